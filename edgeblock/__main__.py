@@ -1,0 +1,7 @@
+"""`python -m edgeblock` is the `edgeblock` command."""
+
+import sys
+
+from edgeblock.cli import main
+
+sys.exit(main())

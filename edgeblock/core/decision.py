@@ -1,0 +1,44 @@
+"""What the engine decided, as Python records: read by replay, enforce and the daemon, never on the fast path."""
+
+from typing import NamedTuple
+
+
+class Name(NamedTuple):
+    """One name that a packet completed.
+
+    `proto` is "tls", "quic", "http" or "ip"; `host` is as compared (lower case, no port) and None for a hello
+    without a name; `path` is the request target as sent, None where no path is visible; `action` is "accept",
+    "drop", "reset", "page", "redirect" or "observe"; `list` and `rule` are None when nothing matched.
+    """
+
+    proto: str
+    host: str | None
+    path: str | None
+    action: str
+    list: str | None
+    rule: str | None
+    ech: bool = False
+
+
+class Decision(NamedTuple):
+    """The verdict on one packet.
+
+    `accept` tells the queue what to do; `mark` is "keep", "done", "http" or "blocked"; `action` is the action in
+    force, "accept" for most. When `reply` is true an answer is due: `client_seq` and `client_ack` are the TCP
+    sequence and acknowledgement numbers of its first segment towards the client, `reset_seqs` those of the RSTs
+    towards the server (one each) and `reset_ack` what they acknowledge. `head` says that the request was HEAD.
+    """
+
+    accept: bool
+    mark: str = "keep"
+    action: str = "accept"
+    proto: str | None = None
+    names: tuple[Name, ...] = ()
+    reply: bool = False
+    head: bool = False
+    client_seq: int = 0
+    client_ack: int = 0
+    reset_seqs: tuple[int, ...] = ()
+    reset_ack: int = 0
+    list: str | None = None
+    rule: str | None = None

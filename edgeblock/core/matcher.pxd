@@ -1,0 +1,43 @@
+# What the engine asks of a blocklist: the interface only. `blocklist.matcher` implements it; core imports none.
+#
+# In: a name or an address as it stood on the wire. Out: the rule in force, if any. Never raises, never blocks,
+# never changes: a matcher is immutable, and new rules are a new matcher.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum Proto:
+    PROTO_NONE = 0
+    PROTO_TLS = 1
+    PROTO_HTTP = 2
+    PROTO_QUIC = 3
+    PROTO_IP = 4
+
+cdef enum Action:
+    ACTION_PASS = 0        # nothing matched, or an exception did
+    ACTION_DROP = 1
+    ACTION_RESET = 2
+    ACTION_PAGE = 3
+    ACTION_REDIRECT = 4
+    ACTION_OBSERVE = 5     # pass, but report
+
+cdef enum:
+    NO_LIST = 0xFFFF       # list_index of a name that no rule matched
+
+cdef struct Match:
+    uint8_t action         # an Action
+    uint16_t list_index    # index into Matcher.list_names
+    uint32_t rule          # opaque rule id, printed as eight hex digits
+
+
+cdef class Matcher:
+    cdef readonly tuple list_names
+
+    # `host` as on the wire (any case, final dot, port, brackets, even non-ASCII); `target` is the origin-form
+    # request target ("/path?query") for HTTP and NULL for TLS and QUIC, whose path is invisible.
+    # Returns whether any rule applies; `found` is then the rule that precedence puts in force.
+    cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
+                         const uint8_t* target, size_t target_size, Match* found) noexcept nogil
+
+    # A destination: 4 or 16 bytes of address in network order, and a port in host order.
+    cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,
+                            Match* found) noexcept nogil

@@ -1,0 +1,20 @@
+"""The matcher that matches nothing: the base of every other, and what an engine without rules uses."""
+
+
+cdef class Matcher:
+    """Matches no name and no address. `blocklist.matcher` holds the one that looks names up.
+
+    Attributes:
+        list_names: the names of the lists, in the order of the list indexes a match gives.
+    """
+
+    def __cinit__(self):
+        self.list_names = ()
+
+    cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
+                         const uint8_t* target, size_t target_size, Match* found) noexcept nogil:
+        return False
+
+    cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,
+                            Match* found) noexcept nogil:
+        return False

@@ -1,0 +1,25 @@
+"""What a person can get wrong, as one line each that names the file, line or key and the way out.
+
+`cli.main` prints the line on standard error and exits with status 2; nothing else in edgeblock catches these
+except where a last good state stays in force. Programming errors stay Python's own exceptions.
+"""
+
+
+class EdgeblockError(Exception):
+    """A problem whose message is meant for the person at the terminal: one line, no traceback."""
+
+
+class ConfigError(EdgeblockError):
+    """The configuration file or a command-line setting cannot be used."""
+
+
+class ListError(EdgeblockError):
+    """A list or a rules directory cannot be used."""
+
+
+class CaptureError(EdgeblockError):
+    """A capture file cannot be read."""
+
+
+class SystemProblem(EdgeblockError):
+    """This machine lacks something: a permission, a kernel feature, a program."""
