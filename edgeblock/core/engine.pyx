@@ -513,6 +513,19 @@ cdef class Engine:
         self.judge_packet(data, packet.shape[0], now, flags, &made)
         return self.decision(&made)
 
+    def judge_all(self, list packets, double now, uint32_t flags=0) -> int:
+        """Judges packets (bytes) one after the other at one time; returns how many were accepted.
+
+        The loop is compiled and makes no record of any packet: for benchmarks and fuzzing.
+        """
+        cdef Decision made
+        cdef bytes packet
+        cdef uint64_t accepted = 0
+        for packet in packets:
+            self.judge_packet(<const uint8_t*><const char*>packet, len(packet), now, flags, &made)
+            accepted += made.accept
+        return accepted
+
     def counters(self) -> dict:
         """All counters since the start, by name, and the table's present size in flows and bytes."""
         counted = {name: self.counts[i] for i, name in enumerate(COUNTER_NAMES)}
