@@ -484,7 +484,7 @@ def _configure(int fd, number, length, buffer, fail_open):
     # carries it out within send; without a request for an acknowledgement it answers only a failure, and a
     # failure comes before any packet.
     def attribute(kind, value):
-        return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+        return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) & 3)
 
     bind, all_of_it, fail_open_flag = 1, 2, 1
     body = struct.pack(">BBH", 0, 0, number)
