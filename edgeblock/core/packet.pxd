@@ -1,0 +1,41 @@
+# IP packet bytes in, a view of the headers out; nothing is copied but addresses. Fragments are reported as such,
+# never reassembled here (the kernel's conntrack does it live, source.defragment in replay).
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum Kind:
+    PACKET_BAD = 0         # no IP packet, or its headers run past its end
+    PACKET_OTHER = 1       # IP, but neither TCP nor UDP
+    PACKET_FRAGMENT = 2    # a piece of a packet
+    PACKET_TCP = 3
+    PACKET_UDP = 4
+
+cdef enum TcpFlag:
+    TCP_FIN = 0x01
+    TCP_SYN = 0x02
+    TCP_RST = 0x04
+    TCP_ACK = 0x10
+    TCP_URG = 0x20
+
+cdef struct Packet:
+    uint8_t kind           # a Kind
+    uint8_t family         # 4 or 6
+    uint8_t flags          # TCP flags
+    uint8_t misplaced_hop_by_hop   # IPv6: a hop-by-hop header that is not the first (RFC 8200, 4.3): always dropped
+    uint8_t cut            # the packet is longer than its bytes: its checksum cannot be verified
+    uint8_t source_routed  # IPv6 routing header with segments left: the checksum is of the final destination
+    uint8_t protocol       # of the last header walked
+    uint16_t source_port
+    uint16_t destination_port
+    uint16_t urgent        # TCP urgent pointer
+    uint32_t seq
+    uint32_t ack
+    uint8_t source[16]     # an IPv4 address takes the first four bytes, the rest are zero
+    uint8_t destination[16]
+    const uint8_t* segment      # TCP or UDP header and payload: what the checksum covers
+    size_t segment_size
+    const uint8_t* payload
+    size_t payload_size
+
+cdef void view_packet(const uint8_t* data, size_t size, Packet* out) noexcept nogil
+cdef bint checksum_is_right(const Packet* packet) noexcept nogil   # True where it cannot be told

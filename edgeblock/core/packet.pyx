@@ -1,0 +1,207 @@
+"""IPv4 and IPv6 headers with TCP or UDP behind them: packet bytes in, a view out.
+
+Comes in: the bytes of one IP packet, as hostile as they may be. Goes out: a Packet whose `kind` says what it is.
+Never here: a copy of a payload, a reassembled fragment, a judgement on what the bytes mean.
+Sources: RFC 791, RFC 8200 section 4, RFC 9293 section 3.1, RFC 768, RFC 1071.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
+
+from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u8, take_u16, take_u32
+
+cdef enum:
+    IP_HOP_BY_HOP = 0
+    IP_TCP = 6
+    IP_UDP = 17
+    IP_ROUTING = 43
+    IP_FRAGMENT = 44
+    IP_DESTINATION_OPTIONS = 60
+
+
+cdef void view_packet(const uint8_t* data, size_t size, Packet* out) noexcept nogil:
+    cdef Cursor c = cursor(data, size)
+    memset(out, 0, sizeof(Packet))
+    if size == 0:
+        return
+    if data[0] >> 4 == 4:
+        _view_ipv4(&c, out)
+    elif data[0] >> 4 == 6:
+        _view_ipv6(&c, out)
+
+
+cdef void _view_ipv4(Cursor* c, Packet* out) noexcept nogil:
+    cdef const uint8_t* head
+    cdef const uint8_t* addresses
+    cdef size_t size = left(c)
+    cdef size_t header, total
+    cdef Cursor body
+    if not take(c, 12, &head) or not take(c, 8, &addresses):
+        return
+    header = <size_t>(head[0] & 0x0F) * 4
+    total = (<size_t>head[2] << 8) | head[3]
+    if total == 0:
+        total = size            # left to segmentation offload by the capturing host
+    if header < 20 or total < header or not skip(c, header - 20):
+        return
+    out.family = 4
+    memcpy(out.source, addresses, 4)
+    memcpy(out.destination, addresses + 4, 4)
+    out.protocol = head[9]
+    if ((<uint32_t>head[6] << 8) | head[7]) & 0x3FFF:      # more fragments, or an offset
+        out.kind = PACKET_FRAGMENT
+        return
+    _view_transport(c, total - header, out)
+
+
+cdef void _view_ipv6(Cursor* c, Packet* out) noexcept nogil:
+    cdef const uint8_t* head
+    cdef const uint8_t* addresses
+    cdef const uint8_t* extension
+    cdef size_t total, size
+    cdef bint first = True
+    if not take(c, 8, &head) or not take(c, 32, &addresses):
+        return
+    out.family = 6
+    memcpy(out.source, addresses, 16)
+    memcpy(out.destination, addresses + 16, 16)
+    total = (<size_t>head[4] << 8) | head[5]
+    if total == 0:
+        total = left(c)         # a jumbogram, or left to segmentation offload
+    out.protocol = head[6]
+    while True:                 # each turn consumes at least eight bytes
+        if out.protocol == IP_FRAGMENT:
+            if total < 8 or not take(c, 8, &extension):
+                return
+            if ((<uint32_t>extension[2] << 8) | extension[3]) & 0xFFF9:
+                out.kind = PACKET_FRAGMENT
+                return
+            size = 8            # an atomic fragment (RFC 6946) is a whole packet
+        elif out.protocol in (IP_HOP_BY_HOP, IP_ROUTING, IP_DESTINATION_OPTIONS):
+            if total < 8 or not take(c, 8, &extension):
+                return
+            size = 8 + <size_t>extension[1] * 8
+            if size > total or not skip(c, size - 8):
+                return
+            if out.protocol == IP_HOP_BY_HOP and not first:
+                out.misplaced_hop_by_hop = 1
+            if out.protocol == IP_ROUTING and extension[3] != 0:
+                out.source_routed = 1
+        else:
+            break
+        total -= size
+        first = False
+        out.protocol = extension[0]
+    _view_transport(c, total, out)
+
+
+cdef void _view_transport(Cursor* c, size_t size, Packet* out) noexcept nogil:
+    # `size` is what the IP header says is left; the capture may hold less, a link may have padded it with more.
+    cdef Cursor body
+    if size > left(c):
+        out.cut = 1
+        size = left(c)
+    nested(c, size, &body)
+    out.segment = body.at
+    out.segment_size = size
+    if out.protocol == IP_TCP:
+        _view_tcp(&body, out)
+    elif out.protocol == IP_UDP:
+        _view_udp(&body, out)
+    else:
+        out.kind = PACKET_OTHER
+
+
+cdef void _view_tcp(Cursor* c, Packet* out) noexcept nogil:
+    cdef uint8_t offset, flags
+    cdef uint16_t window, checksum
+    cdef size_t header
+    if not (take_u16(c, &out.source_port) and take_u16(c, &out.destination_port)
+            and take_u32(c, &out.seq) and take_u32(c, &out.ack)
+            and take_u8(c, &offset) and take_u8(c, &flags)
+            and take_u16(c, &window) and take_u16(c, &checksum) and take_u16(c, &out.urgent)):
+        return
+    header = <size_t>(offset >> 4) * 4
+    if header < 20 or not skip(c, header - 20):
+        return
+    out.kind = PACKET_TCP
+    out.flags = flags
+    out.payload = c.at
+    out.payload_size = left(c)
+
+
+cdef void _view_udp(Cursor* c, Packet* out) noexcept nogil:
+    cdef uint16_t length, checksum
+    cdef size_t size
+    if not (take_u16(c, &out.source_port) and take_u16(c, &out.destination_port)
+            and take_u16(c, &length) and take_u16(c, &checksum)):
+        return
+    size = left(c)
+    if length >= 8 and <size_t>length - 8 < size:
+        size = length - 8       # what follows is padding of the packet, not of the datagram
+        out.segment_size = length
+    elif length < 8 and length != 0:
+        return
+    out.kind = PACKET_UDP
+    out.payload = c.at
+    out.payload_size = size
+
+
+cdef uint64_t _sum(const uint8_t* data, size_t size) noexcept nogil:
+    # Ones' complement sum in host order over 32-bit words; folding at the end makes word size irrelevant
+    # (RFC 1071, section 2 B and C).
+    cdef uint64_t total = 0
+    cdef uint32_t word
+    cdef size_t i, words = size // 4
+    cdef uint8_t last[4]
+    for i in range(words):
+        memcpy(&word, data + 4 * i, 4)
+        total += word
+    if size & 3:
+        memset(last, 0, 4)
+        memcpy(last, data + 4 * words, size & 3)
+        memcpy(&word, last, 4)
+        total += word
+    return total
+
+
+cdef bint checksum_is_right(const Packet* packet) noexcept nogil:
+    cdef uint64_t total
+    cdef uint8_t pseudo[8]
+    cdef size_t address = 4 if packet.family == 4 else 16
+    if packet.cut or packet.source_routed or packet.segment_size < 8:
+        return True
+    if (packet.kind == PACKET_UDP and packet.family == 4
+            and packet.segment[6] == 0 and packet.segment[7] == 0):
+        return True             # RFC 768: no checksum was made
+    memset(pseudo, 0, 8)
+    pseudo[1] = <uint8_t>(packet.segment_size >> 16)
+    pseudo[2] = <uint8_t>(packet.segment_size >> 8)
+    pseudo[3] = <uint8_t>packet.segment_size
+    pseudo[7] = packet.protocol
+    total = (_sum(packet.source, address) + _sum(packet.destination, address)
+             + _sum(pseudo, 8) + _sum(packet.segment, packet.segment_size))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total == 0xFFFF
+
+
+# ---- for tests and tools: the same view as a dictionary
+
+
+def view(const uint8_t[::1] data) -> dict:
+    """The headers of one IP packet, for tests: `kind` is bad, other, fragment, tcp or udp."""
+    cdef Packet p
+    cdef size_t address
+    view_packet(&data[0] if data.shape[0] else NULL, data.shape[0], &p)
+    address = 4 if p.family == 4 else 16
+    seen = {"kind": ("bad", "other", "fragment", "tcp", "udp")[p.kind], "family": p.family}
+    if p.kind >= PACKET_TCP:
+        seen.update(
+            source=<bytes>p.source[:address], destination=<bytes>p.destination[:address],
+            sport=p.source_port, dport=p.destination_port,
+            payload=<bytes>p.payload[:p.payload_size], checksum=bool(checksum_is_right(&p)),
+            hop_by_hop=bool(p.misplaced_hop_by_hop), cut=bool(p.cut))
+    if p.kind == PACKET_TCP:
+        seen.update(seq=p.seq, ack=p.ack, flags=p.flags, urgent=p.urgent)
+    return seen

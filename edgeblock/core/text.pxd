@@ -1,0 +1,50 @@
+# A growing byte string for parsers that outlive a packet: capped, copied when a reading forks, freed by its owner.
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy
+
+cdef struct Text:          # all zero is empty
+    uint8_t* data
+    uint32_t size
+    uint32_t room
+
+
+cdef inline bint append(Text* t, const uint8_t* piece, size_t size, size_t cap) noexcept nogil:
+    # False, and nothing is changed, beyond `cap` bytes or without memory.
+    cdef size_t room
+    cdef uint8_t* grown
+    if size == 0:
+        return True
+    if t.size + size > cap:
+        return False
+    if t.size + size > t.room:
+        room = t.room * 2 if t.room else 64
+        while room < t.size + size:
+            room *= 2
+        grown = <uint8_t*>realloc(t.data, room)
+        if grown == NULL:
+            return False
+        t.data = grown
+        t.room = <uint32_t>room
+    memcpy(t.data + t.size, piece, size)
+    t.size += <uint32_t>size
+    return True
+
+
+cdef inline void release(Text* t) noexcept nogil:
+    free(t.data)
+    t.data = NULL
+    t.size = 0
+    t.room = 0
+
+
+cdef inline bint duplicate(Text* copy, const Text* t) noexcept nogil:
+    copy.data = NULL
+    copy.size = 0
+    copy.room = 0
+    return append(copy, t.data, t.size, t.size)
+
+
+cdef inline bint same_text(const Text* a, const Text* b) noexcept nogil:
+    return a.size == b.size and (a.size == 0 or memcmp(a.data, b.data, a.size) == 0)

@@ -1,0 +1,43 @@
+# TLS client bytes in, server names out: the record layer, and the ClientHello inside it (also QUIC's CRYPTO bytes).
+#
+# Both readers take any number of bytes at a time and keep their place in a small struct that can be copied, so
+# that a stream with conflicting bytes can be read several ways at once. Lengths are never trusted for memory.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from edgeblock.core.cursor cimport Cursor
+
+cdef enum Outcome:
+    NEED_MORE = 0          # every byte was consumed; the message goes on
+    FOUND = 1              # a name is complete; call again with the rest of the cursor
+    DONE = 2               # the message is complete; what is left in the cursor is not part of it
+    NOT_MINE = 3           # no server that speaks this protocol would go on reading
+
+cdef enum:
+    MAX_NAME = 256         # RFC 6066 allows 65535 bytes, DNS no more than 255 with a final dot
+
+cdef struct Hello:         # all zero is the start; `name` is left out of comparisons beyond name_size
+    uint8_t phase
+    uint8_t need           # bytes still to be gathered into `value`
+    uint8_t kind           # type of the current extension, or of the current name
+    uint8_t ech            # an encrypted_client_hello extension was seen
+    uint8_t names          # names found so far, at most 255 are counted
+    uint8_t name_too_long
+    uint16_t name_size
+    uint32_t value
+    uint32_t gap           # bytes to pass over before the next field
+    uint32_t body          # left in the handshake message; each of these is clamped to the one before
+    uint32_t extensions    # left in the extension block
+    uint32_t extension     # left in the current extension
+    uint32_t names_left    # left in the list of names
+    uint32_t name_left     # left in the current name
+    uint8_t name[MAX_NAME]
+
+cdef struct Tls:
+    uint8_t header_size    # bytes of the record header gathered so far
+    uint8_t kind           # content type of the current record
+    uint16_t record        # bytes left in the current record; the length while the header is gathered
+    Hello hello
+
+cdef Outcome read_hello(Hello* hello, Cursor* c) noexcept nogil
+cdef Outcome read_tls(Tls* tls, Cursor* c) noexcept nogil

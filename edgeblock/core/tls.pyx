@@ -1,0 +1,264 @@
+"""The server name of a TLS ClientHello.
+
+Comes in: the client's bytes, in order, cut anywhere. Goes out: NEED_MORE, FOUND (a name), DONE, NOT_MINE.
+Never here: a copy of more than one name, a byte looked at twice, trust in a length. A nested length is subtracted
+from the one around it before a byte of it is read, so that a child never reads its neighbour.
+Sources: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3, RFC 9849 (encrypted_client_hello = 0xfe0d).
+"""
+
+from libc.string cimport memcpy, memset
+
+from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
+
+cdef enum:
+    RECORD_CHANGE_CIPHER_SPEC = 20
+    RECORD_ALERT = 21
+    RECORD_HANDSHAKE = 22
+    CLIENT_HELLO = 1
+    MAX_HELLO = 131396     # OpenSSL's SSL3_RT_MAX_PLAIN_LENGTH-derived bound for a ClientHello; nginx took 40 kB
+    EXTENSION_SERVER_NAME = 0
+    EXTENSION_ECH = 0xFE0D
+    NAME_HOST = 0
+    KIND_OTHER = 255       # an extension or name type that is passed over
+
+cdef enum Phase:           # what the gathered `value` is
+    PHASE_TYPE = 0
+    PHASE_LENGTH
+    PHASE_SESSION_ID
+    PHASE_CIPHERS
+    PHASE_COMPRESSION
+    PHASE_EXTENSIONS
+    PHASE_EXTENSION_TYPE
+    PHASE_EXTENSION_LENGTH
+    PHASE_NAMES_LENGTH
+    PHASE_NAME_TYPE
+    PHASE_NAME_LENGTH
+    PHASE_NAME
+    PHASE_DONE
+
+
+cdef inline bint _within(uint32_t* around, uint32_t size) noexcept nogil:
+    # Claims `size` bytes of the enclosing length.
+    if around[0] < size:
+        return False
+    around[0] -= size
+    return True
+
+
+cdef inline void _next(Hello* h, uint8_t phase, uint8_t need) noexcept nogil:
+    h.phase = phase
+    h.need = need
+    h.value = 0
+
+
+cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
+    """Reads handshake bytes (RFC 8446, 4.1.2). After FOUND the name is h.name[:h.name_size] until the next call."""
+    cdef uint32_t size
+    cdef uint8_t byte
+    cdef const uint8_t* piece = NULL
+    if h.phase == PHASE_TYPE and h.need == 0:
+        h.need = 1
+    while True:
+        if h.gap:
+            size = h.gap if h.gap < left(c) else <uint32_t>left(c)
+            skip(c, size)
+            h.gap -= size
+            if h.gap:
+                return NEED_MORE
+        while h.need:
+            if not take_u8(c, &byte):
+                return NEED_MORE
+            h.value = (h.value << 8) | byte
+            h.need -= 1
+
+        if h.phase == PHASE_TYPE:
+            if h.value != CLIENT_HELLO:
+                return NOT_MINE
+            _next(h, PHASE_LENGTH, 3)
+        elif h.phase == PHASE_LENGTH:
+            h.body = h.value
+            if h.body > MAX_HELLO or not _within(&h.body, 35):
+                return NOT_MINE
+            h.gap = 34                                  # legacy_version, random
+            _next(h, PHASE_SESSION_ID, 1)
+        elif h.phase == PHASE_SESSION_ID:
+            h.gap = h.value
+            if not _within(&h.body, h.gap + 2):
+                return NOT_MINE
+            _next(h, PHASE_CIPHERS, 2)
+        elif h.phase == PHASE_CIPHERS:
+            h.gap = h.value
+            if not _within(&h.body, h.gap + 1):
+                return NOT_MINE
+            _next(h, PHASE_COMPRESSION, 1)
+        elif h.phase == PHASE_COMPRESSION:
+            h.gap = h.value
+            if not _within(&h.body, h.gap):
+                return NOT_MINE
+            if h.body == 0:
+                _next(h, PHASE_DONE, 0)                 # no extensions: a hello without a name
+            elif _within(&h.body, 2):
+                _next(h, PHASE_EXTENSIONS, 2)
+            else:
+                return NOT_MINE
+        elif h.phase == PHASE_EXTENSIONS:
+            h.extensions = h.value
+            if not _within(&h.body, h.extensions):
+                return NOT_MINE
+            _next(h, PHASE_EXTENSION_TYPE, 0)
+            if not _start_extension(h):
+                return NOT_MINE
+        elif h.phase == PHASE_EXTENSION_TYPE:
+            h.kind = KIND_OTHER
+            if h.value == EXTENSION_SERVER_NAME:
+                h.kind = EXTENSION_SERVER_NAME
+            elif h.value == EXTENSION_ECH:
+                h.ech = 1
+            _next(h, PHASE_EXTENSION_LENGTH, 2)
+        elif h.phase == PHASE_EXTENSION_LENGTH:
+            h.extension = h.value
+            if not _within(&h.extensions, h.extension):
+                return NOT_MINE
+            if h.kind == EXTENSION_SERVER_NAME and h.extension >= 2:
+                h.extension -= 2
+                _next(h, PHASE_NAMES_LENGTH, 2)
+            else:
+                h.gap = h.extension
+                if not _start_extension(h):
+                    return NOT_MINE
+        elif h.phase == PHASE_NAMES_LENGTH:
+            h.names_left = h.value
+            if not _within(&h.extension, h.names_left):
+                return NOT_MINE
+            if not _start_name(h):
+                return NOT_MINE
+        elif h.phase == PHASE_NAME_TYPE:
+            h.kind = <uint8_t>h.value
+            _next(h, PHASE_NAME_LENGTH, 2)
+        elif h.phase == PHASE_NAME_LENGTH:
+            h.name_left = h.value
+            if not _within(&h.names_left, h.name_left):
+                return NOT_MINE
+            h.name_size = 0
+            h.name_too_long = 1 if h.name_left > MAX_NAME else 0
+            _next(h, PHASE_NAME, 0)
+            if h.kind != NAME_HOST or h.name_too_long:
+                h.gap = h.name_left
+                h.name_left = 0
+                if not _start_name(h):
+                    return NOT_MINE
+        elif h.phase == PHASE_NAME:
+            if h.name_left == 0:                        # the name was handed out
+                h.name_size = 0
+                if not _start_name(h):
+                    return NOT_MINE
+                continue
+            size = h.name_left if h.name_left < left(c) else <uint32_t>left(c)
+            if size == 0 or not take(c, size, &piece):
+                return NEED_MORE
+            memcpy(h.name + h.name_size, piece, size)
+            h.name_size = <uint16_t>(h.name_size + size)
+            h.name_left -= size
+            if h.name_left:
+                return NEED_MORE
+            if h.names < 255:
+                h.names += 1
+            return FOUND
+        else:
+            return DONE
+
+
+cdef inline bint _start_extension(Hello* h) noexcept nogil:
+    # The next extension, or the end of the message. What may follow the extensions is passed over.
+    if h.extensions == 0:
+        h.gap += h.body
+        h.body = 0
+        _next(h, PHASE_DONE, 0)
+        return True
+    if not _within(&h.extensions, 4):
+        return False
+    _next(h, PHASE_EXTENSION_TYPE, 2)
+    return True
+
+
+cdef inline bint _start_name(Hello* h) noexcept nogil:
+    # The next name of the list, or what follows the list inside its extension.
+    if h.names_left == 0:
+        h.gap += h.extension
+        h.extension = 0
+        return _start_extension(h)
+    if not _within(&h.names_left, 3):
+        return False
+    _next(h, PHASE_NAME_TYPE, 1)
+    return True
+
+
+cdef Outcome read_tls(Tls* t, Cursor* c) noexcept nogil:
+    """Reads records (RFC 8446, 5.1) and the hello inside them, joined over any number of handshake records.
+
+    Leading alert and change_cipher_spec records are passed over, empty records too; any 3.x version is taken.
+    """
+    cdef uint8_t byte
+    cdef size_t size
+    cdef Cursor body
+    cdef Outcome outcome
+    while True:
+        while t.header_size < 5:
+            if not take_u8(c, &byte):
+                return NEED_MORE
+            if t.header_size == 0:
+                if byte < RECORD_CHANGE_CIPHER_SPEC or byte > RECORD_HANDSHAKE:
+                    return NOT_MINE
+                if byte != RECORD_HANDSHAKE and t.hello.phase != PHASE_TYPE:
+                    return NOT_MINE     # RFC 8446, 5.1: no other record between those of one message
+                t.kind = byte
+            elif t.header_size == 1:
+                if byte != 3:
+                    return NOT_MINE
+            elif t.header_size >= 3:
+                t.record = <uint16_t>(<uint32_t>t.record << 8 | byte)
+            t.header_size += 1
+        size = t.record if t.record < left(c) else left(c)
+        if t.kind != RECORD_HANDSHAKE:
+            skip(c, size)
+        elif size:
+            body = cursor(c.at, size)
+            outcome = read_hello(&t.hello, &body)
+            size -= left(&body)
+            skip(c, size)
+            t.record = <uint16_t>(t.record - size)
+            if outcome != NEED_MORE:
+                return outcome
+            size = 0
+        t.record = <uint16_t>(t.record - size)
+        if t.record:
+            return NEED_MORE
+        t.header_size = 0
+
+
+# ---- for tests and fuzzing: feed pieces, hear what came out
+
+
+def feed(pieces, bint records=True) -> tuple:
+    """Feeds byte pieces in order. Returns (outcome, [names], ech, bytes consumed); records=False for bare handshake bytes."""
+    cdef Tls t
+    cdef Cursor c
+    cdef const uint8_t[::1] piece
+    cdef Outcome outcome = NEED_MORE
+    cdef size_t consumed = 0
+    memset(&t, 0, sizeof(Tls))
+    names = []
+    for data in pieces:
+        piece = data
+        if piece.shape[0] == 0:
+            continue
+        c = cursor(&piece[0], piece.shape[0])
+        while True:
+            outcome = read_tls(&t, &c) if records else read_hello(&t.hello, &c)
+            if outcome != FOUND:
+                break
+            names.append(<bytes>t.hello.name[:t.hello.name_size])
+        consumed += piece.shape[0] - left(&c)
+        if outcome != NEED_MORE:
+            break
+    return ("need_more", "found", "done", "not_mine")[outcome], names, bool(t.hello.ech), consumed
