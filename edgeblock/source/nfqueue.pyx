@@ -14,6 +14,11 @@ the last of them. A packet that is dropped or marked gets a message of its own, 
 first: messages leave in packet order, the kernel carries them out in that order, and a later batch can therefore
 only meet packets that are meant to pass.
 
+Marks. A verdict carries the flow's mark (NFQA_CT, masked), and most kernels obey. One built without
+CONFIG_NETFILTER_NETLINK_GLUE_CT ignores it without a word; there the mark goes to the connection tracker in a message
+of its own, in the same system call, found by the packet's addresses and ports. That finds no flow whose destination
+this very box has translated, and none before its first packet has passed; both are counted as `unmarked`.
+
 Losses. The kernel cannot deliver a packet when the socket's receive buffer is full; it then passes (fail-open) or
 drops it, and counts that on the socket in both cases. A queue at its length limit passes packets without any
 count, so with fail-open that limit is lifted and the buffer is the only one.
@@ -25,16 +30,17 @@ import struct
 from pathlib import Path
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, EOPNOTSUPP, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from netfilterqueue._impl cimport NetfilterQueue, nfq_fd
 
 from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u16, take_u32
 from edgeblock.core.engine cimport CHECKSUM_TRUST, CHECKSUM_VERIFY, MARK_KEEP, Decision, Engine
+from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
 from edgeblock.errors import SystemProblem
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -55,14 +61,22 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* data, size_t size, int flags)
     enum:
         MSG_DONTWAIT
+        AF_INET
+        AF_INET6
 
 cdef extern from "<linux/netlink.h>":
     struct nlmsghdr:
         uint32_t nlmsg_len
         uint16_t nlmsg_type
+        uint16_t nlmsg_flags
+        uint32_t nlmsg_seq
+        uint32_t nlmsg_pid
     struct nlattr:
         uint16_t nla_len
         uint16_t nla_type
+    struct nlmsgerr:
+        int error
+        nlmsghdr msg
     enum:
         NLMSG_ERROR
         NLM_F_REQUEST
@@ -83,8 +97,17 @@ cdef enum:
     NFQA_CAP_LEN = 13
     NFQA_SKB_INFO = 14
     NFQA_SKB_CSUMNOTREADY = 1
+    CT_UPDATE = 1 << 8               # IPCTNL_MSG_CT_NEW without leave to create
+    CTA_TUPLE_ORIG = 1
     CTA_MARK = 8
     CTA_MARK_MASK = 21
+    CTA_TUPLE_IP = 1
+    CTA_TUPLE_PROTO = 2
+    CTA_IP_V4_SRC = 1
+    CTA_IP_V6_SRC = 3
+    CTA_PROTO_NUM = 1
+    CTA_PROTO_SRC_PORT = 2
+    CTA_PROTO_DST_PORT = 3
     NF_DROP = 0
     NF_ACCEPT = 1
 
@@ -131,9 +154,10 @@ cdef packed struct Verdict:          # a whole message; the kernel reads no furt
 cdef enum:
     PLAIN_SIZE = 32
     CT_SIZE = 20
-    ANSWERS = RECEIVE * (PLAIN_SIZE + PLAIN_SIZE + CT_SIZE)    # the worst case: each its own, after a run of one
+    UPDATE_SIZE = 112                # of a mark update for IPv6
+    ANSWERS = RECEIVE * (PLAIN_SIZE + PLAIN_SIZE + CT_SIZE + UPDATE_SIZE)    # all marked, each after a run of one
 
-cdef struct Packet:                  # what a queue message says about a packet
+cdef struct Queued:                  # what a queue message says about a packet
     const uint8_t* data
     size_t size
     uint32_t id
@@ -172,7 +196,21 @@ cdef bint take_attribute(Cursor* c, uint16_t* kind, Cursor* value) noexcept nogi
     return True
 
 
-cdef bint read_packet(Cursor* body, Packet* packet) noexcept nogil:
+cdef inline uint8_t* write_attribute(uint8_t* at, uint16_t kind, const void* value, uint16_t size) noexcept nogil:
+    # With a NULL value only the header, of an attribute that holds the `size` bytes of attributes to come.
+    cdef nlattr header
+    header.nla_len = 4 + size
+    header.nla_type = kind if value != NULL else kind | <uint16_t>NLA_F_NESTED
+    memcpy(at, &header, 4)
+    at += 4
+    if value == NULL:
+        return at
+    memset(at, 0, (size + 3) & ~3)
+    memcpy(at, value, size)
+    return at + ((size + 3) & ~3)
+
+
+cdef bint read_packet(Cursor* body, Queued* packet) noexcept nogil:
     # False when there is no whole packet in it; the id may be known all the same.
     cdef Cursor value
     cdef uint16_t kind
@@ -232,10 +270,11 @@ cdef class QueueReader:
     cdef int next                        # the first of them not looked at
     cdef Cursor datagram                 # what is left of the one being looked at
     cdef double now
-    cdef Packet packet                   # the one being judged
+    cdef Queued packet                   # the one being judged
     cdef Decision made
 
     cdef Verdict template
+    cdef readonly bint marks_by_verdict  # the kernel obeys the mark in a verdict
     cdef uint32_t mark_of[4]             # by core.engine.Mark, network order
     cdef uint8_t answers[ANSWERS]
     cdef size_t filled
@@ -243,7 +282,7 @@ cdef class QueueReader:
     cdef uint32_t accepted_to            # and this is its last packet
 
     cdef uint64_t packets, octets, passed, dropped, marked, decisions, failures
-    cdef uint64_t unreadable, cut, refused, overruns, lost
+    cdef uint64_t unreadable, cut, refused, unmarked, overruns, lost
     cdef uint32_t drops_seen
 
     def __cinit__(self):
@@ -281,7 +320,8 @@ cdef class QueueReader:
         try:
             self.handle = NetfilterQueue()
             self.fd = nfq_fd(self.handle.h)
-            _configure(self.fd, number, UNLIMITED if fail_open else length, buffer, fail_open)
+            self.marks_by_verdict = _configure(self.fd, number, UNLIMITED if fail_open else length, buffer,
+                                               fail_open)
         except OSError as problem:
             self.release()
             raise SystemProblem(explain(number, problem)) from None
@@ -334,8 +374,8 @@ cdef class QueueReader:
         return {
             "packets": self.packets, "bytes": self.octets, "passed": self.passed, "dropped": self.dropped,
             "marked": self.marked, "decisions": self.decisions, "failures": self.failures,
-            "unreadable": self.unreadable, "cut": self.cut, "refused": self.refused, "overruns": self.overruns,
-            "lost": self.lost, "full": kernel.get("queue_dropped", 0), "waiting": kernel.get("waiting", 0),
+            "unreadable": self.unreadable, "cut": self.cut, "refused": self.refused, "unmarked": self.unmarked,
+            "overruns": self.overruns, "lost": self.lost, "full": kernel.get("queue_dropped", 0), "waiting": kernel.get("waiting", 0),
         }
 
     def close(self) -> None:
@@ -395,7 +435,7 @@ cdef class QueueReader:
                 self.datagram.at = self.datagram.end
                 continue
             if header.nlmsg_type == NLMSG_ERROR:
-                self.refused += 1        # a verdict on a packet that is gone, with its interface or its rule
+                self.note_refusal(&body)
                 continue
             if header.nlmsg_type != MSG_PACKET:
                 continue
@@ -423,8 +463,11 @@ cdef class QueueReader:
             self.accepted_to = self.packet.id
             return 0
         self.close_run()
+        if mark == MARK_KEEP or self.marks_by_verdict:
+            self.put(MSG_VERDICT, accept, self.packet.id, mark)
+        else:
+            self.put_mark_and_verdict(accept, mark)
         self.marked += mark != MARK_KEEP
-        self.put(MSG_VERDICT, accept, self.packet.id, mark)
         return 0
 
     cdef int close_run(self) except -1 nogil:
@@ -445,6 +488,67 @@ cdef class QueueReader:
         memcpy(self.answers + self.filled, &message, message.size)
         self.filled += message.size
         return 0
+
+    cdef int put_mark_and_verdict(self, bint accept, uint8_t mark) except -1 nogil:
+        cdef Packet seen
+        view_packet(self.packet.data, self.packet.size, &seen)
+        # The mark first, so that it is there before the server can answer. But the connection tracker knows a UDP
+        # flow only once its first packet has passed; nothing depends on the server's answer there.
+        if seen.kind == PACKET_UDP and accept:
+            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP)
+            self.put_mark(&seen, mark)
+        else:
+            self.put_mark(&seen, mark)
+            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP)
+        return 0
+
+    cdef int put_mark(self, const Packet* seen, uint8_t mark) except -1 nogil:
+        cdef uint16_t address = 4 if seen.family == 4 else 16
+        cdef uint16_t source_kind = CTA_IP_V4_SRC if seen.family == 4 else CTA_IP_V6_SRC
+        cdef uint16_t addresses = 2 * (4 + address), protocol = 8 + 8 + 8
+        cdef uint16_t source_port = htons(seen.source_port), destination_port = htons(seen.destination_port)
+        cdef nlmsghdr header
+        cdef uint8_t* start
+        cdef uint8_t* at
+        if seen.kind != PACKET_TCP and seen.kind != PACKET_UDP:
+            self.unmarked += 1
+            return 0
+        if self.filled + UPDATE_SIZE > ANSWERS:
+            self.send_answers()
+        start = self.answers + self.filled
+        at = start + sizeof(header)
+        at[0] = AF_INET if seen.family == 4 else AF_INET6      # struct nfgenmsg
+        at[1] = at[2] = at[3] = 0
+        at = write_attribute(at + 4, CTA_TUPLE_ORIG, NULL, 4 + addresses + 4 + protocol)
+        at = write_attribute(at, CTA_TUPLE_IP, NULL, addresses)
+        at = write_attribute(at, source_kind, seen.source, address)
+        at = write_attribute(at, source_kind + 1, seen.destination, address)
+        at = write_attribute(at, CTA_TUPLE_PROTO, NULL, protocol)
+        at = write_attribute(at, CTA_PROTO_NUM, &seen.protocol, 1)
+        at = write_attribute(at, CTA_PROTO_SRC_PORT, &source_port, 2)
+        at = write_attribute(at, CTA_PROTO_DST_PORT, &destination_port, 2)
+        at = write_attribute(at, CTA_MARK, &self.mark_of[mark & 3], 4)
+        at = write_attribute(at, CTA_MARK_MASK, &self.template.mask, 4)
+        memset(&header, 0, sizeof(header))
+        header.nlmsg_len = <uint32_t>(at - start)
+        header.nlmsg_type = CT_UPDATE
+        header.nlmsg_flags = NLM_F_REQUEST
+        memcpy(start, &header, sizeof(header))
+        self.filled += header.nlmsg_len
+        return 0
+
+    cdef void note_refusal(self, Cursor* body) noexcept nogil:
+        # The kernel's answer to a message of ours that it could not carry out: what it was about has gone.
+        cdef const uint8_t* raw
+        cdef nlmsgerr what
+        if not take(body, sizeof(nlmsgerr), &raw):
+            self.unreadable += 1
+            return
+        memcpy(&what, raw, sizeof(nlmsgerr))
+        if what.msg.nlmsg_type == CT_UPDATE:
+            self.unmarked += 1
+        else:
+            self.refused += 1
 
     cdef int flush(self) except -1 nogil:
         self.close_run()
@@ -482,30 +586,46 @@ cdef class QueueReader:
 def _configure(int fd, number, length, buffer, fail_open):
     # Bind and set everything in one message, so that the queue never exists with other settings. The kernel
     # carries it out within send; without a request for an acknowledgement it answers only a failure, and a
-    # failure comes before any packet.
-    def attribute(kind, value):
-        return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) & 3)
+    # failure comes before any packet. Returns whether the kernel obeys marks in verdicts: it then also knows how to
+    # describe a packet's connection to us, which can be asked for, and is asked for no longer than that takes.
+    bind, all_of_it, fail_open_flag, conntrack_flag = 1, 2, 1, 2
+    settings = [(1, struct.pack(">BBH", bind, 0, 0)),                            # NFQA_CFG_CMD
+                (2, struct.pack(">IB", COPY_RANGE, all_of_it)),                  # NFQA_CFG_PARAMS
+                (3, struct.pack(">I", length))]                                  # NFQA_CFG_QUEUE_MAXLEN
 
-    bind, all_of_it, fail_open_flag = 1, 2, 1
-    body = struct.pack(">BBH", 0, 0, number)
-    body += attribute(1, struct.pack(">BBH", bind, 0, 0))                        # NFQA_CFG_CMD
-    body += attribute(2, struct.pack(">IB", COPY_RANGE, all_of_it))              # NFQA_CFG_PARAMS
-    body += attribute(3, struct.pack(">I", length))                              # NFQA_CFG_QUEUE_MAXLEN
-    body += attribute(4, struct.pack(">I", fail_open_flag))                      # NFQA_CFG_MASK
-    body += attribute(5, struct.pack(">I", fail_open_flag if fail_open else 0))  # NFQA_CFG_FLAGS
-    message = struct.pack("=IHHII", 16 + len(body), MSG_CONFIG, NLM_F_REQUEST, 0, 0) + body
+    def flags(mask, value):
+        return [(4, struct.pack(">I", mask)), (5, struct.pack(">I", value))]     # NFQA_CFG_MASK, NFQA_CFG_FLAGS
+
+    wanted = flags(fail_open_flag, fail_open_flag if fail_open else 0)
+    probing = flags(fail_open_flag | conntrack_flag, (fail_open_flag if fail_open else 0) | conntrack_flag)
     with socket.socket(fileno=os.dup(fd)) as netlink:
         netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, min(buffer, 1 << 30))
         # Without this, one full buffer makes the kernel deliver nothing more until the buffer has been emptied.
         netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
-        netlink.send(message)
         try:
-            answer = netlink.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
-            code = -struct.unpack_from("=i", answer, 16)[0]
-            raise OSError(code, os.strerror(code))
+            _tell(netlink, number, settings + probing)
+        except OSError as problem:
+            if problem.errno != EOPNOTSUPP:
+                raise
+            netlink.recv(4096)
+            _tell(netlink, number, settings + wanted)
+            return False
+        _tell(netlink, number, flags(conntrack_flag, 0))
+        return True
+
+
+def _tell(netlink, number, attributes):
+    body = struct.pack(">BBH", 0, 0, number)
+    for kind, value in attributes:
+        body += struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) & 3)
+    netlink.send(struct.pack("=IHHII", 16 + len(body), MSG_CONFIG, NLM_F_REQUEST, 0, 0) + body)
+    try:
+        answer = netlink.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return
+    if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
+        code = -struct.unpack_from("=i", answer, 16)[0]
+        raise OSError(code, os.strerror(code))
 
 
 def _lost_messages(int fd):

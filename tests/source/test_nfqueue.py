@@ -107,8 +107,8 @@ def arrived(server):
             return packets
 
 
-def connection_mark(pair, protocol="udp"):
-    [mark] = re.findall(r"mark=(\d+)", run(pair.box, "conntrack", "-L", "-p", protocol))
+def connection_mark(pair, family="ipv4"):
+    [mark] = re.findall(r"mark=(\d+)", run(pair.box, "conntrack", "-L", "-p", "udp", "-f", family))
     return int(mark)
 
 
@@ -162,16 +162,31 @@ def test_any_mix_of_verdicts_keeps_order_and_drops_only_the_dropped(pair, reader
 
 
 @pytest.mark.parametrize("tell", [0, 1])
-def test_a_mark_changes_its_own_bits_only(pair, reader, tell):
-    run(pair.box, "iptables", "-t", "mangle", "-A", "INPUT", "-p", "udp", "-m", "connmark", "--mark", "0",
+@pytest.mark.parametrize("address, tables, family", [("127.0.0.1", "iptables", "ipv4"), ("::1", "ip6tables", "ipv6")])
+def test_a_mark_changes_its_own_bits_only(pair, reader, tell, address, tables, family):
+    run(pair.box, tables, "-t", "mangle", "-A", "INPUT", "-p", "udp", "-m", "connmark", "--mark", "0",
         "-j", "CONNMARK", "--set-mark", "0x4000abcd")
     queue, _ = reader()
-    with udp(pair) as (client, _server):
+    with udp(pair, address) as (client, _server):
         for mark, bits in ((KEEP, 0), (BLOCKED, 0x30000000), (HTTP, 0x20000000), (KEEP, 0x20000000),
                            (DONE, 0x10000000)):
             client.send(script(1, mark, tell))
             queue.drain()
-            assert connection_mark(pair) == 0x4000abcd | bits
+            assert connection_mark(pair, family) == 0x4000abcd | bits
+
+
+def test_the_first_packet_of_a_flow_can_be_marked_unless_it_is_dropped(pair, reader):
+    queue, _ = reader()
+    with udp(pair, "10.9.0.2", pair.client) as (client, _server):
+        client.send(script(0, BLOCKED))
+        queue.drain()
+        assert "mark=" not in run(pair.box, "conntrack", "-L", "-p", "udp")
+        client.send(script(1, DONE))
+        queue.drain()
+        assert connection_mark(pair) == 0x10000000
+        queue.drain()
+    with inside(pair.box):
+        assert queue.counters()["unmarked"] == (0 if queue.marks_by_verdict else 1)
 
 
 def test_a_mark_comes_with_a_drop_and_the_kernel_acts_on_it(pair, reader):
