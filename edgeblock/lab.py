@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,6 +152,16 @@ def search_path() -> str:
 def page(host: str, target: str = "/") -> bytes:
     """The body that the server answers with for this host and request target."""
     return PAGE.format(host=host, target=target).encode()
+
+
+def until(condition: Callable[[], object], seconds: float) -> bool:
+    """Asks again and again, with a short pause between, until the condition holds; False after so many seconds."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        pause.wait(0.01)
+    return True
 
 
 @dataclass
@@ -412,6 +422,29 @@ class Lab:
             finally:
                 os.close(ended)
 
+    def counters(self, daemon: Daemon) -> dict[str, int]:
+        """What the daemon has counted so far: `edgeblock status --json`, nested names joined by dots."""
+        answer = self.run_in("box", [sys.executable, "-m", "edgeblock", "status", "--json",
+                                     "--config", str(daemon.config)])
+
+        def flat(prefix: str, value: object) -> Iterator[tuple[str, int]]:
+            if isinstance(value, dict):
+                for name, inner in value.items():
+                    yield from flat(f"{prefix}.{name}" if prefix else str(name), inner)
+            elif isinstance(value, int):
+                yield prefix, value
+
+        return dict(flat("", json.loads(answer.stdout)))
+
+    def queued(self, number: int = 0) -> int:
+        """How many packets the kernel has put into that queue of the box so far, by its own count."""
+        for line in self.run_in("box", ["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout.splitlines():
+            # queue, port id, waiting, copy mode, copy range, dropped, dropped for the reader, id of the last packet
+            fields = [int(word) for word in line.split()]
+            if fields[0] == number:
+                return fields[7]
+        raise SystemProblem(f"nothing listens on queue {number} in the box")
+
 
 # ---- namespaces and the processes in them
 
@@ -422,7 +455,9 @@ def call(argv: Sequence[str], *, input: str | None = None, check: bool = True,
                           capture_output=True, text=True, check=False, timeout=timeout,
                           env=os.environ | {"PATH": search_path(), "LC_ALL": "C"})
     if check and done.returncode != 0:
-        raise SystemProblem(f"{' '.join(argv)}: status {done.returncode}: {(done.stderr or done.stdout).strip()}")
+        words = " ".join(argv)
+        words = words.partition(" -- ")[2] or words     # how the namespace was entered helps nobody
+        raise SystemProblem(f"{words}: status {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done
 
 
