@@ -255,7 +255,7 @@ class Lab:
                   "peer", "name", f"to-{left}", "netns", self.namespace(right)])
         for place, lines in self._addresses().items():
             up = ["link set lo up", *(f"link set {device} up" for at, device in ends if at == place)]
-            call(["ip", "-n", self.namespace(place), "-batch", "-"], input="\n".join(up + lines))
+            call(self.command(place, ["ip", "-batch", "-"]), input="\n".join(up + lines))
         if not self.offload:
             for place, device in ends:
                 self.run_in(place, ["ethtool", "-K", device, *(word for what in OFFLOADS for word in (what, "off"))])

@@ -71,7 +71,7 @@ class Flow:
             self.wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
             self.wire.bind(("to-box", protocol))
         self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self.box = ("to-box", protocol, 0, 0, box_address(self.lab))
+        self.box = ("to-box", protocol, 0, 0, box_address(tuple(self.lab.command("box", []))))
 
     # ---- sending
 
@@ -228,14 +228,10 @@ class Flow:
 
 
 @functools.lru_cache(maxsize=8)
-def _box_address(namespace: str) -> bytes:
-    line = laboratory.call(["ip", "-n", namespace, "-o", "link", "show", "dev", "to-client"]).stdout
+def box_address(prompt: tuple[str, ...]) -> bytes:
+    """The Ethernet address of the box as the client sees it; `prompt` starts a command in the box."""
+    line = laboratory.call([*prompt, "ip", "-o", "link", "show", "dev", "to-client"]).stdout
     return bytes.fromhex(line.split("link/ether ")[1].split()[0].replace(":", ""))
-
-
-def box_address(lab: Lab) -> bytes:
-    """The Ethernet address of the box as the client sees it."""
-    return _box_address(lab.namespace("box"))
 
 
 def clock() -> int:
