@@ -9,7 +9,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:  ## watch the daemon filter live traffic between a real client and a real server (root)
-	@[ "$$(id -u)" = 0 ] || { echo "make demo builds network namespaces and needs root: run 'sudo make demo'" >&2; exit 2; }
+	@[ "$$(id -u)" = 0 ] || { echo "make demo needs root for its network namespaces: run 'sudo make demo'" >&2; exit 2; }
 	@.ci/setup lab
 	@.venv/bin/edgeblock demo
 
