@@ -152,7 +152,7 @@ def apply(config: Config) -> None:
         for family, tool in FAMILIES.items():
             tools.run([f"{tool}-restore", *OPTIONS], transaction(config, family, before[family], missing(family)))
     except SystemProblem:
-        if not any(now.chains for now in before.values()):
+        if not any(rules.chains for rules in before.values()):
             remove()
         raise
 
