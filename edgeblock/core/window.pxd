@@ -118,6 +118,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
 cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
+cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
 cdef int64_t contiguous_end(const Window* w) noexcept nogil              # end of the bytes that join the first start
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil
 cdef void clear_findings(Findings* f) noexcept nogil

@@ -17,7 +17,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
-from edgeblock.core.http cimport choose_framing, copy_http, free_http, is_token, pass_over, read_http, same_http
+from edgeblock.core.http cimport (body_left, choose_framing, copy_http, free_http, is_token, pass_over, read_http,
+                                  same_http)
 from edgeblock.core.http2 cimport copy_http2, free_http2, last_request, read_http2, same_http2
 from edgeblock.core.text cimport append
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
@@ -223,6 +224,18 @@ cdef bint is_open(const Window* w) noexcept nogil:
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]):
             return True
+    return False
+
+
+cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
+    cdef int i
+    cdef const Reading* r
+    for i in range(MAX_STARTS):
+        r = w.starts[i].readings
+        while r != NULL:
+            if r.kind == READ_HTTP and w.starts[i].frontier + <int64_t>body_left(&r.http) > at:
+                return True
+            r = r.next
     return False
 
 
