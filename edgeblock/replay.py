@@ -14,9 +14,10 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from edgeblock import wire
+from edgeblock.blocklist import rules
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name
 from edgeblock.core.engine import Engine
@@ -32,12 +33,13 @@ MAX_BLOCKED = 262_144           # blocked flows whose answers are kept out of --
 _HEADING = f"{'frame':>8}  {'time':<17}  {'proto':<5}  {'verdict':<8}  client > server  name  [list rule]"
 
 
-class Packet(NamedTuple):
-    """An IP packet to be judged, the record that completed it, and the records of all its fragments."""
+# An IP packet to be judged: the record that completed it, its bytes, and the records of all its fragments.
+Packet = tuple[Record, bytes, tuple[Record, ...]]
+Row = tuple[Record, wire.Header, bytes, Name]
 
-    record: Record
-    data: bytes
-    parts: tuple[Record, ...]
+# Next header values behind which an IPv6 fragment header may stand; any other spares the walk.
+_BEFORE_FRAGMENT = frozenset((wire.HOP_BY_HOP, wire.ROUTING, wire.FRAGMENT, wire.AUTHENTICATION, wire.DESTINATION,
+                              wire.MOBILITY, wire.HIP, wire.SHIM6))
 
 
 def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, json_output: bool = False,
@@ -96,8 +98,6 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
 
 
 def _new_engine(rules_dir: str | os.PathLike[str], config: Config) -> Engine:
-    from edgeblock.blocklist import rules   # only here: with an engine of the caller's no list is read
-
     loaded = rules.load(Path(rules_dir), action=config.rules.action, https=config.rules.https)
     limits, policies = config.limits, config.policies
     return Engine(loaded.matcher, flows=limits.flows, memory=limits.memory, flow_bytes=limits.flow_bytes,
@@ -125,7 +125,7 @@ def _packets(source: Capture, fragments: Defragmenter, box: "_Box | None") -> It
         if not data:
             if box is not None and record.start < 0 <= record.link:
                 box.pass_on((record,))
-            yield Packet(record, b"", ())
+            yield record, b"", ()
             continue
         version = data[0] >> 4
         if (data[6] & 0x3F or data[7]) if version == 4 else data[6] in _BEFORE_FRAGMENT:
@@ -134,16 +134,9 @@ def _packets(source: Capture, fragments: Defragmenter, box: "_Box | None") -> It
                 now = max(now, record.time)
                 whole = fragments.push(data, now, record)
                 if whole is not None:
-                    yield Packet(record, whole.packet, whole.parts)
+                    yield record, whole.packet, whole.parts
                 continue
-        yield Packet(record, data, (record,))
-
-
-# Next header values behind which a fragment header may stand; anything else spares the walk.
-_BEFORE_FRAGMENT = frozenset((wire.HOP_BY_HOP, wire.ROUTING, wire.FRAGMENT, wire.AUTHENTICATION, wire.DESTINATION,
-                              wire.MOBILITY, wire.HIP, wire.SHIM6))
-
-Row = tuple[Record, wire.Header, bytes, Name]
+        yield record, data, (record,)
 
 
 def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter, box: "_Box | None",

@@ -70,6 +70,9 @@ class Record(NamedTuple):
     cut: bool
 
 
+_new = tuple.__new__            # half the cost of the constructor of a NamedTuple
+
+
 class Capture:
     """The frames of one file: iterate once, inside a `with`.
 
@@ -166,19 +169,18 @@ class Capture:
     def _record(self, time: float, link: int, frame: bytes, wire_size: int) -> Record:
         self.frames += 1
         start = find_packet(link, frame)
-        if start < 0:
-            return Record(self.frames, time, link, frame, wire_size, -1, b"", False)
-        packet, cut = trim(frame, start)
-        return Record(self.frames, time, link, frame, wire_size, start, packet, cut)
+        packet, cut = trim(frame, start) if start >= 0 else (b"", False)
+        return _new(Record, (self.frames, time, link, frame, wire_size, start, packet, cut))
 
     def _read_pcap(self) -> Iterator[Record]:
         header = struct.Struct(self._order + "4I")
         link, fractions, record = self.link, self._fractions, self._record
-        while self._need(16):
-            seconds, fraction, size, wire_size = header.unpack_from(self._buffer, self._at)
+        need, unpack = self._need, header.unpack_from
+        while self._at + 16 <= len(self._buffer) or need(16):
+            seconds, fraction, size, wire_size = unpack(self._buffer, self._at)
             if size > MAX_FRAME:
                 return self._stop(f"damaged: a frame of {size} bytes")
-            if not self._need(16 + size):
+            if self._at + 16 + size > len(self._buffer) and not need(16 + size):
                 return self._stop("cut in the middle")
             begin = self._at + 16
             self._at = end = begin + size
