@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -138,9 +139,14 @@ def play(lab: Lab, folder: Path) -> Iterator[tuple[Line, Seen, float]]:
     ):
         drop(folder / "court-orders.list", LISTS["court-orders.list"] + more)
         since = time.monotonic()
-        until(lambda line=line: line.judge(lab.fetch(url)), EDIT_LIMIT)
+        until(partial(looks, lab, line), EDIT_LIMIT)
         seconds = time.monotonic() - since
         yield Line(what, url, f"{line.expected}, soon", line.judge), lab.fetch(url), seconds
+
+
+def looks(lab: Lab, line: Line) -> bool:
+    """Whether a new connection sees what the line expects."""
+    return line.judge(lab.fetch(line.url, version=line.version))
 
 
 def drop(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """The rows of evade.py, live: each is real without the filter; with it none gets a listed page, all get others."""
 
 import pytest
-from conftest import Running
+from running import Running
 from evade import ROWS, Row, play
 
 from edgeblock.lab import Lab

@@ -5,7 +5,7 @@ import re
 import socket
 
 import pytest
-from conftest import CONTACT, REDIRECT, Running
+from running import CONTACT, REDIRECT, Running
 from curl_cffi import CurlOpt, requests
 
 from edgeblock.lab import SERVER, Lab, page
