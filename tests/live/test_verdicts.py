@@ -5,8 +5,8 @@ import re
 import socket
 
 import pytest
-from running import CONTACT, REDIRECT, Running
 from curl_cffi import CurlOpt, requests
+from running import CONTACT, REDIRECT, Running
 
 from edgeblock.lab import SERVER, Lab, page
 
