@@ -423,7 +423,8 @@ def test_a_killed_reader_leaves_no_packet_hanging(pair):
 
 def test_a_taken_queue_is_refused_by_name(pair, reader):
     reader()
-    with pytest.raises(SystemProblem, match=rf"queue {QUEUE} is in use by (process {os.getpid()} \(|another process)"):
+    words = rf"queue {QUEUE} is in use by (process {os.getpid()} \(|another process)"
+    with pytest.raises(SystemProblem, match=words):
         reader()
 
 
