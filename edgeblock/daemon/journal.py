@@ -44,8 +44,7 @@ class Journal:
         self.log = structlog.wrap_logger(
             self,
             processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", key="time"),
-                        structlog.processors.EventRenamer("event"),
-                        structlog.processors.JSONRenderer(ensure_ascii=True)],
+                        _in_reading_order, structlog.processors.JSONRenderer(ensure_ascii=True)],
             wrapper_class=structlog.BoundLogger,
             cache_logger_on_first_use=False)
 
@@ -104,6 +103,10 @@ class Journal:
                     self._file.flush()
             except (OSError, ValueError):   # the disk is full, or the reader is gone
                 self.lost += 1
+
+
+def _in_reading_order(_logger: Any, _method: str, event: Any) -> Any:
+    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
 
 
 def client_of(packet: bytes) -> str:

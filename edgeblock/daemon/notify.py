@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify(3)). In: states. Out: one datagram to NOTIFY_SOCKET; nothing where there is none."""
+"""What systemd is told (sd_notify(3)). In: states. Out: one datagram to NOTIFY_SOCKET, where there is one."""
 
 import os
 import socket

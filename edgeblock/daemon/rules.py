@@ -90,10 +90,9 @@ def look(directory: Path) -> Sight:
 
 
 def without_names(problem: str, directory: Path) -> str:
-    """An error as it may be logged: where it is, without what a list says there."""
-    place = re.match(r"[^:]*(:\d+)?(?=: )", problem)
-    where = place[0] if place else "a list"
-    return f"{where}: cannot be used; `edgeblock lint {directory}` says why"
+    """An error as it may be logged: of a line of a list only its place, without what it says."""
+    line = re.match(r"[^:]*:\d+(?=: )", problem)
+    return f"{line[0]}: cannot be used; `edgeblock lint {directory}` says why" if line else problem
 
 
 def main(arguments: list[str]) -> int:

@@ -37,6 +37,9 @@ from edgeblock.source.nfqueue import QueueReader
 # Python hands the interpreter from thread to thread this often; packets wait so long for it at most.
 SWITCH_SECONDS = 0.0005
 
+# A list that has expired stays until the lists can be loaded; they are tried again so many seconds later.
+EXPIRY_RETRY = 60.0
+
 
 def run(config: Config, log: TextIO = sys.stdout) -> int:
     """The daemon, until a signal ends it; the exit status. EdgeblockError if it cannot start or go on."""
@@ -54,6 +57,7 @@ class Worker:
         self.log = journal.log
         self.started = time.monotonic()
         self.verdicts: Counter[tuple[str, str]] = Counter()     # names by list and action
+        self.expires: float | None = None      # when lists are to be loaded because one expires
         self.loads = Counter(loaded=0, refused=0)
         self.answers = replies.prepare(config.reply)
         self.mark_bits = marks(config.ruleset.mark_mask)
@@ -65,10 +69,9 @@ class Worker:
     async def serve(self) -> int:
         """Starts, serves, stops; 0 after a signal. Raises what made it impossible to start or go on."""
         self.loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
+        self.task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, self._stop, task)
+            self.loop.add_signal_handler(number, self._stop)
         self.loop.add_signal_handler(signal.SIGHUP, self.reload_now.set)
         async with AsyncExitStack() as stack:
             try:
@@ -77,8 +80,6 @@ class Worker:
             except asyncio.CancelledError:
                 if self.broken:
                     raise self.broken from None
-                if not self.stopping:
-                    raise
             finally:
                 notify(STOPPING="1")
                 # What is undone from here on is not to be interrupted: a second signal changes nothing.
@@ -111,13 +112,13 @@ class Worker:
     async def _start(self, stack: AsyncExitStack) -> None:
         # Undone in reverse: rules of the kernel first, so that the queue runs dry before it is let go.
         config = self.config
+        self.injector = stack.enter_context(Injector(config.ruleset.inject_mark))
         self.sight = rules.look(config.rules.directory)
         try:
             self._take(await rules.load(config.rules))
         except ListError as problem:
             raise ListError(self._loggable(problem)) from None
         self.engine = make_engine(config, self.rules.matcher)
-        self.injector = stack.enter_context(Injector(config.ruleset.inject_mark))
         control = Control(config.daemon.control, {"status": self.status})
         stack.push_async_callback(control.close)
         bits = self.mark_bits
@@ -147,11 +148,10 @@ class Worker:
     async def _call(self, helper: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
         return await self.loop.run_in_executor(helper, work, *arguments)
 
-    def _stop(self, task: "asyncio.Task[int]") -> None:
-        if not self.stopping:
+    def _stop(self) -> None:
+        if not self.stopping and self.task:
             self.stopping = True
-            self.log.info("stopping")
-            task.cancel()
+            self.task.cancel()
 
     # ---- packets
 
@@ -161,8 +161,7 @@ class Worker:
         except OSError as problem:      # the socket is broken: nothing can be answered any more
             self.loop.remove_reader(self.reader.fileno())
             self.broken = SystemProblem(str(problem))
-            for task in asyncio.all_tasks(self.loop):
-                task.cancel()
+            self._stop()
 
     def decide(self, packet: bytes, decision: Decision) -> None:
         """What QueueReader calls for a packet that completed a name or is owed an answer."""
@@ -190,7 +189,7 @@ class Worker:
                 self.reload_now.clear()
             self._tick()
             before, seen = seen, rules.look(self.config.rules.directory)
-            expired = self.rules.expires is not None and time.time() >= self.rules.expires
+            expired = self.expires is not None and time.time() >= self.expires
             if asked or expired or (seen == before and seen != self.sight):
                 self.sight = seen
                 await self._reload()
@@ -202,6 +201,8 @@ class Worker:
             loaded = await rules.load(self.config.rules)
         except EdgeblockError as problem:
             self.loads["refused"] += 1
+            if self.expires is not None:
+                self.expires = max(self.expires, time.time() + EXPIRY_RETRY)
             self.log.error("rules refused; those in force stay", problem=self._loggable(problem))
         else:
             self._take(loaded)
@@ -211,6 +212,7 @@ class Worker:
 
     def _take(self, loaded: rules.Loaded) -> None:
         self.rules = loaded
+        self.expires = loaded.expires
         self.loads["loaded"] += 1
 
     def _loggable(self, problem: EdgeblockError) -> str:
