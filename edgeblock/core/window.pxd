@@ -58,12 +58,12 @@ cdef enum StartKind:
 
 cdef struct Start:
     uint8_t kind               # a StartKind
-    uint8_t done               # a reading came to its end (a whole ClientHello)
+    uint8_t unread             # reading has not begun, or is to begin again: no readings are kept
     uint8_t message            # a reading got as far as a message of a protocol we know
     uint32_t held              # memory of the readings, as counted in Window.bytes
     int64_t at
     int64_t frontier           # every reading has consumed all below
-    Reading* readings          # NULL: each came to its end or was no protocol of ours
+    Reading* readings          # NULL, and not unread: each came to its end or was no protocol of ours
     Reading* checkpoint        # how reading begins at `at`; NULL for the start of a message
 
 cdef struct Window:
