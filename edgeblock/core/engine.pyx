@@ -17,8 +17,8 @@ from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, A
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
                                     TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HTTP, READ_HTTP2,
-                                    MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
-                                    add_start, add_syn, add_urgent, clear_findings, close_window, contiguous_end,
+                                    MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding, Findings,
+                                    Window, add_bytes, add_start, add_syn, add_urgent, clear_findings, close_window, contiguous_end,
                                     in_body, is_message, is_open, looks_like_message, offset_of, open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
@@ -331,7 +331,7 @@ cdef class Engine:
                 found.list_index = NO_LIST
             if f.reading != READ_HTTP and (found.action == ACTION_PAGE or found.action == ACTION_REDIRECT):
                 found.action = ACTION_RESET     # nothing can be shown inside TLS
-            if listed or (self.report and f.kind == FINDING_NAME and f.host_size):
+            if listed or (self.report and f.kind == FINDING_NAME and not f.unsure):
                 self._note(flow, proto, f.ech, &found, f.host_at, f.host_size, f.target_at,
                            f.target_size, proto == PROTO_HTTP, out)
             if listed and found.action != ACTION_PASS:

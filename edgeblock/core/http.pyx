@@ -520,7 +520,8 @@ cdef bint same_http(const Http* a, const Http* b) noexcept nogil:
     cdef uint8_t i
     if (a.phase != b.phase or a.field_size != b.field_size or a.special != b.special or a.head != b.head
             or a.connect != b.connect or a.preface != b.preface or a.upgrade != b.upgrade
-            or a.host_count != b.host_count or a.authority != b.authority or a.simple != b.simple or a.overlong != b.overlong
+            or a.host_count != b.host_count or a.authority != b.authority or a.simple != b.simple
+            or a.overlong != b.overlong
             or a.framing_count != b.framing_count or a.path_at != b.path_at or a.body != b.body):
         return False
     for i in range(a.framing_count):

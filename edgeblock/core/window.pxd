@@ -16,7 +16,7 @@ from edgeblock.core.tls cimport Tls
 cdef enum:
     MAX_STARTS = 4
     MAX_URGENT = 8
-    MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more than this is an overflow
+    MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
     PACKET_WORK = 512 * 1024   # bytes read again for one packet, all readings together
@@ -94,6 +94,7 @@ cdef struct Finding:
     uint8_t ech
     uint8_t head               # the method is HEAD
     uint8_t connect            # the target is a tunnel's authority, not a path
+    uint8_t unsure             # a lone HTTP/0.9 line: looked up, but not reported where nothing is listed
     int64_t began              # offset of the message
     uint32_t host_at           # all of these index Findings.text
     uint32_t host_size

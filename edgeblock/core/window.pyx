@@ -7,8 +7,8 @@ How conflicts are read. Segment edges and urgent bytes cut the stream into inter
 is whole. All readings advance interval by interval; where versions differ each reading forks into one per version,
 and readings that stand in the same place with the same texts are merged again. So a conflict in bytes that a protocol
 passes over (random, key shares, other header fields, bodies) costs one step, and only a conflict in the name itself
-makes a reading each. Nothing is ever released on the first name found: a later copy takes the start's readings back to
-where it begins to matter. What exceeds the caps sets `overflow`, and the engine's policy decides.
+makes a reading each. Nothing is ever released on the first name found: a later copy takes the readings back to the
+start. What exceeds the caps sets `overflow`, and the engine's policy decides.
 Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice), RFC 6093 (urgent data).
 """
 
@@ -766,6 +766,7 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
         f.reading = r.kind
         f.began = r.began
         f.head = r.http.head
+        f.unsure = r.http.simple == 1 and r.http.host_count == 0
         f.connect = r.http.connect and r.http.authority
         f.target_at = target_at
         f.target_size = target_size
