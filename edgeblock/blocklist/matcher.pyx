@@ -143,14 +143,28 @@ cdef class ListMatcher(Matcher):
     # Searching -------------------------------------------------------------------------------------------------
 
     cdef size_t first_row(self, const uint8_t* print) noexcept nogil:
-        # The first row that is not below `print`. Fingerprints are spread evenly, so the search begins where the
-        # row ought to be and widens from there; it is never longer than a binary search of all, twice.
-        cdef size_t low = 0, high = self.row_count, step = 16, middle
-        cdef size_t guess = <size_t>((load_high(print) * <uint64_t>self.row_count) >> 32)
-        if guess >= high:
-            return high
-        if memcmp(self.rows + guess * ROW_SIZE, print, PRINT_SIZE) < 0:
-            low = guess + 1
+        # The first row that is not below `print`. Fingerprints are spread evenly, so three looks at where the row
+        # ought to be, each between what the last ones found, end a few rows away; the rest widens from there and
+        # then halves. However the rows lie, it is never longer than a few binary searches.
+        cdef size_t low = 0, high = self.row_count, step = 8, at
+        cdef uint64_t wanted = load_high(print), least = 0, most = <uint64_t>1 << 32, seen
+        cdef int turn
+        cdef bint below = False
+        for turn in range(3):
+            if high - low <= step:
+                break
+            at = low + <size_t>((wanted - least) * (high - low) // (most - least))
+            if at >= high:
+                at = high - 1
+            below = memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0
+            seen = load_high(self.rows + at * ROW_SIZE)
+            if below:
+                low = at + 1
+                least = seen
+            else:
+                high = at
+                most = seen + 1
+        if below:
             while high - low > step:
                 if memcmp(self.rows + (low + step) * ROW_SIZE, print, PRINT_SIZE) >= 0:
                     high = low + step
@@ -158,19 +172,18 @@ cdef class ListMatcher(Matcher):
                 low += step + 1
                 step <<= 1
         else:
-            high = guess
-            while high > step:
+            while high - low > step:
                 if memcmp(self.rows + (high - step) * ROW_SIZE, print, PRINT_SIZE) < 0:
                     low = high - step + 1
                     break
                 high -= step
                 step <<= 1
         while low < high:
-            middle = (low + high) >> 1
-            if memcmp(self.rows + middle * ROW_SIZE, print, PRINT_SIZE) < 0:
-                low = middle + 1
+            at = (low + high) >> 1
+            if memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0:
+                low = at + 1
             else:
-                high = middle
+                high = at
         return low
 
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
