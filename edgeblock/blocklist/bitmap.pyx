@@ -1,6 +1,10 @@
 """A roaring bitmap in its portable serialised form, searched where it lies (see the .pxd)."""
 
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch" (const void* at) noexcept nogil
+
+
 cdef inline bint is_run(const Bitmap* bitmap, uint32_t i) noexcept nogil:
     return bitmap.runs != NULL and bitmap.runs[i >> 3] >> (i & 7) & 1
 
@@ -61,6 +65,22 @@ cdef bint open_bitmap(const uint8_t* data, size_t size, Bitmap* out) noexcept no
             return False
         at += length
     return True
+
+
+cdef void warm_header(const Bitmap* bitmap, uint32_t value) noexcept nogil:
+    cdef size_t guess = 4 * <size_t>((<unsigned long long>(value >> 16) * bitmap.containers) >> 16)
+    prefetch(bitmap.keys + guess)
+    if bitmap.offsets != NULL:
+        prefetch(bitmap.offsets + guess)
+
+
+cdef void warm_container(const Bitmap* bitmap, uint32_t value) noexcept nogil:
+    cdef uint32_t low = value & 0xFFFF, guess
+    if bitmap.containers == 0 or bitmap.offsets == NULL:
+        return
+    guess = <uint32_t>((<unsigned long long>(value >> 16) * bitmap.containers) >> 16)
+    prefetch(bitmap.data + load_u32(bitmap.offsets + 4 * guess)
+             + 2 * ((low * (<uint32_t>load_u16(bitmap.keys + 4 * guess + 2) + 1)) >> 16))
 
 
 cdef bint contains(const Bitmap* bitmap, uint32_t value) noexcept nogil:
