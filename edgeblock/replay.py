@@ -245,7 +245,7 @@ def _summarize(err: TextIO, source: Capture, fragments: Defragmenter, survey: Su
              f"{unparsable} unparsable, {fragments.fragments} fragments"]
     if fragments.fragments:
         lines.append(f"fragments: {fragments.whole} packets put together, {fragments.overlapped} thrown away for "
-                     f"overlaps, {len(fragments) + fragments.expired + fragments.evicted} never complete, "
+                     f"overlaps, {fragments.incomplete + fragments.expired + fragments.evicted} never complete, "
                      f"{fragments.malformed} malformed")
     if survey.sources:
         lines.append(f"checksums: {survey.sources} sources left them to hardware, so theirs were not looked at")
