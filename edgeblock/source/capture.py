@@ -55,8 +55,8 @@ class Record(NamedTuple):
     """One frame.
 
     `number` counts from 1; `time` is seconds since 1970; `link` its link type; `frame` the bytes that were kept of
-    `wire_size`; `start` where the IP packet begins in it; `packet` the IP packet without what Ethernet padded, or
-    empty if the frame carries none. `cut` says that the capture kept less than the whole packet: its length fields
+    `wire_size`; `start` where the IP packet begins in it, -1 if it carries none; `packet` the IP packet without what
+    Ethernet padded, empty if there is none or its header is broken. `cut` says that the capture kept less than the whole packet: its length fields
     are then set to what is there, and its checksums mean nothing.
     """
 
@@ -70,11 +70,15 @@ class Record(NamedTuple):
     cut: bool
 
 
+_new = tuple.__new__            # half the cost of the constructor of a NamedTuple
+
+
 class Capture:
     """The frames of one file: iterate once, inside a `with`.
 
     Attributes, complete after the iteration:
         pcapng: whether the file is a pcapng.
+        link: the link type of a pcap; a pcapng has one for each interface.
         frames: frames seen.
         trouble: None, or why the file was not read to a proper end; the frames before that place were given out.
     """
@@ -84,6 +88,7 @@ class Capture:
         self.path = os.fspath(path)
         self.frames = 0
         self.trouble: str | None = None
+        self.link = ETHERNET
         self._foreign = 0           # frames of a link type that is not read here
         self._links: set[int] = set()
         self._buffer = b""
@@ -113,9 +118,9 @@ class Capture:
         major, link = struct.unpack_from(self._order + "H14xI", self._buffer, 4)
         if major != 2:
             raise CaptureError(f"{self.path}: pcap version {major} is not known; convert it with editcap -F pcap")
-        self._link = link & 0xFFFF      # above it: the length of a frame check sequence, which trimming removes
-        if self._link not in LINK_TYPES:
-            raise CaptureError(_foreign_link(self.path, {self._link}))
+        self.link = link & 0xFFFF       # above it: the length of a frame check sequence, which trimming removes
+        if self.link not in LINK_TYPES:
+            raise CaptureError(_foreign_link(self.path, {self.link}))
         self._at = 24
 
     def __enter__(self) -> "Capture":
@@ -164,19 +169,18 @@ class Capture:
     def _record(self, time: float, link: int, frame: bytes, wire_size: int) -> Record:
         self.frames += 1
         start = find_packet(link, frame)
-        if start < 0:
-            return Record(self.frames, time, link, frame, wire_size, 0, b"", False)
-        packet, cut = trim(frame, start)
-        return Record(self.frames, time, link, frame, wire_size, start, packet, cut)
+        packet, cut = trim(frame, start) if start >= 0 else (b"", False)
+        return _new(Record, (self.frames, time, link, frame, wire_size, start, packet, cut))
 
     def _read_pcap(self) -> Iterator[Record]:
         header = struct.Struct(self._order + "4I")
-        link, fractions, record = self._link, self._fractions, self._record
-        while self._need(16):
-            seconds, fraction, size, wire_size = header.unpack_from(self._buffer, self._at)
+        link, fractions, record = self.link, self._fractions, self._record
+        need, unpack = self._need, header.unpack_from
+        while self._at + 16 <= len(self._buffer) or need(16):
+            seconds, fraction, size, wire_size = unpack(self._buffer, self._at)
             if size > MAX_FRAME:
                 return self._stop(f"damaged: a frame of {size} bytes")
-            if not self._need(16 + size):
+            if self._at + 16 + size > len(self._buffer) and not need(16 + size):
                 return self._stop("cut in the middle")
             begin = self._at + 16
             self._at = end = begin + size
@@ -397,12 +401,13 @@ def _turn_cooked(prefix: bytearray, at: int) -> None:
 
 
 class CaptureWriter:
-    """Writes frames to a capture: pcap, or pcapng (for frames of several link types). Use inside a `with`.
+    """Writes frames to a capture: pcap, or pcapng, which takes frames of several link types. Use inside a `with`.
 
     A file that cannot be written is a CaptureError.
     """
 
-    def __init__(self, path: str | os.PathLike[str], pcapng: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], pcapng: bool = False, link: int = ETHERNET) -> None:
+        """`link` is the link type of a pcap."""
         self.path = os.fspath(path)
         self._pcapng = pcapng
         self._links: dict[int, int] = {}
@@ -412,6 +417,9 @@ class CaptureWriter:
             raise CaptureError(f"{self.path}: cannot be written: {problem.strerror}") from None
         if pcapng:
             self._put(self._block(int.from_bytes(_SECTION, "big"), struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)))
+        else:
+            self._put(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, MAX_FRAME, link))
+            self._links[link] = 0
 
     def __enter__(self) -> "CaptureWriter":
         return self
@@ -420,23 +428,19 @@ class CaptureWriter:
         self.close()
 
     def close(self) -> None:
-        """Finishes the file. A pcap without frames is one of Ethernet, since its header has to name something."""
-        if self._file.closed:
-            return
         try:
-            if not self._pcapng and not self._links:
-                self._begin(ETHERNET)
-        finally:
-            try:
-                self._file.close()
-            except OSError as problem:
-                raise CaptureError(f"{self.path}: cannot be written: {problem.strerror}") from None
+            self._file.close()
+        except OSError as problem:
+            raise CaptureError(f"{self.path}: cannot be written: {problem.strerror}") from None
 
     def write(self, time: float, link: int, frame: bytes, wire_size: int = 0) -> None:
         """Adds a frame; `time` in seconds since 1970 is kept to the microsecond, `wire_size` is its uncut size."""
         ticks = max(0, round(time * 1_000_000))
         if link not in self._links:
-            self._begin(link)
+            if not self._pcapng:
+                raise ValueError(f"a pcap holds frames of one link type, and {link} is another")
+            self._put(self._block(_INTERFACE, struct.pack("<HHI", link, 0, 0)))
+            self._links[link] = len(self._links)
         wire_size = max(wire_size, len(frame))
         if self._pcapng:
             head = struct.pack("<5I", self._links[link], ticks >> 32 & 0xFFFFFFFF, ticks & 0xFFFFFFFF,
@@ -445,15 +449,6 @@ class CaptureWriter:
         else:
             seconds, fraction = divmod(ticks, 1_000_000)
             self._put(struct.pack("<4I", min(seconds, 0xFFFFFFFF), fraction, len(frame), wire_size) + frame)
-
-    def _begin(self, link: int) -> None:
-        if self._pcapng:
-            self._put(self._block(_INTERFACE, struct.pack("<HHI", link, 0, 0)))
-        elif self._links:
-            raise ValueError("a pcap holds frames of one link type")
-        else:
-            self._put(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, MAX_FRAME, link))
-        self._links[link] = len(self._links)
 
     @staticmethod
     def _block(kind: int, body: bytes) -> bytes:
