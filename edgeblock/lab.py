@@ -404,7 +404,9 @@ class Lab:
         """
         place = Path(tempfile.mkdtemp(dir=self.home, prefix="daemon-"))
         settings, log = place / "edgeblock.toml", place / "log"
-        settings.write_text(config)
+        # Several labs may run at once, each with a daemon: none takes the one control socket of the machine.
+        own = "" if "[daemon]" in config else f'\n[daemon]\ncontrol = "{place}/control.sock"\n'
+        settings.write_text(config + own)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as output:
             notify.bind(str(place / "notify"))
             process = self.popen_in(

@@ -64,6 +64,7 @@ class Worker:
         self.reload_now = asyncio.Event()
         self.broken: SystemProblem | None = None
         self.failures_told = 0
+        self.ready = False
         self.stopping = False
 
     async def serve(self) -> int:
@@ -84,6 +85,8 @@ class Worker:
                 notify(STOPPING="1")
                 # What is undone from here on is not to be interrupted: a second signal changes nothing.
                 self.stopping = True
+        if self.ready:
+            self.log.info("counters", **self.counters())
         self.log.info("stopped")
         return 0
 
@@ -139,11 +142,11 @@ class Worker:
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, backend=backend,
                       marks_by_verdict=self.reader.marks_by_verdict, **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
+        self.ready = True
 
     def _release_queue(self) -> None:
         self.loop.remove_reader(self.reader.fileno())
         self.reader.close()
-        self.log.info("counters", **self.counters())
 
     async def _call(self, helper: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
         return await self.loop.run_in_executor(helper, work, *arguments)
