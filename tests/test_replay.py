@@ -113,8 +113,8 @@ def test_one_object_a_name(bench):
                        "list": "court", "rule": rows[0]["rule"]}
     assert int(rows[0]["rule"], 16) >= 0 and len(rows[0]["rule"]) == 8
     assert rows[1] == {**rows[0], "frame": 10, "time": 1700000000.132456, "proto": "tls", "src": CLIENT6,
-                       "path": None, "dst": SERVER6, "dport": 443, "host": "fine.example", "verdict": "accept", "list": None,
-                       "rule": None}
+                       "dst": SERVER6, "dport": 443, "host": "fine.example", "path": None, "verdict": "accept",
+                       "list": None, "rule": None}
     assert f"{capture}: 12 frames: 12 packets judged" in summary
     assert "names: 2 (1 accept, 1 reset); blocked: 1;" in summary
 

@@ -21,7 +21,6 @@ from scapy.all import (
     Loopback,
     PcapNgWriter,
     PPPoE,
-    Raw,
     rdpcap,
 )
 from scapy.utils import PcapWriter
