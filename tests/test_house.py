@@ -14,7 +14,7 @@ LONGEST = 118
 
 # What no line of code may hold, and where it may all the same. Spelt in pieces, so that this file passes itself.
 FORBIDDEN = {
-    "unfinished work": (rf"\b(TO{''}DO|FIX{''}ME|XX{''}X)\b|for n{''}ow\b", ()),
+    "unfinished work": (rf"\b(TO{''}DO|FIX{''}ME|XX{''}X)\b|for n{''}ow\b(?! in)", ()),
     "a path of one machine": (rf"[\"'= (]/(t{''}mp|wo{''}rk|ho{''}me)/", ()),
     "a catch-all": (rf"except( Exc{''}eption| Base{''}Exception)?( as \w+)?:\s*$",
                     ("edgeblock/source/", "edgeblock/lab.py")),

@@ -7,8 +7,8 @@ How conflicts are read. Segment edges and urgent bytes cut the stream into inter
 is whole. All readings advance interval by interval; where versions differ each reading forks into one per version,
 and readings that stand in the same place with the same texts are merged again. So a conflict in bytes that a protocol
 passes over (random, key shares, other header fields, bodies) costs one step, and only a conflict in the name itself
-makes a reading each. Nothing is ever released on the first name found: a later copy takes the start's readings back to
-where it begins to matter. What exceeds the caps sets `overflow`, and the engine's policy decides.
+makes a reading each. Nothing is ever released on the first name found: a later copy takes the readings back to the
+start. What exceeds the caps sets `overflow`, and the engine's policy decides.
 Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice), RFC 6093 (urgent data).
 """
 
@@ -17,7 +17,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
-from edgeblock.core.http cimport choose_framing, copy_http, free_http, is_token, pass_over, read_http, same_http
+from edgeblock.core.http cimport (body_left, choose_framing, copy_http, free_http, is_token, pass_over, read_http,
+                                  same_http)
 from edgeblock.core.http2 cimport copy_http2, free_http2, last_request, read_http2, same_http2
 from edgeblock.core.text cimport append
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
@@ -223,6 +224,18 @@ cdef bint is_open(const Window* w) noexcept nogil:
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]):
             return True
+    return False
+
+
+cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
+    cdef int i
+    cdef const Reading* r
+    for i in range(MAX_STARTS):
+        r = w.starts[i].readings
+        while r != NULL:
+            if r.kind == READ_HTTP and w.starts[i].frontier + <int64_t>body_left(&r.http) > at:
+                return True
+            r = r.next
     return False
 
 
@@ -753,6 +766,7 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
         f.reading = r.kind
         f.began = r.began
         f.head = r.http.head
+        f.unsure = r.http.simple == 1 and r.http.host_count == 0
         f.connect = r.http.connect and r.http.authority
         f.target_at = target_at
         f.target_size = target_size

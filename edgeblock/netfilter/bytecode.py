@@ -1,7 +1,7 @@
-"""What iptables cannot ask, as classic BPF for its `bpf` match. In: nothing. Out: bytecode text, one program a question.
+"""What iptables cannot ask, as classic BPF for its `bpf` match. In: nothing. Out: bytecode, a program a question.
 
-The kernel runs a program on the packet from its IP header on; loading beyond the end makes the answer no. IPv6 programs
-read no extension headers: where one is present the packet is not certainly anything, and each says what that means.
+The kernel runs a program on the packet from its IP header on; loading beyond the end makes the answer no. The IPv6
+programs read no extension headers: behind one nothing is certain, and each says which answer that means.
 """
 
 from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS

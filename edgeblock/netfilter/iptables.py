@@ -1,4 +1,5 @@
-"""The rules as chains EDGEBLOCK_* of iptables and ip6tables, table mangle. In: settings. Out: text for iptables-restore.
+"""The rules as chains EDGEBLOCK_* of iptables and ip6tables, table mangle. In: settings. Out: text for
+iptables-restore, and counters.
 
 Each family is changed in one transaction. Rules and chains of others are neither moved nor rewritten: one jump to our
 chain is appended to each hook, and stays where it is when the rules are applied again.

@@ -28,7 +28,7 @@ ANSWERS = {"forward": "forward", "input": "output", "output": "input"}
 
 
 class Is(Enum):
-    """What a rule can ask of a packet. UNDECIDED, DONE and BLOCKED are false for a packet without a conntrack entry."""
+    """What a rule can ask of a packet. The marks UNDECIDED, DONE and BLOCKED are false without a conntrack entry."""
 
     TCP_TO_PORT = auto()      # TCP whose destination port is listed
     TCP_FROM_PORT = auto()
@@ -161,12 +161,13 @@ def to_client(ports: tuple[int, ...] | str, protocol: Is, to_port: Is, chain: Do
     """
     name = chain.name.lower()
     if ports == "all":
-        return [Rule(name, (protocol, Is.ORIGINAL), chain), Rule(f"{name}_stateless", (protocol, Is.STATELESS), chain)]
+        return [Rule(name, (protocol, Is.ORIGINAL), chain),
+                Rule(f"{name}_stateless", (protocol, Is.STATELESS), chain)]
     return [Rule(name, (to_port,), chain)]
 
 
 def to_server(ports: tuple[int, ...] | str, protocol: Is, from_port: Is, chain: Do) -> list[Rule]:
-    """What counts as server to client. These rules come after the client's: between two listed ports that one wins."""
+    """What counts as server to client. These rules come after the client's, which win between two listed ports."""
     return [Rule(chain.name.lower(), (protocol, Is.REPLY) if ports == "all" else (from_port,), chain)]
 
 
@@ -178,7 +179,8 @@ def check(config: Config) -> None:
         raise ConfigError(f"ruleset.inject_mark: {ruleset.inject_mark:#x} must be bits of 32 outside "
                           f"ruleset.mark_mask ({bits.mask:#x}), such as 0x40000000")
     if not ruleset.hooks or not set(ruleset.hooks) <= set(ANSWERS):
-        raise ConfigError(f"ruleset.hooks: {', '.join(ruleset.hooks) or 'none'}: use forward, input, output, or several")
+        raise ConfigError(f"ruleset.hooks: {', '.join(ruleset.hooks) or 'none'}: use forward, input and output, "
+                          f"one or several")
     for key, ports in (("tcp_ports", ruleset.tcp_ports), ("udp_ports", ruleset.udp_ports)):
         if ports != "all" and (isinstance(ports, str) or not all(0 < port < 65536 for port in ports)):
             raise ConfigError(f"ruleset.{key}: {ports!r}: use \"all\" or a list of ports from 1 to 65535")

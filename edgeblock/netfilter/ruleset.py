@@ -35,7 +35,8 @@ def detect_backend() -> str:
         reason = "nft: not installed"
     if tools.find("iptables-restore") and tools.find("ip6tables-restore"):
         return "iptables"
-    raise SystemProblem(f"no back end for kernel rules ({reason}; iptables: not installed); install the package iptables")
+    raise SystemProblem(f"no back end for kernel rules ({reason}; iptables: not installed); "
+                        f"install the package iptables")
 
 
 def choose(config: Config) -> str:
@@ -51,7 +52,8 @@ def choose(config: Config) -> str:
 def text(config: Config) -> str:
     """The rules as the back end's own program reads them. Needs no permission unless the back end is "auto"."""
     if config.ruleset.backend == "auto" and not tools.capable(tools.CAP_NET_ADMIN):
-        raise SystemProblem("ruleset.backend: \"auto\" asks the kernel, which needs root; choose \"nft\" or \"iptables\"")
+        raise SystemProblem("ruleset.backend: \"auto\" asks the kernel, which needs root; "
+                            "choose \"nft\" or \"iptables\"")
     return BACKENDS[choose(config)].text(config)
 
 

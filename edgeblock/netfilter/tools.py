@@ -1,4 +1,4 @@
-"""Runs the programs that change kernel rules. In: a command and its input. Out: what it printed, or one SystemProblem.
+"""Runs the programs that change kernel rules. In: a command and its input. Out: its output, or one SystemProblem.
 
 Nothing here knows what the rules say.
 """
@@ -49,7 +49,8 @@ def run(command: Sequence[str], text: str = "") -> str:
         done = subprocess.run([program, *command[1:]], input=text, capture_output=True, text=True, timeout=SECONDS,
                               check=False)
     except subprocess.TimeoutExpired:
-        raise SystemProblem(f"{command[0]}: no answer in {SECONDS:.0f} s; does another program hold the rules?") from None
+        raise SystemProblem(f"{command[0]}: no answer in {SECONDS:.0f} s; "
+                            f"another program may hold the lock: see fuser /run/xtables.lock") from None
     if done.returncode:
         raise SystemProblem(f"{command[0]}: {explain(done.stderr, done.returncode)}")
     return done.stdout

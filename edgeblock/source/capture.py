@@ -54,10 +54,10 @@ _SHORTEST = 46                  # what Ethernet pads a packet to
 class Record(NamedTuple):
     """One frame.
 
-    `number` counts from 1; `time` is seconds since 1970; `link` its link type; `frame` the bytes that were kept of
-    `wire_size`; `start` where the IP packet begins in it; `packet` the IP packet without what Ethernet padded, or
-    empty if the frame carries none. `cut` says that the capture kept less than the whole packet: its length fields
-    are then set to what is there, and its checksums mean nothing.
+    `number` counts from 1; `time` is seconds since 1970; `link` is its link type; `frame` holds the bytes that were
+    kept of `wire_size`; `start` is where the IP packet begins in it, -1 if it carries none; `packet` is the IP packet
+    without what Ethernet padded, empty if there is none or its header is broken. `cut` says that the capture kept
+    less than the whole packet: its length fields are then set to what is there, and its checksums mean nothing.
     """
 
     number: int
@@ -70,11 +70,15 @@ class Record(NamedTuple):
     cut: bool
 
 
+_new = tuple.__new__            # half the cost of the constructor of a NamedTuple
+
+
 class Capture:
     """The frames of one file: iterate once, inside a `with`.
 
     Attributes, complete after the iteration:
         pcapng: whether the file is a pcapng.
+        link: the link type of a pcap; a pcapng has one for each interface.
         frames: frames seen.
         trouble: None, or why the file was not read to a proper end; the frames before that place were given out.
     """
@@ -84,6 +88,7 @@ class Capture:
         self.path = os.fspath(path)
         self.frames = 0
         self.trouble: str | None = None
+        self.link = ETHERNET
         self._foreign = 0           # frames of a link type that is not read here
         self._links: set[int] = set()
         self._buffer = b""
@@ -113,9 +118,9 @@ class Capture:
         major, link = struct.unpack_from(self._order + "H14xI", self._buffer, 4)
         if major != 2:
             raise CaptureError(f"{self.path}: pcap version {major} is not known; convert it with editcap -F pcap")
-        self._link = link & 0xFFFF      # above it: the length of a frame check sequence, which trimming removes
-        if self._link not in LINK_TYPES:
-            raise CaptureError(_foreign_link(self.path, {self._link}))
+        self.link = link & 0xFFFF       # above it: the length of a frame check sequence, which trimming removes
+        if self.link not in LINK_TYPES:
+            raise CaptureError(_foreign_link(self.path, {self.link}))
         self._at = 24
 
     def __enter__(self) -> "Capture":
@@ -164,19 +169,18 @@ class Capture:
     def _record(self, time: float, link: int, frame: bytes, wire_size: int) -> Record:
         self.frames += 1
         start = find_packet(link, frame)
-        if start < 0:
-            return Record(self.frames, time, link, frame, wire_size, 0, b"", False)
-        packet, cut = trim(frame, start)
-        return Record(self.frames, time, link, frame, wire_size, start, packet, cut)
+        packet, cut = trim(frame, start) if start >= 0 else (b"", False)
+        return _new(Record, (self.frames, time, link, frame, wire_size, start, packet, cut))
 
     def _read_pcap(self) -> Iterator[Record]:
         header = struct.Struct(self._order + "4I")
-        link, fractions, record = self._link, self._fractions, self._record
-        while self._need(16):
-            seconds, fraction, size, wire_size = header.unpack_from(self._buffer, self._at)
+        link, fractions, record = self.link, self._fractions, self._record
+        need, unpack = self._need, header.unpack_from
+        while self._at + 16 <= len(self._buffer) or need(16):
+            seconds, fraction, size, wire_size = unpack(self._buffer, self._at)
             if size > MAX_FRAME:
                 return self._stop(f"damaged: a frame of {size} bytes")
-            if not self._need(16 + size):
+            if self._at + 16 + size > len(self._buffer) and not need(16 + size):
                 return self._stop("cut in the middle")
             begin = self._at + 16
             self._at = end = begin + size
@@ -215,10 +219,8 @@ class Capture:
             if found is None:
                 continue
             index, ticks, frame, wire_size = found
-            if index >= len(interfaces):    # of an interface that was never described: counted, not read
-                interface = _Interface(-1, 1_000_000, 0, 0)
-            else:
-                interface = interfaces[index]
+            # A frame of an interface that was never described is counted, not read.
+            interface = interfaces[index] if index < len(interfaces) else _UNDESCRIBED
             if ticks is not None:           # a simple packet has no time: that of the frame before
                 time = ticks / interface.units + interface.offset
             self._links.add(interface.link)
@@ -241,7 +243,7 @@ class _Interface(NamedTuple):
     @classmethod
     def read(cls, order: str, body: bytes) -> "_Interface":
         if len(body) < 8:
-            return cls(-1, 1_000_000, 0, 0)
+            return _UNDESCRIBED
         link, snap = struct.unpack_from(order + "H2xI", body)
         units, offset, at = 1_000_000, 0, 8
         while at + 4 <= len(body):
@@ -257,10 +259,13 @@ class _Interface(NamedTuple):
         return cls(link, units, offset, snap)
 
 
+_UNDESCRIBED = _Interface(-1, 1_000_000, 0, 0)
+
+
 def _read_packet(kind: int, order: str, body: bytes,
                  interfaces: list[_Interface]) -> tuple[int, int | None, bytes, int] | None:
     # Interface number, time in its ticks, the frame and its size on the wire; None for blocks without a frame.
-    if kind == _ENHANCED_PACKET or kind == _OLD_PACKET:
+    if kind in (_ENHANCED_PACKET, _OLD_PACKET):
         if len(body) < 20:
             return None
         index, high, low, size, wire_size = struct.unpack_from(order + "5I", body)
@@ -278,7 +283,7 @@ def _read_packet(kind: int, order: str, body: bytes,
 
 def _open(path: str) -> IO[bytes]:
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")     # noqa: SIM115 - handed to the caller
     except OSError as problem:
         raise CaptureError(f"{path}: cannot be read: {problem.strerror}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -309,7 +314,7 @@ def find_packet(link: int, frame: bytes) -> int:
         return _walk(frame, 14)[0]
     if link == COOKED2:
         return _walk_from(frame, 20, int.from_bytes(frame[:2], "big"))[0]
-    if link == NULL or link == LOOP:
+    if link in (NULL, LOOP):
         # In the byte order of whoever captured; LOOP is big-endian by definition.
         family = frame[:4]
         if int.from_bytes(family, "big") in _FAMILIES or int.from_bytes(family, "little") in _FAMILIES:
@@ -328,7 +333,7 @@ def _walk_from(frame: bytes, at: int, kind: int) -> tuple[int, int]:
             break
         kind = int.from_bytes(frame[at + 2:at + 4], "big")
         at += 4
-    if kind == _IPV4 or kind == _IPV6:
+    if kind in (_IPV4, _IPV6):
         return at, 0
     if kind == _PPPOE_SESSION and len(frame) >= at + 8 and frame[at] == 0x11 and frame[at + 1] == 0:
         protocol, size = frame[at + 6], 1       # one byte if it is odd: protocol field compression, RFC 1661 6.5
@@ -397,21 +402,25 @@ def _turn_cooked(prefix: bytearray, at: int) -> None:
 
 
 class CaptureWriter:
-    """Writes frames to a capture: pcap, or pcapng (for frames of several link types). Use inside a `with`.
+    """Writes frames to a capture: pcap, or pcapng, which takes frames of several link types. Use inside a `with`.
 
     A file that cannot be written is a CaptureError.
     """
 
-    def __init__(self, path: str | os.PathLike[str], pcapng: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], pcapng: bool = False, link: int = ETHERNET) -> None:
+        """`link` is the link type of a pcap."""
         self.path = os.fspath(path)
         self._pcapng = pcapng
         self._links: dict[int, int] = {}
         try:
-            self._file = open(self.path, "wb")
+            self._file = open(self.path, "wb")      # noqa: SIM115 - closed by close()
         except OSError as problem:
             raise CaptureError(f"{self.path}: cannot be written: {problem.strerror}") from None
         if pcapng:
             self._put(self._block(int.from_bytes(_SECTION, "big"), struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)))
+        else:
+            self._put(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, MAX_FRAME, link))
+            self._links[link] = 0
 
     def __enter__(self) -> "CaptureWriter":
         return self
@@ -420,23 +429,19 @@ class CaptureWriter:
         self.close()
 
     def close(self) -> None:
-        """Finishes the file. A pcap without frames is one of Ethernet, since its header has to name something."""
-        if self._file.closed:
-            return
         try:
-            if not self._pcapng and not self._links:
-                self._begin(ETHERNET)
-        finally:
-            try:
-                self._file.close()
-            except OSError as problem:
-                raise CaptureError(f"{self.path}: cannot be written: {problem.strerror}") from None
+            self._file.close()
+        except OSError as problem:
+            raise CaptureError(f"{self.path}: cannot be written: {problem.strerror}") from None
 
     def write(self, time: float, link: int, frame: bytes, wire_size: int = 0) -> None:
         """Adds a frame; `time` in seconds since 1970 is kept to the microsecond, `wire_size` is its uncut size."""
         ticks = max(0, round(time * 1_000_000))
         if link not in self._links:
-            self._begin(link)
+            if not self._pcapng:
+                raise ValueError(f"a pcap holds frames of one link type, and {link} is another")
+            self._put(self._block(_INTERFACE, struct.pack("<HHI", link, 0, 0)))
+            self._links[link] = len(self._links)
         wire_size = max(wire_size, len(frame))
         if self._pcapng:
             head = struct.pack("<5I", self._links[link], ticks >> 32 & 0xFFFFFFFF, ticks & 0xFFFFFFFF,
@@ -445,15 +450,6 @@ class CaptureWriter:
         else:
             seconds, fraction = divmod(ticks, 1_000_000)
             self._put(struct.pack("<4I", min(seconds, 0xFFFFFFFF), fraction, len(frame), wire_size) + frame)
-
-    def _begin(self, link: int) -> None:
-        if self._pcapng:
-            self._put(self._block(_INTERFACE, struct.pack("<HHI", link, 0, 0)))
-        elif self._links:
-            raise ValueError("a pcap holds frames of one link type")
-        else:
-            self._put(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, MAX_FRAME, link))
-        self._links[link] = len(self._links)
 
     @staticmethod
     def _block(kind: int, body: bytes) -> bytes:

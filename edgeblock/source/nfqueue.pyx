@@ -281,7 +281,8 @@ cdef class QueueReader:
     cdef bint accepting                  # a run of plain accepts is open
     cdef uint32_t accepted_to            # and this is its last packet
 
-    cdef uint64_t packets, octets, passed, dropped, marked, decisions, failures
+    cdef uint64_t packets, octets, passed, dropped, marked, decisions
+    cdef readonly uint64_t failures      # exceptions of on_decision
     cdef uint64_t unreadable, cut, refused, unmarked, overruns, lost
     cdef uint32_t drops_seen
 
@@ -320,6 +321,7 @@ cdef class QueueReader:
         try:
             self.handle = NetfilterQueue()
             self.fd = nfq_fd(self.handle.h)
+            os.set_inheritable(self.fd, False)     # a child that kept it would keep the queue
             self.marks_by_verdict = _configure(self.fd, number, UNLIMITED if fail_open else length, buffer,
                                                fail_open)
         except OSError as problem:
@@ -375,7 +377,8 @@ cdef class QueueReader:
             "packets": self.packets, "bytes": self.octets, "passed": self.passed, "dropped": self.dropped,
             "marked": self.marked, "decisions": self.decisions, "failures": self.failures,
             "unreadable": self.unreadable, "cut": self.cut, "refused": self.refused, "unmarked": self.unmarked,
-            "overruns": self.overruns, "lost": self.lost, "full": kernel.get("queue_dropped", 0), "waiting": kernel.get("waiting", 0),
+                self.datagram = cursor(self.buffers + <size_t>self.next * BUFFER,
+                                       self.headers[self.next].msg_len)
         }
 
     def close(self) -> None:

@@ -45,6 +45,10 @@ def internet_checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+class Refused(Exception):
+    """The connection did not open: the SYN was answered by a reset, or by nothing."""
+
+
 @dataclass
 class Flow:
     """One TCP connection to the lab's server. Offsets count from the first byte of the client's stream."""
@@ -145,7 +149,7 @@ class Flow:
         self.segment(0, data, flags=SYN, options=b"\x02\x04" + struct.pack("!H", MSS) + options, copies=copies)
         self.listen(lambda: self.next, 3.0)
         if not self.next:
-            raise TimeoutError("the server did not answer the SYN")
+            raise Refused
         self.sent = self.acknowledged
         if not silent:
             self.segment(self.sent, flags=ACK)
@@ -189,6 +193,11 @@ class Flow:
         self._read_options(options)
         if flags & SYN:
             self.next, self.acknowledged = (seq + 1) % WRAP, (ack - self.isn - 1) % WRAP
+            return
+        if not self.next:
+            # Before the SYN is answered only a reset counts that acknowledges it (RFC 9293, section 3.10.7.3).
+            if flags & RST and flags & ACK and 0 < (ack - self.isn) % WRAP <= MSS:
+                self.ending = "rst"
             return
         # As RFC 5961 has it: a reset counts only with exactly the next sequence number.
         if flags & RST:
@@ -539,7 +548,7 @@ def fast_open(p: Play) -> None:
     asking.open(options=b"\x22\x02\x01\x01")
     asking.close()
     if not asking.cookie:
-        raise TimeoutError("the server gave no Fast Open cookie")
+        raise ValueError("the server gave no Fast Open cookie")
     option = bytes([34, 2 + len(asking.cookie)]) + asking.cookie
     p.flow.open(data=p.message, options=option)
     if p.flow.sent != len(p.message):
@@ -730,6 +739,8 @@ def play(lab: Lab, way: Row, host: str, *, patience: float = 2.0) -> Outcome:
             flow.listen(lambda: wanted in flow.heard, patience)
             answer, ending = bytes(flow.heard), flow.ending
         return Outcome(wanted in answer, ending, time.monotonic() - begin, answer)
+    except Refused:
+        return Outcome(False, flow.ending, time.monotonic() - begin, b"")
     finally:
         flow.close()
 

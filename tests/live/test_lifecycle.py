@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Running, start
+from running import Running, start
 
 from edgeblock.lab import Lab, page, until
 

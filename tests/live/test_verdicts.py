@@ -3,12 +3,15 @@
 import os
 import re
 import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
-from conftest import CONTACT, REDIRECT, Running
 from curl_cffi import CurlOpt, requests
+from running import CONTACT, REDIRECT, Running
 
-from edgeblock.lab import SERVER, Lab, page
+from edgeblock.lab import SERVER, Lab, page, until
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("running")]
 
@@ -73,8 +76,10 @@ def test_an_upload_arrives(lab: Lab, version: int):
     body = lab.home / "upload"
     body.write_bytes(os.urandom(2_000_000))
     for scheme in ("http", "https"):
-        seen = lab.fetch(f"{scheme}://open.example/", version=version, options=["--data-binary", f"@{body}"])
-        assert (seen.status, seen.body) == (200, page("open.example"))
+        # Over HTTP/2 nginx answers before it has read the body, and curl then waits to be rid of it.
+        seen = lab.fetch(f"{scheme}://open.example/", version=version,
+                         options=["--http1.1", "--data-binary", f"@{body}"])
+        assert (seen.status, seen.exit, seen.body) == (200, 0, page("open.example"))
 
 
 @VERSIONS
@@ -179,7 +184,7 @@ def test_observe_lets_it_pass(lab: Lab):
 def test_drop_is_silent(lab: Lab, version: int, scheme: str):
     seen = lab.fetch(f"{scheme}://silent.example.org/", version=version, timeout=1.5)
     assert (seen.exit, seen.status) == (28, 0)
-    assert seen.seconds >= 1.5
+    assert seen.seconds > 1.4
 
 
 @VERSIONS
@@ -193,18 +198,38 @@ def test_bulk_data_stays_in_the_kernel(lab: Lab, version: int, scheme: str):
     assert lab.queued() - before < 20
 
 
-@VERSIONS
-def test_a_reply_lost_on_the_way_is_sent_again(lab: Lab, version: int):
+@contextmanager
+def losing(lab: Lab, version: int, *match: str) -> Iterator[Callable[[], int]]:
+    """What matches gets lost on its way to the client; yields how to ask how many packets were."""
     tables = "iptables" if version == 4 else "ip6tables"
-    rule = ["INPUT", "-p", "tcp", "--sport", "80", "-m", "string", "--algo", "bm", "--string", "HTTP/1.1 451",
-            "-m", "statistic", "--mode", "nth", "--every", "1000000", "--packet", "0", "-j", "DROP"]
+    rule = ["INPUT", "-p", "tcp", "--sport", "80", *match, "-j", "DROP"]
+
+    def lost() -> int:
+        return int(lab.run_in("client", [tables, "-nvxL", "INPUT"]).stdout.splitlines()[2].split()[0])
+
     lab.run_in("client", [tables, "-I", *rule])
     try:
-        seen = lab.fetch("http://example.com/bad/page.html", version=version, timeout=10.0)
-        dropped = lab.run_in("client", [tables, "-nvxL", "INPUT"]).stdout.splitlines()[2].split()[0]
+        yield lost
     finally:
         lab.run_in("client", [tables, "-D", *rule])
-    assert int(dropped) == 1
+
+
+@VERSIONS
+def test_a_reply_lost_on_the_way_is_sent_again(lab: Lab, version: int):
+    with ThreadPoolExecutor() as pool:
+        with losing(lab, version, "-m", "length", "--length", "200:") as lost:
+            fetching = pool.submit(lab.fetch, "http://example.com/bad/page.html", version=version, timeout=10.0)
+            assert until(lost, 5.0), "no reply came"
+        seen = fetching.result()
+    assert (seen.status, seen.exit) == (451, 0)
+
+
+@VERSIONS
+def test_a_piece_of_a_reply_lost_on_the_way_is_sent_again(lab: Lab, version: int):
+    with losing(lab, version, "-m", "string", "--algo", "bm", "--string", "HTTP/1.1 451", "-m", "statistic",
+                "--mode", "nth", "--every", "1000000", "--packet", "0") as lost:
+        seen = lab.fetch("http://example.com/bad/page.html", version=version, timeout=10.0)
+        assert lost() == 1
     assert (seen.status, seen.exit) == (451, 0)
 
 

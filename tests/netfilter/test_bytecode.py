@@ -1,6 +1,6 @@
-"""The BPF programs, run by a small interpreter over packets that scapy builds. Scapy knows the payload: it is the judge.
+"""The BPF programs, run by a small interpreter over packets that scapy builds, which therefore knows their payload.
 
-The live tests run the same programs in the kernel.
+In: programs and packets. Out: yes or no. The live tests run the same programs in the kernel.
 """
 
 import pytest
@@ -19,8 +19,9 @@ from scapy.layers.inet6 import (
 from edgeblock.netfilter import bytecode
 from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS
 
-EXTENSIONS = [IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 4)]), IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 4)]),
-              IPv6ExtHdrFragment(), IPv6ExtHdrRouting(), IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()]
+PADDING = [PadN(optdata=b"\0" * 4)]
+EXTENSIONS = [IPv6ExtHdrHopByHop(options=PADDING), IPv6ExtHdrDestOpt(options=PADDING), IPv6ExtHdrFragment(),
+              IPv6ExtHdrRouting(), IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()]
 
 
 def run(text: str, packet: bytes) -> int:

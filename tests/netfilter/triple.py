@@ -1,6 +1,6 @@
 """Three network namespaces, client - box - server, and what is needed to send exact packets through the box.
 
-In: nothing. Out: a Triple whose sockets live in the namespaces. `close` removes the namespaces; nothing else is touched.
+In: nothing. Out: a Triple whose sockets live in the namespaces. `close` removes them; nothing else is touched.
 """
 
 import ctypes
@@ -129,28 +129,25 @@ class Triple:
                 if b"reply " in data:
                     server.sendto(b"\x40" + b"S" * int(data.partition(b"reply ")[2].split()[0]), peer)
 
-    def connect(self, family: int = 4, port: int = 443, source: int = 0, mark: int = 0, place: str = "") -> socket.socket:
+    def connect(self, family: int = 4, port: int = 443, mark: int = 0, place: str = "") -> socket.socket:
         """A kernel TCP connection to the server, from the client or from `place`."""
         def make() -> socket.socket:
             one = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
             one.settimeout(PATIENCE)
             if mark:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            one.bind(("", source))
             one.connect((SERVER[family], port))
             return one
         made = inside(place or self.client, make)
         self.open.append(made)
         return made
 
-    def udp(self, family: int = 4, source: int = 0) -> socket.socket:
+    def udp(self, family: int = 4) -> socket.socket:
         """A UDP socket of the client."""
         def make() -> socket.socket:
             one = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
             one.settimeout(PATIENCE)
-            one.bind(("", source))
             return one
         made = inside(self.client, make)
         self.open.append(made)
@@ -175,14 +172,12 @@ class Triple:
 
 
 class Ghost:
-    """A TCP client made by hand: every segment is exactly what the test says. `seq` and `ack` are its next numbers."""
+    """A TCP client made by hand: every segment is what the test says. `seq` and `ack` are its next numbers."""
 
-    def __init__(self, triple: Triple, family: int = 4, port: int = 443, source: int | None = None, syn: bytes = b"",
-                 options: list[Any] | None = None) -> None:
+    def __init__(self, triple: Triple, family: int = 4, port: int = 443, syn: bytes = b"") -> None:
         self.triple, self.family, self.port = triple, family, port
-        self.source = source or 20000 + secrets.randbelow(12000)
+        self.source = 20000 + secrets.randbelow(12000)
         self.seq, self.ack = secrets.randbelow(1 << 30), 0
-        self.options = OPTIONS if options is None else options
         self.segment("S", syn)
         reply = triple.receive(lambda f: TCP in f and f[TCP].dport == self.source and f[TCP].flags == "SA")
         self.seq, self.ack = reply[TCP].ack, reply[TCP].seq + 1
@@ -192,7 +187,7 @@ class Ghost:
         return IP(src=GHOST[4], dst=SERVER[4]) if self.family == 4 else IPv6(src=GHOST[6], dst=SERVER[6])
 
     def build(self, flags: str, data: bytes = b"", **fields: Any) -> Packet:
-        fields = {"seq": self.seq, "ack": self.ack, "options": self.options, **fields}
+        fields = {"seq": self.seq, "ack": self.ack, "options": OPTIONS, **fields}
         return TCP(sport=self.source, dport=self.port, flags=flags, **fields) / Raw(data)
 
     def segment(self, flags: str, data: bytes = b"", between: Packet | None = None, ttl: int = 64,

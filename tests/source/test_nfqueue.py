@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -361,7 +361,8 @@ def test_no_message_whatsoever_breaks_the_reader(pair, reader):
     """For any netlink message, drain() neither raises nor stops, and real packets are answered after it."""
     dice = random.Random(1)
     queue, _ = reader()
-    with inside(pair.box), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as forger, udp(pair) as (client, server):
+    with inside(pair.box), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as forger, \
+            udp(pair) as (client, server):
         with socket.socket(fileno=os.dup(queue.fileno())) as ours:
             port = ours.getsockname()[0]
         # Attributes of a real message: an id that the kernel never gives in this test, a checksum note, a payload.
@@ -423,7 +424,8 @@ def test_a_killed_reader_leaves_no_packet_hanging(pair):
 
 def test_a_taken_queue_is_refused_by_name(pair, reader):
     reader()
-    with pytest.raises(SystemProblem, match=rf"queue {QUEUE} is in use by (process {os.getpid()} \(|another process)"):
+    words = rf"queue {QUEUE} is in use by (process {os.getpid()} \(|another process)"
+    with pytest.raises(SystemProblem, match=words):
         reader()
 
 
