@@ -89,6 +89,17 @@ def _several(default: tuple[str, ...], *allowed: str) -> Any:
     return _setting(default, read)
 
 
+def _links() -> Any:
+    def read(value: Any) -> tuple[tuple[str, str], ...]:
+        if not isinstance(value, list) or any(
+                not isinstance(pair, list) or len(pair) != 2
+                or any(not isinstance(word, str) or not word or not word.isprintable() for word in pair)
+                for pair in value):
+            raise ValueError('a list of ["what it is", "where it is"] pairs')
+        return tuple((text, where) for text, where in value)
+    return _setting((), read)
+
+
 def _ports(default: tuple[int, ...]) -> Any:
     def read(value: Any) -> tuple[int, ...] | str:
         if value == "all":
@@ -166,6 +177,8 @@ class Reply:
     page: Path | None = _path(None)                    # an HTML file; None is the page that ships
     contact: str = _text()                             # how to complain about a wrong block, on the page that ships
     provider: str = _text()                            # who blocks, on the page that ships
+    reason: str = _text()                              # why, on the page that ships; empty is its own wording
+    help: tuple[tuple[str, str], ...] = _links()       # where to get help, on the page that ships; () is its own
     redirect: str = _text()                            # the URL of a redirect
 
 

@@ -38,7 +38,8 @@ def load(reply: Reply) -> bytes:
     Raises ConfigError if the file is missing, empty, larger than MAX_PAGE or not UTF-8.
     """
     if reply.page is None:
-        return render(provider=reply.provider, contact=reply.contact)
+        return render(provider=reply.provider, contact=reply.contact, reason=reply.reason or REASON,
+                      help_links=reply.help or HELP)
     path = Path(reply.page)
     try:
         with open(path, "rb") as file:

@@ -117,3 +117,9 @@ def test_an_own_page_that_cannot_be_used(tmp_path, content, words):
     with pytest.raises(ConfigError, match=words) as caught:
         page.load(Reply(page=path))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_settings_reach_the_page():
+    shown = page.load(Reply(reason="By order of the court.", help=(("Call us", "+44 20 7946 0000"),))).decode()
+    assert "By order of the court." in shown and page.REASON not in shown
+    assert "Call us" in shown and "findahelpline" not in shown
