@@ -65,7 +65,7 @@ ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 NGINX = """
 user root;
-daemon on;
+daemon off;
 worker_processes 1;
 pid {home}/nginx.pid;
 error_log {home}/nginx.log warn;
@@ -291,8 +291,14 @@ class Lab:
         settings.write_text(NGINX.format(
             home=self.home, listen="\n        ".join(listen),
             page=PAGE.format(host="$host", target="$request_uri").replace("\n", "\\n")))
-        # With `daemon on` the command returns when every port is open.
-        self.run_in("server", ["nginx", "-e", str(self.home / "nginx.log"), "-c", str(settings)])
+        log = self.home / "nginx.log"
+        with log.open("wb") as output:
+            nginx = self.popen_in("server", ["nginx", "-e", str(log), "-c", str(settings)],
+                                  stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        # It writes its process id when every port is open.
+        opened = until(lambda: (self.home / "nginx.pid").exists() or nginx.poll() is not None, 10.0)
+        if not opened or nginx.poll() is not None:
+            raise SystemProblem(f"nginx does not start: {log.read_text(errors='replace').strip()}")
 
     def _make_certificates(self) -> None:
         """An authority of our own (ca.pem) and a certificate for `names` (server.pem, server.key) in `home`."""

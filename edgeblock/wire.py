@@ -90,7 +90,7 @@ def walk_extensions(packet: bytes, end: int) -> tuple[int, int, int, int] | None
     return None
 
 
-def sum16(data: bytes) -> int:
+def sum16(data: bytes | bytearray) -> int:
     """The one's complement sum of 16-bit words (RFC 1071) modulo 0xFFFF, so that 0 stands for 0xFFFF too."""
     value = int.from_bytes(data, "big")
     return (value << 8 if len(data) & 1 else value) % 0xFFFF

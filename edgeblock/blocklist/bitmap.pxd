@@ -22,6 +22,8 @@ cdef struct Bitmap:
     uint32_t few[NO_OFFSETS]
 
 cdef bint open_bitmap(const uint8_t* data, size_t size, Bitmap* out) noexcept nogil
+cdef void warm_header(const Bitmap* bitmap, uint32_t value) noexcept nogil
+cdef void warm_container(const Bitmap* bitmap, uint32_t value) noexcept nogil
 cdef bint contains(const Bitmap* bitmap, uint32_t value) noexcept nogil
 
 

@@ -1,6 +1,10 @@
 """A roaring bitmap in its portable serialised form, searched where it lies (see the .pxd)."""
 
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch" (const void* at) noexcept nogil
+
+
 cdef inline bint is_run(const Bitmap* bitmap, uint32_t i) noexcept nogil:
     return bitmap.runs != NULL and bitmap.runs[i >> 3] >> (i & 7) & 1
 
@@ -63,9 +67,25 @@ cdef bint open_bitmap(const uint8_t* data, size_t size, Bitmap* out) noexcept no
     return True
 
 
+cdef void warm_header(const Bitmap* bitmap, uint32_t value) noexcept nogil:
+    cdef size_t guess = 4 * <size_t>((<unsigned long long>(value >> 16) * bitmap.containers) >> 16)
+    prefetch(bitmap.keys + guess)
+    if bitmap.offsets != NULL:
+        prefetch(bitmap.offsets + guess)
+
+
+cdef void warm_container(const Bitmap* bitmap, uint32_t value) noexcept nogil:
+    cdef uint32_t low = value & 0xFFFF, guess
+    if bitmap.containers == 0 or bitmap.offsets == NULL:
+        return
+    guess = <uint32_t>((<unsigned long long>(value >> 16) * bitmap.containers) >> 16)
+    prefetch(bitmap.data + load_u32(bitmap.offsets + 4 * guess)
+             + 2 * ((low * (<uint32_t>load_u16(bitmap.keys + 4 * guess + 2) + 1)) >> 16))
+
+
 cdef bint contains(const Bitmap* bitmap, uint32_t value) noexcept nogil:
     cdef uint32_t high = value >> 16, low = value & 0xFFFF
-    cdef uint32_t first = 0, last = bitmap.containers, middle, count
+    cdef uint32_t first = 0, last = bitmap.containers, middle, count, step = 8
     cdef const uint8_t* at
     if last == 0:
         return False
@@ -98,8 +118,26 @@ cdef bint contains(const Bitmap* bitmap, uint32_t value) noexcept nogil:
         return first != 0 and low - load_u16(at + 4 * (first - 1)) <= load_u16(at + 4 * (first - 1) + 2)
     if count > ARRAY_MAX:
         return at[low >> 3] >> (low & 7) & 1
+    # Hashes are spread evenly, so the search begins where the value ought to be and widens from there.
+    middle = (low * count) >> 16
     first = 0
     last = count
+    if load_u16(at + 2 * middle) < low:
+        first = middle + 1
+        while last - first > step:
+            if load_u16(at + 2 * (first + step)) >= low:
+                last = first + step + 1
+                break
+            first += step + 1
+            step <<= 1
+    else:
+        last = middle + 1
+        while last > step:
+            if load_u16(at + 2 * (last - step)) <= low:
+                first = last - step
+                break
+            last -= step
+            step <<= 1
     while first < last:
         middle = (first + last) >> 1
         if load_u16(at + 2 * middle) < low:

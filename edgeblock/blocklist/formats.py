@@ -21,6 +21,7 @@ SHOWN_MAX = 80          # characters of a line that a message repeats
 BLANKS = b" \t\r\n\v\f"
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 COMMENT = re.compile(rb"[ \t][#;]")
+PLAIN_HOST = re.compile(rb"(?:[A-Za-z0-9_-]+\.)*[A-Za-z_-][A-Za-z0-9_-]*")    # most lines of most lists
 IPV4 = re.compile(rb"\d+\.\d+\.\d+\.\d+")
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
 IPV6_LIKE = re.compile(rb"(?:([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/\d+)?|\[([0-9A-Fa-f:.]+)\](?::(\d+))?)")
@@ -197,6 +198,9 @@ def read_domains(file: BinaryIO) -> Iterator[Entry | Problem]:
     for number, line in read_lines(file):
         if isinstance(line, Problem):
             yield line
+            continue
+        if PLAIN_HOST.fullmatch(line) and (key := canonical_host(line)):
+            yield Entry(number, Kind.HOST, key)
             continue
         if comment := COMMENT.search(line):
             line = line[:comment.start()].rstrip(BLANKS)

@@ -19,6 +19,13 @@ cdef enum Where:            # where the text of a try lies
     IN_BARE_URL = 2
     IN_KEYS = 3
 
+cdef struct Ask:            # text[start : start + size] is to be looked up
+    uint8_t print[16]       # its fingerprint
+    size_t start
+    size_t size
+    uint32_t kinds          # bit k: a row of Kind k applies
+    uint32_t weight         # how specific such a row is among those of its kind
+
 cdef struct Hit:            # a row that was found
     uint32_t tried          # index of the try
     uint32_t value
@@ -64,6 +71,8 @@ cdef class ListMatcher(Matcher):
     cdef size_t first_row(self, const uint8_t* print) noexcept nogil
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
                    uint32_t kinds, uint32_t weight) noexcept nogil
+    cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil
+    cdef void look_hosts(self, Walk* walk, Ask* asks, uint32_t count) noexcept nogil
     cdef void walk_host(self, Walk* walk) noexcept nogil
     cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
     cdef void walk_url(self, Walk* walk, Where where, const Target* sizes) noexcept nogil

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
-from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap
+from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
 from edgeblock.blocklist.canonical cimport read_host, read_target
 from edgeblock.blocklist.fingerprint cimport (
     DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
@@ -35,6 +35,7 @@ cdef enum:
     CLASS_MANDATORY = 4
     CLASS_SHIFT = 28
     KIND_SHIFT = 20
+    ASKS = 8                # hosts have at most this many labels, nearly all of them
     DEPTH_MAX = 32          # formats.DIRECTORY_DEPTH_MAX
 
 ACTIONS = {
@@ -143,14 +144,28 @@ cdef class ListMatcher(Matcher):
     # Searching -------------------------------------------------------------------------------------------------
 
     cdef size_t first_row(self, const uint8_t* print) noexcept nogil:
-        # The first row that is not below `print`. Fingerprints are spread evenly, so the search begins where the
-        # row ought to be and widens from there; it is never longer than a binary search of all, twice.
-        cdef size_t low = 0, high = self.row_count, step = 16, middle
-        cdef size_t guess = <size_t>((load_high(print) * <uint64_t>self.row_count) >> 32)
-        if guess >= high:
-            return high
-        if memcmp(self.rows + guess * ROW_SIZE, print, PRINT_SIZE) < 0:
-            low = guess + 1
+        # The first row that is not below `print`. Fingerprints are spread evenly, so three looks at where the row
+        # ought to be, each between what the last ones found, end a few rows away; the rest widens from there and
+        # then halves. However the rows lie, it is never longer than a few binary searches.
+        cdef size_t low = 0, high = self.row_count, step = 8, at
+        cdef uint64_t wanted = load_high(print), least = 0, most = <uint64_t>1 << 32, seen
+        cdef int turn
+        cdef bint below = False
+        for turn in range(3):
+            if high - low <= step:
+                break
+            at = low + <size_t>((wanted - least) * (high - low) // (most - least))
+            if at >= high:
+                at = high - 1
+            below = memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0
+            seen = load_high(self.rows + at * ROW_SIZE)
+            if below:
+                low = at + 1
+                least = seen
+            else:
+                high = at
+                most = seen + 1
+        if below:
             while high - low > step:
                 if memcmp(self.rows + (low + step) * ROW_SIZE, print, PRINT_SIZE) >= 0:
                     high = low + step
@@ -158,31 +173,48 @@ cdef class ListMatcher(Matcher):
                 low += step + 1
                 step <<= 1
         else:
-            high = guess
-            while high > step:
+            while high - low > step:
                 if memcmp(self.rows + (high - step) * ROW_SIZE, print, PRINT_SIZE) < 0:
                     low = high - step + 1
                     break
                 high -= step
                 step <<= 1
         while low < high:
-            middle = (low + high) >> 1
-            if memcmp(self.rows + middle * ROW_SIZE, print, PRINT_SIZE) < 0:
-                low = middle + 1
+            at = (low + high) >> 1
+            if memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0:
+                low = at + 1
             else:
-                high = middle
+                high = at
         return low
 
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
                    uint32_t kinds, uint32_t weight) noexcept nogil:
-        # Every row of text[start : start + size]; one whose kind is a bit of `kinds` applies, and may become best.
-        cdef uint8_t print[PRINT_SIZE]
-        cdef size_t i
-        cdef uint32_t value, kind, index, rank, tried = 0
-        cdef bint possible
+        cdef Ask ask
+        ask.start = start
+        ask.size = size
+        ask.kinds = kinds
+        ask.weight = weight
+        crypto_shorthash_siphashx24(ask.print, text + start, size, self.key)
+        self.look_print(walk, where, text, &ask)
+
+    cdef void look_hosts(self, Walk* walk, Ask* asks, uint32_t count) noexcept nogil:
+        # Several at once: while one fingerprint is made, the memory that the one before needs is on its way.
+        cdef uint32_t i
+        for i in range(count):
+            crypto_shorthash_siphashx24(asks[i].print, walk.host.text + asks[i].start, asks[i].size, self.key)
+            warm_header(&self.bitmap, <uint32_t>load_high(asks[i].print))
+        for i in range(count):
+            warm_container(&self.bitmap, <uint32_t>load_high(asks[i].print))
+        for i in range(count):
+            self.look_print(walk, IN_HOST, walk.host.text, &asks[i])
+
+    cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil:
+        # Every row of the fingerprint; one whose kind is a bit of `kinds` applies, and may become best.
+        cdef const uint8_t* print = ask.print
+        cdef size_t i, start = ask.start, size = ask.size
+        cdef uint32_t value, kind, index, rank, tried = 0, kinds = ask.kinds, weight = ask.weight
+        cdef bint possible = contains(&self.bitmap, <uint32_t>load_high(print))
         cdef Trace* trace = walk.trace
-        crypto_shorthash_siphashx24(print, text + start, size, self.key)
-        possible = contains(&self.bitmap, <uint32_t>load_high(print))
         if trace != NULL and trace.tries < TRIES_MAX:
             tried = trace.tries
             trace.tries += 1
@@ -224,8 +256,9 @@ cdef class ListMatcher(Matcher):
     cdef void walk_host(self, Walk* walk) noexcept nogil:
         # The host and each of its parents, as far as a listed host has that many labels.
         cdef Host* host = &walk.host
+        cdef Ask asks[ASKS]
         cdef size_t start = host.size, size
-        cdef uint32_t count = 0, kinds
+        cdef uint32_t labels = 0, kinds, count = 0
         if host.address:
             if self.labels & 1:
                 self.look(walk, IN_HOST, host.text, 0, host.size, 1 << URL_MARK, 0)
@@ -237,11 +270,11 @@ cdef class ListMatcher(Matcher):
             size = host.size - start
             if size > HOST_MAX:
                 break
-            if count < 63:      # compiler.LABELS_COUNTED
-                count += 1
-                if self.labels >> count == 0:
+            if labels < 63:     # compiler.LABELS_COUNTED
+                labels += 1
+                if self.labels >> labels == 0:
                     break
-            if not self.labels >> count & 1:
+            if not self.labels >> labels & 1:
                 continue
             kinds = 1 << HOST
             if start == 0 and host.whole:
@@ -250,7 +283,15 @@ cdef class ListMatcher(Matcher):
                     kinds |= 1 << HOST_OF_URL
             else:
                 kinds |= 1 << SUBDOMAINS
-            self.look(walk, IN_HOST, host.text, start, size, kinds, <uint32_t>size)
+            asks[count].start = start
+            asks[count].size = size
+            asks[count].kinds = kinds
+            asks[count].weight = <uint32_t>size
+            count += 1
+            if count == ASKS:
+                self.look_hosts(walk, asks, count)
+                count = 0
+        self.look_hosts(walk, asks, count)
 
     cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
         # The URL as it is and, where a segment has ";parameters", without them: servers differ.

@@ -54,10 +54,10 @@ _SHORTEST = 46                  # what Ethernet pads a packet to
 class Record(NamedTuple):
     """One frame.
 
-    `number` counts from 1; `time` is seconds since 1970; `link` its link type; `frame` the bytes that were kept of
-    `wire_size`; `start` where the IP packet begins in it, -1 if it carries none; `packet` the IP packet without what
-    Ethernet padded, empty if there is none or its header is broken. `cut` says that the capture kept less than the whole packet: its length fields
-    are then set to what is there, and its checksums mean nothing.
+    `number` counts from 1; `time` is seconds since 1970; `link` is its link type; `frame` holds the bytes that were
+    kept of `wire_size`; `start` is where the IP packet begins in it, -1 if it carries none; `packet` is the IP packet
+    without what Ethernet padded, empty if there is none or its header is broken. `cut` says that the capture kept
+    less than the whole packet: its length fields are then set to what is there, and its checksums mean nothing.
     """
 
     number: int
@@ -219,10 +219,8 @@ class Capture:
             if found is None:
                 continue
             index, ticks, frame, wire_size = found
-            if index >= len(interfaces):    # of an interface that was never described: counted, not read
-                interface = _Interface(-1, 1_000_000, 0, 0)
-            else:
-                interface = interfaces[index]
+            # A frame of an interface that was never described is counted, not read.
+            interface = interfaces[index] if index < len(interfaces) else _UNDESCRIBED
             if ticks is not None:           # a simple packet has no time: that of the frame before
                 time = ticks / interface.units + interface.offset
             self._links.add(interface.link)
@@ -245,7 +243,7 @@ class _Interface(NamedTuple):
     @classmethod
     def read(cls, order: str, body: bytes) -> "_Interface":
         if len(body) < 8:
-            return cls(-1, 1_000_000, 0, 0)
+            return _UNDESCRIBED
         link, snap = struct.unpack_from(order + "H2xI", body)
         units, offset, at = 1_000_000, 0, 8
         while at + 4 <= len(body):
@@ -261,10 +259,13 @@ class _Interface(NamedTuple):
         return cls(link, units, offset, snap)
 
 
+_UNDESCRIBED = _Interface(-1, 1_000_000, 0, 0)
+
+
 def _read_packet(kind: int, order: str, body: bytes,
                  interfaces: list[_Interface]) -> tuple[int, int | None, bytes, int] | None:
     # Interface number, time in its ticks, the frame and its size on the wire; None for blocks without a frame.
-    if kind == _ENHANCED_PACKET or kind == _OLD_PACKET:
+    if kind in (_ENHANCED_PACKET, _OLD_PACKET):
         if len(body) < 20:
             return None
         index, high, low, size, wire_size = struct.unpack_from(order + "5I", body)
@@ -282,7 +283,7 @@ def _read_packet(kind: int, order: str, body: bytes,
 
 def _open(path: str) -> IO[bytes]:
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")     # noqa: SIM115 - handed to the caller
     except OSError as problem:
         raise CaptureError(f"{path}: cannot be read: {problem.strerror}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -313,7 +314,7 @@ def find_packet(link: int, frame: bytes) -> int:
         return _walk(frame, 14)[0]
     if link == COOKED2:
         return _walk_from(frame, 20, int.from_bytes(frame[:2], "big"))[0]
-    if link == NULL or link == LOOP:
+    if link in (NULL, LOOP):
         # In the byte order of whoever captured; LOOP is big-endian by definition.
         family = frame[:4]
         if int.from_bytes(family, "big") in _FAMILIES or int.from_bytes(family, "little") in _FAMILIES:
@@ -332,7 +333,7 @@ def _walk_from(frame: bytes, at: int, kind: int) -> tuple[int, int]:
             break
         kind = int.from_bytes(frame[at + 2:at + 4], "big")
         at += 4
-    if kind == _IPV4 or kind == _IPV6:
+    if kind in (_IPV4, _IPV6):
         return at, 0
     if kind == _PPPOE_SESSION and len(frame) >= at + 8 and frame[at] == 0x11 and frame[at + 1] == 0:
         protocol, size = frame[at + 6], 1       # one byte if it is odd: protocol field compression, RFC 1661 6.5
@@ -412,7 +413,7 @@ class CaptureWriter:
         self._pcapng = pcapng
         self._links: dict[int, int] = {}
         try:
-            self._file = open(self.path, "wb")
+            self._file = open(self.path, "wb")      # noqa: SIM115 - closed by close()
         except OSError as problem:
             raise CaptureError(f"{self.path}: cannot be written: {problem.strerror}") from None
         if pcapng:

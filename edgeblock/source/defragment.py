@@ -67,8 +67,9 @@ class Defragmenter:
         self.fragments = self.whole = self.overlapped = self.expired = self.evicted = self.malformed = 0
         self._held: dict[int, dict[bytes, _Datagram]] = {4: {}, 6: {}}     # in order of age
 
-    def __len__(self) -> int:
-        """Datagrams that are still incomplete."""
+    @property
+    def incomplete(self) -> int:
+        """Datagrams that still miss fragments."""
         return len(self._held[4]) + len(self._held[6])
 
     def push(self, packet: bytes, now: float, part: Any = None) -> Whole | None:
@@ -78,14 +79,14 @@ class Defragmenter:
         """
         self.fragments += 1
         self._expire(now)
-        read = _read_ipv4(packet) if packet and packet[0] >> 4 == 4 else _read_ipv6(packet)
+        version = packet[0] >> 4 if packet else 0
+        read = _read_ipv4(packet) if version == 4 else _read_ipv6(packet) if version == 6 else None
         if read is None:
             self.malformed += 1
             return None
         key, offset, data, more, head = read
         if head is not None and not more and offset == 0:
             return Whole(_join(head, data), (part,))
-        version = packet[0] >> 4
         held = self._held[version]
         datagram = held.get(key)
         if datagram is None:

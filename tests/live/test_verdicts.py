@@ -76,8 +76,10 @@ def test_an_upload_arrives(lab: Lab, version: int):
     body = lab.home / "upload"
     body.write_bytes(os.urandom(2_000_000))
     for scheme in ("http", "https"):
-        seen = lab.fetch(f"{scheme}://open.example/", version=version, options=["--data-binary", f"@{body}"])
-        assert (seen.status, seen.body) == (200, page("open.example"))
+        # Over HTTP/2 nginx answers before it has read the body, and curl then waits to be rid of it.
+        seen = lab.fetch(f"{scheme}://open.example/", version=version,
+                         options=["--http1.1", "--data-binary", f"@{body}"])
+        assert (seen.status, seen.exit, seen.body) == (200, 0, page("open.example"))
 
 
 @VERSIONS
@@ -182,7 +184,7 @@ def test_observe_lets_it_pass(lab: Lab):
 def test_drop_is_silent(lab: Lab, version: int, scheme: str):
     seen = lab.fetch(f"{scheme}://silent.example.org/", version=version, timeout=1.5)
     assert (seen.exit, seen.status) == (28, 0)
-    assert seen.seconds >= 1.5
+    assert seen.seconds > 1.4
 
 
 @VERSIONS
