@@ -18,8 +18,8 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
                                     TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HTTP, READ_HTTP2,
                                     MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding, Findings,
-                                    Window, add_bytes, add_start, add_syn, add_urgent, clear_findings, close_window, contiguous_end,
-                                    in_body, is_message, is_open, looks_like_message, offset_of, open_window, read_on)
+                                    Window, add_bytes, add_start, add_syn, add_urgent, clear_findings,
+                                    close_window, contiguous_end, in_body, is_message, is_open, looks_like_message, offset_of, open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
