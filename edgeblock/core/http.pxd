@@ -50,6 +50,7 @@ cdef struct Http:          # all zero is the start of a request
 # complete, body and all, and the cursor stands at the next message, whatever protocol that is.
 cdef Outcome read_http(Http* http, Cursor* c) noexcept nogil
 cdef void choose_framing(Http* http, uint8_t index) noexcept nogil
+cdef bint pass_over(Http* http, uint64_t size) noexcept nogil      # True: they were body bytes, unseen
 cdef bint copy_http(Http* copy, const Http* http) noexcept nogil
 cdef bint same_http(const Http* a, const Http* b) noexcept nogil
 cdef void free_http(Http* http) noexcept nogil

@@ -414,6 +414,14 @@ cdef void choose_framing(Http* h, uint8_t index) noexcept nogil:
     h.framing_count = 1
 
 
+cdef bint pass_over(Http* h, uint64_t size) noexcept nogil:
+    # Body bytes need not be seen to be passed over.
+    if (h.phase != PHASE_BODY and h.phase != PHASE_CHUNK) or h.body < size:
+        return False
+    h.body -= size
+    return True
+
+
 cdef void _follow(Http* h) noexcept nogil:
     # Behind the head: the body as the first framing says. The head's texts have served.
     cdef uint8_t kind = h.framings[0].kind if h.framing_count else <uint8_t>FRAMING_NONE

@@ -1,0 +1,122 @@
+# The client side of one stream: every distinct copy of every byte range, and every way a server could read them.
+#
+#   Run        first copies, contiguous, sorted, never overlapping
+#   Copy       a later copy of bytes that differ from the run's
+#   Start      an offset where a message may begin, and the readings that have got as far as its frontier
+#   Reading    one way to read: a protocol reader's place, forked where copies differ, merged where it made no odds
+#   Findings   what the readings came upon: handed back to the engine, which looks the names up
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from edgeblock.core.http cimport Http
+from edgeblock.core.http2 cimport Http2
+from edgeblock.core.text cimport Text
+from edgeblock.core.tls cimport Tls
+
+cdef enum:
+    MAX_STARTS = 4
+    MAX_URGENT = 8
+    MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more than this is an overflow
+    MAX_COPIES = 128
+    MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
+    PACKET_WORK = 512 * 1024   # bytes read again for one packet, all readings together
+    FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
+
+cdef enum ReadingKind:
+    READ_ANY = 0               # at the start of a message of any protocol
+    READ_TLS = 1
+    READ_HTTP = 2
+    READ_HTTP2 = 3
+    READ_HELLO = 4             # bare handshake bytes: QUIC's CRYPTO stream
+
+cdef struct Reading:
+    Reading* next
+    uint8_t kind               # a ReadingKind
+    int64_t began              # offset of the message that is being read
+    Tls tls
+    Http http
+    Http2 http2
+
+cdef struct Run:
+    Run* next
+    int64_t at
+    uint32_t size
+    uint32_t room
+    uint8_t* data
+
+cdef struct Copy:
+    Copy* next
+    int64_t at
+    uint32_t size
+    uint8_t* data              # in the same allocation
+
+cdef enum StartKind:
+    START_FREE = 0
+    START_SYN = 1              # behind a SYN's sequence number: where the server starts
+    START_LOWEST = 2           # no SYN was seen: the lowest byte was
+    START_LOOKS = 3            # a segment that begins like a ClientHello or a request
+
+cdef struct Start:
+    uint8_t kind               # a StartKind
+    uint8_t done               # a reading came to its end (a whole ClientHello)
+    uint8_t message            # a reading got as far as a message of a protocol we know
+    uint32_t held              # memory of the readings, as counted in Window.bytes
+    int64_t at
+    int64_t frontier           # every reading has consumed all below
+    Reading* readings          # NULL: each came to its end or was no protocol of ours
+    Reading* checkpoint        # how reading begins at `at`; NULL for the start of a message
+
+cdef struct Window:
+    uint8_t first              # ReadingKind at a start
+    uint8_t syn_count          # SYNs with different sequence numbers, counted up to 255
+    uint8_t urgent_count
+    uint8_t http               # a reading is certain to be HTTP
+    uint8_t overflow           # a cap was reached with conflicting bytes
+    uint16_t copy_count
+    uint16_t forks             # of this packet: readings that forked where servers frame a body differently
+    uint32_t base              # TCP sequence number of offset 0
+    uint32_t bytes             # memory held by runs, copies and readings
+    uint32_t work
+    uint64_t dropped           # bytes that were not kept because the window was full
+    int64_t urgent[MAX_URGENT]
+    Run* runs
+    Copy* copies
+    Start starts[MAX_STARTS]
+
+cdef enum FindingKind:
+    FINDING_NAME = 0
+    FINDING_NO_NAME = 1        # a whole ClientHello without one
+    FINDING_HELLO_END = 2      # a whole ClientHello; `ech` is final
+
+cdef struct Finding:
+    uint8_t kind               # a FindingKind
+    uint8_t reading            # ReadingKind it comes from
+    uint8_t ech
+    uint8_t head               # the method is HEAD
+    int64_t began              # offset of the message
+    uint32_t host_at           # all of these index Findings.text
+    uint32_t host_size
+    uint32_t target_at
+    uint32_t target_size
+    uint32_t path_at           # where the path begins in the target
+
+cdef struct Findings:
+    Text text
+    Finding* items
+    uint32_t count
+    uint32_t room
+    uint8_t full               # more were found than can be kept: treat as overflow
+
+cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil
+cdef void close_window(Window* w) noexcept nogil
+cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil
+cdef void add_syn(Window* w, uint32_t seq) noexcept nogil                 # seq of the first byte behind the SYN
+cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
+cdef void add_urgent(Window* w, int64_t at) noexcept nogil
+cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil
+cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil
+cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
+cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
+cdef int64_t contiguous_end(const Window* w) noexcept nogil              # end of the bytes that join the first start
+cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil
+cdef void clear_findings(Findings* f) noexcept nogil

@@ -1,0 +1,776 @@
+"""The stream window: which bytes the client has sent, and every way a server could read them.
+
+Comes in: byte ranges at stream offsets, in any order, overlapping, conflicting. Goes out: Findings, the names that
+any reading a server could accept has come upon. Never here: a decision, a clock, an allocation without a cap.
+
+How conflicts are read. Segment edges and urgent bytes cut the stream into intervals; inside an interval every version
+is whole. All readings advance interval by interval; where versions differ each reading forks into one per version,
+and readings that stand in the same place with the same texts are merged again. So a conflict in bytes that a protocol
+passes over (random, key shares, other header fields, bodies) costs one step, and only a conflict in the name itself
+makes a reading each. Nothing is ever released on the first name found: a later copy takes the start's readings back to
+where it begins to matter. What exceeds the caps sets `overflow`, and the engine's policy decides.
+Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice), RFC 6093 (urgent data).
+"""
+
+from libc.stdint cimport int32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from edgeblock.core.cursor cimport Cursor, cursor, left
+from edgeblock.core.http cimport choose_framing, copy_http, free_http, is_token, pass_over, read_http, same_http
+from edgeblock.core.http2 cimport copy_http2, free_http2, last_request, read_http2, same_http2
+from edgeblock.core.text cimport append
+from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
+
+cdef enum:
+    MAX_FINDINGS = 4096        # of one packet
+    MAX_FINDING_TEXT = 1 << 20
+    LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
+    FEED_COST = 64             # work of a feed apart from its bytes
+
+
+# ---- life
+
+
+cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil:
+    memset(w, 0, sizeof(Window))
+    w.first = first
+    w.base = base
+
+
+cdef void close_window(Window* w) noexcept nogil:
+    cdef Run* run
+    cdef Copy* copy
+    cdef int i
+    while w.runs != NULL:
+        run = w.runs
+        w.runs = run.next
+        free(run.data)
+        free(run)
+    while w.copies != NULL:
+        copy = w.copies
+        w.copies = copy.next
+        free(copy)
+    for i in range(MAX_STARTS):
+        _free_start(w, &w.starts[i])
+    w.copy_count = 0
+    w.urgent_count = 0
+    w.bytes = 0
+
+
+cdef void _free_readings(Reading* r) noexcept nogil:
+    cdef Reading* next_one
+    while r != NULL:
+        next_one = r.next
+        free_http(&r.http)
+        free_http2(&r.http2)
+        free(r)
+        r = next_one
+
+
+cdef void _free_start(Window* w, Start* s) noexcept nogil:
+    w.bytes -= s.held
+    _free_readings(s.readings)
+    _free_readings(s.checkpoint)
+    memset(s, 0, sizeof(Start))
+
+
+cdef Reading* _copy_reading(const Reading* r) noexcept nogil:
+    cdef Reading* copy = <Reading*>malloc(sizeof(Reading))
+    if copy == NULL:
+        return NULL
+    memcpy(copy, r, sizeof(Reading))
+    copy.next = NULL
+    cdef bint http = copy_http(&copy.http, &r.http)
+    cdef bint http2 = copy_http2(&copy.http2, &r.http2)
+    if not (http and http2):
+        _free_readings(copy)
+        return NULL
+    return copy
+
+
+cdef Reading* _first_reading(const Window* w, const Start* s) noexcept nogil:
+    cdef Reading* r
+    if s.checkpoint != NULL:
+        return _copy_reading(s.checkpoint)
+    r = <Reading*>malloc(sizeof(Reading))
+    if r != NULL:
+        memset(r, 0, sizeof(Reading))
+        r.kind = w.first
+        r.began = s.at
+    return r
+
+
+cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
+    cdef const Hello* x = &a.tls.hello
+    cdef const Hello* y = &b.tls.hello
+    if a.kind != b.kind or a.began != b.began:
+        return False
+    if a.kind == READ_HTTP:
+        return same_http(&a.http, &b.http)
+    if a.kind == READ_HTTP2:
+        return same_http2(&a.http2, &b.http2)
+    if a.kind == READ_TLS and (a.tls.header_size != b.tls.header_size or a.tls.kind != b.tls.kind
+                               or a.tls.record != b.tls.record):
+        return False
+    return (x.phase == y.phase and x.need == y.need and x.kind == y.kind and x.ech == y.ech
+            and (x.names == 0) == (y.names == 0) and x.name_too_long == y.name_too_long
+            and x.name_size == y.name_size and x.value == y.value and x.gap == y.gap and x.body == y.body
+            and x.extensions == y.extensions and x.extension == y.extension
+            and x.names_left == y.names_left and x.name_left == y.name_left
+            and memcmp(x.name, y.name, x.name_size) == 0)
+
+
+cdef uint32_t _weight(const Reading* r) noexcept nogil:
+    return <uint32_t>(sizeof(Reading) + r.http.line.room + r.http.target.room + r.http.hosts.room
+                      + r.http2.blocks.room)
+
+
+# ---- offsets and starts
+
+
+cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil:
+    """The stream offset of a sequence number: the one nearest to where reading stands."""
+    cdef int64_t near = w.starts[0].frontier if w.starts[0].kind != START_FREE else 0
+    cdef int32_t ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>near))
+    return near + ahead
+
+
+cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
+    cdef int i
+    cdef int64_t at
+    if w.syn_count == 0:
+        # What was kept from before the SYN (a stray segment) stays, on the SYN's scale.
+        at = offset_of(w, seq)
+        for i in range(MAX_STARTS):
+            if w.starts[i].kind == START_LOWEST:
+                _free_start(w, &w.starts[i])
+    else:
+        at = offset_of(w, seq)
+        for i in range(MAX_STARTS):
+            if w.starts[i].kind == START_SYN and w.starts[i].at == at:
+                return
+    if w.syn_count < 255:
+        w.syn_count += 1
+    add_start(w, START_SYN, at)
+
+
+cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
+    # A free place, else that of a start which has come to nothing. False if there is none.
+    cdef int i, place = -1
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and w.starts[i].at == at and w.starts[i].checkpoint == NULL:
+            return True
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind == START_FREE:
+            place = i
+            break
+    if place < 0:
+        for i in range(MAX_STARTS - 1, 0, -1):
+            if w.starts[i].readings == NULL and not w.starts[i].message:
+                place = i
+                break
+    if place < 0:
+        if kind != START_SYN:
+            return False
+        place = MAX_STARTS - 1      # of many SYNs the newest counts, and the first ones
+    _free_start(w, &w.starts[place])
+    w.starts[place].kind = kind
+    w.starts[place].at = at
+    w.starts[place].frontier = at
+    w.starts[place].readings = _first_reading(w, &w.starts[place])
+    return True
+
+
+cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
+    cdef int i
+    for i in range(w.urgent_count):
+        if w.urgent[i] == at:
+            return
+    if w.urgent_count == MAX_URGENT:
+        w.overflow = 1
+        return
+    w.urgent[w.urgent_count] = at
+    w.urgent_count += 1
+    _changed(w, at)
+
+
+cdef void _changed(Window* w, int64_t at) noexcept nogil:
+    # Bytes that were read are not the only ones any more: readings go back to their start.
+    cdef int i
+    cdef Start* s
+    for i in range(MAX_STARTS):
+        s = &w.starts[i]
+        if s.kind != START_FREE and at >= s.at and at < s.frontier:
+            _free_readings(s.readings)
+            s.frontier = s.at
+            s.done = 0
+            s.readings = _first_reading(w, s)
+
+
+cdef int64_t contiguous_end(const Window* w) noexcept nogil:
+    cdef Run* run = w.runs
+    cdef int64_t at = w.starts[0].at
+    while run != NULL:
+        if run.at <= at and at <= run.at + run.size:
+            return run.at + run.size
+        run = run.next
+    return at
+
+
+cdef bint is_open(const Window* w) noexcept nogil:
+    cdef int i
+    for i in range(MAX_STARTS):
+        if w.starts[i].readings != NULL:
+            return True
+    return False
+
+
+cdef bint is_message(const Window* w) noexcept nogil:
+    cdef int i
+    for i in range(MAX_STARTS):
+        if w.starts[i].message:
+            return True
+    return False
+
+
+cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil:
+    """A ClientHello record, or a method of capital letters with a target behind it."""
+    cdef size_t i = 0
+    if size >= 6 and data[0] == 0x16 and data[1] == 3:
+        return data[5] == 1 and data[2] <= 4
+    while i < size and i < 20 and data[i] >= 0x41 and data[i] <= 0x5A:
+        i += 1
+    return i >= 3 and i + 1 < size and data[i] == 0x20 and data[i + 1] > 0x20
+
+
+# ---- bytes
+
+
+cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil:
+    """Keeps what is new or different in `size` bytes at offset `at`; `cap` bounds the memory of the window."""
+    cdef Run* before = NULL
+    cdef Run* run
+    cdef int64_t end, stop
+    cdef int64_t floor = _floor(w)
+    if at < floor:
+        if at + <int64_t>size <= floor:
+            return
+        data += floor - at
+        size -= <size_t>(floor - at)
+        at = floor
+    if size == 0 or at > _ceiling(w):
+        return
+    end = at + <int64_t>size
+    run = w.runs
+    while at < end:
+        while run != NULL and run.at + run.size <= at:
+            before = run
+            run = run.next
+        if run == NULL or run.at > at:
+            stop = end if run == NULL or run.at > end else run.at
+            if not _add_run(w, before, at, data, <size_t>(stop - at), cap):
+                return
+            run = before if before != NULL else w.runs     # runs were joined: look again
+        else:
+            stop = run.at + run.size
+            if stop > end:
+                stop = end
+            _compare(w, run, at, data, <size_t>(stop - at), cap)
+        data += stop - at
+        at = stop
+
+
+cdef int64_t _floor(const Window* w) noexcept nogil:
+    cdef int i
+    cdef bint any_start = False
+    cdef int64_t floor = 0
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and (not any_start or w.starts[i].at < floor):
+            floor = w.starts[i].at
+            any_start = True
+    return floor
+
+
+cdef int64_t _ceiling(const Window* w) noexcept nogil:
+    cdef int i
+    cdef bint any_start = False
+    cdef int64_t ceiling = 0
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and (not any_start or w.starts[i].frontier > ceiling):
+            ceiling = w.starts[i].frontier
+            any_start = True
+    return ceiling + MAX_AHEAD
+
+
+cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size_t size,
+                   uint32_t cap) noexcept nogil:
+    # First copies of bytes between two runs: joined to the one before, or a run of their own; then to the one behind.
+    cdef Run* run
+    cdef Run* behind = before.next if before != NULL else w.runs
+    cdef bint joins = before != NULL and before.at + before.size == at
+    while w.bytes + size + sizeof(Run) > cap:
+        if not _drop_last(w, at):
+            w.dropped += size
+            return False
+        behind = before.next if before != NULL else w.runs
+    if joins:
+        if not _grow(w, before, data, size):
+            return False
+        run = before
+    else:
+        run = <Run*>malloc(sizeof(Run))
+        if run == NULL:
+            return False
+        memset(run, 0, sizeof(Run))
+        run.at = at
+        run.next = behind
+        if before != NULL:
+            before.next = run
+        else:
+            w.runs = run
+        w.bytes += sizeof(Run)
+        if not _grow(w, run, data, size):
+            return False
+    if behind != NULL and run.at + run.size == behind.at:
+        if _grow(w, run, behind.data, behind.size):
+            run.next = behind.next
+            w.bytes -= <uint32_t>(sizeof(Run) + behind.room)
+            free(behind.data)
+            free(behind)
+    _changed(w, at)
+    return True
+
+
+cdef bint _drop_last(Window* w, int64_t at) noexcept nogil:
+    # Makes room: the bytes farthest ahead of all readings go first, never those before `at`.
+    cdef Run* run = w.runs
+    cdef Run* before = NULL
+    if run == NULL:
+        return False
+    while run.next != NULL:
+        before = run
+        run = run.next
+    if run.at <= at or before == NULL:
+        return False
+    before.next = NULL
+    w.dropped += run.size
+    w.bytes -= <uint32_t>(sizeof(Run) + run.room)
+    free(run.data)
+    free(run)
+    return True
+
+
+cdef bint _grow(Window* w, Run* run, const uint8_t* data, size_t size) noexcept nogil:
+    # The first piece gets just its room (most flows have one); a run that goes on to grow doubles.
+    cdef size_t room
+    cdef uint8_t* grown
+    if run.size + size > run.room:
+        room = size if run.room == 0 else <size_t>run.room * 2
+        if room < run.size + size:
+            room = run.size + size
+        grown = <uint8_t*>realloc(run.data, room)
+        if grown == NULL:
+            return False
+        w.bytes += <uint32_t>(room - run.room)
+        run.data = grown
+        run.room = <uint32_t>room
+    memcpy(run.data + run.size, data, size)
+    run.size += <uint32_t>size
+    return True
+
+
+cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil:
+    # Another copy of bytes that are there: keep it from the first to the last byte in which it differs.
+    cdef const uint8_t* old = run.data + (at - run.at)
+    cdef Copy* copy
+    cdef size_t first = 0
+    if memcmp(old, data, size) == 0:
+        return
+    while old[first] == data[first]:
+        first += 1
+    while old[size - 1] == data[size - 1]:
+        size -= 1
+    at += <int64_t>first
+    data += first
+    size -= first
+    copy = w.copies
+    while copy != NULL:
+        if (copy.at <= at and at + <int64_t>size <= copy.at + copy.size
+                and memcmp(copy.data + (at - copy.at), data, size) == 0):
+            return
+        copy = copy.next
+    if w.copy_count == MAX_COPIES or w.bytes + size + sizeof(Copy) > cap:
+        w.overflow = 1
+        return
+    copy = <Copy*>malloc(sizeof(Copy) + size)
+    if copy == NULL:
+        w.overflow = 1
+        return
+    copy.at = at
+    copy.size = <uint32_t>size
+    copy.data = <uint8_t*>copy + sizeof(Copy)
+    memcpy(copy.data, data, size)
+    copy.next = w.copies
+    w.copies = copy
+    w.copy_count += 1
+    w.bytes += <uint32_t>(sizeof(Copy) + size)
+    _changed(w, at)
+
+
+# ---- reading
+
+
+cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil:
+    """Lets every start's readings go on as far as the bytes reach."""
+    cdef int i
+    cdef uint32_t budget = PACKET_WORK
+    w.forks = 0
+    for i in range(MAX_STARTS):
+        if w.starts[i].readings != NULL:
+            _advance(w, &w.starts[i], out, cap, &budget)
+
+
+cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* budget) noexcept nogil:
+    cdef Run* run
+    cdef Copy* copy
+    cdef Reading* r
+    cdef Reading* fork
+    cdef Reading* rest
+    cdef Reading* after
+    cdef const uint8_t* versions[MAX_COPIES + 1]
+    cdef int64_t pos, stop
+    cdef uint32_t size, count, i, weight
+    cdef bint plain, urgent, known
+    _account(w, s, False)
+    while s.readings != NULL:
+        pos = s.frontier
+        run = w.runs
+        while run != NULL and run.at + run.size <= pos:
+            run = run.next
+        if run == NULL or run.at > pos:
+            if run != NULL and _leap(s, run.at):
+                continue
+            break
+        stop = run.at + run.size
+        plain = w.copies == NULL and w.urgent_count == 0
+        urgent = False
+        count = 1
+        if not plain:
+            copy = w.copies
+            while copy != NULL:
+                if copy.at > pos:
+                    if copy.at < stop:
+                        stop = copy.at
+                elif copy.at + copy.size > pos and copy.at + copy.size < stop:
+                    stop = copy.at + copy.size
+                copy = copy.next
+            for i in range(w.urgent_count):
+                if w.urgent[i] == pos:
+                    urgent = True
+                    if pos + 1 < stop:
+                        stop = pos + 1
+                elif w.urgent[i] > pos and w.urgent[i] < stop:
+                    stop = w.urgent[i]
+        size = <uint32_t>(stop - pos)
+        versions[0] = run.data + (pos - run.at)
+        if not plain:
+            copy = w.copies
+            while copy != NULL:
+                if copy.at <= pos and pos < copy.at + copy.size:
+                    known = False
+                    for i in range(count):
+                        if memcmp(versions[i], copy.data + (pos - copy.at), size) == 0:
+                            known = True
+                            break
+                    if not known:
+                        versions[count] = copy.data + (pos - copy.at)
+                        count += 1
+                copy = copy.next
+        s.frontier = stop
+        rest = s.readings
+        s.readings = NULL
+        after = NULL
+        while rest != NULL:
+            r = rest
+            rest = r.next
+            r.next = NULL
+            if urgent:                      # the byte may have been delivered out of band: a reading without it
+                fork = _copy_reading(r)
+                if fork == NULL:
+                    w.overflow = 1
+                else:
+                    _keep(w, &after, fork)
+            for i in range(count):
+                fork = r
+                if i + 1 < count:
+                    fork = _copy_reading(r)
+                    if fork == NULL:
+                        w.overflow = 1
+                        continue
+                if not plain and not _spend(w, size, budget):
+                    _free_readings(fork)
+                    if fork == r:
+                        r = NULL
+                    continue
+                _feed(w, s, fork, cursor(versions[i], size), pos, &after, out)
+        s.readings = after
+        if not plain:
+            weight = 0
+            r = after
+            while r != NULL:
+                weight += _weight(r)
+                r = r.next
+            if after != NULL and after.next != NULL and weight > cap:
+                w.overflow = 1
+                _free_readings(after)
+                s.readings = NULL
+    _slide(w, s, cap)
+    _account(w, s, True)
+
+
+cdef bint _spend(Window* w, uint32_t size, uint32_t* budget) noexcept nogil:
+    cdef uint32_t cost = size + FEED_COST
+    if budget[0] < cost or w.work > <uint32_t>FLOW_WORK:
+        w.overflow = 1
+        return False
+    budget[0] -= cost
+    w.work += cost
+    return True
+
+
+cdef void _account(Window* w, Start* s, bint holds) noexcept nogil:
+    # Readings count as memory of the window while nobody is at work on them.
+    cdef Reading* r = s.readings
+    cdef uint32_t weight = 0
+    while r != NULL:
+        weight += _weight(r)
+        r = r.next
+    if holds:
+        w.bytes += weight
+        s.held = weight
+    else:
+        w.bytes -= s.held
+        s.held = 0
+
+
+cdef bint _leap(Start* s, int64_t to) noexcept nogil:
+    # A gap inside a body that is passed over anyway need not be filled.
+    cdef Reading* r = s.readings
+    cdef uint64_t gap = <uint64_t>(to - s.frontier)
+    if r.next != NULL or r.kind != READ_HTTP or not pass_over(&r.http, gap):
+        return False
+    s.frontier = to
+    return True
+
+
+cdef void _slide(Window* w, Start* s, uint32_t cap) noexcept nogil:
+    # A long HTTP connection: once half the memory is used and there is but one way to read it, what was read is
+    # forgotten and reading begins anew where it stands.
+    cdef Run* run = w.runs
+    cdef int i
+    if (w.bytes < cap // 2 or w.copies != NULL or w.urgent_count or s.readings == NULL
+            or s.readings.next != NULL or s.readings.kind != READ_HTTP and s.readings.kind != READ_HTTP2
+            and s.readings.kind != READ_ANY):
+        return
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and &w.starts[i] != s:
+            return
+    if run == NULL or run.at + run.size > s.frontier and run.at < s.frontier:
+        return
+    _free_readings(s.checkpoint)
+    s.checkpoint = _copy_reading(s.readings)
+    if s.checkpoint == NULL:
+        return
+    s.at = s.frontier
+    while w.runs != NULL and w.runs.at + w.runs.size <= s.at:
+        run = w.runs
+        w.runs = run.next
+        w.bytes -= <uint32_t>(sizeof(Run) + run.room)
+        free(run.data)
+        free(run)
+
+
+cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:
+    # A reading that goes on, unless another stands in the same place already.
+    cdef Reading* other = after[0]
+    cdef int count = 0
+    while other != NULL:
+        if _same_reading(other, r):
+            _free_readings(r)
+            return
+        count += 1
+        other = other.next
+    if count >= MAX_READINGS:
+        w.overflow = 1
+        _free_readings(r)
+        return
+    r.next = after[0]
+    after[0] = r
+
+
+cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading** after, Findings* out) noexcept nogil:
+    # One reading takes one version of one interval; it ends in `after`, or is freed.
+    cdef Outcome outcome
+    cdef Reading* fork
+    cdef const uint8_t* base = c.at
+    cdef uint8_t first
+    cdef uint8_t i
+    while True:
+        if r.kind == READ_ANY:
+            if left(&c) == 0:
+                _keep(w, after, r)
+                return
+            first = c.at[0]
+            r.began = at + (c.at - base)
+            if first >= 20 and first <= 22:
+                memset(&r.tls, 0, sizeof(Tls))
+                r.kind = READ_TLS
+            elif first == 0x0D or first == 0x0A or is_token(first):
+                r.kind = READ_HTTP
+            else:
+                break
+        if r.kind == READ_TLS or r.kind == READ_HELLO:
+            outcome = read_tls(&r.tls, &c) if r.kind == READ_TLS else read_hello(&r.tls.hello, &c)
+            if r.tls.hello.body or outcome == FOUND or outcome == DONE:
+                s.message = 1
+            if outcome == FOUND:
+                _found_hello(r, FINDING_NAME, out)
+                continue
+            if outcome == DONE:
+                _found_hello(r, FINDING_HELLO_END if r.tls.hello.names else FINDING_NO_NAME, out)
+                s.done = 1
+                break
+        elif r.kind == READ_HTTP:
+            outcome = read_http(&r.http, &c)
+            if r.http.is_http:
+                w.http = 1
+                s.message = 1
+            if outcome == FOUND:
+                _found_request(r, out)
+                for i in range(1, r.http.framing_count):
+                    w.forks += 1
+                    fork = _copy_reading(r) if w.forks <= MAX_READINGS else NULL
+                    if fork == NULL:
+                        w.overflow = 1
+                        break
+                    choose_framing(&fork.http, i)
+                    _feed(w, s, fork, c, at + (c.at - base), after, out)
+                r.http.framing_count = 1 if r.http.framing_count else 0
+                if r.http.preface:
+                    free_http(&r.http)
+                    r.kind = READ_HTTP2
+                continue
+            if outcome == DONE:
+                free_http(&r.http)
+                r.kind = READ_ANY
+                continue
+        else:
+            outcome = read_http2(&r.http2, &c)
+            if outcome == FOUND:
+                _found_http2(r, out)
+                continue
+        if outcome == NEED_MORE:
+            _keep(w, after, r)
+            return
+        break
+    _free_readings(r)
+
+
+# ---- findings
+
+
+cdef void clear_findings(Findings* f) noexcept nogil:
+    f.count = 0
+    f.full = 0
+    f.text.size = 0
+
+
+cdef Finding* _new_finding(Findings* f) noexcept nogil:
+    cdef Finding* grown
+    cdef uint32_t room
+    if f.count == f.room:
+        if f.count == MAX_FINDINGS:
+            f.full = 1
+            return NULL
+        room = f.room * 2 if f.room else 16
+        grown = <Finding*>realloc(f.items, room * sizeof(Finding))
+        if grown == NULL:
+            f.full = 1
+            return NULL
+        f.items = grown
+        f.room = room
+    memset(&f.items[f.count], 0, sizeof(Finding))
+    f.count += 1
+    return &f.items[f.count - 1]
+
+
+cdef bint _put(Findings* f, const uint8_t* data, size_t size, uint32_t* at, uint32_t* length) noexcept nogil:
+    at[0] = f.text.size
+    length[0] = <uint32_t>size
+    if append(&f.text, data, size, MAX_FINDING_TEXT):
+        return True
+    f.full = 1
+    length[0] = 0
+    return False
+
+
+cdef void _found_hello(Reading* r, uint8_t kind, Findings* out) noexcept nogil:
+    cdef Finding* f = _new_finding(out)
+    if f == NULL:
+        return
+    f.kind = kind
+    f.reading = r.kind
+    f.ech = r.tls.hello.ech
+    f.began = r.began
+    if kind == FINDING_NAME:
+        _put(out, r.tls.hello.name, r.tls.hello.name_size, &f.host_at, &f.host_size)
+
+
+cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
+    # One finding for each host; a head without any is a finding without a host.
+    cdef Finding* f
+    cdef uint32_t target_at = 0, target_size = 0
+    cdef size_t at = 0, size
+    cdef uint8_t i
+    if r.http.preface:
+        return
+    _put(out, r.http.target.data, r.http.target.size, &target_at, &target_size)
+    for i in range(r.http.host_count if r.http.host_count else 1):
+        f = _new_finding(out)
+        if f == NULL:
+            return
+        f.kind = FINDING_NAME
+        f.reading = r.kind
+        f.began = r.began
+        f.head = r.http.head
+        f.target_at = target_at
+        f.target_size = target_size
+        f.path_at = r.http.path_at if r.http.path_at < target_size else target_size
+        if r.http.host_count:
+            size = (<size_t>r.http.hosts.data[at] << 8) | r.http.hosts.data[at + 1]
+            _put(out, r.http.hosts.data + at + 2, size, &f.host_at, &f.host_size)
+            at += 2 + size
+
+
+cdef void _found_http2(Reading* r, Findings* out) noexcept nogil:
+    cdef Finding* f
+    cdef const uint8_t[::1] text
+    with gil:
+        request = last_request(&r.http2)
+        if request is None:
+            return
+        host, path, method = request
+        f = _new_finding(out)
+        if f == NULL:
+            return
+        f.kind = FINDING_NAME
+        f.reading = READ_HTTP2
+        f.began = r.began + r.http2.requests
+        f.head = method == b"HEAD"
+        if host:
+            text = host
+            _put(out, &text[0], text.shape[0], &f.host_at, &f.host_size)
+        if path:
+            text = path
+            _put(out, &text[0], text.shape[0], &f.target_at, &f.target_size)
