@@ -1,11 +1,13 @@
-# UDP payloads in, the CRYPTO bytes of the client's Initial packets out; per 4-tuple state in plain C.
+# UDP payloads in, the names inside the client's Initial packets out; per 4-tuple state in plain C.
 #
 # One `QuicReader` serves an engine, one `Quic` a 4-tuple, one `Connection` each original destination connection
-# id on it. Nothing here judges: every Initial that opens is handed on, decoys too.
+# id on it. Nothing here judges: every Initial that opens is read, decoys too. The engine calls `may_hold_initial`
+# and, where it says so, `read_quic`; `read_datagram` is what lies beneath, for readers of other things than names.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from edgeblock.core.crypto cimport EVP_CIPHER_CTX, SHA256_CTX
+from edgeblock.core.window cimport Findings, Window
 
 cdef enum:
     QUIC_FAMILIES = 4          # groups of versions that share a salt
@@ -13,6 +15,7 @@ cdef enum:
     MAX_CONNECTION_ID = 20     # RFC 9000, 17.2
     MAX_CRYPTO = 64 * 1024     # bytes of CRYPTO stream; the largest hello seen was 40 kB, RFC 9000 7.5 asks for 4 kB
     MAX_DATAGRAM = 65535
+    MAX_PIECES = 512           # CRYPTO frames handed on together: more than a datagram of 1500 bytes can hold
 
 cdef enum Seen:                # what a datagram held, one bit each
     SEEN_INITIAL = 1           # an Initial was opened
@@ -20,6 +23,8 @@ cdef enum Seen:                # what a datagram held, one bit each
     SEEN_UNKNOWN = 4           # a version that is not known here: undecided
     SEEN_DAMAGED = 8           # bytes at which every server stops
     SEEN_REFUSED = 16          # a budget was spent: an Initial was not looked at, or not kept
+    SEEN_CONFLICT = 32         # bytes of a CRYPTO stream conflict in more ways than are read
+    SEEN_FULL = 64             # bytes of a CRYPTO stream were not kept: no room
 
 cdef struct QuicLimits:
     uint32_t connections       # remembered on a 4-tuple; one that is idle for QUIC_IDLE makes room
@@ -59,13 +64,21 @@ cdef struct Connection:        # what the keys of one original destination conne
     uint8_t id_size
     uint8_t id[MAX_CONNECTION_ID]
     uint8_t bases_used
+    uint8_t fresh              # the datagram in hand brought bytes
     uint64_t bases[QUIC_BASES] # packet numbers opened, far from each other
+    Window window              # its CRYPTO stream
 
 cdef struct Quic:              # all zero is the start
     Connection* connections    # the one used last comes first
     uint32_t connection_count
+    uint32_t bytes             # memory held by the connections
     Budget derivations
     Budget failures
+
+cdef struct Piece:             # of a CRYPTO stream; it lies within MAX_CRYPTO
+    uint32_t offset
+    uint32_t size
+    const uint8_t* data
 
 cdef struct QuicReader:
     EVP_CIPHER_CTX* header_cipher
@@ -76,14 +89,18 @@ cdef struct QuicReader:
     Budget derivations
     HmacKey salts[QUIC_FAMILIES]
     uint8_t opened[MAX_DATAGRAM + 1]
+    Piece pieces[MAX_PIECES]
 
-ctypedef void (*OnCrypto)(void* context, Connection* connection, uint64_t offset,
-                          const uint8_t* data, size_t size) noexcept nogil
+# Pieces of one packet, by offset: what stores them by offset too needs one walk for all of them, however a client
+# that wants us to work shuffles its frames.
+ctypedef void (*OnCrypto)(void* context, Connection* connection, const Piece* pieces, size_t count) noexcept nogil
 
 cdef QuicReader* make_reader(const QuicLimits* limits) noexcept nogil       # NULL: no memory, no libcrypto
 cdef void free_reader(QuicReader* reader) noexcept nogil
 cdef void free_connections(Quic* quic) noexcept nogil
 
 cdef bint may_hold_initial(const uint8_t* data, size_t size) noexcept nogil     # of a version known here
+cdef uint32_t read_quic(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
+                        uint32_t cap, Findings* out) noexcept nogil        # -> bits of Seen
 cdef uint32_t read_datagram(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
                             OnCrypto on_crypto, void* context) noexcept nogil   # -> bits of Seen

@@ -1,9 +1,8 @@
-"""QUIC: the CRYPTO bytes inside a client's Initial packets.
+"""QUIC: the server names inside a client's Initial packets.
 
 Comes in: the payload of one UDP datagram from the client, as hostile as it may be, with the state of its 4-tuple
-and the caller's clock. Goes out: each piece of CRYPTO stream, with its offset and the connection whose keys opened
-it, and bits that say what else was there. Never here: a verdict, a clock, an allocation whose size the network
-chose, work without a budget.
+and the caller's clock. Goes out: the names its CRYPTO streams have come to, and bits that say what else was there.
+Never here: a verdict, a clock, an allocation whose size the network chose, work without a budget.
 
 A server finds the keys of an Initial by the destination connection id of the client's first one, so everything
 that could open at a server opens here: with the id in the packet itself (first flight, Retry, decoys), with one
@@ -12,7 +11,7 @@ before under the other version (compatible version negotiation). Connections are
 Sources: RFC 9000 sections 12, 16, 17, 19; RFC 9001 section 5 and appendix A; RFC 9369 section 3; RFC 9368.
 """
 
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from edgeblock.core.crypto cimport (
@@ -21,6 +20,9 @@ from edgeblock.core.crypto cimport (
     EVP_EncryptUpdate, SHA256_Final, SHA256_Init, SHA256_Update)
 from edgeblock.core.cursor cimport (
     Cursor, cursor, left, skip, take, take_u8, take_u32, take_varint)
+from edgeblock.core.window cimport (
+    FINDING_NAME, READ_HELLO, START_SYN, Findings, add_bytes, add_start, clear_findings, close_window, open_window,
+    read_on)
 
 cdef enum:                 # families: versions that share a salt; index into QuicReader.salts
     FAMILY_1 = 0           # RFC 9001, and drafts 33 and 34
@@ -109,8 +111,14 @@ cdef void free_connections(Quic* quic) noexcept nogil:
     while quic.connections != NULL:
         connection = quic.connections
         quic.connections = connection.next
-        free(connection)
-    quic.connection_count = 0
+        _free_connection(quic, connection)
+
+
+cdef void _free_connection(Quic* quic, Connection* connection) noexcept nogil:
+    quic.bytes -= <uint32_t>sizeof(Connection) + connection.window.bytes
+    quic.connection_count -= 1
+    close_window(&connection.window)
+    free(connection)
 
 
 cdef inline bint _has_budget(Budget* budget, uint32_t limit, double now, double period) noexcept nogil:
@@ -118,6 +126,56 @@ cdef inline bint _has_budget(Budget* budget, uint32_t limit, double now, double 
         budget.since = now
         budget.spent = 0
     return budget.spent < limit
+
+
+# ---- names: what the engine calls
+
+
+cdef struct Gathering:
+    Quic* quic
+    uint32_t cap
+
+
+cdef uint32_t read_quic(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
+                        uint32_t cap, Findings* out) noexcept nogil:
+    """Reads one datagram and leaves in `out` the names it completes; `cap` bounds the memory of the 4-tuple."""
+    cdef Gathering gathering
+    cdef Connection* connection
+    cdef uint32_t seen, before
+    gathering.quic = quic
+    gathering.cap = cap
+    seen = read_datagram(reader, quic, data, size, now, _gather, &gathering)
+    connection = quic.connections
+    while connection != NULL:
+        if connection.fresh:
+            connection.fresh = 0
+            before = connection.window.bytes
+            read_on(&connection.window, out, _room(quic, connection, cap))
+            quic.bytes += connection.window.bytes - before
+            if connection.window.overflow:
+                seen |= SEEN_CONFLICT
+            if connection.window.dropped:
+                connection.window.dropped = 0
+                seen |= SEEN_FULL
+        connection = connection.next
+    return seen
+
+
+cdef void _gather(void* context, Connection* connection, const Piece* pieces, size_t count) noexcept nogil:
+    cdef Gathering* gathering = <Gathering*>context
+    cdef uint32_t room = _room(gathering.quic, connection, gathering.cap)
+    cdef uint32_t before = connection.window.bytes
+    cdef size_t i
+    for i in range(count):
+        add_bytes(&connection.window, pieces[i].offset, pieces[i].data, pieces[i].size, room)
+    gathering.quic.bytes += connection.window.bytes - before
+    connection.fresh = 1
+
+
+cdef inline uint32_t _room(const Quic* quic, const Connection* connection, uint32_t cap) noexcept nogil:
+    # What this connection's window may hold when the others of the 4-tuple keep what they have.
+    cdef uint32_t others = quic.bytes - connection.window.bytes
+    return cap - others if others < cap else 0
 
 
 # ---- datagrams and packets
@@ -280,9 +338,12 @@ cdef uint32_t _find_connection(QuicReader* reader, Quic* quic, const Initial* pa
             connection.versions[0] = packet.version
             connection.id_size = packet.id_size
             memcpy(connection.id, packet.id, packet.id_size)
+            open_window(&connection.window, READ_HELLO, 0)
+            add_start(&connection.window, START_SYN, 0)
             connection.next = quic.connections
             quic.connections = connection
             quic.connection_count += 1
+            quic.bytes += <uint32_t>sizeof(Connection) + connection.window.bytes
             found[0] = connection
             return refused
 
@@ -336,8 +397,7 @@ cdef bint _make_room(QuicReader* reader, Quic* quic) noexcept nogil:
     if reader.now - oldest.last < QUIC_IDLE:
         return False
     link[0] = NULL
-    free(oldest)
-    quic.connection_count -= 1
+    _free_connection(quic, oldest)
     return True
 
 
@@ -504,48 +564,68 @@ cdef bint _open_as(QuicReader* reader, const Keys* keys, const Initial* packet, 
 cdef bint _read_frames(QuicReader* reader, Connection* connection, Cursor* c,
                        OnCrypto on_crypto, void* context) noexcept nogil:
     """Hands on the CRYPTO frames (RFC 9000, 19.6). False: a frame at which a server closes the connection."""
-    cdef uint64_t kind, offset, length, count
-    cdef const uint8_t* piece
-    while left(c):
+    cdef uint64_t kind, length, count
+    cdef size_t pieces = 0
+    cdef bint whole = True
+    while whole and left(c):
         if c.at[0] == FRAME_PADDING:
             skip(c, 1)
             continue
         if not take_varint(c, &kind):       # RFC 9000, 12.4 wants the shortest form; not every server looks
-            return False
-        if kind == FRAME_PADDING or kind == FRAME_PING:
-            continue
-        if kind == FRAME_CRYPTO:
-            if not take_varint(c, &offset) or not take_varint(c, &length):
-                return False
-            if length > left(c) or not take(c, <size_t>length, &piece):
-                return False
-            if offset + length > MAX_CRYPTO:        # both are below 2^62
-                reader.counters.beyond += 1
-                if offset >= MAX_CRYPTO:
-                    continue
-                length = MAX_CRYPTO - offset
-            if length:
-                on_crypto(context, connection, offset, piece, <size_t>length)
+            whole = False
+        elif kind == FRAME_PADDING or kind == FRAME_PING:
+            pass
+        elif kind == FRAME_CRYPTO:
+            whole = _take_piece(reader, c, &pieces)
+            if pieces == MAX_PIECES:
+                _hand_on(reader, connection, pieces, on_crypto, context)
+                pieces = 0
         elif kind == FRAME_ACK or kind == FRAME_ACK_ECN:
             # largest, delay, count of ranges, first range; gap and length of each; three counts of ECN marks
-            if not (_skip_varints(c, 2) and take_varint(c, &count) and _skip_varints(c, 1)):
-                return False
-            if count > left(c) or not _skip_varints(c, 2 * count + (3 if kind == FRAME_ACK_ECN else 0)):
-                return False
+            whole = (_skip_varints(c, 2) and take_varint(c, &count) and _skip_varints(c, 1)
+                     and _skip_varints(c, 2 * count + (3 if kind == FRAME_ACK_ECN else 0)))
         elif kind == FRAME_CLOSE or kind == FRAME_CLOSE_APPLICATION:
             # error code, type of the frame at fault (0x1c only), reason
-            if not (_skip_varints(c, 2 if kind == FRAME_CLOSE else 1) and take_varint(c, &length)):
-                return False
-            if length > left(c) or not skip(c, <size_t>length):
-                return False
+            whole = (_skip_varints(c, 2 if kind == FRAME_CLOSE else 1) and take_varint(c, &length)
+                     and length <= left(c) and skip(c, <size_t>length))
         else:
-            return False
+            whole = False
+    if pieces:
+        _hand_on(reader, connection, pieces, on_crypto, context)
+    return whole
+
+
+cdef bint _take_piece(QuicReader* reader, Cursor* c, size_t* pieces) noexcept nogil:
+    cdef uint64_t offset, length
+    cdef Piece* piece = &reader.pieces[pieces[0]]
+    if not take_varint(c, &offset) or not take_varint(c, &length):
+        return False
+    if length > left(c) or not take(c, <size_t>length, &piece.data):
+        return False
+    if offset + length > MAX_CRYPTO:        # both are below 2^62
+        reader.counters.beyond += 1
+        length = MAX_CRYPTO - offset if offset < MAX_CRYPTO else 0
+    if length:
+        piece.offset = <uint32_t>offset
+        piece.size = <uint32_t>length
+        pieces[0] += 1
     return True
+
+
+cdef void _hand_on(QuicReader* reader, Connection* connection, size_t count,
+                   OnCrypto on_crypto, void* context) noexcept nogil:
+    if count > 1:
+        qsort(reader.pieces, count, sizeof(Piece), _by_offset)
+    on_crypto(context, connection, reader.pieces, count)
+
+
+cdef int _by_offset(const void* a, const void* b) noexcept nogil:
+    return <int>(<const Piece*>a).offset - <int>(<const Piece*>b).offset
 
 
 cdef bint _skip_varints(Cursor* c, uint64_t count) noexcept nogil:
     cdef uint64_t value
-    while count:                # each turn consumes a byte
+    while count:                # each turn consumes a byte, so a count that lies ends with the packet
         if not take_varint(c, &value):
             return False
         count -= 1
@@ -559,11 +639,12 @@ cdef class Reader:
     """Reads the datagrams of one 4-tuple, for tests: limits as in QuicLimits.
 
     read(datagram, now) returns (seen, pieces): the names of the bits of Seen as a set, and a list of
-    (original destination connection id, offset, bytes) in the order in which they stood.
+    (original destination connection id, offset, bytes), those of one packet by offset.
     """
 
     cdef QuicReader* reader
     cdef Quic quic
+    cdef Findings findings
     cdef list pieces
 
     def __cinit__(self, uint32_t connections=8, uint32_t derivations=64, uint32_t failures=256,
@@ -574,6 +655,7 @@ cdef class Reader:
         limits.failures = failures
         limits.worker_derivations = worker_derivations
         memset(&self.quic, 0, sizeof(Quic))
+        memset(&self.findings, 0, sizeof(Findings))
         self.reader = make_reader(&limits)
         if self.reader == NULL:
             raise MemoryError
@@ -581,24 +663,42 @@ cdef class Reader:
     def __dealloc__(self):
         free_connections(&self.quic)
         free_reader(self.reader)
+        free(self.findings.items)
+        free(self.findings.text.data)
+
+    def names(self, const uint8_t[::1] datagram, double now=0.0, uint32_t cap=160 * 1024) -> tuple:
+        """As read, with the names the datagram completes instead of pieces."""
+        cdef size_t size = datagram.shape[0]
+        cdef uint32_t i, at
+        clear_findings(&self.findings)
+        seen = read_quic(self.reader, &self.quic, &datagram[0] if size else NULL, size, now, cap, &self.findings)
+        found = []
+        for i in range(self.findings.count):
+            if self.findings.items[i].kind == FINDING_NAME:
+                at = self.findings.items[i].host_at
+                found.append(<bytes>self.findings.text.data[at:at + self.findings.items[i].host_size])
+        return _names_of(seen), found
 
     def read(self, const uint8_t[::1] datagram, double now=0.0) -> tuple:
         cdef size_t size = datagram.shape[0]
         self.pieces = []
         seen = read_datagram(self.reader, &self.quic, &datagram[0] if size else NULL, size, now, _collect,
                              <void*>self)
-        names = ("initial", "unopened", "unknown", "damaged", "refused")
-        return {name for bit, name in enumerate(names) if seen >> bit & 1}, self.pieces
+        return _names_of(seen), self.pieces
 
     def read_many(self, const uint8_t[::1] datagram, int times, bint forget=True) -> int:
-        """Reads one datagram many times without Python in between, for benchmarks; returns how many opened."""
+        """Reads one datagram many times without Python in between, for benchmarks; returns how many opened.
+
+        `forget` makes each the first of its 4-tuple, with keys of its own to derive."""
         cdef int opened = 0
         cdef int i
         cdef const uint8_t* data = &datagram[0]
         cdef size_t size = datagram.shape[0]
         with nogil:
             for i in range(times):
-                opened += read_datagram(self.reader, &self.quic, data, size, 10.0 * i, _ignore, NULL) & SEEN_INITIAL
+                clear_findings(&self.findings)
+                opened += read_quic(self.reader, &self.quic, data, size, 10.0 * i, 160 * 1024,
+                                    &self.findings) & SEEN_INITIAL
                 if forget:
                     free_connections(&self.quic)
         return opened
@@ -610,12 +710,19 @@ cdef class Reader:
     def connections(self) -> int:
         return self.quic.connection_count
 
+    @property
+    def bytes(self) -> int:
+        """Memory the 4-tuple holds."""
+        return self.quic.bytes
 
-cdef void _collect(void* context, Connection* connection, uint64_t offset,
-                   const uint8_t* data, size_t size) noexcept with gil:
-    (<Reader>context).pieces.append((<bytes>connection.id[:connection.id_size], offset, <bytes>data[:size]))
+
+cdef void _collect(void* context, Connection* connection, const Piece* pieces, size_t count) noexcept with gil:
+    cdef size_t i
+    for i in range(count):
+        (<Reader>context).pieces.append((<bytes>connection.id[:connection.id_size], pieces[i].offset,
+                                         <bytes>pieces[i].data[:pieces[i].size]))
 
 
-cdef void _ignore(void* context, Connection* connection, uint64_t offset,
-                  const uint8_t* data, size_t size) noexcept nogil:
-    pass
+def _names_of(seen: int) -> set[str]:
+    names = ("initial", "unopened", "unknown", "damaged", "refused", "conflict", "full")
+    return {name for bit, name in enumerate(names) if seen >> bit & 1}
