@@ -3,9 +3,12 @@
 # In: one IP packet as bytes, and the caller's clock. Out: a Decision; the names it was made on stay readable
 # until the next packet. The engine reads no clock, no socket and no file, and never raises for a packet.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from edgeblock.core.flow cimport Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
+from edgeblock.core.packet cimport Packet
+from edgeblock.core.window cimport Finding, Findings
 
 cdef enum Mark:            # what the flow's conntrack mark becomes (netfilter.marks has the bits)
     MARK_KEEP = 0          # leave it as it is
@@ -34,8 +37,89 @@ cdef struct Decision:
     uint32_t reset_ack
 
 
+cdef enum:
+    MAX_NAMES = 32         # names of one packet that are handed to the caller
+
+# What the engine counts. One enumerator, one name, in the same order; docs/limits.md explains each.
+cdef enum:
+    COUNT_PACKETS = 0
+    COUNT_TCP
+    COUNT_UDP
+    COUNT_OTHER
+    COUNT_FRAGMENTS
+    COUNT_UNREADABLE
+    COUNT_JUNK_CHECKSUM
+    COUNT_JUNK_NO_ACK
+    COUNT_JUNK_HOP_BY_HOP
+    COUNT_FLOWS
+    COUNT_MIDSTREAM
+    COUNT_HELLOS
+    COUNT_HELLOS_NO_NAME
+    COUNT_HELLOS_ECH
+    COUNT_REQUESTS
+    COUNT_NAMES
+    COUNT_OBSERVED
+    COUNT_BLOCKED_DROP
+    COUNT_BLOCKED_RESET
+    COUNT_BLOCKED_PAGE
+    COUNT_BLOCKED_REDIRECT
+    COUNT_BLOCKED_POLICY
+    COUNT_BLOCKED_PACKETS
+    COUNT_REPLIES_REPEATED
+    COUNT_UNPARSABLE
+    COUNT_CONFLICTS
+    COUNT_OVERFLOWS
+    COUNT_WINDOW_FULL
+    COUNT_RELEASED
+    COUNT_NO_MEMORY
+    COUNTERS
+
+
+cdef struct Seen:              # one name for the caller
+    uint8_t proto
+    uint8_t action
+    uint8_t ech
+    uint16_t list_index
+    uint32_t rule
+    uint32_t host_at           # these index the findings' text; no host has size 0
+    uint32_t host_size
+    uint32_t target_at
+    uint32_t target_size
+
+
 cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
                           Decision* out) noexcept nogil
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
+
+    cdef FlowTable table
+    cdef Findings findings
+    cdef Seen seen[MAX_NAMES]
+    cdef uint64_t counts[COUNTERS]
+    cdef double clock
+    cdef uint32_t flow_bytes
+    cdef uint32_t settle_packets
+    cdef uint8_t drop_unparsable
+    cdef uint8_t drop_midstream
+    cdef uint8_t drop_full
+    cdef uint8_t drop_conflict
+    cdef uint8_t drop_no_name
+    cdef uint8_t ech
+    cdef uint8_t report
+
+    cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil
+    cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil
+    cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil
+    cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
+    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected, Decision* out) noexcept nogil
+    cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil
+    cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil
+    cdef void _note(self, Flow* flow, uint8_t proto, uint8_t ech, const Match* found, uint32_t host_at, uint32_t host_size, uint32_t target_at, uint32_t target_size, bint has_target, Decision* out) noexcept nogil
+    cdef void _block(self, Flow* flow, const Packet* p, uint8_t proto, const Match* found, uint8_t head, int64_t expected, Decision* out) noexcept nogil
+    cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
+    cdef void _answer(self, Flow* flow, Decision* out) noexcept nogil
+    cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _release(self, Flow* flow, Decision* out) noexcept nogil

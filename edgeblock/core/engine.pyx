@@ -1,36 +1,591 @@
-"""The one door into the core (skeleton: accepts everything; being written)."""
+"""The one door: a packet and a clock in, a verdict out.
 
-from edgeblock.core.decision import Decision as _Decision
+Comes in: the bytes of one IP packet, the caller's clock in seconds, and a matcher that knows the lists. Goes out: a
+Decision, and the names it rests on. Never here: a clock, a socket, a file, an exception because of a packet.
+The rule (docs/evasion.md): if any reading of the client's bytes that a real server could accept yields a listed name,
+the flow is blocked; nothing the client can forge ever settles a flow for good.
+"""
 
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from edgeblock.core.flow cimport (FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED, LANE_UNDECIDED,
+                                  SEEN, Flow, FlowTable)
+from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
+                                     ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_TLS)
+from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
+                                    TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
+from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HTTP, READ_HTTP2,
+                                    START_FREE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
+                                    add_start, add_syn, add_urgent, clear_findings, close_window, contiguous_end,
+                                    is_message, is_open, looks_like_message, offset_of, open_window, read_on)
+
+from edgeblock.core.decision import Decision as DecisionRecord
+from edgeblock.core.decision import Name
+
+_MARKS = ("keep", "done", "http", "blocked")
+_ACTIONS = ("accept", "drop", "reset", "page", "redirect", "observe")
+_PROTOS = (None, "tls", "http", "quic", "ip")
+_ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
+
+cdef enum:
+    MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
+    LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
+
+cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
+cdef uint64_t FNV_PRIME = 0x100000001B3ULL
+cdef const char* HEX = b"0123456789abcdef"
+
+# The names of engine.pxd's counters, in their order.
+COUNTER_NAMES = (
+    "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
+    "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed", "blocked_drop",
+    "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets", "replies_repeated",
+    "unparsable", "conflicts", "overflows", "window_full", "released", "no_memory",
+)
 
 cdef class Engine:
-    """Engine(matcher, **limits)"""
+    """Judges packets, one at a time.
 
-    def __init__(self, Matcher matcher not None, **limits):
+    Args:
+        matcher: the lists; may be replaced at any time by assigning `engine.matcher`.
+        flows, memory, flow_bytes, idle, settle_packets: as in config.Limits.
+        unparsable, midstream, memory_full, conflict, no_sni: "pass" or "drop", as in config.Policies.
+        ech: "accept", "block" or "block-listed-addresses".
+        report: whether the caller wants to hear of names that no rule matched (replay does, the daemon does not).
+
+    Raises:
+        ValueError: a limit or a policy is none of those. Nothing is raised for a packet.
+    """
+
+    def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
+                 flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
+                 memory_full="pass", conflict="drop", no_sni="pass", ech="accept", report=False):
+        if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
+            raise ValueError("a limit is out of its range")
         self.matcher = matcher
+        self.table = FlowTable(flows, memory, idle)
+        self.flow_bytes = flow_bytes
+        self.settle_packets = settle_packets
+        self.drop_unparsable = _drops("unparsable", unparsable)
+        self.drop_midstream = _drops("midstream", midstream)
+        self.drop_full = _drops("memory_full", memory_full)
+        self.drop_conflict = _drops("conflict", conflict)
+        self.drop_no_name = _drops("no_sni", no_sni)
+        if ech not in _ECH:
+            raise ValueError(f"ech is {ech!r}, not one of {', '.join(_ECH)}")
+        self.ech = _ECH[ech]
+        self.report = bool(report)
+
+    def __dealloc__(self):
+        free(self.findings.items)
+        free(self.findings.text.data)
+
+    # ---- the door
 
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
                           Decision* out) noexcept nogil:
+        cdef Packet p
+        memset(out, 0, sizeof(Decision))
         out.accept = 1
-        out.mark = MARK_KEEP
-        out.action = 0
-        out.proto = 0
-        out.names = 0
-        out.reply = 0
-        out.head = 0
-        out.reset_seqs = 0
+        out.list_index = NO_LIST
+        clear_findings(&self.findings)
+        if now > self.clock:
+            self.clock = now            # a capture's clock may step back; ours does not
+        self.table.expire(self.clock)
+        self.counts[COUNT_PACKETS] += 1
+        view_packet(data, size, &p)
+        if p.kind == PACKET_BAD:
+            self.counts[COUNT_UNREADABLE] += 1
+        elif p.misplaced_hop_by_hop:
+            self.counts[COUNT_JUNK_HOP_BY_HOP] += 1
+            out.accept = 0
+        elif p.kind == PACKET_FRAGMENT:
+            self.counts[COUNT_FRAGMENTS] += 1
+        elif p.kind == PACKET_OTHER:
+            self.counts[COUNT_OTHER] += 1
+        elif not flags & CHECKSUM_TRUST and not checksum_is_right(&p):
+            self.counts[COUNT_JUNK_CHECKSUM] += 1
+            out.accept = 0
+        elif p.kind == PACKET_TCP:
+            self.counts[COUNT_TCP] += 1
+            self._judge_tcp(&p, out)
+        else:
+            self.counts[COUNT_UDP] += 1
         return 0
 
+    cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil:
+        cdef Flow* flow = self.table.find(p, False)
+        cdef bint syn = p.flags & TCP_SYN != 0
+        cdef bint opening = syn and not p.flags & TCP_ACK
+        cdef Flow* other
+        if flow == NULL:
+            if not opening and p.payload_size == 0:
+                return
+            if not syn:
+                other = self.table.find(p, True)
+                if other != NULL and (other.syn or is_message(&other.window) or other.state != FLOW_WATCHED):
+                    return              # from the server
+            if p.payload_size and not syn and not p.flags & TCP_ACK:
+                self.counts[COUNT_JUNK_NO_ACK] += 1
+                out.accept = 0
+                return
+            flow = self._open(p, opening, out)
+            if flow == NULL or flow.state == FLOW_BLOCKED:
+                return
+        elif opening:
+            self._reopen(flow, p)
+        if p.payload_size and not syn and not p.flags & TCP_ACK:
+            # RFC 9293, 3.10.7.4: without ACK the segment is dropped.
+            self.counts[COUNT_JUNK_NO_ACK] += 1
+            out.accept = 0
+            return
+        if flow.state == FLOW_BLOCKED:
+            self._again(flow, p, out)
+        elif flow.state == FLOW_RELEASED:
+            out.mark = MARK_DONE
+            self.table.touch(flow, LANE_SETTLED, self.clock)
+        elif p.payload_size:
+            self._read(flow, p, out)
+        else:
+            self.table.touch(flow, flow.lane, self.clock)
+
+    cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil:
+        # A flow's first packet: the client's SYN, or whatever came first of a flow that began before us.
+        cdef Flow* flow = self.table.create(p, self.clock)
+        cdef Match found
+        if flow == NULL:
+            self.counts[COUNT_NO_MEMORY] += 1
+            out.accept = 0 if self.drop_full else 1
+            return NULL
+        self.counts[COUNT_FLOWS] += 1
+        open_window(&flow.window, READ_ANY, p.seq + (1 if p.flags & TCP_SYN else 0))
+        if opening:
+            flow.syn = 1
+            add_syn(&flow.window, p.seq + 1)
+        else:
+            self.counts[COUNT_MIDSTREAM] += 1
+            add_start(&flow.window, START_LOWEST, 0)
+        if self.matcher.match_address(p.destination, 4 if p.family == 4 else 16, p.destination_port, &found):
+            self._note(flow, PROTO_IP, 0, &found, 0, 0, 0, 0, 0, out)
+            if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
+                self._block(flow, p, PROTO_IP, &found, 0, 0, out)
+        return flow
+
+    cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil:
+        # Another SYN: one more place where the stream may begin, never instead of the others. A flow that was
+        # blocked or released starts anew: its server was told to forget the old one.
+        if flow.state != FLOW_WATCHED:
+            if flow.state == FLOW_BLOCKED and p.seq + 1 == flow.window.base:
+                return
+            close_window(&flow.window)
+            open_window(&flow.window, READ_ANY, p.seq + 1)
+            flow.state = FLOW_WATCHED
+            flow.marked = MARK_KEEP
+            flow.replies = 0
+            flow.packets = 0
+            flow.seen_count = 0
+            flow.counted = 0
+        flow.syn = 1
+        add_syn(&flow.window, p.seq + 1)
+
+    # ---- the stream
+
+    cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        cdef Window* w = &flow.window
+        cdef int64_t at = offset_of(w, p.seq + (1 if p.flags & TCP_SYN else 0))
+        cdef int64_t expected = contiguous_end(w)
+        cdef uint64_t dropped = w.dropped
+        cdef uint16_t copies = w.copy_count
+        cdef uint8_t lane
+        self._candidates(flow, p, at)
+        if p.flags & TCP_URG and p.urgent and p.urgent <= p.payload_size:
+            add_urgent(w, at + p.urgent - 1)
+        add_bytes(w, at, p.payload, p.payload_size, self.flow_bytes)
+        read_on(w, &self.findings, self.flow_bytes)
+        if self.findings.full:
+            w.overflow = 1
+        if w.copy_count != copies:
+            self.counts[COUNT_CONFLICTS] += 1
+        self._look_up(flow, p, at, expected, out)
+        if flow.state == FLOW_WATCHED and w.overflow:
+            self.counts[COUNT_OVERFLOWS] += 1
+            if self.drop_conflict:
+                self._refuse(flow, p, out)
+            else:
+                self._release(flow, out)
+        if flow.state == FLOW_WATCHED and w.dropped != dropped:
+            self.counts[COUNT_WINDOW_FULL] += 1
+            if self.drop_full:
+                self._refuse(flow, p, out)
+        if flow.state != FLOW_WATCHED:
+            self.table.touch(flow, LANE_KEPT if flow.state == FLOW_BLOCKED else LANE_SETTLED, self.clock)
+            return
+        lane = LANE_UNDECIDED
+        if w.http:
+            lane = LANE_KEPT
+            if flow.marked != MARK_HTTP:
+                flow.marked = MARK_HTTP
+                out.mark = MARK_HTTP
+        if not is_open(w):
+            lane = LANE_SETTLED
+            if not is_message(w) and not flow.counted:
+                flow.counted = 1
+                self.counts[COUNT_UNPARSABLE] += 1
+                if self.drop_unparsable if flow.syn else self.drop_midstream:
+                    self._refuse(flow, p, out)
+                    lane = LANE_KEPT
+        if not is_open(w) and flow.state == FLOW_WATCHED:
+            # Read to the end. The kernel releases it when the server answers; where no answer is ever seen
+            # (one-way traffic) it is released after this many packets.
+            flow.packets += 1
+            if self.settle_packets and flow.packets > self.settle_packets:
+                self._release(flow, out)
+        else:
+            flow.packets = 0
+        self.table.touch(flow, lane, self.clock)
+
+    cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil:
+        # Where else may a message begin? Behind a SYN there is no doubt, as long as that reading leads anywhere.
+        cdef Window* w = &flow.window
+        cdef int64_t floor = 0, frontier = 0
+        cdef bint any_start = False, slid = False, body
+        cdef int i, lowest = -1
+        for i in range(4):
+            if w.starts[i].kind == START_FREE:
+                continue
+            if not any_start or w.starts[i].at < floor:
+                floor = w.starts[i].at
+            if not any_start or w.starts[i].frontier > frontier:
+                frontier = w.starts[i].frontier
+            any_start = True
+            if w.starts[i].checkpoint != NULL:
+                slid = True
+            if w.starts[i].kind == START_LOWEST:
+                lowest = i
+        if not any_start:
+            add_start(w, START_LOWEST, at)
+            return
+        if at == frontier and is_open(w):
+            return                      # in order, and read: the common case
+        if flow.syn and w.syn_count < 4 and not slid:
+            if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
+                return
+        if looks_like_message(p.payload, p.payload_size):
+            if at < floor or at > frontier or not is_open(w):
+                add_start(w, START_LOOKS, at)
+        elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts[lowest].message:
+            add_start(w, START_LOWEST, at)
+
+    # ---- names
+
+    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected,
+                       Decision* out) noexcept nogil:
+        cdef Finding* f
+        cdef Match found
+        cdef const uint8_t* text = self.findings.text.data
+        cdef const uint8_t* host
+        cdef const uint8_t* target
+        cdef size_t host_size, target_size
+        cdef uint8_t address[64]
+        cdef uint8_t proto
+        cdef bint listed
+        cdef uint32_t i
+        for i in range(self.findings.count):
+            f = &self.findings.items[i]
+            found.action = ACTION_PASS
+            found.list_index = NO_LIST
+            found.rule = 0
+            proto = PROTO_HTTP if f.reading == READ_HTTP or f.reading == READ_HTTP2 else PROTO_TLS
+            if f.kind != FINDING_NAME:
+                listed = self._hello_end(p, f, &found)
+            else:
+                host = text + f.host_at
+                host_size = f.host_size
+                target = NULL
+                target_size = 0
+                if proto == PROTO_HTTP:
+                    if host_size == 0:
+                        host_size = _address_text(p, address)
+                        host = address
+                    if not f.connect:
+                        target = text + f.target_at + f.path_at
+                        target_size = f.target_size - f.path_at
+                        if target_size == 0:
+                            target = <const uint8_t*>b"/"
+                            target_size = 1
+                # A tunnel's path is as invisible as that of TLS.
+                listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
+                                                 target, target_size, &found)
+                if not self._is_new(flow, f):
+                    if not listed or found.action == ACTION_OBSERVE or found.action == ACTION_PASS:
+                        continue
+                self.counts[COUNT_NAMES] += 1
+                if proto == PROTO_HTTP:
+                    self.counts[COUNT_REQUESTS] += 1
+                else:
+                    self.counts[COUNT_HELLOS] += 1
+            if not listed:
+                found.action = ACTION_PASS
+                found.list_index = NO_LIST
+            if f.reading != READ_HTTP and (found.action == ACTION_PAGE or found.action == ACTION_REDIRECT):
+                found.action = ACTION_RESET     # nothing can be shown inside TLS
+            if listed or (self.report and f.kind == FINDING_NAME):
+                self._note(flow, proto, f.ech, &found, f.host_at, f.host_size, f.target_at,
+                           f.target_size, proto == PROTO_HTTP, out)
+            if listed and found.action != ACTION_PASS:
+                if found.action == ACTION_OBSERVE:
+                    self.counts[COUNT_OBSERVED] += 1
+                elif flow.state == FLOW_WATCHED:
+                    self._block(flow, p, proto, &found, f.head, expected, out)
+                    flow.client_ack = self._acknowledge(flow, p, at)
+                    out.client_ack = flow.client_ack
+                    # What was read is not needed any more; where it stood is (see _reopen).
+                    close_window(&flow.window)
+
+    cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil:
+        # A whole ClientHello: the policies on what its name does not tell.
+        cdef bint refused = False
+        if f.kind == FINDING_NO_NAME:
+            self.counts[COUNT_HELLOS] += 1
+            self.counts[COUNT_HELLOS_NO_NAME] += 1
+            refused = self.drop_no_name
+        if f.ech:
+            self.counts[COUNT_HELLOS_ECH] += 1
+            if self.ech == 1:
+                refused = True
+            elif self.ech == 2 and self.matcher.match_address(p.destination, 4 if p.family == 4 else 16,
+                                                              p.destination_port, found):
+                if found.action != ACTION_PASS:
+                    refused = True
+        if refused:
+            self.counts[COUNT_BLOCKED_POLICY] += 1
+            found.action = ACTION_RESET
+            return True
+        return False
+
+    cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil:
+        # Whether this name of this message is heard of for the first time (FNV-1a; a clash costs a line of report).
+        cdef uint64_t hash = FNV_BASIS
+        cdef const uint8_t* text = self.findings.text.data
+        cdef uint32_t i
+        hash = (hash ^ <uint64_t>f.began) * FNV_PRIME
+        hash = (hash ^ f.reading) * FNV_PRIME
+        for i in range(f.host_size):
+            hash = (hash ^ text[f.host_at + i]) * FNV_PRIME
+        for i in range(f.target_size):
+            hash = (hash ^ text[f.target_at + i]) * FNV_PRIME
+        for i in range(flow.seen_count if flow.seen_count < SEEN else SEEN):
+            if flow.seen[i] == hash:
+                return False
+        flow.seen[flow.seen_count % SEEN] = hash
+        flow.seen_count = <uint8_t>(flow.seen_count + 1 if flow.seen_count < 255 - SEEN else SEEN)
+        return True
+
+    cdef void _note(self, Flow* flow, uint8_t proto, uint8_t ech, const Match* found, uint32_t host_at,
+                    uint32_t host_size, uint32_t target_at, uint32_t target_size, bint has_target,
+                    Decision* out) noexcept nogil:
+        cdef Seen* s
+        if out.names == MAX_NAMES:
+            return
+        s = &self.seen[out.names]
+        out.names += 1
+        s.proto = proto
+        s.action = found.action
+        s.ech = ech
+        s.list_index = found.list_index
+        s.rule = found.rule
+        s.host_at = host_at
+        s.host_size = host_size
+        s.target_at = target_at
+        s.target_size = target_size
+
+    # ---- verdicts
+
+    cdef void _block(self, Flow* flow, const Packet* p, uint8_t proto, const Match* found, uint8_t head,
+                     int64_t expected, Decision* out) noexcept nogil:
+        cdef uint32_t at = flow.window.base + <uint32_t>expected
+        flow.state = FLOW_BLOCKED
+        flow.action = found.action
+        flow.proto = proto
+        flow.list_index = found.list_index
+        flow.rule = found.rule
+        flow.head = head
+        flow.client_seq = p.ack
+        flow.client_ack = p.seq + <uint32_t>p.payload_size + (1 if p.flags & TCP_SYN else 0)
+        # The server expects the first byte it has not got: this packet's, or the end of what was let through.
+        flow.reset_seq[0] = p.seq
+        flow.reset_seq[1] = at
+        flow.reset_seqs = 1 if at == p.seq else 2
+        flow.reset_ack = p.ack
+        flow.marked = MARK_BLOCKED
+        self.counts[COUNT_BLOCKED_DROP + found.action - ACTION_DROP] += 1
+        self._answer(flow, out)
+
+    cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil:
+        # The end of what the client has sent without a gap, so that it takes the answer for an answer to all of it.
+        cdef int64_t end = at + <int64_t>p.payload_size
+        cdef int64_t joined = contiguous_end(&flow.window)
+        if joined > end:
+            end = joined
+        return flow.window.base + <uint32_t>end + (1 if p.flags & TCP_FIN else 0)
+
+    cdef void _answer(self, Flow* flow, Decision* out) noexcept nogil:
+        out.accept = 0
+        out.mark = MARK_BLOCKED
+        out.action = flow.action
+        out.proto = flow.proto
+        out.head = flow.head
+        out.list_index = flow.list_index
+        out.rule = flow.rule
+        out.client_seq = flow.client_seq
+        out.client_ack = flow.client_ack
+        out.reset_seqs = flow.reset_seqs
+        memcpy(out.reset_seq, flow.reset_seq, sizeof(flow.reset_seq))
+        out.reset_ack = flow.reset_ack
+        if flow.action != ACTION_DROP and flow.replies < MAX_REPLIES:
+            flow.replies += 1
+            out.reply = 1
+
+    cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        # A packet of a blocked flow: dropped; one with payload says that the client has not got the answer.
+        self.counts[COUNT_BLOCKED_PACKETS] += 1
+        self._answer(flow, out)
+        if p.payload_size == 0 and out.reply:
+            flow.replies -= 1
+            out.reply = 0
+        elif out.reply:
+            self.counts[COUNT_REPLIES_REPEATED] += 1
+        self.table.touch(flow, LANE_KEPT, self.clock)
+
+    cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        # A policy says drop: silent, because nobody knows what would be answered to.
+        cdef Match found
+        found.action = ACTION_DROP
+        found.list_index = NO_LIST
+        found.rule = 0
+        self.counts[COUNT_BLOCKED_POLICY] += 1
+        self.counts[COUNT_BLOCKED_DROP] -= 1
+        self._block(flow, p, PROTO_NONE, &found, 0, 0, out)
+        close_window(&flow.window)
+
+    cdef void _release(self, Flow* flow, Decision* out) noexcept nogil:
+        self.counts[COUNT_RELEASED] += 1
+        close_window(&flow.window)
+        flow.state = FLOW_RELEASED
+        flow.marked = MARK_DONE
+        out.mark = MARK_DONE
+
+    # ---- the Python side
+
     cdef object decision(self, const Decision* made):
-        return _Decision(accept=bool(made.accept))
+        cdef const uint8_t* text = self.findings.text.data
+        cdef Seen* s
+        names = []
+        for i in range(made.names):
+            s = &self.seen[i]
+            listed = s.list_index != NO_LIST
+            name = Name(
+                proto=_PROTOS[s.proto],
+                host=plain_host(<bytes>text[s.host_at:s.host_at + s.host_size]) if s.host_size else None,
+                path=_text(<bytes>text[s.target_at:s.target_at + s.target_size]) if s.proto == PROTO_HTTP else None,
+                action=_ACTIONS[s.action],
+                list=self.matcher.list_names[s.list_index] if listed else None,
+                rule=f"{s.rule:08x}" if listed else None,
+                ech=bool(s.ech),
+            )
+            if name not in names:
+                names.append(name)
+        listed = made.list_index != NO_LIST
+        return DecisionRecord(
+            accept=bool(made.accept), mark=_MARKS[made.mark], action=_ACTIONS[made.action],
+            proto=_PROTOS[made.proto], names=tuple(names), reply=bool(made.reply), head=bool(made.head),
+            client_seq=made.client_seq, client_ack=made.client_ack,
+            reset_seqs=tuple(made.reset_seq[i] for i in range(made.reset_seqs)), reset_ack=made.reset_ack,
+            list=self.matcher.list_names[made.list_index] if listed else None,
+            rule=f"{made.rule:08x}" if listed else None)
 
     def judge(self, const uint8_t[::1] packet, double now, uint32_t flags=0):
+        """Judges one IP packet at `now` seconds. `flags` is 0, or 1 where the checksum was left to hardware."""
         cdef Decision made
-        if packet.shape[0] == 0:
-            return _Decision(accept=True)
-        self.judge_packet(&packet[0], packet.shape[0], now, flags, &made)
+        cdef const uint8_t* data = &packet[0] if packet.shape[0] else NULL
+        self.judge_packet(data, packet.shape[0], now, flags, &made)
         return self.decision(&made)
 
-    def counters(self):
-        """All counters since the start, by name."""
-        return {}
+    def judge_all(self, list packets, double now, uint32_t flags=0) -> int:
+        """Judges packets (bytes) one after the other at one time; returns how many were accepted.
+
+        The loop is compiled and makes no record of any packet: for benchmarks and fuzzing.
+        """
+        cdef Decision made
+        cdef bytes packet
+        cdef uint64_t accepted = 0
+        for packet in packets:
+            self.judge_packet(<const uint8_t*><const char*>packet, len(packet), now, flags, &made)
+            accepted += made.accept
+        return accepted
+
+    def counters(self) -> dict:
+        """All counters since the start, by name, and the table's present size in flows and bytes."""
+        counted = {name: self.counts[i] for i, name in enumerate(COUNTER_NAMES)}
+        counted.update(
+            flows_expired=self.table.expired, evicted_settled=self.table.evicted[LANE_SETTLED],
+            evicted_undecided=self.table.evicted[LANE_UNDECIDED], evicted_kept=self.table.evicted[LANE_KEPT],
+            table_flows=self.table.flows, table_bytes=self.table.memory)
+        return counted
+
+
+def _drops(key, policy) -> bool:
+    if policy not in ("pass", "drop"):
+        raise ValueError(f"{key} is {policy!r}, neither 'pass' nor 'drop'")
+    return policy == "drop"
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def plain_host(data: bytes) -> str:
+    """A host as reports show it: lower case, no port, no final dot. Matching has its own, complete form."""
+    host = _text(data.strip()).lower()
+    if host.startswith("["):
+        return host[:host.find("]") + 1] or host
+    name, colon, port = host.rpartition(":")
+    if colon and (port.isdigit() or not port):
+        host = name
+    return host.rstrip(".") or host
+
+
+cdef size_t _address_text(const Packet* p, uint8_t* out) noexcept nogil:
+    # The destination as a request without a Host means it: 192.0.2.1 or [2001:db8:0:0:0:0:0:1].
+    cdef size_t size = 0, i
+    cdef uint32_t group
+    cdef int shift
+    if p.family == 4:
+        for i in range(4):
+            if i:
+                out[size] = 0x2E
+                size += 1
+            group = p.destination[i]
+            if group >= 100:
+                out[size] = <uint8_t>(0x30 + group // 100)
+                size += 1
+            if group >= 10:
+                out[size] = <uint8_t>(0x30 + group // 10 % 10)
+                size += 1
+            out[size] = <uint8_t>(0x30 + group % 10)
+            size += 1
+        return size
+    out[0] = 0x5B
+    size = 1
+    for i in range(8):
+        if i:
+            out[size] = 0x3A
+            size += 1
+        group = (<uint32_t>p.destination[2 * i] << 8) | p.destination[2 * i + 1]
+        for shift in range(12, -1, -4):
+            out[size] = <uint8_t>HEX[(group >> shift) & 15]
+            size += 1
+    out[size] = 0x5D
+    return size + 1

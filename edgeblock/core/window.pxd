@@ -93,6 +93,7 @@ cdef struct Finding:
     uint8_t reading            # ReadingKind it comes from
     uint8_t ech
     uint8_t head               # the method is HEAD
+    uint8_t connect            # the target is a tunnel's authority, not a path
     int64_t began              # offset of the message
     uint32_t host_at           # all of these index Findings.text
     uint32_t host_size

@@ -744,6 +744,7 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
         f.reading = r.kind
         f.began = r.began
         f.head = r.http.head
+        f.connect = r.http.connect and r.http.authority
         f.target_at = target_at
         f.target_size = target_size
         f.path_at = r.http.path_at if r.http.path_at < target_size else target_size

@@ -1,0 +1,79 @@
+# The flow table: 5-tuple in, Flow out. Bounded in flows and bytes, expired by the caller's clock, eviction in O(1).
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from edgeblock.core.packet cimport Packet
+from edgeblock.core.window cimport Window
+
+cdef enum:
+    KEY_SIZE = 38              # addresses, ports, family, protocol
+    SEEN = 8                   # names of a flow that were reported, so that a second reading is not reported again
+    FLOW_COST = 96             # bytes a flow costs besides its structures: allocator and table
+
+cdef enum Lane:                # which flows go first when memory is short: lowest lane first, oldest first
+    LANE_SETTLED = 0           # read to the end, nothing listed: waits for the server's answer
+    LANE_UNDECIDED = 1
+    LANE_KEPT = 2              # HTTP connections between requests, and blocked flows
+    LANES = 3
+
+cdef enum FlowState:
+    FLOW_WATCHED = 0
+    FLOW_BLOCKED = 1
+    FLOW_RELEASED = 2          # never looked at again
+
+cdef struct Flow:
+    Flow* chain                # next in the same bucket
+    Flow* older                # neighbours in the lane
+    Flow* newer
+    double touched             # caller's clock at the last packet
+    uint8_t key[KEY_SIZE]
+    uint8_t lane
+    uint8_t state
+    uint8_t syn                # its SYN was seen
+    uint8_t marked             # the Mark that was last asked for
+    uint8_t counted            # its stream was counted as unparsable
+    uint8_t replies            # answers sent so far
+    uint8_t action             # of a blocked flow, and what follows
+    uint8_t proto
+    uint8_t head
+    uint8_t reset_seqs
+    uint16_t list_index
+    uint32_t rule
+    uint32_t client_seq
+    uint32_t client_ack
+    uint32_t reset_seq[2]
+    uint32_t reset_ack
+    uint32_t packets           # client packets with payload since it was settled
+    uint32_t held              # bytes accounted for in the table
+    uint8_t seen_count
+    uint64_t seen[SEEN]
+    Window window
+
+
+cdef struct LaneList:
+    Flow* oldest
+    Flow* newest
+
+
+cdef class FlowTable:
+    cdef Flow** buckets
+    cdef uint64_t mask
+    cdef LaneList lanes[LANES]
+    cdef uint8_t secret[16]
+    cdef readonly uint64_t flows
+    cdef readonly uint64_t memory
+    cdef readonly uint64_t max_flows
+    cdef readonly uint64_t max_memory
+    cdef double idle
+    cdef uint64_t expired
+    cdef uint64_t evicted[LANES]
+
+    cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil
+    cdef Flow* create(self, const Packet* packet, double now) noexcept nogil   # NULL without memory
+    cdef void touch(self, Flow* flow, uint8_t lane, double now) noexcept nogil # accounts its bytes, makes room
+    cdef void remove(self, Flow* flow) noexcept nogil
+    cdef void expire(self, double now) noexcept nogil
+    cdef uint64_t _bucket(self, const uint8_t* key) noexcept nogil
+    cdef void _append(self, Flow* flow) noexcept nogil
+    cdef void _unhook(self, Flow* flow) noexcept nogil
+    cdef bint _evict(self, Flow* spared) noexcept nogil
