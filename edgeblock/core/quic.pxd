@@ -22,14 +22,15 @@ cdef enum Seen:                # what a datagram held, one bit each
     SEEN_UNOPENED = 2          # an Initial that no key known here opens
     SEEN_UNKNOWN = 4           # a version that is not known here: undecided
     SEEN_DAMAGED = 8           # bytes at which every server stops
-    SEEN_REFUSED = 16          # a budget was spent: an Initial was not looked at, or not kept
-    SEEN_CONFLICT = 32         # bytes of a CRYPTO stream conflict in more ways than are read
-    SEEN_FULL = 64             # bytes of a CRYPTO stream were not kept: no room
+    SEEN_REFUSED = 16          # a budget of the 4-tuple was spent: an Initial was not opened, or not kept
+    SEEN_OVERLOAD = 32         # the budget of the worker was spent, or memory: an Initial was not opened
+    SEEN_CONFLICT = 64         # bytes of a CRYPTO stream conflict in more ways than are read
+    SEEN_FULL = 128            # bytes of a CRYPTO stream were not kept: no room
 
 cdef struct QuicLimits:
     uint32_t connections       # remembered on a 4-tuple; one that is idle for QUIC_IDLE makes room
     uint32_t derivations       # of keys, on a 4-tuple in one period
-    uint32_t failures          # to open a packet, on a 4-tuple in one period
+    uint32_t failures          # tries with other keys or numbers than the packet's own, on a 4-tuple in one period
     uint32_t worker_derivations    # of keys, of all 4-tuples of this reader in one second
 
 cdef struct QuicCounters:

@@ -294,13 +294,13 @@ cdef uint32_t _read_initial(QuicReader* reader, Quic* quic, const Initial* packe
 
 cdef uint32_t _find_connection(QuicReader* reader, Quic* quic, const Initial* packet,
                                Connection** found, Cursor* frames) noexcept nogil:
-    # Leaves in `found` the connection whose keys open the packet, or NULL; returns 0 or SEEN_REFUSED.
+    # Leaves in `found` the connection whose keys open the packet, or NULL; returns bits of Seen, for what was refused.
     cdef Connection fresh
     cdef Connection** link
     cdef Connection* connection
     cdef Keys keys
     cdef uint32_t refused = 0
-    cdef bint own = False
+    cdef bint own, known = False
     cdef int turn, i
 
     # 1. The keys known here: those of the packet's own id first, then the others, the last used first.
@@ -312,8 +312,9 @@ cdef uint32_t _find_connection(QuicReader* reader, Quic* quic, const Initial* pa
                 for i in range(2):
                     if connection.versions[i] != packet.version:
                         continue
-                    own = own or turn == 0
-                    if _open(reader, quic, connection, &connection.keys[i], packet, frames, &refused):
+                    own = turn == 0
+                    known = known or own
+                    if _open(reader, quic, connection, &connection.keys[i], own, packet, frames, &refused):
                         link[0] = connection.next
                         connection.next = quic.connections
                         quic.connections = connection
@@ -322,18 +323,19 @@ cdef uint32_t _find_connection(QuicReader* reader, Quic* quic, const Initial* pa
             link = &connection.next
 
     # 2. The keys of the packet's own id: a first flight, or the answer to a Retry (RFC 9001, 5.2).
-    if not own:
-        if not _may_derive(reader, quic):
-            return SEEN_REFUSED
+    if not known:
+        refused |= _refuse_derivation(reader, quic)
+        if refused & (SEEN_REFUSED | SEEN_OVERLOAD):
+            return refused
         memset(&fresh, 0, sizeof(Connection))
         _derive(reader, packet.family, packet.id, packet.id_size, &fresh.keys[0])
-        if _open(reader, quic, &fresh, &fresh.keys[0], packet, frames, &refused):
+        if _open(reader, quic, &fresh, &fresh.keys[0], True, packet, frames, &refused):
             if not _make_room(reader, quic):
                 reader.counters.refused_connections += 1
                 return SEEN_REFUSED
             connection = <Connection*>calloc(1, sizeof(Connection))
             if connection == NULL:
-                return SEEN_REFUSED
+                return SEEN_OVERLOAD
             connection[0] = fresh
             connection.versions[0] = packet.version
             connection.id_size = packet.id_size
@@ -353,10 +355,11 @@ cdef uint32_t _find_connection(QuicReader* reader, Quic* quic, const Initial* pa
     connection = quic.connections
     while connection != NULL:
         if connection.versions[1] == 0 and connection.versions[0] == (VERSION_1 ^ VERSION_2 ^ packet.version):
-            if not _may_derive(reader, quic):
-                return SEEN_REFUSED
+            refused |= _refuse_derivation(reader, quic)
+            if refused & (SEEN_REFUSED | SEEN_OVERLOAD):
+                return refused
             _derive(reader, packet.family, connection.id, connection.id_size, &keys)
-            if _open(reader, quic, connection, &keys, packet, frames, &refused):
+            if _open(reader, quic, connection, &keys, True, packet, frames, &refused):
                 connection.keys[1] = keys
                 connection.versions[1] = packet.version
                 found[0] = connection
@@ -369,17 +372,18 @@ cdef inline bint _has_id(const Connection* connection, const Initial* packet) no
     return connection.id_size == packet.id_size and memcmp(connection.id, packet.id, packet.id_size) == 0
 
 
-cdef bint _may_derive(QuicReader* reader, Quic* quic) noexcept nogil:
+cdef uint32_t _refuse_derivation(QuicReader* reader, Quic* quic) noexcept nogil:
+    # 0: there is a derivation left in both budgets, and it is spent now.
     if not _has_budget(&quic.derivations, reader.limits.derivations, reader.now, FLOW_PERIOD):
         reader.counters.refused_flow += 1
-        return False
+        return SEEN_REFUSED
     if not _has_budget(&reader.derivations, reader.limits.worker_derivations, reader.now, WORKER_PERIOD):
         reader.counters.refused_worker += 1
-        return False
+        return SEEN_OVERLOAD
     quic.derivations.spent += 1
     reader.derivations.spent += 1
     reader.counters.derivations += 1
-    return True
+    return 0
 
 
 cdef bint _make_room(QuicReader* reader, Quic* quic) noexcept nogil:
@@ -463,9 +467,12 @@ cdef void _derive(QuicReader* reader, uint8_t family, const uint8_t* id, size_t 
 # ---- opening
 
 
-cdef bint _open(QuicReader* reader, Quic* quic, Connection* connection, const Keys* keys, const Initial* packet,
-                Cursor* frames, uint32_t* refused) noexcept nogil:
-    """Removes header protection (RFC 9001, 5.4) and opens the packet (5.3). True leaves the frames in `frames`."""
+cdef bint _open(QuicReader* reader, Quic* quic, Connection* connection, const Keys* keys, bint expected,
+                const Initial* packet, Cursor* frames, uint32_t* refused) noexcept nogil:
+    """Removes header protection (RFC 9001, 5.4) and opens the packet (5.3). True leaves the frames in `frames`.
+
+    With `expected` keys one try is what any packet costs; every other counts against the 4-tuple's failures.
+    """
     cdef uint8_t mask[2 * SAMPLE]           # libcrypto may write one block more than it is given
     cdef uint8_t* header = reader.opened
     cdef size_t number_size, base, i
@@ -492,15 +499,16 @@ cdef bint _open(QuicReader* reader, Quic* quic, Connection* connection, const Ke
             if tried[i] == tried[tries]:
                 break
         else:
-            if not _has_budget(&quic.failures, reader.limits.failures, reader.now, FLOW_PERIOD):
-                reader.counters.refused_flow += 1
-                refused[0] |= SEEN_REFUSED
-                return False
+            if tries or not expected:
+                if not _has_budget(&quic.failures, reader.limits.failures, reader.now, FLOW_PERIOD):
+                    reader.counters.refused_flow += 1
+                    refused[0] |= SEEN_REFUSED
+                    return False
+                quic.failures.spent += 1
             if _open_as(reader, keys, packet, packet.number_at + number_size, tried[tries], tries == 0, frames):
                 if not _remember_number(connection, tried[tries]):
                     refused[0] |= SEEN_REFUSED
                 return True
-            quic.failures.spent += 1
             tries += 1
     return False
 
@@ -724,5 +732,5 @@ cdef void _collect(void* context, Connection* connection, const Piece* pieces, s
 
 
 def _names_of(seen: int) -> set[str]:
-    names = ("initial", "unopened", "unknown", "damaged", "refused", "conflict", "full")
+    names = ("initial", "unopened", "unknown", "damaged", "refused", "overload", "conflict", "full")
     return {name for bit, name in enumerate(names) if seen >> bit & 1}

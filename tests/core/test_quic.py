@@ -390,16 +390,20 @@ def test_derivations_of_the_worker_are_limited_and_come_back():
     reader = Reader(worker_derivations=2)
     junk = broken(initial(crypto(0, HELLO)))
     assert [reader.names(junk, now)[0] for now in (0.0, 0.1, 0.2, 1.3)] == [
-        {"unopened"}, {"unopened"}, {"refused"}, {"unopened"}]
+        {"unopened"}, {"unopened"}, {"overload"}, {"unopened"}]
     assert reader.counters()["refused_worker"] == 1
 
 
-def test_failures_of_a_flow_are_limited_and_known_keys_still_cost_nothing():
+def test_tries_with_other_keys_are_limited_and_come_back():
     reader = Reader(failures=4)
-    good, junk = initial(crypto(0, HELLO[:60])), broken(initial(b"\x01", number=1))
-    reader.names(good, 0.0)
+    reader.names(initial(crypto(0, HELLO[:CUT])), 0.0)
+    junk = broken(initial(b"\x01", dcid=b"unopened"))
     assert [reader.names(junk, 0.0)[0] for _ in range(5)] == [{"unopened"}] * 4 + [{"refused"}]
-    assert reader.names(initial(crypto(60, HELLO[60:]), number=2), 11.0)[1] == [b"example.com"]
+    later = [initial(crypto(CUT, HELLO[CUT:]), dcid=b"server's", keys_of=DCID, number=1),
+             initial(crypto(CUT, HELLO[CUT:]), number=1)]
+    assert reader.names(later[0], 1.0)[0] == {"refused"}
+    assert reader.names(broken(later[1]), 1.0)[0] == {"unopened"}, "its own keys cost no more than any packet"
+    assert reader.names(later[0], 11.0)[1] == [b"example.com"]
 
 
 def test_identical_copies_cost_no_budget():
