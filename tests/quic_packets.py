@@ -10,12 +10,14 @@ VERSION_1 = 0x00000001
 VERSION_2 = 0x6B3343CF
 DRAFT_29 = 0xFF00001D
 DRAFT_27 = 0xFF00001B
+MVFST = 0xFACEB002
 
 SALTS = {
     VERSION_1: bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"),
     VERSION_2: bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"),
     DRAFT_29: bytes.fromhex("afbfec289993d24c9e9786f19c6111e04390a899"),
     DRAFT_27: bytes.fromhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"),
+    MVFST: bytes.fromhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"),
 }
 DCID = bytes.fromhex("8394c8f03e515708")      # of RFC 9001, appendix A
 

@@ -28,7 +28,7 @@ cdef enum:                 # families: versions that share a salt; index into Qu
     FAMILY_1 = 0           # RFC 9001, and drafts 33 and 34
     FAMILY_2 = 1           # RFC 9369
     FAMILY_DRAFT_29 = 2    # drafts 29 to 32
-    FAMILY_DRAFT_23 = 3    # drafts 23 to 28
+    FAMILY_DRAFT_23 = 3    # drafts 23 to 28, and the versions of Meta's own client, mvfst
     FAMILY_UNKNOWN = 255
 
 cdef enum Walk:            # what stood at the cursor
@@ -52,6 +52,7 @@ cdef enum:
     VERSION_1 = 0x00000001
     VERSION_2 = 0x6B3343CF
     VERSION_DRAFTS = 0xFF000000
+    VERSION_MVFST = 0xFACEB000
     SAMPLE = 16            # RFC 9001, 5.4.2
     TAG = 16
     DIGEST = 32
@@ -229,6 +230,9 @@ cdef uint8_t _family(uint32_t version) noexcept nogil:
         return FAMILY_DRAFT_23
     if 33 <= draft <= 34:
         return FAMILY_1
+    draft = version ^ <uint32_t>VERSION_MVFST
+    if draft == 2 or 0x0E <= draft <= 0x13:
+        return FAMILY_DRAFT_23
     return FAMILY_UNKNOWN
 
 

@@ -14,10 +14,10 @@ from edgeblock.core.quic import Reader
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from quic_packets import (
-    DCID, DRAFT_27, DRAFT_29, VERSION_1, VERSION_2, crypto, initial, keys, varint)
+    DCID, DRAFT_27, DRAFT_29, MVFST, VERSION_1, VERSION_2, crypto, initial, keys, varint)
 
 VECTORS = Path(__file__).parent / "vectors"
-VERSIONS = {"v1": VERSION_1, "v2": VERSION_2, "draft-29": DRAFT_29, "draft-27": DRAFT_27}
+VERSIONS = {"v1": VERSION_1, "v2": VERSION_2, "draft-29": DRAFT_29, "draft-27": DRAFT_27, "mvfst": MVFST}
 
 
 def vector(name: str) -> bytes:
@@ -121,7 +121,7 @@ def test_token_length_beyond_the_datagram(lie):
     assert not names(packet[:at] + lie + packet[at + 1:])
 
 
-@pytest.mark.parametrize("version", [0x1A2A3A4A, 0xFACEB002, 0xFF000016, 0xFF000023, 0])
+@pytest.mark.parametrize("version", [0x1A2A3A4A, 0xFACEB001, 0xFF000016, 0xFF000023, 0x51303530, 0])
 def test_unknown_version_is_undecided(version):
     packet = bytearray(initial(crypto(0, HELLO)))
     packet[1:5] = version.to_bytes(4, "big")
