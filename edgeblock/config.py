@@ -1,88 +1,194 @@
 """One TOML file into frozen records. In: a path or nothing. Out: a Config; every default is here, nowhere else.
 
 Unknown keys are refused with the nearest known name; a wrong value names the key, the value and what is allowed.
+edgeblock.toml beside this file is the same, for people: a test compares the two. Never here: a look at the machine.
 """
 
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
+
+from edgeblock.errors import ConfigError
+
+DEFAULT_FILE = Path("/etc/edgeblock/edgeblock.toml")
+
+
+# What a key may hold: each returns a function that makes the record's value of a TOML value, or raises ValueError
+# with what is allowed, to follow "must be".
+
+def _setting(default: Any, read: Callable[[Any], Any]) -> Any:
+    return field(default=default, metadata={"read": read})
+
+
+def _choice(default: str, *allowed: str) -> Any:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError("one of " + ", ".join(f'"{word}"' for word in allowed))
+        return value
+    return _setting(default, read)
+
+
+def _whole(default: int, low: int, high: int) -> Any:
+    def read(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"a whole number from {low} to {high}" if low < high else str(low))
+        return value
+    return _setting(default, read)
+
+
+def _mark(default: int) -> Any:
+    def read(value: Any) -> int:
+        if type(value) is not int or not 0 < value <= 0xFFFFFFFF:
+            raise ValueError(f"bits of 32, such as {default:#x}")
+        return value
+    return _setting(default, read)
+
+
+def _seconds(default: float, low: float, high: float) -> Any:
+    def read(value: Any) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise ValueError(f"seconds, from {low:g} to {high:g}")
+        return float(value)
+    return _setting(default, read)
+
+
+def _flag(default: bool) -> Any:
+    def read(value: Any) -> bool:
+        if type(value) is not bool:
+            raise ValueError("true or false")
+        return value
+    return _setting(default, read)
+
+
+def _text(default: str = "") -> Any:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not (value.isprintable()):
+            raise ValueError("one line of text in quotes")
+        return value
+    return _setting(default, read)
+
+
+def _path(default: str | None) -> Any:
+    def read(value: Any) -> Path | None:
+        if value == "" and default is None:
+            return None
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ValueError("a path in quotes")
+        return Path(value)
+    return _setting(None if default is None else Path(default), read)
+
+
+def _several(default: tuple[str, ...], *allowed: str) -> Any:
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value or any(word not in allowed for word in value):
+            raise ValueError("a list of " + ", ".join(f'"{word}"' for word in allowed))
+        return tuple(dict.fromkeys(value))
+    return _setting(default, read)
+
+
+def _ports(default: tuple[int, ...]) -> Any:
+    def read(value: Any) -> tuple[int, ...] | str:
+        if value == "all":
+            return "all"
+        if not isinstance(value, list) or any(type(port) is not int or not 0 < port < 65536 for port in value):
+            raise ValueError('a list of ports from 1 to 65535, or "all"')
+        return tuple(dict.fromkeys(value))
+    return _setting(default, read)
 
 
 @dataclass(frozen=True)
 class Rules:
     """[rules]: where lists are and what a listed name gets when its list does not say."""
 
-    directory: Path = Path("/etc/edgeblock/rules")
-    action: str = "reset"          # drop | reset | page | redirect | observe
-    https: str = "ignore"          # what a URL rule does on TLS and QUIC: ignore | host
-    key: Path = Path("/var/lib/edgeblock/key")
+    directory: Path = _path("/etc/edgeblock/rules")
+    action: str = _choice("reset", "drop", "reset", "page", "redirect", "observe")
+    https: str = _choice("ignore", "ignore", "host")   # what a URL rule does on TLS and QUIC
+    key: Path = _path("/var/lib/edgeblock/key")
 
 
 @dataclass(frozen=True)
 class Queue:
     """[queue]: the NFQUEUE that packets arrive on."""
 
-    number: int = 0
-    workers: int = 1
-    length: int = 8192             # packets the kernel holds for us
-    buffer: int = 8 * 1024 * 1024  # bytes of socket receive buffer
-    overload: str = "open"         # full queue: open passes packets unseen (counted), closed drops them
+    number: int = _whole(0, 0, 65535)
+    workers: int = _whole(1, 1, 1)
+    length: int = _whole(8192, 1, 1_000_000)                         # packets the kernel holds for us, when closed
+    buffer: int = _whole(8 * 1024 * 1024, 65536, 1024 * 1024 * 1024)    # bytes of socket receive buffer
+    overload: str = _choice("open", "open", "closed")                # full queue: pass packets unseen, or drop them
 
 
 @dataclass(frozen=True)
 class Ruleset:
     """[ruleset]: which packets the kernel queues."""
 
-    install: bool = True           # `run` applies it at start and removes it at stop
-    backend: str = "auto"          # auto | nft | iptables
-    hooks: tuple[str, ...] = ("forward",)          # of forward, input, output
-    tcp_ports: tuple[int, ...] | str = (80, 443, 8080, 8443)   # or "all"
-    udp_ports: tuple[int, ...] | str = (443,)      # or "all"
-    mark_mask: int = 0x30000000    # two adjacent bits of the conntrack mark
-    inject_mark: int = 0x40000000  # packet mark of our own replies, so that they are never queued
-    absent: str = "open"           # no daemon on the queue: open passes packets, closed drops them
+    install: bool = _flag(True)               # `run` applies it at start and removes it at stop
+    backend: str = _choice("auto", "auto", "nft", "iptables")
+    hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
+    tcp_ports: tuple[int, ...] | str = _ports((80, 443, 8080, 8443))
+    udp_ports: tuple[int, ...] | str = _ports((443,))
+    mark_mask: int = _mark(0x30000000)        # two adjacent bits of the conntrack mark
+    inject_mark: int = _mark(0x40000000)      # packet mark of our own replies, so that they are never queued
+    absent: str = _choice("open", "open", "closed")    # no daemon on the queue: packets pass, or are dropped
 
 
 @dataclass(frozen=True)
 class Limits:
     """[limits]: what a worker may remember. See docs/limits.md for each limit, its policy and its counter."""
 
-    flows: int = 262_144           # flows remembered by one worker
-    memory: int = 256 * 1024 * 1024    # bytes of stream window in one worker
-    flow_bytes: int = 160 * 1024   # bytes of stream window in one flow
-    idle: float = 120.0            # seconds without a packet after which an undecided flow is forgotten
-    settle_packets: int = 64       # client packets with payload after which a settled flow is done without a reply
+    flows: int = _whole(262_144, 16, 100_000_000)      # flows remembered by one worker
+    memory: int = _whole(256 * 1024 * 1024, 1024 * 1024, 1 << 40)    # bytes of stream window in one worker
+    flow_bytes: int = _whole(160 * 1024, 4096, 64 * 1024 * 1024)     # bytes of stream window in one flow
+    idle: float = _seconds(120.0, 1, 86_400)   # without a packet for so long, an undecided flow is forgotten
+    settle_packets: int = _whole(512, 0, 1_000_000)    # client packets after which a flow is done without a reply
 
 
 @dataclass(frozen=True)
 class Policies:
     """[policies]: pass or drop, for what cannot be read."""
 
-    unparsable: str = "pass"       # the stream is no protocol we know
-    midstream: str = "pass"        # the flow was first seen after its start, and its bytes start no message
-    memory: str = "pass"           # a limit was reached without conflicting bytes
-    conflict: str = "drop"         # a limit was reached and the bytes conflict: somebody is hiding
-    no_sni: str = "pass"           # a hello without a name
-    ech: str = "accept"            # accept | block | block-listed-addresses
+    unparsable: str = _choice("pass", "pass", "drop")  # the stream is no protocol we know
+    midstream: str = _choice("pass", "pass", "drop")   # the flow was first seen after its start, inside a message
+    memory: str = _choice("pass", "pass", "drop")      # a limit was reached without conflicting bytes
+    conflict: str = _choice("drop", "pass", "drop")    # a limit was reached and the bytes conflict: somebody hides
+    no_sni: str = _choice("pass", "pass", "drop")      # a hello without a name
+    ech: str = _choice("accept", "accept", "block", "block-listed-addresses")
 
 
 @dataclass(frozen=True)
 class Reply:
     """[reply]: what a blocked client receives."""
 
-    tls: str = "alert"             # alert: fatal alert and FIN; rst: a bare RST
-    status: int = 451              # of the block page: 403 or 451
-    page: Path | None = None       # an HTML file; None is the page that ships
-    contact: str = ""              # how to complain about a wrong block: shown on the page that ships
-    provider: str = ""             # who blocks: shown on the page that ships
-    redirect: str = ""             # the URL of a redirect
+    tls: str = _choice("alert", "alert", "rst")        # alert: fatal alert and FIN; rst: a bare RST
+    status: int = _setting(451, lambda value: _status(value))    # of the block page
+    page: Path | None = _path(None)                    # an HTML file; None is the page that ships
+    contact: str = _text()                             # how to complain about a wrong block, on the page that ships
+    provider: str = _text()                            # who blocks, on the page that ships
+    redirect: str = _text()                            # the URL of a redirect
+
+
+def _status(value: Any) -> int:
+    if type(value) is not int or value not in (403, 451):
+        raise ValueError("403 or 451")
+    return value
 
 
 @dataclass(frozen=True)
 class Privacy:
     """[privacy]: off by default; on, log lines name the plain name or the subscriber."""
 
-    names: bool = False
-    clients: bool = False
+    names: bool = _flag(False)
+    clients: bool = _flag(False)
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """[daemon]: how it is watched."""
+
+    control: Path = _path("/run/edgeblock/control.sock")     # where `edgeblock status` asks
+    log_blocks: int = _whole(20, 0, 100_000)   # log lines a second about blocks; the rest are counted in one line
 
 
 @dataclass(frozen=True)
@@ -94,3 +200,71 @@ class Config:
     policies: Policies = field(default_factory=Policies)
     reply: Reply = field(default_factory=Reply)
     privacy: Privacy = field(default_factory=Privacy)
+    daemon: Daemon = field(default_factory=Daemon)
+
+
+def load(path: Path | str | None = None) -> Config:
+    """The configuration in a file; None is DEFAULT_FILE where that exists, and else the defaults.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, or holds a key or a value that is not allowed.
+    """
+    if path is None:
+        if not DEFAULT_FILE.exists():
+            return Config()
+        path = DEFAULT_FILE
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as problem:
+        raise ConfigError(f"{path}: cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"{path}: not UTF-8 at byte {problem.start}") from None
+    return parse(text, str(path), Path(path).absolute().parent)
+
+
+def parse(text: str, source: str, folder: Path) -> Config:
+    """The configuration in a TOML text. `source` names it in errors; relative paths are taken from `folder`."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(f"{source}: not TOML: {' '.join(str(problem).split())}") from None
+    sections = {section.name: section.default_factory for section in fields(Config)}
+    values = {}
+    for name, table in tables.items():
+        if name not in sections:
+            homes = [section for section, record in sections.items() if name in _keys(record)]
+            hint = f"it belongs under [{homes[0]}]" if homes else _nearest(name, sections, "[{}]")
+            raise ConfigError(f"{source}: unknown {'section' if isinstance(table, dict) else 'key'} {name!r}; {hint}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{source}: {name} = {table!r} must be a section: [{name}]")
+        values[name] = _record(sections[name], name, table, source, folder)
+    return Config(**values)
+
+
+def _keys(record: Any) -> dict[str, Callable[[Any], Any]]:
+    return {key.name: key.metadata["read"] for key in fields(record)}
+
+
+def _nearest(name: str, known: Any, form: str) -> str:
+    near = get_close_matches(name, known, 1, 0.5)
+    return f"did you mean {form.format(near[0])}?" if near else f"known are {', '.join(map(form.format, known))}"
+
+
+def _record(record: Any, section: str, table: dict[str, Any], source: str, folder: Path) -> Any:
+    keys = _keys(record)
+    values = {}
+    for key, value in table.items():
+        if key not in keys:
+            raise ConfigError(f"{source}: unknown key {key!r} in [{section}]; {_nearest(key, keys, '{}')}")
+        try:
+            made = keys[key](value)
+        except ValueError as allowed:
+            raise ConfigError(f"{source}: [{section}] {key} = {_shown(value)} must be {allowed}") from None
+        values[key] = folder / made if isinstance(made, Path) else made
+    return record(**values)
+
+
+def _shown(value: Any) -> str:
+    # As TOML spells it, near enough, on one line.
+    text = str(value).lower() if isinstance(value, bool) else f"{value!r}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -121,11 +121,15 @@ cdef class Engine:
     cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
-    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected, Decision* out) noexcept nogil
+    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected,
+                       Decision* out) noexcept nogil
     cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil
     cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil
-    cdef void _note(self, Flow* flow, uint8_t proto, uint8_t ech, const Match* found, uint32_t host_at, uint32_t host_size, uint32_t target_at, uint32_t target_size, bint has_target, Decision* out) noexcept nogil
-    cdef void _block(self, Flow* flow, const Packet* p, uint8_t proto, const Match* found, uint8_t head, int64_t expected, Decision* out) noexcept nogil
+    cdef void _note(self, Flow* flow, uint8_t proto, uint8_t ech, const Match* found,
+                    uint32_t host_at, uint32_t host_size, uint32_t target_at, uint32_t target_size,
+                    bint has_target, Decision* out) noexcept nogil
+    cdef void _block(self, Flow* flow, const Packet* p, uint8_t proto, const Match* found,
+                     uint8_t head, int64_t expected, Decision* out) noexcept nogil
     cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
     cdef void _answer(self, Flow* flow, Decision* out) noexcept nogil
     cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil

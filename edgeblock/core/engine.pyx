@@ -16,13 +16,14 @@ from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, A
                                      ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
                                     TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
-from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_REFUSED,
-                                  SEEN_UNOPENED, Connection, QuicLimits, free_connections, free_reader, make_reader,
-                                  may_hold_initial, read_quic)
+from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Connection,
+                                  QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
+                                  read_quic)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
-                                    READ_HTTP2, START_FREE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
-                                    add_start, add_syn, add_urgent, clear_findings, close_window, contiguous_end,
-                                    is_message, is_open, looks_like_message, offset_of, open_window, read_on)
+                                    READ_HTTP2, MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding, Findings,
+                                    Window, add_bytes, add_start, add_syn, add_urgent, clear_findings, close_window,
+                                    contiguous_end, in_body, is_message, is_open, looks_like_message, offset_of,
+                                    open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -338,9 +339,9 @@ cdef class Engine:
         # Where else may a message begin? Behind a SYN there is no doubt, as long as that reading leads anywhere.
         cdef Window* w = &flow.window
         cdef int64_t floor = 0, frontier = 0
-        cdef bint any_start = False, slid = False, body
+        cdef bint any_start = False, slid = False
         cdef int i, lowest = -1
-        for i in range(4):
+        for i in range(MAX_STARTS):
             if w.starts[i].kind == START_FREE:
                 continue
             if not any_start or w.starts[i].at < floor:
@@ -357,10 +358,10 @@ cdef class Engine:
             return
         if at == frontier and is_open(w):
             return                      # in order, and read: the common case
-        if flow.syn and w.syn_count < 4 and not slid:
+        if flow.syn and w.syn_count < MAX_STARTS and not slid:
             if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
                 return
-        if looks_like_message(p.payload, p.payload_size):
+        if looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
             if at < floor or at > frontier or not is_open(w):
                 add_start(w, START_LOOKS, at)
         elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts[lowest].message:
@@ -421,7 +422,7 @@ cdef class Engine:
                 found.list_index = NO_LIST
             if f.reading != READ_HTTP and (found.action == ACTION_PAGE or found.action == ACTION_REDIRECT):
                 found.action = ACTION_RESET     # nothing can be shown inside TLS or QUIC
-            if listed or (self.report and f.kind == FINDING_NAME):
+            if listed or (self.report and f.kind == FINDING_NAME and not f.unsure):
                 self._note(flow, proto, f.ech, &found, f.host_at, f.host_size, f.target_at,
                            f.target_size, proto == PROTO_HTTP, out)
             if listed and found.action != ACTION_PASS:

@@ -34,6 +34,7 @@ cdef struct Http:          # all zero is the start of a request
     uint8_t upgrade        # an Upgrade field was seen
     uint8_t host_count     # hosts in `hosts`
     uint8_t authority      # hosts begins with the one of an absolute-form or authority-form target
+    uint8_t simple         # no version (HTTP/0.9): 1 when the line is handed out as a whole head, 2 behind that
     uint8_t overlong       # the head is longer than MAX_HEAD and was handed out unfinished
     uint8_t framing_count  # ways a server may frame the body: the first is followed, the others are for forks
     uint8_t is_http        # the request line is complete, or too much like one to be anything else
@@ -51,6 +52,7 @@ cdef struct Http:          # all zero is the start of a request
 cdef Outcome read_http(Http* http, Cursor* c) noexcept nogil
 cdef void choose_framing(Http* http, uint8_t index) noexcept nogil
 cdef bint pass_over(Http* http, uint64_t size) noexcept nogil      # True: they were body bytes, unseen
+cdef uint64_t body_left(const Http* http) noexcept nogil           # body bytes certain to be passed over
 cdef bint copy_http(Http* copy, const Http* http) noexcept nogil
 cdef bint same_http(const Http* a, const Http* b) noexcept nogil
 cdef void free_http(Http* http) noexcept nogil

@@ -100,7 +100,9 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
                 h.phase = PHASE_OVER
                 h.overlong = 1
                 return FOUND if h.host_count else NOT_MINE
-            if outcome == FOUND:
+            if outcome == FOUND and h.simple == 1:
+                h.simple = 2            # HTTP/0.9 ends here; a lenient server goes on to the fields
+            elif outcome == FOUND:
                 h.phase = PHASE_HEAD_DONE
             return outcome
         if h.phase == PHASE_HEAD_DONE:
@@ -154,6 +156,8 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
                 if not _end_request_line(h):
                     return NOT_MINE
                 h.phase = PHASE_LINE
+                if h.simple:
+                    return FOUND
             else:
                 h.phase = PHASE_CR if b == 0x0D else PHASE_LINE
             continue
@@ -187,9 +191,14 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
                     h.special = FIELD_EMPTY
                     h.phase = PHASE_CR
             elif _blank(b) and h.phase == PHASE_LINE:
-                h.phase = PHASE_SKIP if h.special == FIELD_OTHER else PHASE_VALUE     # folded
+                # Folded into the field before (RFC 9112, 5.2); behind a field of no interest it is read as a field
+                # of its own too, as servers do that trim lines.
+                h.phase = PHASE_VALUE
                 b = 0x20
-                if h.phase == PHASE_VALUE and not append(&h.line, &b, 1, MAX_HEAD):
+                if h.special == FIELD_OTHER:
+                    h.phase = PHASE_FIELD
+                    h.field_size = 0
+                elif not append(&h.line, &b, 1, MAX_HEAD):
                     return NOT_MINE
             else:
                 _end_value(h)
@@ -284,6 +293,7 @@ cdef bint _end_request_line(Http* h) noexcept nogil:
     absolute = _find_authority(h, text, size)
     if not versioned and text[0] != 0x2F and not absolute:
         return False
+    h.simple = 0 if versioned else 1
     h.is_http = 1
     if not append(&h.target, text, size, MAX_HEAD):
         return False
@@ -422,6 +432,10 @@ cdef bint pass_over(Http* h, uint64_t size) noexcept nogil:
     return True
 
 
+cdef uint64_t body_left(const Http* h) noexcept nogil:
+    return h.body if h.phase == PHASE_BODY or h.phase == PHASE_CHUNK else 0
+
+
 cdef void _follow(Http* h) noexcept nogil:
     # Behind the head: the body as the first framing says. The head's texts have served.
     cdef uint8_t kind = h.framings[0].kind if h.framing_count else <uint8_t>FRAMING_NONE
@@ -506,7 +520,8 @@ cdef bint same_http(const Http* a, const Http* b) noexcept nogil:
     cdef uint8_t i
     if (a.phase != b.phase or a.field_size != b.field_size or a.special != b.special or a.head != b.head
             or a.connect != b.connect or a.preface != b.preface or a.upgrade != b.upgrade
-            or a.host_count != b.host_count or a.authority != b.authority or a.overlong != b.overlong
+            or a.host_count != b.host_count or a.authority != b.authority or a.simple != b.simple
+            or a.overlong != b.overlong
             or a.framing_count != b.framing_count or a.path_at != b.path_at or a.body != b.body):
         return False
     for i in range(a.framing_count):

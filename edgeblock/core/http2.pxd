@@ -1,4 +1,4 @@
-# HTTP/2 without TLS (prior knowledge, or after an upgrade): client bytes in, header blocks out, one request at a time.
+# HTTP/2 without TLS (prior knowledge, or after an upgrade): client bytes in, header blocks out, one a request.
 # The blocks of a connection are kept in order, because HPACK's table (RFC 7541) is the sum of all that went before.
 
 from libc.stdint cimport uint8_t, uint32_t

@@ -240,7 +240,10 @@ cdef Outcome read_tls(Tls* t, Cursor* c) noexcept nogil:
 
 
 def feed(pieces, bint records=True) -> tuple:
-    """Feeds byte pieces in order. Returns (outcome, [names], ech, bytes consumed); records=False for bare handshake bytes."""
+    """Feeds byte pieces in order; records=False for bare handshake bytes.
+
+    Returns (outcome, [names], ech, bytes consumed).
+    """
     cdef Tls t
     cdef Cursor c
     cdef const uint8_t[::1] piece

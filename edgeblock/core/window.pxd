@@ -16,7 +16,7 @@ from edgeblock.core.tls cimport Tls
 cdef enum:
     MAX_STARTS = 4
     MAX_URGENT = 8
-    MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more than this is an overflow
+    MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
     PACKET_WORK = 512 * 1024   # bytes read again for one packet, all readings together
@@ -58,12 +58,12 @@ cdef enum StartKind:
 
 cdef struct Start:
     uint8_t kind               # a StartKind
-    uint8_t done               # a reading came to its end (a whole ClientHello)
+    uint8_t unread             # reading has not begun, or is to begin again: no readings are kept
     uint8_t message            # a reading got as far as a message of a protocol we know
     uint32_t held              # memory of the readings, as counted in Window.bytes
     int64_t at
     int64_t frontier           # every reading has consumed all below
-    Reading* readings          # NULL: each came to its end or was no protocol of ours
+    Reading* readings          # NULL, and not unread: each came to its end or was no protocol of ours
     Reading* checkpoint        # how reading begins at `at`; NULL for the start of a message
 
 cdef struct Window:
@@ -94,6 +94,7 @@ cdef struct Finding:
     uint8_t ech
     uint8_t head               # the method is HEAD
     uint8_t connect            # the target is a tunnel's authority, not a path
+    uint8_t unsure             # a lone HTTP/0.9 line: looked up, but not reported where nothing is listed
     int64_t began              # offset of the message
     uint32_t host_at           # all of these index Findings.text
     uint32_t host_size
@@ -118,6 +119,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
 cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
+cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
 cdef int64_t contiguous_end(const Window* w) noexcept nogil              # end of the bytes that join the first start
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil
 cdef void clear_findings(Findings* f) noexcept nogil

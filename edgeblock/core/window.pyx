@@ -7,8 +7,8 @@ How conflicts are read. Segment edges and urgent bytes cut the stream into inter
 is whole. All readings advance interval by interval; where versions differ each reading forks into one per version,
 and readings that stand in the same place with the same texts are merged again. So a conflict in bytes that a protocol
 passes over (random, key shares, other header fields, bodies) costs one step, and only a conflict in the name itself
-makes a reading each. Nothing is ever released on the first name found: a later copy takes the start's readings back to
-where it begins to matter. What exceeds the caps sets `overflow`, and the engine's policy decides.
+makes a reading each. Nothing is ever released on the first name found: a later copy takes the readings back to the
+start. What exceeds the caps sets `overflow`, and the engine's policy decides.
 Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice), RFC 6093 (urgent data).
 """
 
@@ -17,7 +17,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
-from edgeblock.core.http cimport choose_framing, copy_http, free_http, is_token, pass_over, read_http, same_http
+from edgeblock.core.http cimport (body_left, choose_framing, copy_http, free_http, is_token, pass_over, read_http,
+                                  same_http)
 from edgeblock.core.http2 cimport copy_http2, free_http2, last_request, read_http2, same_http2
 from edgeblock.core.text cimport append
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
@@ -167,7 +168,7 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             break
     if place < 0:
         for i in range(MAX_STARTS - 1, 0, -1):
-            if w.starts[i].readings == NULL and not w.starts[i].message:
+            if not _is_active(&w.starts[i]) and not w.starts[i].message:
                 place = i
                 break
     if place < 0:
@@ -178,7 +179,7 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     w.starts[place].kind = kind
     w.starts[place].at = at
     w.starts[place].frontier = at
-    w.starts[place].readings = _first_reading(w, &w.starts[place])
+    w.starts[place].unread = 1
     return True
 
 
@@ -203,9 +204,9 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
         s = &w.starts[i]
         if s.kind != START_FREE and at >= s.at and at < s.frontier:
             _free_readings(s.readings)
+            s.readings = NULL
             s.frontier = s.at
-            s.done = 0
-            s.readings = _first_reading(w, s)
+            s.unread = 1
 
 
 cdef int64_t contiguous_end(const Window* w) noexcept nogil:
@@ -221,9 +222,25 @@ cdef int64_t contiguous_end(const Window* w) noexcept nogil:
 cdef bint is_open(const Window* w) noexcept nogil:
     cdef int i
     for i in range(MAX_STARTS):
-        if w.starts[i].readings != NULL:
+        if _is_active(&w.starts[i]):
             return True
     return False
+
+
+cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
+    cdef int i
+    cdef const Reading* r
+    for i in range(MAX_STARTS):
+        r = w.starts[i].readings
+        while r != NULL:
+            if r.kind == READ_HTTP and w.starts[i].frontier + <int64_t>body_left(&r.http) > at:
+                return True
+            r = r.next
+    return False
+
+
+cdef inline bint _is_active(const Start* s) noexcept nogil:
+    return s.unread or s.readings != NULL
 
 
 cdef bint is_message(const Window* w) noexcept nogil:
@@ -427,7 +444,7 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil:
     cdef uint32_t budget = PACKET_WORK
     w.forks = 0
     for i in range(MAX_STARTS):
-        if w.starts[i].readings != NULL:
+        if _is_active(&w.starts[i]):
             _advance(w, &w.starts[i], out, cap, &budget)
 
 
@@ -443,7 +460,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef uint32_t size, count, i, weight
     cdef bint plain, urgent, known
     _account(w, s, False)
-    while s.readings != NULL:
+    while _is_active(s):
         pos = s.frontier
         run = w.runs
         while run != NULL and run.at + run.size <= pos:
@@ -452,6 +469,12 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             if run != NULL and _leap(s, run.at):
                 continue
             break
+        if s.unread:
+            s.unread = 0
+            s.readings = _first_reading(w, s)
+            if s.readings == NULL:
+                w.overflow = 1
+                break
         stop = run.at + run.size
         plain = w.copies == NULL and w.urgent_count == 0
         urgent = False
@@ -558,7 +581,7 @@ cdef bint _leap(Start* s, int64_t to) noexcept nogil:
     # A gap inside a body that is passed over anyway need not be filled.
     cdef Reading* r = s.readings
     cdef uint64_t gap = <uint64_t>(to - s.frontier)
-    if r.next != NULL or r.kind != READ_HTTP or not pass_over(&r.http, gap):
+    if r == NULL or r.next != NULL or r.kind != READ_HTTP or not pass_over(&r.http, gap):
         return False
     s.frontier = to
     return True
@@ -639,7 +662,6 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
                 continue
             if outcome == DONE:
                 _found_hello(r, FINDING_HELLO_END if r.tls.hello.names else FINDING_NO_NAME, out)
-                s.done = 1
                 break
         elif r.kind == READ_HTTP:
             outcome = read_http(&r.http, &c)
@@ -744,6 +766,7 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
         f.reading = r.kind
         f.began = r.began
         f.head = r.http.head
+        f.unsure = r.http.simple == 1 and r.http.host_count == 0
         f.connect = r.http.connect and r.http.authority
         f.target_at = target_at
         f.target_size = target_size

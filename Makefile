@@ -1,0 +1,37 @@
+# What can be typed here. `make` alone lists it; .ci/setup installs what is missing and says nothing when nothing is.
+
+PY := .venv/bin/python
+RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE
+
+.PHONY: help demo test bench lint build clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo:  ## watch the daemon filter live traffic between a real client and a real server (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make demo needs root for its network namespaces: run 'sudo make demo'" >&2; exit 2; }
+	@.ci/setup lab
+	@.venv/bin/edgeblock demo
+
+test:  ## every test; as root the live ones too
+	@[ "$$(id -u)" = 0 ] || echo "Not root: the live tests are left out; 'sudo make test' runs them all." >&2
+	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
+	@$(PY) -m pytest
+
+bench: ## the measurements, as tables and files under benchmarks/results
+	@.ci/setup lab test
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit; done
+
+lint:  ## style, types, layers and house rules
+	@.ci/setup test lint
+	@$(PY) -m ruff check $(RUFF) .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -q tests/test_layers.py tests/test_house.py
+
+build: ## .venv/bin/edgeblock with the compiled core
+	@.ci/setup
+
+clean: ## removes what the other targets made, the virtual environment included
+	@rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache .coverage* htmlcov
+	@find edgeblock \( -name '*.so' -o -name '*.c' \) -delete
+	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,40 @@
+"""Look-ups in a loop of compiled code, as the engine makes them: what is timed holds no Python object."""
+
+import time
+
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, malloc
+
+from edgeblock.core.matcher cimport Match, Matcher
+
+
+def time_names(Matcher matcher not None, int proto, list names, bytes target, int rounds):
+    """(seconds of processor time, matches) of `rounds` times a look-up of each of `names` (bytes as on the wire).
+
+    The names lie one behind the other: in a box they are in a packet that was just read, so they are in the cache.
+    """
+    cdef bytes joined = b"".join(names)
+    cdef const uint8_t* text = joined
+    cdef const uint8_t* path = NULL
+    cdef const uint8_t* at
+    cdef size_t count = len(names), i, path_size = 0, matches = 0
+    cdef size_t* size = <size_t*>malloc(count * sizeof(size_t) + 1)
+    cdef Match found
+    cdef int turn
+    if size == NULL:
+        raise MemoryError
+    for i in range(count):
+        size[i] = len(<bytes>names[i])
+    if target is not None:
+        path = target
+        path_size = len(target)
+    start = time.thread_time()
+    with nogil:
+        for turn in range(rounds):
+            at = text
+            for i in range(count):
+                matches += matcher.match_name(proto, at, size[i], path, path_size, &found)
+                at += size[i]
+    seconds = time.thread_time() - start
+    free(size)
+    return seconds, matches

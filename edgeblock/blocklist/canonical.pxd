@@ -1,0 +1,46 @@
+# The canonical form of hosts and URLs: the one implementation, for the compiler and for the engine.
+#
+# In: bytes as they stood on the wire or in a list. Out: the bytes that are compared and fingerprinted. Cost is
+# linear in the input and capped; nothing here raises, and nothing refuses to give a reading: what is wrong with a
+# host is said in `problem`, and the engine still looks its parent domains up.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum:
+    HOST_MAX = 253          # RFC 1035 section 2.3.4: 255 on the wire is 253 as text
+    LABEL_MAX = 63          # same section
+    RAW_HOST_MAX = 1024     # a host of 253 A-label bytes is at most 4 times that as raw UTF-8; read from its end
+    RAW_TARGET_MAX = 65536  # Apache stops at 8 kB, IIS at 16 kB, nginx at what it is told: 60 kB was seen to work
+    URL_MAX = 4096          # canonical host + path + query that a list may hold; browsers share URLs below 2 kB
+
+cdef enum Problem:          # why a host or URL cannot stand in a list; `PROBLEMS` in the .pyx has the words
+    FINE = 0
+    NO_HOST = 1
+    EMPTY_LABEL = 2
+    LONG_LABEL = 3
+    LONG_HOST = 4
+    FORBIDDEN_BYTE = 5
+    BAD_ADDRESS = 6
+    BAD_PORT = 7
+    NOT_IDNA = 8
+    BAD_SCHEME = 9
+    LONG_URL = 10
+
+cdef struct Host:
+    uint8_t text[RAW_HOST_MAX]    # the canonical form; [..] around IPv6
+    uint16_t size
+    uint8_t problem               # a Problem
+    uint8_t whole                 # 0: the front of an over-long host was left off
+    uint8_t address               # 0: a name; 4 or 16: the size of the address it writes
+    uint8_t bits[16]              # that address, in network order
+
+cdef struct Target:
+    size_t path                   # bytes of path in the caller's buffer, from the first slash
+    size_t size                   # bytes of path, question mark and query; equal to `path` without a query
+    bint path_whole               # 0: the path did not fit; what is there is its front
+    bint whole                    # 0: path or query did not fit
+    bint params                   # a path segment has ";parameters"
+
+cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
+cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
+                      Target* sizes) noexcept nogil

@@ -1,0 +1,687 @@
+"""The canonical form of hosts and URLs (see docs/lists.md for the table of decisions).
+
+In: a host, authority or URL as a client sent it or a list manager wrote it. Out: the one form in which it is
+compared. The rules are those of the WHATWG URL standard for hosts (UTS 46 without transitional processing, odd
+IPv4 spellings, IPv6) and of Safe Browsing for paths and queries (percent escapes decoded until none is left, then
+the few bytes that need one escaped again). A scheme and a port are never part of the form.
+
+Decoding until stable is one pass: bytes are pushed on a stack, and a push that completes %XX replaces those three
+by the byte they stand for, again if that completes another. No two escapes can overlap, so the order in which they
+are replaced does not matter, and each replacement shortens the text: the cost is linear and the end is the same
+as that of repeated passes. For the same reason the canonical form of a canonical form is itself.
+
+What never happens here: an exception for any bytes, work beyond the caps of the .pxd, a file, a clock.
+"""
+
+import re
+
+import idna
+from libc.string cimport memchr, memcpy, memmove
+
+cdef extern from "<arpa/inet.h>" nogil:
+    int inet_pton(int family, const char* text, void* out)
+
+cdef extern from "<sys/socket.h>" nogil:
+    const int AF_INET6
+
+# UTS 46 section 2.3: what separates labels besides the full stop.
+DOTS = re.compile("[.\u3002\uff0e\uff61]")
+
+PROBLEMS = {
+    NO_HOST: "has no host",
+    EMPTY_LABEL: "has an empty label",
+    LONG_LABEL: "has a label of more than 63 bytes",
+    LONG_HOST: "has a host of more than 253 bytes",
+    FORBIDDEN_BYTE: "has a character that no host can have",
+    BAD_ADDRESS: "looks like an address but is none",
+    BAD_PORT: "has a port that is no number up to 65535",
+    NOT_IDNA: "has a character that international domain names do not allow",
+    BAD_SCHEME: "is no http or https URL",
+    LONG_URL: "is longer than 4096 bytes",
+}
+
+
+# Bytes ---------------------------------------------------------------------------------------------------------
+
+cdef inline bint is_blank(uint8_t c) noexcept nogil:
+    return c <= 0x20
+
+
+cdef inline bint is_removed(uint8_t c) noexcept nogil:
+    # WHATWG URL section 4.4: ASCII tab or newline is removed from anywhere in a URL.
+    return c == 9 or c == 10 or c == 13
+
+
+cdef inline bint is_digit(uint8_t c) noexcept nogil:
+    return <uint8_t>(c - 48) < 10
+
+
+cdef inline int hex_value(uint8_t c) noexcept nogil:
+    if is_digit(c):
+        return c - 48
+    c |= 0x20
+    if 97 <= c <= 102:
+        return c - 87
+    return -1
+
+
+cdef inline bint is_forbidden(uint8_t c) noexcept nogil:
+    # WHATWG URL section 3.3, forbidden domain code points: controls, space, DEL and # % / : < > ? @ [ \ ] ^ |
+    if c <= 0x20 or c >= 0x7F:
+        return c < 0x80
+    return (c == 35 or c == 37 or c == 47 or c == 58 or c == 60 or c == 62 or c == 63 or c == 64
+            or (91 <= c <= 94) or c == 124)
+
+
+cdef inline size_t push(uint8_t* stack, size_t size, uint8_t c) noexcept nogil:
+    # Returns the new size: one more, or less where escapes were completed.
+    cdef int high, low
+    stack[size] = c
+    size += 1
+    while size >= 3 and stack[size - 3] == 37:
+        high = hex_value(stack[size - 2])
+        low = hex_value(stack[size - 1])
+        if high < 0 or low < 0:
+            break
+        size -= 2
+        stack[size - 1] = <uint8_t>(high << 4 | low)
+    return size
+
+
+# Hosts ---------------------------------------------------------------------------------------------------------
+
+cdef inline void blame(Host* out, uint8_t problem) noexcept nogil:
+    # The first problem is the one that is told.
+    if out.problem == FINE:
+        out.problem = problem
+
+
+cdef void keep_end(const uint8_t** text, size_t* size, Host* out) noexcept nogil:
+    # Only the last 253 bytes of a host can be listed, so an over-long one is read from its end, at a label.
+    cdef const uint8_t* dot
+    if size[0] <= RAW_HOST_MAX:
+        return
+    blame(out, LONG_HOST)
+    out.whole = 0
+    text[0] += size[0] - RAW_HOST_MAX
+    size[0] = RAW_HOST_MAX
+    dot = <const uint8_t*>memchr(text[0], 46, size[0])
+    if dot == NULL:
+        size[0] = 0
+        return
+    size[0] -= <size_t>(dot + 1 - text[0])
+    text[0] = dot + 1
+
+
+cdef size_t put_number(uint8_t* out, unsigned int value, unsigned int base) noexcept nogil:
+    cdef uint8_t digits[8]
+    cdef size_t count = 0, i
+    cdef uint8_t digit
+    while True:
+        digit = <uint8_t>(value % base)
+        digits[count] = digit + 48 if digit < 10 else digit + 87
+        count += 1
+        value //= base
+        if value == 0:
+            break
+    for i in range(count):
+        out[i] = digits[count - 1 - i]
+    return count
+
+
+cdef void put_ipv4(Host* out) noexcept nogil:
+    cdef size_t size = 0
+    cdef int i
+    for i in range(4):
+        if i:
+            out.text[size] = 46
+            size += 1
+        size += put_number(&out.text[size], out.bits[i], 10)
+    out.size = <uint16_t>size
+    out.address = 4
+
+
+cdef void put_ipv6(Host* out) noexcept nogil:
+    # WHATWG URL section 3.5, IPv6 serializer: the first longest run of two or more zero groups is "::".
+    cdef unsigned int groups[8]
+    cdef int i, run = 0, best = -1, best_size = 1
+    cdef size_t size = 1
+    for i in range(8):
+        groups[i] = <unsigned int>out.bits[2 * i] << 8 | out.bits[2 * i + 1]
+        run = run + 1 if groups[i] == 0 else 0
+        if run > best_size:
+            best = i + 1 - run
+            best_size = run
+    out.text[0] = 91
+    i = 0
+    while i < 8:
+        if i == best:
+            out.text[size] = 58
+            out.text[size + 1] = 58
+            size += 2
+            i += best_size
+            continue
+        if i and out.text[size - 1] != 58:
+            out.text[size] = 58
+            size += 1
+        size += put_number(&out.text[size], groups[i], 16)
+        i += 1
+    out.text[size] = 93
+    out.size = <uint16_t>(size + 1)
+    out.address = 16
+
+
+cdef bint read_ipv6(const uint8_t* text, size_t size, Host* out) noexcept nogil:
+    cdef char terminated[48]    # the longest spelling is 45 bytes
+    if size >= 48 or memchr(text, 0, size) != NULL:
+        return False
+    memcpy(terminated, text, size)
+    terminated[size] = 0
+    if inet_pton(AF_INET6, terminated, out.bits) != 1:
+        return False
+    put_ipv6(out)
+    return True
+
+
+cdef bint ends_in_number(const uint8_t* label, size_t size) noexcept nogil:
+    # WHATWG URL section 3.5, "ends in a number": the last label is all digits, or 0x and hexadecimal digits.
+    cdef size_t i
+    if size == 0 or not is_digit(label[0]):
+        return False
+    if size >= 2 and label[0] == 48 and label[1] == 120:
+        for i in range(2, size):
+            if hex_value(label[i]) < 0:
+                return False
+        return True
+    for i in range(size):
+        if not is_digit(label[i]):
+            return False
+    return True
+
+
+cdef bint read_ipv4(Host* out) noexcept nogil:
+    # WHATWG URL section 3.5, IPv4 parser: up to four parts, each decimal, octal (0..) or hexadecimal (0x..).
+    cdef unsigned long long parts[4]
+    cdef unsigned long long value, total
+    cdef size_t i = 0, start
+    cdef int count = 0, k, digit
+    cdef unsigned int base
+    while True:
+        if count == 4:
+            return False
+        start = i
+        base = 10
+        if i < out.size and out.text[i] == 48:
+            if i + 1 < out.size and out.text[i + 1] == 120:
+                base = 16
+                i += 2
+            elif i + 1 < out.size and out.text[i + 1] != 46:
+                base = 8
+                i += 1
+        value = 0
+        while i < out.size and out.text[i] != 46:
+            digit = hex_value(out.text[i])
+            if digit < 0 or <unsigned int>digit >= base:
+                return False
+            value = value * base + <unsigned int>digit
+            if value >> 32:
+                return False
+            i += 1
+        if i == start:
+            return False
+        parts[count] = value
+        count += 1
+        if i == out.size:
+            break
+        i += 1
+    total = parts[count - 1]
+    if total >= (<unsigned long long>1 << (8 * (5 - count))):
+        return False
+    for k in range(count - 1):
+        if parts[k] > 255:
+            return False
+        total |= parts[k] << (8 * (3 - k))
+    for k in range(4):
+        out.bits[k] = <uint8_t>(total >> (8 * (3 - k)))
+    put_ipv4(out)
+    return True
+
+
+cdef uint8_t punycode_digit(unsigned int value) noexcept nogil:
+    return <uint8_t>(value + 97 if value < 26 else value + 22)    # a-z, 0-9
+
+
+cdef Py_ssize_t put_punycode(str label, uint8_t* out, Py_ssize_t cap):
+    # RFC 3492 section 6.3, stopping as soon as the result is too long (-1): the codec that comes with Python takes
+    # 17 ms for a hostile label that cannot fit, this 10 us. Labels of more than `cap` characters never fit.
+    cdef Py_ssize_t size = len(label), used = 0, done, basic, i
+    cdef unsigned int code = 128, lowest, delta = 0, bias = 72, q, k, t, damp = 700
+    if size > cap:
+        return -1
+    for i in range(size):
+        if label[i] < 128:
+            out[used] = <uint8_t>label[i]
+            used += 1
+    done = basic = used
+    if basic:
+        if used == cap:
+            return -1
+        out[used] = 45
+        used += 1
+    while done < size:
+        lowest = 0x110000
+        for i in range(size):
+            if code <= label[i] < lowest:
+                lowest = label[i]
+        delta += (lowest - code) * <unsigned int>(done + 1)
+        code = lowest
+        for i in range(size):
+            if label[i] < code:
+                delta += 1
+            elif label[i] == code:
+                q = delta
+                k = 36
+                while True:
+                    t = 1 if k <= bias else (26 if k >= bias + 26 else k - bias)
+                    if used == cap:
+                        return -1
+                    if q < t:
+                        break
+                    out[used] = punycode_digit(t + (q - t) % (36 - t))
+                    used += 1
+                    q = (q - t) // (36 - t)
+                    k += 36
+                out[used] = punycode_digit(q)
+                used += 1
+                delta //= damp if done == basic else 2
+                delta += delta // <unsigned int>(done + 1)
+                bias = 0
+                while delta > 455:
+                    delta //= 35
+                    bias += 36
+                bias += 36 * delta // (delta + 38)
+                delta = 0
+                done += 1
+        delta += 1
+        code += 1
+    return used
+
+
+cdef void to_a_labels(Host* out) noexcept with gil:
+    # The slow path: a host with bytes above 0x7F. A label that cannot be converted stays as it is, so that its
+    # parents are still found. Not idna.encode: that refuses by IDNA 2008 what browsers accept by UTS 46.
+    # From the last label on, until there is more than a host can hold.
+    cdef bytes result
+    cdef const uint8_t* text
+    cdef size_t size
+    cdef uint8_t coded[LABEL_MAX - 4]
+    cdef Py_ssize_t used
+    done = []
+    size = 0
+    for label in reversed(DOTS.split(out.text[:out.size].decode("utf-8", "surrogateescape"))):
+        if size > HOST_MAX:
+            blame(out, LONG_HOST)
+            out.whole = 0
+            break
+        try:
+            parts = idna.uts46_remap(label, std3_rules=False).split(".")
+        except UnicodeError:
+            blame(out, NOT_IDNA)
+            done.append(label.encode("utf-8", "surrogateescape"))
+            size += len(done[len(done) - 1]) + 1
+            continue
+        for part in reversed(parts):
+            result = part.encode()
+            if not part.isascii():
+                if part.startswith("xn--"):
+                    blame(out, NOT_IDNA)
+                used = put_punycode(part, coded, LABEL_MAX - 4)
+                if used < 0:
+                    blame(out, LONG_LABEL)
+                else:
+                    result = b"xn--" + coded[:used]
+            done.append(result)
+            size += len(result) + 1
+    result = b".".join(reversed(done))
+    text = result
+    size = len(result)
+    keep_end(&text, &size, out)
+    memcpy(out.text, text, size)
+    out.size = <uint16_t>size
+
+
+cdef bint read_plain_host(const uint8_t* text, size_t size, Host* out) noexcept nogil:
+    # The way of nearly every host on the wire: letters, digits, "-" and "_" in labels, in one pass. False for
+    # anything else, without having decided anything.
+    cdef size_t i, label = 0
+    cdef uint8_t c
+    if size and text[size - 1] == 46:
+        size -= 1
+    if size == 0 or size > HOST_MAX:
+        return False
+    for i in range(size):
+        c = text[i]
+        if <uint8_t>(c - 97) < 26 or is_digit(c) or c == 45 or c == 95:
+            out.text[i] = c
+        elif c == 46:
+            if i == label or i - label > LABEL_MAX:
+                return False
+            out.text[i] = c
+            label = i + 1
+        elif <uint8_t>(c - 65) < 26:
+            out.text[i] = c | 0x20
+        else:
+            return False
+    if size == label or size - label > LABEL_MAX or is_digit(text[label]):
+        return False
+    out.size = <uint16_t>size
+    out.problem = FINE
+    out.whole = 1
+    out.address = 0
+    return True
+
+
+cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil:
+    cdef const uint8_t* end = text + size
+    cdef const uint8_t* colon
+    cdef const uint8_t* at
+    cdef size_t i, label = 0, used = 0
+    cdef unsigned int port = 0
+    cdef bint wide = False
+    cdef uint8_t c
+    if read_plain_host(text, size, out):
+        return
+    out.size = 0
+    out.problem = FINE
+    out.whole = 1
+    out.address = 0
+    while text < end and is_blank(text[0]):
+        text += 1
+    while end > text and is_blank((end - 1)[0]):
+        end -= 1
+
+    # Userinfo ends at the last "@" of an authority (WHATWG URL section 4.4, authority state).
+    at = end
+    while at > text and (at - 1)[0] != 64:
+        at -= 1
+    text = at
+
+    # The port. nginx takes whatever follows the first colon for one, so the name ends there.
+    if text < end and text[0] == 91:
+        at = <const uint8_t*>memchr(text, 93, <size_t>(end - text))
+        if at == NULL or not read_ipv6(text + 1, <size_t>(at - text - 1), out):
+            blame(out, BAD_ADDRESS)
+            return
+        colon = at + 1 if at + 1 < end else NULL
+        if colon != NULL and colon[0] != 58:
+            blame(out, BAD_PORT)
+            return
+    else:
+        colon = <const uint8_t*>memchr(text, 58, <size_t>(end - text))
+        if colon != NULL and memchr(colon + 1, 58, <size_t>(end - colon - 1)) != NULL:
+            if read_ipv6(text, <size_t>(end - text), out):    # an address without brackets, as some SNIs have
+                return
+    if colon != NULL:
+        at = colon + 1
+        while at < end:
+            if not is_digit(at[0]) or port > 65535:
+                port = 65536
+                break
+            port = port * 10 + at[0] - 48
+            at += 1
+        if port > 65535:
+            blame(out, BAD_PORT)
+        end = colon
+    if out.address:
+        return
+    while end > text and is_blank((end - 1)[0]):
+        end -= 1
+    size = <size_t>(end - text)
+    keep_end(&text, &size, out)
+
+    for i in range(size):
+        c = text[i]
+        if is_removed(c):
+            continue
+        used = push(out.text, used, c)
+    for i in range(used):
+        if out.text[i] >= 0x80:
+            wide = True
+    out.size = <uint16_t>used
+    if wide:
+        to_a_labels(out)
+        used = out.size
+
+    while used and out.text[used - 1] == 46:
+        used -= 1
+    out.size = <uint16_t>used
+    if used == 0:
+        blame(out, NO_HOST)
+        return
+    for i in range(used):
+        c = out.text[i]
+        if <uint8_t>(c - 65) < 26:
+            out.text[i] = c | 0x20
+        elif c == 46:
+            if i == label:
+                blame(out, EMPTY_LABEL)
+            elif i - label > LABEL_MAX:
+                blame(out, LONG_LABEL)
+            label = i + 1
+        elif is_forbidden(c):
+            blame(out, FORBIDDEN_BYTE)
+    if used - label > LABEL_MAX:
+        blame(out, LONG_LABEL)
+    if used > HOST_MAX:
+        blame(out, LONG_HOST)
+    if ends_in_number(&out.text[label], used - label) and not (out.whole and read_ipv4(out)):
+        blame(out, BAD_ADDRESS)
+
+
+# Targets -------------------------------------------------------------------------------------------------------
+
+cdef size_t emit(const uint8_t* text, size_t size, bint query, uint8_t* out, size_t used, size_t cap,
+                 bint* whole) noexcept nogil:
+    # Safe Browsing: what is <= 0x20, >= 0x7F, "#" or "%" is written as an escape; "?" too inside a path.
+    cdef size_t i
+    cdef uint8_t c
+    cdef const char* digits = b"0123456789ABCDEF"
+    for i in range(size):
+        c = text[i]
+        if c <= 0x20 or c >= 0x7F or c == 35 or c == 37 or (c == 63 and not query):
+            if cap - used < 3:
+                whole[0] = False
+                return used
+            out[used] = 37
+            out[used + 1] = <uint8_t>digits[c >> 4]
+            out[used + 2] = <uint8_t>digits[c & 15]
+            used += 3
+        else:
+            if cap == used:
+                whole[0] = False
+                return used
+            out[used] = c
+            used += 1
+    return used
+
+
+cdef size_t flatten(uint8_t* path, size_t size, bint bare) noexcept nogil:
+    # In place: empty and "." segments go, ".." takes the one before with it, the final slash goes; with `bare`
+    # each segment ends at its first ";". Empty segments go first, as in nginx and Apache. `path[0]` is a slash.
+    cdef size_t used = 0, i = 0, start, end
+    while i < size:
+        start = i + 1
+        i = start
+        while i < size and path[i] != 47 and path[i] != 92:
+            i += 1
+        end = i
+        if bare:
+            for end in range(start, i + 1):
+                if end == i or path[end] == 59:
+                    break
+        if end == start or (end == start + 1 and path[start] == 46):
+            continue
+        if end == start + 2 and path[start] == 46 and path[start + 1] == 46:
+            while used and path[used - 1] != 47:
+                used -= 1
+            if used:
+                used -= 1
+            continue
+        path[used] = 47
+        memmove(path + used + 1, path + start, end - start)
+        used += 1 + end - start
+    if used == 0:
+        used = 1
+    return used
+
+
+cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
+                      Target* sizes) noexcept nogil:
+    # `text` is the request target in origin-form; `bare` leaves path parameters (";x=1") out.
+    cdef uint8_t stack[RAW_TARGET_MAX + 1]
+    cdef size_t used = 1, i = 0
+    cdef uint8_t c
+    sizes.path_whole = True
+    if size > RAW_TARGET_MAX:
+        size = RAW_TARGET_MAX
+        sizes.path_whole = False
+    stack[0] = 47
+    while i < size:
+        c = text[i]
+        if c == 63 or c == 35:
+            sizes.path_whole = True
+            break
+        i += 1
+        if not is_removed(c):
+            used = push(stack, used, c)
+    sizes.params = memchr(stack, 59, used) != NULL
+    used = flatten(stack, used, bare)
+    sizes.path = emit(stack, used, False, out, 0, cap, &sizes.path_whole)
+    sizes.size = sizes.path
+    sizes.whole = sizes.path_whole
+    if i == size or text[i] == 35 or not sizes.path_whole:
+        return
+    used = 0
+    for i in range(i + 1, size):
+        c = text[i]
+        if c == 35:
+            break
+        if not is_removed(c):
+            used = push(stack, used, c)
+    else:
+        if size == RAW_TARGET_MAX:
+            sizes.whole = False
+    if used == 0 or sizes.path == cap:
+        sizes.whole = sizes.whole and used == 0
+        return
+    out[sizes.path] = 63
+    sizes.size = emit(stack, used, True, out, sizes.path + 1, cap, &sizes.whole)
+
+
+# Python doors --------------------------------------------------------------------------------------------------
+
+cdef bytes to_bytes(text):
+    # Lone surrogates (undecodable command-line arguments) become bytes that are no UTF-8, never an exception.
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogatepass")
+    return bytes(text)
+
+
+cdef uint8_t url_parts(bytes text, Host* host, uint8_t* out, Target* sizes):
+    # Fills host and target of a URL with or without a scheme; returns the Problem.
+    cdef bytes rest, authority
+    cdef size_t end
+    text = text.translate(None, b"\t\r\n").strip(bytes(range(0x21)))
+    host.size = 0
+    scheme = SCHEME.match(text)
+    if scheme is None:
+        rest = text[2:] if text[:2] in (b"//", b"\\\\") else text
+    elif scheme[1] is not None:
+        # WHATWG URL section 4.4: "http:", then any number of slashes of either kind.
+        rest = text[scheme.end():].lstrip(b"/\\")
+    else:
+        return BAD_SCHEME
+    authority = AUTHORITY.match(rest)[0]
+    end = len(authority)
+    read_host(authority, end, host)
+    if host.problem:
+        return host.problem
+    rest = rest[end:]
+    read_target(rest, len(rest), False, out, URL_MAX - host.size, sizes)
+    return FINE if sizes.whole else LONG_URL
+
+
+SCHEME = re.compile(rb"(https?):|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+AUTHORITY = re.compile(rb"[^/\\?#]*")
+
+
+def canonical_host(text):
+    """The canonical form of a host (`str` or bytes; a port, brackets and userinfo may be there).
+
+    Returns:
+        bytes: lower case, A-labels, no final dot, no port; or None when it is no host that a list can name
+        (`why_not_host` has the reason).
+    """
+    cdef bytes raw = to_bytes(text)
+    cdef Host host
+    read_host(raw, len(raw), &host)
+    return host.text[:host.size] if host.problem == FINE else None
+
+
+def why_not_host(text):
+    """Why `canonical_host` gives None, as the end of a sentence; "" when it does not."""
+    cdef bytes raw = to_bytes(text)
+    cdef Host host
+    read_host(raw, len(raw), &host)
+    return PROBLEMS.get(host.problem, "")
+
+
+def wire_host(text):
+    """What the engine compares for a host on the wire: the canonical form as far as there is one, maybe empty."""
+    cdef bytes raw = to_bytes(text)
+    cdef Host host
+    read_host(raw, len(raw), &host)
+    return host.text[:host.size]
+
+
+def host_address(text):
+    """The 4 or 16 bytes of address that a host writes, in network order; None for a name."""
+    cdef bytes raw = to_bytes(text)
+    cdef Host host
+    read_host(raw, len(raw), &host)
+    return host.bits[:host.address] if host.address and host.problem == FINE else None
+
+
+def canonical_url(text):
+    """The canonical form of a URL with or without http:// or https:// in front.
+
+    Returns:
+        bytes: host, path and, where there is one, "?" and query, such as b"example.com/a/b?c=1"; or None when it
+        is no URL that a list can name (`why_not_url` has the reason).
+    """
+    cdef Host host
+    cdef Target sizes
+    cdef uint8_t target[URL_MAX]
+    if url_parts(to_bytes(text), &host, target, &sizes) != FINE:
+        return None
+    return host.text[:host.size] + target[:sizes.size]
+
+
+def why_not_url(text):
+    """Why `canonical_url` gives None, as the end of a sentence; "" when it does not."""
+    cdef Host host
+    cdef Target sizes
+    cdef uint8_t target[URL_MAX]
+    return PROBLEMS.get(url_parts(to_bytes(text), &host, target, &sizes), "")
+
+
+def canonical_target(text, bint bare=False):
+    """The canonical form of a request target in origin-form: path and, where there is one, "?" and query.
+
+    `bare` leaves path parameters (";x=1") out. What is longer than 4096 bytes is cut there.
+    """
+    cdef bytes raw = to_bytes(text)
+    cdef Target sizes
+    cdef uint8_t target[URL_MAX]
+    read_target(raw, len(raw), bare, target, URL_MAX, &sizes)
+    return target[:sizes.size]

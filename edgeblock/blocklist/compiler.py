@@ -1,0 +1,114 @@
+"""Entries into the parts of a snapshot.
+
+In: a key, the settings of each list, and entries one by one. Out: Compiled: the roaring bitmap of the first 32 bits
+of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound what a look-up has to try.
+What never happens here: an entry kept after its rows are made, a file, a clock.
+"""
+
+from dataclasses import dataclass
+
+from pyroaring import BitMap
+
+from edgeblock.blocklist.canonical import host_address
+from edgeblock.blocklist.fingerprint import Kind, Rows
+from edgeblock.blocklist.formats import Entry
+from edgeblock.blocklist.settings import ListSettings
+
+LISTS_MAX = 0xFFFF      # a row's value has 16 bits for the list, and one value is "no list"
+LABELS_COUNTED = 63     # hosts of this many labels and more share a bit of `labels`
+EXCEPTION = 0x100
+NO_LIST = 0xFFFF
+
+
+@dataclass
+class ListRecord:
+    """What a snapshot says of a list; `entries` are distinct ones. Index in Compiled.lists = list index."""
+
+    name: str
+    action: str
+    mandatory: bool = False
+    category: str = ""
+    entries: int = 0
+
+
+@dataclass
+class Compiled:
+    """The parts of a snapshot.
+
+    Bit n of `labels`: some listed host has n labels (63: or more; 0: is an address). Bit n of `depths`: some
+    directory entry has n path segments. Bit n of `ipv4_lengths` and `ipv6_lengths`: some address prefix has n bits.
+    `url_max` and `directory_max` are the sizes of the longest keys of these kinds.
+    """
+
+    lists: list[ListRecord]
+    bitmap: bytes
+    rows: bytes
+    ipv4: bytes
+    labels: int = 0
+    depths: int = 0
+    ipv4_lengths: int = 0
+    ipv6_lengths: int = 0
+    url_max: int = 0
+    directory_max: int = 0
+
+
+class Compiler:
+    """Gathers entries under one 16-byte key: `add_list`, then `add` for each of its entries, then `finish`."""
+
+    def __init__(self, key: bytes):
+        self.rows = Rows(key)
+        self.ipv4 = BitMap()
+        self.lists: list[ListRecord] = []
+        self.settings: list[ListSettings] = []
+        self.compiled = Compiled([], b"", b"", b"")
+
+    def add_list(self, name: str, settings: ListSettings) -> int:
+        """The index of a new list."""
+        if len(self.lists) == LISTS_MAX:
+            raise ValueError(f"more than {LISTS_MAX} lists")
+        self.lists.append(ListRecord(name, settings.action, settings.mandatory, settings.category))
+        self.settings.append(settings)
+        return len(self.lists) - 1
+
+    def add(self, index: int, entry: Entry) -> None:
+        """One entry of the list with that index."""
+        bounds = self.compiled
+        _, kind, key, exception, depth = entry
+        value = index << 16 | (EXCEPTION if exception else 0)
+        self.rows.add(key, value | kind)
+        if kind <= Kind.SUBDOMAINS:
+            bounds.labels |= 1 << min(key.count(b".") + 1, LABELS_COUNTED)
+        elif kind <= Kind.DIRECTORY:
+            host = key[:key.index(b"/")]
+            bounds.labels |= 1 if host_address(host) else 1 << min(host.count(b".") + 1, LABELS_COUNTED)
+            self.rows.add(host, NO_LIST << 16 | Kind.URL_MARK)
+            if self.settings[index].https == "host" and not exception:
+                self.rows.add(host, value | Kind.HOST_OF_URL)
+            if kind == Kind.DIRECTORY:
+                bounds.depths |= 1 << depth
+                bounds.directory_max = max(bounds.directory_max, len(key))
+            else:
+                bounds.url_max = max(bounds.url_max, len(key))
+        else:
+            length, address = key[1], key[2:]
+            if len(address) < 16:
+                bounds.ipv4_lengths |= 1 << length
+                first = int.from_bytes(address[:4])
+                self.ipv4.add_range(first, first + (1 << 32 - length))
+            else:
+                bounds.ipv6_lengths |= 1 << length
+
+    def finish(self) -> Compiled:
+        """Sort, and give the parts; the compiler is used up."""
+        self.rows.finish()
+        for record, entries in zip(self.lists, self.rows.entries(len(self.lists)), strict=True):
+            record.entries = entries
+        bitmap = BitMap(self.rows.prefixes())
+        bitmap.run_optimize()
+        self.ipv4.run_optimize()
+        parts = self.compiled
+        parts.lists = self.lists
+        parts.bitmap = bitmap.serialize()
+        parts.ipv4 = self.ipv4.serialize()
+        parts.rows = self.rows.table()
+        return parts

@@ -1,0 +1,83 @@
+# The matcher that the engine asks: names and addresses against a snapshot.
+#
+# In: a host, target or address as on the wire. Out: the rule that precedence puts in force. Immutable; never raises,
+# never allocates, and never takes longer than the bounds in the snapshot allow, whatever is asked.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from edgeblock.blocklist.bitmap cimport Bitmap
+from edgeblock.blocklist.canonical cimport HOST_MAX, URL_MAX, Host, Target
+from edgeblock.core.matcher cimport Match, Matcher
+
+cdef enum:
+    TRIES_MAX = 512         # two tries of a destination per prefix length: 258; names: 127 labels and 2 * 35 URLs
+    HITS_MAX = 1024
+
+cdef enum Where:            # where the text of a try lies
+    IN_HOST = 0
+    IN_URL = 1
+    IN_BARE_URL = 2
+    IN_KEYS = 3
+
+cdef struct Ask:            # text[start : start + size] is to be looked up
+    uint8_t print[16]       # its fingerprint
+    size_t start
+    size_t size
+    uint32_t kinds          # bit k: a row of Kind k applies
+    uint32_t weight         # how specific such a row is among those of its kind
+
+cdef struct Hit:            # a row that was found
+    uint32_t tried          # index of the try
+    uint32_t value
+    uint32_t rule
+    uint32_t rank           # 0: does not apply here
+
+cdef struct Try:            # a fingerprint that was looked up
+    uint8_t where           # a Where
+    uint8_t in_bitmap
+    uint16_t start
+    uint16_t size
+
+cdef struct Trace:          # everything a look-up did; only kept for people who ask
+    uint32_t tries
+    uint32_t hits
+    Try tried[TRIES_MAX]
+    Hit hit[HITS_MAX]
+    uint8_t keys[TRIES_MAX][24]
+
+cdef struct Walk:           # one look-up under way
+    Host host
+    uint8_t url[2][HOST_MAX + URL_MAX]
+    bint hidden             # the path is invisible: TLS or QUIC
+    bint has_urls           # the host has URL entries
+    uint32_t rank           # of the rule in `best`; 0: none
+    Match best
+    Trace* trace            # NULL on the packet path
+
+cdef class ListMatcher(Matcher):
+    cdef readonly object snapshot
+    cdef uint8_t key[16]
+    cdef Bitmap bitmap
+    cdef Bitmap ipv4
+    cdef const uint8_t* rows
+    cdef size_t row_count
+    cdef uint64_t labels, depths, ipv4_lengths
+    cdef uint64_t ipv6_lengths[3]
+    cdef size_t url_max, directory_max
+    cdef uint32_t list_count
+    cdef uint8_t* list_action       # for each list: its Action
+    cdef uint8_t* list_rank         # for each list: the class of its blocks
+
+    cdef size_t first_row(self, const uint8_t* print) noexcept nogil
+    cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
+                   uint32_t kinds, uint32_t weight) noexcept nogil
+    cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil
+    cdef void look_hosts(self, Walk* walk, Ask* asks, uint32_t count) noexcept nogil
+    cdef void walk_host(self, Walk* walk) noexcept nogil
+    cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
+    cdef void walk_url(self, Walk* walk, Where where, const Target* sizes) noexcept nogil
+    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
+                        const uint8_t* target, size_t target_size) noexcept nogil
+    cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil
+    cdef object told(self, const Match* found)
+    cdef list candidates(self, Walk* walk)

@@ -1,0 +1,471 @@
+"""The matcher that the engine asks: names and addresses against a snapshot (see the .pxd).
+
+A look-up makes one fingerprint for each thing that could be listed (every parent domain, the URL, its directories)
+and asks the bitmap for its first 32 bits; only where those are in it does it search the rows. What has to be tried
+is cut down by the bounds in the snapshot: no parent domain with a number of labels that no listed host has, no URL
+of a host without URL entries.
+
+Precedence is one number, the rank: the class (mandatory block, exception, block, observation), then how specific
+the entry is (URL with query, URL, directory, exact host, parent domain), then how long. Of equal ranks the list
+that comes first has it. An observation is below every block: a list that is only being tried cannot unblock.
+"""
+
+from typing import NamedTuple
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy
+
+from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
+from edgeblock.blocklist.canonical cimport read_host, read_target
+from edgeblock.blocklist.fingerprint cimport (
+    DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
+    URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24, rule_id,
+)
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.core.matcher cimport (
+    ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
+    PROTO_TLS,
+)
+from edgeblock.errors import ListError
+
+cdef enum:
+    CLASS_OBSERVE = 1
+    CLASS_BLOCK = 2
+    CLASS_EXCEPTION = 3
+    CLASS_MANDATORY = 4
+    CLASS_SHIFT = 28
+    KIND_SHIFT = 20
+    ASKS = 8                # hosts have at most this many labels, nearly all of them
+    DEPTH_MAX = 32          # formats.DIRECTORY_DEPTH_MAX
+
+ACTIONS = {
+    "accept": ACTION_PASS, "drop": ACTION_DROP, "reset": ACTION_RESET, "page": ACTION_PAGE,
+    "redirect": ACTION_REDIRECT, "observe": ACTION_OBSERVE,
+}
+ACTION_NAMES = {code: name for name, code in ACTIONS.items()}
+PROTOCOLS = {"tls": PROTO_TLS, "http": PROTO_HTTP, "quic": PROTO_QUIC}
+
+
+class Found(NamedTuple):
+    """The rule in force: `action` is "accept" for an exception; `rule` is eight hex digits."""
+
+    action: str
+    list: str
+    rule: str
+
+
+class Row(NamedTuple):
+    """A row that a look-up came across. `applies` is false for, say, subdomains of the host itself."""
+
+    list: str
+    kind: Kind
+    exception: bool
+    applies: bool
+    in_force: bool
+    rule: str
+
+
+class Candidate(NamedTuple):
+    """One thing that a look-up tried: its canonical form, whether the bitmap had it, and the rows it led to."""
+
+    text: bytes
+    in_bitmap: bool
+    rows: tuple[Row, ...]
+
+
+cdef inline uint64_t load_high(const uint8_t* print) noexcept nogil:
+    # The first 32 bits of a fingerprint.
+    return <uint64_t>print[0] << 24 | <uint64_t>print[1] << 16 | <uint64_t>print[2] << 8 | print[3]
+
+
+cdef inline uint32_t specific(uint32_t kind) noexcept nogil:
+    if kind == URL_WITH_QUERY:
+        return 6
+    if kind == URL:
+        return 5
+    if kind == DIRECTORY:
+        return 4
+    if kind == HOST_ONLY or kind == HOST_OF_URL or kind == ENDPOINT:
+        return 3
+    return 2
+
+
+cdef const uint8_t* start_of(const uint8_t[::1] section):
+    return &section[0] if section.shape[0] else NULL
+
+
+cdef class ListMatcher(Matcher):
+    """Answers from one opened snapshot (`snapshot.open_snapshot`), which it keeps alive.
+
+    Attributes:
+        list_names: the names of the lists, in the order of the list indexes a match gives.
+        snapshot: the Snapshot it answers from.
+
+    Raises:
+        ListError: a bitmap of the snapshot is damaged.
+    """
+
+    def __cinit__(self):
+        self.list_action = NULL
+        self.list_rank = NULL
+
+    def __init__(self, snapshot not None):
+        parts = snapshot.parts
+        cdef bytes key = snapshot.key
+        cdef size_t i
+        if len(key) != KEY_SIZE or self.list_action != NULL:
+            raise ValueError("a matcher is made once, with a key of 16 bytes")
+        self.snapshot = snapshot
+        memcpy(self.key, <const uint8_t*>key, KEY_SIZE)
+        if (not open_bitmap(start_of(parts.bitmap), len(parts.bitmap), &self.bitmap)
+                or not open_bitmap(start_of(parts.ipv4), len(parts.ipv4), &self.ipv4)):
+            raise ListError("snapshot: has a damaged bitmap; build it again")
+        self.rows = start_of(parts.rows)
+        self.row_count = len(parts.rows) // ROW_SIZE
+        self.labels, self.depths, self.ipv4_lengths = parts.labels, parts.depths, parts.ipv4_lengths
+        for i in range(3):
+            self.ipv6_lengths[i] = parts.ipv6_lengths >> 64 * i & 0xFFFFFFFFFFFFFFFF
+        self.url_max, self.directory_max = parts.url_max, parts.directory_max
+        self.list_names = tuple(record.name for record in parts.lists)
+        self.list_count = <uint32_t>len(self.list_names)
+        self.list_action = <uint8_t*>malloc(self.list_count + 1)
+        self.list_rank = <uint8_t*>malloc(self.list_count + 1)
+        if self.list_action == NULL or self.list_rank == NULL:
+            raise MemoryError
+        for i, record in enumerate(parts.lists):
+            self.list_action[i] = ACTIONS[record.action]
+            self.list_rank[i] = (CLASS_OBSERVE if record.action == "observe"
+                                 else CLASS_MANDATORY if record.mandatory else CLASS_BLOCK)
+
+    def __dealloc__(self):
+        free(self.list_action)
+        free(self.list_rank)
+
+    # Searching -------------------------------------------------------------------------------------------------
+
+    cdef size_t first_row(self, const uint8_t* print) noexcept nogil:
+        # The first row that is not below `print`. Fingerprints are spread evenly, so three looks at where the row
+        # ought to be, each between what the last ones found, end a few rows away; the rest widens from there and
+        # then halves. However the rows lie, it is never longer than a few binary searches.
+        cdef size_t low = 0, high = self.row_count, step = 8, at
+        cdef uint64_t wanted = load_high(print), least = 0, most = <uint64_t>1 << 32, seen
+        cdef int turn
+        cdef bint below = False
+        for turn in range(3):
+            if high - low <= step:
+                break
+            at = low + <size_t>((wanted - least) * (high - low) // (most - least))
+            if at >= high:
+                at = high - 1
+            below = memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0
+            seen = load_high(self.rows + at * ROW_SIZE)
+            if below:
+                low = at + 1
+                least = seen
+            else:
+                high = at
+                most = seen + 1
+        if below:
+            while high - low > step:
+                if memcmp(self.rows + (low + step) * ROW_SIZE, print, PRINT_SIZE) >= 0:
+                    high = low + step
+                    break
+                low += step + 1
+                step <<= 1
+        else:
+            while high - low > step:
+                if memcmp(self.rows + (high - step) * ROW_SIZE, print, PRINT_SIZE) < 0:
+                    low = high - step + 1
+                    break
+                high -= step
+                step <<= 1
+        while low < high:
+            at = (low + high) >> 1
+            if memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0:
+                low = at + 1
+            else:
+                high = at
+        return low
+
+    cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
+                   uint32_t kinds, uint32_t weight) noexcept nogil:
+        cdef Ask ask
+        ask.start = start
+        ask.size = size
+        ask.kinds = kinds
+        ask.weight = weight
+        crypto_shorthash_siphashx24(ask.print, text + start, size, self.key)
+        self.look_print(walk, where, text, &ask)
+
+    cdef void look_hosts(self, Walk* walk, Ask* asks, uint32_t count) noexcept nogil:
+        # Several at once: while one fingerprint is made, the memory that the one before needs is on its way.
+        cdef uint32_t i
+        for i in range(count):
+            crypto_shorthash_siphashx24(asks[i].print, walk.host.text + asks[i].start, asks[i].size, self.key)
+            warm_header(&self.bitmap, <uint32_t>load_high(asks[i].print))
+        for i in range(count):
+            warm_container(&self.bitmap, <uint32_t>load_high(asks[i].print))
+        for i in range(count):
+            self.look_print(walk, IN_HOST, walk.host.text, &asks[i])
+
+    cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil:
+        # Every row of the fingerprint; one whose kind is a bit of `kinds` applies, and may become best.
+        cdef const uint8_t* print = ask.print
+        cdef size_t i, start = ask.start, size = ask.size
+        cdef uint32_t value, kind, index, rank, tried = 0, kinds = ask.kinds, weight = ask.weight
+        cdef bint possible = contains(&self.bitmap, <uint32_t>load_high(print))
+        cdef Trace* trace = walk.trace
+        if trace != NULL and trace.tries < TRIES_MAX:
+            tried = trace.tries
+            trace.tries += 1
+            trace.tried[tried].where = where
+            trace.tried[tried].in_bitmap = possible
+            trace.tried[tried].start = <uint16_t>start
+            trace.tried[tried].size = <uint16_t>size
+            if where == IN_KEYS:
+                memcpy(trace.keys[tried], text, size)
+        if not possible:
+            return
+        for i in range(self.first_row(print), self.row_count):
+            if memcmp(self.rows + i * ROW_SIZE, print, PRINT_SIZE) != 0:
+                break
+            value = load_u32(self.rows + i * ROW_SIZE + PRINT_SIZE)
+            kind = value & 0xFF
+            index = value >> 16
+            if kind == URL_MARK:
+                walk.has_urls = walk.has_urls or kinds >> URL_MARK & 1
+                continue
+            if index >= self.list_count or kind > URL_MARK:
+                continue
+            rank = 0
+            if kinds >> kind & 1:
+                rank = CLASS_EXCEPTION if value & EXCEPTION else self.list_rank[index]
+                rank = rank << CLASS_SHIFT | specific(kind) << KIND_SHIFT | weight
+            if trace != NULL and trace.hits < HITS_MAX:
+                trace.hit[trace.hits].tried = tried
+                trace.hit[trace.hits].value = value
+                trace.hit[trace.hits].rule = rule_id(print, kind)
+                trace.hit[trace.hits].rank = rank
+                trace.hits += 1
+            if rank > walk.rank or (rank and rank == walk.rank and index < walk.best.list_index):
+                walk.rank = rank
+                walk.best.action = ACTION_PASS if value & EXCEPTION else self.list_action[index]
+                walk.best.list_index = <uint16_t>index
+                walk.best.rule = rule_id(print, kind)
+
+    cdef void walk_host(self, Walk* walk) noexcept nogil:
+        # The host and each of its parents, as far as a listed host has that many labels.
+        cdef Host* host = &walk.host
+        cdef Ask asks[ASKS]
+        cdef size_t start = host.size, size
+        cdef uint32_t labels = 0, kinds, count = 0
+        if host.address:
+            if self.labels & 1:
+                self.look(walk, IN_HOST, host.text, 0, host.size, 1 << URL_MARK, 0)
+            return
+        while start:
+            start -= 1
+            if start and host.text[start - 1] != 46:
+                continue
+            size = host.size - start
+            if size > HOST_MAX:
+                break
+            if labels < 63:     # compiler.LABELS_COUNTED
+                labels += 1
+                if self.labels >> labels == 0:
+                    break
+            if not self.labels >> labels & 1:
+                continue
+            kinds = 1 << HOST
+            if start == 0 and host.whole:
+                kinds |= 1 << HOST_ONLY | 1 << URL_MARK
+                if walk.hidden:
+                    kinds |= 1 << HOST_OF_URL
+            else:
+                kinds |= 1 << SUBDOMAINS
+            asks[count].start = start
+            asks[count].size = size
+            asks[count].kinds = kinds
+            asks[count].weight = <uint32_t>size
+            count += 1
+            if count == ASKS:
+                self.look_hosts(walk, asks, count)
+                count = 0
+        self.look_hosts(walk, asks, count)
+
+    cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
+        # The URL as it is and, where a segment has ";parameters", without them: servers differ.
+        cdef Target sizes
+        cdef size_t host = walk.host.size, cap = URL_MAX - host
+        memcpy(walk.url[0], walk.host.text, host)
+        read_target(target, size, False, walk.url[0] + host, cap, &sizes)
+        self.walk_url(walk, IN_URL, &sizes)
+        if sizes.params:
+            memcpy(walk.url[1], walk.host.text, host)
+            read_target(target, size, True, walk.url[1] + host, cap, &sizes)
+            self.walk_url(walk, IN_BARE_URL, &sizes)
+
+    cdef void walk_url(self, Walk* walk, Where where, const Target* sizes) noexcept nogil:
+        cdef const uint8_t* url = walk.url[where - IN_URL]
+        cdef size_t host = walk.host.size
+        cdef size_t size = host + sizes.size, path = host + sizes.path, end
+        cdef uint32_t depth = 0
+        if sizes.whole and size > path and size <= self.url_max:
+            self.look(walk, where, url, 0, size, 1 << URL_WITH_QUERY, <uint32_t>size)
+        if sizes.path_whole and (path <= self.url_max or path <= self.directory_max):
+            self.look(walk, where, url, 0, path, 1 << URL | 1 << DIRECTORY, <uint32_t>path)
+        if sizes.path == 1 and sizes.path_whole:
+            return
+        # The directories above it: "host/", then up to each further slash.
+        for end in range(host + 1, path):
+            if end > self.directory_max or self.depths >> depth == 0:
+                return
+            if end > host + 1 and url[end] != 47:
+                continue
+            if self.depths >> depth & 1:
+                self.look(walk, where, url, 0, end, 1 << DIRECTORY, <uint32_t>end)
+            depth += 1
+            if depth > DEPTH_MAX:
+                return
+
+    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
+                        const uint8_t* target, size_t target_size) noexcept nogil:
+        walk.rank = 0
+        walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
+        walk.has_urls = False
+        if self.labels == 0:
+            return False
+        read_host(host, host_size, &walk.host)
+        self.walk_host(walk)
+        if walk.has_urls and target != NULL and not walk.hidden:
+            self.walk_urls(walk, target, target_size)
+        return walk.rank != 0
+
+    cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil:
+        # Each prefix of the address that is as long as some listed one, alone and with the port.
+        cdef uint8_t key[2 + 16 + 2]
+        cdef uint32_t length
+        cdef uint64_t lengths
+        cdef size_t i
+        walk.rank = 0
+        if size == 4:
+            if not contains(&self.ipv4, <uint32_t>load_high(address)):
+                return False
+        elif size != 16:
+            return False
+        key[0] = 0
+        for length in range(8 * <uint32_t>size + 1):
+            lengths = self.ipv4_lengths if size == 4 else self.ipv6_lengths[length >> 6]
+            if not lengths >> (length & 63) & 1:
+                continue
+            key[1] = <uint8_t>length
+            for i in range(size):
+                if 8 * i + 8 <= length:
+                    key[2 + i] = address[i]
+                elif 8 * i >= length:
+                    key[2 + i] = 0
+                else:
+                    key[2 + i] = address[i] & <uint8_t>(0xFF00 >> (length & 7))
+            self.look(walk, IN_KEYS, key, 0, 2 + size, 1 << NETWORK, length)
+            if port and length == 8 * size:
+                key[2 + size] = <uint8_t>(port >> 8)
+                key[3 + size] = <uint8_t>port
+                self.look(walk, IN_KEYS, key, 0, 4 + size, 1 << ENDPOINT, length)
+        return walk.rank != 0
+
+    # What the engine calls -------------------------------------------------------------------------------------
+
+    cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
+                         const uint8_t* target, size_t target_size, Match* found) noexcept nogil:
+        cdef Walk walk
+        walk.trace = NULL
+        if not self.walk_name(&walk, proto, host, host_size, target, target_size):
+            return False
+        found[0] = walk.best
+        return True
+
+    cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,
+                            Match* found) noexcept nogil:
+        cdef Walk walk
+        walk.trace = NULL
+        if not self.walk_address(&walk, address, size, port):
+            return False
+        found[0] = walk.best
+        return True
+
+    # What people and tests call --------------------------------------------------------------------------------
+
+    def look_up(self, str proto, bytes host not None, bytes target=None):
+        """The Found rule for a name of protocol "tls", "http" or "quic", as on the wire, or None."""
+        cdef Match found
+        cdef const uint8_t* path = NULL
+        cdef size_t size = 0
+        if target is not None:
+            path = target
+            size = len(target)
+        if not self.match_name(PROTOCOLS[proto], host, len(host), path, size, &found):
+            return None
+        return self.told(&found)
+
+    def look_up_address(self, bytes address not None, uint16_t port=0):
+        """The Found rule for a destination of 4 or 16 bytes in network order, or None; port 0 is "no port"."""
+        cdef Match found
+        if not self.match_address(address, len(address), port, &found):
+            return None
+        return self.told(&found)
+
+    def trace_name(self, str proto, bytes host not None, bytes target=None):
+        """`look_up`, and what it tried, in order: (Found or None, list of Candidate, has the host URL entries)."""
+        cdef Walk walk
+        cdef Trace trace
+        cdef const uint8_t* path = NULL
+        cdef size_t size = 0
+        if target is not None:
+            path = target
+            size = len(target)
+        trace.tries = trace.hits = 0
+        walk.trace = &trace
+        found = None
+        if self.walk_name(&walk, PROTOCOLS[proto], host, len(host), path, size):
+            found = self.told(&walk.best)
+        return found, self.candidates(&walk), walk.has_urls
+
+    def trace_address(self, bytes address not None, uint16_t port=0):
+        """As `trace_name` for `look_up_address`; the text of a Candidate is a key (`formats.network_text`)."""
+        cdef Walk walk
+        cdef Trace trace
+        trace.tries = trace.hits = 0
+        walk.trace = &trace
+        found = None
+        if self.walk_address(&walk, address, len(address), port):
+            found = self.told(&walk.best)
+        return found, self.candidates(&walk), False
+
+    cdef object told(self, const Match* found):
+        return Found(ACTION_NAMES[found.action], self.list_names[found.list_index], f"{found.rule:08x}")
+
+    cdef list candidates(self, Walk* walk):
+        cdef Trace* trace = walk.trace
+        cdef const uint8_t* text
+        cdef uint32_t i, k, value
+        out = []
+        for i in range(trace.tries):
+            if trace.tried[i].where == IN_HOST:
+                text = walk.host.text
+            elif trace.tried[i].where == IN_KEYS:
+                text = trace.keys[i]
+            else:
+                text = walk.url[trace.tried[i].where - IN_URL]
+            text += trace.tried[i].start
+            rows = []
+            for k in range(trace.hits):
+                if trace.hit[k].tried == i:
+                    value = trace.hit[k].value
+                    rows.append(Row(
+                        self.list_names[value >> 16], Kind(value & 0xFF), (value & EXCEPTION) != 0,
+                        trace.hit[k].rank != 0,
+                        trace.hit[k].rank != 0 and trace.hit[k].rank == walk.rank
+                        and value >> 16 == walk.best.list_index and trace.hit[k].rule == walk.best.rule,
+                        f"{trace.hit[k].rule:08x}"))
+            out.append(Candidate(text[:trace.tried[i].size], trace.tried[i].in_bitmap != 0, tuple(rows)))
+        return out

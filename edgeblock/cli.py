@@ -1,0 +1,222 @@
+"""The `edgeblock` command: arguments in, one exit status out.
+
+Each command is one function of its own; what it needs is imported when it runs, so that `edgeblock version` is quick.
+An EdgeblockError is one line on standard error and status 2. Never here: work. Every function calls one other part.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import edgeblock
+from edgeblock import config
+from edgeblock.errors import EdgeblockError
+
+INTERRUPTED = 130       # what a shell says of a program that Ctrl-C ended
+PIPE_CLOSED = 141       # and of one whose reader had gone
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")      # type: ignore[union-attr]
+    try:
+        chosen = make_parser().parse_args(arguments)
+        status = chosen.command(chosen)
+        sys.stdout.flush()
+        return status
+    except EdgeblockError as problem:
+        print("edgeblock: " + " ".join(str(problem).splitlines()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="edgeblock", allow_abbrev=False, description="An inline blocklist filter for Linux NFQUEUE.",
+                    epilog="`edgeblock COMMAND --help` explains a command, with an example.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(does: Callable[[argparse.Namespace], int], name: str, summary: str, examples: str,
+                configured: bool = True) -> Parser:
+        made = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+                                   epilog="examples:\n" + examples, allow_abbrev=False,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+        made.set_defaults(command=does)
+        if configured:
+            made.add_argument("--config", metavar="FILE",
+                              help=f"the configuration (default: {config.DEFAULT_FILE} where there is one)")
+        return made
+
+    command(run, "run", "filter live traffic until stopped", """\
+  edgeblock run --config /etc/edgeblock/edgeblock.toml
+Exit status: 0 after SIGTERM or Ctrl-C. SIGHUP loads the lists anew. The log goes to standard output.""")
+
+    made = command(replay, "replay", "judge the packets of a capture as the daemon would", """\
+  edgeblock replay morning.pcap --rules /etc/edgeblock/rules
+  edgeblock replay morning.pcapng.gz --rules rules --json > verdicts.jsonl
+  edgeblock replay morning.pcapng.gz --rules rules --expect verdicts.jsonl
+Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules cannot be read.""")
+    made.add_argument("capture", metavar="CAPTURE", help="a pcap or pcapng file, also compressed with gzip")
+    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    made.add_argument("--json", action="store_true", help="one JSON object a line, for each name observed")
+    made.add_argument("--write", metavar="OUT", help="save what would have left the box, answers included")
+    made.add_argument("--expect", metavar="FILE", help="compare with the saved output of --json")
+    made.add_argument("--checksums", choices=("auto", "verify", "ignore"), default="auto",
+                      help="which wrong checksums make a packet junk: auto spares what hardware would have filled in")
+
+    made = command(check, "check", "say whether names would be blocked, by which list and why", """\
+  edgeblock check www.example.com
+  edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
+Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the rules cannot be used.""")
+    made.add_argument("names", metavar="NAME_OR_URL", nargs="+", help="a host, a URL or an address")
+    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    made.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
+
+    made = command(lint, "lint", "find everything wrong with a directory of lists", """\
+  edgeblock lint /etc/edgeblock/rules
+Exit status: 0 if there is nothing to say, 1 if there is, 2 if the directory cannot be read.""")
+    made.add_argument("directory", metavar="DIR")
+
+    made = command(ruleset, "ruleset", "show, apply or remove the kernel rules that queue packets", """\
+  edgeblock ruleset print --backend nft
+  edgeblock ruleset apply
+  edgeblock ruleset remove
+`edgeblock run` applies and removes them by itself unless the configuration says install = false.""")
+    made.add_argument("action", choices=("print", "apply", "remove"),
+                      help="remove takes away those of both back ends")
+    made.add_argument("--backend", choices=("nft", "iptables"), help="instead of the configuration's")
+
+    made = command(status, "status", "show what the running daemon has counted", """\
+  edgeblock status
+  edgeblock status --json | jq .queue""")
+    made.add_argument("--json", action="store_true", help="one JSON object")
+
+    command(doctor, "doctor", "say what this machine has and lacks, and how to mend it", """\
+  edgeblock doctor
+Exit status: 0 if edgeblock can run here, 1 if something is missing.""")
+
+    command(demo, "demo", "filter between a client and a server in namespaces of their own, and show it", """\
+  sudo edgeblock demo
+Exit status: 0 if every line is as expected.""", configured=False)
+
+    command(version, "version", "print the version", "  edgeblock version", configured=False)
+    return parser
+
+
+def run(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config)
+    from edgeblock.daemon import worker
+
+    return worker.run(settings)
+
+
+def replay(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config)
+    from edgeblock.replay import run
+
+    return run(chosen.capture, chosen.rules or settings.rules.directory, json_output=chosen.json,
+               write=chosen.write, expect=chosen.expect, checksums=chosen.checksums, config=settings,
+               out=sys.stdout, err=sys.stderr)
+
+
+def check(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    from edgeblock.blocklist import rules
+
+    loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https)
+    records = rules.explain(loaded, chosen.names)
+    for record in records:
+        if chosen.json:
+            print(json.dumps(record.as_dict()))
+        elif record.canonical is not None:
+            print(record.as_text())
+        else:
+            print(f"edgeblock: {record.as_text()}", file=sys.stderr)
+    if any(record.canonical is None for record in records):
+        return 2
+    return 1 if any(record.blocked for record in records) else 0
+
+
+def lint(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    from edgeblock.blocklist import rules
+
+    findings = rules.lint(chosen.directory, action=settings.action, https=settings.https)
+    for finding in findings:
+        print(finding)
+    print(f"{len(findings)} findings" if len(findings) != 1 else "1 finding", file=sys.stderr)
+    return 1 if findings else 0
+
+
+def ruleset(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config)
+    from edgeblock.netfilter import ruleset
+
+    if chosen.backend:
+        chosen_backend = dataclasses.replace(settings.ruleset, backend=chosen.backend)
+        settings = dataclasses.replace(settings, ruleset=chosen_backend)
+    if chosen.action == "print":
+        sys.stdout.write(ruleset.text(settings))
+    elif chosen.action == "apply":
+        print(f"applied, with {ruleset.apply(settings)}")
+    else:
+        ruleset.remove()
+    return 0
+
+
+def status(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config)
+    from edgeblock.daemon import control
+
+    answer = control.ask(settings.daemon.control, "status")
+    if chosen.json:
+        print(json.dumps(answer))
+    else:
+        lines = list(flat(answer))
+        width = max(len(name) for name, _ in lines)
+        for name, value in lines:
+            print(f"{name:{width}}  {value}")
+    return 0
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested tables as lines: names joined by dots."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def doctor(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config)
+    from edgeblock.doctor import examine, report
+
+    return report(examine(settings), sys.stdout)
+
+
+def demo(_chosen: argparse.Namespace) -> int:
+    from edgeblock import demo
+
+    return demo.run()
+
+
+def version(_chosen: argparse.Namespace) -> int:
+    print(f"edgeblock {edgeblock.__version__}")
+    return 0

@@ -1,0 +1,107 @@
+"""The control socket: one question a connection, one line of JSON back.
+
+In: "status" and a line end. Out: the counters. Only the daemon's own user (and root) may connect. Never here: a name
+or an address of anybody.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgeblock.errors import SystemProblem
+
+QUESTION_MAX = 256      # bytes of a question
+PATIENCE = 5.0          # seconds for the other side to ask, or to answer
+
+
+class Control:
+    """Answers on a UNIX socket while it is open."""
+
+    def __init__(self, path: Path, answers: dict[str, Callable[[], Any]]) -> None:
+        self.path = path
+        self.answers = answers
+        self.server: asyncio.AbstractServer | None = None
+
+    async def open(self) -> None:
+        """Raises SystemProblem where the socket cannot be made, or another daemon answers on it."""
+        listener = _listen(self.path)
+        self.server = await asyncio.start_unix_server(self._answer, sock=listener, limit=QUESTION_MAX)
+
+    async def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+            self.path.unlink(missing_ok=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            question = (await asyncio.wait_for(reader.readline(), PATIENCE)).decode("ascii", "replace").strip()
+            answer = self.answers.get(question)
+            said = answer() if answer else {"error": f"unknown question; known are {', '.join(self.answers)}"}
+            writer.write(json.dumps(said).encode() + b"\n")
+            await asyncio.wait_for(writer.drain(), PATIENCE)
+        except (OSError, ValueError, TimeoutError):     # it went away, asked too much or nothing at all
+            return
+        finally:
+            writer.close()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if _is_answered(path):
+            raise SystemProblem(f"{path}: the control socket is in use by another edgeblock; stop it, or set "
+                                "another control in [daemon]")
+        if path.is_socket():
+            path.unlink()       # left by one that was killed
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(16)
+    except OSError as problem:
+        listener.close()
+        raise SystemProblem(f"{path}: the control socket cannot be made: {problem.strerror or problem}; set another "
+                            "control in [daemon]") from None
+    except SystemProblem:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        trial.settimeout(PATIENCE)
+        try:
+            trial.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except TimeoutError:    # somebody has it, and is busy
+            return True
+        return True
+
+
+def ask(path: Path, question: str) -> Any:
+    """What the daemon behind the socket answers. SystemProblem where none does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
+        daemon.settimeout(PATIENCE)
+        try:
+            daemon.connect(str(path))
+            daemon.sendall(question.encode() + b"\n")
+            answer = b"".join(iter(lambda: daemon.recv(65536), b""))
+            return json.loads(answer)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise SystemProblem(f"{path}: no edgeblock is running here; start it with `edgeblock run`, or name its "
+                                "configuration with --config") from None
+        except PermissionError:
+            raise SystemProblem(f"{path}: not permitted; ask as root or as the daemon's own user") from None
+        except TimeoutError:
+            raise SystemProblem(f"{path}: no answer within {PATIENCE:.0f} s") from None
+        except (OSError, ValueError) as problem:
+            raise SystemProblem(f"{path}: no answer: {problem}") from None

@@ -1,0 +1,116 @@
+"""The log: JSON, one object a line.
+
+In: events, and the packets and names of what was blocked. Out: lines on a file. By default a line about a block holds
+list, rule id, action and protocol, and nothing that tells who asked for what: `privacy.names` adds the name,
+`privacy.clients` the client's address. Lines about blocks are limited in number; what is over is counted, and said.
+Nobody who logs ever waits: a thread writes, and when it cannot keep up lines are lost and counted.
+"""
+
+import queue
+import socket
+import threading
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import structlog
+
+from edgeblock.config import Privacy
+from edgeblock.core.decision import Name
+
+BACKLOG = 10_000        # lines that wait for a slow reader of the log; some megabytes
+LAST_WORDS = 2.0        # seconds that closing waits for that reader
+
+
+class Journal:
+    """`log` is the structlog logger for everything but blocks. Use inside a `with`, which ends with the last line.
+
+    Args:
+        file: where lines go.
+        privacy: what a line about a block may say.
+        rate: lines about blocks in one second.
+    """
+
+    def __init__(self, file: TextIO, privacy: Privacy, rate: int) -> None:
+        self.privacy = privacy
+        self.rate = rate
+        self.lost = 0           # lines that nobody was there to read
+        self.unlogged = 0       # blocks over the rate, since the start
+        self._file = file
+        self._lines: queue.Queue[str | None] = queue.Queue(BACKLOG)
+        self._second = 0
+        self._left = rate
+        self._silent = 0        # blocks over the rate that no line has told yet
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self.log = structlog.wrap_logger(
+            self,
+            processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", key="time"),
+                        _in_reading_order, structlog.processors.JSONRenderer(ensure_ascii=True)],
+            wrapper_class=structlog.BoundLogger,
+            cache_logger_on_first_use=False)
+
+    def __enter__(self) -> "Journal":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._lines.put(None, timeout=LAST_WORDS)
+        except queue.Full:
+            return
+        self._thread.join(LAST_WORDS)
+
+    def msg(self, line: str) -> None:
+        """What structlog calls with a finished line."""
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.lost += 1
+
+    debug = info = warning = error = critical = msg
+
+    def blocked(self, now: float, packet: bytes, names: Iterable[Name]) -> None:
+        """Logs what was matched. `now` is the worker's clock in seconds; `packet` starts with its IP header."""
+        self.tick(now)
+        for name in names:
+            if name.action == "accept":
+                continue
+            if self._left <= 0:
+                self.unlogged += 1
+                self._silent += 1
+                continue
+            self._left -= 1
+            said: dict[str, Any] = {"list": name.list, "rule": name.rule, "action": name.action, "proto": name.proto}
+            if self.privacy.names:
+                said |= {"host": name.host, "path": name.path}
+            if self.privacy.clients:
+                said["client"] = client_of(packet)
+            self.log.info("observed" if name.action == "observe" else "blocked", **said)
+
+    def tick(self, now: float) -> None:
+        """Starts a new second of the rate where one has begun; to be called at least every few seconds."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._left = self.rate
+            if self._silent:
+                self.log.info("blocks not logged", count=self._silent, limit=self.rate)
+                self._silent = 0
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._file.write(line + "\n")
+                if self._lines.empty():
+                    self._file.flush()
+            except (OSError, ValueError):   # the disk is full, or the reader is gone
+                self.lost += 1
+
+
+def _in_reading_order(_logger: Any, _method: str, event: Any) -> Any:
+    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def client_of(packet: bytes) -> str:
+    """The source address of an IP packet."""
+    if packet[0] >> 4 == 4:
+        return socket.inet_ntop(socket.AF_INET, packet[12:16])
+    return socket.inet_ntop(socket.AF_INET6, packet[8:24])

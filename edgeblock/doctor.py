@@ -1,0 +1,345 @@
+"""What this machine has and lacks. In: the settings. Out: findings, each with its mend, and a table of them.
+
+Probes leave no trace: kernel features are tried in a network namespace that goes with the thread that made it.
+"""
+
+import ctypes
+import errno
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TextIO, TypeVar
+
+from edgeblock.config import Config
+from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
+
+OK, WARNING, MISSING = "ok", "warning", "missing"
+
+CLONE_NEWNET = 0x40000000          # linux/sched.h
+CAP_NET_RAW, CAP_SYS_ADMIN = 13, 21
+
+# A rule each, as iptables takes it: what it tries is its name.
+FEATURES = {
+    "NFQUEUE": "-j NFQUEUE --queue-balance 0:1 --queue-bypass",
+    "bpf": f'-m bpf --bytecode "{bytecode.bare(4)}"',
+    "multiport": "-p tcp -m multiport --dports 80,443",
+    "conntrack": "-m conntrack --ctdir ORIGINAL",
+    "connmark": "-m connmark --mark 0x1/0x3",
+    "CONNMARK": "-j CONNMARK --set-xmark 0x1/0x3",
+    "mark": "-m mark --mark 0x1/0x1",
+    "comment": "-m comment --comment probe",
+}
+
+MODULES = {"netfilterqueue": "NetfilterQueue", "pyroaring": "pyroaring", "uvloop": "uvloop", "structlog": "structlog",
+           "idna": "idna", "publicsuffixlist": "publicsuffixlist", "cryptography": "cryptography", "hpack": "hpack",
+           "scapy": "scapy", "rich": "rich"}
+COMPILED = ("core.engine", "blocklist.matcher", "source.nfqueue")
+DEMO = {"nginx": "nginx", "openssl": "openssl", "curl": "curl"}
+
+CONNTRACK_FULL = 0.8               # share of the table from which new connections may soon be refused
+
+Answer = TypeVar("Answer")
+
+
+class Finding(NamedTuple):
+    """`state` is "ok", "warning" or "missing"; `mend` is what to do about it, empty where nothing is to be done."""
+
+    name: str
+    state: str
+    found: str
+    mend: str = ""
+
+
+def examine(config: Config) -> list[Finding]:
+    """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
+    parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+        permissions, programs, kernel, queue_owner, rules_in_force, forwarding, conntrack_table, offloading,
+        source_check, python, rules_directory)
+    return [finding for part in parts for finding in part(config)]
+
+
+def report(findings: list[Finding], file: TextIO) -> int:
+    """Print the findings as a table; 1 if something is missing, else 0."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        for one in findings:
+            print(f"{one.state:8} {one.name}: {one.found}{'; ' + one.mend if one.mend else ''}", file=file)
+    else:
+        table = Table("what", "state", "found", "mend", box=None, pad_edge=False)
+        styles = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
+        for one in findings:
+            table.add_row(Text(one.name), Text(one.state, styles[one.state]), Text(one.found), Text(one.mend))
+        Console(file=file, width=None if file.isatty() else 160).print(table)
+    return int(any(one.state == MISSING for one in findings))
+
+
+def permissions(config: Config) -> Iterator[Finding]:
+    """The two capabilities that the daemon keeps."""
+    who = f"user id {os.geteuid()}"
+    for name, bit, use in (("CAP_NET_ADMIN", tools.CAP_NET_ADMIN, "the queue and the kernel rules"),
+                           ("CAP_NET_RAW", CAP_NET_RAW, "the replies to clients")):
+        if tools.capable(bit):
+            yield Finding(name, OK, f"{who} has it")
+        else:
+            yield Finding(name, MISSING, f"{who} lacks it; needed for {use}",
+                          "run as root, or with the systemd unit, which grants it")
+
+
+def programs(config: Config) -> Iterator[Finding]:
+    """What is run: one back end's program is enough, the lab and demo need more."""
+    nft_there, iptables_there = tools.find("nft"), tools.find("iptables-restore") and tools.find("ip6tables-restore")
+    state = WARNING if nft_there or iptables_there else MISSING
+    for name, there in (("nft", nft_there), ("iptables", iptables_there)):
+        if there:
+            yield Finding(name, OK, version(name))
+        else:
+            needed = MISSING if config.ruleset.backend == name else state
+            yield Finding(name, needed, "not installed", f"apt install {tools.PACKAGES[name]}")
+    for name, package in {"ip": "iproute2", **DEMO}.items():
+        if tools.find(name):
+            yield Finding(name, OK, "installed")
+        else:
+            yield Finding(name, WARNING, "not installed; only the demo and the lab need it", f"apt install {package}")
+
+
+def version(program: str) -> str:
+    try:
+        return tools.run([program, "--version"]).strip().splitlines()[0]
+    except (SystemProblem, IndexError):
+        return "installed, but does not say its version"
+
+
+def kernel(config: Config) -> Iterator[Finding]:
+    """What the kernel can do, tried out."""
+    if not tools.capable(CAP_SYS_ADMIN):
+        yield Finding("kernel features", WARNING, "not tried: needs root", "run edgeblock doctor as root")
+        return
+    backends = []
+    lacking = {tool: in_new_namespace(partial(refused, tool))
+               for tool in ("iptables", "ip6tables") if tools.find(tool)}
+    for tool, names in lacking.items():
+        if names:
+            yield Finding(f"{tool} features", WARNING, f"the kernel refuses {', '.join(names)}",
+                          f"modprobe {' '.join('xt_' + name for name in names)}, or boot a kernel that has them")
+        else:
+            yield Finding(f"{tool} features", OK, ", ".join(FEATURES))
+    if lacking and not any(lacking.values()) and len(lacking) == 2:
+        backends.append("iptables")
+    if tools.find("nft"):
+        try:
+            in_new_namespace(nft.probe)
+            backends.append("nft")
+            yield Finding("nft queue statement", OK, "the kernel takes it")
+        except SystemProblem as problem:
+            yield Finding("nft queue statement", WARNING, str(problem), "" if "iptables" in backends else
+                          "modprobe nft_queue, or boot a kernel that has it")
+    wanted = config.ruleset.backend
+    if wanted in backends or wanted == "auto" and backends:
+        chosen = wanted if wanted != "auto" else "nft" if "nft" in backends else "iptables"
+        yield Finding("back end", OK, f"{chosen} ({wanted} in the settings)")
+    else:
+        possible = " and ".join(backends) or "none"
+        yield Finding("back end", MISSING, f"{wanted} in the settings; this machine can do {possible}",
+                      f'set ruleset.backend = "{backends[0]}"' if backends else "mend one of the above")
+    yield from in_new_namespace(lambda: list(queue_features()))
+
+
+def refused(tool: str) -> list[str]:
+    """The features that iptables or ip6tables cannot have from this kernel."""
+    lacking = []
+    for name, rule in FEATURES.items():
+        try:
+            tools.run([f"{tool}-restore", "--noflush"], f"*mangle\n-A FORWARD {rule}\nCOMMIT\n")
+        except SystemProblem:
+            lacking.append(name)
+    return lacking
+
+
+def queue_features() -> Iterator[Finding]:
+    """What the daemon asks of its queue: to exist, to fail open, to come with conntrack."""
+    bound = try_queue(0)
+    if bound:
+        yield Finding("NFQUEUE", MISSING, f"a queue cannot be bound: {os.strerror(bound)}",
+                      "modprobe nfnetlink_queue, or boot a kernel that has it")
+        return
+    yield Finding("NFQUEUE", OK, "a queue can be bound")
+    if try_queue(netlink.FAIL_OPEN):
+        yield Finding("fail-open queue", WARNING, "the kernel lacks NFQA_CFG_F_FAIL_OPEN; a full queue drops packets",
+                      "boot a kernel of 3.6 or later")
+    else:
+        yield Finding("fail-open queue", OK, "the kernel has it")
+    if try_queue(netlink.CONNTRACK):
+        yield Finding("marks with verdicts", WARNING, "the kernel ignores them; each mark is a message of its own",
+                      "modprobe nf_conntrack_netlink, or boot a kernel with CONFIG_NETFILTER_NETLINK_GLUE_CT")
+    else:
+        yield Finding("marks with verdicts", OK, "the kernel takes conntrack marks with verdicts")
+
+
+def try_queue(flags: int) -> int:
+    try:
+        return netlink.try_queue(0, flags)
+    except OSError as problem:
+        return problem.errno or errno.EIO
+
+
+def in_new_namespace(work: Callable[[], Answer]) -> Answer:
+    """What `work` returns in an empty network namespace, which is gone afterwards. Needs CAP_SYS_ADMIN."""
+    def body() -> Answer:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+            raise SystemProblem(f"network namespaces: {os.strerror(ctypes.get_errno())}")
+        return work()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(body).result()
+
+
+def queue_owner(config: Config) -> Iterator[Finding]:
+    """Whether another program holds a queue of ours."""
+    first, last = config.queue.number, config.queue.number + config.queue.workers - 1
+    held = {}
+    for line in read("/proc/thread-self/net/netfilter/nfnetlink_queue").splitlines():
+        words = line.split()
+        if len(words) > 1 and first <= int(words[0]) <= last:
+            held[int(words[0])] = words[1]
+    name = f"queue {first}" if first == last else f"queues {first} to {last}"
+    if not held:
+        yield Finding(name, OK, "free")
+        return
+    owners = sorted({f"{read(f'/proc/{one}/comm').strip() or 'process'} ({one})" for one in held.values()})
+    ours = all("edgeblock" in read(f"/proc/{process}/cmdline") for process in held.values())
+    yield Finding(name, OK if ours else WARNING, f"held by {', '.join(owners)}",
+                  "" if ours else "stop that program, or set queue.number to a free queue")
+
+
+def rules_in_force(config: Config) -> Iterator[Finding]:
+    """Whether packets reach the queue at all."""
+    try:
+        there = ruleset.in_force()
+    except SystemProblem as problem:
+        yield Finding("kernel rules", WARNING, str(problem), "run edgeblock doctor as root")
+        return
+    if len(there) > 1:
+        yield Finding("kernel rules", WARNING, "in force twice, by nft and by iptables", "edgeblock ruleset apply")
+    elif there:
+        yield Finding("kernel rules", OK, f"in force ({there[0]})")
+    elif config.ruleset.install:
+        yield Finding("kernel rules", OK, "none in force; edgeblock run applies them")
+    else:
+        yield Finding("kernel rules", WARNING, "none in force, and ruleset.install is off", "edgeblock ruleset apply")
+
+
+def forwarding(config: Config) -> Iterator[Finding]:
+    """Whether the box forwards what it should filter."""
+    if "forward" not in config.ruleset.hooks:
+        return
+    keys = {"IPv4 forwarding": "net.ipv4.ip_forward", "IPv6 forwarding": "net.ipv6.conf.all.forwarding"}
+    for name, key in keys.items():
+        value = read(f"/proc/sys/{key.replace('.', '/')}").strip()
+        if value not in ("", "0"):
+            yield Finding(name, OK, f"{key} = {value}")
+        else:
+            yield Finding(name, WARNING, f"{key} = {value or 'not there'}: nothing to filter is forwarded",
+                          f"sysctl -w {key}=1, and a file in /etc/sysctl.d")
+
+
+def conntrack_table(config: Config) -> Iterator[Finding]:
+    """Room in the connection table: where it is full, the kernel refuses new connections, filtered or not."""
+    most, now = (read(f"/proc/sys/net/netfilter/nf_conntrack_{what}").strip() for what in ("max", "count"))
+    if not most or not now:
+        yield Finding("conntrack", WARNING, "not loaded yet; the rules load it",
+                      "modprobe nf_conntrack, if edgeblock ruleset apply fails")
+        return
+    full = int(now) > CONNTRACK_FULL * int(most)
+    yield Finding("conntrack table", WARNING if full else OK, f"{now} of {most} connections",
+                  f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}" if full else "")
+
+
+def offloading(config: Config) -> Iterator[Finding]:
+    """Flowtables forward packets past our rules."""
+    if not tools.find("nft") or not tools.capable(tools.CAP_NET_ADMIN):
+        return
+    try:
+        listed = tools.run(["nft", "list", "flowtables"]).splitlines()
+        tables = [line for line in listed if line.lstrip().startswith("flowtable ")]
+    except SystemProblem:
+        return
+    if tables:
+        mask = config.ruleset.mark_mask
+        yield Finding("flow offload", WARNING, f"{len(tables)} flowtable(s): offloaded flows pass by unseen",
+                      f"offload only what is done: ct mark & {mask:#x} == {mask & ~(mask << 1):#x} flow add ...")
+    else:
+        yield Finding("flow offload", OK, "no flowtable takes packets past the rules")
+
+
+def source_check(config: Config) -> Iterator[Finding]:
+    """A client that may send with a server's address can forge the answer that settles its own flow."""
+    if "forward" not in config.ruleset.hooks:
+        return
+    conf = Path("/proc/sys/net/ipv4/conf")
+    every = read(conf / "all" / "rp_filter").strip()
+    loose = sorted(one.name for one in conf.iterdir() if one.name not in ("all", "default", "lo")
+                   and max(every, read(one / "rp_filter").strip()) != "1") if conf.is_dir() else []
+    if loose:
+        shown = ", ".join(loose[:4]) + (f" and {len(loose) - 4} more" if len(loose) > 4 else "")
+        yield Finding("source addresses", WARNING, f"not checked strictly on {shown}",
+                      "on the subscribers' interfaces: sysctl -w net.ipv4.conf.INTERFACE.rp_filter=1; "
+                      "IPv6: nft rule 'iifname INTERFACE fib saddr . iif oif missing drop'")
+    else:
+        yield Finding("source addresses", OK, "IPv4 checked strictly (rp_filter)")
+
+
+def python(config: Config) -> Iterator[Finding]:
+    """The modules that the daemon imports, and its compiled parts."""
+    lacking = [package for module, package in MODULES.items() if not importable(module)]
+    if lacking:
+        yield Finding("Python modules", MISSING, f"cannot be imported: {', '.join(lacking)}",
+                      f"pip install {' '.join(lacking)}")
+    else:
+        yield Finding("Python modules", OK, ", ".join(MODULES.values()))
+    unbuilt = [name for name in COMPILED if not importable(f"edgeblock.{name}")]
+    if unbuilt:
+        yield Finding("compiled core", MISSING, f"cannot be imported: {', '.join(unbuilt)}", "make build")
+    else:
+        yield Finding("compiled core", OK, ", ".join(COMPILED))
+
+
+def importable(module: str) -> bool:
+    """Whether it can really be imported; a library that it links with may be missing."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def rules_directory(config: Config) -> Iterator[Finding]:
+    """Whether the lists can be read."""
+    place = config.rules.directory
+    try:
+        files = [one for one in place.iterdir() if one.is_file() and not one.name.startswith(".")]
+        unreadable = [one.name for one in files if not os.access(one, os.R_OK)]
+    except OSError as problem:
+        yield Finding("rules directory", MISSING, f"{place}: {problem.strerror}",
+                      "make it, or set rules.directory in the settings")
+        return
+    if unreadable:
+        yield Finding("rules directory", MISSING, f"{place}: cannot read {', '.join(sorted(unreadable))}",
+                      "chmod or chown them for the daemon's user")
+    elif not files:
+        yield Finding("rules directory", WARNING, f"{place}: empty; nothing is blocked", "put a list there")
+    else:
+        yield Finding("rules directory", OK, f"{place}: {len(files)} file(s)")
+
+
+def read(path: str | Path) -> str:
+    """A file of the kernel's, "" where it is not there or not for us."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

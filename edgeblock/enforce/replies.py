@@ -1,0 +1,165 @@
+"""The packets that answer a blocked one.
+
+In: the blocked packet of the client, the engine's Decision on it, and the prepared answers. Out: whole IP packets
+for the client, as if the server had sent them, and for the server, as if the client had. Pure functions: nothing is
+sent, no clock is read, and nothing is raised for any packet; one that cannot be answered gets no answer.
+
+                TLS                            HTTP                       anything else over TCP
+    reset       alert and FIN, or RST          RST                        RST
+    page        as reset                       the block page and FIN     as reset
+    redirect    as reset                       302 and FIN                as reset
+
+The server gets one RST for each sequence number at which it may expect the next byte. What is not TCP is dropped
+in silence.
+"""
+
+import html
+import re
+import struct
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import NamedTuple
+
+from edgeblock import wire
+from edgeblock.config import Reply
+from edgeblock.core.decision import Decision
+from edgeblock.enforce import page
+from edgeblock.errors import ConfigError
+
+FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
+
+MAX_SEGMENT = 1200      # payload bytes: with all headers it fits 1280, what every IPv6 link carries (RFC 8200 5)
+_HOPS = 64
+_WINDOW = 65535         # of segments with payload; nothing more is read from the client, but it may still send
+
+# A record with fatal(2), access_denied(49), RFC 8446 section 6.2. Chromium tries again, page open, for ever after
+# unrecognized_name, handshake_failure or a RST, and not at all after this: docs/decisions.md has the figures.
+ALERT = bytes((21, 3, 3, 0, 2, 2, 49))
+
+_TIMESTAMPS = 8         # TCP option kind, RFC 7323 section 3
+_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+
+
+class Replies(NamedTuple):
+    """IP packets, in the order in which they are to be sent."""
+
+    to_client: list[bytes]
+    to_server: list[bytes]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What `build` sends, prepared once: the HTTP answers as (head, body), and whether TLS gets an alert."""
+
+    alert: bool
+    page: tuple[bytes, bytes]
+    redirect: tuple[bytes, bytes]
+
+
+def prepare(reply: Reply) -> Answers:
+    """The answers for the [reply] settings; without a redirect URL, redirect is the page. ConfigError if unusable."""
+    if reply.tls not in ("alert", "rst"):
+        raise ConfigError(f"reply.tls: '{reply.tls}' is not one of alert, rst")
+    if reply.status not in (403, 451):
+        raise ConfigError(f"reply.status: {reply.status} is not one of 403, 451")
+    blocked = _http(reply.status, page.load(reply))
+    redirect = blocked
+    if reply.redirect:
+        if not _URL.fullmatch(reply.redirect):
+            raise ConfigError(f"reply.redirect: {reply.redirect!r} is not an http or https URL in ASCII")
+        url = html.escape(reply.redirect)
+        body = f'<!DOCTYPE html><title>Moved</title><p>See <a href="{url}">{url}</a>.</p>\n'
+        redirect = _http(302, body.encode(), f"Location: {reply.redirect}\r\n")
+    return Answers(reply.tls == "alert", blocked, redirect)
+
+
+def _http(status: int, body: bytes, more: str = "") -> tuple[bytes, bytes]:
+    head = (f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{more}"
+            "Content-Type: text/html; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "Connection: close\r\nCache-Control: no-store\r\n\r\n")
+    return head.encode("ascii"), body
+
+
+def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
+    """The replies to a blocked packet (IPv4 or IPv6, whole), none if the decision asks for none."""
+    replies = Replies([], [])
+    header = wire.find_transport(packet) if decision.reply else None
+    if header is None or header.fragment or header.proto != wire.TCP or header.end - header.at < 20:
+        return replies
+    ports = packet[header.at:header.at + 4]
+    action, proto = decision.action, decision.proto
+    if action not in ("reset", "page", "redirect"):
+        return replies
+    payload = b""
+    if proto == "http" and action != "reset":
+        head, body = answers.page if action == "page" else answers.redirect
+        payload = head if decision.head else head + body
+    elif proto == "tls" and answers.alert:
+        payload = ALERT
+    client = _Sender(header.version, header.dst, header.src, ports[2:4] + ports[0:2], decision.client_seq)
+    if payload:
+        replies.to_client.extend(client.send(payload, decision.client_ack, _timestamps(packet, header)))
+    else:
+        replies.to_client.append(client.segment(decision.client_seq, decision.client_ack, RST | ACK, 0, b"", b""))
+    server = _Sender(header.version, header.src, header.dst, ports, decision.client_ack)
+    for seq in decision.reset_seqs:
+        replies.to_server.append(server.segment(seq, decision.reset_ack, RST | ACK, 0, b"", b""))
+    return replies
+
+
+def _timestamps(packet: bytes, header: wire.Header) -> bytes:
+    # The option to put into an answer: the client's echo as our value, so that it passes its check for old
+    # segments (RFC 7323 section 5), and its value echoed. Empty if the client sent none, as it then wants none.
+    at = header.at + 20
+    end = min(header.at + (packet[header.at + 12] >> 4) * 4, header.end)
+    while at < end:
+        kind = packet[at]
+        if kind == 0:
+            break
+        if kind == 1:
+            at += 1
+            continue
+        size = packet[at + 1] if at + 1 < end else 0
+        if size < 2 or at + size > end:
+            break
+        if kind == _TIMESTAMPS and size == 10:
+            return b"\x01\x01\x08\x0a" + packet[at + 6:at + 10] + packet[at + 2:at + 6]
+        at += size
+    return b""
+
+
+class _Sender:
+    """One direction of one connection."""
+
+    def __init__(self, version: int, src: bytes, dst: bytes, ports: bytes, identification: int) -> None:
+        self.version = version
+        self.addresses = src + dst
+        self.ports = ports
+        self.identification = identification
+
+    def send(self, payload: bytes, ack: int, options: bytes) -> list[bytes]:
+        """Segments of at most MAX_SEGMENT bytes, the last one with FIN, from sequence number `identification`."""
+        seq, packets = self.identification, []
+        for at in range(0, len(payload), MAX_SEGMENT):
+            part = payload[at:at + MAX_SEGMENT]
+            flags = ACK | (PSH | FIN if at + MAX_SEGMENT >= len(payload) else 0)
+            packets.append(self.segment(seq + at, ack, flags, _WINDOW, options, part))
+        return packets
+
+    def segment(self, seq: int, ack: int, flags: int, window: int, options: bytes, payload: bytes) -> bytes:
+        """One IP packet with one TCP segment (RFC 9293 section 3.1); `options` is padded to 4 bytes already."""
+        size = 20 + len(options) + len(payload)
+        tcp = bytearray(self.ports + struct.pack(">IIBBHHH", seq & 0xFFFFFFFF, ack & 0xFFFFFFFF,
+                                                 (20 + len(options)) << 2, flags, window, 0, 0))
+        tcp += options + payload
+        total = wire.sum16(self.addresses) + wire.TCP + size + wire.sum16(tcp)
+        tcp[16:18] = wire.checksum(total).to_bytes(2, "big")
+        if self.version == 6:
+            return struct.pack(">IHBB", 6 << 28, size, wire.TCP, _HOPS) + self.addresses + tcp
+        # Never fragmented on its way, so the identification has no meaning (RFC 6864 section 4.1), only variety.
+        identification = (self.identification + (seq >> 4)) & 0xFFFF
+        ip = bytearray(struct.pack(">BBHHHBBH", 0x45, 0, 20 + size, identification, 0x4000, _HOPS, wire.TCP, 0))
+        ip += self.addresses
+        ip[10:12] = wire.checksum(wire.sum16(ip)).to_bytes(2, "big")
+        return bytes(ip + tcp)

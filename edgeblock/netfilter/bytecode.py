@@ -1,0 +1,78 @@
+"""What iptables cannot ask, as classic BPF for its `bpf` match. In: nothing. Out: bytecode, a program a question.
+
+The kernel runs a program on the packet from its IP header on; loading beyond the end makes the answer no. The IPv6
+programs read no extension headers: behind one nothing is certain, and each says which answer that means.
+"""
+
+from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS
+
+Instruction = tuple[int, int, int, int]   # operation, jump if true, jump if false, constant (linux/filter.h)
+
+LD_LEN = 0x80        # A = length of the packet
+LDB_ABS = 0x30       # A = byte at k
+LDB_IND = 0x50       # A = byte at X + k
+LDW_ABS = 0x20       # A = big-endian word at k
+LDW_IND = 0x40
+LDX_MSH = 0xB1       # X = 4 * (byte at k & 15): an IPv4 header's length
+AND = 0x54
+RSH = 0x74
+ADD_K = 0x04
+ADD_X = 0x0C
+TAX = 0x07           # X = A
+JEQ_K = 0x15
+JEQ_X = 0x1D
+JGE_K = 0x35
+JSET_K = 0x45        # A & k
+RET = 0x06
+
+IP6_NEXT, IP6_HEADER = 6, 40
+TCP_OFFSET = 12      # the byte whose upper half is the TCP header's length in words
+UDP_PAYLOAD = 8
+TCP, UDP = 6, 17
+
+NO: Instruction = (RET, 0, 0, 0)
+YES: Instruction = (RET, 0, 0, 1)
+
+
+def bare(family: int) -> str:
+    """TCP whose length is exactly that of its headers. An IPv6 extension header: no."""
+    words_to_bytes = [(AND, 0, 0, 0xF0), (RSH, 0, 0, 2)]
+    equal = [(TAX, 0, 0, 0), (LD_LEN, 0, 0, 0), (JEQ_X, 0, 1, 0), YES, NO]
+    if family == 4:
+        return encode([(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, TCP_OFFSET), *words_to_bytes, (ADD_X, 0, 0, 0), *equal])
+    return encode([*plain(TCP), (LDB_ABS, 0, 0, IP6_HEADER + TCP_OFFSET), *words_to_bytes, (ADD_K, 0, 0, IP6_HEADER),
+                   *equal])
+
+
+def answer(family: int) -> str:
+    """TCP of at least ANSWER_BYTES. An IPv6 extension header: no, for it could be nearly all of the packet."""
+    start = [] if family == 4 else plain(TCP)
+    return encode([*start, (LD_LEN, 0, 0, 0), (JGE_K, 0, 1, ANSWER_BYTES), YES, NO])
+
+
+def short(family: int) -> str:
+    """UDP whose first payload byte is below 0x80. An IPv6 extension header: no."""
+    load = [(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, UDP_PAYLOAD)] if family == 4 else \
+        [*plain(UDP), (LDB_ABS, 0, 0, IP6_HEADER + UDP_PAYLOAD)]
+    return encode([*load, (JSET_K, 0, 1, 0x80), NO, YES])
+
+
+def initial(family: int) -> str:
+    """UDP with a QUIC long header of a version in QUIC_VERSIONS. An IPv6 extension header: perhaps, so yes."""
+    if family == 4:
+        load, version = [(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, UDP_PAYLOAD)], (LDW_IND, 0, 0, UDP_PAYLOAD + 1)
+    else:
+        load = [(LDB_ABS, 0, 0, IP6_NEXT), (JEQ_K, 1, 0, UDP), YES, (LDB_ABS, 0, 0, IP6_HEADER + UDP_PAYLOAD)]
+        version = (LDW_ABS, 0, 0, IP6_HEADER + UDP_PAYLOAD + 1)
+    known = [(JEQ_K, len(QUIC_VERSIONS) - i, 0, value) for i, value in enumerate(QUIC_VERSIONS)]
+    return encode([*load, (JSET_K, 1, 0, 0x80), NO, version, *known, NO, YES])
+
+
+def plain(protocol: int) -> list[Instruction]:
+    """Answers no unless that protocol follows the IPv6 header at once."""
+    return [(LDB_ABS, 0, 0, IP6_NEXT), (JEQ_K, 1, 0, protocol), NO]
+
+
+def encode(program: list[Instruction]) -> str:
+    """The text that `-m bpf --bytecode` takes."""
+    return ",".join([str(len(program)), *(" ".join(map(str, one)) for one in program)])

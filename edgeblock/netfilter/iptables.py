@@ -1,0 +1,217 @@
+"""The rules as chains EDGEBLOCK_* of iptables and ip6tables, table mangle. In: settings. Out: text for
+iptables-restore, and counters.
+
+Each family is changed in one transaction. Rules and chains of others are neither moved nor rewritten: one jump to our
+chain is appended to each hook, and stays where it is when the rules are applied again.
+"""
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from edgeblock.config import Config
+from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import bytecode, netlink, tools
+from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.rules import Do, Is, Rule, plan, queues
+
+PREFIX = "EDGEBLOCK_"
+TABLE = "mangle"
+FAMILIES = {4: "iptables", 6: "ip6tables"}
+OPTIONS = ("--noflush", "--wait", "5")     # keep what is not ours; wait some seconds for another program's lock
+PORTS_A_RULE = 15     # what one `multiport` match takes
+
+# The jump's comment remembers that its chain was not there before us, so that `remove` can leave things as they were.
+JUMP, JUMP_AND_CHAIN = "edgeblock", "edgeblock:made-chain"
+
+
+class Installed(NamedTuple):
+    """What of ours one family holds: chains by name, and the lines of other chains that lead to them."""
+
+    chains: frozenset[str] = frozenset()
+    jumps: tuple[str, ...] = ()
+
+
+def text(config: Config) -> str:
+    """What `apply` gives to iptables-restore and ip6tables-restore on a machine without rules of ours."""
+    return "".join(f"# {tool}-restore --noflush\n{transaction(config, family, Installed())}"
+                   for family, tool in FAMILIES.items())
+
+
+def transaction(config: Config, family: int, now: Installed, made: Iterable[str] = ()) -> str:
+    """The lines that lead from `now` to the rules of these settings.
+
+    `made` are the hooks (as mangle spells them) whose chain does not exist yet.
+    """
+    planned = {PREFIX + chain.name.upper(): chain for chain in plan(config)}
+    stale = sorted(now.chains - planned.keys())
+    wanted = {chain.hook.upper(): name for name, chain in planned.items() if chain.hook}
+    # Declaring a chain makes it, or empties it.
+    declared = [f":{name} - [0:0]" for name in [*planned, *stale]]
+    kept, surplus = set(), []
+    for jump in now.jumps:
+        hook = jump.split()[1]
+        if hook not in kept and hook in wanted and jump in (jump_line(hook, JUMP), jump_line(hook, JUMP_AND_CHAIN)):
+            kept.add(hook)
+        elif hook in wanted or jump.split()[-1] in stale:
+            surplus.append("-D" + jump[2:])
+    rules = [f"-A {name} {line}" for name, chain in planned.items() for rule in chain.rules
+             for line in specifications(rule, config, family)]
+    jumps = [jump_line(hook, JUMP_AND_CHAIN if hook in made else JUMP) for hook in wanted if hook not in kept]
+    return commands([*declared, *surplus, *rules, *jumps, *(f"-X {name}" for name in stale)])
+
+
+def removal(now: Installed) -> str:
+    """The lines that take everything of ours away."""
+    names = sorted(now.chains)
+    return commands([*(f":{name} - [0:0]" for name in names), *("-D" + jump[2:] for jump in now.jumps),
+                     *(f"-X {name}" for name in names)])
+
+
+def commands(lines: list[str]) -> str:
+    return "\n".join([f"*{TABLE}", *lines, "COMMIT"]) + "\n"
+
+
+def jump_line(hook: str, comment: str) -> str:
+    """As iptables-save prints it, so that it is recognised."""
+    return f"-A {hook} -m comment --comment {quoted(comment)} -j {PREFIX}{hook}"
+
+
+def quoted(comment: str) -> str:
+    return f'"{comment}"' if re.search(r"[^A-Za-z0-9_]", comment) else comment
+
+
+def specifications(rule: Rule, config: Config, family: int) -> Iterator[str]:
+    """The rule's text after the chain's name: one for each combination of the alternatives of its conditions."""
+    table = conditions(config, family)
+    for parts in itertools.product(*(table[one] for one in rule.when)):
+        yield " ".join([*parts, f"-m comment --comment {rule.name}", target(rule.do, config)])
+
+
+def conditions(config: Config, family: int) -> dict[Is, tuple[str, ...]]:
+    """Each condition as iptables says it; several texts are alternatives."""
+    bits = marks(config.ruleset.mark_mask)
+    ours = f"-m mark --mark {config.ruleset.inject_mark:#x}/{config.ruleset.inject_mark:#x}"
+
+    def marked(value: int) -> tuple[str, ...]:
+        return (f"-m connmark --mark {value:#x}/{bits.mask:#x}",)
+
+    def ports(match: str, listed: tuple[int, ...] | str) -> tuple[str, ...]:
+        if isinstance(listed, str):
+            return ()
+        groups = (listed[i:i + PORTS_A_RULE] for i in range(0, len(listed), PORTS_A_RULE))
+        return tuple(f"{match} {','.join(map(str, group))}" for group in groups)
+
+    def program(code: str) -> tuple[str, ...]:
+        return (f'-m bpf --bytecode "{code}"',)
+
+    return {
+        Is.TCP_TO_PORT: ports("-p tcp -m multiport --dports", config.ruleset.tcp_ports),
+        Is.TCP_FROM_PORT: ports("-p tcp -m multiport --sports", config.ruleset.tcp_ports),
+        Is.UDP_TO_PORT: ports("-p udp -m multiport --dports", config.ruleset.udp_ports),
+        Is.UDP_FROM_PORT: ports("-p udp -m multiport --sports", config.ruleset.udp_ports),
+        Is.TCP: ("-p tcp",),
+        Is.UDP: ("-p udp",),
+        Is.ORIGINAL: ("-m conntrack --ctdir ORIGINAL",),
+        Is.REPLY: ("-m conntrack --ctdir REPLY",),
+        Is.STATELESS: ("-m conntrack --ctstate INVALID,UNTRACKED",),
+        Is.OURS: (ours,),
+        Is.OURS_LOOPED: (f"-i lo {ours}",),
+        Is.UNDECIDED: marked(bits.undecided),
+        Is.DONE: marked(bits.done),
+        Is.BLOCKED: marked(bits.blocked),
+        Is.SYN: ("-p tcp -m tcp --tcp-flags SYN,ACK SYN",),
+        Is.BARE: program(bytecode.bare(family)),
+        Is.ANSWER: program(bytecode.answer(family)),
+        Is.SHORT: program(bytecode.short(family)),
+        Is.INITIAL: program(bytecode.initial(family)),
+    }
+
+
+def target(do: Do, config: Config) -> str:
+    """What a rule does, as iptables says it."""
+    bits = marks(config.ruleset.mark_mask)
+    first, last = queues(config)
+    queue = f"-j NFQUEUE --queue-num {first}" if first == last else f"-j NFQUEUE --queue-balance {first}:{last}"
+    return {
+        Do.QUEUE: f"{queue} --queue-bypass" if config.ruleset.absent == "open" else queue,
+        Do.QUEUE_OR_DROP: queue,
+        Do.DROP: "-j DROP",
+        Do.RETURN: "-j RETURN",
+        Do.MARK_DONE: f"-j CONNMARK --set-xmark {bits.done:#x}/{bits.mask:#x}",
+        Do.MARK_UNDECIDED: f"-j CONNMARK --set-xmark {bits.undecided:#x}/{bits.mask:#x}",
+    }.get(do) or f"-g {PREFIX}{do.name}"
+
+
+def apply(config: Config) -> None:
+    """Put the chains in force for both families. If the second refuses a first installation, the first is undone."""
+    plan(config)
+    before = {family: installed(family) for family in FAMILIES}
+    try:
+        for family, tool in FAMILIES.items():
+            tools.run([f"{tool}-restore", *OPTIONS], transaction(config, family, before[family], missing(family)))
+    except SystemProblem:
+        if not any(rules.chains for rules in before.values()):
+            remove()
+        raise
+
+
+def missing(family: int) -> list[str]:
+    """The hooks whose chain in mangle does not exist yet. iptables-legacy has them all, always."""
+    if "nf_tables" not in tools.run([f"{FAMILIES[family]}-restore", "--version"]):
+        return []
+    return [hook for hook in ("FORWARD", "INPUT", "OUTPUT") if not netlink.chain_exists(family, TABLE, hook)]
+
+
+def installed(family: int) -> Installed:
+    """What of ours this family holds now."""
+    return read(tools.run([f"{FAMILIES[family]}-save", "-t", TABLE]))
+
+
+def read(saved: str) -> Installed:
+    """The same, from what iptables-save printed."""
+    chains, jumps = set(), []
+    for line in saved.splitlines():
+        words = line.split()
+        if line.startswith(f":{PREFIX}"):
+            chains.add(words[0][1:])
+        elif line.startswith("-A ") and not words[1].startswith(PREFIX) and words[-1].startswith(PREFIX) \
+                and words[-2] in ("-j", "-g"):
+            jumps.append(line)
+    return Installed(frozenset(chains), tuple(jumps))
+
+
+def present() -> bool:
+    """Whether either family holds anything of ours."""
+    return any(tools.find(f"{tool}-save") and installed(family) != Installed() for family, tool in FAMILIES.items())
+
+
+def remove() -> None:
+    """Take everything of ours away from both families, and the chains of mangle that exist only because of us."""
+    for family, tool in FAMILIES.items():
+        if not tools.find(f"{tool}-save"):
+            continue
+        now = installed(family)
+        if now == Installed():
+            continue
+        tools.run([f"{tool}-restore", *OPTIONS], removal(now))
+        made = [jump.split()[1] for jump in now.jumps if JUMP_AND_CHAIN in jump]
+        if made:
+            left = tools.run([f"{tool}-save", "-t", TABLE])
+            for hook in made:
+                # An operator's rule or policy may have come to the chain meanwhile; then it is theirs.
+                if f":{hook} ACCEPT " in left and f"\n-A {hook} " not in left:
+                    tools.run([f"{tool}-restore", *OPTIONS], commands([f"-X {hook}"]))
+            netlink.delete_table_if_empty(family, TABLE)
+
+
+def counters() -> Iterator[tuple[str, int, int]]:
+    """(rule name, packets, bytes) of every rule in force; a name occurs once for each family and alternative."""
+    for tool in FAMILIES.values():
+        for line in tools.run([f"{tool}-save", "--counters", "-t", TABLE]).splitlines():
+            found = re.match(rf"\[(\d+):(\d+)\] -A {PREFIX}", line)
+            if found:
+                words = shlex.split(line)
+                yield words[words.index("--comment") + 1], int(found[1]), int(found[2])

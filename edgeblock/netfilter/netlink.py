@@ -1,0 +1,81 @@
+"""The few words of nfnetlink that nft and iptables have no option for. In: names. Out: whether the kernel agreed.
+
+Each call is one request and its acknowledgement on a socket of its own. Nothing here waits longer than SECONDS.
+"""
+
+import errno
+import socket
+import struct
+
+NETLINK_NETFILTER = 12
+SECONDS = 5.0
+
+REQUEST, ACK, NON_RECURSIVE = 0x01, 0x04, 0x100          # linux/netlink.h: NLM_F_REQUEST, _ACK, _NONREC
+ERROR = 2                                                # NLMSG_ERROR
+BATCH_BEGIN, BATCH_END = 0x10, 0x11                      # linux/netfilter/nfnetlink.h
+NFTABLES, QUEUE = 10, 3                                  # NFNL_SUBSYS_NFTABLES, _QUEUE
+
+DELETE_TABLE, GET_CHAIN = 2, 4                           # linux/netfilter/nf_tables.h
+TABLE_NAME, CHAIN_TABLE, CHAIN_NAME = 1, 1, 3
+
+QUEUE_CONFIG = 2                                         # linux/netfilter/nfnetlink_queue.h: NFQNL_MSG_CONFIG
+COMMAND, MASK, FLAGS = 1, 4, 5                           # NFQA_CFG_CMD, _MASK, _FLAGS
+BIND = 1
+FAIL_OPEN, CONNTRACK, GSO = 0x01, 0x02, 0x04
+
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def name(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode() + b"\0")
+
+
+def message(subsystem: int, kind: int, flags: int, family: int, resource: int, body: bytes = b"") -> bytes:
+    body = struct.pack("!BBH", family, 0, resource) + body
+    return struct.pack("=IHHII", 16 + len(body), subsystem << 8 | kind, REQUEST | flags, kind, 0) + body
+
+
+def ask(request: bytes) -> int:
+    """The errno that the kernel answers with, 0 when it agrees."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as link:
+        return answer(link, request)
+
+
+def answer(link: socket.socket, request: bytes) -> int:
+    """The same, on a socket that stays open, for what the kernel ties to the socket."""
+    link.settimeout(SECONDS)
+    link.sendto(request, (0, 0))
+    while True:
+        data = link.recv(65536)
+        while len(data) >= 16:
+            size, kind = struct.unpack_from("=IH", data)
+            if kind == ERROR:
+                return -int(struct.unpack_from("=i", data, 16)[0])
+            data = data[(size + 3) & ~3:] if size >= 16 else b""
+
+
+def chain_exists(family: int, table: str, chain: str) -> bool:
+    """Whether nf_tables has that chain for IPv4 (4) or IPv6 (6). A failure to answer counts as yes."""
+    wanted = name(CHAIN_TABLE, table) + name(CHAIN_NAME, chain)
+    return ask(message(NFTABLES, GET_CHAIN, ACK, FAMILIES[family], 0, wanted)) != errno.ENOENT
+
+
+def delete_table_if_empty(family: int, table: str) -> bool:
+    """Delete that table unless it holds anything: the kernel checks and deletes in one step. Whether it is gone."""
+    batch = message(0, BATCH_BEGIN, 0, socket.AF_UNSPEC, NFTABLES) \
+        + message(NFTABLES, DELETE_TABLE, ACK | NON_RECURSIVE, FAMILIES[family], 0, name(TABLE_NAME, table)) \
+        + message(0, BATCH_END, 0, socket.AF_UNSPEC, NFTABLES)
+    return ask(batch) in (0, errno.ENOENT)
+
+
+def try_queue(number: int, flags: int) -> int:
+    """Bind queue `number`, set these flags, let go. The errno of the first step that failed, 0 for none."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as link:
+        bind = attribute(COMMAND, struct.pack("!BBH", BIND, 0, 0))
+        setting = attribute(FLAGS, struct.pack("!I", flags)) + attribute(MASK, struct.pack("!I", flags))
+        return answer(link, message(QUEUE, QUEUE_CONFIG, ACK, socket.AF_UNSPEC, number, bind)) \
+            or answer(link, message(QUEUE, QUEUE_CONFIG, ACK, socket.AF_UNSPEC, number, setting))

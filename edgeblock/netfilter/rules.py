@@ -1,0 +1,198 @@
+"""Which packets the kernel queues, drops or passes: written once, for every back end.
+
+In: the settings. Out: chains of rules as data, which nft.py and iptables.py turn into text. A rule is a name (its
+counter), conditions that must all hold, and one thing to do. No rule asks whether a packet has payload: each asks
+whether it is certain that it has none. So whatever cannot be read certainly goes to the queue, never past it.
+
+docs/ruleset.md argues each rule.
+"""
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+from edgeblock.config import Config
+from edgeblock.errors import ConfigError
+from edgeblock.netfilter.marks import marks
+
+# A server's packet of at least this many bytes, IP header included, is an answer. With the largest IPv4 and TCP
+# headers (60 + 60) it carries at least 128 bytes of payload. What must not settle a flow is smaller: bare ACKs with
+# options, keep-alives (1 byte), TLS alerts (7), and the TLS 1.3 HelloRetryRequest (99 with its change_cipher_spec,
+# 111 with ECH), after which the client says its name again.
+ANSWER_BYTES = 248
+
+# The QUIC versions whose Initials the engine can open: v1 (RFC 9000), v2 (RFC 9369), draft-29.
+QUIC_VERSIONS = (0x00000001, 0x6B3343CF, 0xFF00001D)
+
+# Where the server's answers to packets of a hook come by.
+ANSWERS = {"forward": "forward", "input": "output", "output": "input"}
+
+
+class Is(Enum):
+    """What a rule can ask of a packet. The marks UNDECIDED, DONE and BLOCKED are false without a conntrack entry."""
+
+    TCP_TO_PORT = auto()      # TCP whose destination port is listed
+    TCP_FROM_PORT = auto()
+    UDP_TO_PORT = auto()
+    UDP_FROM_PORT = auto()
+    TCP = auto()
+    UDP = auto()
+    ORIGINAL = auto()         # travels in the direction of its connection's first packet
+    REPLY = auto()
+    STATELESS = auto()        # no conntrack entry: state INVALID or UNTRACKED
+    OURS = auto()             # made on this box and marked as our own reply
+    OURS_LOOPED = auto()      # the same, arriving over loopback
+    UNDECIDED = auto()
+    DONE = auto()
+    BLOCKED = auto()
+    SYN = auto()              # SYN without ACK, whatever other flags say
+    BARE = auto()             # TCP, certainly without payload
+    ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
+    SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
+    INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS
+
+
+class Do(Enum):
+    """What a rule does. Marks are set within the mask only, and the packet goes on to the next rule."""
+
+    QUEUE = auto()            # to the daemon; with none there, as `ruleset.absent` says
+    QUEUE_OR_DROP = auto()    # to the daemon; with none there, dropped
+    DROP = auto()
+    RETURN = auto()           # out of our rules
+    MARK_DONE = auto()
+    MARK_UNDECIDED = auto()
+    TCP_CLIENT = auto()       # continue in that chain, and do not come back
+    TCP_SERVER = auto()
+    UDP_CLIENT = auto()
+    UDP_SERVER = auto()
+
+
+class Rule(NamedTuple):
+    name: str
+    when: tuple[Is, ...]
+    do: Do
+
+
+class Chain(NamedTuple):
+    """Rules in order; what falls through the end leaves our rules. `hook` is None for a chain that rules lead to."""
+
+    name: str
+    hook: str | None
+    rules: tuple[Rule, ...]
+
+
+TCP_CLIENT = (
+    # A SYN may open a new connection on the entry of an old one (conntrack keeps the entry, and its mark, when it
+    # missed the old one's end), so "done" does not outlive it.
+    Rule("tcp_reopened", (Is.SYN, Is.DONE), Do.MARK_UNDECIDED),
+    Rule("tcp_done", (Is.DONE,), Do.RETURN),
+    Rule("tcp_blocked_bare", (Is.BLOCKED, Is.BARE), Do.DROP),
+    Rule("tcp_blocked_data", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
+    Rule("tcp_syn", (Is.SYN,), Do.QUEUE),
+    Rule("tcp_bare", (Is.BARE,), Do.RETURN),
+    Rule("tcp_data", (), Do.QUEUE),
+)
+
+TCP_SERVER = (
+    Rule("tcp_server_blocked", (Is.BLOCKED,), Do.DROP),
+    Rule("tcp_answered", (Is.UNDECIDED, Is.ANSWER), Do.MARK_DONE),
+)
+
+UDP_CLIENT = (
+    Rule("udp_done", (Is.DONE, Is.SHORT), Do.RETURN),
+    Rule("udp_blocked", (Is.BLOCKED, Is.SHORT), Do.DROP),
+    Rule("udp_blocked_long", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
+    Rule("udp_data", (), Do.QUEUE),
+)
+
+UDP_SERVER = (
+    Rule("udp_server_blocked", (Is.BLOCKED,), Do.DROP),
+    Rule("udp_answered", (Is.UNDECIDED,), Do.MARK_DONE),
+)
+
+# On all ports only what may be a QUIC Initial is queued: every game and every call would be otherwise. Nothing then
+# asks whether a flow is done, so nothing marks it.
+UDP_CLIENT_ALL = (
+    Rule("udp_blocked_long", (Is.BLOCKED, Is.INITIAL), Do.QUEUE_OR_DROP),
+    Rule("udp_blocked", (Is.BLOCKED,), Do.DROP),
+    Rule("udp_data", (Is.INITIAL,), Do.QUEUE),
+)
+
+UDP_SERVER_ALL = UDP_SERVER[:1]
+
+
+def plan(config: Config) -> tuple[Chain, ...]:
+    """The chains for these settings, those that rules lead to first. ConfigError names a setting that cannot be."""
+    ruleset = config.ruleset
+    check(config)
+    clients = set(ruleset.hooks)
+    servers = {ANSWERS[hook] for hook in ruleset.hooks}
+    tcp, udp = bool(ruleset.tcp_ports), bool(ruleset.udp_ports)
+    chains = []
+    if tcp:
+        chains += [Chain("tcp_client", None, TCP_CLIENT), Chain("tcp_server", None, TCP_SERVER)]
+    if udp:
+        every = ruleset.udp_ports == "all"
+        chains += [Chain("udp_client", None, UDP_CLIENT_ALL if every else UDP_CLIENT),
+                   Chain("udp_server", None, UDP_SERVER_ALL if every else UDP_SERVER)]
+    for hook in ("forward", "input", "output"):
+        if hook not in clients | servers:
+            continue
+        rules = []
+        # Our replies are made on this box, so they never cross forward. There the mark is not asked for: an operator
+        # who saves packet marks into conntrack and restores them would lend it to the client.
+        if hook == "output":
+            rules.append(Rule("ours", (Is.OURS,), Do.RETURN))
+        elif hook == "input":
+            rules.append(Rule("ours", (Is.OURS_LOOPED,), Do.RETURN))
+        if hook in clients:
+            rules += to_client(ruleset.tcp_ports, Is.TCP, Is.TCP_TO_PORT, Do.TCP_CLIENT) if tcp else []
+            rules += to_client(ruleset.udp_ports, Is.UDP, Is.UDP_TO_PORT, Do.UDP_CLIENT) if udp else []
+        if hook in servers:
+            rules += to_server(ruleset.tcp_ports, Is.TCP, Is.TCP_FROM_PORT, Do.TCP_SERVER) if tcp else []
+            rules += to_server(ruleset.udp_ports, Is.UDP, Is.UDP_FROM_PORT, Do.UDP_SERVER) if udp else []
+        chains.append(Chain(hook, hook, tuple(rules)))
+    return tuple(chains)
+
+
+def to_client(ports: tuple[int, ...] | str, protocol: Is, to_port: Is, chain: Do) -> list[Rule]:
+    """What counts as client to server: the destination port, or with all ports the connection's own direction.
+
+    Without a conntrack entry there is no direction, so such a packet counts as the client's.
+    """
+    name = chain.name.lower()
+    if ports == "all":
+        return [Rule(name, (protocol, Is.ORIGINAL), chain),
+                Rule(f"{name}_stateless", (protocol, Is.STATELESS), chain)]
+    return [Rule(name, (to_port,), chain)]
+
+
+def to_server(ports: tuple[int, ...] | str, protocol: Is, from_port: Is, chain: Do) -> list[Rule]:
+    """What counts as server to client. These rules come after the client's, which win between two listed ports."""
+    return [Rule(chain.name.lower(), (protocol, Is.REPLY) if ports == "all" else (from_port,), chain)]
+
+
+def check(config: Config) -> None:
+    """ConfigError, naming the key, for settings that no kernel rule can express."""
+    ruleset, queue = config.ruleset, config.queue
+    bits = marks(ruleset.mark_mask)
+    if not 0 < ruleset.inject_mark <= 0xFFFFFFFF or ruleset.inject_mark & bits.mask:
+        raise ConfigError(f"ruleset.inject_mark: {ruleset.inject_mark:#x} must be bits of 32 outside "
+                          f"ruleset.mark_mask ({bits.mask:#x}), such as 0x40000000")
+    if not ruleset.hooks or not set(ruleset.hooks) <= set(ANSWERS):
+        raise ConfigError(f"ruleset.hooks: {', '.join(ruleset.hooks) or 'none'}: use forward, input and output, "
+                          f"one or several")
+    for key, ports in (("tcp_ports", ruleset.tcp_ports), ("udp_ports", ruleset.udp_ports)):
+        if ports != "all" and (isinstance(ports, str) or not all(0 < port < 65536 for port in ports)):
+            raise ConfigError(f"ruleset.{key}: {ports!r}: use \"all\" or a list of ports from 1 to 65535")
+    if not ruleset.tcp_ports and not ruleset.udp_ports:
+        raise ConfigError("ruleset.tcp_ports and ruleset.udp_ports are both empty: nothing would be queued")
+    if ruleset.absent not in ("open", "closed"):
+        raise ConfigError(f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\"")
+    if queue.workers < 1 or queue.number < 0 or queue.number + queue.workers > 65536:
+        raise ConfigError(f"queue.number {queue.number} with queue.workers {queue.workers}: "
+                          f"queues are numbered from 0 to 65535")
+
+
+def queues(config: Config) -> tuple[int, int]:
+    """The first and the last queue number, one for each worker."""
+    return config.queue.number, config.queue.number + config.queue.workers - 1

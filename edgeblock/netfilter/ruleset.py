@@ -1,0 +1,94 @@
+"""The door to the kernel rules: show, apply, remove, count. In: settings. Out: text, counters, or one SystemProblem.
+
+Rules are always replaced whole and at once; rules of others are never changed.
+"""
+
+from typing import NamedTuple
+
+from edgeblock.config import Config
+from edgeblock.errors import ConfigError, SystemProblem
+from edgeblock.netfilter import iptables, nft, tools
+
+BACKENDS = {"nft": nft, "iptables": iptables}
+
+
+class Counter(NamedTuple):
+    """What one rule has seen since the rules were applied."""
+
+    packets: int
+    bytes: int
+
+
+def detect_backend() -> str:
+    """"nft" where this kernel takes nftables' queue statement, else "iptables". Leaves no trace.
+
+    SystemProblem without permission to ask, or where neither program is installed.
+    """
+    tools.need_permission()
+    if tools.find("nft"):
+        try:
+            nft.probe()
+            return "nft"
+        except SystemProblem as problem:
+            reason = str(problem)
+    else:
+        reason = "nft: not installed"
+    if tools.find("iptables-restore") and tools.find("ip6tables-restore"):
+        return "iptables"
+    raise SystemProblem(f"no back end for kernel rules ({reason}; iptables: not installed); "
+                        f"install the package iptables")
+
+
+def choose(config: Config) -> str:
+    """The back end of these settings, "nft" or "iptables", found out where they say "auto"."""
+    backend = config.ruleset.backend
+    if backend == "auto":
+        return detect_backend()
+    if backend not in BACKENDS:
+        raise ConfigError(f"ruleset.backend: {backend!r}: use \"auto\", \"nft\" or \"iptables\"")
+    return backend
+
+
+def text(config: Config) -> str:
+    """The rules as the back end's own program reads them. Needs no permission unless the back end is "auto"."""
+    if config.ruleset.backend == "auto" and not tools.capable(tools.CAP_NET_ADMIN):
+        raise SystemProblem("ruleset.backend: \"auto\" asks the kernel, which needs root; "
+                            "choose \"nft\" or \"iptables\"")
+    return BACKENDS[choose(config)].text(config)
+
+
+def apply(config: Config) -> str:
+    """Put the rules in force, in place of whatever rules of ours there were; returns the back end's name.
+
+    The other back end's rules go after the new ones are in force, so no packet passes between the two.
+    """
+    tools.need_permission()
+    backend = choose(config)
+    BACKENDS[backend].apply(config)
+    for name, other in BACKENDS.items():
+        if name != backend:
+            other.remove()
+    return backend
+
+
+def remove() -> None:
+    """Take away all rules of ours, of both back ends, whole or half."""
+    tools.need_permission()
+    for backend in BACKENDS.values():
+        backend.remove()
+
+
+def in_force() -> tuple[str, ...]:
+    """The back ends that hold rules of ours now."""
+    tools.need_permission()
+    return tuple(name for name, backend in BACKENDS.items() if backend.present())
+
+
+def counters() -> dict[str, Counter]:
+    """Each rule's name and what it has seen, IPv4 and IPv6 together; empty where no rules are in force."""
+    total: dict[str, Counter] = {}
+    for name in in_force():
+        for rule, packets, size in BACKENDS[name].counters():
+            seen = total.get(rule, Counter(0, 0))
+            total[rule] = Counter(seen.packets + packets, seen.bytes + size)
+    return total

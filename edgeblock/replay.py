@@ -1,0 +1,302 @@
+"""`edgeblock replay`: a capture file through the same engine that sits behind the live queue.
+
+In: a capture and a rules directory. Out: one line for each name observed, as JSON (DESIGN 5.2) or for people; a
+summary on standard error; on request a capture of what would have left the box, and a comparison with an earlier
+run. Never here: a clock other than the capture's, a socket, a verdict of its own.
+
+Names and paths come from the network and may hold anything: JSON escapes what is not ASCII, and the lines for
+people what is not printable, so that no capture can write to a terminal what it likes.
+"""
+
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from edgeblock import wire
+from edgeblock.blocklist import rules
+from edgeblock.config import Config
+from edgeblock.core.decision import Decision, Name
+from edgeblock.core.engine import Engine
+from edgeblock.enforce import replies
+from edgeblock.errors import CaptureError, EdgeblockError
+from edgeblock.source.capture import Capture, CaptureWriter, Record, reframe
+from edgeblock.source.checksums import Survey
+from edgeblock.source.defragment import Defragmenter
+
+SHORT_DIFFERENCE = 20           # lines of each kind that --expect prints
+MAX_BLOCKED = 262_144           # blocked flows whose answers are kept out of --write, as many as a worker remembers
+
+_HEADING = f"{'frame':>8}  {'time':<17}  {'proto':<5}  {'verdict':<8}  client > server  name  [list rule]"
+
+
+# An IP packet to be judged: the record that completed it, its bytes, and the records of all its fragments.
+Packet = tuple[Record, bytes, tuple[Record, ...]]
+Row = tuple[Record, wire.Header, bytes, Name]
+
+# Next header values behind which an IPv6 fragment header may stand; any other spares the walk.
+_BEFORE_FRAGMENT = frozenset((wire.HOP_BY_HOP, wire.ROUTING, wire.FRAGMENT, wire.AUTHENTICATION, wire.DESTINATION,
+                              wire.MOBILITY, wire.HIP, wire.SHIM6))
+
+
+def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, json_output: bool = False,
+        write: str | os.PathLike[str] | None = None, expect: str | os.PathLike[str] | None = None,
+        checksums: str = "auto", config: Config | None = None, out: TextIO, err: TextIO,
+        engine: Any = None) -> int:
+    """Replays `capture` with the lists in `rules_dir`.
+
+    Args:
+        json_output: JSON lines instead of lines for people.
+        write: save here, as pcap or pcapng like the capture, what would have left the box.
+        expect: compare with this file, the saved output of an earlier run with `json_output`.
+        checksums: "auto", "verify" or "ignore": which TCP and UDP checksums make a packet junk (source.checksums).
+        engine: what judges, instead of a new Engine with the rules of `rules_dir`.
+
+    Returns the exit status: 0, or 1 if the output is not what was expected.
+
+    Raises an EdgeblockError if capture, rules or another file cannot be used; for a capture that is cut or damaged
+    in the middle after its whole part was judged and reported.
+    """
+    config = config or Config()
+    expected = None if expect is None else _Expected(expect)
+    answers = replies.prepare(config.reply)
+    if engine is None:
+        engine = _new_engine(rules_dir, config)
+    if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):
+        raise CaptureError(f"{os.fspath(write)}: is the capture itself; write to another file")
+    survey = _survey(capture, checksums)
+    counts: Counter[str] = Counter()
+    fragments = Defragmenter()
+    with Capture(capture) as source:
+        box = None if write is None else _Box(CaptureWriter(write, source.pcapng, source.link), answers)
+        rows = _judge(source, engine, survey, fragments, box, counts)
+        try:
+            heading = not json_output and expected is None
+            for row in rows:
+                line = _as_json(row)
+                if expected is not None:
+                    expected.see(line)
+                if json_output:
+                    out.write(line + "\n")
+                elif expected is None:
+                    if heading:
+                        out.write(_HEADING + "\n")
+                        heading = False
+                    out.write(_as_text(row) + "\n")
+        finally:
+            if box is not None:
+                box.writer.close()
+    different = expected is not None and expected.report(err if json_output else out)
+    out.flush()
+    _summarize(err, source, fragments, survey, engine, counts)
+    if source.trouble:
+        raise CaptureError(f"{source.path}: {source.trouble}")
+    return 1 if different else 0
+
+
+def _new_engine(rules_dir: str | os.PathLike[str], config: Config) -> Engine:
+    loaded = rules.load(Path(rules_dir), action=config.rules.action, https=config.rules.https)
+    limits, policies = config.limits, config.policies
+    return Engine(loaded.matcher, flows=limits.flows, memory=limits.memory, flow_bytes=limits.flow_bytes,
+                  idle=limits.idle, settle_packets=limits.settle_packets, unparsable=policies.unparsable,
+                  midstream=policies.midstream, memory_full=policies.memory, conflict=policies.conflict,
+                  no_sni=policies.no_sni, ech=policies.ech, report=True)
+
+
+def _survey(capture: str | os.PathLike[str], checksums: str) -> Survey:
+    survey = Survey(checksums)
+    if checksums == "auto":
+        with Capture(capture) as source:
+            for record, data, _ in _packets(source, Defragmenter(), None):
+                if not record.cut:
+                    survey.add(data)
+    survey.close()
+    return survey
+
+
+def _packets(source: Capture, fragments: Defragmenter, box: "_Box | None") -> Iterator[Packet]:
+    # Every whole packet, at the frame that completed it. What carries no packet at all passes the box unseen.
+    now = 0.0
+    for record in source:
+        data = record.packet
+        if not data:
+            if box is not None and record.start < 0 <= record.link:
+                box.pass_on((record,))
+            yield record, b"", ()
+            continue
+        version = data[0] >> 4
+        if (data[6] & 0x3F or data[7]) if version == 4 else data[6] in _BEFORE_FRAGMENT:
+            header = wire.find_transport(data)
+            if header is not None and header.fragment:
+                now = max(now, record.time)
+                whole = fragments.push(data, now, record)
+                if whole is not None:
+                    yield record, whole.packet, whole.parts
+                continue
+        yield record, data, (record,)
+
+
+def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter, box: "_Box | None",
+           counts: Counter[str]) -> Iterator[Row]:
+    judge, flag = engine.judge, survey.flag
+    for record, data, parts in _packets(source, fragments, box):
+        if not data:
+            counts["not IP" if record.start < 0 else "unparsable"] += 1
+            continue
+        decision: Decision = judge(data, record.time, flag(data, record.cut))
+        counts["judged"] += 1
+        if not decision.accept:
+            counts["dropped"] += 1
+        if decision.names:
+            header = wire.find_transport(data)
+            if header is not None:
+                for name in decision.names:
+                    counts["verdict " + name.action] += 1
+                    yield record, header, data, name
+        if box is not None:
+            box.apply(record, data, parts, decision)
+
+
+class _Box:
+    """What would have left: accepted packets as they came, our replies in the same framing."""
+
+    def __init__(self, writer: CaptureWriter, answers: replies.Answers) -> None:
+        self.writer = writer
+        self.answers = answers
+        self._blocked: dict[bytes, None] = {}   # flows whose mark makes the kernel drop both directions, oldest first
+
+    def pass_on(self, records: tuple[Record, ...]) -> None:
+        for record in records:
+            self.writer.write(record.time, record.link, record.frame, record.wire_size)
+
+    def apply(self, record: Record, data: bytes, parts: tuple[Record, ...], decision: Decision) -> None:
+        if decision.mark == "blocked" or self._blocked:
+            header = wire.find_transport(data)
+            if header is not None and header.end - header.at >= 4:
+                here, there = data[header.at:header.at + 2], data[header.at + 2:header.at + 4]
+                proto = bytes((header.proto,))
+                flow = proto + header.src + header.dst + here + there
+                if decision.mark == "blocked":
+                    self._blocked[flow] = None
+                    if len(self._blocked) > MAX_BLOCKED:
+                        del self._blocked[next(iter(self._blocked))]
+                elif decision.accept:
+                    self._blocked.pop(flow, None)
+                    if proto + header.dst + header.src + there + here in self._blocked:
+                        return
+        if decision.accept:
+            self.pass_on(parts)
+            return
+        made = replies.build(data, decision, self.answers)
+        for packet in made.to_client:
+            self.writer.write(record.time, record.link, reframe(record, packet, turned=True))
+        for packet in made.to_server:
+            self.writer.write(record.time, record.link, reframe(record, packet, turned=False))
+
+
+# -- lines -------------------------------------------------------------------------------------------------------
+
+def _ends(header: wire.Header, data: bytes) -> tuple[str, int, str, int]:
+    family = socket.AF_INET if header.version == 4 else socket.AF_INET6
+    ports = data[header.at:header.at + 4] if header.proto in (wire.TCP, wire.UDP) else b""
+    return (socket.inet_ntop(family, header.src), int.from_bytes(ports[0:2], "big"),
+            socket.inet_ntop(family, header.dst), int.from_bytes(ports[2:4], "big"))
+
+
+def _as_json(row: Row) -> str:
+    record, header, data, name = row
+    src, sport, dst, dport = _ends(header, data)
+    rest = {"proto": name.proto, "src": src, "sport": sport, "dst": dst, "dport": dport, "host": name.host,
+            "path": name.path, "verdict": name.action, "list": name.list, "rule": name.rule}
+    # By hand up to the time, so that it always has its six digits.
+    return f'{{"frame": {record.number}, "time": {record.time:.6f}, {json.dumps(rest)[1:]}'
+
+
+def _as_text(row: Row) -> str:
+    record, header, data, name = row
+    src, sport, dst, dport = _ends(header, data)
+    if header.version == 6:
+        src, dst = f"[{src}]", f"[{dst}]"
+    what = "(no name)" if name.host is None else _printable(name.host)
+    if name.path is not None:
+        what += " " + _printable(name.path)
+    rule = "" if name.list is None else f"  [{_printable(name.list)} {name.rule}]"
+    return (f"{record.number:>8}  {record.time:<17.6f}  {name.proto:<5}  {name.action:<8}  "
+            f"{src}:{sport} > {dst}:{dport}  {what}{rule}")
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def _summarize(err: TextIO, source: Capture, fragments: Defragmenter, survey: Survey, engine: Any,
+               counts: Counter[str]) -> None:
+    verdicts = {key[8:]: count for key, count in counts.items() if key.startswith("verdict ")}
+    kinds = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    blocked = sum(count for verdict, count in verdicts.items() if verdict not in ("accept", "observe"))
+    counters = engine.counters()
+    unparsable = counts["unparsable"] + counters.get("unreadable", 0)
+    lines = [f"{source.path}: {source.frames} frames: {counts['judged']} packets judged, {counts['not IP']} not IP, "
+             f"{unparsable} unparsable, {fragments.fragments} fragments"]
+    if fragments.fragments:
+        lines.append(f"fragments: {fragments.whole} packets put together, {fragments.overlapped} thrown away for "
+                     f"overlaps, {fragments.incomplete + fragments.expired + fragments.evicted} never complete, "
+                     f"{fragments.malformed} malformed")
+    if survey.sources:
+        lines.append(f"checksums: {survey.sources} sources left them to hardware, so theirs were not looked at")
+    lines.append(f"names: {sum(verdicts.values())}" + (f" ({kinds})" if kinds else "") +
+                 f"; blocked: {blocked}; packets dropped: {counts['dropped']}")
+    err.write("\n".join(lines) + "\n")
+
+
+# -- expect ------------------------------------------------------------------------------------------------------
+
+class _Expected:
+    """The lines of an earlier run, ticked off as they come again."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._lines: list[str] = []
+        self._seen: list[str] = []
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        self._lines.append(self._canonical(line, number))
+        except OSError as problem:
+            raise EdgeblockError(f"{self.path}: cannot be read: {problem.strerror}") from None
+        except UnicodeDecodeError:
+            raise EdgeblockError(f"{self.path}: not the output of replay --json: not UTF-8") from None
+
+    def _canonical(self, line: str, number: int) -> str:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise EdgeblockError(f"{self.path}:{number}: not a JSON object; expected the output of replay --json")
+        return json.dumps(value, sort_keys=True)
+
+    def see(self, line: str) -> None:
+        self._seen.append(json.dumps(json.loads(line), sort_keys=True))
+
+    def report(self, to: TextIO) -> bool:
+        """Writes the difference, shortened; returns whether there is one."""
+        if self._lines == self._seen:
+            return False
+        was, now = Counter(self._lines), Counter(self._seen)
+        for sign, lines in (("-", was - now), ("+", now - was)):
+            rows = [json.loads(line) for line in lines.elements()]
+            rows.sort(key=lambda row: row["frame"] if isinstance(row.get("frame"), int) else 0)
+            for row in rows[:SHORT_DIFFERENCE]:
+                to.write(f"{sign} {json.dumps(row)}\n")
+            if len(rows) > SHORT_DIFFERENCE:
+                to.write(f"{sign} ... and {len(rows) - SHORT_DIFFERENCE} more\n")
+        if was == now:
+            to.write("the same names in another order\n")
+        return True

@@ -1,0 +1,672 @@
+"""Live packets: one NFQUEUE, received many at a time, each answered exactly once.
+
+In: packets that a kernel rule queued, read straight from the queue's netlink socket. Out: a verdict for every one
+of them, with the flow's mark where the engine asks for one; `on_decision(packet, decision)` for those that
+completed a name or are owed a reply. Never here: a Python object for any other packet, a packet held back to wait
+for company, a look into the packet itself (the engine does that), a log line.
+
+`netfilterqueue` opens the handle; its receive loop, its Packet and its callback are not used, because that loop
+cuts packets at 4 kB, makes one system call a packet each way, and hides losses.
+
+Verdicts. The kernel numbers the packets of a queue in the order in which it delivers them, and a batch verdict
+answers every packet up to a number that is still unanswered. So a run of plain accepts is one message that names
+the last of them. A packet that is dropped or marked gets a message of its own, and the run before it is closed
+first: messages leave in packet order, the kernel carries them out in that order, and a later batch can therefore
+only meet packets that are meant to pass.
+
+Marks. A verdict carries the flow's mark (NFQA_CT, masked), and most kernels obey. One built without
+CONFIG_NETFILTER_NETLINK_GLUE_CT ignores it without a word; there the mark goes to the connection tracker in a message
+of its own, in the same system call, found by the packet's addresses and ports. That finds no flow whose destination
+this very box has translated, and none before its first packet has passed; both are counted as `unmarked`.
+
+Losses. The kernel cannot deliver a packet when the socket's receive buffer is full; it then passes (fail-open) or
+drops it, and counts that on the socket in both cases. A queue at its length limit passes packets without any
+count, so with fail-open that limit is lifted and the buffer is the only one.
+"""
+
+import os
+import socket
+import struct
+from pathlib import Path
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, EOPNOTSUPP, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from netfilterqueue._impl cimport NetfilterQueue, nfq_fd
+
+from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u16, take_u32
+from edgeblock.core.engine cimport CHECKSUM_TRUST, CHECKSUM_VERIFY, MARK_KEEP, Decision, Engine
+from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
+from edgeblock.errors import SystemProblem
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint32_t htonl(uint32_t)
+    uint16_t htons(uint16_t)
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    int recvmmsg(int fd, mmsghdr* messages, unsigned int count, int flags, timespec* timeout)
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    enum:
+        MSG_DONTWAIT
+        AF_INET
+        AF_INET6
+
+cdef extern from "<linux/netlink.h>":
+    struct nlmsghdr:
+        uint32_t nlmsg_len
+        uint16_t nlmsg_type
+        uint16_t nlmsg_flags
+        uint32_t nlmsg_seq
+        uint32_t nlmsg_pid
+    struct nlattr:
+        uint16_t nla_len
+        uint16_t nla_type
+    struct nlmsgerr:
+        int error
+        nlmsghdr msg
+    enum:
+        NLMSG_ERROR
+        NLM_F_REQUEST
+        NLA_F_NESTED
+        NLA_TYPE_MASK
+
+# From linux/netfilter/nfnetlink_queue.h and nfnetlink_conntrack.h; NFQA_ and CTA_ are attribute types.
+cdef enum:
+    QUEUE_SUBSYSTEM = 3 << 8
+    MSG_PACKET = QUEUE_SUBSYSTEM | 0
+    MSG_VERDICT = QUEUE_SUBSYSTEM | 1
+    MSG_CONFIG = QUEUE_SUBSYSTEM | 2
+    MSG_VERDICT_BATCH = QUEUE_SUBSYSTEM | 3
+    NFQA_PACKET_HDR = 1
+    NFQA_VERDICT_HDR = 2
+    NFQA_PAYLOAD = 10
+    NFQA_CT = 11
+    NFQA_CAP_LEN = 13
+    NFQA_SKB_INFO = 14
+    NFQA_SKB_CSUMNOTREADY = 1
+    CT_UPDATE = 1 << 8               # IPCTNL_MSG_CT_NEW without leave to create
+    CTA_TUPLE_ORIG = 1
+    CTA_MARK = 8
+    CTA_MARK_MASK = 21
+    CTA_TUPLE_IP = 1
+    CTA_TUPLE_PROTO = 2
+    CTA_IP_V4_SRC = 1
+    CTA_IP_V6_SRC = 3
+    CTA_PROTO_NUM = 1
+    CTA_PROTO_SRC_PORT = 2
+    CTA_PROTO_DST_PORT = 3
+    NF_DROP = 0
+    NF_ACCEPT = 1
+
+cdef enum:
+    RECEIVE = 32           # packets in one system call: past this the call itself no longer shows
+    BURST = 1024           # packets in one drain(), a few milliseconds, before other events have their turn
+    # A message is at most a 64 KiB packet and some attributes. The odd cache line on top keeps the heads of the
+    # buffers, which are all that most packets use, from falling on the same few lines of the processor's cache.
+    BUFFER = 65536 + 2048 + 64
+
+COPY_RANGE = 0xFFFF        # bytes of each packet; the kernel caps it 4 below, so only a full 64 KiB loses any
+UNLIMITED = 0x7FFFFFFF
+SOL_NETLINK = 270
+NETLINK_NO_ENOBUFS = 5
+SO_RCVBUFFORCE = 33
+SO_MEMINFO = 55
+MEMINFO_DROPS = 8          # index of the lost messages among the 32-bit words of SO_MEMINFO
+CAP_NET_ADMIN = 12
+TABLE = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
+
+
+cdef packed struct Verdict:          # a whole message; the kernel reads no further than `size`
+    uint32_t size
+    uint16_t type
+    uint16_t flags
+    uint32_t sequence
+    uint32_t port
+    uint8_t family
+    uint8_t version
+    uint16_t queue                   # network order, as are verdict, id, mark and mask
+    uint16_t header_size
+    uint16_t header_type
+    uint32_t verdict
+    uint32_t id
+    uint16_t ct_size                 # from here on only in a verdict with a mark
+    uint16_t ct_type
+    uint16_t mark_size
+    uint16_t mark_type
+    uint32_t mark
+    uint16_t mask_size
+    uint16_t mask_type
+    uint32_t mask
+
+cdef enum:
+    PLAIN_SIZE = 32
+    CT_SIZE = 20
+    UPDATE_SIZE = 112                # of a mark update for IPv6
+    ANSWERS = RECEIVE * (PLAIN_SIZE + PLAIN_SIZE + CT_SIZE + UPDATE_SIZE)    # all marked, each after a run of one
+
+cdef struct Queued:                  # what a queue message says about a packet
+    const uint8_t* data
+    size_t size
+    uint32_t id
+    uint16_t protocol                # EtherType
+    uint32_t skb_info
+    bint numbered                    # it has an id at all
+    bint cut                         # the kernel delivered only the beginning
+
+
+cdef bint take_message(Cursor* c, nlmsghdr* header, Cursor* body) noexcept nogil:
+    # One netlink message; netlink headers are in host order and padded to four bytes.
+    cdef const uint8_t* raw
+    cdef size_t size
+    if not take(c, 16, &raw):
+        return False
+    memcpy(header, raw, sizeof(nlmsghdr))
+    size = header.nlmsg_len
+    if size < 16 or not nested(c, size - 16, body):
+        return False
+    skip(c, min(left(c), -size & 3))
+    return True
+
+
+cdef bint take_attribute(Cursor* c, uint16_t* kind, Cursor* value) noexcept nogil:
+    cdef const uint8_t* raw
+    cdef nlattr header
+    cdef size_t size
+    if not take(c, 4, &raw):
+        return False
+    memcpy(&header, raw, sizeof(nlattr))
+    size = header.nla_len
+    if size < 4 or not nested(c, size - 4, value):
+        return False
+    skip(c, min(left(c), -size & 3))
+    kind[0] = header.nla_type & <uint16_t>NLA_TYPE_MASK
+    return True
+
+
+cdef inline uint8_t* write_attribute(uint8_t* at, uint16_t kind, const void* value, uint16_t size) noexcept nogil:
+    # With a NULL value only the header, of an attribute that holds the `size` bytes of attributes to come.
+    cdef nlattr header
+    header.nla_len = 4 + size
+    header.nla_type = kind if value != NULL else kind | <uint16_t>NLA_F_NESTED
+    memcpy(at, &header, 4)
+    at += 4
+    if value == NULL:
+        return at
+    memset(at, 0, (size + 3) & ~3)
+    memcpy(at, value, size)
+    return at + ((size + 3) & ~3)
+
+
+cdef bint read_packet(Cursor* body, Queued* packet) noexcept nogil:
+    # False when there is no whole packet in it; the id may be known all the same.
+    cdef Cursor value
+    cdef uint16_t kind
+    cdef uint32_t whole = 0
+    packet.data = NULL
+    packet.size = 0
+    packet.skb_info = 0
+    packet.numbered = False
+    if not skip(body, 4):            # struct nfgenmsg
+        return False
+    while left(body):
+        if not take_attribute(body, &kind, &value):
+            return False
+        if kind == NFQA_PACKET_HDR:
+            packet.numbered = take_u32(&value, &packet.id) and take_u16(&value, &packet.protocol)
+        elif kind == NFQA_SKB_INFO:
+            take_u32(&value, &packet.skb_info)
+        elif kind == NFQA_CAP_LEN:
+            take_u32(&value, &whole)
+        elif kind == NFQA_PAYLOAD:
+            packet.data = value.at
+            packet.size = left(&value)
+    packet.cut = whole > packet.size
+    return packet.numbered and packet.data != NULL
+
+
+cdef class QueueReader:
+    """One bound queue. Not thread-safe: everything is called from the event loop's thread, which may replace
+    `engine.matcher` between two calls.
+
+    Args:
+        number: the queue, 0 to 65535.
+        engine: judges every packet; it is given CLOCK_MONOTONIC seconds.
+        on_decision: called with the packet (bytes, from the IP header on) and a `core.decision.Decision`. If it
+            raises, the packet passes (`fail_open`) or is dropped, its flow is not marked, and it is counted.
+        length: packets the kernel may hold unanswered; only without `fail_open` (see above: losses).
+        buffer: bytes of socket receive buffer, as the kernel counts them.
+        fail_open: packets that the kernel cannot hold pass unseen instead of being dropped.
+        marks: mask of our bits in the conntrack mark, then their value for done, HTTP and blocked.
+
+    Raises:
+        SystemProblem: no permission, no NFQUEUE in the kernel, or the queue is taken.
+    """
+
+    cdef NetfilterQueue handle
+    cdef readonly Engine engine
+    cdef object on_decision
+    cdef readonly int number
+    cdef readonly str failure            # the last exception of on_decision, for the log; None if there was none
+    cdef bint fail_open
+    cdef int fd
+
+    cdef uint8_t* buffers
+    cdef iovec vectors[RECEIVE]
+    cdef mmsghdr headers[RECEIVE]
+    cdef int received                    # datagrams in the buffers
+    cdef int next                        # the first of them not looked at
+    cdef Cursor datagram                 # what is left of the one being looked at
+    cdef double now
+    cdef Queued packet                   # the one being judged
+    cdef Decision made
+
+    cdef Verdict template
+    cdef readonly bint marks_by_verdict  # the kernel obeys the mark in a verdict
+    cdef uint32_t mark_of[4]             # by core.engine.Mark, network order
+    cdef uint8_t answers[ANSWERS]
+    cdef size_t filled
+    cdef bint accepting                  # a run of plain accepts is open
+    cdef uint32_t accepted_to            # and this is its last packet
+
+    cdef uint64_t packets, octets, passed, dropped, marked, decisions
+    cdef readonly uint64_t failures      # exceptions of on_decision
+    cdef uint64_t unreadable, cut, refused, unmarked, overruns, lost
+    cdef uint32_t drops_seen
+
+    def __cinit__(self):
+        cdef int i
+        self.fd = -1
+        self.buffers = <uint8_t*>calloc(RECEIVE, BUFFER)
+        if self.buffers == NULL:
+            raise MemoryError
+        for i in range(RECEIVE):
+            self.vectors[i].iov_base = self.buffers + <size_t>i * BUFFER
+            self.vectors[i].iov_len = BUFFER
+            self.headers[i].msg_hdr.msg_iov = &self.vectors[i]
+            self.headers[i].msg_hdr.msg_iovlen = 1
+
+    def __init__(self, int number, Engine engine not None, on_decision, *, unsigned int length=8192,
+                 int buffer=8 << 20, bint fail_open=True,
+                 tuple marks=(0x30000000, 0x10000000, 0x20000000, 0x30000000)):
+        self.number = number
+        self.engine = engine
+        self.on_decision = on_decision
+        self.fail_open = fail_open
+        mask, done, http, blocked = marks
+        for index, value in enumerate((0, done, http, blocked)):
+            self.mark_of[index] = htonl(value)
+        self.template.flags = NLM_F_REQUEST
+        self.template.queue = htons(number)
+        self.template.header_size = 12
+        self.template.header_type = NFQA_VERDICT_HDR
+        self.template.ct_size = CT_SIZE
+        self.template.ct_type = NFQA_CT | <uint16_t>NLA_F_NESTED
+        self.template.mark_size = self.template.mask_size = 8
+        self.template.mark_type = CTA_MARK
+        self.template.mask_type = CTA_MARK_MASK
+        self.template.mask = htonl(mask)
+        try:
+            self.handle = NetfilterQueue()
+            self.fd = nfq_fd(self.handle.h)
+            os.set_inheritable(self.fd, False)     # a child that kept it would keep the queue
+            self.marks_by_verdict = _configure(self.fd, number, UNLIMITED if fail_open else length, buffer,
+                                               fail_open)
+        except OSError as problem:
+            self.release()
+            raise SystemProblem(explain(number, problem)) from None
+
+    def __dealloc__(self):
+        free(self.buffers)
+
+    def fileno(self) -> int:
+        """The socket, for the event loop: readable when there is something to drain."""
+        return self.fd
+
+    def drain(self) -> int:
+        """Judge and answer what the kernel has delivered, until the socket is dry or BURST packets were taken.
+
+        Returns:
+            how many messages were taken; less than BURST means that the socket was dry.
+
+        Raises:
+            OSError: the socket is broken. Nothing else; what `on_decision` raises is counted, and only what is
+            not an Exception (KeyboardInterrupt) comes through, after its packet is answered.
+        """
+        cdef int total = 0, taken = self.received - self.next
+        if self.fd < 0:
+            raise ValueError("the queue is closed")
+        while True:
+            try:
+                while self.find_decision():
+                    self.report()
+            finally:
+                self.flush()
+            total += taken
+            if total >= BURST:
+                return total
+            taken = self.receive()
+            if taken == 0:
+                return total
+
+    def counters(self) -> dict[str, int]:
+        """Everything counted since the queue was bound, and how many packets wait in it now.
+
+        `lost` packets were never delivered to us: they passed with fail_open, else they were dropped.
+        """
+        cdef uint32_t drops
+        kernel = {}
+        if self.fd >= 0:
+            drops = _lost_messages(self.fd)
+            self.lost += <uint32_t>(drops - self.drops_seen)     # the kernel's counter has 32 bits
+            self.drops_seen = drops
+            kernel = kernel_queues().get(self.number, {})
+        return {
+            "packets": self.packets, "bytes": self.octets, "passed": self.passed, "dropped": self.dropped,
+            "marked": self.marked, "decisions": self.decisions, "failures": self.failures,
+            "unreadable": self.unreadable, "cut": self.cut, "refused": self.refused, "unmarked": self.unmarked,
+                self.datagram = cursor(self.buffers + <size_t>self.next * BUFFER,
+                                       self.headers[self.next].msg_len)
+        }
+
+    def close(self) -> None:
+        """Answer what has been delivered and let the queue go. What arrives after that is the kernel ruleset's
+        to decide. May be called twice; the event loop must have stopped watching `fileno()`.
+        """
+        if self.fd < 0:
+            return
+        # The bound is for a queue whose rule is still there and that fills as fast as it is emptied.
+        for _ in range(64):
+            if self.drain() < BURST:
+                break
+        self.counters()
+        self.release()
+
+    cdef void release(self):
+        self.fd = -1
+        self.handle = None               # closes the socket, and with it the kernel frees the queue
+
+    # The packet path: no Python object, no allocation.
+
+    cdef int receive(self) except -1 nogil:
+        # Fill the buffers; how many messages there are, 0 when the socket is dry.
+        cdef timespec clock
+        cdef int count
+        while True:
+            count = recvmmsg(self.fd, self.headers, RECEIVE, MSG_DONTWAIT, NULL)
+            if count >= 0:
+                break
+            if errno == EAGAIN:
+                return 0
+            if errno == ENOBUFS:         # packets were lost; the next call goes on after them
+                self.overruns += 1
+            elif errno != EINTR:
+                with gil:
+                    raise OSError(errno, f"receiving from queue {self.number}: {os.strerror(errno)}")
+        clock_gettime(CLOCK_MONOTONIC, &clock)
+        self.now = <double>clock.tv_sec + <double>clock.tv_nsec * 1e-9
+        self.received = count
+        self.next = 0
+        return count
+
+    cdef int find_decision(self) except -1 nogil:
+        # Judge and answer up to the next packet that Python must hear of: 1, or 0 when all have been seen.
+        cdef nlmsghdr header
+        cdef Cursor body
+        cdef uint32_t flags
+        while True:
+            if not left(&self.datagram):
+                if self.next == self.received:
+                    return 0
+                # msg_len is what was copied, never more than the buffer.
+                self.datagram = cursor(self.buffers + <size_t>self.next * BUFFER, self.headers[self.next].msg_len)
+                self.next += 1
+            if not take_message(&self.datagram, &header, &body):
+                self.unreadable += 1
+                self.datagram.at = self.datagram.end
+                continue
+            if header.nlmsg_type == NLMSG_ERROR:
+                self.note_refusal(&body)
+                continue
+            if header.nlmsg_type != MSG_PACKET:
+                continue
+            self.packets += 1
+            if not read_packet(&body, &self.packet) or self.packet.protocol not in (0x0800, 0x86DD):
+                self.unreadable += 1
+                if self.packet.numbered:     # without a number it passes with the next run
+                    self.answer(True, MARK_KEEP)
+                continue
+            self.octets += self.packet.size
+            self.cut += self.packet.cut
+            flags = CHECKSUM_TRUST if self.packet.skb_info & NFQA_SKB_CSUMNOTREADY else CHECKSUM_VERIFY
+            self.engine.judge_packet(self.packet.data, self.packet.size, self.now, flags, &self.made)
+            if self.made.names or self.made.reply:
+                return 1
+            self.answer(self.made.accept, self.made.mark)
+
+    cdef int answer(self, bint accept, uint8_t mark) except -1 nogil:
+        if accept:
+            self.passed += 1
+        else:
+            self.dropped += 1
+        if accept and mark == MARK_KEEP:
+            self.accepting = True
+            self.accepted_to = self.packet.id
+            return 0
+        self.close_run()
+        if mark == MARK_KEEP or self.marks_by_verdict:
+            self.put(MSG_VERDICT, accept, self.packet.id, mark)
+        else:
+            self.put_mark_and_verdict(accept, mark)
+        self.marked += mark != MARK_KEEP
+        return 0
+
+    cdef int close_run(self) except -1 nogil:
+        if self.accepting:
+            self.accepting = False
+            self.put(MSG_VERDICT_BATCH, True, self.accepted_to, MARK_KEEP)
+        return 0
+
+    cdef int put(self, uint16_t kind, bint accept, uint32_t id, uint8_t mark) except -1 nogil:
+        cdef Verdict message = self.template
+        message.size = PLAIN_SIZE if mark == MARK_KEEP else PLAIN_SIZE + CT_SIZE
+        message.type = kind
+        message.verdict = htonl(NF_ACCEPT if accept else NF_DROP)
+        message.id = htonl(id)
+        message.mark = self.mark_of[mark & 3]
+        if self.filled + message.size > ANSWERS:
+            self.send_answers()
+        memcpy(self.answers + self.filled, &message, message.size)
+        self.filled += message.size
+        return 0
+
+    cdef int put_mark_and_verdict(self, bint accept, uint8_t mark) except -1 nogil:
+        cdef Packet seen
+        view_packet(self.packet.data, self.packet.size, &seen)
+        # The mark first, so that it is there before the server can answer. But the connection tracker knows a UDP
+        # flow only once its first packet has passed; nothing depends on the server's answer there.
+        if seen.kind == PACKET_UDP and accept:
+            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP)
+            self.put_mark(&seen, mark)
+        else:
+            self.put_mark(&seen, mark)
+            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP)
+        return 0
+
+    cdef int put_mark(self, const Packet* seen, uint8_t mark) except -1 nogil:
+        cdef uint16_t address = 4 if seen.family == 4 else 16
+        cdef uint16_t source_kind = CTA_IP_V4_SRC if seen.family == 4 else CTA_IP_V6_SRC
+        cdef uint16_t addresses = 2 * (4 + address), protocol = 8 + 8 + 8
+        cdef uint16_t source_port = htons(seen.source_port), destination_port = htons(seen.destination_port)
+        cdef nlmsghdr header
+        cdef uint8_t* start
+        cdef uint8_t* at
+        if seen.kind != PACKET_TCP and seen.kind != PACKET_UDP:
+            self.unmarked += 1
+            return 0
+        if self.filled + UPDATE_SIZE > ANSWERS:
+            self.send_answers()
+        start = self.answers + self.filled
+        at = start + sizeof(header)
+        at[0] = AF_INET if seen.family == 4 else AF_INET6      # struct nfgenmsg
+        at[1] = at[2] = at[3] = 0
+        at = write_attribute(at + 4, CTA_TUPLE_ORIG, NULL, 4 + addresses + 4 + protocol)
+        at = write_attribute(at, CTA_TUPLE_IP, NULL, addresses)
+        at = write_attribute(at, source_kind, seen.source, address)
+        at = write_attribute(at, source_kind + 1, seen.destination, address)
+        at = write_attribute(at, CTA_TUPLE_PROTO, NULL, protocol)
+        at = write_attribute(at, CTA_PROTO_NUM, &seen.protocol, 1)
+        at = write_attribute(at, CTA_PROTO_SRC_PORT, &source_port, 2)
+        at = write_attribute(at, CTA_PROTO_DST_PORT, &destination_port, 2)
+        at = write_attribute(at, CTA_MARK, &self.mark_of[mark & 3], 4)
+        at = write_attribute(at, CTA_MARK_MASK, &self.template.mask, 4)
+        memset(&header, 0, sizeof(header))
+        header.nlmsg_len = <uint32_t>(at - start)
+        header.nlmsg_type = CT_UPDATE
+        header.nlmsg_flags = NLM_F_REQUEST
+        memcpy(start, &header, sizeof(header))
+        self.filled += header.nlmsg_len
+        return 0
+
+    cdef void note_refusal(self, Cursor* body) noexcept nogil:
+        # The kernel's answer to a message of ours that it could not carry out: what it was about has gone.
+        cdef const uint8_t* raw
+        cdef nlmsgerr what
+        if not take(body, sizeof(nlmsgerr), &raw):
+            self.unreadable += 1
+            return
+        memcpy(&what, raw, sizeof(nlmsgerr))
+        if what.msg.nlmsg_type == CT_UPDATE:
+            self.unmarked += 1
+        else:
+            self.refused += 1
+
+    cdef int flush(self) except -1 nogil:
+        self.close_run()
+        self.send_answers()
+        return 0
+
+    cdef int send_answers(self) except -1 nogil:
+        # The kernel carries out the whole of it before send returns, or, short of memory, none of it.
+        while self.filled:
+            if send(self.fd, self.answers, self.filled, 0) >= 0:
+                self.filled = 0
+            elif errno != EINTR and errno != ENOBUFS:
+                with gil:
+                    raise OSError(errno, f"sending verdicts to queue {self.number}: {os.strerror(errno)}")
+        return 0
+
+    cdef report(self):
+        # The one place where a failure becomes a verdict. Whatever happens, the packet is answered.
+        cdef bint accept = self.fail_open
+        cdef uint8_t mark = MARK_KEEP
+        self.flush()                     # nobody waits for Python
+        self.decisions += 1
+        try:
+            self.on_decision(PyBytes_FromStringAndSize(<char*>self.packet.data, self.packet.size),
+                             self.engine.decision(&self.made))
+            accept = self.made.accept
+            mark = self.made.mark
+        except Exception as problem:
+            self.failures += 1
+            self.failure = f"{type(problem).__name__}: {problem}"
+        finally:
+            self.answer(accept, mark)
+
+
+def _configure(int fd, number, length, buffer, fail_open):
+    # Bind and set everything in one message, so that the queue never exists with other settings. The kernel
+    # carries it out within send; without a request for an acknowledgement it answers only a failure, and a
+    # failure comes before any packet. Returns whether the kernel obeys marks in verdicts: it then also knows how to
+    # describe a packet's connection to us, which can be asked for, and is asked for no longer than that takes.
+    bind, all_of_it, fail_open_flag, conntrack_flag = 1, 2, 1, 2
+    settings = [(1, struct.pack(">BBH", bind, 0, 0)),                            # NFQA_CFG_CMD
+                (2, struct.pack(">IB", COPY_RANGE, all_of_it)),                  # NFQA_CFG_PARAMS
+                (3, struct.pack(">I", length))]                                  # NFQA_CFG_QUEUE_MAXLEN
+
+    def flags(mask, value):
+        return [(4, struct.pack(">I", mask)), (5, struct.pack(">I", value))]     # NFQA_CFG_MASK, NFQA_CFG_FLAGS
+
+    wanted = flags(fail_open_flag, fail_open_flag if fail_open else 0)
+    probing = flags(fail_open_flag | conntrack_flag, (fail_open_flag if fail_open else 0) | conntrack_flag)
+    with socket.socket(fileno=os.dup(fd)) as netlink:
+        netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, min(buffer, 1 << 30))
+        # Without this, one full buffer makes the kernel deliver nothing more until the buffer has been emptied.
+        netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
+        try:
+            _tell(netlink, number, settings + probing)
+        except OSError as problem:
+            if problem.errno != EOPNOTSUPP:
+                raise
+            netlink.recv(4096)
+            _tell(netlink, number, settings + wanted)
+            return False
+        _tell(netlink, number, flags(conntrack_flag, 0))
+        return True
+
+
+def _tell(netlink, number, attributes):
+    body = struct.pack(">BBH", 0, 0, number)
+    for kind, value in attributes:
+        body += struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) & 3)
+    netlink.send(struct.pack("=IHHII", 16 + len(body), MSG_CONFIG, NLM_F_REQUEST, 0, 0) + body)
+    try:
+        answer = netlink.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return
+    if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
+        code = -struct.unpack_from("=i", answer, 16)[0]
+        raise OSError(code, os.strerror(code))
+
+
+def _lost_messages(int fd):
+    with socket.socket(fileno=os.dup(fd)) as netlink:
+        words = netlink.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+    return struct.unpack("=9I", words)[MEMINFO_DROPS]
+
+
+def kernel_queues() -> dict[int, dict[str, int]]:
+    """What the kernel says about the queues of this network namespace, by queue number.
+
+    Each has `owner` (netlink port, usually the process id), `waiting` (unanswered packets), `queue_dropped` (the
+    queue was at its length), `user_dropped` (the socket buffer was full; not counted with fail-open) and
+    `sequence` (packets ever delivered, modulo 2**32). Empty when the kernel has no NFQUEUE.
+    """
+    names = ("owner", "waiting", "mode", "range", "queue_dropped", "user_dropped", "sequence")
+    try:
+        lines = TABLE.read_text().splitlines()
+    except OSError:
+        return {}
+    fields = [[int(word) for word in line.split()] for line in lines]
+    return {line[0]: dict(zip(names, line[1:])) for line in fields}
+
+
+def explain(number: int, problem: OSError) -> str:
+    """Why the queue cannot be had, in one line with the way out."""
+    status = Path("/proc/thread-self/status").read_text()
+    capabilities = int(status.split("CapEff:")[1].split()[0], 16)
+    if not capabilities >> CAP_NET_ADMIN & 1:
+        return f"queue {number}: no permission; run as root, or with the capabilities CAP_NET_ADMIN and CAP_NET_RAW"
+    if not TABLE.exists():
+        return (f"queue {number}: this kernel has no NFQUEUE; load the module nfnetlink_queue, "
+                "or use a kernel built with CONFIG_NETFILTER_NETLINK_QUEUE")
+    owner = kernel_queues().get(number, {}).get("owner")
+    if owner is not None:
+        try:
+            who = f"process {owner} ({Path(f'/proc/{owner}/comm').read_text().strip()})"
+        except OSError:
+            who = "another process"
+        return f"queue {number} is in use by {who}; stop it, or set another number in [queue]"
+    return f"queue {number}: {problem}"

@@ -1,0 +1,73 @@
+"""A second opinion on matching: sets, strings and loops, straight from DESIGN 3.1, with no snapshot in sight.
+
+In: the lists as (settings, lines). Out: the rule in force for one name. It shares only the canonical form with the
+real matcher, which has second opinions of its own.
+"""
+
+import io
+from dataclasses import dataclass, field
+
+from edgeblock.blocklist.canonical import canonical_target, host_address, wire_host
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import Entry, read_domains
+from edgeblock.blocklist.settings import ListSettings
+
+
+@dataclass
+class ReferenceMatcher:
+    lists: list[tuple[str, ListSettings, list[Entry]]] = field(default_factory=list)
+
+    def add(self, name, settings, lines):
+        entries = [entry for entry in read_domains(io.BytesIO("\n".join(lines).encode())) if isinstance(entry, Entry)]
+        self.lists.append((name, settings, entries))
+        return entries
+
+    def look_up(self, proto, host, target):
+        """(action, list) in force, or None."""
+        name = wire_host(host)
+        visible = proto == "http" and target is not None
+        urls = {canonical_target(target), canonical_target(target, bare=True)} if visible else set()
+        best = None
+        for index, (_, settings, entries) in enumerate(self.lists):
+            for entry in entries:
+                score = self.specific(entry, settings, proto, name, urls)
+                if score is None:
+                    continue
+                rank = (3 if entry.exception else 1 if settings.action == "observe" else 4 if settings.mandatory else 2)
+                candidate = (rank, *score, -index)
+                if best is None or candidate > best[0]:
+                    best = candidate, ("accept" if entry.exception else settings.action, self.lists[index][0])
+        return best[1] if best else None
+
+    @staticmethod
+    def specific(entry, settings, proto, name, urls):
+        """How specific an entry that applies is; None for one that does not apply."""
+        key = entry.key
+        if entry.kind in (Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS):
+            if host_address(name):
+                return None
+            same, below = name == key, name.endswith(b"." + key)
+            if entry.kind == Kind.HOST_ONLY:
+                return (3, len(key)) if same else None
+            if entry.kind == Kind.SUBDOMAINS:
+                return (2, len(key)) if below else None
+            return (2, len(key)) if same or below else None
+        if entry.kind not in (Kind.URL_WITH_QUERY, Kind.URL, Kind.DIRECTORY):
+            return None
+        host = key.partition(b"/")[0]
+        if host != name:
+            return None
+        if proto in ("tls", "quic"):
+            return (3, len(host)) if settings.https == "host" and not entry.exception and not host_address(
+                host) else None
+        scores = []
+        for url in urls:
+            whole = name + url
+            bare = whole.partition(b"?")[0]
+            if entry.kind == Kind.URL_WITH_QUERY and whole == key:
+                scores.append((6, len(key)))
+            if entry.kind == Kind.URL and bare == key:
+                scores.append((5, len(key)))
+            if entry.kind == Kind.DIRECTORY and (bare == key or bare.startswith(key.rstrip(b"/") + b"/")):
+                scores.append((4, len(key)))
+        return max(scores, default=None)

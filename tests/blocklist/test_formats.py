@@ -1,0 +1,179 @@
+"""The grammar of .list and .txt: each sample line and what it means, each mistake and what is said about it."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import (
+    DIRECTORY_DEPTH_MAX,
+    EXTENSIONS,
+    LINE_MAX,
+    READERS,
+    Entry,
+    Problem,
+    network_key,
+    network_text,
+    read_domains,
+)
+
+
+def read(data):
+    return list(read_domains(io.BytesIO(data if isinstance(data, bytes) else data.encode())))
+
+
+V4, V6 = bytes([192, 0, 2, 1]), bytes.fromhex("20010db8000000000000000000000001")
+
+
+@pytest.mark.parametrize(("line", "kind", "key"), [
+    ("example.com", Kind.HOST, b"example.com"),
+    ("Example.COM.", Kind.HOST, b"example.com"),
+    ("bücher.de", Kind.HOST, b"xn--bcher-kva.de"),
+    ("_sip.example.com", Kind.HOST, b"_sip.example.com"),
+    ("=example.com", Kind.HOST_ONLY, b"example.com"),
+    ("*.example.com", Kind.SUBDOMAINS, b"example.com"),
+    ("http://example.com/a/b?c=1", Kind.URL_WITH_QUERY, b"example.com/a/b?c=1"),
+    ("example.com/a/b?c=1", Kind.URL_WITH_QUERY, b"example.com/a/b?c=1"),
+    ("https://example.com/a/b", Kind.URL, b"example.com/a/b"),
+    ("example.com/a/b?", Kind.URL, b"example.com/a/b"),
+    ("http://example.com", Kind.URL, b"example.com/"),
+    ("example.com/", Kind.URL, b"example.com/"),
+    ("example.com?q", Kind.URL_WITH_QUERY, b"example.com/?q"),
+    ("example.com\\a", Kind.URL, b"example.com/a"),
+    ("http://user@example.com:8080/a", Kind.URL, b"example.com/a"),
+    ("example.com/a%2Ab", Kind.URL, b"example.com/a*b"),
+    ("http://192.0.2.1/24", Kind.URL, b"192.0.2.1/24"),
+    ("192.0.2.1/x", Kind.URL, b"192.0.2.1/x"),
+    ("[2001:db8::1]/x", Kind.URL, b"[2001:db8::1]/x"),
+    ("192.0.2.1", Kind.NETWORK, network_key(V4, 32)),
+    ("192.0.2.0/24", Kind.NETWORK, network_key(bytes([192, 0, 2, 0]), 24)),
+    ("0.0.0.0/0", Kind.NETWORK, network_key(bytes(4), 0)),
+    ("192.0.2.1:443", Kind.ENDPOINT, network_key(V4, 32, 443)),
+    ("2001:db8::1", Kind.NETWORK, network_key(V6, 128)),
+    ("[2001:DB8:0::1]", Kind.NETWORK, network_key(V6, 128)),
+    ("2001:db8::/32", Kind.NETWORK, network_key(bytes.fromhex("20010db8") + bytes(12), 32)),
+    ("[2001:db8::1]:443", Kind.ENDPOINT, network_key(V6, 128, 443)),
+])
+@pytest.mark.parametrize("exception", [False, True])
+def test_an_entry(line, kind, key, exception):
+    assert read(("@@" if exception else "") + line) == [Entry(1, kind, key, exception)]
+
+
+@pytest.mark.parametrize(("line", "key", "depth"), [
+    ("example.com/*", b"example.com/", 0),
+    ("http://example.com/dir/*", b"example.com/dir", 1),
+    ("example.com/a//b/./*", b"example.com/a/b", 2),
+    ("example.com/" + "a/" * DIRECTORY_DEPTH_MAX + "*", b"example.com" + b"/a" * DIRECTORY_DEPTH_MAX, 32),
+])
+def test_a_directory(line, key, depth):
+    assert read(line) == [Entry(1, Kind.DIRECTORY, key, False, depth)]
+
+
+def test_a_range_is_its_prefixes():
+    assert [network_text(entry.key) for entry in read("192.0.2.1-192.0.2.6")] == [
+        "192.0.2.1", "192.0.2.2/31", "192.0.2.4/31", "192.0.2.6"]
+
+
+@pytest.mark.parametrize("text", ["192.0.2.0/24", "192.0.2.1", "192.0.2.1:443", "2001:db8::/32", "2001:db8::1",
+                                  "[2001:db8::1]:443", "::/0"])
+def test_addresses_are_shown_as_written(text):
+    assert [network_text(entry.key) for entry in read(text)] == [text]
+
+
+def test_what_is_between_the_entries():
+    text = ("\ufeff# comment\r\n; comment\r\n\r\n   \t \r\n  example.com  \t\r\n@@ www.example.com\r\n"
+            "example.org # why\nexample.net ; why\nexample.com/#part\nlast.example")
+    assert [(item.line, item.key, item.exception) for item in read(text)] == [
+        (5, b"example.com", False), (6, b"www.example.com", True), (7, b"example.org", False),
+        (8, b"example.net", False), (9, b"example.com/", False), (10, b"last.example", False)]
+
+
+@pytest.mark.parametrize(("line", "why"), [
+    ("exmaple..com", "'exmaple..com' has an empty label"),
+    (".example.com", "'.example.com' has an empty label"),
+    ("@@exmaple..com", "'@@exmaple..com' has an empty label"),
+    ("a" * 64 + ".com", "'" + "a" * 64 + ".com' has a label of more than 63 bytes"),
+    ("a." * 127 + "b", "'" + "a." * 40 + "...' has a host of more than 253 bytes"),
+    ("exa<mple.com", "'exa<mple.com' has a character that no host can have"),
+    ("\ufffd.com", "'\ufffd.com' has a character that international domain names do not allow"),
+    ("=", "'=' has no host"),
+    ("*.", "'*.' has no host"),
+    ("@@", "'@@' has no host"),
+    ("*", "'*' has a star; a star stands only in '*.' at the front of a host or '/*' at the end of a URL"),
+    ("a.*.com", "'a.*.com' has a star; a star stands only in '*.' at the front of a host or '/*' at the end of a URL"),
+    ("info@example.com", "'info@example.com' has an '@'; write the host alone"),
+    ("example.com:8080", "'example.com:8080' has a port; a host entry covers every port"),
+    ("example.com:x", "'example.com:x' has a port that is no number up to 65535"),
+    ("0.0.0.0 example.com", "'0.0.0.0 example.com' has a space inside; one entry a line, and %20 for a space in a URL"),
+    ("a.com\tb.com", "'a.com\\tb.com' has a space inside; one entry a line, and %20 for a space in a URL"),
+    ("0x7f.1", "'0x7f.1' is an address in an unusual form; write 127.0.0.1"),
+    ("=192.0.2.1", "'=192.0.2.1' is an address; '=' and '*.' are for names"),
+    ("1.2.3.4.5", "'1.2.3.4.5' looks like an address but is none"),
+    ("256.1.1.1", "'256.1.1.1' looks like an address but is none"),
+    ("192.0.2.1/33", "'192.0.2.1/33' looks like an address but is none"),
+    ("192.0.2.9-192.0.2.1", "'192.0.2.9-192.0.2.1' looks like an address but is none"),
+    ("2001:db8::/129", "'2001:db8::/129' looks like an address but is none"),
+    ("192.0.2.1/24", "'192.0.2.1/24' has address bits beyond its prefix; write 192.0.2.0/24"),
+    ("192.0.2.1:0", "'192.0.2.1:0' has a port that is no number from 1 to 65535"),
+    ("192.0.2.1:65536", "'192.0.2.1:65536' has a port that is no number from 1 to 65535"),
+    ("ftp://example.com/a", "'ftp://example.com/a' is no http or https URL"),
+    ("/a/b", "'/a/b' has no host"),
+    ("http://exmaple..com/a", "'http://exmaple..com/a' has an empty label"),
+    ("=example.com/a", "'=example.com/a' is a URL, which is of one host; '=' and '*.' are for hosts"),
+    ("*.example.com/a", "'*.example.com/a' is a URL, which is of one host; '=' and '*.' are for hosts"),
+    ("http://*.example.com/a", "'http://*.example.com/a' is a URL, which is of one host; '=' and '*.' are for hosts"),
+    ("example.com/a*", "'example.com/a*' has a star that is not '/*' at the end; write %2A for a real one"),
+    ("example.com/*/a", "'example.com/*/a' has a star that is not '/*' at the end; write %2A for a real one"),
+    ("example.com/?a/*", "'example.com/?a/*' has a query or fragment before '/*'; a directory has neither"),
+    ("example.com/" + "a/" * 33 + "*", "'example.com/" + "a/" * 33 + "*' has more than 32 path segments before '/*'"),
+    ("example.com/" + "a" * 5000, "'example.com/" + "a" * 68 + "...' is longer than 4096 bytes"),
+    ("a\0.com", "the line has a control character (0x00)"),
+    ("a\x1b[31m.com", "the line has a control character (0x1b)"),
+    ("a.com\rb.com", "the line has a control character (0x0d)"),
+    (b"b\xfccher.de", "the line is not UTF-8 (0xfc); save it as UTF-8"),
+    ("a" * (LINE_MAX + 1), f"the line is longer than {LINE_MAX} bytes"),
+])
+def test_a_mistake(line, why):
+    line = line if isinstance(line, bytes) else line.encode()
+    assert read(b"ok.example\n" + line + b"\nfine.example\n") == [
+        Entry(1, Kind.HOST, b"ok.example"), Problem(2, why), Entry(3, Kind.HOST, b"fine.example")]
+
+
+def test_another_encoding_is_named_once():
+    assert read("example.com\n".encode("utf-16")) == [Problem(1, "the file is UTF-16; save it as UTF-8")]
+
+
+def test_an_endless_line_is_never_held():
+    class Endless(io.RawIOBase):
+        """A line of 64 MiB that counts the longest piece anybody asks for."""
+
+        left, longest = 64 * 1024 * 1024, 0
+
+        def readline(self, size=-1):
+            assert size >= 0
+            size = min(size, self.left)
+            self.left -= size
+            self.longest = max(self.longest, size)
+            return b"a" * size
+
+    file = Endless()
+    assert list(read_domains(file)) == [Problem(1, f"the line is longer than {LINE_MAX} bytes")]
+    assert file.longest <= LINE_MAX + 1
+
+
+@given(st.binary(max_size=200) | st.text(st.sampled_from("a.=*@/?#; \t\r\n[]:0129-%\0ü"), max_size=80).map(str.encode))
+def test_no_bytes_raise_and_every_line_has_its_say(data):
+    items = read(data)
+    numbers = [item.line for item in items]
+    assert numbers == sorted(numbers)
+    for item in items:
+        if isinstance(item, Problem):
+            assert "\n" not in item.why
+        else:
+            assert item.key
+
+
+def test_every_extension_has_a_reader():
+    assert set(EXTENSIONS.values()) <= set(READERS)

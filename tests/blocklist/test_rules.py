@@ -1,0 +1,306 @@
+"""A rules directory: loaded whole or refused in one line; linted line by line; explained name by name."""
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeblock.blocklist.rules import SHARED_KEY, explain, lint, load, read_key
+from edgeblock.errors import ListError
+
+from .canonical_cases import HOSTS, URLS
+
+SAMPLES = Path(__file__).parents[2] / "rules"
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Writes files: directory(**{"a.list": "example.com"}) gives their directory."""
+    def write(files=None, **more):
+        for name, text in {**(files or {}), **more}.items():
+            path = tmp_path / name
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return tmp_path
+    return write
+
+
+def refused(path, **settings):
+    with pytest.raises(ListError) as error:
+        load(path, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# Loading -----------------------------------------------------------------------------------------------------
+
+def test_lists_with_and_without_settings(directory):
+    rules = load(directory({
+        "b.list": "example.com\nexample.com\n@@www.example.com\n", "a.txt": "example.org",
+        "a.toml": "action = 'page'\ncategory = 'orders'\nmandatory = true\nhttps = 'host'\nexpires = 2999-01-01",
+    }), action="drop")
+    assert [(info.name, info.file, info.action, info.category, info.https, info.mandatory, info.entries,
+             info.duplicates) for info in rules.lists] == [
+        ("a", "a.txt", "page", "orders", "host", True, 1, 0), ("b", "b.list", "drop", "", "ignore", False, 2, 1)]
+    assert rules.matcher.list_names == ("a", "b")
+    assert rules.matcher.look_up("tls", b"example.org").action == "page"
+    assert rules.matcher.look_up("tls", b"example.com").action == "drop"
+    assert rules.matcher.look_up("tls", b"www.example.com").action == "accept"
+    assert rules.warnings == ()
+
+
+def test_the_defaults_of_the_caller(directory):
+    path = directory({"a.list": "example.com/x"})
+    assert load(path).matcher.look_up("tls", b"example.com") is None
+    assert load(path, https="host").matcher.look_up("tls", b"example.com").action == "reset"
+
+
+def test_an_empty_directory_blocks_nothing(tmp_path):
+    rules = load(tmp_path)
+    assert rules.lists == () and rules.matcher.look_up("tls", b"example.com") is None
+
+
+def test_the_same_directory_and_key_make_the_same_bytes(directory):
+    path = directory({"a.list": "example.com\nexample.org/x", "b.list": "192.0.2.1"})
+    assert load(path, now=5).snapshot == load(path, now=5, key=SHARED_KEY).snapshot
+    assert load(path, now=5).snapshot != load(path, now=5, key=bytes(16)).snapshot
+
+
+def test_an_expired_list_is_not_in_force(directory):
+    path = directory({"a.list": "example.com", "a.toml": "expires = 2020-01-01T00:00:00Z"})
+    when = 1_577_836_800
+    assert load(path, now=when - 1).matcher.look_up("tls", b"example.com")
+    rules = load(path, now=when)
+    assert rules.matcher.look_up("tls", b"example.com") is None
+    assert rules.lists[0].expired and rules.lists[0].entries == 0
+    assert [str(warning) for warning in rules.warnings] == [
+        "a.list: expired on 2020-01-01 00:00 UTC; it is not in force"]
+    assert [str(finding) for finding in lint(path, now=when)] == [
+        "a.list: expired on 2020-01-01 00:00 UTC; it is not in force"]
+
+
+def test_what_is_no_list_is_left_alone_and_named(directory):
+    path = directory({"a.list": "example.com", "README.md": "# hello", "feed.csv": "x", ".hidden.list": "!!",
+                      "a.list.rejected": "why", "orphan.toml": "action = 'drop'", "plain": "x"})
+    expected = [
+        "README.md: is not read: .md is not one of .list, .txt, and no README.toml states a format",
+        "feed.csv: is not read: .csv is not one of .list, .txt, and no feed.toml states a format",
+        "orphan.toml: has no list beside it, such as orphan.list",
+        "plain: is not read: no extension is not one of .list, .txt, and no plain.toml states a format"]
+    assert sorted(map(str, load(path).warnings)) == expected
+    assert list(map(str, lint(path))) == expected
+
+
+def test_a_format_may_be_stated(directory):
+    path = directory({"feed.csv": "example.com", "feed.toml": "format = 'domains'"})
+    assert load(path).matcher.look_up("tls", b"example.com").list == "feed"
+
+
+def test_a_missing_directory(tmp_path):
+    assert refused(tmp_path / "none") == f"{tmp_path}/none: there is no such rules directory"
+    (tmp_path / "file").touch()
+    assert refused(tmp_path / "file") == (
+        f"{tmp_path}/file: is no directory; give the directory that the lists are in")
+    with pytest.raises(ListError):
+        lint(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("files", "why"), [
+    ({"court.list": "a.com\nexmaple..com"}, "court.list:2: 'exmaple..com' has an empty label"),
+    ({"court.list": "a.com", "court.toml": "acton = 'drop'"},
+     "court.toml: unknown key 'acton'; did you mean 'action'?"),
+    ({"court.list": "a.com", "court.txt": "b.com"}, "court.txt: has the same list name as court.list; rename one"),
+    ({"court.csv": "a.com", "court.toml": "action = 'drop'"},
+     "court.csv: has no known extension; state its format in court.toml"),
+    ({"court.list": "a.com", "court.toml": "x" * 70_000},
+     "court.toml: is longer than 65536 bytes; is it really the settings of a list?"),
+    ({"co\nurt.list": "a.com"}, "'co\\nurt.list': has a character in its name that cannot be printed"),
+])
+def test_what_cannot_be_used_is_one_line(directory, files, why):
+    path = directory(files)
+    assert refused(path) == why
+    assert list(map(str, lint(path))) == [why]
+
+
+def test_the_first_of_several_is_named_and_the_others_counted(directory):
+    path = directory({"a.list": "ok.com\na..b\n=\n", "b.list": "x\0y"})
+    assert refused(path) == f"a.list:2: 'a..b' has an empty label (and 2 more; `edgeblock lint {path}` lists all)"
+    assert list(map(str, lint(path))) == [
+        "a.list:2: 'a..b' has an empty label", "a.list:3: '=' has no host",
+        "b.list:1: the line has a control character (0x00)"]
+
+
+def test_things_that_are_no_files_are_refused_at_once(directory):
+    path = directory()
+    (path / "folder.list").mkdir()
+    os.mkfifo(path / "pipe.list")
+    (path / "gone.list").symlink_to(path / "nowhere")
+    expected = ["folder.list: is a directory, not a file",
+                "gone.list: cannot be read: No such file or directory", "pipe.list: is a pipe, not a file"]
+    assert list(map(str, lint(path))) == expected
+    assert refused(path).startswith(f"{expected[0]} (and 2 more")
+
+
+def test_a_link_to_a_list_is_a_list(directory, tmp_path):
+    path = directory({"real.data": "example.com"})
+    (path / "a.list").symlink_to(path / "real.data")
+    assert load(path).matcher.look_up("tls", b"example.com").list == "a"
+
+
+def test_a_file_that_cannot_be_opened(directory):
+    path = directory()
+    (path / "a.list").symlink_to(path / "a.list")
+    assert refused(path) == "a.list: cannot be read: Too many levels of symbolic links"
+
+
+def test_lint_of_a_list_without_entries(directory):
+    path = directory({"a.list": "# nothing yet\n"})
+    assert list(map(str, lint(path))) == ["a.list: has no entries"]
+    assert load(path).lists[0].entries == 0
+
+
+# The key -----------------------------------------------------------------------------------------------------
+
+def test_a_key_is_made_once_and_for_its_owner_only(tmp_path):
+    path = tmp_path / "state" / "key"
+    with pytest.raises(ListError, match="the key cannot be used: No such file"):
+        read_key(path)
+    key = read_key(path, create=True)
+    assert len(key) == 16 and read_key(path) == read_key(path, create=True) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(b"short")
+    with pytest.raises(ListError, match="is no key of 16 bytes; remove it and a new one is made"):
+        read_key(path)
+
+
+# The shipped samples -----------------------------------------------------------------------------------------
+
+def test_the_samples_are_clean_and_show_every_kind_of_entry():
+    assert lint(SAMPLES) == []
+    rules = load(SAMPLES)
+    text = "\n".join(path.read_text() for path in SAMPLES.iterdir())
+    for sign in ("\n=", "\n*.", "\n@@", "\nhttp://", "?q=", "/*\n", "\n# ", "\n; ", "/48", "]:443", "ü"):
+        assert sign in text
+    assert {info.action for info in rules.lists} == {"reset", "page", "drop", "redirect"}
+
+
+@pytest.mark.parametrize(("name", "verdict", "place"), [
+    ("listed.example.com", "reset", "hosts"), ("www.listed.example.com", "reset", "hosts"),
+    ("notlisted.example.com", "accept", None), ("help.listed.example.com", "accept", "allowed"),
+    ("only.example.org", "reset", "hosts"), ("www.only.example.org", "accept", None),
+    ("wild.example.org", "accept", None), ("a.wild.example.org", "reset", "hosts"),
+    ("http://pages.example.com/bad/page.html", "page", "pages"), ("http://pages.example.com/", "accept", None),
+    ("http://pages.example.org/gallery/1", "page", "pages"),
+    ("http://pages.example.org/gallery/safe.html", "accept", "allowed"),
+    ("ordered.example.net", "drop", "mandatory"), ("moved.example.org", "redirect", "moved"),
+    ("192.0.2.66", "reset", "addresses"), ("203.0.113.80:8443", "reset", "addresses"),
+    ("203.0.113.80", "accept", None), ("2001:db8:bad::7", "reset", "addresses"),
+])
+def test_the_samples_do_what_they_say(name, verdict, place):
+    record = explain(load(SAMPLES), [name])[0]
+    assert (record.verdicts[0].verdict, record.verdicts[0].list) == (verdict, place)
+    assert record.blocked == (verdict != "accept")
+
+
+# Explaining --------------------------------------------------------------------------------------------------
+
+def test_a_record_says_everything(directory):
+    rules = load(directory({"court.list": "# orders\nexample.com\n", "ok.list": "\n@@www.example.com",
+                            "pages.list": "www.example.com/bad", "pages.toml": "action = 'page'"}))
+    record = explain(rules, ["WWW.Example.com"])[0]
+    assert (record.canonical, record.problem, record.blocked) == ("www.example.com", "", False)
+    tls, http = record.verdicts
+    assert (tls.proto, tls.verdict, tls.list) == ("tls", "accept", "ok")
+    assert tls.precedence == (
+        "an exception outranks every block that is not mandatory (ok.list:2, host and subdomains)")
+    assert [(tried.text, [(rule.file, rule.line, rule.entry, rule.applies, rule.in_force) for rule in tried.rules])
+            for tried in tls.tried] == [
+        ("example.com", [("court.list", 2, "host and subdomains", True, False)]),
+        ("www.example.com", [("ok.list", 2, "host and subdomains", True, True)])]
+    assert (http.proto, http.verdict) == ("http", "accept")
+    again = json.loads(json.dumps(record.as_dict()))
+    assert again["verdicts"][0]["rule"] == tls.rule and again["blocked"] is False
+    assert record.as_text().splitlines()[:3] == [
+        "WWW.Example.com  (compared as www.example.com)",
+        "  tls     accept: an exception outranks every block that is not mandatory (ok.list:2, host and subdomains)",
+        "        example.com"]
+
+
+@pytest.mark.parametrize(("lists", "name", "blocked", "precedence"), [
+    ({"a.list": "example.com"}, "example.com", True, "a block (a.list:1, host and subdomains)"),
+    ({"a.list": "example.com"}, "example.org", False, "nothing listed applies"),
+    ({"a.list": "example.com/x"}, "example.com", False,
+     "nothing listed applies; other URLs of this host are listed"),
+    ({"a.list": "example.com\n=example.com"}, "example.com", True,
+     "a block, the most specific of those that apply (a.list:2, host only)"),
+    ({"a.list": "@@example.com"}, "example.com", False, "an exception (a.list:1, host and subdomains)"),
+    ({"a.list": "example.com", "a.toml": "mandatory = true", "b.list": "@@example.com"}, "example.com", True,
+     "a mandatory block outranks exceptions and other blocks (a.list:1, host and subdomains)"),
+    ({"a.list": "example.com", "a.toml": "action = 'observe'"}, "example.com", False,
+     "listed, to be reported only (a.list:1, host and subdomains)"),
+    ({"a.list": "\nexample.com/x", "a.toml": "https = 'host'"}, "https://example.com/other", True,
+     "a block (a.list:2, host of a URL (https = \"host\"))"),
+    ({"a.list": "example.com/x"}, "https://example.com/x", False,
+     "nothing listed applies; other URLs of this host are listed"),
+    ({"a.list": "example.com/x"}, "http://example.com/x", True, "a block (a.list:1, URL)"),
+    ({"a.list": "example.com/x"}, "example.com/x?y#z", True, "a block (a.list:1, URL)"),
+    ({"a.list": "192.0.2.0/24"}, "http://192.0.2.7/x", True, "a block (a.list:1, address)"),
+    ({"a.list": "192.0.2.7:443"}, "https://192.0.2.7/x", True, "a block (a.list:1, address and port)"),
+    ({"a.list": "192.0.2.7:443"}, "http://192.0.2.7/x", False, "nothing listed applies"),
+    ({"a.list": "192.0.2.7:8080"}, "http://192.0.2.7:8080/x", True, "a block (a.list:1, address and port)"),
+    ({"a.list": "[2001:db8::1]:443"}, "[2001:db8::1]:443", True, "a block (a.list:1, address and port)"),
+    ({"a.list": "2001:db8::/32"}, "2001:db8::1", True, "a block (a.list:1, address)"),
+])
+def test_why(directory, lists, name, blocked, precedence):
+    record = explain(load(directory(lists)), [name])[0]
+    assert record.blocked == blocked
+    assert record.verdicts[0].precedence == precedence
+    assert record.name in record.as_text()
+
+
+@pytest.mark.parametrize(("name", "problem"), [
+    ("exmaple..com", "has an empty label"), ("", "has no host"), ("ftp://example.com/", "is no http or https URL"),
+    ("http://a..b/", "has an empty label"), ("a b", "has a character that no host can have"),
+])
+def test_what_is_no_name(directory, name, problem):
+    record = explain(load(directory()), [name])[0]
+    assert (record.canonical, record.problem, record.verdicts, record.blocked) == (None, problem, (), False)
+    assert record.as_text() == f"{name}: {problem}"
+
+
+def test_check_and_the_engine_agree_on_every_spelling(directory):
+    """What `explain` says of a name is what the matcher says of the same name on the wire."""
+    def plain(cases):
+        return [(text, answer.decode()) for text, answer, _ in cases if answer and isinstance(text, str)]
+
+    hosts = [(text, host) for text, host in plain(HOSTS) if not host.startswith("[")
+             and not host.replace(".", "").isdigit()]
+    urls = [(text, url) for text, url in plain(URLS) if "*" not in url and text != "example.com"]
+    lines = ["=" + host for _, host in hosts] + ["http://" + url for _, url in urls]
+    rules = load(directory({"a.list": "\n".join(lines)}))
+    for (text, host), record in zip(hosts, explain(rules, [text for text, _ in hosts]), strict=True):
+        assert record.canonical == host
+        assert record.blocked == bool(rules.matcher.look_up("tls", text.encode())) is True
+    for (_, url), record in zip(urls, explain(rules, [text for text, _ in urls]), strict=True):
+        host, _, target = url.partition("/")
+        assert record.canonical == url
+        assert rules.matcher.look_up("http", host.encode(), b"/" + target.encode()).list == "a"
+        assert {verdict.proto: verdict.list for verdict in record.verdicts}["http"] == "a"
+
+
+def test_a_line_that_is_gone_is_not_invented(directory):
+    path = directory({"a.list": "example.com"})
+    rules = load(path)
+    (path / "a.list").write_text("example.org\n")
+    record = explain(rules, ["example.com"])[0]
+    assert record.verdicts[0].precedence == "a block (a.list, host and subdomains)"
+    assert record.verdicts[0].tried[0].rules[0].line is None
+
+
+def test_the_clock_is_asked_only_when_nothing_is_said(directory):
+    path = directory({"a.list": "example.com"})
+    before = int(time.time())
+    assert before <= load(path).matcher.snapshot.built <= time.time()
+    assert load(path, now=7).matcher.snapshot.built == 7

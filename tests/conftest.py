@@ -1,0 +1,17 @@
+"""What every run of the tests does first: see that the live tests can run, so that none is left out unnoticed."""
+
+import os
+
+import pytest
+
+from edgeblock import lab
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    live = [item for item in items if item.get_closest_marker("live")]
+    problem = lab.obstacle() if live else None
+    if problem and os.geteuid() != 0 and not os.environ.get("CI"):
+        for item in live:
+            item.add_marker(pytest.mark.skip(reason=problem))
+    elif problem:
+        pytest.exit(f"the live tests cannot run: {problem}", returncode=1)

@@ -1,0 +1,107 @@
+"""The control socket, asked as `edgeblock status` and a stranger would."""
+
+import asyncio
+import socket
+import stat
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from edgeblock.daemon import control
+from edgeblock.daemon.control import Control, ask
+from edgeblock.errors import SystemProblem
+
+
+@contextmanager
+def serving(path, answers):
+    """A Control in an event loop of another thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = Control(path, answers)
+    try:
+        asyncio.run_coroutine_threadsafe(server.open(), loop).result(10)
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "made" / "control.sock"
+
+
+def test_a_question_gets_its_answer_and_only_the_owner_may_ask(path):
+    with serving(path, {"status": lambda: {"packets": 7, "big": "x" * 300_000}}):
+        assert ask(path, "status")["packets"] == 7
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert ask(path, "moon") == {"error": "unknown question; known are status"}
+    assert not path.exists()
+    with pytest.raises(SystemProblem, match="no edgeblock is running here"):
+        ask(path, "status")
+
+
+@pytest.mark.parametrize("question", [b"", b"\n", b"\xff\xfe\n", b"x" * 100_000, b"status"])
+def test_nonsense_ends_its_own_connection_only(path, question):
+    with serving(path, {"status": dict}):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.settimeout(10)
+            stranger.connect(str(path))
+            try:
+                stranger.sendall(question)
+                stranger.shutdown(socket.SHUT_WR)
+                while stranger.recv(1000):
+                    pass
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+        assert ask(path, "status") == {}
+
+
+def test_who_asks_nothing_is_let_go(path, monkeypatch):
+    monkeypatch.setattr(control, "PATIENCE", 0.1)
+    with serving(path, {"status": dict}), socket.socket(socket.AF_UNIX) as silent:
+        silent.settimeout(10)
+        silent.connect(str(path))
+        assert silent.recv(100) == b""
+
+
+def test_a_socket_that_a_killed_daemon_left_is_taken_over(path):
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+    with pytest.raises(SystemProblem, match="no edgeblock is running here"):
+        ask(path, "status")
+    with serving(path, {"status": dict}):
+        assert ask(path, "status") == {}
+
+
+def test_two_daemons_do_not_share_a_socket(path):
+    with serving(path, {"status": dict}):
+        with pytest.raises(SystemProblem, match="in use by another edgeblock; stop it, or set another control"):
+            asyncio.run(Control(path, {}).open())
+        assert ask(path, "status") == {}
+
+
+@pytest.mark.parametrize("below", ["file/control.sock", "x" * 200, "file"])
+def test_a_place_that_cannot_be_is_one_line(tmp_path, below):
+    (tmp_path / "file").write_text("something else")
+    with pytest.raises(SystemProblem, match="the control socket cannot be made: .*; set another control") as caught:
+        asyncio.run(Control(tmp_path / below, {}).open())
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "something else"
+
+
+def test_an_answer_that_is_none_is_one_line(path):
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        thread = threading.Thread(target=lambda: other.accept()[0].close())
+        thread.start()
+        with pytest.raises(SystemProblem, match="no answer"):
+            ask(path, "status")
+        thread.join(10)

@@ -1,0 +1,253 @@
+"""The daemon as a process in a lab: what it says, what it refuses, and how it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from edgeblock.config import Config, Privacy
+from edgeblock.core.decision import Decision, Name
+from edgeblock.daemon import worker
+from edgeblock.daemon.journal import Journal
+from edgeblock.errors import ConfigError
+from edgeblock.lab import CLIENT, Lab, page, until
+
+pytestmark = pytest.mark.live
+
+SOON = 5.0
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def box(lab, tmp_path):
+    """A rules directory, a configuration to add to, and daemons in the lab that end with the test."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "court.list").write_text("listed.example\n")
+    started = []
+
+    def config(more=""):
+        return f'[rules]\ndirectory = "{tmp_path}/rules"\nkey = "{tmp_path}/key"\n{more}'
+
+    def start(more=""):
+        started.append(lab.start_daemon(config(more)))
+        return started[-1]
+
+    def refused(text, *wrapper):
+        """The one line that a daemon says that cannot start."""
+        file = tmp_path / "refused.toml"
+        file.write_text(text)
+        command = [*wrapper, sys.executable, "-m", "edgeblock", "run", "--config", str(file)]
+        done = lab.run_in("box", command, check=False)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        [line] = done.stderr.splitlines()
+        assert line.startswith("edgeblock: ")
+        return line
+
+    yield SimpleNamespace(config=config, start=start, refused=refused, rules=tmp_path / "rules", home=tmp_path)
+    for daemon in started:
+        daemon.stop(signal.SIGKILL)
+
+
+def events(daemon):
+    lines = daemon.log.read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def said(daemon, event):
+    return [line for line in events(daemon) if line["event"] == event]
+
+
+def is_reset(lab, host):
+    return lab.fetch(f"https://{host}/").exit == 35
+
+
+def test_its_log_is_json_and_names_nobody(lab, box):
+    daemon = box.start("[daemon]\nlog_blocks = 3\n" f'control = "{box.home}/control.sock"\n')
+    assert all(is_reset(lab, "www.listed.example") for _ in range(4))
+    assert lab.fetch("https://open.example/").body == page("open.example")
+    counters = lab.counters(daemon)
+    assert daemon.stop() == 0
+    assert counters["matched.court.reset"] == counters["queue.decisions"] == 4
+    assert counters["replies.sent"] >= 8 and counters["replies.failed"] == 0
+    assert [line["event"] for line in events(daemon)][0] == "started"
+    assert [line["event"] for line in events(daemon)][-2:] == ["counters", "stopped"]
+    blocks = said(daemon, "blocked")
+    assert 3 <= len(blocks) <= 4
+    for line in blocks:
+        assert line["list"] == "court" and line["action"] == "reset" and line["proto"] == "tls" and line["rule"]
+    text = daemon.log.read_text()
+    assert "listed.example" not in text and CLIENT[4] not in text
+    assert said(daemon, "counters")[0]["queue"]["waiting"] == 0
+
+
+def test_its_log_says_more_when_told_to(lab, box):
+    daemon = box.start("[privacy]\nnames = true\nclients = true\n")
+    assert is_reset(lab, "www.listed.example")
+    assert daemon.stop() == 0
+    [line] = said(daemon, "blocked")
+    assert (line["host"], line["path"], line["client"]) == ("www.listed.example", None, CLIENT[4])
+
+
+def test_a_hangup_loads_the_lists_anew_and_says_so(lab, box):
+    daemon = box.start()
+    daemon.process.send_signal(signal.SIGHUP)
+    assert until(lambda: said(daemon, "rules loaded"), SOON)
+    [line] = said(daemon, "rules loaded")
+    assert (line["lists"], line["entries"]) == (1, 1) and line["digest"]
+    assert daemon.stop() == 0
+
+
+def test_broken_lists_are_refused_in_one_line_without_their_words(lab, box):
+    daemon = box.start()
+    (box.rules / "court.list").write_text("fine.example\nsecret..example\n")
+    assert until(lambda: said(daemon, "rules refused; those in force stay"), SOON)
+    assert is_reset(lab, "listed.example")
+    assert lab.counters(daemon)["rules.refused"] == 1
+    (box.rules / "court.list").write_text("open.example\n")
+    assert until(lambda: said(daemon, "rules loaded"), SOON)
+    assert is_reset(lab, "open.example")
+    assert daemon.stop() == 0
+    [line] = said(daemon, "rules refused; those in force stay")
+    assert line["problem"].startswith("court.list:2: cannot be used; `edgeblock lint ")
+    assert "secret" not in daemon.log.read_text()
+
+
+def test_a_list_ends_when_it_expires(lab, box):
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    (box.rules / "court.toml").write_text(f"expires = {soon:%Y-%m-%dT%H:%M:%S.%fZ}\n")
+    daemon = box.start()
+    assert is_reset(lab, "listed.example")
+    assert until(lambda: lab.fetch("https://listed.example/").body == page("listed.example"), 3 + SOON)
+    assert datetime.now(UTC) >= soon
+    assert daemon.stop() == 0
+    assert len(said(daemon, "rules loaded")) == 1
+
+
+def test_systemd_hears_of_every_step(lab, box):
+    (box.home / "daemon.toml").write_text(box.config(f'[daemon]\ncontrol = "{box.home}/control.sock"\n'))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(box.home / "notify"))
+        manager.settimeout(20)
+        process = lab.popen_in("box", [sys.executable, "-m", "edgeblock", "run", "--config",
+                                       str(box.home / "daemon.toml")], stdout=subprocess.DEVNULL,
+                               env=os.environ | {"NOTIFY_SOCKET": str(box.home / "notify")})
+        ready = "READY=1\nSTATUS=queue 0: 1 entries of 1 lists in force"
+        assert manager.recv(1000).decode() == ready
+        process.send_signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(1000).decode() == ready
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert manager.recv(1000) == b"STOPPING=1"
+        assert process.wait(20) == 0
+
+
+def test_stopping_while_it_starts_is_a_clean_stop(lab, box):
+    # A list that takes a while to compile: the signal comes before the daemon is ready.
+    (box.rules / "long.list").write_text("".join(f"host{number}.example\n" for number in range(300_000)))
+    (box.home / "daemon.toml").write_text(box.config(f'[daemon]\ncontrol = "{box.home}/control.sock"\n'))
+    process = lab.popen_in("box", [sys.executable, "-m", "edgeblock", "run", "--config",
+                                   str(box.home / "daemon.toml")], stdout=subprocess.PIPE)
+    assert until(lambda: (box.home / "key").exists(), SOON)     # made just before the child is started
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in output.splitlines()] == ["stopped"]
+
+
+def test_what_cannot_be_is_one_line(lab, box):
+    own = f'[daemon]\ncontrol = "{box.home}/other.sock"\n'
+    assert "unknown key 'directroy' in [rules]; did you mean directory?" in box.refused('[rules]\ndirectroy = "x"\n')
+    assert "there is no such rules directory" in box.refused(box.config(own).replace("/rules", "/absent"))
+    assert "not permitted; run as root" in box.refused(
+        box.config(own), "setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
+    assert "is not two adjacent bits" in box.refused(box.config(own + "[ruleset]\nmark_mask = 5\n"))
+    assert "reply.page" in box.refused(box.config(own + '[reply]\npage = "absent.html"\n'))
+    (box.rules / "bad.list").write_text("secret..example\n")
+    line = box.refused(box.config(own))
+    assert "bad.list:1: cannot be used" in line and "secret" not in line
+    (box.rules / "bad.list").unlink()
+    daemon = box.start()
+    assert "queue 0 is in use by process" in box.refused(box.config(own))
+    assert is_reset(lab, "listed.example")      # and the daemon that runs is unharmed
+    assert daemon.stop() == 0
+
+
+def test_a_control_socket_in_use_is_one_line_and_leaves_nothing(lab, box):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(box.home / "taken.sock"))
+        other.listen()
+        line = box.refused(box.config(f'[daemon]\ncontrol = "{box.home}/taken.sock"\n'))
+    assert "the control socket is in use by another edgeblock" in line
+    assert "EDGEBLOCK" not in lab.run_in("box", ["iptables-save"]).stdout
+    box.start().stop()
+
+
+def test_kernel_rules_of_its_own_are_left_alone_when_told_to(lab, box):
+    daemon = box.start("[ruleset]\ninstall = false\n")
+    assert "EDGEBLOCK" not in lab.run_in("box", ["iptables-save"]).stdout
+    assert lab.fetch("https://listed.example/").body == page("listed.example")
+    assert daemon.stop() == 0
+
+
+def test_no_packet_is_lost_while_lists_are_loaded(lab, box):
+    """Requests one after the other on one kept connection, while the lists are loaded again and again."""
+    (box.rules / "long.list").write_text("".join(f"host{number}.example\n" for number in range(20_000)))
+    daemon = box.start()
+    answers, done = [], threading.Event()
+
+    def browse():
+        with lab.connect(80) as connection:
+            while not done.is_set():
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n")
+                answers.append(connection.recv(65536))
+
+    thread = threading.Thread(target=browse)
+    thread.start()
+    try:
+        for count in range(1, 4):
+            daemon.process.send_signal(signal.SIGHUP)
+            assert until(lambda count=count: len(said(daemon, "rules loaded")) == count, 20)
+    finally:
+        done.set()
+        thread.join(30)
+    counters = lab.counters(daemon)
+    assert len(answers) > 300 and all(answer.endswith(page("open.example")) for answer in answers)
+    assert counters["queue.lost"] == counters["queue.waiting"] == counters["queue.refused"] == 0
+    assert daemon.stop() == 0
+
+
+def test_answers_that_fail_are_said_once_a_look(tmp_path):
+    with open(tmp_path / "log", "w") as file, Journal(file, Privacy(), 1) as journal:
+        made = worker.Worker(Config(), journal)
+        made.reader = SimpleNamespace(failures=3, failure="LookupError: no such page")
+        made._tick()
+        made._tick()
+    [line] = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert (line["event"], line["count"], line["problem"]) == ("answers failed", 3, "LookupError: no such page")
+
+
+def test_a_policy_without_a_list_is_counted_as_one(tmp_path):
+    with open(tmp_path / "log", "w") as file, Journal(file, Privacy(), 1) as journal:
+        made = worker.Worker(Config(), journal)
+        made.decide(b"\x45" + bytes(19), Decision(False, names=(Name("tls", None, None, "drop", None, None),)))
+    assert made.verdicts == {("policy", "drop"): 1}
+
+
+def test_settings_that_no_answer_can_have_are_refused_before_anything_starts():
+    from edgeblock.config import Reply
+
+    with pytest.raises(ConfigError, match=r"reply.redirect"):
+        worker.Worker(Config(reply=Reply(redirect="javascript:alert(1)")), SimpleNamespace(log=None))

@@ -1,0 +1,54 @@
+"""A daemon in a lab with the lists that the live tests are about. In: a lab, a folder. Out: a Running."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeblock.lab import Daemon, Lab
+
+REDIRECT = "https://open.example/moved"
+CONTACT = "hostmaster@open.example"
+LISTS = {
+    "court.list": "listed.example\n=only.example.net\n*.below.example.org\n@@fine.listed.example\n",
+    "pages.list": "example.com/bad/page.html\nexample.com/dir/*\npaths.example/files/listed.html\npages.example\n",
+    "pages.toml": 'action = "page"\n',
+    "moved.list": "example.com/old/*\n",
+    "moved.toml": 'action = "redirect"\n',
+    "watched.list": "watched.example.net\n",
+    "watched.toml": 'action = "observe"\n',
+    "silent.list": "silent.example.org\n",
+    "silent.toml": 'action = "drop"\n',
+}
+CONFIG = """
+[rules]
+directory = "{home}/rules"
+key = "{home}/key"
+
+[reply]
+contact = "{contact}"
+redirect = "{redirect}"
+"""
+
+
+@dataclass
+class Running:
+    """A daemon in a lab and the folder of its lists."""
+
+    lab: Lab
+    daemon: Daemon
+    rules: Path
+
+    def drop(self, name: str, text: str) -> None:
+        """A list as it should arrive: whole, by rename."""
+        new = self.rules / f".{name}.new"
+        new.write_text(text)
+        new.rename(self.rules / name)
+
+
+def start(lab: Lab, home: Path, more: str = "") -> Running:
+    """The daemon with LISTS in its own folder; `more` is appended to the configuration."""
+    rules = home / "rules"
+    rules.mkdir()
+    for name, text in LISTS.items():
+        (rules / name).write_text(text)
+    config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT) + more
+    return Running(lab, lab.start_daemon(config), rules)

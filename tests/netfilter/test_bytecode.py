@@ -1,0 +1,133 @@
+"""The BPF programs, run by a small interpreter over packets that scapy builds, which therefore knows their payload.
+
+In: programs and packets. Out: yes or no. The live tests run the same programs in the kernel.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP, UDP, IPOption
+from scapy.layers.inet6 import (
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
+)
+
+from edgeblock.netfilter import bytecode
+from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS
+
+PADDING = [PadN(optdata=b"\0" * 4)]
+EXTENSIONS = [IPv6ExtHdrHopByHop(options=PADDING), IPv6ExtHdrDestOpt(options=PADDING), IPv6ExtHdrFragment(),
+              IPv6ExtHdrRouting(), IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()]
+
+
+def run(text: str, packet: bytes) -> int:
+    """What the kernel's interpreter would return (Documentation/networking/filter.rst)."""
+    words = text.split(",")
+    program = [tuple(map(int, one.split())) for one in words[1:]]
+    assert int(words[0]) == len(program)
+    a = x = at = 0
+    while True:
+        operation, yes, no, k = program[at]
+        at += 1
+        if operation in (0x30, 0x50, 0x20, 0x40):
+            size = 1 if operation in (0x30, 0x50) else 4
+            start = k + (x if operation in (0x50, 0x40) else 0)
+            if start + size > len(packet):
+                return 0
+            a = int.from_bytes(packet[start:start + size])
+        elif operation == 0x80:
+            a = len(packet)
+        elif operation == 0xB1:
+            if k >= len(packet):
+                return 0
+            x = 4 * (packet[k] & 15)
+        elif operation == 0x54:
+            a &= k
+        elif operation == 0x74:
+            a >>= k
+        elif operation == 0x04:
+            a += k
+        elif operation == 0x0C:
+            a += x
+        elif operation == 0x07:
+            x = a
+        elif operation == 0x06:
+            return k
+        else:
+            at += yes if {0x15: a == k, 0x1D: a == x, 0x35: a >= k, 0x45: a & k}[operation] else no
+
+
+def ip4(options: int):
+    return IP(src="192.0.2.1", dst="192.0.2.2", options=[IPOption(b"\x01")] * (4 * options))
+
+
+def ip6(extension=None):
+    header = IPv6(src="2001:db8::1", dst="2001:db8::2")
+    return header if extension is None else header / extension.copy()
+
+
+def tcp(options: int, payload: bytes, flags: str = "A"):
+    return TCP(flags=flags, options=[("NOP", None)] * (4 * options)) / payload
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"xxxx", b"x" * 1400])
+@pytest.mark.parametrize("tcp_words", range(11))
+def test_bare_is_exact_whatever_the_options(tcp_words, payload):
+    for ip_words in range(11):
+        packet = bytes(ip4(ip_words) / tcp(tcp_words, payload))
+        assert len(packet) == 40 + 4 * (ip_words + tcp_words) + len(payload)
+        assert run(bytecode.bare(4), packet) == (not payload)
+    assert run(bytecode.bare(6), bytes(ip6() / tcp(tcp_words, payload))) == (not payload)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS, ids=lambda e: e.summary())
+def test_behind_an_extension_header_nothing_is_certain(extension):
+    """It may have payload (so: queued), it may be no answer (so: not done), it may be an Initial (so: queued)."""
+    assert run(bytecode.bare(6), bytes(ip6(extension) / tcp(0, b""))) == 0
+    assert run(bytecode.answer(6), bytes(ip6(extension) / tcp(0, b"x" * 1000))) == 0
+    datagram = bytes(ip6(extension) / UDP(sport=1, dport=443) / (b"\x40" * 30))
+    assert run(bytecode.short(6), datagram) == 0
+    assert run(bytecode.initial(6), datagram) == 1
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_largest_headers_alone_are_no_answer(family):
+    largest = ip4(10) if family == 4 else ip6()
+    bare = bytes(largest / tcp(10, b""))
+    assert run(bytecode.answer(family), bare) == 0
+    payload = ANSWER_BYTES - len(bare)
+    assert payload >= 128, "a HelloRetryRequest with its change_cipher_spec must not fit"
+    assert run(bytecode.answer(family), bytes(largest / tcp(10, b"x" * (payload - 1)))) == 0
+    assert run(bytecode.answer(family), bytes(largest / tcp(10, b"x" * payload))) == 1
+
+
+@pytest.mark.parametrize("first", range(256))
+def test_short_headers_by_the_first_byte(first):
+    for header, family in ((ip4(0), 4), (ip4(3), 4), (ip6(), 6)):
+        packet = bytes(header / UDP(sport=1, dport=443) / (bytes([first]) + b"\0" * 20))
+        assert run(bytecode.short(family), packet) == (first < 0x80)
+
+
+def test_an_empty_datagram_is_not_certainly_short():
+    assert run(bytecode.short(4), bytes(ip4(0) / UDP())) == 0
+    assert run(bytecode.short(6), bytes(ip6() / UDP())) == 0
+
+
+@pytest.mark.parametrize("first", [0x00, 0x40, 0x7F, 0x80, 0xC0, 0xC3, 0xFF])
+@pytest.mark.parametrize("version", [*QUIC_VERSIONS, 0, 2, 0x0A0A0A0A, 0xFFFFFFFF])
+def test_initials_by_first_byte_and_version(first, version):
+    payload = bytes([first]) + version.to_bytes(4) + b"\0" * 30
+    for header, family in ((ip4(0), 4), (ip4(10), 4), (ip6(), 6)):
+        packet = bytes(header / UDP(sport=1, dport=443) / payload)
+        assert run(bytecode.initial(family), packet) == (first >= 0x80 and version in QUIC_VERSIONS)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_end_in_an_answer(packet):
+    for program in (bytecode.bare, bytecode.answer, bytecode.short, bytecode.initial):
+        for family in (4, 6):
+            assert run(program(family), packet) in (0, 1)

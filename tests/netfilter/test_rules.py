@@ -1,0 +1,172 @@
+"""The rules as data and as text. In: settings. Out: the plan and both back ends' text, and what must be in them."""
+
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from edgeblock.config import Config, Queue, Ruleset
+from edgeblock.errors import ConfigError, SystemProblem
+from edgeblock.netfilter import iptables, nft, ruleset, tools
+from edgeblock.netfilter.rules import Do, plan
+
+DEFAULT = Config()
+
+
+def settings(workers: int = 1, number: int = 0, **changes) -> Config:
+    return Config(queue=Queue(number=number, workers=workers), ruleset=replace(DEFAULT.ruleset, **changes))
+
+
+SETTINGS = [
+    settings(),
+    settings(hooks=("output",)),
+    settings(hooks=("input",)),
+    settings(hooks=("forward", "input", "output"), tcp_ports="all", udp_ports="all"),
+    settings(absent="closed", workers=4, number=10),
+    settings(tcp_ports=tuple(range(1, 40))),
+    settings(udp_ports=()),
+    settings(tcp_ports=(), udp_ports="all"),
+    settings(mark_mask=0x3, inject_mark=0x4),
+]
+
+
+@pytest.mark.parametrize("config", SETTINGS, ids=range(len(SETTINGS)))
+def test_both_back_ends_carry_every_rule_of_the_plan_in_its_order(config):
+    chains = plan(config)
+    for chain in chains:
+        named = [rule.name for rule in chain.rules]
+        for family in (4, 6):
+            lines = [line for line in iptables.transaction(config, family, iptables.Installed()).splitlines()
+                     if line.startswith(f"-A EDGEBLOCK_{chain.name.upper()} ")]
+            written = [shlex.split(line)[shlex.split(line).index("--comment") + 1] for line in lines]
+            assert list(dict.fromkeys(written)) == named
+        block = nft.text(config).split(f"chain {chain.name} {{")[1].split("\n    }")[0]
+        assert list(dict.fromkeys(re.findall(r'comment "(\w+)"', block))) == named
+
+
+@pytest.mark.parametrize("config", SETTINGS, ids=range(len(SETTINGS)))
+def test_every_nft_rule_counts(config):
+    for line in nft.text(config).splitlines():
+        assert ("comment" in line) == ("counter" in line)
+
+
+def test_open_bypasses_and_closed_does_not_but_a_blocked_flow_never_does():
+    for text, bypass in ((nft.text(settings()), " bypass"), (iptables.text(settings()), " --queue-bypass")):
+        for line in text.splitlines():
+            if "queue num" in line or "NFQUEUE" in line:
+                assert (bypass in line) == ("blocked" not in line), line
+    for text in (nft.text(settings(absent="closed")), iptables.text(settings(absent="closed"))):
+        assert "bypass" not in text
+
+
+def test_several_workers_share_a_range_of_queues():
+    assert "queue num 3-6 bypass" in nft.text(settings(workers=4, number=3))
+    assert "--queue-balance 3:6 --queue-bypass" in iptables.text(settings(workers=4, number=3))
+
+
+def test_more_ports_than_one_match_takes():
+    text = iptables.text(settings(tcp_ports=tuple(range(1, 41))))
+    lines = [line for line in text.splitlines() if "--dports" in line]
+    found = [line.split("--dports ")[1].split()[0].split(",") for line in lines if "-p tcp" in line]
+    assert [len(one) for one in found] == [15, 15, 10] * 2          # IPv4 and IPv6
+    assert [int(port) for one in found[:3] for port in one] == list(range(1, 41))
+
+
+def test_the_mark_of_our_replies_is_not_asked_for_where_they_cannot_be():
+    names = {chain.name: [rule.name for rule in chain.rules] for chain in plan(settings(hooks=("forward", "output")))}
+    assert "ours" not in names["forward"]
+    assert names["output"][0] == names["input"][0] == "ours"
+
+
+def test_the_answers_of_a_hook_come_by_the_other_hook():
+    """A box that is the client sends by output and hears by input."""
+    chains = {chain.name: {rule.do for rule in chain.rules} for chain in plan(settings(hooks=("output",)))}
+    assert Do.TCP_CLIENT in chains["output"] and Do.TCP_SERVER not in chains["output"]
+    assert Do.TCP_SERVER in chains["input"] and Do.TCP_CLIENT not in chains["input"]
+    assert "forward" not in chains
+
+
+def test_between_two_listed_ports_the_destination_decides():
+    order = [rule.do for rule in next(chain for chain in plan(DEFAULT) if chain.name == "forward").rules]
+    assert order.index(Do.TCP_CLIENT) < order.index(Do.TCP_SERVER)
+    assert order.index(Do.UDP_CLIENT) < order.index(Do.UDP_SERVER)
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    ({"mark_mask": 0x50}, "ruleset.mark_mask"),
+    ({"inject_mark": 0x10000000}, "ruleset.inject_mark"),
+    ({"inject_mark": 0}, "ruleset.inject_mark"),
+    ({"hooks": ()}, "ruleset.hooks"),
+    ({"hooks": ("prerouting",)}, "ruleset.hooks: prerouting"),
+    ({"tcp_ports": (0,)}, "ruleset.tcp_ports"),
+    ({"tcp_ports": "some"}, "ruleset.tcp_ports"),
+    ({"udp_ports": (65536,)}, "ruleset.udp_ports"),
+    ({"udp_ports": (), "tcp_ports": ()}, "both empty"),
+    ({"absent": "ajar"}, "ruleset.absent"),
+    ({"workers": 0}, "queue.number"),
+    ({"workers": 2, "number": 65535}, "queue.number"),
+])
+def test_settings_that_no_rule_can_express_are_refused_by_name(change, line):
+    with pytest.raises(ConfigError, match=re.escape(line)) as caught:
+        plan(settings(**change))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_back_end_is_refused_by_name():
+    with pytest.raises(ConfigError, match='ruleset.backend: \'pf\': use "auto", "nft" or "iptables"'):
+        ruleset.text(Config(ruleset=Ruleset(backend="pf")))
+
+
+SAVED = """*mangle
+:FORWARD ACCEPT [1:2]
+:EDGEBLOCK_FORWARD - [0:0]
+:EDGEBLOCK_OLD - [0:0]
+:OPERATOR - [0:0]
+-A FORWARD -p tcp -j TCPMSS --clamp-mss-to-pmtu
+-A FORWARD -m comment --comment edgeblock -j EDGEBLOCK_FORWARD
+-A FORWARD -m comment --comment edgeblock -j EDGEBLOCK_FORWARD
+-A OPERATOR -j EDGEBLOCK_OLD
+-A EDGEBLOCK_FORWARD -g EDGEBLOCK_OLD
+COMMIT
+"""
+
+
+def test_what_is_there_is_read_from_a_dump():
+    now = iptables.read(SAVED)
+    assert now.chains == {"EDGEBLOCK_FORWARD", "EDGEBLOCK_OLD"}
+    assert now.jumps == ("-A FORWARD -m comment --comment edgeblock -j EDGEBLOCK_FORWARD",) * 2 + \
+        ("-A OPERATOR -j EDGEBLOCK_OLD",)
+
+
+def test_a_transaction_keeps_one_jump_and_clears_what_is_stale():
+    lines = iptables.transaction(DEFAULT, 4, iptables.read(SAVED)).splitlines()
+    assert lines.count("-D FORWARD -m comment --comment edgeblock -j EDGEBLOCK_FORWARD") == 1
+    assert "-D OPERATOR -j EDGEBLOCK_OLD" in lines and lines[-2] == "-X EDGEBLOCK_OLD"
+    assert not any(line.startswith("-A FORWARD") for line in lines)
+
+
+def test_removal_touches_nothing_that_is_not_ours():
+    for line in iptables.removal(iptables.read(SAVED)).splitlines()[1:-1]:
+        assert "EDGEBLOCK_" in line and "TCPMSS" not in line
+
+
+@pytest.mark.parametrize(("complaint", "line"), [
+    ("iptables v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
+     "not permitted; run this as root"),
+    ("Warning: Extension NFQUEUE revision 0 not supported, missing kernel module?\niptables-restore: line 9 failed",
+     "this kernel lacks NFQUEUE; load it (modprobe xt_NFQUEUE)"),
+    ("/dev/stdin:4:9-40: Error: Could not process rule: No such file or directory\n  queue num 0 bypass\n",
+     "lacks the nft queue statement"),
+    ("something else\nand more", "something else"),
+    ("", "failed with status 4"),
+])
+def test_complaints_of_the_programs_become_one_line_with_the_way_out(complaint, line):
+    explained = tools.explain(complaint, 4)
+    assert line in explained and "\n" not in explained
+
+
+def test_a_missing_program_is_one_line_with_the_package(monkeypatch):
+    monkeypatch.setattr(tools, "PATH", "/nowhere")
+    with pytest.raises(SystemProblem, match="iptables-restore: not installed; install the package iptables"):
+        tools.run(["iptables-restore"])

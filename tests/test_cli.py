@@ -1,0 +1,171 @@
+"""The commands as a person types them: exit statuses, one line for every mistake, an example in every help."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import edgeblock
+from edgeblock import cli
+
+COMMANDS = ("run", "replay", "check", "lint", "ruleset", "status", "doctor", "demo", "version")
+
+
+@pytest.fixture
+def rules(tmp_path):
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "court.list").write_text("listed.example\n@@fine.listed.example\n")
+    (folder / "pages.list").write_text("open.example/bad/page.html\n")
+    (folder / "pages.toml").write_text('action = "page"\n')
+    return folder
+
+
+def run(capsys, *arguments):
+    """Exit status, standard output, standard error."""
+    try:
+        status = cli.main([str(argument) for argument in arguments])
+    except SystemExit as ending:        # argparse ends by itself after --help and usage errors
+        status = ending.code
+    return status, *capsys.readouterr()
+
+
+def one_line(capsys, *arguments):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert err.endswith("\n") and err.count("\n") == 1 and err.startswith("edgeblock")
+    return err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(capsys, command):
+    status, out, err = run(capsys, command, "--help")
+    assert (status, err) == (0, "")
+    assert re.search(rf"examples:\n  (sudo )?edgeblock {command}", out)
+
+
+def test_the_help_names_every_command(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    assert [command for command in COMMANDS if f"    {command} " not in out] == []
+
+
+@pytest.mark.parametrize("arguments", [
+    (), ("moon",), ("check",), ("check", "--jsn", "a"), ("lint",), ("lint", "a", "b"), ("ruleset",),
+    ("ruleset", "aply"), ("ruleset", "print", "--backend", "pf"), ("replay",), ("run", "--conf", "x"), ("version", "x"),
+])
+def test_a_wrong_command_line_is_one_line_that_leads_to_the_help(capsys, arguments):
+    assert one_line(capsys, *arguments).endswith("--help\n")
+
+
+def test_version(capsys):
+    assert run(capsys, "version") == (0, f"edgeblock {edgeblock.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["run", "replay x.pcap", "check a.example", "lint .", "ruleset print", "status",
+                                     "doctor"])
+def test_every_command_reads_the_same_configuration(capsys, tmp_path, command):
+    (tmp_path / "box.toml").write_text("[rules]\ndirectroy = 'x'\n")
+    line = one_line(capsys, *command.split(), "--config", tmp_path / "box.toml")
+    assert line == (f"edgeblock: {tmp_path}/box.toml: unknown key 'directroy' in [rules]; did you mean directory?\n")
+    assert "cannot be read: No such file" in one_line(capsys, *command.split(), "--config", tmp_path / "absent")
+
+
+@pytest.mark.parametrize("names, status", [
+    (["open.example"], 0), (["fine.listed.example"], 0), (["http://open.example/good.html"], 0),
+    (["www.listed.example"], 1), (["open.example", "listed.example"], 1), (["http://open.example/bad/page.html"], 1),
+    (["open.example", "bad..example"], 2), (["listed.example", "bad..example"], 2),
+])
+def test_check_says_by_its_status_what_is_blocked(capsys, rules, names, status):
+    found, out, err = run(capsys, "check", "--rules", rules, *names)
+    assert found == status
+    assert err.count("\n") == (status == 2) and err.startswith("edgeblock: bad..example" if status == 2 else "")
+    assert all(name in out for name in names if name != "bad..example")
+
+
+def test_check_explains_itself_to_people_and_programs(capsys, rules, tmp_path):
+    (tmp_path / "box.toml").write_text('[rules]\ndirectory = "rules"\n')
+    _, out, _ = run(capsys, "check", "--config", tmp_path / "box.toml", "www.listed.example")
+    assert "court.list:1" in out and "reset" in out
+    status, out, err = run(capsys, "check", "--config", tmp_path / "box.toml", "--json", "www.listed.example", "a..b")
+    blocked, wrong = map(json.loads, out.splitlines())
+    assert (status, err) == (2, "")
+    assert blocked["name"] == "www.listed.example" and blocked["blocked"] is True
+    assert wrong["canonical"] is None and wrong["problem"]
+
+
+def test_the_action_of_the_configuration_is_that_of_a_list_without_one(capsys, rules, tmp_path):
+    (tmp_path / "box.toml").write_text('[rules]\naction = "observe"\n')
+    assert run(capsys, "check", "--config", tmp_path / "box.toml", "--rules", rules, "listed.example")[0] == 0
+    assert run(capsys, "check", "--rules", rules, "listed.example")[0] == 1
+
+
+def test_check_without_usable_rules_is_one_line(capsys, rules, tmp_path):
+    line = one_line(capsys, "check", "--rules", tmp_path / "absent", "a.example")
+    assert "there is no such rules directory" in line
+    (rules / "court.list").write_text("fine.example\nexmaple..com\n")
+    assert "court.list:2: " in one_line(capsys, "check", "--rules", rules, "a.example")
+
+
+def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
+    assert run(capsys, "lint", rules) == (0, "", "0 findings\n")
+    (rules / "court.list").write_text("a..b\nfine.example\nc..d\n")
+    status, out, err = run(capsys, "lint", rules)
+    assert (status, err) == (1, "2 findings\n")
+    assert [line.split(" ")[0] for line in out.splitlines()] == ["court.list:1:", "court.list:3:"]
+    assert "there is no such rules directory" in one_line(capsys, "lint", tmp_path / "absent")
+
+
+@pytest.mark.parametrize("backend, word", [("nft", "table inet edgeblock"), ("iptables", "*mangle")])
+def test_ruleset_print_shows_either_back_end(capsys, backend, word):
+    status, out, err = run(capsys, "ruleset", "print", "--backend", backend)
+    assert (status, err) == (0, "") and word in out
+
+
+def test_a_ruleset_that_cannot_be_is_one_line(capsys, tmp_path):
+    (tmp_path / "box.toml").write_text("[ruleset]\nmark_mask = 5\n")
+    assert "two adjacent bits" in one_line(capsys, "ruleset", "print", "--backend", "nft", "--config",
+                                           tmp_path / "box.toml")
+
+
+def test_status_without_a_daemon_is_one_line(capsys, tmp_path):
+    (tmp_path / "box.toml").write_text('[daemon]\ncontrol = "control.sock"\n')
+    assert f"{tmp_path}/control.sock: no edgeblock is running here" in one_line(
+        capsys, "status", "--config", tmp_path / "box.toml")
+
+
+def test_status_is_lines_for_people_and_an_object_for_programs(capsys, monkeypatch, tmp_path):
+    answer = {"version": "1", "queue": {"packets": 7, "lost": 0}}
+    monkeypatch.setattr("edgeblock.daemon.control.ask", lambda path, question: answer)
+    assert run(capsys, "status")[1] == "version        1\nqueue.packets  7\nqueue.lost     0\n"
+    assert json.loads(run(capsys, "status", "--json")[1]) == answer
+
+
+def test_a_reader_that_goes_away_is_no_error(rules):
+    (rules / "many.list").write_text("a..b\n" * 50_000)
+    with subprocess.Popen([sys.executable, "-m", "edgeblock", "lint", str(rules)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"many.list:1: ")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == cli.PIPE_CLOSED
+
+
+def test_ctrl_c_is_no_traceback(tmp_path):
+    os.mkfifo(tmp_path / "box.toml")    # reading it waits until somebody writes
+    with subprocess.Popen([sys.executable, "-m", "edgeblock", "lint", str(tmp_path), "--config",
+                           str(tmp_path / "box.toml")], stderr=subprocess.PIPE) as process:
+        with open(tmp_path / "box.toml", "w"):      # opens once the command reads
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.read() == b""
+        assert process.wait(30) == cli.INTERRUPTED
+
+
+def test_names_that_no_terminal_can_show_are_shown_escaped(rules):
+    done = subprocess.run([sys.executable, "-m", "edgeblock", "check", "--rules", str(rules), b"bad\xff.example"],
+                          capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"}, timeout=30, check=False)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1

@@ -1,0 +1,127 @@
+"""The configuration: what ships says what is, and every mistake is one line with the way out."""
+
+import re
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from edgeblock import config
+from edgeblock.config import Config, load, parse
+from edgeblock.errors import ConfigError
+
+HERE = Path("/nowhere")
+
+
+def uncommented():
+    text = files("edgeblock").joinpath("edgeblock.toml").read_text("utf-8")
+    return re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE)
+
+
+def test_the_shipped_file_says_the_defaults():
+    assert parse(files("edgeblock").joinpath("edgeblock.toml").read_text(), "shipped", HERE) == Config()
+    assert parse(uncommented(), "shipped", HERE) == Config()
+
+
+def test_the_shipped_file_documents_every_key_in_its_section():
+    section, found = None, set()
+    for line in uncommented().splitlines():
+        if match := re.match(r"\[(\w+)\]", line):
+            section = match[1]
+        elif match := re.match(r"(\w+) = ", line):
+            found.add((section, match[1]))
+    assert found == {(part.name, key.name) for part in fields(Config) for key in fields(part.default_factory)}
+
+
+def test_every_kind_of_value_is_read():
+    made = parse("""
+        [rules]
+        directory = "lists"
+        key = "/etc/key"
+        action = "page"
+        [queue]
+        number = 65535
+        overload = "closed"
+        [ruleset]
+        install = false
+        hooks = ["input", "output", "input"]
+        tcp_ports = "all"
+        udp_ports = []
+        mark_mask = 0x3
+        [limits]
+        idle = 5
+        [reply]
+        status = 403
+        page = "page.html"
+        provider = "Käse & Söhne"
+        """, "x", HERE)
+    assert made.rules.directory == HERE / "lists" and made.rules.key == Path("/etc/key")
+    assert (made.queue.number, made.queue.overload, made.queue.length) == (65535, "closed", 8192)
+    assert made.ruleset.hooks == ("input", "output")
+    assert (made.ruleset.tcp_ports, made.ruleset.udp_ports, made.ruleset.mark_mask) == ("all", (), 3)
+    assert made.limits.idle == 5.0 and isinstance(made.limits.idle, float)
+    assert (made.reply.status, made.reply.page, made.reply.provider) == (403, HERE / "page.html", "Käse & Söhne")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[queue]\nnumbre = 1", "unknown key 'numbre' in [queue]; did you mean number?"),
+    ("[queue]\nzzz = 1", "unknown key 'zzz' in [queue]; known are number, workers, length, buffer, overload"),
+    ("[quue]\nnumber = 1", "unknown section 'quue'; did you mean [queue]?"),
+    ("[xyzzy]", "unknown section 'xyzzy'; known are [rules], [queue],"),
+    ("overload = 'open'", "unknown key 'overload'; it belongs under [queue]"),
+    ("queue = 1", "queue = 1 must be a section: [queue]"),
+    ("[queue]\nnumber = 65536", "[queue] number = 65536 must be a whole number from 0 to 65535"),
+    ("[queue]\nnumber = -1", "must be a whole number from 0 to 65535"),
+    ("[queue]\nnumber = true", "[queue] number = true must be a whole number"),
+    ("[queue]\nnumber = 1.0", "[queue] number = 1.0 must be a whole number"),
+    ("[queue]\nnumber = '1'", "[queue] number = '1' must be a whole number"),
+    ("[queue]\nworkers = 2", "[queue] workers = 2 must be 1"),
+    ("[queue]\noverload = 'opne'", "[queue] overload = 'opne' must be one of \"open\", \"closed\""),
+    ("[queue]\noverload = ['open']", "must be one of"),
+    ("[ruleset]\ninstall = 1", "[ruleset] install = 1 must be true or false"),
+    ("[ruleset]\nhooks = 'forward'", "must be a list of \"forward\", \"input\", \"output\""),
+    ("[ruleset]\nhooks = []", "must be a list of"),
+    ("[ruleset]\nhooks = [['forward']]", "must be a list of"),
+    ("[ruleset]\ntcp_ports = [0]", "must be a list of ports from 1 to 65535, or \"all\""),
+    ("[ruleset]\ntcp_ports = 'any'", "must be a list of ports"),
+    ("[ruleset]\nmark_mask = 0", "must be bits of 32, such as 0x30000000"),
+    ("[ruleset]\ninject_mark = 0x100000000", "must be bits of 32, such as 0x40000000"),
+    ("[limits]\nidle = 0", "[limits] idle = 0 must be seconds, from 1 to 86400"),
+    ("[limits]\nidle = nan", "[limits] idle = nan must be seconds"),
+    ("[reply]\nstatus = 404", "[reply] status = 404 must be 403 or 451"),
+    ("[reply]\nprovider = \"a\\nb\"", "must be one line of text in quotes"),
+    ("[rules]\ndirectory = ''", "[rules] directory = '' must be a path in quotes"),
+    ("[rules]\nkey = 5", "[rules] key = 5 must be a path in quotes"),
+    ("[rules\n", "not TOML: "),
+    ("[queue]\nnumber = 1\nnumber = 2", "not TOML: "),
+])
+def test_a_mistake_is_one_line_that_says_what_is_allowed(text, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "box.toml", HERE)
+    assert str(caught.value).startswith("box.toml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_read_and_its_paths_are_beside_it(tmp_path):
+    file = tmp_path / "box.toml"
+    file.write_text("\ufeff[rules]\ndirectory = 'lists'\n")
+    assert load(file).rules.directory == tmp_path / "lists"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="absent.toml: cannot be read: No such file"):
+        load(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"[reply]\nprovider = \"K\xe4se\"")
+    with pytest.raises(ConfigError, match="latin.toml: not UTF-8 at byte 21"):
+        load(tmp_path / "latin.toml")
+
+
+def test_no_file_is_the_defaults(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "edgeblock.toml")
+    assert load() == Config()
+    (tmp_path / "edgeblock.toml").write_text("[queue]\nnumber = 3\n")
+    assert load().queue.number == 3
