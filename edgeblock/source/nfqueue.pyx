@@ -377,8 +377,8 @@ cdef class QueueReader:
             "packets": self.packets, "bytes": self.octets, "passed": self.passed, "dropped": self.dropped,
             "marked": self.marked, "decisions": self.decisions, "failures": self.failures,
             "unreadable": self.unreadable, "cut": self.cut, "refused": self.refused, "unmarked": self.unmarked,
-                self.datagram = cursor(self.buffers + <size_t>self.next * BUFFER,
-                                       self.headers[self.next].msg_len)
+            "overruns": self.overruns, "lost": self.lost, "full": kernel.get("queue_dropped", 0),
+            "waiting": kernel.get("waiting", 0),
         }
 
     def close(self) -> None:
