@@ -298,7 +298,8 @@ cdef uint32_t _read_initial(QuicReader* reader, Quic* quic, const Initial* packe
 
 cdef uint32_t _find_connection(QuicReader* reader, Quic* quic, const Initial* packet,
                                Connection** found, Cursor* frames) noexcept nogil:
-    # Leaves in `found` the connection whose keys open the packet, or NULL; returns bits of Seen, for what was refused.
+    # Leaves in `found` the connection whose keys open the packet, or NULL; returns the bits of Seen for what was
+    # refused on the way.
     cdef Connection fresh
     cdef Connection** link
     cdef Connection* connection

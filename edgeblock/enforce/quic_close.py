@@ -36,10 +36,10 @@ class _Version:
     retry: int                  # packet type of a Retry
 
 
-_V1 = _Version(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), b"quic", 0xC0, 0, 3)
+# RFC 9001, 5.2; RFC 9369, 3.2 and 3.3; draft-ietf-quic-tls-29, 5.2.
 _VERSIONS = {
-    0x00000001: _V1,                                                                             # RFC 9001, 5.2
-    0x6B3343CF: _Version(bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), b"quicv2", 0xD0, 1, 0),  # RFC 9369
+    0x00000001: _Version(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), b"quic", 0xC0, 0, 3),
+    0x6B3343CF: _Version(bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), b"quicv2", 0xD0, 1, 0),
     0xFF00001D: _Version(bytes.fromhex("afbfec289993d24c9e9786f19c6111e04390a899"), b"quic", 0xC0, 0, 3),
 }
 

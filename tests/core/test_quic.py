@@ -1,20 +1,15 @@
 """Invariant: whatever Initial a server could open, `read_quic` reads; for any bytes it neither raises nor loops."""
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from edgeblock.core.quic import Reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from edgeblock.core.quic import Reader
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from quic_packets import (
-    DCID, DRAFT_27, DRAFT_29, MVFST, VERSION_1, VERSION_2, crypto, initial, keys, varint)
+from quic_packets import DCID, DRAFT_27, DRAFT_29, MVFST, VERSION_1, VERSION_2, crypto, initial, keys, varint
 
 VECTORS = Path(__file__).parent / "vectors"
 VERSIONS = {"v1": VERSION_1, "v2": VERSION_2, "draft-29": DRAFT_29, "draft-27": DRAFT_27, "mvfst": MVFST}
@@ -162,7 +157,8 @@ def test_coalesced_initials():
 
 
 def test_coalesced_with_another_connection_and_version():
-    datagram = (initial(crypto(0, hello(b"one.example"))) + initial(crypto(0, hello(b"two.example")), dcid=b"other id")
+    datagram = (initial(crypto(0, hello(b"one.example")))
+                + initial(crypto(0, hello(b"two.example")), dcid=b"other id")
                 + initial(crypto(0, hello(b"three.example")), version=VERSION_2))
     assert sorted(names(datagram)) == [b"one.example", b"three.example", b"two.example"]
 
@@ -255,7 +251,8 @@ def test_frames_between(between):
 
 @pytest.mark.parametrize("bad", [
     b"\x06\x00" + varint((1 << 61), 8), b"\x06" + varint((1 << 62) - 1) + varint((1 << 62) - 1),
-    b"\x06\x00\x7f\xff", b"\x06", b"\x06\x40", b"\x06\x00", b"\x08\x00", b"\x04" + bytes(30), b"\x30\x00", b"\xff" * 8,
+    b"\x06\x00\x7f\xff", b"\x06", b"\x06\x40", b"\x06\x00", b"\x08\x00", b"\x04" + bytes(30), b"\x30\x00",
+    b"\xff" * 8,
     b"\x02\x09\x00" + varint((1 << 62) - 1) + bytes(90), b"\x03" + bytes(4), b"\x1c\x00\x00" + varint(1 << 61),
     b"\x1d\x00\x7f\xff", b"\x40",
 ])
@@ -318,7 +315,8 @@ def test_overlapping_and_conflicting_pieces():
 
 
 def test_later_initials_carry_the_servers_id_and_the_first_ones_keys():
-    flight = [initial(crypto(0, HELLO[:CUT])), initial(crypto(CUT, HELLO[CUT:]), dcid=b"server's", number=1, keys_of=DCID)]
+    flight = [initial(crypto(0, HELLO[:CUT])),
+              initial(crypto(CUT, HELLO[CUT:]), dcid=b"server's", number=1, keys_of=DCID)]
     reader = Reader()
     assert [reader.names(datagram)[1] for datagram in flight] == [[], [b"example.com"]]
     assert reader.connections == 1 and reader.counters()["derivations"] == 1
@@ -442,7 +440,8 @@ def _mutate(choice):
 
 
 SEEDS = [vector("rfc9001-client-initial"), vector("rfc9369-client-initial"), vector("rfc9001-retry"),
-         initial(crypto(0, HELLO), token=b"token"), initial(crypto(0, HELLO[:9])) + initial(crypto(9, HELLO[9:]), number=1)]
+         initial(crypto(0, HELLO), token=b"token"),
+         initial(crypto(0, HELLO[:9])) + initial(crypto(9, HELLO[9:]), number=1)]
 
 
 @given(st.lists(mutated(st.sampled_from(SEEDS)), max_size=4))

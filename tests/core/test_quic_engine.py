@@ -1,15 +1,10 @@
 """The engine's side of QUIC: which datagrams are read, what is blocked and stays so, what a limit makes of it."""
 
 import struct
-import sys
-from pathlib import Path
 
 import pytest
-
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from quic_packets import DCID, VERSION_2, crypto, initial, varint
 
 TRUST = 1       # checksums are left out below

@@ -1,8 +1,5 @@
 """A client that really speaks QUIC takes the answer as its server's, and stops."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
@@ -10,12 +7,9 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.packet import pull_quic_header
 from hypothesis import given
 from hypothesis import strategies as st
+from quic_packets import DCID, DRAFT_27, DRAFT_29, VERSION_1, VERSION_2, crypto, initial, keys
 
 from edgeblock.enforce.quic_close import ERROR_CODE, close_datagram
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from quic_packets import (
-    DCID, DRAFT_27, DRAFT_29, VERSION_1, VERSION_2, crypto, initial, keys)
 
 SERVER = ("192.0.2.1", 443)
 
