@@ -1,8 +1,8 @@
 # The whole of what edgeblock asks of OpenSSL's libcrypto: SHA-256, AES-128 of one block, AES-128-GCM.
 #
 # In: keys and bytes. Out: bytes, or a failure code; never a Python object. SHA256_* are the low-level calls:
-# deprecated since OpenSSL 3.0 but public, and a key derivation made of them takes a quarter of the time that
-# EVP_MAC takes (docs/decisions.md), which is what a flood of Initials would have us pay.
+# deprecated since OpenSSL 3.0 but public, and a key derivation made of them takes half the time that EVP_MAC
+# takes (docs/decisions.md), which is what a flood of Initials would have us pay.
 
 from libc.stdint cimport uint8_t
 
