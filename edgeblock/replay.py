@@ -22,9 +22,9 @@ from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name
 from edgeblock.core.engine import Engine
 from edgeblock.enforce import replies
-from edgeblock.errors import CaptureError, EdgeblockError
+from edgeblock.errors import CaptureError, ConfigError, EdgeblockError
 from edgeblock.source.capture import Capture, CaptureWriter, Record, reframe
-from edgeblock.source.checksums import Survey
+from edgeblock.source.checksums import MODES, Survey
 from edgeblock.source.defragment import Defragmenter
 
 SHORT_DIFFERENCE = 20           # lines of each kind that --expect prints
@@ -60,6 +60,8 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     Raises an EdgeblockError if capture, rules or another file cannot be used; for a capture that is cut or damaged
     in the middle after its whole part was judged and reported.
     """
+    if checksums not in MODES:
+        raise ConfigError(f"--checksums: '{checksums}' is not one of {', '.join(MODES)}")
     config = config or Config()
     expected = None if expect is None else _Expected(expect)
     answers = replies.prepare(config.reply)
@@ -263,27 +265,31 @@ class _Expected:
         self.path = os.fspath(path)
         self._lines: list[str] = []
         self._seen: list[str] = []
+        self._shown: dict[str, str] = {}    # a line whose keys are sorted -> as it is shown
         try:
             with open(self.path, encoding="utf-8") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        self._lines.append(self._canonical(line, number))
+                        self._lines.append(self._take(line, number))
         except OSError as problem:
             raise EdgeblockError(f"{self.path}: cannot be read: {problem.strerror}") from None
         except UnicodeDecodeError:
             raise EdgeblockError(f"{self.path}: not the output of replay --json: not UTF-8") from None
 
-    def _canonical(self, line: str, number: int) -> str:
+    def _take(self, line: str, number: int) -> str:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise EdgeblockError(f"{self.path}:{number}: not a JSON object; expected the output of replay --json")
-        return json.dumps(value, sort_keys=True)
+        key = json.dumps(value, sort_keys=True)
+        self._shown[key] = json.dumps(value)
+        return key
 
     def see(self, line: str) -> None:
-        self._seen.append(json.dumps(json.loads(line), sort_keys=True))
+        """A line of this run."""
+        self._seen.append(self._take(line, len(self._seen) + 1))
 
     def report(self, to: TextIO) -> bool:
         """Writes the difference, shortened; returns whether there is one."""
@@ -291,12 +297,15 @@ class _Expected:
             return False
         was, now = Counter(self._lines), Counter(self._seen)
         for sign, lines in (("-", was - now), ("+", now - was)):
-            rows = [json.loads(line) for line in lines.elements()]
-            rows.sort(key=lambda row: row["frame"] if isinstance(row.get("frame"), int) else 0)
-            for row in rows[:SHORT_DIFFERENCE]:
-                to.write(f"{sign} {json.dumps(row)}\n")
-            if len(rows) > SHORT_DIFFERENCE:
-                to.write(f"{sign} ... and {len(rows) - SHORT_DIFFERENCE} more\n")
+            shown = sorted(lines.elements(), key=_frame)
+            to.writelines(f"{sign} {self._shown[line]}\n" for line in shown[:SHORT_DIFFERENCE])
+            if len(shown) > SHORT_DIFFERENCE:
+                to.write(f"{sign} ... and {len(shown) - SHORT_DIFFERENCE} more\n")
         if was == now:
             to.write("the same names in another order\n")
         return True
+
+
+def _frame(line: str) -> int:
+    frame = json.loads(line).get("frame")
+    return frame if isinstance(frame, int) else 0

@@ -200,11 +200,12 @@ cdef class Engine:
                 self._block(flow, p, PROTO_IP, &found, 0, 0, out)
 
     cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil:
-        # Another SYN: one more place where the stream may begin, never instead of the others. A flow that was
-        # blocked or released starts anew: its server was told to forget the old one.
-        if flow.state != FLOW_WATCHED:
-            if flow.state == FLOW_BLOCKED and p.seq + 1 == flow.window.base:
-                return
+        # Another SYN: one more place where the stream may begin, never instead of the others. A blocked flow stays
+        # blocked until it is idle: whether the server has taken our RST is the client's to spoil, and with a SYN
+        # that dies on the way it would have its old connection back. A released flow starts anew.
+        if flow.state == FLOW_BLOCKED:
+            return
+        if flow.state == FLOW_RELEASED:
             close_window(&flow.window)
             open_window(&flow.window, READ_ANY, p.seq + 1)
             flow.state = FLOW_WATCHED

@@ -413,8 +413,8 @@ cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t 
     size -= first
     copy = w.copies
     while copy != NULL:
-        if (copy.at <= at and at + <int64_t>size <= copy.at + copy.size
-                and memcmp(copy.data + (at - copy.at), data, size) == 0):
+        # Only the very same range: the same bytes inside a longer copy are another combination with its neighbours.
+        if copy.at == at and copy.size == size and memcmp(copy.data, data, size) == 0:
             return
         copy = copy.next
     if w.copy_count == MAX_COPIES or w.bytes + size + sizeof(Copy) > cap:

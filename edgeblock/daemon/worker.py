@@ -37,6 +37,11 @@ from edgeblock.source.nfqueue import QueueReader
 # Python hands the interpreter from thread to thread this often; packets wait so long for it at most.
 SWITCH_SECONDS = 0.0005
 
+# An answer of several segments is sent once more after so long. A client that has got a part of it acknowledges that
+# part and waits; it does not ask again, as one does that has got nothing. No more of them wait than this.
+REPEAT_SECONDS = 0.4
+MAX_REPEATS = 4096
+
 # A list that has expired stays until the lists can be loaded; they are tried again so many seconds later.
 EXPIRY_RETRY = 60.0
 
@@ -64,6 +69,7 @@ class Worker:
         self.reload_now = asyncio.Event()
         self.broken: SystemProblem | None = None
         self.failures_told = 0
+        self.repeats = 0
         self.ready = False
         self.stopping = False
 
@@ -175,7 +181,14 @@ class Worker:
             answer = replies.build(packet, decision, self.answers)
             self.injector.send(answer.to_client)
             self.injector.send(answer.to_server)
+            if len(answer.to_client) > 1 and self.repeats < MAX_REPEATS:
+                self.repeats += 1
+                self.loop.call_later(REPEAT_SECONDS, self._repeat, answer.to_client)
         self.journal.blocked(time.monotonic(), packet, decision.names)
+
+    def _repeat(self, packets: list[bytes]) -> None:
+        self.repeats -= 1
+        self.injector.send(packets)
 
     # ---- rules
 

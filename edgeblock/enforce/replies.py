@@ -92,7 +92,9 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
     if action not in ("reset", "page", "redirect"):
         return replies
     payload = b""
-    if proto == "http" and action != "reset":
+    if packet[header.at + 13] & SYN:
+        pass        # nobody is connected yet: a client in SYN-SENT takes a RST and nothing else (RFC 9293 3.10.7.3)
+    elif proto == "http" and action != "reset":
         head, body = answers.page if action == "page" else answers.redirect
         payload = head if decision.head else head + body
     elif proto == "tls" and answers.alert:

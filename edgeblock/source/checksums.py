@@ -15,6 +15,7 @@ packet, so a filter must not believe it. What tells them apart:
 
 from edgeblock import wire
 
+MODES = ("auto", "verify", "ignore")
 VERIFY, TRUST = 0, 1        # CHECKSUM_VERIFY and CHECKSUM_TRUST of core/engine.pxd
 
 RIGHT, LEFT, WRONG = "right", "left to hardware", "wrong"
@@ -72,7 +73,7 @@ def examine(packet: bytes) -> tuple[bytes, str] | None:
 class Survey:
     """Counts right and wrong checksums by source, then gives the flag of each packet.
 
-    `mode` is "verify", "ignore" or "auto"; only "auto" needs the packets beforehand.
+    `mode` is one of MODES; only "auto" needs the packets beforehand.
     """
 
     def __init__(self, mode: str) -> None:

@@ -33,7 +33,8 @@ class ReferenceMatcher:
                 score = self.specific(entry, settings, proto, name, urls)
                 if score is None:
                     continue
-                rank = (3 if entry.exception else 1 if settings.action == "observe" else 4 if settings.mandatory else 2)
+                block = 1 if settings.action == "observe" else 4 if settings.mandatory else 2
+                rank = 3 if entry.exception else block
                 candidate = (rank, *score, -index)
                 if best is None or candidate > best[0]:
                     best = candidate, ("accept" if entry.exception else settings.action, self.lists[index][0])

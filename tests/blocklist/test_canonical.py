@@ -20,7 +20,8 @@ from edgeblock.blocklist.canonical import (
 from .canonical_cases import HOSTS, URLS
 
 # Text that reaches the corners: escapes, dots, slashes, digits, wide and hostile characters.
-TRICKY = st.text(st.sampled_from("aAzZ019%25eEfF.。．-_xX:/\\?#@[];=&+ \t\r\n\0üßς❤٠१ﬁ℀\u00ad\u200d\ud800"), max_size=60)
+TRICKY = st.text(st.sampled_from(
+    "aAzZ019%25eEfF.。．-_xX:/\\?#@[];=&+ \t\r\n\0üßς❤٠१ﬁ℀\u00ad\u200d\ud800"), max_size=60)
 ANY = st.one_of(TRICKY, st.text(max_size=60), st.binary(max_size=80))
 
 
@@ -169,7 +170,8 @@ def test_a_hostile_target_costs_no_more_than_its_length(text):
 
 
 @pytest.mark.parametrize("text", [
-    "".join(chr(0x4E00 + i * 7919 % 20_000) for i in range(340)), "ü." * 340, "\u00ad" * 500, "ﷺ" * 300, "\ud800." * 300,
+    "".join(chr(0x4E00 + i * 7919 % 20_000) for i in range(340)), "ü." * 340, "\u00ad" * 500,
+    "ﷺ" * 300, "\ud800." * 300,
 ])
 def test_a_hostile_international_name_stays_cheap(text):
     start = time.thread_time()

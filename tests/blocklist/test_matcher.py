@@ -44,7 +44,8 @@ def test_a_listed_host_and_its_subdomains(host):
 
 @pytest.mark.parametrize("host", [
     "notexample.com", "example.com.evil.net", "example.co", "com", "xample.com", "example.comx", "example-com",
-    "xn--example-.com", "xn--exmple-cua.com", "exämple.com", "examp1e.com", "example.com.abcdef", "", ".", "192.0.2.1",
+    "xn--example-.com", "xn--exmple-cua.com", "exämple.com", "examp1e.com", "example.com.abcdef", "", ".",
+    "192.0.2.1",
     "example", "example.org", "e.xample.com", "[::1]", "www.example.com.evil.net", "example.com-evil.net",
 ])
 def test_a_neighbour_passes(host):
@@ -163,8 +164,10 @@ def test_a_target_beyond_the_cap_still_lies_in_its_directory():
     ([("a", {"action": "observe"}, ["www.example.com"]), ("b", {}, ["@@example.com"])], ("accept", "b")),
     # among equals the more specific
     ([("a", {"action": "drop"}, ["example.com"]), ("b", {"action": "page"}, ["www.example.com"])], ("page", "b")),
-    ([("a", {"action": "drop"}, ["www.example.com"]), ("b", {"action": "page"}, ["=www.example.com"])], ("page", "b")),
-    ([("a", {"action": "drop"}, ["=www.example.com"]), ("b", {"action": "page"}, ["www.example.com/*"])], ("page", "b")),
+    ([("a", {"action": "drop"}, ["www.example.com"]), ("b", {"action": "page"}, ["=www.example.com"])],
+     ("page", "b")),
+    ([("a", {"action": "drop"}, ["=www.example.com"]), ("b", {"action": "page"}, ["www.example.com/*"])],
+     ("page", "b")),
     ([("a", {"action": "drop"}, ["www.example.com/*"]), ("b", {"action": "page"}, ["www.example.com/d/*"])],
      ("page", "b")),
     ([("a", {"action": "drop"}, ["www.example.com/d/*"]), ("b", {"action": "page"}, ["www.example.com/d/p"])],
@@ -197,7 +200,8 @@ def test_rule_ids_tell_entries_apart_and_stay():
     ("198.51.100.0", 80, "reset"), ("198.51.100.255", 80, "reset"), ("198.51.101.0", 80, None),
     ("198.51.100.7", 80, "accept"),
     ("203.0.113.5", 443, "reset"), ("203.0.113.5", 80, None), ("203.0.113.5", 0, None),
-    ("203.0.113.10", 80, "reset"), ("203.0.113.14", 80, "reset"), ("203.0.113.9", 80, None), ("203.0.113.15", 80, None),
+    ("203.0.113.10", 80, "reset"), ("203.0.113.14", 80, "reset"), ("203.0.113.9", 80, None),
+    ("203.0.113.15", 80, None),
     ("2001:db8::1", 80, "reset"), ("2001:db8:ffff::", 80, "reset"), ("2001:db9::", 80, None),
     ("2001:db9::1", 443, "reset"), ("2001:db9::1", 80, None), ("::", 80, None),
 ])
@@ -258,7 +262,8 @@ PATH = st.lists(SEGMENT, max_size=4).map(lambda parts: "/" + "/".join(parts))
 QUERY = st.sampled_from(["", "?", "?q", "?%71", "?q=1&r", "?a/b", "#q", "?q#f"])
 LINE = st.one_of(
     NAME, NAME.map("={}".format), NAME.map("*.{}".format),
-    st.tuples(NAME, PATH, QUERY).map("".join), st.tuples(NAME, PATH).map(lambda pair: "".join(pair).rstrip("/") + "/*"),
+    st.tuples(NAME, PATH, QUERY).map("".join),
+    st.tuples(NAME, PATH).map(lambda pair: "".join(pair).rstrip("/") + "/*"),
     st.sampled_from(["192.0.2.1", "http://192.0.2.1/a"]),
 ).flatmap(lambda line: st.sampled_from([line, line, "@@" + line]))
 SETTINGS = st.builds(

@@ -55,7 +55,7 @@ def test_at_most_24_bytes_an_entry():
     compiler.add_list("hosts", ListSettings())
     for number in range(count):
         compiler.add(0, Entry(number, Kind.HOST, b"h%d.example" % number))
-    assert len(pack(compiler.finish(), KEY, 0)) / count < 24      # 23.3 here, 22.1 at ten million: the headers of the bitmap weigh less
+    assert len(pack(compiler.finish(), KEY, 0)) / count < 24      # 23.3 here, 22.1 at ten million
 
 
 def cut(size):
@@ -80,7 +80,8 @@ def test_reasons():
     assert refused(WHOLE[:-1]) == f"rules.snap: has {len(WHOLE) - 1} of {len(WHOLE)} bytes; build or copy it again"
     newer = bytearray(WHOLE)
     newer[8] = VERSION + 1
-    assert refused(newer) == f"rules.snap: is of version {VERSION + 1}, this edgeblock reads {VERSION}; build it again"
+    assert refused(newer) == (
+        f"rules.snap: is of version {VERSION + 1}, this edgeblock reads {VERSION}; build it again")
     altered = bytearray(WHOLE)
     altered[-1] ^= 1
     assert refused(altered) == (

@@ -11,7 +11,7 @@ from edgeblock.lab import Lab, page, until
 
 pytestmark = pytest.mark.live
 
-SOON = 3.0             # seconds within which a dropped-in list is in force
+SOON = 15.0            # seconds after which a dropped-in list that is not in force is a failure, on a busy machine
 
 
 def passes(lab: Lab, host: str) -> bool:

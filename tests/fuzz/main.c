@@ -1,0 +1,38 @@
+/* libFuzzer's two entries around harness.pyx. The game is in the environment: EDGEBLOCK_FUZZ=tls|http|... */
+#include <Python.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern PyObject *PyInit_harness(void);
+extern int fuzz_one(int game, const uint8_t *data, size_t size);
+
+static const char *const games[] = {"tls", "http", "http2", "packets", "hide", "innocent"};
+static int game = -1;
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    const char *wanted = getenv("EDGEBLOCK_FUZZ");
+    for (int i = 0; i < (int)(sizeof games / sizeof games[0]); i++)
+        if (wanted && strcmp(wanted, games[i]) == 0)
+            game = i;
+    if (game < 0) {
+        fprintf(stderr, "EDGEBLOCK_FUZZ must name a game: tls http http2 packets hide innocent\n");
+        exit(2);
+    }
+    PyImport_AppendInittab("harness", PyInit_harness);
+    Py_Initialize();
+    if (PyRun_SimpleString("import tests.fuzz.opening") != 0)
+        exit(2);
+    (void)argc, (void)argv;
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (fuzz_one(game, data, size) < 0) {
+        PyErr_Print();
+        abort();
+    }
+    return 0;
+}

@@ -1,0 +1,200 @@
+"""A slow reader of HTTP/1.x requests, written from RFC 9112 and docs/evasion.md without a look at the core.
+
+All bytes in, a list of heads out, one for each complete request head, and how reading ended. A head is
+(hosts, target, framings). Line by line, with regular expressions, the way the core does not do it.
+"""
+
+import re
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}"
+SPACE = b" \t\n\v\f\r"
+
+
+class Refused(Exception):
+    """No server would go on reading."""
+
+
+def read(data: bytes) -> tuple[list[tuple[list[bytes], bytes, list[tuple[str, int]]]], bool]:
+    """(heads, refused): `refused` is false where more bytes could follow."""
+    heads: list[tuple[list[bytes], bytes, list[tuple[str, int]]]] = []
+    at = 0
+    try:
+        while True:
+            at = behind_blank_lines(data, at)
+            end = data.find(b"\n", at)
+            method, target = read_request_line(data[at:end if end >= 0 else len(data)], end >= 0)
+            if end < 0:
+                return heads, False
+            lines, at, whole = read_lines(data, end + 1)
+            if not whole:
+                return heads, False
+            hosts = hosts_of_target(method, target)
+            fields = [line.partition(b":") for line in unfold(lines)]
+            framings = read_framings(fields)
+            hosts += [value.strip(SPACE) for name, colon, value in fields
+                      if colon and plain(name) == b"host" and value.strip(SPACE)]
+            heads.append((hosts[:15] + hosts[-1:] if len(hosts) > 16 else hosts, target, framings))
+            if method == b"PRI" and target == b"*":
+                return heads, False
+            if method.lower() == b"connect":
+                continue
+            after = skip_body(data, at, framings)
+            if after is None:
+                return heads, False
+            at = after
+    except Refused:
+        return heads, True
+
+
+def behind_blank_lines(data: bytes, at: int) -> int:
+    while data[at:at + 1] in (b"\r", b"\n"):
+        at += 1
+    return at
+
+
+def read_request_line(line: bytes, whole: bool) -> tuple[bytes, bytes]:
+    """Method and target. Refuses a line, also an unfinished one, that no request begins with."""
+    match = re.match(rb"(%s)(?:([ \t])|$)" % TOKEN, line)
+    if line and not match:
+        raise Refused
+    if match is None or match[2] is None:
+        if whole:
+            raise Refused
+        return b"", b""
+    rest = line[match.end():].lstrip(b" \t")
+    if rest and (rest[0] < 0x21 and rest[0] != 0x0D or rest[0] == 0x7F):
+        raise Refused
+    if not whole:
+        return match[1], b""
+    if re.search(rb"[^\t-\r -~\x80-\xff]", rest):
+        raise Refused
+    rest = rest.rstrip(SPACE)
+    versioned = re.match(rb"(?is)(?:(.*?)[%s]+)?(http/[^%s]*)\Z" % (SPACE, SPACE), rest)
+    if versioned:
+        target = versioned[1] or b""
+    else:
+        target = rest
+        if not (target[:1] == b"/" or re.match(rb"[^:/?#]{1,32}://", target)
+                or match[1].lower() == b"connect" and target):
+            raise Refused
+    if not target:
+        raise Refused
+    return match[1], target
+
+
+def read_lines(data: bytes, at: int) -> tuple[list[bytes], int, bool]:
+    """The lines of a head up to the empty one, where what follows begins, and whether it is all there.
+
+    Any number of CRs before LF, and any number of CRs alone, end a line; only LF ends the head.
+    """
+    lines = []
+    for match in re.compile(rb"([^\r\n]*)(\r*\n|\r+(?!\r|\n|\Z))").finditer(data, at):
+        if not match[1] and match[2].endswith(b"\n"):
+            return lines, match.end(), True
+        lines.append(match[1] if match[1] else None)
+    return lines, len(data), False
+
+
+def unfold(lines: list[bytes | None]) -> list[bytes]:
+    """Lines that begin with a blank belong to the one before (RFC 9112, 5.2)."""
+    fields: list[bytes] = []
+    open_field = False
+    for line in lines:
+        if line is None:
+            open_field = False
+        elif line[:1] in (b" ", b"\t"):
+            if open_field:
+                fields[-1] += b" " + line[1:]
+        else:
+            fields.append(line)
+            open_field = b":" in line
+    return fields
+
+
+def plain(name: bytes) -> bytes:
+    return name.replace(b" ", b"").replace(b"\t", b"").lower()
+
+
+def hosts_of_target(method: bytes, target: bytes) -> list[bytes]:
+    if method.lower() == b"connect" and target[:1] != b"/":
+        return [target.strip(SPACE)]
+    match = re.match(rb"%s://([^/?#\\]*)" % TOKEN, target, re.S)
+    return [match[1].strip(SPACE)] if match and match[1].strip(SPACE) else []
+
+
+def read_framings(fields) -> list[tuple[str, int]]:
+    """Every way a server may frame the body; the first is what RFC 9112, 6.3 says."""
+    found: list[tuple[str, int]] = []
+    for name, colon, value in fields:
+        if not colon:
+            continue
+        value = value.strip(SPACE)
+        if plain(name) == b"content-length":
+            for part in re.split(rb",", re.match(rb"(?:[%s,]|\+(?!\d*\+)|\d)*" % SPACE, value)[0]):
+                digits = re.sub(rb"[%s+]" % SPACE, b"", part)
+                if digits and int(digits) < 1 << 59 and ("length", int(digits)) not in found:
+                    found.append(("length", int(digits)))
+        elif plain(name) == b"transfer-encoding" and b"chunked" in value.lower():
+            if ("chunked", 0) not in found:
+                found.insert(0, ("chunked", 0))
+            if not re.search(rb"(?i)(?:^|[%s,])chunked\Z" % SPACE, value) and ("none", 0) not in found:
+                found.append(("none", 0))
+    return found[:4]
+
+
+def skip_body(data: bytes, at: int, framings: list[tuple[str, int]]) -> int | None:
+    """Where the next request begins; None where the body is not all there."""
+    kind, length = framings[0] if framings else ("none", 0)
+    if kind == "none":
+        return at
+    if kind == "length":
+        return at + length if at + length <= len(data) else None
+    while True:
+        end = data.find(b"\n", at)
+        line = data[at:end if end >= 0 else len(data)]
+        match = re.match(rb"[%s]*([0-9A-Fa-f]{1,15})?" % SPACE, line)
+        if match[1] is None:
+            if end >= 0 or match.end() < len(line):
+                raise Refused
+            return None
+        if end < 0:
+            return None
+        at, size = end + 1, int(match[1], 16)
+        if size == 0:
+            break
+        at += size
+        match = re.match(rb"\r*(\n)?", data[at:])
+        if at >= len(data):
+            return None
+        if match[1] is None:
+            if at + match.end() < len(data):
+                raise Refused
+            return None
+        at += match.end()
+    while True:                                 # the trailer
+        end = data.find(b"\n", at)
+        if end < 0:
+            return None
+        line, at = data[at:end], end + 1
+        if not line.strip(b"\r"):
+            return at
+
+
+KINDS = ("none", "length", "chunked")
+
+
+def compare(data: bytes) -> None:
+    """Insists that the compiled reader finds the same heads in `data`, whole and byte by byte.
+
+    Sizes near the core's caps are its own business: samples here are shorter.
+    """
+    from edgeblock.core import http
+    slow, refused = read(data)
+    for pieces in ([data], [data[i:i + 1] for i in range(len(data))]):
+        outcome, heads, _ = http.feed(pieces)
+        fast = [(hosts, target, [(KINDS[kind], length) for kind, length in framings])
+                for hosts, target, _, _, framings in heads]
+        if slow and slow[-1][1] == b"*" and fast == slow:
+            return                              # HTTP/2 from here on
+        assert fast == slow, (fast, slow, data)
+        assert (outcome == "not_mine") == refused, (outcome, refused, data)
