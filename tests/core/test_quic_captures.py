@@ -1,4 +1,4 @@
-"""QUIC captures that lie beside the repository: each disguise blocks with a rule for its name, and none without one."""
+"""QUIC captures that lie beside the repository: each disguise blocks with a rule for its name, none with another."""
 
 import io
 import json
