@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.packet cimport Packet
+from edgeblock.core.quic cimport MAX_CONNECTION_ID, Quic
 from edgeblock.core.window cimport Window
 
 cdef enum:
@@ -43,11 +44,14 @@ cdef struct Flow:
     uint32_t client_ack
     uint32_t reset_seq[2]
     uint32_t reset_ack
+    uint8_t quic_id_size
+    uint8_t quic_id[MAX_CONNECTION_ID]
     uint32_t packets           # client packets with payload since it was settled
     uint32_t held              # bytes accounted for in the table
     uint8_t seen_count
     uint64_t seen[SEEN]
-    Window window
+    Window window              # of TCP
+    Quic quic                  # of UDP
 
 
 cdef struct LaneList:
