@@ -56,7 +56,8 @@ def test_the_help_names_every_command(capsys):
 
 @pytest.mark.parametrize("arguments", [
     (), ("moon",), ("check",), ("check", "--jsn", "a"), ("lint",), ("lint", "a", "b"), ("ruleset",),
-    ("ruleset", "aply"), ("ruleset", "print", "--backend", "pf"), ("replay",), ("run", "--conf", "x"), ("version", "x"),
+    ("ruleset", "aply"), ("ruleset", "print", "--backend", "pf"), ("replay",), ("run", "--conf", "x"),
+    ("version", "x"),
 ])
 def test_a_wrong_command_line_is_one_line_that_leads_to_the_help(capsys, arguments):
     assert one_line(capsys, *arguments).endswith("--help\n")

@@ -152,7 +152,8 @@ class Worker:
 
     def _release_queue(self) -> None:
         self.loop.remove_reader(self.reader.fileno())
-        self.reader.close()
+        if self.broken is None:
+            self.reader.close()
 
     async def _call(self, helper: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
         return await self.loop.run_in_executor(helper, work, *arguments)

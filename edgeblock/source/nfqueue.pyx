@@ -112,7 +112,7 @@ cdef enum:
     NF_ACCEPT = 1
 
 cdef enum:
-    RECEIVE = 32           # packets in one system call: past this the call itself no longer shows
+    RECEIVE = 32           # packets in one system call; their answers leave in one, too, before the next
     BURST = 1024           # packets in one drain(), a few milliseconds, before other events have their turn
     # A message is at most a 64 KiB packet and some attributes. The odd cache line on top keeps the heads of the
     # buffers, which are all that most packets use, from falling on the same few lines of the processor's cache.

@@ -95,9 +95,7 @@ def test_nobody_waits_for_a_reader_that_does_not_read(monkeypatch):
 def test_a_reader_that_has_gone_is_counted():
     reading, writing = os.pipe()
     os.close(reading)
-    file = open(writing, "w", buffering=1)
-    with Journal(file, Privacy(), 10) as log:
-        log.log.info("nobody hears this")
-    assert log.lost >= 1
-    with pytest.raises(BrokenPipeError):
-        file.close()
+    with pytest.raises(BrokenPipeError), open(writing, "w", buffering=1) as file:
+        with Journal(file, Privacy(), 10) as log:
+            log.log.info("nobody hears this")
+        assert log.lost >= 1

@@ -239,6 +239,22 @@ def test_answers_that_fail_are_said_once_a_look(tmp_path):
     assert (line["event"], line["count"], line["problem"]) == ("answers failed", 3, "LookupError: no such page")
 
 
+def test_a_broken_socket_ends_the_daemon_with_its_reason():
+    removed = []
+
+    def broken():
+        raise OSError(9, "receiving from queue 0: Bad file descriptor")
+
+    made = worker.Worker(Config(), SimpleNamespace(log=None))
+    made.loop = SimpleNamespace(remove_reader=removed.append)
+    made.task = SimpleNamespace(cancel=lambda: removed.append("cancelled"))
+    made.reader = SimpleNamespace(drain=broken, fileno=lambda: 5, close=broken)
+    made._drain()
+    made._release_queue()
+    assert removed == [5, "cancelled", 5]
+    assert "receiving from queue 0: Bad file descriptor" in str(made.broken)
+
+
 def test_a_policy_without_a_list_is_counted_as_one(tmp_path):
     with open(tmp_path / "log", "w") as file, Journal(file, Privacy(), 1) as journal:
         made = worker.Worker(Config(), journal)
