@@ -91,12 +91,12 @@ def fuzz(binary: Path, game: str, corpus: Path, seconds: int, max_len: int) -> t
     """Runs one game; returns (executions, exit status)."""
     path = os.pathsep.join([str(BUILD), str(ROOT), *(p for p in sys.path if p.endswith("site-packages"))])
     environment = {**os.environ, "EDGEBLOCK_FUZZ": game, "PYTHONPATH": path, "PYTHONMALLOC": "malloc",
-                   "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_abort=1"}
+                   "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_abort=1:malloc_context_size=2:quarantine_size_mb=8"}
     log = corpus / f"{game}.log"
     with log.open("wb") as output:
         done = subprocess.run(
             [str(binary), f"-max_total_time={seconds}", f"-max_len={max_len}", "-timeout=10", "-rss_limit_mb=4096",
-             "-print_final_stats=1", "-use_value_profile=0", f"-artifact_prefix={corpus / game}-", str(corpus / game)],
+             "-print_final_stats=1", "-entropic=0", f"-artifact_prefix={corpus / game}-", str(corpus / game)],
             env=environment, stdout=output, stderr=subprocess.STDOUT)
     text = log.read_text(errors="replace")
     counted = re.search(r"stat::number_of_executed_units: *(\d+)", text) or re.search(r"(?s).*#(\d+)\s", text)

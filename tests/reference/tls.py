@@ -73,7 +73,6 @@ def read_message(message: bytes, names: list[bytes], seen: set[int]) -> None:
     body = outer.inside(size)
     body.need(2 + 32 + 1 + 2 + 1)
     body.inside(34)
-    body.take(0)
     session = body.number(1)
     body.need(session + 2)
     body.inside(session)
@@ -91,8 +90,6 @@ def read_message(message: bytes, names: list[bytes], seen: set[int]) -> None:
             one = extensions.inside(extensions.number(2))
             if kind == 0 and one.left() >= 2:
                 read_names(one.inside(one.number(2)), names)
-            if one.limit > len(message):
-                raise Short
     if body.limit > len(message):
         raise Short
 
