@@ -34,6 +34,8 @@ cdef struct Flow:
     uint8_t marked             # the Mark that was last asked for
     uint8_t counted            # its stream was counted as unparsable
     uint8_t replies            # answers sent so far
+    uint8_t buried             # a connection on these ports was blocked before this one, at buried_seq
+    uint32_t buried_seq
     uint8_t action             # of a blocked flow, and what follows
     uint8_t proto
     uint8_t head

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from edgeblock.core.quic import Reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quic_packets import DCID, DRAFT_27, DRAFT_29, MVFST, VERSION_1, VERSION_2, crypto, initial, keys, varint
+
+from edgeblock.core.quic import Reader
 
 VECTORS = Path(__file__).parent / "vectors"
 VERSIONS = {"v1": VERSION_1, "v2": VERSION_2, "draft-29": DRAFT_29, "draft-27": DRAFT_27, "mvfst": MVFST}

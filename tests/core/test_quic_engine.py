@@ -3,9 +3,10 @@
 import struct
 
 import pytest
+from quic_packets import DCID, VERSION_2, crypto, initial, varint
+
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
-from quic_packets import DCID, VERSION_2, crypto, initial, varint
 
 TRUST = 1       # checksums are left out below
 
