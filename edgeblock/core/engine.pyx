@@ -18,7 +18,7 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
                                     TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HTTP, READ_HTTP2,
                                     MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding, Findings,
-                                    Window, add_bytes, add_start, add_syn, add_urgent, clear_findings,
+                                    Window, add_bytes, add_start, add_syn, add_urgent, begins_at, clear_findings,
                                     close_window, contiguous_end, in_body, is_message, is_open, looks_like_message, offset_of, open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
@@ -146,8 +146,8 @@ cdef class Engine:
         elif flow.state == FLOW_RELEASED:
             out.mark = MARK_DONE
             self.table.touch(flow, LANE_SETTLED, self.clock)
-        elif p.payload_size:
-            self._read(flow, p, out)
+        elif p.payload_size and not (syn and flow.syn and not begins_at(&flow.window, p.seq + 1)):
+            self._read(flow, p, out)        # what a SYN carries can only be the stream's beginning
         else:
             self.table.touch(flow, flow.lane, self.clock)
 

@@ -156,6 +156,16 @@ cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
     add_start(w, START_SYN, at)
 
 
+cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil:
+    """Whether a start stands at this sequence number."""
+    cdef int i
+    cdef int64_t at = offset_of(w, seq)
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and w.starts[i].at == at:
+            return True
+    return False
+
+
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     # A free place, else that of a start which has come to nothing. False if there is none.
     cdef int i, place = -1
@@ -175,6 +185,7 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
         if kind != START_SYN:
             return False
         place = MAX_STARTS - 1      # of many SYNs the newest counts, and the first ones
+        w.overflow = 1              # the one that goes may have been the server's
     _free_start(w, &w.starts[place])
     w.starts[place].kind = kind
     w.starts[place].at = at
