@@ -21,10 +21,9 @@ from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_
                                   read_quic)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
                                     READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding,
-                                    Findings, Window, add_bytes, add_start, add_syn, add_urgent, clear_findings,
-                                    close_window,
-                                    contiguous_end, in_body, is_message, is_open, looks_like_message, offset_of,
-                                    open_window, read_on)
+                                    Findings, Window, add_bytes, add_start, add_syn, add_urgent, begins_at,
+                                    clear_findings, close_window, contiguous_end, in_body, is_message, is_open,
+                                    looks_like_message, offset_of, open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -167,8 +166,8 @@ cdef class Engine:
         elif flow.state == FLOW_RELEASED:
             out.mark = MARK_DONE
             self.table.touch(flow, LANE_SETTLED, self.clock)
-        elif p.payload_size:
-            self._read(flow, p, out)
+        elif p.payload_size and not (syn and flow.syn and not begins_at(&flow.window, p.seq + 1)):
+            self._read(flow, p, out)        # what a SYN carries can only be the stream's beginning
         else:
             self.table.touch(flow, flow.lane, self.clock)
 
@@ -370,7 +369,10 @@ cdef class Engine:
         if flow.syn and w.syn_count < MAX_STARTS and not slid:
             if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
                 return
-        if looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
+        if flow.syn and w.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):
+            # Of many SYNs one was given up, and here may be its stream: it is read from the first byte that comes.
+            add_start(w, START_LOWEST, at)
+        elif looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
             if at < floor or at > frontier or not is_open(w):
                 add_start(w, START_LOOKS, at)
         elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts[lowest].message:
@@ -488,7 +490,9 @@ cdef class Engine:
                     Decision* out) noexcept nogil:
         cdef Seen* s
         if out.names == MAX_NAMES:
-            return
+            if found.action == ACTION_PASS:
+                return
+            out.names -= 1              # of more names than there is room for, the listed one is told
         s = &self.seen[out.names]
         out.names += 1
         s.proto = proto

@@ -114,6 +114,7 @@ cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil
 cdef void close_window(Window* w) noexcept nogil
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil                 # seq of the first byte behind the SYN
+cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil

@@ -157,8 +157,22 @@ cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
     add_start(w, START_SYN, at)
 
 
+cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil:
+    """Whether a start stands at this sequence number."""
+    cdef int i
+    cdef int64_t at = offset_of(w, seq)
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and w.starts[i].at == at:
+            return True
+    return False
+
+
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
-    # A free place, else that of a start which has come to nothing. False if there is none.
+    """A start in a free place, else in that of one which has come to nothing. False if there is none.
+
+    Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
+    first. If all are still being read, somebody crowds them out, and that is an overflow.
+    """
     cdef int i, place = -1
     for i in range(MAX_STARTS):
         if w.starts[i].kind != START_FREE and w.starts[i].at == at and w.starts[i].checkpoint == NULL:
@@ -172,16 +186,25 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             if not _is_active(&w.starts[i]) and not w.starts[i].message:
                 place = i
                 break
+    if place < 0 and kind == START_SYN:
+        place = MAX_STARTS - 1
+        for i in range(MAX_STARTS - 1, -1, -1):
+            if _is_between_messages(&w.starts[i]) and w.starts[i].message:
+                place = i
+        if not _is_between_messages(&w.starts[place]):
+            w.overflow = 1
     if place < 0:
-        if kind != START_SYN:
-            return False
-        place = MAX_STARTS - 1      # of many SYNs the newest counts, and the first ones
+        return False
     _free_start(w, &w.starts[place])
     w.starts[place].kind = kind
     w.starts[place].at = at
     w.starts[place].frontier = at
     w.starts[place].unread = 1
     return True
+
+
+cdef bint _is_between_messages(const Start* s) noexcept nogil:
+    return not s.unread and (s.readings == NULL or s.readings.kind == READ_ANY and s.readings.next == NULL)
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:

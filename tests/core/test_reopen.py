@@ -48,3 +48,28 @@ def test_a_repeated_syn_changes_nothing(tmp_path):
     opened(engine, FIRST, hello, 1.0)
     assert not engine.judge(s.tcp(FIRST, flags=s.SYN), 2.0).accept
     assert not engine.judge(s.tcp(FIRST + 1, hello), 2.0).accept
+
+
+def test_ports_that_are_used_again_and_again_are_no_attack(tmp_path):
+    engine = engine_for(tmp_path)
+    for turn in range(40):
+        seq = FIRST + turn * 50_000_000
+        assert opened(engine, seq, s.hello(b"open.example"), 1.0 + turn).accept
+        assert engine.judge(s.tcp(seq + 600, b"more"), 1.5 + turn).accept
+        seq = SECOND - turn * 20_000_000
+        assert opened(engine, seq, s.request(b"open.example"), 1.0 + turn).accept
+    assert engine.counters()["overflows"] == 0
+    assert not opened(engine, 7, s.hello(b"listed.example"), 50.0).accept
+
+
+def test_a_stream_whose_syn_was_crowded_out_is_found_again(tmp_path):
+    # Real SYN, a decoy hello that dies, then SYNs that die: the real hello comes last, cut behind its first byte.
+    hello = s.hello(b"listed.example")
+    for cut in (1, 5, 100):
+        engine = engine_for(tmp_path)
+        opened(engine, FIRST, s.hello(b"open.example"), 1.0)
+        for turn in range(1, 9):
+            engine.judge(s.tcp(FIRST + turn * 100_000_000, flags=s.SYN), 1.0)
+        verdicts = [engine.judge(s.tcp(FIRST + 1 + at, piece), 2.0).accept
+                    for at, piece in ((0, hello[:cut]), (cut, hello[cut:]))]
+        assert not all(verdicts), cut
