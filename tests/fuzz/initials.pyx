@@ -40,7 +40,7 @@ cdef enum:
     MAX_FRAMES = 2048
     MAX_SENT = 8192
     MAX_PACKETS = 12
-    MAX_MOVES = 48
+    MAX_MOVES = 32
     BEYOND = 64 * 1024         # of a CRYPTO stream: not kept (core/quic.pxd, MAX_CRYPTO)
 
 cdef enum Move:
@@ -473,7 +473,7 @@ cdef void _play(Table* t, Engine e, Quic* quic, Bytes b) noexcept nogil:
     cdef uint32_t moves = 0
     cdef const Hello* h = &hellos[_u8(&b) % hello_count]
     t.hello = h
-    step = 1 + _u8(&b) * 4
+    step = 40 + _u8(&b) * 4
     while b.at != b.end and moves < MAX_MOVES and not t.blocked:
         moves += 1
         move = _u8(&b)

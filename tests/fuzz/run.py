@@ -107,7 +107,7 @@ def fuzz(binary: Path, game: str, corpus: Path, seconds: int, max_len: int) -> t
 
 
 MAX_LEN = {"tls": 2048, "http": 2048, "http2": 1024, "packets": 2048, "hide": 512, "innocent": 512,
-           "initials": 1500, "hide-quic": 512}
+           "initials": 1500, "hide-quic": 240}
 
 
 def main() -> int:
