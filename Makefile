@@ -1,7 +1,8 @@
 # What can be typed here. `make` alone lists it; .ci/setup installs what is missing and says nothing when nothing is.
 
 PY := .venv/bin/python
-RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE
+RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
+	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
 .PHONY: help demo test bench lint build clean
 

@@ -7,6 +7,7 @@ names. Every round begins with an empty flow table. Prints median and spread (lo
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import random
@@ -40,10 +41,8 @@ def client_hello(name: str, padding: int = 0) -> bytes:
         context.set_alpn_protocols(["x" * 200 for _ in range(padding // 201)])
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     side = context.wrap_bio(incoming, outgoing, server_hostname=name)
-    try:
+    with contextlib.suppress(ssl.SSLWantReadError):
         side.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     return outgoing.read()
 
 

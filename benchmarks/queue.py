@@ -26,13 +26,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeblock.core.engine import Engine
-from edgeblock.source.nfqueue import QueueReader, kernel_queues
 from netfilterqueue import NetfilterQueue
 from scapy.layers.inet import IP, TCP
 
 from edgeblock.blocklist.rules import load
+from edgeblock.core.engine import Engine
 from edgeblock.lab import call, enter
+from edgeblock.source.nfqueue import QueueReader, kernel_queues
 
 QUEUE, PORT, NAMES = 0, 443, 10_000
 ROOM = 1 << 30          # bytes of receive buffer, so that no packet is lost while the queue fills

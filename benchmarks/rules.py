@@ -71,7 +71,7 @@ def timed(call) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory() as build:
         pyximport.install(build_dir=build, language_level=3)
-        from benchmarks import lookups     # compiled by this import
+        from benchmarks import lookups  # compiled by this import
         for size in map(int, sys.argv[1:] or (10_000, 1_000_000)):
             print(json.dumps(measure(size, lookups)), flush=True)
 

@@ -27,6 +27,7 @@ class Decision(NamedTuple):
     force, "accept" for most. When `reply` is true an answer is due: `client_seq` and `client_ack` are the TCP
     sequence and acknowledgement numbers of its first segment towards the client, `reset_seqs` those of the RSTs
     towards the server (one each) and `reset_ack` what they acknowledge. `head` says that the request was HEAD.
+    `quic_id` is the connection id whose keys protect the answer to a QUIC client.
     """
 
     accept: bool
@@ -42,3 +43,4 @@ class Decision(NamedTuple):
     reset_ack: int = 0
     list: str | None = None
     rule: str | None = None
+    quic_id: bytes = b""

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from edgeblock.core.flow cimport Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
 from edgeblock.core.packet cimport Packet
+from edgeblock.core.quic cimport MAX_CONNECTION_ID, QuicReader
 from edgeblock.core.window cimport Finding, Findings
 
 cdef enum Mark:            # what the flow's conntrack mark becomes (netfilter.marks has the bits)
@@ -35,6 +36,8 @@ cdef struct Decision:
     uint32_t client_ack    # what the answer acknowledges: the end of what the client has sent
     uint32_t reset_seq[2]  # sequence numbers at which the server may expect the next byte: one RST each
     uint32_t reset_ack
+    uint8_t quic_id_size   # QUIC: the connection id whose keys protect the answer
+    uint8_t quic_id[MAX_CONNECTION_ID]
 
 
 cdef enum:
@@ -94,6 +97,7 @@ cdef class Engine:
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
 
     cdef FlowTable table
+    cdef QuicReader* quic
     cdef Findings findings
     cdef Seen seen[MAX_NAMES]
     cdef uint64_t counts[COUNTERS]
@@ -110,6 +114,10 @@ cdef class Engine:
 
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil
     cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil
+    cdef Flow* _create(self, const Packet* p, Decision* out) noexcept nogil
+    cdef void _match_destination(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _judge_udp(self, const Packet* p, Decision* out) noexcept nogil
+    cdef void _read_quic(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil

@@ -13,13 +13,17 @@ from libc.string cimport memcpy, memset
 from edgeblock.core.flow cimport (FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED, LANE_UNDECIDED,
                                   SEEN, Flow, FlowTable)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
-                                     ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_TLS)
+                                     ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
                                     TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
-from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HTTP, READ_HTTP2,
-                                    MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding, Findings,
-                                    Window, add_bytes, add_start, add_syn, add_urgent, begins_at, clear_findings,
-                                    close_window, contiguous_end, in_body, is_message, is_open, looks_like_message, offset_of, open_window, read_on)
+from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Connection,
+                                  QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
+                                  read_quic)
+from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
+                                    READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding,
+                                    Findings, Window, add_bytes, add_start, add_syn, add_urgent, begins_at,
+                                    clear_findings, close_window, contiguous_end, in_body, is_message, is_open,
+                                    looks_like_message, offset_of, open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -53,6 +57,8 @@ cdef class Engine:
         flows, memory, flow_bytes, idle, settle_packets: as in config.Limits.
         unparsable, midstream, memory_full, conflict, no_sni: "pass" or "drop", as in config.Policies.
         ech: "accept", "block" or "block-listed-addresses".
+        quic_connections, quic_derivations, quic_failures: of a UDP 4-tuple; see core.quic's QuicLimits.
+        quic_worker_derivations: QUIC keys derived in one second, for all flows.
         report: whether the caller wants to hear of names that no rule matched (replay does, the daemon does not).
 
     Raises:
@@ -61,7 +67,9 @@ cdef class Engine:
 
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
                  flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
-                 memory_full="pass", conflict="drop", no_sni="pass", ech="accept", report=False):
+                 memory_full="pass", conflict="drop", no_sni="pass", ech="accept", quic_connections=8,
+                 quic_derivations=64, quic_failures=256, quic_worker_derivations=100_000, report=False):
+        cdef QuicLimits quic_limits
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
             raise ValueError("a limit is out of its range")
         self.matcher = matcher
@@ -77,8 +85,16 @@ cdef class Engine:
             raise ValueError(f"ech is {ech!r}, not one of {', '.join(_ECH)}")
         self.ech = _ECH[ech]
         self.report = bool(report)
+        quic_limits.connections = quic_connections
+        quic_limits.derivations = quic_derivations
+        quic_limits.failures = quic_failures
+        quic_limits.worker_derivations = quic_worker_derivations
+        self.quic = make_reader(&quic_limits)
+        if self.quic == NULL:
+            raise MemoryError("libcrypto offers no AES-128-GCM, or there is no memory")
 
     def __dealloc__(self):
+        free_reader(self.quic)
         free(self.findings.items)
         free(self.findings.text.data)
 
@@ -113,6 +129,7 @@ cdef class Engine:
             self._judge_tcp(&p, out)
         else:
             self.counts[COUNT_UDP] += 1
+            self._judge_udp(&p, out)
         return 0
 
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil:
@@ -143,6 +160,9 @@ cdef class Engine:
             return
         if flow.state == FLOW_BLOCKED:
             self._again(flow, p, out)
+        elif flow.buried and _is_near(p.seq, flow.buried_seq):
+            self.counts[COUNT_BLOCKED_PACKETS] += 1
+            out.accept = 0
         elif flow.state == FLOW_RELEASED:
             out.mark = MARK_DONE
             self.table.touch(flow, LANE_SETTLED, self.clock)
@@ -153,13 +173,9 @@ cdef class Engine:
 
     cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil:
         # A flow's first packet: the client's SYN, or whatever came first of a flow that began before us.
-        cdef Flow* flow = self.table.create(p, self.clock)
-        cdef Match found
+        cdef Flow* flow = self._create(p, out)
         if flow == NULL:
-            self.counts[COUNT_NO_MEMORY] += 1
-            out.accept = 0 if self.drop_full else 1
             return NULL
-        self.counts[COUNT_FLOWS] += 1
         open_window(&flow.window, READ_ANY, p.seq + (1 if p.flags & TCP_SYN else 0))
         if opening:
             flow.syn = 1
@@ -167,19 +183,36 @@ cdef class Engine:
         else:
             self.counts[COUNT_MIDSTREAM] += 1
             add_start(&flow.window, START_LOWEST, 0)
+        self._match_destination(flow, p, out)
+        return flow
+
+    cdef Flow* _create(self, const Packet* p, Decision* out) noexcept nogil:
+        cdef Flow* flow = self.table.create(p, self.clock)
+        if flow == NULL:
+            self.counts[COUNT_NO_MEMORY] += 1
+            out.accept = 0 if self.drop_full else 1
+            return NULL
+        self.counts[COUNT_FLOWS] += 1
+        return flow
+
+    cdef void _match_destination(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        cdef Match found
         if self.matcher.match_address(p.destination, 4 if p.family == 4 else 16, p.destination_port, &found):
             self._note(flow, PROTO_IP, 0, &found, 0, 0, 0, 0, 0, out)
             if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
                 self._block(flow, p, PROTO_IP, &found, 0, 0, out)
-        return flow
 
     cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil:
-        # Another SYN: one more place where the stream may begin, never instead of the others. A blocked flow stays
-        # blocked until it is idle: whether the server has taken our RST is the client's to spoil, and with a SYN
-        # that dies on the way it would have its old connection back. A released flow starts anew.
-        if flow.state == FLOW_BLOCKED:
+        # Another SYN: one more place where the stream may begin, never instead of the others. A released flow starts
+        # anew, and so does a blocked one: the ports may have come round again for an innocent name. But whether the
+        # server took our RST is the client's to spoil, and with a SYN that dies on the way it would have its old
+        # connection back; so what belongs to that one stays blocked.
+        if flow.state == FLOW_BLOCKED and _is_near(p.seq, flow.client_ack):
             return
-        if flow.state == FLOW_RELEASED:
+        if flow.state != FLOW_WATCHED:
+            if flow.state == FLOW_BLOCKED:
+                flow.buried = 1
+                flow.buried_seq = flow.client_ack
             close_window(&flow.window)
             open_window(&flow.window, READ_ANY, p.seq + 1)
             flow.state = FLOW_WATCHED
@@ -190,6 +223,69 @@ cdef class Engine:
             flow.counted = 0
         flow.syn = 1
         add_syn(&flow.window, p.seq + 1)
+
+    # ---- datagrams
+
+    cdef void _judge_udp(self, const Packet* p, Decision* out) noexcept nogil:
+        # Every Initial is read, on whatever port, however old the flow and whoever sent before: a connection begins
+        # with it, and no decoy settles the addresses for the next one.
+        cdef Flow* flow = self.table.find(p, False)
+        cdef Match found
+        cdef bint initial = may_hold_initial(p.payload, p.payload_size)
+        if flow == NULL:
+            if not initial and not self.matcher.match_address(p.destination, 4 if p.family == 4 else 16,
+                                                              p.destination_port, &found):
+                return
+            flow = self._create(p, out)
+            if flow == NULL:
+                return
+            self._match_destination(flow, p, out)
+            if flow.state == FLOW_BLOCKED:
+                return
+        if flow.state == FLOW_BLOCKED:
+            self._again(flow, p, out)
+        elif initial:
+            self._read_quic(flow, p, out)
+        else:
+            self.table.touch(flow, flow.lane, self.clock)
+
+    cdef void _read_quic(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        cdef Connection* connection
+        cdef uint8_t lane = LANE_SETTLED        # what does not open is the first to go: a flood of it takes no place
+        cdef uint32_t seen = read_quic(self.quic, &flow.quic, p.payload, p.payload_size, self.clock, self.flow_bytes,
+                                       &self.findings)
+        self._look_up(flow, p, 0, 0, out)
+        if flow.state == FLOW_WATCHED and (seen & SEEN_CONFLICT or self.findings.full):
+            self.counts[COUNT_OVERFLOWS] += 1
+            if self.drop_conflict:
+                self._refuse(flow, p, out)
+        if flow.state == FLOW_WATCHED and seen & SEEN_FULL:
+            self.counts[COUNT_WINDOW_FULL] += 1
+            if self.drop_full:
+                self._refuse(flow, p, out)
+        if flow.state == FLOW_BLOCKED:
+            connection = flow.quic.connections
+            if connection != NULL:
+                flow.quic_id_size = connection.id_size
+                memcpy(flow.quic_id, connection.id, connection.id_size)
+                out.quic_id_size = flow.quic_id_size
+                memcpy(out.quic_id, flow.quic_id, sizeof(flow.quic_id))
+            free_connections(&flow.quic)
+            self.table.touch(flow, LANE_KEPT, self.clock)
+            return
+        # What was not opened may hold anything, so the policies speak; but only this datagram is dropped, since the
+        # client sends it again and the budgets come back.
+        if (seen & SEEN_REFUSED and self.drop_conflict or seen & SEEN_OVERLOAD and self.drop_full
+                or seen & SEEN_UNOPENED and self.drop_unparsable):
+            self.counts[COUNT_BLOCKED_POLICY] += 1
+            out.accept = 0
+        connection = flow.quic.connections
+        while connection != NULL:
+            if is_open(&connection.window):
+                lane = LANE_UNDECIDED
+                break
+            connection = connection.next
+        self.table.touch(flow, lane, self.clock)
 
     # ---- the stream
 
@@ -273,7 +369,10 @@ cdef class Engine:
         if flow.syn and w.syn_count < MAX_STARTS and not slid:
             if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
                 return
-        if looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
+        if flow.syn and w.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):
+            # Of many SYNs one was given up, and here may be its stream: it is read from the first byte that comes.
+            add_start(w, START_LOWEST, at)
+        elif looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
             if at < floor or at > frontier or not is_open(w):
                 add_start(w, START_LOOKS, at)
         elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts[lowest].message:
@@ -299,6 +398,8 @@ cdef class Engine:
             found.list_index = NO_LIST
             found.rule = 0
             proto = PROTO_HTTP if f.reading == READ_HTTP or f.reading == READ_HTTP2 else PROTO_TLS
+            if f.reading == READ_HELLO:
+                proto = PROTO_QUIC
             if f.kind != FINDING_NAME:
                 listed = self._hello_end(p, f, &found)
             else:
@@ -331,7 +432,7 @@ cdef class Engine:
                 found.action = ACTION_PASS
                 found.list_index = NO_LIST
             if f.reading != READ_HTTP and (found.action == ACTION_PAGE or found.action == ACTION_REDIRECT):
-                found.action = ACTION_RESET     # nothing can be shown inside TLS
+                found.action = ACTION_RESET     # nothing can be shown inside TLS or QUIC
             if listed or (self.report and f.kind == FINDING_NAME and not f.unsure):
                 self._note(flow, proto, f.ech, &found, f.host_at, f.host_size, f.target_at,
                            f.target_size, proto == PROTO_HTTP, out)
@@ -389,7 +490,9 @@ cdef class Engine:
                     Decision* out) noexcept nogil:
         cdef Seen* s
         if out.names == MAX_NAMES:
-            return
+            if found.action == ACTION_PASS:
+                return
+            out.names -= 1              # of more names than there is room for, the listed one is told
         s = &self.seen[out.names]
         out.names += 1
         s.proto = proto
@@ -445,6 +548,8 @@ cdef class Engine:
         out.reset_seqs = flow.reset_seqs
         memcpy(out.reset_seq, flow.reset_seq, sizeof(flow.reset_seq))
         out.reset_ack = flow.reset_ack
+        out.quic_id_size = flow.quic_id_size
+        memcpy(out.quic_id, flow.quic_id, sizeof(flow.quic_id))
         if flow.action != ACTION_DROP and flow.replies < MAX_REPLIES:
             flow.replies += 1
             out.reply = 1
@@ -504,6 +609,7 @@ cdef class Engine:
             proto=_PROTOS[made.proto], names=tuple(names), reply=bool(made.reply), head=bool(made.head),
             client_seq=made.client_seq, client_ack=made.client_ack,
             reset_seqs=tuple(made.reset_seq[i] for i in range(made.reset_seqs)), reset_ack=made.reset_ack,
+            quic_id=<bytes>made.quic_id[:made.quic_id_size],
             list=self.matcher.list_names[made.list_index] if listed else None,
             rule=f"{made.rule:08x}" if listed else None)
 
@@ -534,6 +640,7 @@ cdef class Engine:
             flows_expired=self.table.expired, evicted_settled=self.table.evicted[LANE_SETTLED],
             evicted_undecided=self.table.evicted[LANE_UNDECIDED], evicted_kept=self.table.evicted[LANE_KEPT],
             table_flows=self.table.flows, table_bytes=self.table.memory)
+        counted.update((f"quic_{name}", count) for name, count in (<dict>self.quic.counters).items())
         return counted
 
 
@@ -556,6 +663,11 @@ def plain_host(data: bytes) -> str:
     if colon and (port.isdigit() or not port):
         host = name
     return host.rstrip(".") or host
+
+
+cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:
+    # Of the same connection, as far as sequence numbers tell; those of two connections are this close once in 2000.
+    return a - b < MAX_AHEAD or b - a < MAX_AHEAD
 
 
 cdef size_t _address_text(const Packet* p, uint8_t* out) noexcept nogil:

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.packet cimport Packet
+from edgeblock.core.quic cimport MAX_CONNECTION_ID, Quic
 from edgeblock.core.window cimport Window
 
 cdef enum:
@@ -33,6 +34,8 @@ cdef struct Flow:
     uint8_t marked             # the Mark that was last asked for
     uint8_t counted            # its stream was counted as unparsable
     uint8_t replies            # answers sent so far
+    uint8_t buried             # a connection on these ports was blocked before this one, at buried_seq
+    uint32_t buried_seq
     uint8_t action             # of a blocked flow, and what follows
     uint8_t proto
     uint8_t head
@@ -43,11 +46,14 @@ cdef struct Flow:
     uint32_t client_ack
     uint32_t reset_seq[2]
     uint32_t reset_ack
+    uint8_t quic_id_size
+    uint8_t quic_id[MAX_CONNECTION_ID]
     uint32_t packets           # client packets with payload since it was settled
     uint32_t held              # bytes accounted for in the table
     uint8_t seen_count
     uint64_t seen[SEEN]
-    Window window
+    Window window              # of TCP
+    Quic quic                  # of UDP
 
 
 cdef struct LaneList:

@@ -9,6 +9,7 @@ costs the same however many flows there are.
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from edgeblock.core.quic cimport free_connections
 from edgeblock.core.window cimport close_window
 
 cdef extern from "sodium.h" nogil:
@@ -115,9 +116,9 @@ cdef class FlowTable:
         flow.lane = lane
         flow.touched = now
         self._append(flow)
-        self.memory += flow.window.bytes
         self.memory -= flow.held
-        flow.held = flow.window.bytes
+        flow.held = flow.window.bytes + flow.quic.bytes
+        self.memory += flow.held
         while self.memory > self.max_memory:
             if not self._evict(flow):
                 break
@@ -144,6 +145,7 @@ cdef class FlowTable:
         self.flows -= 1
         self.memory -= sizeof(Flow) + FLOW_COST + flow.held
         close_window(&flow.window)
+        free_connections(&flow.quic)
         free(flow)
 
     cdef void expire(self, double now) noexcept nogil:

@@ -80,6 +80,7 @@ cdef struct Window:
     uint64_t dropped           # bytes that were not kept because the window was full
     int64_t urgent[MAX_URGENT]
     Run* runs
+    Run* recent                # where the last bytes were added, NULL: not known; bytes in order need no walk
     Copy* copies
     Start starts[MAX_STARTS]
 

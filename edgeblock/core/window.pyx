@@ -54,6 +54,7 @@ cdef void close_window(Window* w) noexcept nogil:
         free(copy)
     for i in range(MAX_STARTS):
         _free_start(w, &w.starts[i])
+    w.recent = NULL
     w.copy_count = 0
     w.urgent_count = 0
     w.bytes = 0
@@ -167,7 +168,11 @@ cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil:
 
 
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
-    # A free place, else that of a start which has come to nothing. False if there is none.
+    """A start in a free place, else in that of one which has come to nothing. False if there is none.
+
+    Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
+    first. If all are still being read, somebody crowds them out, and that is an overflow.
+    """
     cdef int i, place = -1
     for i in range(MAX_STARTS):
         if w.starts[i].kind != START_FREE and w.starts[i].at == at and w.starts[i].checkpoint == NULL:
@@ -181,17 +186,25 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             if not _is_active(&w.starts[i]) and not w.starts[i].message:
                 place = i
                 break
+    if place < 0 and kind == START_SYN:
+        place = MAX_STARTS - 1
+        for i in range(MAX_STARTS - 1, -1, -1):
+            if _is_between_messages(&w.starts[i]) and w.starts[i].message:
+                place = i
+        if not _is_between_messages(&w.starts[place]):
+            w.overflow = 1
     if place < 0:
-        if kind != START_SYN:
-            return False
-        place = MAX_STARTS - 1      # of many SYNs the newest counts, and the first ones
-        w.overflow = 1              # the one that goes may have been the server's
+        return False
     _free_start(w, &w.starts[place])
     w.starts[place].kind = kind
     w.starts[place].at = at
     w.starts[place].frontier = at
     w.starts[place].unread = 1
     return True
+
+
+cdef bint _is_between_messages(const Start* s) noexcept nogil:
+    return not s.unread and (s.readings == NULL or s.readings.kind == READ_ANY and s.readings.next == NULL)
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
@@ -290,7 +303,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
     if size == 0 or at > _ceiling(w):
         return
     end = at + <int64_t>size
-    run = w.runs
+    run = w.recent if w.recent != NULL and w.recent.at <= at else w.runs
     while at < end:
         while run != NULL and run.at + run.size <= at:
             before = run
@@ -298,6 +311,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
         if run == NULL or run.at > at:
             stop = end if run == NULL or run.at > end else run.at
             if not _add_run(w, before, at, data, <size_t>(stop - at), cap):
+                w.recent = before
                 return
             run = before if before != NULL else w.runs     # runs were joined: look again
         else:
@@ -307,6 +321,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
             _compare(w, run, at, data, <size_t>(stop - at), cap)
         data += stop - at
         at = stop
+    w.recent = before
 
 
 cdef int64_t _floor(const Window* w) noexcept nogil:
@@ -338,7 +353,7 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
     cdef Run* behind = before.next if before != NULL else w.runs
     cdef bint joins = before != NULL and before.at + before.size == at
     while w.bytes + size + sizeof(Run) > cap:
-        if not _drop_last(w, at):
+        if behind == NULL or not _drop_far(w, at, cap):
             w.dropped += size
             return False
         behind = before.next if before != NULL else w.runs
@@ -370,22 +385,29 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
     return True
 
 
-cdef bint _drop_last(Window* w, int64_t at) noexcept nogil:
-    # Makes room: the bytes farthest ahead of all readings go first, never those before `at`.
+cdef bint _drop_far(Window* w, int64_t at, uint32_t cap) noexcept nogil:
+    # Makes room: the bytes farthest ahead of all readings go first, never those before `at`; an eighth of the cap
+    # at a time, so that a client who keeps the window full does not buy a walk with every byte.
     cdef Run* run = w.runs
     cdef Run* before = NULL
-    if run == NULL:
-        return False
-    while run.next != NULL:
+    cdef Run* gone
+    cdef uint32_t kept = 0
+    while run != NULL:
+        kept += <uint32_t>sizeof(Run) + run.room
+        if before != NULL and run.at > at and kept > cap - cap // 8:
+            break
         before = run
         run = run.next
-    if run.at <= at or before == NULL:
+    if run == NULL:
         return False
     before.next = NULL
-    w.dropped += run.size
-    w.bytes -= <uint32_t>(sizeof(Run) + run.room)
-    free(run.data)
-    free(run)
+    while run != NULL:
+        gone = run
+        run = gone.next
+        w.dropped += gone.size
+        w.bytes -= <uint32_t>(sizeof(Run) + gone.room)
+        free(gone.data)
+        free(gone)
     return True
 
 
@@ -617,6 +639,7 @@ cdef void _slide(Window* w, Start* s, uint32_t cap) noexcept nogil:
     if s.checkpoint == NULL:
         return
     s.at = s.frontier
+    w.recent = NULL
     while w.runs != NULL and w.runs.at + w.runs.size <= s.at:
         run = w.runs
         w.runs = run.next

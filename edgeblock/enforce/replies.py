@@ -9,8 +9,8 @@ sent, no clock is read, and nothing is raised for any packet; one that cannot be
     page        as reset                       the block page and FIN     as reset
     redirect    as reset                       302 and FIN                as reset
 
-The server gets one RST for each sequence number at which it may expect the next byte. What is not TCP is dropped
-in silence.
+The server gets one RST for each sequence number at which it may expect the next byte. A QUIC client gets a
+CONNECTION_CLOSE whatever the action; other UDP is dropped in silence.
 """
 
 import html
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from edgeblock import wire
 from edgeblock.config import Reply
 from edgeblock.core.decision import Decision
-from edgeblock.enforce import page
+from edgeblock.enforce import page, quic_close
 from edgeblock.errors import ConfigError
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
@@ -85,6 +85,8 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
     """The replies to a blocked packet (IPv4 or IPv6, whole), none if the decision asks for none."""
     replies = Replies([], [])
     header = wire.find_transport(packet) if decision.reply else None
+    if header is not None and header.proto == wire.UDP and decision.proto == "quic":
+        return _close_quic(packet, header, decision)
     if header is None or header.fragment or header.proto != wire.TCP or header.end - header.at < 20:
         return replies
     ports = packet[header.at:header.at + 4]
@@ -108,6 +110,30 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
     for seq in decision.reset_seqs:
         replies.to_server.append(server.segment(seq, decision.reset_ack, RST | ACK, 0, b"", b""))
     return replies
+
+
+def _close_quic(packet: bytes, header: wire.Header, decision: Decision) -> Replies:
+    if header.fragment or header.end - header.at < 8 or decision.action not in ("reset", "page", "redirect"):
+        return Replies([], [])
+    payload = quic_close.close_datagram(packet[header.at + 8:header.end], decision.quic_id)
+    if payload is None:
+        return Replies([], [])
+    ports = packet[header.at:header.at + 4]
+    addresses = header.dst + header.src
+    udp = bytearray(ports[2:4] + ports[0:2] + struct.pack(">HH", 8 + len(payload), 0) + payload)
+    total = wire.sum16(addresses) + wire.UDP + len(udp) + wire.sum16(udp)
+    udp[6:8] = (wire.checksum(total) or 0xFFFF).to_bytes(2, "big")      # RFC 768: 0 would say that there is none
+    return Replies([_ip(header.version, addresses, wire.UDP, int.from_bytes(udp[6:8], "big"), udp)], [])
+
+
+def _ip(version: int, addresses: bytes, proto: int, identification: int, payload: bytearray) -> bytes:
+    # Never fragmented on its way, so the identification has no meaning (RFC 6864 section 4.1), only variety.
+    if version == 6:
+        return struct.pack(">IHBB", 6 << 28, len(payload), proto, _HOPS) + addresses + payload
+    ip = bytearray(struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), identification, 0x4000, _HOPS, proto, 0))
+    ip += addresses
+    ip[10:12] = wire.checksum(wire.sum16(ip)).to_bytes(2, "big")
+    return bytes(ip + payload)
 
 
 def _timestamps(packet: bytes, header: wire.Header) -> bytes:
@@ -157,11 +183,4 @@ class _Sender:
         tcp += options + payload
         total = wire.sum16(self.addresses) + wire.TCP + size + wire.sum16(tcp)
         tcp[16:18] = wire.checksum(total).to_bytes(2, "big")
-        if self.version == 6:
-            return struct.pack(">IHBB", 6 << 28, size, wire.TCP, _HOPS) + self.addresses + tcp
-        # Never fragmented on its way, so the identification has no meaning (RFC 6864 section 4.1), only variety.
-        identification = (self.identification + (seq >> 4)) & 0xFFFF
-        ip = bytearray(struct.pack(">BBHHHBBH", 0x45, 0, 20 + size, identification, 0x4000, _HOPS, wire.TCP, 0))
-        ip += self.addresses
-        ip[10:12] = wire.checksum(wire.sum16(ip)).to_bytes(2, "big")
-        return bytes(ip + tcp)
+        return _ip(self.version, self.addresses, wire.TCP, (self.identification + (seq >> 4)) & 0xFFFF, tcp)

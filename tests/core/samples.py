@@ -3,6 +3,7 @@
 What comes out is bytes. Nothing here imports the core, so that a sample cannot agree with a bug in it.
 """
 
+import contextlib
 import ssl
 import struct
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ def record(data: bytes, kind: int = 22, version: bytes = b"\x03\x01") -> bytes:
 def records(message: bytes, *cuts: int, **settings) -> bytes:
     """A handshake message in records cut at the given offsets."""
     edges = [0, *cuts, len(message)]
-    return b"".join(record(message[a:b], **settings) for a, b in zip(edges, edges[1:]))
+    return b"".join(record(message[a:b], **settings) for a, b in zip(edges, edges[1:], strict=False))
 
 
 def hello_message(*names: bytes, before: bytes = b"", behind: bytes = b"", **settings) -> bytes:
@@ -122,10 +123,8 @@ def openssl_hello(name: str | None, alpn: list[str] | None = None) -> bytes:
         context.set_alpn_protocols(alpn)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(incoming, outgoing, server_hostname=name)
-    try:
+    with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     return outgoing.read()
 
 
@@ -191,7 +190,8 @@ def ip_packet(protocol: int, segment: bytes, source: str = CLIENT, destination: 
     """IPv4 or IPv6 around `segment`; `options` are IPv4's (padded) or IPv6 extension headers ready made."""
     src, dst = address(source), address(destination)
     if len(src) == 16:
-        return struct.pack("!IHBB", 6 << 28, len(options) + len(segment), protocol, ttl) + src + dst + options + segment
+        head = struct.pack("!IHBB", 6 << 28, len(options) + len(segment), protocol, ttl)
+        return head + src + dst + options + segment
     options += bytes(-len(options) % 4)
     size = 20 + len(options)
     head = struct.pack("!BBHHHBBH4s4s", 0x40 | size // 4, 0, size + len(segment), 7, 0x4000, ttl, protocol, 0,

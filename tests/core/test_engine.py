@@ -302,7 +302,8 @@ BEFORE = {
     "trailer": s.chunked(b"first.example", b"abc")[:-2] + b"Trailer: x\r\n\r\n",
     "chunk-extension": b"POST / HTTP/1.1\r\nHost: first.example\r\nTransfer-Encoding: chunked\r\n\r\n"
                        b"3;a=b\r\nabc\r\n0;c\r\n\r\n",
-    "websocket-refused": s.request(b"first.example", b"/", b"GET", b"", b"Upgrade: websocket", b"Connection: upgrade"),
+    "websocket-refused": s.request(b"first.example", b"/", b"GET", b"", b"Upgrade: websocket",
+                                   b"Connection: upgrade"),
     "blank-lines": s.request(b"first.example") + b"\r\n\r\n",
 }
 

@@ -57,7 +57,8 @@ def build() -> Path:
         source = core / f"{name}.pyx"
         module = core / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
         if newer(module, source, *declared):
-            jobs.append((source, core / f"{name}.c", ["-shared", "-fsanitize=fuzzer-no-link", *PLAIN, "-lsodium"], module))
+            flags = ["-shared", "-fsanitize=fuzzer-no-link", *PLAIN, "-lsodium"]
+            jobs.append((source, core / f"{name}.c", flags, module))
     binary = BUILD / "fuzzer"
     if jobs or newer(binary, harness, ROOT / "tests" / "fuzz" / "main.c"):
         library = [f"-L{sysconfig.get_config_var('LIBDIR')}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"]
@@ -91,7 +92,8 @@ def fuzz(binary: Path, game: str, corpus: Path, seconds: int, max_len: int) -> t
     """Runs one game; returns (executions, exit status)."""
     path = os.pathsep.join([str(BUILD), str(ROOT), *(p for p in sys.path if p.endswith("site-packages"))])
     environment = {**os.environ, "EDGEBLOCK_FUZZ": game, "PYTHONPATH": path, "PYTHONMALLOC": "malloc",
-                   "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_abort=1:malloc_context_size=2:quarantine_size_mb=8"}
+                   "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_abort=1:"
+                                   "malloc_context_size=2:quarantine_size_mb=8"}
     log = corpus / f"{game}.log"
     with log.open("wb") as output:
         done = subprocess.run(

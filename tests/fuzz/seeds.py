@@ -47,7 +47,8 @@ def of(game: str) -> Iterator[tuple[str, bytes]]:
     elif game == "packets":
         for message in messages():
             half = len(message) // 2
-            made.append(packed([s.tcp(999, b"", s.SYN), s.tcp(1000 + half, message[half:]), s.tcp(1000, message[:half])]))
+            later, sooner = s.tcp(1000 + half, message[half:]), s.tcp(1000, message[:half])
+            made.append(packed([s.tcp(999, b"", s.SYN), later, sooner]))
             made.append(packed([s.tcp6(999, b"", s.SYN), s.tcp6(1000, message, urgent=9, flags=s.ACK | s.URG)]))
         made += [packed(packets) for packets in captured()]
     else:

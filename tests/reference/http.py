@@ -59,7 +59,7 @@ def behind_blank_lines(data: bytes, at: int) -> int:
 
 
 def read_request_line(line: bytes, whole: bool) -> tuple[bytes, bytes, bool]:
-    """Method, target, and whether a version is there. Refuses a line, also an unfinished one, that no request begins with."""
+    """Method, target, whether a version is there. Refuses a line, even unfinished, that no request begins with."""
     match = re.match(rb"(%s)(?:([ \t])|$)" % TOKEN, line)
     if line and not match:
         raise Refused

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from edgeblock.core.matcher import Matcher
 from setuptools import Distribution, Extension
 
+from edgeblock.core.matcher import Matcher
 from edgeblock.errors import SystemProblem
 from edgeblock.source import nfqueue
 from tests.box import Pair, inside, run

@@ -1,0 +1,154 @@
+"""How fast QUIC Initials are read, on one core: keys derived, packet opened, CRYPTO stream read for its name.
+
+    .venv/bin/python benchmarks/quic.py [--rounds N] [--json FILE]
+
+The reader alone (core.quic), then the whole engine, each packet the first of its own flow; then the same keys and the
+same opening with the `cryptography` package, which libcrypto was chosen against, and the answer to a blocked client.
+Prints median and spread (lowest to highest) of the processor time over the rounds.
+"""
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.crypto import CryptoPair
+from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from edgeblock.core.engine import Engine
+from edgeblock.core.matcher import Matcher
+from edgeblock.core.quic import Reader
+from edgeblock.enforce.quic_close import close_datagram
+
+COUNT = 50_000
+SIZE = 1250             # of a datagram, as Chromium sends it
+CHECKSUM_TRUST = 1      # core/engine.pxd
+SALT = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")        # RFC 9001, 5.2
+UNLIMITED = {"derivations": 2**32 - 1, "failures": 2**32 - 1, "worker_derivations": 2**32 - 1}
+
+
+def first_initial() -> bytes:
+    """A ClientHello in one Initial packet of SIZE bytes, filled with PADDING inside as browsers do."""
+    client = QuicConnection(configuration=QuicConfiguration(
+        is_client=True, server_name="www.example.com", alpn_protocols=["h3"]))
+    client.connect(("192.0.2.1", 443), now=0.0)
+    sent = client.datagrams_to_send(now=0.0)[0][0]
+    (ids, _, hello), = Reader().read(sent)[1]
+    header = b"\xc0\x00\x00\x00\x01" + bytes([len(ids)]) + ids + b"\x00\x00"
+    size = SIZE - len(header) - 2
+    frames = b"\x06\x00" + (0x4000 | len(hello)).to_bytes(2, "big") + hello
+    keys = CryptoPair()
+    keys.setup_initial(cid=ids, is_client=True, version=1)
+    header += (0x4000 | size).to_bytes(2, "big") + b"\x00"
+    return keys.encrypt_packet(header, frames + bytes(size - 1 - 16 - len(frames)), 0)
+
+
+def flows(datagram: bytes) -> list[bytes]:
+    """The datagram from COUNT client addresses; checksums are left out."""
+    udp = struct.pack(">HHHH", 50_000, 443, 8 + len(datagram), 0) + datagram
+    return [struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0,
+                        b"\x0a" + n.to_bytes(3, "big"), b"\xc0\x00\x02\x01") + udp for n in range(COUNT)]
+
+
+def seconds_each(work: Callable[[], int]) -> float:
+    begin = time.process_time()
+    count = work()
+    return (time.process_time() - begin) / count
+
+
+def read_alone(datagram: bytes, forget: bool) -> Callable[[], int]:
+    def work() -> int:
+        Reader(**UNLIMITED).read_many(datagram, COUNT, forget)
+        return COUNT
+    return work
+
+
+def judge_flows(packets: list[bytes]) -> Callable[[], int]:
+    def work() -> int:
+        engine = Engine(Matcher(), quic_worker_derivations=2**32 - 1)
+        engine.judge_all(packets, 1.0, CHECKSUM_TRUST)
+        return len(packets)
+    return work
+
+
+def expand_label(secret: bytes, label: bytes, size: int) -> bytes:
+    info = size.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\x00"
+    return HKDFExpand(hashes.SHA256(), size, info).derive(secret)
+
+
+def with_cryptography(datagram: bytes) -> Callable[[], int]:
+    """Derives the keys and opens the packet as the reader does, by the `cryptography` package."""
+    ids = datagram[6:6 + datagram[5]]
+    number_at = 6 + len(ids) + 1 + datagram[6 + len(ids)] + 1 + 2
+
+    def work() -> int:
+        for _ in range(COUNT // 50):
+            extract = hmac.HMAC(SALT, hashes.SHA256())
+            extract.update(ids)
+            client = expand_label(extract.finalize(), b"client in", 32)
+            key, iv, mask_key = (expand_label(client, label, size)
+                                 for label, size in ((b"quic key", 16), (b"quic iv", 12), (b"quic hp", 16)))
+            sample = datagram[number_at + 4:number_at + 20]
+            mask = Cipher(algorithms.AES(mask_key), modes.ECB()).encryptor().update(sample)
+            first = datagram[0] ^ mask[0] & 0x0F
+            size = (first & 3) + 1
+            number = bytes(a ^ b for a, b in zip(datagram[number_at:number_at + size], mask[1:1 + size], strict=True))
+            nonce = (int.from_bytes(iv, "big") ^ int.from_bytes(number, "big")).to_bytes(12, "big")
+            header = bytes([first]) + datagram[1:number_at] + number
+            AESGCM(key).decrypt(nonce, datagram[number_at + size:], header)
+        return COUNT // 50
+    return work
+
+
+def close_alone(datagram: bytes) -> Callable[[], int]:
+    def work() -> int:
+        for _ in range(COUNT // 50):
+            close_datagram(datagram)
+        return COUNT // 50
+    return work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds of each measurement (7)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    options = parser.parse_args()
+
+    datagram = first_initial()
+    broken = datagram[:-1] + bytes([datagram[-1] ^ 1])
+    noise = datagram[:100] + random.Random(1).randbytes(len(datagram) - 100)
+    cases = {
+        "reader: first Initial of a connection": read_alone(datagram, True),
+        "reader: a further Initial, keys known": read_alone(datagram, False),
+        "reader: an Initial that does not open": read_alone(broken, True),
+        "engine: Initials, each a new flow": judge_flows(flows(datagram)),
+        "engine: a flood of Initials that do not open": judge_flows(flows(noise)),
+        "cryptography: keys and opening alone": with_cryptography(datagram),
+        "close_datagram": close_alone(datagram),
+    }
+    print(f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}; one core; "
+          f"datagrams of {len(datagram)} bytes")
+    samples = {}
+    for what, work in cases.items():
+        samples[what] = [seconds_each(work) for _ in range(options.rounds)]
+        micro = sorted(1e6 * sample for sample in samples[what])
+        print(f"{what}: {statistics.median(micro):.2f} us ({micro[0]:.2f} to {micro[-1]:.2f}), "
+              f"{1e6 / statistics.median(micro):,.0f}/s")
+    if options.json:
+        options.json.write_text(json.dumps({
+            "machine": platform.machine(), "kernel": platform.release(), "python": platform.python_version(),
+            "datagram": len(datagram), "seconds": samples}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
