@@ -45,7 +45,7 @@ def strategy(function: Callable) -> Callable:
 def cuts(data: bytes, at: int, size: int) -> list[tuple[int, bytes]]:
     """Pieces (offset, bytes), cut before the name, twice inside it and behind it."""
     edges = [0, at, at + size // 2, at + size - 2, at + size + 3, len(data)]
-    return [(a, data[a:b]) for a, b in zip(edges, edges[1:]) if b > a]
+    return [(a, data[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
 
 def zeros(data: bytes) -> bytes:
@@ -458,6 +458,6 @@ def with_headers(packet: bytes, six: bool, which: str) -> bytes:
     chain = {"hopbyhop": [0], "destopt": [60], "routing": [43], "atomic": [44], "chain": [0, 60, 43, 44, 60]}[which]
     kinds = [*chain[1:], 6]
     extra = b"".join(bytes([kind, 0]) + (b"\1\4\0\0\0\0" if header in (0, 60) else bytes(6))
-                     for header, kind in zip(chain, kinds))
+                     for header, kind in zip(chain, kinds, strict=False))
     return (packet[:4] + (len(packet) - 40 + len(extra)).to_bytes(2, "big") + bytes([chain[0]]) + packet[7:40]
             + extra + packet[40:])
