@@ -318,9 +318,9 @@ cdef void _audit(FlowTable table) noexcept nogil:
     for lane in range(<int>LANES):
         flow = table.lanes[lane].oldest
         while flow != NULL:
-            if flow.window.bytes > 1 << 30:
+            if flow.window.bytes > 1 << 30 or flow.quic.bytes > 1 << 30:
                 fail(b"a window's account is below zero")
-            if flow.held != flow.window.bytes:
+            if flow.held != flow.window.bytes + flow.quic.bytes:
                 fail(b"a flow's bytes are not those of the table")
             memory += sizeof(Flow) + FLOW_COST + flow.held
             flows += 1
