@@ -37,7 +37,7 @@ cdef extern from *:
 cdef enum:
     MAX_STREAM = 4096          # of a built-in stream
     MAX_STREAMS = 64
-    MAX_OPS = 96
+    MAX_OPS = 40
     MAX_TRACE = 1 << 16        # digest buffer of a parser run
 
 cdef enum Game:
@@ -318,9 +318,9 @@ cdef void _audit(FlowTable table) noexcept nogil:
     for lane in range(<int>LANES):
         flow = table.lanes[lane].oldest
         while flow != NULL:
-            if flow.window.bytes > 1 << 30:
+            if flow.window.bytes > 1 << 30 or flow.quic.bytes > 1 << 30:
                 fail(b"a window's account is below zero")
-            if flow.held != flow.window.bytes:
+            if flow.held != flow.window.bytes + flow.quic.bytes:
                 fail(b"a flow's bytes are not those of the table")
             memory += sizeof(Flow) + FLOW_COST + flow.held
             flows += 1

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
 GAMES = ("tls", "http", "http2", "packets", "hide", "innocent")
-CORE = ("packet", "tls", "http", "http2", "window", "flow", "matcher", "engine")
+CORE = ("packet", "tls", "http", "http2", "window", "quic", "flow", "matcher", "engine")
 FLAGS = ["-O2", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-w", "-fPIC",
          "-fsanitize=address,shift,signed-integer-overflow,integer-divide-by-zero,alignment,bool,bounds",
          "-fno-sanitize-recover=all"]
@@ -57,7 +57,7 @@ def build() -> Path:
         source = core / f"{name}.pyx"
         module = core / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
         if newer(module, source, *declared):
-            flags = ["-shared", "-fsanitize=fuzzer-no-link", *PLAIN, "-lsodium"]
+            flags = ["-shared", "-fsanitize=fuzzer-no-link", *PLAIN, "-lsodium", "-lcrypto"]
             jobs.append((source, core / f"{name}.c", flags, module))
     binary = BUILD / "fuzzer"
     if jobs or newer(binary, harness, ROOT / "tests" / "fuzz" / "main.c"):
@@ -105,7 +105,7 @@ def fuzz(binary: Path, game: str, corpus: Path, seconds: int, max_len: int) -> t
     return int(counted[1]) if counted else 0, done.returncode
 
 
-MAX_LEN = {"tls": 2048, "http": 2048, "http2": 1024, "packets": 2048, "hide": 512, "innocent": 512}
+MAX_LEN = {"tls": 2048, "http": 2048, "http2": 1024, "packets": 2048, "hide": 240, "innocent": 240}
 
 
 def main() -> int:
