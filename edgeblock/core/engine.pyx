@@ -206,8 +206,8 @@ cdef class Engine:
         # Another SYN: one more place where the stream may begin, never instead of the others. A released flow starts
         # anew, and so does a blocked one: the ports may have come round again for an innocent name. But whether the
         # server took our RST is the client's to spoil, and with a SYN that dies on the way it would have its old
-        # connection back; so what belongs to that one stays blocked. There is one such memory: blocked twice, the flow
-        # stays blocked until it is idle.
+        # connection back; so what belongs to that one stays blocked. There is one such memory: blocked twice, the
+        # flow stays blocked until it is idle.
         if flow.state == FLOW_BLOCKED and (flow.buried or _is_near(p.seq, flow.client_ack)):
             return
         if flow.state != FLOW_WATCHED:

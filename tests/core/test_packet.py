@@ -130,7 +130,8 @@ def test_ipv4_fragments(field, kind):
     assert view(data[:6] + field + data[8:])["kind"] == kind
 
 
-@pytest.mark.parametrize("offset,more,kind", [(0, 0, "tcp"), (0, 1, "fragment"), (1, 0, "fragment"), (5, 1, "fragment")])
+@pytest.mark.parametrize("offset,more,kind", [
+    (0, 0, "tcp"), (0, 1, "fragment"), (1, 0, "fragment"), (5, 1, "fragment")])
 def test_ipv6_fragments(offset, more, kind):
     data = as_bytes(IPv6(**SIX) / IPv6ExtHdrFragment(offset=offset, m=more, id=7) / tcp() / BODY)
     assert view(data)["kind"] == kind
