@@ -318,7 +318,7 @@ def decoy_as_a_longer_message(path, data, at, size):
 @strategy
 def many_decoys(path, data, at, size):
     yield from path.opening()
-    for i in range(3):
+    for i in range(2):
         yield path.data(0, decoy_of(data, at, size, b"decoy%d" % i), ttl=2)
     for offset, piece in cuts(data, at, size):
         yield path.data(offset, piece)

@@ -496,6 +496,18 @@ def test_a_syn_does_not_give_a_blocked_flow_its_old_connection_back():
     assert played.blocked and not server_has(played.accepted[:1] + played.accepted[2:], LISTED, data)
 
 
+def test_blocked_twice_a_flow_forgets_neither_connection():
+    # The first connection's rest, behind a second one that was blocked too and a third SYN.
+    path = Path()
+    data = tls(LISTED)
+    cut = data.index(LISTED) + 5
+    second = Path(isn=0x40000000)
+    packets = [path.syn(), path.data(0, data[:cut]), path.data(cut, data[cut:]),
+               second.syn(), second.data(0, data), Path(isn=0x80000000).syn(), path.data(cut, data[cut:])]
+    played = play(engine("blocked.example.com"), packets)
+    assert [decision.accept for decision in played.decisions] == [True, True, False, True, False, False, False]
+
+
 def test_a_copy_inside_a_longer_copy_is_read_with_its_neighbours():
     # The fuzzer's: the true bytes' differing part stood in an earlier copy, and the two were never read together.
     path = Path()

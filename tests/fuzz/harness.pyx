@@ -40,7 +40,7 @@ cdef extern from *:
 cdef enum:
     MAX_STREAM = 4096          # of a built-in stream
     MAX_STREAMS = 64
-    MAX_OPS = 96
+    MAX_OPS = 40
     MAX_TRACE = 1 << 16        # digest buffer of a parser run
 
 cdef enum Game:

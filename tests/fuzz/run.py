@@ -106,7 +106,7 @@ def fuzz(binary: Path, game: str, corpus: Path, seconds: int, max_len: int) -> t
     return int(counted[1]) if counted else 0, done.returncode
 
 
-MAX_LEN = {"tls": 2048, "http": 2048, "http2": 1024, "packets": 2048, "hide": 512, "innocent": 512,
+MAX_LEN = {"tls": 2048, "http": 2048, "http2": 1024, "packets": 2048, "hide": 240, "innocent": 240,
            "initials": 1500, "hide-quic": 240}
 
 

@@ -171,11 +171,13 @@ def skip_body(data: bytes, at: int, framings: list[tuple[str, int]]) -> int | No
     while True:
         end = data.find(b"\n", at)
         line = data[at:end if end >= 0 else len(data)]
-        match = re.match(rb"[%s]*([0-9A-Fa-f]{1,15})?" % SPACE, line)
+        match = re.match(rb"[%s]*([0-9A-Fa-f]+)?" % SPACE, line)
         if match[1] is None:
             if end >= 0 or match.end() < len(line):
                 raise Refused
             return None
+        if len(match[1].lstrip(b"0")) > 15:     # beyond all sizes
+            raise Refused
         if end < 0:
             return None
         at, size = end + 1, int(match[1], 16)

@@ -71,7 +71,7 @@ def read_message(message: bytes, names: list[bytes], seen: set[int]) -> None:
     if size > 131396:
         raise Bad
     body = outer.inside(size)
-    body.need(2 + 32 + 1 + 2 + 1)
+    body.need(2 + 32 + 1)
     body.inside(34)
     session = body.number(1)
     body.need(session + 2)
