@@ -118,7 +118,7 @@ cdef class Engine:
     cdef void _match_destination(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _judge_udp(self, const Packet* p, Decision* out) noexcept nogil
     cdef void _read_quic(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
-    cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil
+    cdef bint _reopen(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
     cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected,

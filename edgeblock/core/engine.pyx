@@ -151,8 +151,10 @@ cdef class Engine:
             flow = self._open(p, opening, out)
             if flow == NULL or flow.state == FLOW_BLOCKED:
                 return
-        elif opening:
-            self._reopen(flow, p)
+        elif opening and self._reopen(flow, p):
+            self._match_destination(flow, p, out)
+            if flow.state == FLOW_BLOCKED:
+                return
         if p.payload_size and not syn and not p.flags & TCP_ACK:
             # RFC 9293, 3.10.7.4: without ACK the segment is dropped.
             self.counts[COUNT_JUNK_NO_ACK] += 1
@@ -202,15 +204,16 @@ cdef class Engine:
             if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
                 self._block(flow, p, PROTO_IP, &found, 0, 0, out)
 
-    cdef void _reopen(self, Flow* flow, const Packet* p) noexcept nogil:
-        # Another SYN: one more place where the stream may begin, never instead of the others. A released flow starts
-        # anew, and so does a blocked one: the ports may have come round again for an innocent name. But whether the
-        # server took our RST is the client's to spoil, and with a SYN that dies on the way it would have its old
-        # connection back; so what belongs to that one stays blocked. There is one such memory: blocked twice, the flow
-        # stays blocked until it is idle.
+    cdef bint _reopen(self, Flow* flow, const Packet* p) noexcept nogil:
+        # Whether another SYN begins the flow anew. It is one more place where the stream may begin, never instead of
+        # the others. A released flow starts anew, and so does a blocked one: the ports may have come round again for
+        # an innocent name. But whether the server took our RST is the client's to spoil, and with a SYN that dies on
+        # the way it would have its old connection back; so what belongs to that one stays blocked. There is one such
+        # memory: blocked twice, the flow stays blocked until it is idle.
+        cdef bint anew = flow.state != FLOW_WATCHED
         if flow.state == FLOW_BLOCKED and (flow.buried or _is_near(p.seq, flow.client_ack)):
-            return
-        if flow.state != FLOW_WATCHED:
+            return False
+        if anew:
             if flow.state == FLOW_BLOCKED:
                 flow.buried = 1
                 flow.buried_seq = flow.client_ack
@@ -224,6 +227,7 @@ cdef class Engine:
             flow.counted = 0
         flow.syn = 1
         add_syn(&flow.window, p.seq + 1)
+        return anew
 
     # ---- datagrams
 

@@ -800,7 +800,7 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
         f.reading = r.kind
         f.began = r.began
         f.head = r.http.head
-        f.unsure = r.http.simple == 1 and r.http.host_count == 0
+        f.unsure = r.http.simple != 0 and r.http.host_count == 0
         f.connect = r.http.connect and r.http.authority
         f.target_at = target_at
         f.target_size = target_size

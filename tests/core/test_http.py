@@ -79,7 +79,8 @@ def test_connect():
 
 
 @pytest.mark.parametrize("line,hosts,target", [
-    (b"GET /x", [], b"/x"), (b"GET http://a.example/", [b"a.example"], b"http://a.example/"), (b"GET /x y", [], b"/x y"),
+    (b"GET /x", [], b"/x"), (b"GET http://a.example/", [b"a.example"], b"http://a.example/"),
+    (b"GET /x y", [], b"/x y"),
 ])
 def test_no_version(line, hosts, target):
     # HTTP/0.9: the line is the request; a lenient server goes on to the fields.
@@ -114,7 +115,8 @@ def test_framings(fields, framings):
     slow.compare(data)
 
 
-@pytest.mark.parametrize("body", [b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", b"3;x=y\r\nabc\r\n0;z\r\n\r\n", b"003\nabc\n0\n\n",
+@pytest.mark.parametrize("body", [
+    b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", b"3;x=y\r\nabc\r\n0;z\r\n\r\n", b"003\nabc\n0\n\n",
                                   b" 3 \r\nabc\r\n0\r\nTrailer: x\r\n\r\n", b"A\r\n0123456789\r\n0\r\n\r\n"])
 def test_chunked_bodies(body):
     data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body + s.request(NAME)
@@ -123,7 +125,8 @@ def test_chunked_bodies(body):
     slow.compare(data)
 
 
-@pytest.mark.parametrize("body", [b"x\r\n", b"\r\nabc", b"3\r\nabcd\r\n", b"fffffffffffffffff\r\n", b"-1\r\n", b";\r\n"])
+@pytest.mark.parametrize("body", [
+    b"x\r\n", b"\r\nabc", b"3\r\nabcd\r\n", b"fffffffffffffffff\r\n", b"-1\r\n", b";\r\n"])
 def test_broken_chunks(body):
     data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body
     assert http.feed([data])[0] == "not_mine"
@@ -132,7 +135,8 @@ def test_broken_chunks(body):
 
 @pytest.mark.parametrize("data", [
     b"\x16\x03\x01", b"GET\r\n", b"GET \r\n", b"G\x00T / HTTP/1.1\r\n", b"GET \x01 HTTP/1.1\r\n", b"SSH-2.0-x\r\n",
-    b"EHLO mail.example\r\n", b"USER someone\r\n", b"M" * 33 + b" / HTTP/1.1\r\n", b"GET word\r\n", b"(x) / HTTP/1.1\r\n",
+    b"EHLO mail.example\r\n", b"USER someone\r\n", b"M" * 33 + b" / HTTP/1.1\r\n", b"GET word\r\n",
+    b"(x) / HTTP/1.1\r\n",
     b"GET /\x00 HTTP/1.1\r\n", b"\x00",
 ])
 def test_what_is_no_request(data):
@@ -168,7 +172,8 @@ def test_every_byte_of_a_request_replaced():
 
 
 def test_every_byte_of_a_chunked_request_replaced():
-    data = b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\nGET / HTTP/1.0\nHost: b.example\n\n"
+    data = b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+    data += b"GET / HTTP/1.0\nHost: b.example\n\n"
     for at in range(len(data)):
         for value in b"\r\n \t:\0/,9a\xff":
             slow.compare(data[:at] + bytes([value]) + data[at + 1:])

@@ -48,7 +48,8 @@ def test_requests_of_h2(name):
 
 
 def test_padding_priority_and_continuation():
-    block = s.h2_literals((b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a.example"), (b":path", b"/"))
+    block = s.h2_literals((b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a.example"),
+                          (b":path", b"/"))
     for cut in range(len(block) + 1):
         headers = s.h2_frame(1, 0x28, 1, b"\7" + bytes(5) + block[:cut] + bytes(7))
         data = TAIL + s.h2_frame(4, 0, 0, b"") + headers + s.h2_frame(9, 4, 1, block[cut:])

@@ -5,7 +5,12 @@ import random
 import pytest
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import (
-    IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
 )
 from scapy.packet import Raw
 from scapy.packet import raw as as_bytes
@@ -130,7 +135,8 @@ def test_ipv4_fragments(field, kind):
     assert view(data[:6] + field + data[8:])["kind"] == kind
 
 
-@pytest.mark.parametrize("offset,more,kind", [(0, 0, "tcp"), (0, 1, "fragment"), (1, 0, "fragment"), (5, 1, "fragment")])
+@pytest.mark.parametrize("offset,more,kind", [
+    (0, 0, "tcp"), (0, 1, "fragment"), (1, 0, "fragment"), (5, 1, "fragment")])
 def test_ipv6_fragments(offset, more, kind):
     data = as_bytes(IPv6(**SIX) / IPv6ExtHdrFragment(offset=offset, m=more, id=7) / tcp() / BODY)
     assert view(data)["kind"] == kind

@@ -73,3 +73,10 @@ def test_a_stream_whose_syn_was_crowded_out_is_found_again(tmp_path):
         verdicts = [engine.judge(s.tcp(FIRST + 1 + at, piece), 2.0).accept
                     for at, piece in ((0, hello[:cut]), (cut, hello[cut:]))]
         assert not all(verdicts), cut
+
+
+def test_a_listed_address_stays_blocked_on_ports_used_again(tmp_path):
+    engine = engine_for(tmp_path, s.SERVER)
+    for seq in (FIRST, SECOND, FIRST + SECOND):
+        assert not engine.judge(s.tcp(seq, flags=s.SYN), 1.0).accept
+        assert not engine.judge(s.tcp(seq + 1, s.hello(b"open.example")), 1.0).accept
