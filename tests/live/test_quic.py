@@ -1,19 +1,12 @@
 """QUIC through the daemon: what real clients see of an unlisted host, of a listed one, and what the queue sees."""
 
-import base64
-import hashlib
-import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import h3
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from browser import Browsed, browse
 from running import Running
 
 from edgeblock.lab import SERVER, Lab, page
@@ -130,47 +123,7 @@ def test_fragments(lab: Lab, version: int, mtu: int, datagram: int):
 # ---- Chromium
 
 
-CHROMIUM = next((path for path in ("/usr/lib/chromium/chromium", *map(shutil.which, ("chromium", "google-chrome")))
-                 if path and os.path.exists(path)), None)
-NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-
-
-@dataclass
-class Browsed:
-    """What Chromium made of one address: the page, and its own log of events as (milliseconds, name, parameters)."""
-
-    page: str
-    events: list[tuple[int, str, dict]]
-
-    def times(self, name: str) -> list[int]:
-        return [at for at, event, _ in self.events if event == name]
-
-    def errors(self) -> set[int]:
-        """The codes of the CONNECTION_CLOSE frames that servers sent."""
-        return {more["quic_wire_error"] for _, event, more in self.events
-                if event == "QUIC_SESSION_CONNECTION_CLOSE_FRAME_RECEIVED"}
-
-
-def browse(lab: Lab, home: Path, host: str, version: int, *, quic: bool = True) -> Browsed:
-    """Chromium loads https://host/, over HTTP/3 and nothing else if `quic`."""
-    certificate = x509.load_pem_x509_certificate((lab.home / "server.pem").read_bytes())
-    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    address = f"[{SERVER[6]}]" if version == 6 else SERVER[4]
-    log = home / "events.json"
-    command = [
-        str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home}/profile",
-        "--disable-background-networking", f"--host-resolver-rules=MAP * {address}",
-        f"--ignore-certificate-errors-spki-list={base64.b64encode(hashlib.sha256(key).digest()).decode()}",
-        *(["--enable-quic", f"--origin-to-force-quic-on={host}:443"] if quic else ["--disable-quic"]),
-        f"--log-net-log={log}", "--dump-dom", f"https://{host}/"]
-    done = subprocess.run(lab.command("client", command), capture_output=True, text=True, timeout=60, check=False)
-    record = json.loads(log.read_text())
-    names = {number: name for name, number in record["constants"]["logEventTypes"].items()}
-    return Browsed(done.stdout, [(int(event["time"]), names[event["type"]], event.get("params", {}))
-                                 for event in record["events"]])
-
-
-@NEEDS_CHROMIUM
+@pytest.mark.chromium
 @VERSIONS
 def test_chromium_loads_an_unlisted_page_over_quic(lab: Lab, tmp_path: Path, version: int):
     seen = browse(lab, tmp_path, "open.example", version)
@@ -184,7 +137,7 @@ def patience(seen: Browsed, host: str) -> int:
     return min(seen.times("QUIC_SESSION_CLOSED")) - min(sessions)
 
 
-@NEEDS_CHROMIUM
+@pytest.mark.chromium
 @VERSIONS
 def test_chromium_gives_up_a_listed_host_at_once(lab: Lab, tmp_path: Path, version: int):
     closed = browse(lab, tmp_path / "reset", "listed.example", version)
@@ -194,7 +147,7 @@ def test_chromium_gives_up_a_listed_host_at_once(lab: Lab, tmp_path: Path, versi
     assert patience(closed, "listed.example") < 1000 < 3000 < patience(dropped, "silent.example.org")
 
 
-@NEEDS_CHROMIUM
+@pytest.mark.chromium
 @VERSIONS
 def test_chromium_gets_no_listed_page_over_tcp_either(lab: Lab, tmp_path: Path, version: int):
     seen = browse(lab, tmp_path, "listed.example", version, quic=False)
