@@ -2,17 +2,15 @@
 
     .venv/bin/python benchmarks/quic.py [--rounds N] [--json FILE]
 
-The reader alone (core.quic), then the whole engine, each packet the first of its own flow; then the same keys and the
-same opening with the `cryptography` package, which libcrypto was chosen against, and the answer to a blocked client.
-Prints median and spread (lowest to highest) of the processor time over the rounds.
+The reader alone (core.quic); then the same keys and the same opening with the `cryptography` package, which libcrypto
+was chosen against, and the answer to a blocked client. The whole engine is measured by engine.py. Prints median and
+spread (lowest to highest) of the processor time over the rounds.
 """
 
 import argparse
 import json
 import platform
-import random
 import statistics
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +23,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from edgeblock.core.engine import Engine
-from edgeblock.core.matcher import Matcher
 from edgeblock.core.quic import Reader
 from edgeblock.enforce.quic_close import close_datagram
 
 COUNT = 50_000
 SIZE = 1250             # of a datagram, as Chromium sends it
-CHECKSUM_TRUST = 1      # core/engine.pxd
 SALT = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")        # RFC 9001, 5.2
 UNLIMITED = {"derivations": 2**32 - 1, "failures": 2**32 - 1, "worker_derivations": 2**32 - 1}
 
@@ -53,13 +48,6 @@ def first_initial() -> bytes:
     return keys.encrypt_packet(header, frames + bytes(size - 1 - 16 - len(frames)), 0)
 
 
-def flows(datagram: bytes) -> list[bytes]:
-    """The datagram from COUNT client addresses; checksums are left out."""
-    udp = struct.pack(">HHHH", 50_000, 443, 8 + len(datagram), 0) + datagram
-    return [struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0,
-                        b"\x0a" + n.to_bytes(3, "big"), b"\xc0\x00\x02\x01") + udp for n in range(COUNT)]
-
-
 def seconds_each(work: Callable[[], int]) -> float:
     begin = time.process_time()
     count = work()
@@ -70,14 +58,6 @@ def read_alone(datagram: bytes, forget: bool) -> Callable[[], int]:
     def work() -> int:
         Reader(**UNLIMITED).read_many(datagram, COUNT, forget)
         return COUNT
-    return work
-
-
-def judge_flows(packets: list[bytes]) -> Callable[[], int]:
-    def work() -> int:
-        engine = Engine(Matcher(), quic_worker_derivations=2**32 - 1)
-        engine.judge_all(packets, 1.0, CHECKSUM_TRUST)
-        return len(packets)
     return work
 
 
@@ -126,13 +106,10 @@ def main() -> None:
 
     datagram = first_initial()
     broken = datagram[:-1] + bytes([datagram[-1] ^ 1])
-    noise = datagram[:100] + random.Random(1).randbytes(len(datagram) - 100)
     cases = {
         "reader: first Initial of a connection": read_alone(datagram, True),
         "reader: a further Initial, keys known": read_alone(datagram, False),
         "reader: an Initial that does not open": read_alone(broken, True),
-        "engine: Initials, each a new flow": judge_flows(flows(datagram)),
-        "engine: a flood of Initials that do not open": judge_flows(flows(noise)),
         "cryptography: keys and opening alone": with_cryptography(datagram),
         "close_datagram": close_alone(datagram),
     }
