@@ -82,11 +82,13 @@ def hellos(name: bytes) -> list[tuple[bytes, int]]:
 
 
 # Frames that no honest client sends, or seldom: RFC 9000, section 19.
+FAR = (1 << 62) - 1
 ODD = [
-    b"\x01", b"\x40\x01", b"\x40\x00", bytes(40), b"\x02\x09\x00\x02\x01\x00\x00\x00\x00", b"\x03\x09\x00\x00\x01\1\1\1",
-    b"\x02\x09\x00" + q.varint((1 << 62) - 1), b"\x06\x00" + q.varint(1 << 61), b"\x06" + q.varint((1 << 62) - 1) * 2,
-    b"\x80\x00\x00\x06\x00\x01\x01", b"\x06" + q.varint(65_535) + b"\x02\x01\x00", b"\x1c\x00\x06\x03bye",
-    b"\x1d\x00" + q.varint(1 << 61), b"\x06\x00\x00", b"\x30", b"\x06" + q.varint((1 << 62) - 1) + b"\x01a",
+    b"\x01", b"\x40\x01", b"\x40\x00", bytes(40), b"\x30",
+    b"\x02\x09\x00\x02\x01\x00\x00\x00\x00", b"\x03\x09\x00\x00\x01\x01\x01\x01", b"\x02\x09\x00" + q.varint(FAR),
+    b"\x06\x00" + q.varint(1 << 61), b"\x06" + q.varint(FAR) * 2, b"\x06" + q.varint(FAR) + b"\x01a",
+    b"\x80\x00\x00\x06\x00\x01\x01", b"\x06" + q.varint(65_535) + b"\x02\x01\x00", b"\x06\x00\x00",
+    b"\x1c\x00\x06\x03bye", b"\x1d\x00" + q.varint(1 << 61),
 ]
 VERSIONS = (q.VERSION_1, q.VERSION_2, q.DRAFT_29, q.MVFST)
 

@@ -64,12 +64,15 @@ def plays_of_initials() -> Iterator[bytes]:
             yield head + true(60, 250) + true(0, 60) + seal(keys) + true(300, 250) + seal(foreign, 0x85) + send
             yield head + true(0, 70) + seal(keys) + send + true(70, 250, 7, 0x15) + seal(foreign) + send
             yield head + fake(0, 90) + true(0, 90) + seal(keys) + true(60, 200) + seal(keys, 8) + send
-            yield head + true(90, 90) + seal(keys) + b"\x06" + bytes([keys, 5, 0, 30]) + true(0, 90) + seal(keys) + send
-            yield head + true(0, 40) + seal(keys) + send + seal((keys + 3) % 12 | 0x80) + true(40, 200) + seal() + send
+            yield (head + true(90, 90) + seal(keys) + b"\x06" + bytes([keys, 5, 0, 30]) + true(0, 90) + seal(keys)
+                   + send)
+            yield (head + true(0, 40) + seal(keys) + send + seal((keys + 3) % 12 | 0x80) + true(40, 200) + seal()
+                   + send)
     for which in range(16):
-        yield b"\0\x10" + true(0, 50) + odd(which) + true(50, 200) + seal() + send + true(100, 150) + seal(0, 8) + send
-        yield b"\1\x10" + odd(which) * 3 + seal(which) + b"\x0f\xff" + odd(15 - which) + seal(which, which << 3) + send
-        yield b"\0\x10" + b"\x02\x0a" + bytes(range(which, which + 10)) + seal() + b"\x0f\x04" + true(0, 200, 7) + seal() + send
+        head, clock, frames = bytes([which & 1, 0x10]), b"\x0f\xff", b"\x02\x0a" + bytes(range(which, which + 10))
+        yield head + true(0, 50) + odd(which) + true(50, 200) + seal() + send + true(100, 150) + seal(0, 8) + send
+        yield head + odd(which) * 3 + seal(which) + clock + odd(15 - which) + seal(which, which << 3) + send
+        yield head + frames + seal() + clock + true(0, 200, 7) + seal() + send
 
 
 def of(game: str) -> Iterator[tuple[str, bytes]]:

@@ -29,8 +29,9 @@ PORT = 443
 
 @dataclass
 class Seen:
-    """What the client saw: `error` is the code of the server's CONNECTION_CLOSE, None where none came; `seconds` until
-    the end of the page, or of the connection."""
+    """What the client saw: `error` is the code of the server's CONNECTION_CLOSE, None where none came; `seconds` runs
+    until the end of the page, or of the connection.
+    """
 
     status: int = 0
     body: bytes = b""
