@@ -20,8 +20,9 @@ from edgeblock.netfilter.marks import marks
 # 111 with ECH), after which the client says its name again.
 ANSWER_BYTES = 248
 
-# The QUIC versions whose Initials the engine can open: v1 (RFC 9000), v2 (RFC 9369), draft-29.
-QUIC_VERSIONS = (0x00000001, 0x6B3343CF, 0xFF00001D)
+# The QUIC versions whose Initials the engine can open; a test holds this to core/quic.pyx. Version 1 (RFC 9000),
+# version 2 (RFC 9369), drafts 23 to 34, and those of Meta's mvfst.
+QUIC_VERSIONS = (0x00000001, 0x6B3343CF, *range(0xFF000017, 0xFF000023), 0xFACEB002, *range(0xFACEB00E, 0xFACEB014))
 
 # Where the server's answers to packets of a hook come by.
 ANSWERS = {"forward": "forward", "input": "output", "output": "input"}

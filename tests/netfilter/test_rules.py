@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from edgeblock.config import Config, Queue, Ruleset
+from edgeblock.core.quic import Reader
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import iptables, nft, ruleset, tools
-from edgeblock.netfilter.rules import Do, plan
+from edgeblock.netfilter.rules import QUIC_VERSIONS, Do, plan
 
 DEFAULT = Config()
 
@@ -170,3 +171,11 @@ def test_a_missing_program_is_one_line_with_the_package(monkeypatch):
     monkeypatch.setattr(tools, "PATH", "/nowhere")
     with pytest.raises(SystemProblem, match="iptables-restore: not installed; install the package iptables"):
         tools.run(["iptables-restore"])
+
+
+def test_what_is_queued_on_every_port_is_what_the_core_reads():
+    reader = Reader()
+    near = {(version + step) % 2**32 for version in (0, *QUIC_VERSIONS) for step in range(-256, 257)}
+    read = {version for version in near if "unknown" not in reader.read(b"\xc0" + version.to_bytes(4) + bytes(50))[0]}
+    assert read == set(QUIC_VERSIONS)
+

@@ -19,6 +19,7 @@ from edgeblock.config import Config
 from edgeblock.config import Queue as QueueSettings
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import iptables, nft, ruleset
+from edgeblock.netfilter.rules import QUIC_VERSIONS
 
 pytestmark = pytest.mark.live
 
@@ -462,10 +463,10 @@ def test_all_udp_ports_queue_only_what_may_be_an_initial(box, family):
     client = box.triple.udp(family)
     for data in (b"\x40short", b"\x80\x60RTP or so", b"\xc0\x00\x00\x00\x05other version", b"\xc0", b""):
         client.sendto(data, (SERVER[family], 9000))
-    for version in (b"\x00\x00\x00\x01", b"\x6b\x33\x43\xcf", b"\xff\x00\x00\x1d"):
-        client.sendto(b"\xc3" + version + b"rest", (SERVER[family], 9000))
-    box.settled("udp_client", 8)
-    box.settled("udp_data", 3)
+    for version in QUIC_VERSIONS:
+        client.sendto(b"\xc3" + version.to_bytes(4) + b"rest", (SERVER[family], 9000))
+    box.settled("udp_client", 5 + len(QUIC_VERSIONS))
+    box.settled("udp_data", len(QUIC_VERSIONS))
     client.sendto(LONG + b"MARK-BLOCKED reply 10 ", (SERVER[family], 9000))
     box.settled("udp_server_blocked", 1)
     client.sendto(b"\x40short", (SERVER[family], 9000))
