@@ -18,6 +18,7 @@ cdef enum:
     MAX_URGENT = 8
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
+    MAX_EDGES = 1024           # segment ends inside runs; beyond it a conflict is an overflow
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
     PACKET_WORK = 512 * 1024   # bytes read again for one packet, all readings together
     FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
@@ -71,14 +72,18 @@ cdef struct Window:
     uint8_t syn_count          # SYNs with different sequence numbers, counted up to 255
     uint8_t urgent_count
     uint8_t http               # a reading is certain to be HTTP
+    uint8_t edges_lost         # there were more than are kept
     uint8_t overflow           # a cap was reached with conflicting bytes
     uint16_t copy_count
     uint16_t forks             # of this packet: readings that forked where servers frame a body differently
     uint32_t base              # TCP sequence number of offset 0
     uint32_t bytes             # memory held by runs, copies and readings
     uint32_t work
+    uint16_t edge_count
+    uint16_t edge_room
     uint64_t dropped           # bytes that were not kept because the window was full
     int64_t urgent[MAX_URGENT]
+    int64_t* edges             # where segments begin and end inside runs: there a server may go from copy to copy
     Run* runs
     Run* recent                # where the last bytes were added, NULL: not known; bytes in order need no walk
     Copy* copies

@@ -54,6 +54,10 @@ cdef void close_window(Window* w) noexcept nogil:
         free(copy)
     for i in range(MAX_STARTS):
         _free_start(w, &w.starts[i])
+    free(w.edges)
+    w.edges = NULL
+    w.edge_count = 0
+    w.edge_room = 0
     w.recent = NULL
     w.copy_count = 0
     w.urgent_count = 0
@@ -316,8 +320,11 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
             run = before if before != NULL else w.runs     # runs were joined: look again
         else:
             stop = run.at + run.size
+            if at > run.at:
+                _add_edge(w, at)
             if stop > end:
                 stop = end
+                _add_edge(w, end)
             _compare(w, run, at, data, <size_t>(stop - at), cap)
         data += stop - at
         at = stop
@@ -360,6 +367,7 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
     if joins:
         if not _grow(w, before, data, size):
             return False
+        _add_edge(w, at)
         run = before
     else:
         run = <Run*>malloc(sizeof(Run))
@@ -377,12 +385,38 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
             return False
     if behind != NULL and run.at + run.size == behind.at:
         if _grow(w, run, behind.data, behind.size):
+            _add_edge(w, behind.at)
             run.next = behind.next
             w.bytes -= <uint32_t>(sizeof(Run) + behind.room)
             free(behind.data)
             free(behind)
     _changed(w, at)
     return True
+
+
+cdef void _add_edge(Window* w, int64_t at) noexcept nogil:
+    # Runs hide where one segment ended and the next began; a conflict makes it matter.
+    cdef int64_t* grown
+    cdef uint16_t room
+    cdef int i
+    for i in range(w.edge_count - 1, -1, -1):
+        if w.edges[i] == at:
+            return
+    if w.edge_count == w.edge_room:
+        room = <uint16_t>(w.edge_room * 2) if w.edge_room else 4
+        grown = <int64_t*>realloc(w.edges, room * sizeof(int64_t)) if room <= MAX_EDGES else NULL
+        if grown == NULL:
+            w.edges_lost = 1
+            if w.copies != NULL:
+                w.overflow = 1
+            return
+        w.bytes += <uint32_t>((room - w.edge_room) * sizeof(int64_t))
+        w.edges = grown
+        w.edge_room = room
+    w.edges[w.edge_count] = at
+    w.edge_count += 1
+    if w.copies != NULL:
+        _changed(w, at)
 
 
 cdef bint _drop_far(Window* w, int64_t at, uint32_t cap) noexcept nogil:
@@ -450,7 +484,7 @@ cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t 
         if copy.at == at and copy.size == size and memcmp(copy.data, data, size) == 0:
             return
         copy = copy.next
-    if w.copy_count == MAX_COPIES or w.bytes + size + sizeof(Copy) > cap:
+    if w.copy_count == MAX_COPIES or w.edges_lost or w.bytes + size + sizeof(Copy) > cap:
         w.overflow = 1
         return
     copy = <Copy*>malloc(sizeof(Copy) + size)
@@ -491,7 +525,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef const uint8_t* versions[MAX_COPIES + 1]
     cdef int64_t pos, stop
     cdef uint32_t size, count, i, weight
-    cdef bint plain, urgent, known
+    cdef bint plain, urgent, covered, known
     _account(w, s, False)
     while _is_active(s):
         pos = s.frontier
@@ -511,6 +545,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
         stop = run.at + run.size
         plain = w.copies == NULL and w.urgent_count == 0
         urgent = False
+        covered = False
         count = 1
         if not plain:
             copy = w.copies
@@ -518,9 +553,14 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 if copy.at > pos:
                     if copy.at < stop:
                         stop = copy.at
-                elif copy.at + copy.size > pos and copy.at + copy.size < stop:
-                    stop = copy.at + copy.size
+                elif copy.at + copy.size > pos:
+                    covered = True
+                    if copy.at + copy.size < stop:
+                        stop = copy.at + copy.size
                 copy = copy.next
+            for i in range(w.edge_count if covered else 0):
+                if w.edges[i] > pos and w.edges[i] < stop:
+                    stop = w.edges[i]
             for i in range(w.urgent_count):
                 if w.urgent[i] == pos:
                     urgent = True
@@ -640,6 +680,8 @@ cdef void _slide(Window* w, Start* s, uint32_t cap) noexcept nogil:
         return
     s.at = s.frontier
     w.recent = NULL
+    w.edge_count = 0
+    w.edges_lost = 0
     while w.runs != NULL and w.runs.at + w.runs.size <= s.at:
         run = w.runs
         w.runs = run.next

@@ -125,10 +125,12 @@ def test_every_reading_of_a_stream(sent):
     reported, counters = found(sent)
     if readable is None:
         return
-    if not counters["overflows"]:
+    if not counters["overflows"] and counters["names"] <= 32:       # MAX_NAMES: more are not told of one packet
         assert shown(readable) <= reported
-    # Later copies can only add readings; a request without a Host is reported by its address.
-    assert reported <= shown(readable) | {b"", b"203.0.113.7"}
+    # A copy is kept from the first to the last byte in which it differs, so that the engine may change from copy to
+    # copy at any byte. A request without a Host is reported by its address.
+    possible = stream.names([(at + i, piece[i:i + 1]) for at, piece in sent for i in range(len(piece))], most=3000)
+    assert possible is None or reported <= shown(possible) | {b"", b"203.0.113.7"}
 
 
 @given(segments(fakes=False))
@@ -146,5 +148,5 @@ def test_a_stream_without_conflicts_has_one_reading(sent):
 def test_the_slow_reader_of_streams(data):
     names = stream.names([(0, data)], 1)
     assert names and names == stream.names([(at, data[at:at + 1]) for at in range(len(data))], 1)
-    faked = stream.names([(0, data), (0, data.replace(b"ab.cd", b"xb.cd").replace(b"ef.gh", b"xf.gh"))], 10)
+    faked = stream.names([(0, data), (0, data.replace(b"ab.", b"xb.").replace(b"ef.", b"xf."))], 10)
     assert names < faked
