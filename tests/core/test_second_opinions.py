@@ -21,8 +21,10 @@ from tests.reference import tls as slow_tls
 HELLOS = [data for data in messages() if data[0] in (21, 22)]
 REQUESTS = [data for data in messages() if data[0] not in (21, 22) and not data.startswith(s.H2_PREFACE[18:])]
 FRAMES = [data for data in messages() if data.startswith(s.H2_PREFACE[18:])]
-WORDS = [b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"\0", b"\xff", b",", b"+", b"Host: x\r\n", b"Content-Length: 3\r\n",
-         b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"http://", b"CONNECT ", b"GET / HTTP/1.1\r\n", b"\x16\3\1\0\1"]
+WORDS = [b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"\0", b"\xff", b",", b"+", b"Host: x\r\n",
+         b"Content-Length: 3\r\n",
+         b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"http://", b"CONNECT ", b"GET / HTTP/1.1\r\n",
+         b"\x16\3\1\0\1"]
 
 
 @st.composite
@@ -39,7 +41,7 @@ def mutated(draw, samples: list[bytes]) -> bytes:
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in zip(edges, edges[1:])]
+    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
 
 
 @given(mutated(HELLOS), st.lists(st.integers(0, 2000), max_size=6))
@@ -92,12 +94,13 @@ def segments(draw, fakes: bool) -> list[tuple[int, bytes]]:
         piece = data[at:at + draw(st.one_of(st.integers(1, 12), st.integers(1, len(data))))]
         if fakes and draw(st.booleans()):
             spot = draw(st.integers(0, len(piece) - 1))
-            piece = piece[:spot] + draw(st.sampled_from([b"x", b"\0", b"\n", b"\r", b".", b":", b"3"])) + piece[spot + 1:]
+            odd = draw(st.sampled_from([b"x", b"\0", b"\n", b"\r", b".", b":", b"3"]))
+            piece = piece[:spot] + odd + piece[spot + 1:]
         if draw(st.booleans()):
             at, piece = at - 3, b"GET" + piece      # begins below what it covers: maybe below the stream
         sent.append((at, piece))
     edges = draw(st.lists(st.integers(1, len(data) - 1), max_size=3))
-    whole = [(a, data[a:b]) for a, b in zip(sorted({0, *edges}), sorted({*edges, len(data)}))]
+    whole = [(a, data[a:b]) for a, b in zip(sorted({0, *edges}), sorted({*edges, len(data)}), strict=False)]
     return draw(st.permutations(sent + whole))
 
 
@@ -125,10 +128,12 @@ def test_every_reading_of_a_stream(sent):
     reported, counters = found(sent)
     if readable is None:
         return
-    if not counters["overflows"]:
+    if not counters["overflows"] and counters["names"] <= 32:       # MAX_NAMES: more are not told of one packet
         assert shown(readable) <= reported
-    # Later copies can only add readings; a request without a Host is reported by its address.
-    assert reported <= shown(readable) | {b"", b"203.0.113.7"}
+    # A copy is kept from the first to the last byte in which it differs, so that the engine may change from copy to
+    # copy at any byte. A request without a Host is reported by its address.
+    possible = stream.names([(at + i, piece[i:i + 1]) for at, piece in sent for i in range(len(piece))], most=3000)
+    assert possible is None or reported <= shown(possible) | {b"", b"203.0.113.7"}
 
 
 @given(segments(fakes=False))
@@ -146,5 +151,5 @@ def test_a_stream_without_conflicts_has_one_reading(sent):
 def test_the_slow_reader_of_streams(data):
     names = stream.names([(0, data)], 1)
     assert names and names == stream.names([(at, data[at:at + 1]) for at in range(len(data))], 1)
-    faked = stream.names([(0, data), (0, data.replace(b"ab.c", b"xb.c").replace(b"ef.gh", b"xf.gh"))], 10)
+    faked = stream.names([(0, data), (0, data.replace(b"ab.", b"xb.").replace(b"ef.", b"xf."))], 10)
     assert names < faked

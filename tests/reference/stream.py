@@ -14,7 +14,7 @@ def copies(segments: list[tuple[int, bytes]]) -> list[list[bytes]]:
     """For each interval from offset 0 to the first hole, the distinct copies of its bytes."""
     edges = sorted({edge for at, data in segments for edge in (at, at + len(data)) if edge >= 0} | {0})
     intervals = []
-    for a, b in zip(edges, edges[1:]):
+    for a, b in zip(edges, edges[1:], strict=False):
         versions = {data[a - at:b - at] for at, data in segments if at <= a and b <= at + len(data)}
         if not versions:
             break
