@@ -23,7 +23,8 @@ from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_
                                     READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LATE, START_LOOKS,
                                     START_LOWEST, Finding, Findings, Window, add_bytes, add_start, add_syn,
                                     add_urgent, begins_at, clear_findings, close_window, contiguous_end, in_body,
-                                    is_contested, is_message, is_open, looks_like_message, offset_of, open_window, read_on)
+                                    is_contested, is_message, is_open, looks_like_message, offset_of, open_window,
+                                    read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name

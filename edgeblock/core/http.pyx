@@ -462,8 +462,8 @@ cdef void _follow(Http* h) noexcept nogil:
 
 cdef Outcome _read_chunk_lines(Http* h, Cursor* c) noexcept nogil:
     # RFC 9112, 7.1. `field_size`: 0 before the digits, 1 among them, 2 behind them; in the trailer, 1 says that the
-    # line is not empty. FOUND: a phase is over. Nothing here is kept, so nothing is too long: nginx 1.22 takes leading
-    # zeros, chunk extensions and trailers of any length.
+    # line is not empty. FOUND: a phase is over. Nothing here is kept, so nothing is too long: nginx 1.22 takes
+    # leading zeros, chunk extensions and trailers of any length.
     cdef uint8_t b = 0
     cdef int digit
     while take_u8(c, &b):

@@ -187,8 +187,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     """A start in a free place, else in that of one which has come to nothing. False if there is none.
 
     Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
-    first. If all are still being read, somebody crowds them out, and that is an overflow. Late bytes take the place of
-    others that have not come to a message; if all have, the same holds.
+    first. If all are still being read, somebody crowds them out, and that is an overflow. Late bytes take the place
+    of others that have not come to a message; if all have, the same holds.
     """
     cdef int i, place = -1
     for i in range(MAX_STARTS):
