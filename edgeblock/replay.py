@@ -20,8 +20,8 @@ from edgeblock import wire
 from edgeblock.blocklist import rules
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name
-from edgeblock.core.engine import Engine
 from edgeblock.enforce import replies
+from edgeblock.engine import make_engine
 from edgeblock.errors import CaptureError, ConfigError, EdgeblockError
 from edgeblock.source.capture import Capture, CaptureWriter, Record, reframe
 from edgeblock.source.checksums import MODES, Survey
@@ -66,7 +66,8 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     expected = None if expect is None else _Expected(expect)
     answers = replies.prepare(config.reply)
     if engine is None:
-        engine = _new_engine(rules_dir, config)
+        loaded = rules.load(Path(rules_dir), action=config.rules.action, https=config.rules.https)
+        engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):
         raise CaptureError(f"{os.fspath(write)}: is the capture itself; write to another file")
     survey = _survey(capture, checksums)
@@ -97,15 +98,6 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     if source.trouble:
         raise CaptureError(f"{source.path}: {source.trouble}")
     return 1 if different else 0
-
-
-def _new_engine(rules_dir: str | os.PathLike[str], config: Config) -> Engine:
-    loaded = rules.load(Path(rules_dir), action=config.rules.action, https=config.rules.https)
-    limits, policies = config.limits, config.policies
-    return Engine(loaded.matcher, flows=limits.flows, memory=limits.memory, flow_bytes=limits.flow_bytes,
-                  idle=limits.idle, settle_packets=limits.settle_packets, unparsable=policies.unparsable,
-                  midstream=policies.midstream, memory_full=policies.memory, conflict=policies.conflict,
-                  no_sni=policies.no_sni, ech=policies.ech, report=True)
 
 
 def _survey(capture: str | os.PathLike[str], checksums: str) -> Survey:

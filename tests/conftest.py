@@ -2,12 +2,17 @@
 
 import os
 
+import browser
 import pytest
 
 from edgeblock import lab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if browser.CHROMIUM is None:
+        for item in items:
+            if item.get_closest_marker("chromium"):
+                item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium"))
     live = [item for item in items if item.get_closest_marker("live")]
     problem = lab.obstacle() if live else None
     if problem and os.geteuid() != 0 and not os.environ.get("CI"):

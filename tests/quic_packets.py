@@ -30,12 +30,15 @@ def varint(value: int, size: int = 0) -> bytes:
     return (value | prefix << (8 * size - 2)).to_bytes(size, "big")
 
 
-def keys(dcid: bytes, version: int = VERSION_1, side: str = "client") -> CryptoContext:
+def secret(dcid: bytes, version: int = VERSION_1, side: str = "client") -> bytes:
+    """What the keys of one side's Initial packets are expanded from: RFC 9001, 5.2."""
     algorithm = cipher_suite_hash(INITIAL_CIPHER_SUITE)
-    secret = hkdf_expand_label(algorithm, hkdf_extract(algorithm, SALTS[version], dcid), f"{side} in".encode(),
-                               b"", 32)
+    return hkdf_expand_label(algorithm, hkdf_extract(algorithm, SALTS[version], dcid), f"{side} in".encode(), b"", 32)
+
+
+def keys(dcid: bytes, version: int = VERSION_1, side: str = "client") -> CryptoContext:
     context = CryptoContext()
-    context.setup(cipher_suite=INITIAL_CIPHER_SUITE, secret=secret, version=version)
+    context.setup(cipher_suite=INITIAL_CIPHER_SUITE, secret=secret(dcid, version, side), version=version)
     return context
 
 

@@ -32,7 +32,7 @@ LAYERS = (
     ("blocklist.snapshot",),
     ("blocklist.matcher",),
     ("blocklist",),
-    ("enforce", "netfilter"),
+    ("enforce", "netfilter", "engine"),
     ("source",),
     ("daemon",),
     ("lab", "replay", "doctor"),

@@ -91,6 +91,8 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
         if h.phase == PHASE_BLANK and not _pass_blank_lines(h, c):
             return NEED_MORE
         if h.phase < PHASE_HEAD_DONE:
+            if h.simple == 1:
+                h.simple = 2            # HTTP/0.9 ends with the line; a lenient server goes on to the fields
             before = left(c)
             outcome = _read_head(h, c)
             size = before - left(c)
@@ -101,9 +103,7 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
                 h.phase = PHASE_OVER
                 h.overlong = 1
                 return FOUND if h.host_count else NOT_MINE
-            if outcome == FOUND and h.simple == 1:
-                h.simple = 2            # HTTP/0.9 ends here; a lenient server goes on to the fields
-            elif outcome == FOUND:
+            if outcome == FOUND and h.simple != 1:
                 h.phase = PHASE_HEAD_DONE
             return outcome
         if h.phase == PHASE_HEAD_DONE:

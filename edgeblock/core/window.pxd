@@ -86,6 +86,10 @@ cdef struct Window:
     Run* runs
     Run* recent                # where the last bytes were added, NULL: not known; bytes in order need no walk
     Copy* copies
+    int64_t* edges             # offsets where segments began or ended, sorted
+    uint16_t edge_count
+    uint16_t edge_room
+    uint8_t edges_lost
     Start starts[MAX_STARTS]
 
 cdef enum FindingKind:

@@ -14,7 +14,7 @@ Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice)
 
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.http cimport (body_left, choose_framing, copy_http, free_http, is_token, pass_over, read_http,
@@ -27,6 +27,7 @@ cdef enum:
     MAX_FINDINGS = 4096        # of one packet
     MAX_FINDING_TEXT = 1 << 20
     LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
+    MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     FEED_COST = 64             # work of a feed apart from its bytes
 
 
@@ -54,6 +55,8 @@ cdef void close_window(Window* w) noexcept nogil:
         free(copy)
     for i in range(MAX_STARTS):
         _free_start(w, &w.starts[i])
+    _drop_edges(w)
+    w.edges_lost = 0
     w.recent = NULL
     w.copy_count = 0
     w.urgent_count = 0
@@ -338,6 +341,9 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
     if size == 0 or at > _ceiling(w):
         return
     end = at + <int64_t>size
+    if w.runs != NULL:
+        _add_edge(w, at, cap)
+        _add_edge(w, end, cap)
     run = w.recent if w.recent != NULL and w.recent.at <= at else w.runs
     while at < end:
         while run != NULL and run.at + run.size <= at:
@@ -387,6 +393,8 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
     cdef Run* run
     cdef Run* behind = before.next if before != NULL else w.runs
     cdef bint joins = before != NULL and before.at + before.size == at
+    if joins:
+        _add_edge(w, at, cap)
     while w.bytes + size + sizeof(Run) > cap:
         if behind == NULL or not _drop_far(w, at, cap):
             w.dropped += size
@@ -411,6 +419,7 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
         if not _grow(w, run, data, size):
             return False
     if behind != NULL and run.at + run.size == behind.at:
+        _add_edge(w, behind.at, cap)
         if _grow(w, run, behind.data, behind.size):
             run.next = behind.next
             w.bytes -= <uint32_t>(sizeof(Run) + behind.room)
@@ -418,6 +427,58 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
             free(behind)
     _changed(w, at)
     return True
+
+
+cdef void _add_edge(Window* w, int64_t at, uint32_t cap) noexcept nogil:
+    # Where a segment begins or ends, a server may pass from one copy to another, also where that segment's bytes were
+    # the same as those that are kept. Sorted; without room for one more, an edge is lost only to conflicting bytes.
+    cdef uint32_t low = _edge_behind(w, at - 1)
+    cdef Copy* copy
+    cdef int64_t* grown
+    cdef uint32_t room
+    if low < w.edge_count and w.edges[low] == at:
+        return
+    if w.edge_count == w.edge_room:
+        room = w.edge_room * 2 if w.edge_room else 8
+        grown = NULL
+        if room <= MAX_EDGES and w.bytes + (room - w.edge_room) * sizeof(int64_t) <= cap:
+            grown = <int64_t*>realloc(w.edges, room * sizeof(int64_t))
+        if grown == NULL:
+            w.edges_lost = 1
+            return
+        w.bytes += <uint32_t>((room - w.edge_room) * sizeof(int64_t))
+        w.edges = grown
+        w.edge_room = <uint16_t>room
+    memmove(w.edges + low + 1, w.edges + low, (w.edge_count - low) * sizeof(int64_t))
+    w.edges[low] = at
+    w.edge_count += 1
+    copy = w.copies
+    while copy != NULL:
+        if copy.at < at and at < copy.at + copy.size:
+            _changed(w, copy.at)
+        copy = copy.next
+
+
+cdef uint32_t _edge_behind(const Window* w, int64_t at) noexcept nogil:
+    # Index of the first edge beyond `at`; edge_count if there is none.
+    cdef uint32_t low = 0, high = w.edge_count, middle
+    if high and w.edges[high - 1] <= at:
+        return high
+    while low < high:
+        middle = (low + high) // 2
+        if w.edges[middle] <= at:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef void _drop_edges(Window* w) noexcept nogil:
+    free(w.edges)
+    w.edges = NULL
+    w.bytes -= <uint32_t>(w.edge_room * sizeof(int64_t))
+    w.edge_count = 0
+    w.edge_room = 0
 
 
 cdef bint _drop_far(Window* w, int64_t at, uint32_t cap) noexcept nogil:
@@ -469,19 +530,10 @@ cdef bint _grow(Window* w, Run* run, const uint8_t* data, size_t size) noexcept 
 
 
 cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil:
-    # Another copy of bytes that are there: keep it from the first to the last byte in which it differs.
-    cdef const uint8_t* old = run.data + (at - run.at)
+    # Another copy of bytes that are there, kept whole: a server takes or leaves it between edges, not byte by byte.
     cdef Copy* copy
-    cdef size_t first = 0
-    if memcmp(old, data, size) == 0:
+    if memcmp(run.data + (at - run.at), data, size) == 0:
         return
-    while old[first] == data[first]:
-        first += 1
-    while old[size - 1] == data[size - 1]:
-        size -= 1
-    at += <int64_t>first
-    data += first
-    size -= first
     copy = w.copies
     while copy != NULL:
         # Only the very same range: the same bytes inside a longer copy are another combination with its neighbours.
@@ -562,6 +614,11 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 elif copy.at + copy.size > pos and copy.at + copy.size < stop:
                     stop = copy.at + copy.size
                 copy = copy.next
+            i = _edge_behind(w, pos)
+            if i < w.edge_count and w.edges[i] < stop:
+                stop = w.edges[i]
+            if w.edges_lost:
+                w.overflow = 1
             for i in range(w.urgent_count):
                 if w.urgent[i] == pos:
                     urgent = True
@@ -721,6 +778,10 @@ cdef void _forget(Window* w, int64_t floor) noexcept nogil:
     cdef uint8_t i, kept = 0
     w.forgetful = 1
     w.recent = NULL
+    size = _edge_behind(w, floor - 1)
+    if size:
+        w.edge_count -= <uint16_t>size
+        memmove(w.edges, w.edges + size, w.edge_count * sizeof(int64_t))
     while w.runs != NULL and w.runs.at + w.runs.size <= floor:
         run = w.runs
         w.runs = run.next

@@ -22,13 +22,13 @@ import uvloop
 import edgeblock
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
-from edgeblock.core.engine import Engine
 from edgeblock.daemon import rules
 from edgeblock.daemon.control import Control
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.notify import notify
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector
+from edgeblock.engine import make_engine
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.marks import marks
@@ -248,11 +248,3 @@ class Worker:
         if failures != self.failures_told:
             self.log.error("answers failed", count=failures - self.failures_told, problem=self.reader.failure)
             self.failures_told = failures
-
-
-def make_engine(config: Config, matcher: Any) -> Engine:
-    """An engine with the limits and policies of the settings."""
-    limits, policies = config.limits, config.policies
-    return Engine(matcher, flows=limits.flows, memory=limits.memory, flow_bytes=limits.flow_bytes, idle=limits.idle,
-                  settle_packets=limits.settle_packets, unparsable=policies.unparsable, midstream=policies.midstream,
-                  memory_full=policies.memory, conflict=policies.conflict, no_sni=policies.no_sni, ech=policies.ech)

@@ -3,11 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from quic_packets import DCID, crypto, initial
 from scapy.all import IP, TCP, UDP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, Raw
 
 from edgeblock.config import Reply
 from edgeblock.core.decision import Decision
 from edgeblock.enforce import replies
+from edgeblock.enforce.quic_close import close_datagram
 from edgeblock.errors import ConfigError
 
 HEADS = {
@@ -146,6 +148,22 @@ def test_broken_options_are_no_timestamps(tail):
     packet = bytearray(blocked(options=[("NOP", None)] * 4))
     packet[40:44] = tail
     assert read(build(bytes(packet), decision("reset", "tls")).to_client[0], "client").options == []
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_quic_gets_a_close_for_the_blocked_connection_and_one_for_the_connection_in_hand(kind):
+    datagram = initial(crypto(0, b"hello"), scid=b"client", size=1200)
+    packet = bytes(HEADS[kind] / UDP(sport=50123, dport=443) / Raw(datagram))
+    for blocked_id, closes in ((b"", [b""]), (DCID, [b""]), (b"blocked!", [b"blocked!", b""])):
+        made = build(packet, decision("reset", "quic", quic_id=blocked_id))
+        assert made.to_server == []
+        seen = [(IP if kind.startswith("v4") else IPv6)(sent) for sent in made.to_client]
+        assert [bytes(sent[UDP].payload) for sent in seen] == [close_datagram(datagram, key) for key in closes]
+        assert {(sent.sport, sent.dport) for sent in seen} == {(443, 50123)}
+        for sent in seen:
+            again = sent.copy()
+            again[UDP].delfieldval("chksum")
+            assert bytes(again) == bytes(sent)
 
 
 @pytest.mark.parametrize(("packet", "made"), [

@@ -1,10 +1,11 @@
-"""What the fuzzer calls: bytes in, one of five games with the compiled core, 0 out, or the process aborts.
+"""What the fuzzer calls: bytes in, one of eight games with the compiled core, 0 out, or the process aborts.
 
 Each game states a sentence that has to hold for any bytes, and aborts the process where it does not:
     tls, http, http2   a reader fed whole and fed in pieces (and copied in between) says the same
     packets            any packets, judged one after the other: the table's account is right and nothing is left over
     hide               whatever is sent around a request with a listed name, the server never has all of it
     innocent           whatever is sent without a listed name, no packet is dropped that a server would take
+    initials, hide-quic    as initials.pyx says
 Never here: a Python object on the way (but for HTTP/2, whose HPACK is a library's), so that it stays fast.
 """
 
@@ -23,6 +24,8 @@ from edgeblock.core.matcher cimport ACTION_RESET, Match, Matcher
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, Tls, read_tls
 from edgeblock.core.window cimport Findings
+
+from initials cimport play_hidden, play_initials
 
 cdef extern from *:
     """
@@ -47,6 +50,8 @@ cdef enum Game:
     GAME_PACKETS
     GAME_HIDE
     GAME_INNOCENT
+    GAME_INITIALS
+    GAME_HIDE_QUIC
 
 cdef struct Stream:
     uint8_t* data
@@ -66,6 +71,7 @@ cdef struct Trace:             # what a reader said, to be compared with what it
 
 cdef Engine engine = None
 cdef Engine lenient = None
+cdef Engine strict = None
 cdef object check = None
 cdef Stream listed[MAX_STREAMS]
 cdef Stream innocent[MAX_STREAMS]
@@ -110,10 +116,11 @@ cdef void fail(const char* what) noexcept nogil:
 
 def prepare(listed_streams, innocent_streams, reference) -> None:
     """Streams as (bytes, needed, urgent offset or -1); `reference(game, data, answer)` is the slow second opinion."""
-    global engine, lenient, check, listed_count, innocent_count, telling
+    global engine, lenient, strict, check, listed_count, innocent_count, telling
     telling = getenv(b"EDGEBLOCK_FUZZ_TELL") != NULL
     engine = Engine(OneName(), idle=1e9, settle_packets=0, report=False)
     lenient = Engine(Matcher(), idle=1e9, settle_packets=0, conflict="pass", report=True)
+    strict = Engine(OneName(), idle=1e9, memory_full="drop")
     check = reference
     for stream in listed_streams:
         listed[listed_count] = _stream(stream)
@@ -663,11 +670,18 @@ cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
         elif game == GAME_HIDE:
             _play_stream(engine, b, listed, listed_count, False)
             _forget(engine.table)
-        else:
+        elif game == GAME_INNOCENT:
             _play_stream(lenient, b, innocent, innocent_count, True)
             _forget(lenient.table)
+        elif game == GAME_INITIALS:
+            play_initials(data, size)
+        else:
+            play_hidden(strict, data, size)
+            _audit(strict.table)
+            _forget(strict.table)
         _free_findings(&engine.findings)
         _free_findings(&lenient.findings)
+        _free_findings(&strict.findings)
         after = allocated_bytes()
         if after <= before:
             return 0

@@ -7,7 +7,7 @@
 extern PyObject *PyInit_harness(void);
 extern int fuzz_one(int game, const uint8_t *data, size_t size);
 
-static const char *const games[] = {"tls", "http", "http2", "packets", "hide", "innocent"};
+static const char *const games[] = {"tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic"};
 static int game = -1;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -17,7 +17,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         if (wanted && strcmp(wanted, games[i]) == 0)
             game = i;
     if (game < 0) {
-        fprintf(stderr, "EDGEBLOCK_FUZZ must name a game: tls http http2 packets hide innocent\n");
+        fprintf(stderr, "EDGEBLOCK_FUZZ must name a game:");
+        for (int i = 0; i < (int)(sizeof games / sizeof games[0]); i++)
+            fprintf(stderr, " %s", games[i]);
+        fprintf(stderr, "\n");
         exit(2);
     }
     PyImport_AppendInittab("harness", PyInit_harness);

@@ -1,8 +1,11 @@
 """Hands the harness its streams and its second opinion. Imported once by the fuzzer's process."""
 
 import harness
+import initials
+from aioquic.quic.crypto import INITIAL_CIPHER_SUITE, derive_key_iv_hp
 
 from edgeblock.core import http, tls
+from tests import quic_packets as q
 from tests.core import samples as s
 from tests.reference import http as slow_http
 from tests.reference import tls as slow_tls
@@ -65,4 +68,29 @@ def second_opinion(game: int, data: bytes) -> None:
         slow_http.compare(data)
 
 
+def connections() -> list[tuple[bytes, list[tuple[bytes, bytes, bytes]]]]:
+    return [(name, [derive_key_iv_hp(cipher_suite=INITIAL_CIPHER_SUITE, secret=q.secret(name, version),
+                                     version=version) for version in VERSIONS])
+            for name in (q.DCID, b"", bytes(range(20)))]
+
+
+def hellos(name: bytes) -> list[tuple[bytes, int]]:
+    """(ClientHello without records, offset behind which a server has the name)."""
+    made = [s.hello_message(name), s.hello_message(name, before=s.key_share(1216)),
+            s.hello_message(b"other.example", name), s.hello_message(name, before=s.ECH)]
+    return [(message, message.index(name) + len(name)) for message in made]
+
+
+# Frames that no honest client sends, or seldom: RFC 9000, section 19.
+FAR = (1 << 62) - 1
+ODD = [
+    b"\x01", b"\x40\x01", b"\x40\x00", bytes(40), b"\x30",
+    b"\x02\x09\x00\x02\x01\x00\x00\x00\x00", b"\x03\x09\x00\x00\x01\x01\x01\x01", b"\x02\x09\x00" + q.varint(FAR),
+    b"\x06\x00" + q.varint(1 << 61), b"\x06" + q.varint(FAR) * 2, b"\x06" + q.varint(FAR) + b"\x01a",
+    b"\x80\x00\x00\x06\x00\x01\x01", b"\x06" + q.varint(65_535) + b"\x02\x01\x00", b"\x06\x00\x00",
+    b"\x1c\x00\x06\x03bye", b"\x1d\x00" + q.varint(1 << 61),
+]
+VERSIONS = (q.VERSION_1, q.VERSION_2, q.DRAFT_29, q.MVFST)
+
 harness.prepare(given(LISTED), given(INNOCENT), second_opinion)
+initials.prepare(VERSIONS, connections(), hellos(LISTED), ODD)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
-GAMES = ("tls", "http", "http2", "packets", "hide", "innocent")
+GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic")
 CORE = ("packet", "tls", "http", "http2", "window", "quic", "flow", "matcher", "engine")
 FLAGS = ["-O2", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-w", "-fPIC",
          "-fsanitize=address,shift,signed-integer-overflow,integer-divide-by-zero,alignment,bool,bounds",
@@ -51,26 +51,27 @@ def build() -> Path:
         if newer(copy, source):
             shutil.copyfile(source, copy)
     declared = [*core.glob("*.pxd")]
-    harness = ROOT / "tests" / "fuzz" / "harness.pyx"
+    here = ROOT / "tests" / "fuzz"
+    harness = here / "harness.pyx"
     jobs = []
-    for name in CORE:
-        source = core / f"{name}.pyx"
-        module = core / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    for source in [*(core / f"{name}.pyx" for name in CORE), here / "initials.pyx"]:
+        place = core if source.parent == core else BUILD
+        module = place / f"{source.stem}{sysconfig.get_config_var('EXT_SUFFIX')}"
         if newer(module, source, *declared):
             flags = ["-shared", "-fsanitize=fuzzer-no-link", *PLAIN, "-lsodium", "-lcrypto"]
-            jobs.append((source, core / f"{name}.c", flags, module))
+            jobs.append((source, place / f"{source.stem}.c", flags, module))
     binary = BUILD / "fuzzer"
-    if jobs or newer(binary, harness, ROOT / "tests" / "fuzz" / "main.c"):
+    if jobs or newer(binary, harness, here / "main.c"):
         library = [f"-L{sysconfig.get_config_var('LIBDIR')}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"]
         jobs.append((harness, BUILD / "harness.c",
-                     [str(ROOT / "tests" / "fuzz" / "main.c"), "-fsanitize=fuzzer", "-rdynamic", "-I", str(BUILD),
+                     [str(here / "main.c"), "-fsanitize=fuzzer", "-rdynamic", "-I", str(BUILD),
                       *library], binary))
 
     def compile_one(job):
         source, generated, more, target = job
         options = [option for directive in DIRECTIVES for option in ("-X", directive)]
-        subprocess.run([sys.executable, "-m", "cython", "-3", *options, "-I", str(BUILD), str(source), "-o",
-                        str(generated)], check=True, cwd=BUILD)
+        subprocess.run([sys.executable, "-m", "cython", "-3", *options, "-I", str(BUILD), "-I", str(here),
+                        str(source), "-o", str(generated)], check=True, cwd=BUILD)
         subprocess.run([clang, *FLAGS, include, str(generated), *more, "-o", str(target)], check=True)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -105,7 +106,8 @@ def fuzz(binary: Path, game: str, corpus: Path, seconds: int, max_len: int) -> t
     return int(counted[1]) if counted else 0, done.returncode
 
 
-MAX_LEN = {"tls": 2048, "http": 2048, "http2": 1024, "packets": 2048, "hide": 240, "innocent": 240}
+MAX_LEN = {"tls": 2048, "http": 2048, "http2": 1024, "packets": 2048, "hide": 240, "innocent": 240,
+           "initials": 1500, "hide-quic": 240}
 
 
 def main() -> int:

@@ -38,6 +38,43 @@ def packed(packets: list[bytes]) -> bytes:
     return b"".join(b"\1" + struct.pack("!H", len(packet)) + packet for packet in packets)
 
 
+def raw(datagram: bytes) -> bytes:
+    return b"\x07" + struct.pack("!H", len(datagram)) + datagram       # MOVE_OTHER
+
+
+def plays_of_initials() -> Iterator[bytes]:
+    """Moves as initials.pyx reads them: the hello whole, in pieces, over packets, connections and datagrams."""
+    def true(at: int, size: int, what: int = 0, how: int = 0) -> bytes:
+        return bytes([what << 3, *at.to_bytes(2, "big"), size - 1, how])
+
+    def fake(at: int, size: int, what: int = 3) -> bytes:
+        return bytes([1 | what << 3, *at.to_bytes(2, "big"), size - 1, 0]) + b"\x05X" * 2
+
+    def odd(which: int) -> bytes:
+        return bytes([3 | which << 3])
+
+    def seal(how: int = 0, more: int = 4) -> bytes:
+        return bytes([4 | 1 << 3, how, more])
+
+    send = b"\x05"
+    for head in (b"\0\x10", b"\1\x40", b"\2\x05", b"\3\xff"):
+        for keys in (0, 1, 2, 3, 5, 6, 9, 0x40):
+            foreign = keys | 0x80
+            yield head + true(0, 250, 7) + seal(keys) + send
+            yield head + true(60, 250) + true(0, 60) + seal(keys) + true(300, 250) + seal(foreign, 0x85) + send
+            yield head + true(0, 70) + seal(keys) + send + true(70, 250, 7, 0x15) + seal(foreign) + send
+            yield head + fake(0, 90) + true(0, 90) + seal(keys) + true(60, 200) + seal(keys, 8) + send
+            yield (head + true(90, 90) + seal(keys) + b"\x06" + bytes([keys, 5, 0, 30]) + true(0, 90) + seal(keys)
+                   + send)
+            yield (head + true(0, 40) + seal(keys) + send + seal((keys + 3) % 12 | 0x80) + true(40, 200) + seal()
+                   + send)
+    for which in range(16):
+        head, clock, frames = bytes([which & 1, 0x10]), b"\x0f\xff", b"\x02\x0a" + bytes(range(which, which + 10))
+        yield head + true(0, 50) + odd(which) + true(50, 200) + seal() + send + true(100, 150) + seal(0, 8) + send
+        yield head + odd(which) * 3 + seal(which) + clock + odd(15 - which) + seal(which, which << 3) + send
+        yield head + frames + seal() + clock + true(0, 200, 7) + seal() + send
+
+
 def of(game: str) -> Iterator[tuple[str, bytes]]:
     made: list[bytes] = []
     if game in ("tls", "http", "http2"):
@@ -51,6 +88,10 @@ def of(game: str) -> Iterator[tuple[str, bytes]]:
             made.append(packed([s.tcp(999, b"", s.SYN), later, sooner]))
             made.append(packed([s.tcp6(999, b"", s.SYN), s.tcp6(1000, message, urgent=9, flags=s.ACK | s.URG)]))
         made += [packed(packets) for packets in captured()]
+    elif game in ("initials", "hide-quic"):
+        made += plays_of_initials()
+        for packets in captured():
+            made += [b"\0\0" + raw(packet[28:]) for packet in packets if packet[9:10] == b"\x11"][:2]
     else:
         for stream in range(19):
             for how in (0, 1, 2, 8, 16, 24):

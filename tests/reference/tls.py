@@ -127,4 +127,7 @@ def compare(data: bytes) -> None:
     for pieces in ([data], [data[i:i + 1] for i in range(len(data))]):
         fast = tls.feed(pieces)[:3]
         names = [name for name in fast[1] if name]      # an empty name is no name
-        assert (fast[0], names, fast[2]) == slow, (fast, slow, data.hex())
+        outcome = fast[0]
+        if slow[0] == "not_mine" and outcome == "need_more":
+            outcome = tls.feed([*pieces, b"\0"])[0]     # what stands behind a name is looked at with the next byte
+        assert (outcome, names, fast[2]) == slow, (fast, slow, data.hex())
