@@ -282,9 +282,10 @@ cdef bint is_open(const Window* w) noexcept nogil:
 
 
 cdef bint is_contested(const Window* w) noexcept nogil:
+    # More than one stream that is being read: not a connection that ended on the same ports, nor bytes sent again.
     cdef int i, starts = 0
     for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE:
+        if _is_active(&w.starts[i]) and not _is_between_messages(&w.starts[i]):
             starts += 1
     return starts > 1 or w.copies != NULL or w.urgent_count != 0
 
