@@ -6,6 +6,7 @@ An EdgeblockError is one line on standard error and status 2. Never here: work. 
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from edgeblock.errors import EdgeblockError
 
 INTERRUPTED = 130       # what a shell says of a program that Ctrl-C ended
 PIPE_CLOSED = 141       # and of one whose reader had gone
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)     # of a file that output was sent to
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +31,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
+    # Closed by whoever started us: then nobody wants to hear.
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")      # type: ignore[union-attr]
     try:
@@ -42,9 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The interpreter would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_output()
         return PIPE_CLOSED
+    except OSError as problem:
+        if problem.errno not in FULL or problem.filename is not None:
+            raise
+        close_output()
+        print(f"edgeblock: standard output: cannot be written: {problem.strerror}", file=sys.stderr)
+        return 2
+
+
+def close_output() -> None:
+    """Keeps the interpreter from complaining once more when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_parser() -> Parser:

@@ -170,3 +170,22 @@ def test_names_that_no_terminal_can_show_are_shown_escaped(rules):
     done = subprocess.run([sys.executable, "-m", "edgeblock", "check", "--rules", str(rules), b"bad\xff.example"],
                           capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"}, timeout=30, check=False)
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("version",), ("check", "listed.example", "--rules"), ("lint",)])
+def test_a_full_disk_behind_standard_output_is_one_line(rules, arguments):
+    (rules / "court.list").write_text("bad..name\n" if arguments == ("lint",) else "listed.example\n")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "edgeblock", *arguments, *([] if arguments == ("version",) else
+                              [str(rules)])], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1:] == [
+        "edgeblock: standard output: cannot be written: No space left on device"]
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_standard_streams_change_no_answer(rules):
+    for streams in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f'"$@" {streams}', "sh", sys.executable, "-m", "edgeblock", "check",
+                               "--rules", str(rules), "www.listed.example"], capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr == "", streams

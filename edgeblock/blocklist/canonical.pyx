@@ -581,9 +581,13 @@ cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out,
 # Python doors --------------------------------------------------------------------------------------------------
 
 cdef bytes to_bytes(text):
-    # Lone surrogates (undecodable command-line arguments) become bytes that are no UTF-8, never an exception.
+    # A byte of a command-line argument that is no UTF-8 becomes that byte again, as it would come over the wire
+    # (PEP 383); other lone surrogates become bytes that are no UTF-8, never an exception.
     if isinstance(text, str):
-        return text.encode("utf-8", "surrogatepass")
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return text.encode("utf-8", "surrogatepass")
     return bytes(text)
 
 

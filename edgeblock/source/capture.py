@@ -102,7 +102,9 @@ class Capture:
 
     def _begin(self) -> None:
         if not self._need(4):
-            what = "not a pcap or pcapng capture" if self._buffer else "empty, so not a pcap or pcapng capture"
+            what = "not a pcap or pcapng capture"
+            if not self._buffer:
+                what = f"{self.trouble or 'empty'}, so {what}"
             raise CaptureError(f"{self.path}: {what}")
         magic = self._buffer[:4]
         self.pcapng = magic == _SECTION
