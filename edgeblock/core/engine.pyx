@@ -20,10 +20,11 @@ from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_
                                   QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
                                   read_quic)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
-                                    READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LOOKS, START_LOWEST, Finding,
-                                    Findings, Window, add_bytes, add_start, add_syn, add_urgent, begins_at,
-                                    clear_findings, close_window, contiguous_end, in_body, is_message, is_open,
-                                    looks_like_message, offset_of, open_window, read_on)
+                                    READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LATE, START_LOOKS,
+                                    START_LOWEST, Finding, Findings, Window, add_bytes, add_start, add_syn,
+                                    add_urgent, begins_at, clear_findings, close_window, contiguous_end, in_body,
+                                    is_contested, is_message, is_open, looks_like_message, offset_of, open_window,
+                                    read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -319,7 +320,7 @@ cdef class Engine:
                 self._release(flow, out)
         if flow.state == FLOW_WATCHED and w.dropped != dropped:
             self.counts[COUNT_WINDOW_FULL] += 1
-            if self.drop_full:
+            if self.drop_conflict if is_contested(w) else self.drop_full:
                 self._refuse(flow, p, out)
         if flow.state != FLOW_WATCHED:
             self.table.touch(flow, LANE_KEPT if flow.state == FLOW_BLOCKED else LANE_SETTLED, self.clock)
@@ -352,7 +353,7 @@ cdef class Engine:
         # Where else may a message begin? Behind a SYN there is no doubt, as long as that reading leads anywhere.
         cdef Window* w = &flow.window
         cdef int64_t floor = 0, frontier = 0
-        cdef bint any_start = False, slid = False
+        cdef bint any_start = False
         cdef int i, lowest = -1
         for i in range(MAX_STARTS):
             if w.starts[i].kind == START_FREE:
@@ -362,8 +363,6 @@ cdef class Engine:
             if not any_start or w.starts[i].frontier > frontier:
                 frontier = w.starts[i].frontier
             any_start = True
-            if w.starts[i].checkpoint != NULL:
-                slid = True
             if w.starts[i].kind == START_LOWEST:
                 lowest = i
         if not any_start:
@@ -371,7 +370,12 @@ cdef class Engine:
             return
         if at == frontier and is_open(w):
             return                      # in order, and read: the common case
-        if flow.syn and w.syn_count < MAX_STARTS and not slid:
+        if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
+            # What was read here is forgotten. A client who sends it again does no harm; but it may all have been a
+            # decoy that died on the way, and this the first that the server gets.
+            add_start(w, START_LATE, at)
+            return
+        if flow.syn and w.syn_count < MAX_STARTS and not w.forgetful:
             if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
                 return
         if flow.syn and w.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):

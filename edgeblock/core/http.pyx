@@ -16,7 +16,6 @@ from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:
     MAX_METHOD = 32        # the longest registered method, UPDATEREDIRECTREF, has 17 letters
-    MAX_CHUNK_LINE = 8192  # chunk size and extensions; nginx and Apache take less
 
 cdef enum Phase:
     PHASE_BLANK = 0        # blank lines before the request line (RFC 9112, 2.2)
@@ -89,6 +88,8 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
     cdef size_t before, size
     cdef Outcome outcome
     while True:
+        if h.phase == PHASE_BLANK and not _pass_blank_lines(h, c):
+            return NEED_MORE
         if h.phase < PHASE_HEAD_DONE:
             if h.simple == 1:
                 h.simple = 2            # HTTP/0.9 ends with the line; a lenient server goes on to the fields
@@ -127,6 +128,17 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
 # ---- the head
 
 
+cdef bint _pass_blank_lines(Http* h, Cursor* c) noexcept nogil:
+    # Any number of them: nginx 1.22 answers a request behind 200 kB. True once something else follows.
+    while left(c):
+        if c.at[0] != 0x0D and c.at[0] != 0x0A:
+            h.phase = PHASE_METHOD
+            h.field_size = 0
+            return True
+        skip(c, 1)
+    return False
+
+
 cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
     cdef uint8_t b = 0
     cdef const uint8_t* piece = NULL
@@ -162,11 +174,6 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
                 h.phase = PHASE_CR if b == 0x0D else PHASE_LINE
             continue
         take_u8(c, &b)
-        if h.phase == PHASE_BLANK:
-            if b == 0x0D or b == 0x0A:
-                continue
-            h.phase = PHASE_METHOD
-            h.field_size = 0
         if h.phase == PHASE_METHOD:
             if _blank(b) and h.field_size:
                 h.head = _is(h.field, h.field_size, b"head", 4)
@@ -448,7 +455,6 @@ cdef void _follow(Http* h) noexcept nogil:
     elif kind == FRAMING_CHUNKED and not h.connect:
         h.body = 0
         h.field_size = 0
-        h.head_size = 0
         h.phase = PHASE_CHUNK_SIZE
     else:
         h.phase = PHASE_OVER
@@ -456,19 +462,16 @@ cdef void _follow(Http* h) noexcept nogil:
 
 cdef Outcome _read_chunk_lines(Http* h, Cursor* c) noexcept nogil:
     # RFC 9112, 7.1. `field_size`: 0 before the digits, 1 among them, 2 behind them; in the trailer, 1 says that the
-    # line is not empty. FOUND: a phase is over.
+    # line is not empty. FOUND: a phase is over. Nothing here is kept, so nothing is too long: nginx 1.22 takes
+    # leading zeros, chunk extensions and trailers of any length.
     cdef uint8_t b = 0
     cdef int digit
     while take_u8(c, &b):
-        h.head_size += 1
-        if h.phase != PHASE_TRAILER and h.head_size > MAX_CHUNK_LINE or h.head_size > MAX_HEAD:
-            return NOT_MINE
         if h.phase == PHASE_CHUNK_SIZE:
             if b == 0x0A:
                 if h.field_size == 0:
                     return NOT_MINE
                 h.field_size = 0
-                h.head_size = 0
                 h.phase = PHASE_CHUNK if h.body else PHASE_TRAILER
                 return FOUND
             if h.field_size == 2:
@@ -489,7 +492,6 @@ cdef Outcome _read_chunk_lines(Http* h, Cursor* c) noexcept nogil:
                 return NOT_MINE
         elif h.phase == PHASE_CHUNK_END:
             if b == 0x0A:
-                h.head_size = 0
                 h.phase = PHASE_CHUNK_SIZE
             elif b != 0x0D:
                 return NOT_MINE

@@ -55,16 +55,19 @@ cdef enum StartKind:
     START_SYN = 1              # behind a SYN's sequence number: where the server starts
     START_LOWEST = 2           # no SYN was seen: the lowest byte was
     START_LOOKS = 3            # a segment that begins like a ClientHello or a request
+    START_LATE = 4             # bytes where those that were read are forgotten: the server may never have got them
 
 cdef struct Start:
     uint8_t kind               # a StartKind
     uint8_t unread             # reading has not begun, or is to begin again: no readings are kept
     uint8_t message            # a reading got as far as a message of a protocol we know
-    uint32_t held              # memory of the readings, as counted in Window.bytes
+    uint32_t held              # memory of all readings here, as counted in Window.bytes
     int64_t at
     int64_t frontier           # every reading has consumed all below
     Reading* readings          # NULL, and not unread: each came to its end or was no protocol of ours
     Reading* checkpoint        # how reading begins at `at`; NULL for the start of a message
+    Reading* mark              # the readings as they stood at `mark_at`: the next checkpoint
+    int64_t mark_at
 
 cdef struct Window:
     uint8_t first              # ReadingKind at a start
@@ -72,6 +75,7 @@ cdef struct Window:
     uint8_t urgent_count
     uint8_t http               # a reading is certain to be HTTP
     uint8_t overflow           # a cap was reached with conflicting bytes
+    uint8_t forgetful          # bytes that were read are not kept any more, or were passed over unseen
     uint16_t copy_count
     uint16_t forks             # of this packet: readings that forked where servers frame a body differently
     uint32_t base              # TCP sequence number of offset 0
@@ -125,6 +129,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
 cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
+cdef bint is_contested(const Window* w) noexcept nogil                   # the client has sent more than one stream
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
 cdef int64_t contiguous_end(const Window* w) noexcept nogil              # end of the bytes that join the first start
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil

@@ -77,6 +77,7 @@ cdef void _free_start(Window* w, Start* s) noexcept nogil:
     w.bytes -= s.held
     _free_readings(s.readings)
     _free_readings(s.checkpoint)
+    _free_readings(s.mark)
     memset(s, 0, sizeof(Start))
 
 
@@ -94,10 +95,25 @@ cdef Reading* _copy_reading(const Reading* r) noexcept nogil:
     return copy
 
 
-cdef Reading* _first_reading(const Window* w, const Start* s) noexcept nogil:
+cdef Reading* _copy_readings(const Reading* r) noexcept nogil:
+    # All of a list, or NULL.
+    cdef Reading* copies = NULL
+    cdef Reading* copy
+    while r != NULL:
+        copy = _copy_reading(r)
+        if copy == NULL:
+            _free_readings(copies)
+            return NULL
+        copy.next = copies
+        copies = copy
+        r = r.next
+    return copies
+
+
+cdef Reading* _first_readings(const Window* w, const Start* s) noexcept nogil:
     cdef Reading* r
     if s.checkpoint != NULL:
-        return _copy_reading(s.checkpoint)
+        return _copy_readings(s.checkpoint)
     r = <Reading*>malloc(sizeof(Reading))
     if r != NULL:
         memset(r, 0, sizeof(Reading))
@@ -174,7 +190,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     """A start in a free place, else in that of one which has come to nothing. False if there is none.
 
     Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
-    first. If all are still being read, somebody crowds them out, and that is an overflow.
+    first. If all are still being read, somebody crowds them out, and that is an overflow. Late bytes take the place
+    of others that have not come to a message; if all have, the same holds.
     """
     cdef int i, place = -1
     for i in range(MAX_STARTS):
@@ -195,6 +212,13 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             if _is_between_messages(&w.starts[i]) and w.starts[i].message:
                 place = i
         if not _is_between_messages(&w.starts[place]):
+            w.overflow = 1
+    if place < 0 and kind == START_LATE:
+        for i in range(1, MAX_STARTS):
+            if w.starts[i].kind >= START_LOOKS and not w.starts[i].message:
+                place = i
+                break
+        if place < 0:
             w.overflow = 1
     if place < 0:
         return False
@@ -234,6 +258,9 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
             s.readings = NULL
             s.frontier = s.at
             s.unread = 1
+            if at < s.mark_at:
+                _free_readings(s.mark)
+                s.mark = NULL
 
 
 cdef int64_t contiguous_end(const Window* w) noexcept nogil:
@@ -252,6 +279,14 @@ cdef bint is_open(const Window* w) noexcept nogil:
         if _is_active(&w.starts[i]):
             return True
     return False
+
+
+cdef bint is_contested(const Window* w) noexcept nogil:
+    cdef int i, starts = 0
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE:
+            starts += 1
+    return starts > 1 or w.copies != NULL or w.urgent_count != 0
 
 
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
@@ -455,13 +490,16 @@ cdef bint _drop_far(Window* w, int64_t at, uint32_t cap) noexcept nogil:
     cdef uint32_t kept = 0
     while run != NULL:
         kept += <uint32_t>sizeof(Run) + run.room
-        if before != NULL and run.at > at and kept > cap - cap // 8:
+        if run.at > at and kept > cap - cap // 8:
             break
         before = run
         run = run.next
     if run == NULL:
         return False
-    before.next = NULL
+    if before == NULL:
+        w.runs = NULL
+    else:
+        before.next = NULL
     while run != NULL:
         gone = run
         run = gone.next
@@ -531,6 +569,8 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil:
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]):
             _advance(w, &w.starts[i], out, cap, &budget)
+    if w.bytes >= cap // 4:
+        _slide(w, cap)
 
 
 cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* budget) noexcept nogil:
@@ -552,11 +592,12 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             run = run.next
         if run == NULL or run.at > pos:
             if run != NULL and _leap(s, run.at):
+                w.forgetful = 1
                 continue
             break
         if s.unread:
             s.unread = 0
-            s.readings = _first_reading(w, s)
+            s.readings = _first_readings(w, s)
             if s.readings == NULL:
                 w.overflow = 1
                 break
@@ -638,7 +679,6 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 w.overflow = 1
                 _free_readings(after)
                 s.readings = NULL
-    _slide(w, s, cap)
     _account(w, s, True)
 
 
@@ -654,17 +694,17 @@ cdef bint _spend(Window* w, uint32_t size, uint32_t* budget) noexcept nogil:
 
 cdef void _account(Window* w, Start* s, bint holds) noexcept nogil:
     # Readings count as memory of the window while nobody is at work on them.
-    cdef Reading* r = s.readings
+    w.bytes -= s.held
+    s.held = _weights(s.readings) + _weights(s.checkpoint) + _weights(s.mark) if holds else 0
+    w.bytes += s.held
+
+
+cdef uint32_t _weights(const Reading* r) noexcept nogil:
     cdef uint32_t weight = 0
     while r != NULL:
         weight += _weight(r)
         r = r.next
-    if holds:
-        w.bytes += weight
-        s.held = weight
-    else:
-        w.bytes -= s.held
-        s.held = 0
+    return weight
 
 
 cdef bint _leap(Start* s, int64_t to) noexcept nogil:
@@ -677,33 +717,102 @@ cdef bint _leap(Start* s, int64_t to) noexcept nogil:
     return True
 
 
-cdef void _slide(Window* w, Start* s, uint32_t cap) noexcept nogil:
-    # A long HTTP connection: once half the memory is used and there is but one way to read it, what was read is
-    # forgotten and reading begins anew where it stands.
-    cdef Run* run = w.runs
+cdef void _slide(Window* w, uint32_t cap) noexcept nogil:
+    # A long connection, other than TLS: its readings are marked now and then, and once half the memory is used and a
+    # quarter of it lies behind the mark, what stands before the mark is forgotten; reading begins anew from there, if
+    # it must. So what is sent again is compared with what it was for as long as clients usually send it again.
+    cdef Start* s
+    cdef Reading* r
+    cdef int64_t floor = 0
+    cdef bint any_mark = False, ready = w.bytes >= cap // 2
     cdef int i
-    if (w.bytes < cap // 2 or w.copies != NULL or w.urgent_count or s.readings == NULL
-            or s.readings.next != NULL or s.readings.kind != READ_HTTP and s.readings.kind != READ_HTTP2
-            and s.readings.kind != READ_ANY):
+    for i in range(MAX_STARTS):
+        s = &w.starts[i]
+        r = s.readings
+        while r != NULL:
+            if r.kind == READ_TLS or r.kind == READ_HELLO:
+                return
+            r = r.next
+        if s.readings == NULL:
+            continue
+        if s.mark == NULL:
+            _mark(w, s)
+        if s.mark == NULL or s.frontier - s.mark_at < cap // 4:
+            ready = False
+        if not any_mark or s.mark_at < floor:
+            floor = s.mark_at
+        any_mark = True
+    if not ready or not any_mark:
         return
     for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and &w.starts[i] != s:
-            return
-    if run == NULL or run.at + run.size > s.frontier and run.at < s.frontier:
-        return
-    _free_readings(s.checkpoint)
-    s.checkpoint = _copy_reading(s.readings)
-    if s.checkpoint == NULL:
-        return
-    s.at = s.frontier
+        s = &w.starts[i]
+        if s.readings == NULL:
+            if s.at < floor:                # a beginning that nothing has come of
+                _free_start(w, s)
+            continue
+        _free_readings(s.checkpoint)
+        s.checkpoint = s.mark
+        s.at = s.mark_at
+        s.mark = NULL
+        _mark(w, s)
+    for i in range(1, MAX_STARTS):          # the first place tells where the stream stands
+        if w.starts[0].kind == START_FREE and w.starts[i].kind != START_FREE:
+            w.starts[0] = w.starts[i]
+            memset(&w.starts[i], 0, sizeof(Start))
+    _forget(w, floor)
+
+
+cdef void _mark(Window* w, Start* s) noexcept nogil:
+    s.mark = _copy_readings(s.readings)
+    s.mark_at = s.frontier
+    _account(w, s, True)
+
+
+cdef void _forget(Window* w, int64_t floor) noexcept nogil:
+    # All bytes before `floor`.
+    cdef Run* run
+    cdef Copy** link = &w.copies
+    cdef Copy* copy
+    cdef uint8_t* shrunk
+    cdef uint32_t size
+    cdef uint8_t i, kept = 0
+    w.forgetful = 1
     w.recent = NULL
-    _drop_edges(w)
-    while w.runs != NULL and w.runs.at + w.runs.size <= s.at:
+    size = _edge_behind(w, floor - 1)
+    if size:
+        w.edge_count -= <uint16_t>size
+        memmove(w.edges, w.edges + size, w.edge_count * sizeof(int64_t))
+    while w.runs != NULL and w.runs.at + w.runs.size <= floor:
         run = w.runs
         w.runs = run.next
         w.bytes -= <uint32_t>(sizeof(Run) + run.room)
         free(run.data)
         free(run)
+    run = w.runs
+    if run != NULL and run.at < floor:
+        size = <uint32_t>(run.at + run.size - floor)
+        shrunk = <uint8_t*>malloc(size)
+        if shrunk != NULL:
+            memcpy(shrunk, run.data + (run.size - size), size)
+            free(run.data)
+            w.bytes -= run.room - size
+            run.data = shrunk
+            run.at = floor
+            run.size = run.room = size
+    while link[0] != NULL:
+        copy = link[0]
+        if copy.at + copy.size <= floor:
+            link[0] = copy.next
+            w.copy_count -= 1
+            w.bytes -= <uint32_t>(sizeof(Copy) + copy.size)
+            free(copy)
+        else:
+            link = &copy.next
+    for i in range(w.urgent_count):
+        if w.urgent[i] >= floor:
+            w.urgent[kept] = w.urgent[i]
+            kept += 1
+    w.urgent_count = kept
 
 
 cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:

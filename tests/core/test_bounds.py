@@ -1,0 +1,137 @@
+"""A client who runs into a bound on purpose: what is real still reaches the reader, and an innocent one is let alone.
+
+Each attack is a list of (real, packet). The real packets alone are a stream that nginx or another server reads; the
+others die on the way. With a listed name not all real ones may pass, with another name every packet must.
+"""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.core import samples as s
+from tests.core.playing import LISTED, OTHER, engine, play
+from tests.core.strategies import Path
+
+NOISE = random.Random(7).randbytes(4000)
+CHUNKED = s.request(b"first.example", b"/", b"POST", b"", b"Transfer-Encoding: chunked")
+ATTACKS: dict[str, Callable] = {}
+
+
+def attack(function: Callable) -> Callable:
+    ATTACKS[function.__name__] = function
+    return function
+
+
+def upload(size: int) -> bytes:
+    return s.request(b"first.example", b"/", b"POST", (NOISE * (size // len(NOISE) + 1))[:size])
+
+
+def real(path: Path, at: int, data: bytes, step: int = 1400) -> list[tuple[bool, bytes]]:
+    return [(True, path.data(at + i, data[i:i + step])) for i in range(0, len(data), step)]
+
+
+def decoy(path: Path, at: int, data: bytes) -> list[tuple[bool, bytes]]:
+    return [(False, path.data(at + i, data[i:i + 1400], ttl=2)) for i in range(0, len(data), 1400)]
+
+
+# What nginx 1.22 was seen to take before a request.
+BEFORE = {
+    "blank_lines": b"\r\n" * 100_000,
+    "chunk_extension": CHUNKED + b"1;" + b"a" * 200_000 + b"\r\nx\r\n0\r\n\r\n",
+    "leading_zeros": CHUNKED + b"0" * 9000 + b"1\r\nx\r\n0\r\n\r\n",
+    "trailer": CHUNKED + b"1\r\nx\r\n0\r\n" + b"A: b\r\n" * 33_000 + b"\r\n",
+    "uploads": upload(200_000) * 2,
+}
+for name, before in BEFORE.items():
+    ATTACKS[name] = lambda path, data, before=before: real(path, 0, before + data)
+
+
+@attack
+def a_forgotten_decoy(path, data):
+    yield from decoy(path, 0, upload(120_000))
+    yield from real(path, 0, data, 2)
+
+
+@attack
+def a_forgotten_decoy_behind_a_request(path, data):
+    first = s.request(b"first.example")
+    yield from real(path, 0, first)
+    yield from decoy(path, len(first), upload(120_000))
+    yield from real(path, len(first), data[:2])
+    yield from real(path, len(first) + 2, data[2:])
+
+
+@attack
+def a_decoy_passed_over_for_two_gigabytes(path, data):
+    head = b"POST / HTTP/1.1\r\nHost: first.example\r\nContent-Length: 5000000000\r\n\r\n"
+    yield from decoy(path, 0, head)
+    for megabyte in range(2300):
+        yield False, path.data(len(head) + megabyte * 1_000_000, b"x", ttl=2)
+    yield from real(path, 0, data, 20)
+
+
+@attack
+def another_syn_before_an_upload(path, data):
+    yield False, path.syn(isn=path.isn - 40, ttl=2)
+    yield from real(path, 0, upload(200_000) + data)
+
+
+@attack
+def an_urgent_byte_before_an_upload(path, data):
+    yield False, path.data(20, b"x", s.ACK | s.URG, urgent=1, ttl=2)
+    yield from real(path, 0, upload(200_000) + data)
+
+
+@attack
+def another_copy_in_an_upload(path, data):
+    body = upload(200_000)
+    yield from real(path, 0, body[:100_000])
+    yield from decoy(path, 100_000, bytes(1400))
+    yield from real(path, 100_000, body[100_000:] + data)
+
+
+@attack
+def decoys_ahead_fill_the_window(path, data):
+    yield from decoy(path, 2000, NOISE * 50)
+    yield from real(path, 0, data, 7)
+
+
+@pytest.mark.parametrize("how", ATTACKS)
+def test_no_bound_hides_a_listed_name(how):
+    path = Path(dport=80)
+    packets = [(True, path.syn()), *ATTACKS[how](path, s.request(LISTED))]
+    played = play(engine("blocked.example.com"), [packet for _, packet in packets])
+    arrived = [decision.accept for (real, _), decision in zip(packets, played.decisions, strict=True) if real]
+    assert played.blocked and not all(arrived)
+    assert played.verdict.list, "the name blocked it, not a policy"
+
+
+@pytest.mark.parametrize("how", ATTACKS)
+def test_no_bound_stops_another_name(how):
+    path = Path(dport=80)
+    packets = [packet for _, packet in [(True, path.syn()), *ATTACKS[how](path, s.request(OTHER))]]
+    played = play(engine("blocked.example.com"), packets)
+    assert played.accepted == packets
+    assert played.counters["table_bytes"] < 200 * 1024
+
+
+@pytest.mark.parametrize("listed", [b"", s.request(LISTED)], ids=["noise", "a listed request in the body"])
+def test_an_upload_that_loses_segments_passes(listed):
+    # Sent again late, in another cut, and now and then with a segment that begins like a listed request.
+    rng = random.Random(3)
+    path = Path(dport=80)
+    body = bytearray(upload(400_000))
+    for at in range(21_000, 400_000, 28_000):
+        body[at:at + len(listed)] = listed
+    packets = [path.syn()]
+    for at in range(0, len(body), 1400):
+        packets.append(path.data(at, bytes(body[at:at + 1400])))
+        if rng.random() < 0.3:
+            back = at - 1400 * rng.randrange(1, 20)
+            if back >= 0:
+                packets.append(path.data(back, bytes(body[back:back + rng.choice((700, 1400, 1448))])))
+    played = play(engine("blocked.example.com"), packets)
+    assert played.accepted == packets
+    assert played.hosts == ["first.example"]
+    assert play(engine("blocked.example.com"), [*packets, path.data(len(body), s.request(LISTED))]).blocked
