@@ -38,18 +38,36 @@ class Browsed:
                 if event == "QUIC_SESSION_CONNECTION_CLOSE_FRAME_RECEIVED"}
 
 
-def browse(lab: Lab, home: Path, host: str, version: int, *, quic: bool = True) -> Browsed:
-    """Chromium loads https://host/, over HTTP/3 and nothing else if `quic`."""
+# What a profile holds once a host has said over TCP that it can be had over QUIC (RFC 7838).
+TOLD = {"net": {"http_server_properties": {"version": 5, "servers": [{
+    "server": "https://HOST", "anonymization": [], "alternative_service": [
+        {"protocol_str": "quic", "advertised_alpns": ["h3"], "port": 443, "expiration": "13600000000000000"}]}]}}}
+
+
+def browse(lab: Lab, home: Path, host: str, version: int, way: str = "quic") -> Browsed:
+    """Chromium loads https://host/, in a profile in `home`.
+
+    `way`: "quic" is over HTTP/3 and nothing else, "tcp" without it, "told" as a browser does that knows the host from
+    earlier: QUIC first, then TCP.
+    """
+    profile = home / "profile" / "Default"
+    profile.mkdir(parents=True)
+    ways = {"quic": ["--enable-quic", f"--origin-to-force-quic-on={host}:443"], "tcp": ["--disable-quic"],
+            "told": ["--enable-quic", "--disable-features=PartitionConnectionsByNetworkIsolationKey"]}
+    if way == "told":
+        (profile / "Network Persistent State").write_text(json.dumps(TOLD).replace("HOST", host))
     certificate = x509.load_pem_x509_certificate((lab.home / "server.pem").read_bytes())
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     address = f"[{SERVER[6]}]" if version == 6 else SERVER[4]
     log = home / "events.json"
     command = [
         str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home}/profile",
-        "--disable-background-networking", f"--host-resolver-rules=MAP * {address}",
+        "--disable-background-networking",
+        # No other host resolves: Chromium calls some of its maker's, and takes their connection to this address for
+        # every host that their certificate is good for.
+        f"--host-resolver-rules=MAP {host} {address}, MAP * ~NOTFOUND",
         f"--ignore-certificate-errors-spki-list={base64.b64encode(hashlib.sha256(key).digest()).decode()}",
-        *(["--enable-quic", f"--origin-to-force-quic-on={host}:443"] if quic else ["--disable-quic"]),
-        f"--log-net-log={log}", "--dump-dom", f"https://{host}/"]
+        *ways[way], f"--log-net-log={log}", "--dump-dom", f"https://{host}/"]
     done = subprocess.run(lab.command("client", command), capture_output=True, text=True, timeout=60, check=False)
     record = json.loads(log.read_text())
     names = {number: name for name, number in record["constants"]["logEventTypes"].items()}

@@ -150,9 +150,18 @@ def test_chromium_gives_up_a_listed_host_at_once(lab: Lab, tmp_path: Path, versi
 @pytest.mark.chromium
 @VERSIONS
 def test_chromium_gets_no_listed_page_over_tcp_either(lab: Lab, tmp_path: Path, version: int):
-    seen = browse(lab, tmp_path, "listed.example", version, quic=False)
-    assert "served by the lab" not in seen.page and seen.times("SSL_CONNECT")
-    assert page("open.example").decode() in browse(lab, tmp_path / "open", "open.example", version, quic=False).page
+    seen = browse(lab, tmp_path / "listed", "listed.example", version, "tcp")
+    assert "served by the lab" not in seen.page and seen.times("SSL_HANDSHAKE_MESSAGE_SENT")
+    assert page("open.example").decode() in browse(lab, tmp_path / "open", "open.example", version, "tcp").page
+
+
+@pytest.mark.chromium
+@VERSIONS
+def test_chromium_that_falls_back_to_tcp_is_blocked_there(lab: Lab, tmp_path: Path, version: int):
+    seen = browse(lab, tmp_path, "listed.example", version, "told")
+    assert "served by the lab" not in seen.page
+    assert seen.errors() == {ACCESS_DENIED} and seen.times("SSL_HANDSHAKE_MESSAGE_SENT")
+    assert not seen.times("SSL_HANDSHAKE_MESSAGE_RECEIVED")
 
 
 def test_blocks_are_counted(lab: Lab, running: Running):
