@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import edgeblock
 from edgeblock import config
@@ -29,11 +29,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     # Closed by whoever started us: then nobody wants to hear.
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")      # type: ignore[union-attr]
     try:
