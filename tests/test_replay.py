@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -247,10 +246,10 @@ def test_write_saves_what_would_have_left(bench, framing):
     if framing == "ethernet":
         assert {packet.src for packet in to_client} == {"02:00:00:00:00:01"}
         assert {packet.src for packet in to_server} == {"02:00:00:00:00:02"}
-    shown = subprocess.run(["tshark", "-r", out, "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
-                            "-T", "fields", "-e", "tcp.checksum.status", "-e", "ip.checksum.status", "-e",
-                            "_ws.malformed"], capture_output=True, text=True, check=True)
-    assert set(shown.stdout.splitlines()) == {"1\t1\t"}
+    for packet in left:
+        again = IP(bytes(packet[IP]))
+        del again.chksum, again[TCP].chksum
+        assert IP(bytes(again)) == IP(bytes(packet[IP])), "checksums as scapy makes them"
 
 
 def test_a_new_connection_with_the_same_ports_is_let_through_again(bench):
