@@ -89,6 +89,34 @@ def _several(default: tuple[str, ...], *allowed: str) -> Any:
     return _setting(default, read)
 
 
+def _number(default: float, low: float, high: float) -> Any:
+    def read(value: Any) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return float(value)
+    return _setting(default, read)
+
+
+def _allowed() -> Any:
+    def read(value: Any) -> bool | tuple[str, ...]:
+        if type(value) is bool:
+            return value
+        if not isinstance(value, list) or any(not isinstance(word, str) or not word.isprintable() or not word
+                                              for word in value):
+            raise ValueError("true, false, or a list of what is allowed, each in quotes")
+        return tuple(dict.fromkeys(value))
+    return _setting(False, read)
+
+
+def _words() -> Any:
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or any(not isinstance(word, str) or not word.isprintable() or not word
+                                              for word in value):
+            raise ValueError("a list of texts in quotes")
+        return tuple(dict.fromkeys(value))
+    return _setting((), read)
+
+
 def _links() -> Any:
     def read(value: Any) -> tuple[tuple[str, str], ...]:
         if not isinstance(value, list) or any(
@@ -112,12 +140,23 @@ def _ports(default: tuple[int, ...]) -> Any:
 
 @dataclass(frozen=True)
 class Rules:
-    """[rules]: where lists are and what a listed name gets when its list does not say."""
+    """[rules]: where lists are, who may sign them, and what holds for a list that does not say otherwise."""
 
     directory: Path = _path("/etc/edgeblock/rules")
     action: str = _choice("reset", "drop", "reset", "page", "redirect", "observe")
     https: str = _choice("ignore", "ignore", "host")   # what a URL rule does on TLS and QUIC
     key: Path = _path("/var/lib/edgeblock/key")
+    protected: Path | None = _path(None)               # the operator's own protected names, besides the shipped ones
+    require_signatures: bool = _flag(False)            # every list needs the signature of one of `signers`
+    signers: tuple[str, ...] = _words()                # minisign keys: "KEY" for all lists, "NAME=KEY" for that list
+    allow_public_suffixes: bool | tuple[str, ...] = _allowed()
+    allow_protected: bool | tuple[str, ...] = _allowed()
+    allow_addresses: bool | tuple[str, ...] = _allowed()    # private, loopback, multicast and such
+    widest_ipv4: int = _whole(20, 0, 32)               # prefix length of the widest range that a list may have
+    widest_ipv6: int = _whole(32, 0, 128)
+    max_growth: float = _number(3.0, 1, 1e9)           # times the entries of the last accepted version
+    max_shrink: float = _number(0.5, 0, 1)             # share of the last accepted version's entries that may go
+    max_unparsable: float = _number(0.05, 0, 1)        # share of the lines that may be unusable
 
 
 @dataclass(frozen=True)

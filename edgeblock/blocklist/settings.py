@@ -5,14 +5,24 @@ a wrong value names the key, the value and what is allowed.
 """
 
 import difflib
+import ipaddress
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, time
+from typing import Any
 
+from edgeblock import config
+from edgeblock.blocklist.canonical import canonical_host, why_not_host
+from edgeblock.blocklist.signature import parse_key
 from edgeblock.errors import ListError
 
 ACTIONS = ("drop", "reset", "page", "redirect", "observe")
 HTTPS = ("ignore", "host")
+ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses")
+
+# The guard rails have the same keys in [rules] of the main configuration, which says what each may hold.
+GUARD_KEYS = {key.name: key.metadata["read"] for key in fields(config.Rules)
+              if key.name.startswith(("allow_", "widest_", "max_"))}
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,9 @@ class ListSettings:
 
     `action` is what a listed name gets; `category` is free text for reports; `format` is a name from
     `formats.READERS`, or None for what the extension says; `https` says what a URL entry does on TLS and QUIC,
-    where the path is invisible; no exception lifts a `mandatory` list; from `expires` on the list is not in force.
+    where the path is invisible; no exception lifts a `mandatory` list; from `expires` on the list is not in force;
+    `signer` is the minisign key that has to sign it. The rest are the guard rails (guard.py): True allows all, a
+    tuple these.
     """
 
     action: str = "reset"
@@ -30,6 +42,26 @@ class ListSettings:
     https: str = "ignore"
     mandatory: bool = False
     expires: datetime | None = None
+    signer: str = ""
+    allow_public_suffixes: bool | tuple[str, ...] = False
+    allow_protected: bool | tuple[str, ...] = False
+    allow_addresses: bool | tuple[str, ...] = False
+    widest_ipv4: int = config.Rules.widest_ipv4
+    widest_ipv6: int = config.Rules.widest_ipv6
+    max_growth: float = config.Rules.max_growth
+    max_shrink: float = config.Rules.max_shrink
+    max_unparsable: float = config.Rules.max_unparsable
+
+
+def default_settings(rules: config.Rules) -> ListSettings:
+    """What holds for a list without settings of its own.
+
+    Raises:
+        ListError: an allowance names what is neither a host nor an address.
+    """
+    guards: dict[str, Any] = {key: read_allowance(getattr(rules, key), f"[rules] {key}") if key in ALLOWANCES
+              else getattr(rules, key) for key in GUARD_KEYS}
+    return ListSettings(action=rules.action, https=rules.https, **guards)
 
 
 def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tuple[str, ...]) -> ListSettings:
@@ -43,7 +75,7 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ListError(f"{source}: not readable as TOML: {' '.join(str(error).split())}") from None
     choices = {"action": ACTIONS, "https": HTTPS, "format": formats}
-    known = (*choices, "category", "mandatory", "expires")
+    known = (*choices, "category", "mandatory", "expires", "signer", *GUARD_KEYS)
     changes: dict[str, object] = {}
     for key, value in table.items():
         if key not in known:
@@ -56,6 +88,16 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
             raise ListError(f"{source}: category = {value!r} is no text in quotes")
         if key == "mandatory" and not isinstance(value, bool):
             raise ListError(f"{source}: mandatory = {value!r} is neither true nor false")
+        if key == "signer":
+            if not isinstance(value, str):
+                raise ListError(f"{source}: signer = {value!r} is no minisign public key in quotes")
+            parse_key(value, f"{source}: signer")
+        if key in GUARD_KEYS:
+            try:
+                value = GUARD_KEYS[key](value)
+            except ValueError as allowed:
+                raise ListError(f"{source}: {key} = {value!r} must be {allowed}") from None
+            value = read_allowance(value, f"{source}: {key}") if key in ALLOWANCES else value
         changes[key] = read_expiry(value, source) if key == "expires" else value
     settings = replace(defaults, **changes)     # type: ignore[arg-type]
     if settings.mandatory and settings.action == "observe":
@@ -70,3 +112,21 @@ def read_expiry(value: object, source: str) -> datetime:
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
     raise ListError(f"{source}: expires = {value!r} is no date such as 2030-12-31 without quotes")
+
+
+def read_allowance(value: bool | tuple[str, ...], place: str) -> bool | tuple[str, ...]:
+    """Names in canonical form, addresses and ranges as networks; True and False stay what they are."""
+    if isinstance(value, bool):
+        return value
+    made = []
+    for word in value:
+        try:
+            network = ipaddress.ip_network(word)
+            made.append(str(network if network.num_addresses > 1 else network.network_address))
+            continue
+        except ValueError:
+            host = canonical_host(word.encode())
+        if host is None or b"/" in word.encode():
+            raise ListError(f"{place}: {word!r} {why_not_host(word.encode()) or 'is neither a host nor an address'}")
+        made.append(host.decode())
+    return tuple(made)

@@ -1,0 +1,343 @@
+"""Guard rails: what refuses a list although every line of it can be read.
+
+In: the settings of a list, protected names, then its entries one by one and its counts. Out: None, or the reason
+with the key that overrides it, ready to stand behind "file:line: " or "file: ". What never happens here: a clock; a
+file but the two that ship with packages (the Public Suffix List, the protected names); an entry left out: a list is
+taken as it is, or refused.
+
+`Guard.refuses` runs for every entry of ten million, so it asks two sets first and thinks only about the few that
+are in one of them.
+"""
+
+import ipaddress
+from bisect import bisect_right
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from publicsuffixlist import PSLFILE, PublicSuffixList
+
+from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_host
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import Entry, network_text
+from edgeblock.blocklist.settings import ListSettings
+from edgeblock.errors import ListError
+
+# Numbers below which the factor of growth and the share of shrinking mean nothing: a list of 3 may become one of 30.
+GROWTH_FLOOR = 1000     # entries more than before
+SHRINK_FLOOR = 100      # entries fewer than before; none left at all is never small
+SLASH = ord("/")
+HOST, HOST_ONLY, SUBDOMAINS, DIRECTORY = Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS, Kind.DIRECTORY
+NAT64 = bytes.fromhex("0064ff9b0000000000000000")       # RFC 6052: IPv4 addresses behind a prefix of 96 bits
+
+# RFC 6890 and its successors. The documentation ranges are left out: nothing is there that a block could hurt.
+SPECIAL = {
+    "0.0.0.0/8": "this network", "10.0.0.0/8": "private", "100.64.0.0/10": "shared by customers of a provider",
+    "127.0.0.0/8": "loopback", "169.254.0.0/16": "link-local", "172.16.0.0/12": "private", "192.0.0.0/24": "protocol",
+    "192.168.0.0/16": "private", "198.18.0.0/15": "benchmarking", "224.0.0.0/4": "multicast",
+    "240.0.0.0/4": "reserved and broadcast", "::/127": "loopback and unspecified", "::ffff:0:0/96": "IPv4-mapped",
+    "fc00::/7": "private", "fe80::/10": "link-local", "ff00::/8": "multicast",
+}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+# Protected names ---------------------------------------------------------------------------------------------
+
+class Protected(NamedTuple):
+    """What no list may block: hosts, hosts with everything below them, and addresses."""
+
+    names: frozenset[bytes] = frozenset()
+    trees: frozenset[bytes] = frozenset()
+    networks: frozenset[Network] = frozenset()
+
+    def joined(self, other: "Protected") -> "Protected":
+        return Protected(self.names | other.names, self.trees | other.trees, self.networks | other.networks)
+
+
+def parse_protected(text: bytes, source: str) -> Protected:
+    """Protected names of the file named `source`: `NAME` (and www.NAME), `*.NAME` (and NAME), an address or range.
+
+    Raises:
+        ListError: a line is none of these.
+    """
+    names: set[bytes] = set()
+    trees: set[bytes] = set()
+    networks: set[Network] = set()
+    for number, raw in enumerate(text.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        line = raw.split(b"#")[0].strip()
+        if not line:
+            continue
+        try:
+            network = ipaddress.ip_network(line.decode())
+        except ValueError:
+            tree = line[:2] == b"*."
+            name = canonical_host(line[2:] if tree else line)
+            if name is None or b"/" in line or b"*" in name or host_address(name) is not None:
+                why = why_not_host(line) or "is neither a host, '*.' and a host, nor an address"
+                raise ListError(f"{source}:{number}: {line.decode('utf-8', 'backslashreplace')[:80]!r} {why}") from None
+            if tree:
+                trees.add(name)
+            else:
+                names.update((name, b"www." + name))
+        else:
+            networks.add(network)
+            if network.num_addresses == 1 and (host := canonical_host(bracketed(network))):
+                names.add(host)         # http://192.0.2.1/* is all that this address serves
+    return Protected(frozenset(names), frozenset(trees), frozenset(networks))
+
+
+def bracketed(network: Network) -> str:
+    return str(network.network_address) if network.version == 4 else f"[{network.network_address}]"
+
+
+@cache
+def shipped_protected() -> Protected:
+    """The protected names that edgeblock ships."""
+    file = files("edgeblock.blocklist") / "protected.names"
+    return parse_protected(file.read_bytes(), "protected.names")
+
+
+# Public suffixes ---------------------------------------------------------------------------------------------
+
+class Suffixes(NamedTuple):
+    """The Public Suffix List: its own judgement, and sets that say quickly when there is nothing to judge."""
+
+    judge: PublicSuffixList
+    close: frozenset[bytes]             # every name in a rule
+    wild: frozenset[bytes]              # names whose every direct child is a suffix
+    below: dict[bytes, bytes]           # what is above a suffix and none itself -> that suffix
+
+
+@cache
+def public_suffixes() -> Suffixes:
+    """The list that ships with the package publicsuffixlist, ICANN's part and the private one."""
+    with open(PSLFILE, "rb") as file:
+        text = file.read()
+    judge = PublicSuffixList(text)
+    close, wild = set(), set()
+    below: dict[bytes, bytes] = {}
+    for line in text.splitlines():
+        rule = line.split(b" ")[0].strip()
+        if not rule or rule.startswith((b"//", b"!")):
+            continue
+        name = canonical_host(rule.removeprefix(b"*."))
+        if name is None:
+            continue
+        if rule[:2] == b"*.":
+            wild.add(name)
+        close.add(name)
+        parent = name.partition(b".")[2]
+        while b"." in parent:
+            below.setdefault(parent, name)
+            parent = parent.partition(b".")[2]
+    return Suffixes(judge, frozenset(close), frozenset(wild),
+                    {name: suffix for name, suffix in below.items() if not judge.is_public(name.decode())})
+
+
+# Addresses ---------------------------------------------------------------------------------------------------
+
+class Ranges:
+    """Address ranges with a word about each, to find one that a range has an address in common with."""
+
+    def __init__(self, ranges: Iterable[tuple[Network, str]]) -> None:
+        self._starts: dict[int, list[bytes]] = {4: [], 6: []}
+        self._rows: dict[int, list[tuple[bytes, Network, str]]] = {4: [], 6: []}
+        last: dict[int, Network] = {}
+        for network, word in sorted(ranges, key=lambda pair: (
+                pair[0].version, int(pair[0].network_address), pair[0].prefixlen)):
+            version = network.version
+            if version in last and int(network.network_address) <= int(last[version].broadcast_address):
+                continue                # inside the one before: prefixes nest or are apart
+            last[version] = network
+            self._starts[version].append(network.network_address.packed)
+            self._rows[version].append((network.broadcast_address.packed, network, word))
+
+    def touched(self, version: int, first: bytes, last: bytes) -> tuple[Network, str] | None:
+        place = bisect_right(self._starts[version], last) - 1
+        if place >= 0:
+            end, network, word = self._rows[version][place]
+            if end >= first:
+                return network, word
+        return None
+
+
+def text_of(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")
+
+
+def unless(why: str, override: str) -> str:
+    """A refusal with the line that overrides it."""
+    return f"{why}; if that is meant, put {override} into the settings of this list"
+
+
+# The guard ---------------------------------------------------------------------------------------------------
+
+class Seen(NamedTuple):
+    """Counts of one list: lines with something in them, entries, lines that cannot be used."""
+
+    lines: int
+    entries: int
+    unparsable: int
+
+
+class Guard:
+    """The guard rails of one list."""
+
+    def __init__(self, settings: ListSettings, protected: Protected) -> None:
+        self._settings = settings
+        self._suffixes = public_suffixes()
+        self._names, self._trees = protected.names, protected.trees
+        above: dict[bytes, bytes] = {}              # what is above a protected name -> that name
+        for name in sorted(protected.names | protected.trees):
+            parent = name.partition(b".")[2]
+            while parent:
+                above.setdefault(parent, name)
+                parent = parent.partition(b".")[2]
+        self._above = above
+        self._close = self._names | self._suffixes.close | above.keys() | self._suffixes.below.keys()
+        self._parents = self._trees | self._suffixes.wild
+        self._special = Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items())
+        self._protected = Ranges((network, "") for network in protected.networks)
+        self._urls_are_hosts = settings.https == "host"
+
+    # One entry
+
+    def refuses(self, entry: Entry) -> str | None:
+        """Why this entry refuses its list, or None."""
+        kind, key = entry.kind, entry.key
+        if kind <= SUBDOMAINS:
+            if key in self._close:
+                return self._refuses_host(entry, key)
+            dot = key.find(b".")
+            if dot < 0:
+                return self._refuses_host(entry, key)
+            while dot >= 0:
+                if key[dot + 1:] in self._parents:
+                    return self._refuses_host(entry, key)
+                dot = key.find(b".", dot + 1)
+            return None
+        if key[0] == 0:
+            return self._refuses_network(entry)
+        if self._urls_are_hosts or key[-1] == SLASH:
+            return self._refuses_url(entry)
+        return None
+
+    def _refuses_host(self, entry: Entry, key: bytes) -> str | None:
+        shown = repr(text_of(key))
+        if self._suffixes.judge.is_public(text_of(key)):
+            return self._unless_allowed("allow_public_suffixes", key, f"{shown} is a public suffix")
+        if entry.exception:
+            return None                 # an exception that lifts a block of a protected name does no harm
+        covers = entry.kind is not HOST_ONLY
+        if covers and (suffix := self._suffixes.below.get(key)) and (refused := self._unless_allowed(
+                "allow_public_suffixes", key, f"{shown} covers the public suffix {text_of(suffix)!r}")):
+            return refused
+        return self._refuses_protected(key, shown, covers, entry.kind is not SUBDOMAINS)
+
+    def _refuses_protected(self, key: bytes, shown: str, covers: bool, itself: bool) -> str | None:
+        name = self._tree_of(key)
+        if name is None and itself and key in self._names:
+            name = key
+        if name is None and covers:
+            name = self._above.get(key)
+        if name is None:
+            return None
+        is_it = "is protected" if name == key else f"would take the protected {text_of(name)!r} with it" \
+            if name.endswith(b"." + key) else f"is below the protected {'*.' + text_of(name)!r}"
+        return self._unless_allowed("allow_protected", key, f"{shown} {is_it}")
+
+    def _tree_of(self, key: bytes) -> bytes | None:
+        while key:
+            if key in self._trees:
+                return key
+            key = key.partition(b".")[2]
+        return None
+
+    def _refuses_url(self, entry: Entry) -> str | None:
+        if entry.exception:
+            return None
+        host, _, target = entry.key.partition(b"/")
+        shown = repr(text_of(host))
+        whole = entry.kind is DIRECTORY and not target
+        if whole or self._urls_are_hosts:
+            how = f"every page of {shown}" if whole else f"with https = \"host\" the whole of {shown}"
+            if host_address(host) is None and self._suffixes.judge.is_public(text_of(host)):
+                return self._unless_allowed("allow_public_suffixes", host, f"{how}: the host is a public suffix")
+        else:
+            how = f"the front page of {shown}"
+        if host in self._names or self._tree_of(host):
+            return self._unless_allowed("allow_protected", host, f"{how}: the host is protected")
+        return None
+
+    def _unless_allowed(self, setting: str, key: bytes, why: str) -> str | None:
+        allowed: bool | tuple[str, ...] = getattr(self._settings, setting)
+        text = text_of(key).strip("[]")      # of an IPv6 address
+        if allowed is True or (allowed and text in allowed):
+            return None
+        return unless(why, f"{setting} = [\"{text}\"]")
+
+    def _refuses_network(self, entry: Entry) -> str | None:
+        key, settings = entry.key, self._settings
+        length = key[1]
+        if len(key) < 16:
+            version, first, widest = 4, key[2:6], settings.widest_ipv4
+        else:
+            version, first, widest = 6, key[2:18], settings.widest_ipv6
+        if length < widest:
+            return unless(f"{network_text(key)} is wider than /{widest}", f"widest_ipv{version} = {length}")
+        bits = 8 * len(first)
+        last = first if length == bits else (int.from_bytes(first) | (1 << (bits - length)) - 1).to_bytes(len(first))
+        if version == 6 and first[:12] <= NAT64 <= last[:12] and length - 96 < settings.widest_ipv4:
+            return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
+                          f"/{settings.widest_ipv4} of them", f"widest_ipv4 = {max(0, length - 96)}")
+        if found := self._special.touched(version, first, last):
+            why = f"{network_text(key)} has addresses of {found[0]} ({found[1]})"
+            if refused := self._unless_network("allow_addresses", key, why):
+                return refused
+        if not entry.exception and (found := self._protected.touched(version, first, last)):
+            inside = found[0].prefixlen > length
+            return self._unless_network("allow_protected", key, f"{network_text(key)} " + (
+                f"has the protected {found[0]} in it" if inside else "is protected"))
+        return None
+
+    def _unless_network(self, setting: str, key: bytes, why: str) -> str | None:
+        allowed: bool | tuple[str, ...] = getattr(self._settings, setting)
+        size = 4 if len(key) < 16 else 16
+        network = ipaddress.ip_network((key[2:2 + size], key[1]))
+        if allowed is True:
+            return None
+        for text in allowed or ():
+            try:
+                wider = ipaddress.ip_network(text)
+            except ValueError:
+                continue                # a host
+            if wider.version == network.version and network.subnet_of(wider):    # type: ignore[arg-type]
+                return None
+        return unless(why, f"{setting} = [\"{network}\"]")
+
+    # The whole list
+
+    def refuses_list(self, seen: Seen, previous: int | None, now: float) -> str | None:
+        """Why a list of these counts is refused, or None.
+
+        Args:
+            previous: entries of the last accepted version; None when there is none.
+            now: Unix seconds. An expired list has left force by order, so it may be of any length.
+        """
+        settings = self._settings
+        if seen.unparsable > settings.max_unparsable * seen.lines:
+            return unless(f"{seen.unparsable} of {seen.lines} lines cannot be used, more than a share of "
+                          f"{settings.max_unparsable:.4g}: mend them", "a higher max_unparsable")
+        if previous is None or (settings.expires is not None and settings.expires.timestamp() <= now):
+            return None
+        more, fewer = seen.entries - previous, previous - seen.entries
+        if more > GROWTH_FLOOR and seen.entries > settings.max_growth * previous:
+            return unless(f"grew from {previous} entries to {seen.entries}, more than {settings.max_growth:.4g} "
+                          "times as many", "a higher max_growth")
+        if settings.max_shrink < 1 and fewer > settings.max_shrink * previous and (
+                fewer > SHRINK_FLOOR or not seen.entries):
+            return unless(f"shrank from {previous} entries to {seen.entries}, by more than a share of "
+                          f"{settings.max_shrink:.4g}", "max_shrink = 1")
+        return None
