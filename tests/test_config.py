@@ -93,6 +93,11 @@ def test_every_kind_of_value_is_read():
     ("[reply]\nprovider = \"a\\nb\"", "must be one line of text in quotes"),
     ("[rules]\ndirectory = ''", "[rules] directory = '' must be a path in quotes"),
     ("[rules]\nkey = 5", "[rules] key = 5 must be a path in quotes"),
+    ("[rules]\nmax_growth = 0.5", "[rules] max_growth = 0.5 must be a number from 1 to 1e+09"),
+    ("[rules]\nmax_shrink = true", "[rules] max_shrink = true must be a number from 0 to 1"),
+    ("[rules]\nallow_protected = [5]", "must be true, false, or a list of what is allowed, each in quotes"),
+    ("[rules]\nsigners = \"RW\"", "must be a list of texts in quotes"),
+    ("[rules]\nwidest_ipv4 = 33", "must be a whole number from 0 to 32"),
     ("[rules\n", "not TOML: "),
     ("[queue]\nnumber = 1\nnumber = 2", "not TOML: "),
 ])

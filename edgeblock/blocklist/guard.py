@@ -76,7 +76,7 @@ def parse_protected(text: bytes, source: str) -> Protected:
             name = canonical_host(line[2:] if tree else line)
             if name is None or b"/" in line or b"*" in name or host_address(name) is not None:
                 why = why_not_host(line) or "is neither a host, '*.' and a host, nor an address"
-                raise ListError(f"{source}:{number}: {line.decode('utf-8', 'backslashreplace')[:80]!r} {why}") from None
+                raise ListError(f"{source}:{number}: {text_of(line)[:80]!r} {why}") from None
             if tree:
                 trees.add(name)
             else:
@@ -196,7 +196,7 @@ class Guard:
                 above.setdefault(parent, name)
                 parent = parent.partition(b".")[2]
         self._above = above
-        self._close = self._names | self._suffixes.close | above.keys() | self._suffixes.below.keys()
+        self._close = self._names | self._trees | self._suffixes.close | above.keys() | self._suffixes.below.keys()
         self._parents = self._trees | self._suffixes.wild
         self._special = Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items())
         self._protected = Ranges((network, "") for network in protected.networks)

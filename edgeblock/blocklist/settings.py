@@ -57,8 +57,10 @@ def default_settings(rules: config.Rules) -> ListSettings:
     """What holds for a list without settings of its own.
 
     Raises:
-        ListError: an allowance names what is neither a host nor an address.
+        ListError: an allowance names what is neither a host nor an address, or a signer is no key.
     """
+    for word in rules.signers:
+        parse_key(word.rpartition("=")[2], "[rules] signers")
     guards: dict[str, Any] = {key: read_allowance(getattr(rules, key), f"[rules] {key}") if key in ALLOWANCES
               else getattr(rules, key) for key in GUARD_KEYS}
     return ListSettings(action=rules.action, https=rules.https, **guards)
@@ -124,9 +126,11 @@ def read_allowance(value: bool | tuple[str, ...], place: str) -> bool | tuple[st
             network = ipaddress.ip_network(word)
             made.append(str(network if network.num_addresses > 1 else network.network_address))
             continue
-        except ValueError:
+        except ValueError as error:
+            if "/" in word:
+                raise ListError(f"{place}: {' '.join(str(error).split())}") from None
             host = canonical_host(word.encode())
-        if host is None or b"/" in word.encode():
-            raise ListError(f"{place}: {word!r} {why_not_host(word.encode()) or 'is neither a host nor an address'}")
+        if host is None:
+            raise ListError(f"{place}: {word!r} {why_not_host(word.encode())}")
         made.append(host.decode())
     return tuple(made)

@@ -24,8 +24,8 @@ LEGACY_MAX = 64 * 1024 * 1024       # bytes of a list with a legacy signature, w
 CHUNK = 1024 * 1024
 AHEAD = 24 * 3600                   # seconds that a signer's clock may be ahead of ours
 KEY_BYTES, SIGNATURE_BYTES, GLOBAL_BYTES = 42, 74, 64
-TIMESTAMP = re.compile(r"(?:^|\s)timestamp:(\d{1,12})(?=\s|$)")
-FILE = re.compile(r"(?:^|\t)file:([^\t]*)")
+TIMESTAMP = re.compile(r"(?:^|\s)timestamp:([0-9]{1,12})(?=\s|$)")
+FILE = re.compile(r"(?:^|\s)file:([^\t]*)")
 
 
 class PublicKey(NamedTuple):

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from edgeblock.blocklist.settings import ListSettings, parse_settings
+from edgeblock.blocklist.settings import ListSettings, default_settings, parse_settings
+from edgeblock.config import Rules
 from edgeblock.errors import ListError
 
 DEFAULTS = ListSettings(action="drop", https="host")
@@ -70,3 +71,53 @@ def test_refused_in_one_line(text, why):
 def test_no_toml(text):
     with pytest.raises(ListError, match=r"^court\.toml: not readable as TOML: [^\n]+$"):
         parse(text)
+
+
+KEY = "RWQIYZhjRAdK1tTZS7zr5w78f2dbYEU7HkLlldiGzR4b+QSfet34MHfo"
+
+
+def test_the_guard_rails():
+    made = parse(f"""
+        signer = "{KEY}"
+        allow_public_suffixes = true
+        allow_protected = ["WWW.Bücher.test.", "192.0.2.1", "2001:DB8::/32"]
+        allow_addresses = []
+        widest_ipv4 = 8
+        max_growth = 10
+        max_shrink = 1
+        max_unparsable = 0.25
+    """)
+    assert (made.signer, made.allow_public_suffixes, made.allow_addresses) == (KEY, True, ())
+    assert made.allow_protected == ("www.xn--bcher-kva.test", "192.0.2.1", "2001:db8::/32")
+    assert (made.widest_ipv4, made.widest_ipv6) == (8, ListSettings.widest_ipv6)
+    assert (made.max_growth, made.max_shrink, made.max_unparsable) == (10.0, 1.0, 0.25)
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("widest_ipv4 = 33", "court.toml: widest_ipv4 = 33 must be a whole number from 0 to 32"),
+    ("max_growth = 0.5", "court.toml: max_growth = 0.5 must be a number from 1 to 1e+09"),
+    ("max_shrink = '50 %'", "court.toml: max_shrink = '50 %' must be a number from 0 to 1"),
+    ("max_unparsable = nan", "court.toml: max_unparsable = nan must be a number from 0 to 1"),
+    ("allow_protected = 'a.example'", "court.toml: allow_protected = 'a.example' must be true, false, or a list of "
+     "what is allowed, each in quotes"),
+    ("allow_protected = ['a..b']", "court.toml: allow_protected: 'a..b' has an empty label"),
+    ("allow_addresses = ['10.0.0.1/8']", "court.toml: allow_addresses: 10.0.0.1/8 has host bits set"),
+    ("signer = 5", "court.toml: signer = 5 is no minisign public key in quotes"),
+    ("signer = 'RW'", "court.toml: signer = 'RW' is no minisign public key; take the line of the .pub file that "
+     "begins with RW"),
+])
+def test_a_wrong_guard_rail_is_refused_in_one_line(text, why):
+    with pytest.raises(ListError) as refused:
+        parse(text)
+    assert str(refused.value) == why
+
+
+def test_the_defaults_come_from_the_main_configuration():
+    assert default_settings(Rules()) == ListSettings()
+    made = default_settings(Rules(action="page", https="host", allow_protected=("A.Example",), max_growth=7.0,
+                                  signers=(KEY, f"court={KEY}")))
+    assert (made.action, made.https, made.allow_protected, made.max_growth) == ("page", "host", ("a.example",), 7.0)
+    with pytest.raises(ListError, match=r"^\[rules\] allow_addresses: 'x y' "):
+        default_settings(Rules(allow_addresses=("x y",)))
+    with pytest.raises(ListError, match=r"^\[rules\] signers = 'nonsense' is no minisign public key"):
+        default_settings(Rules(signers=("court=nonsense",)))
