@@ -3,6 +3,7 @@
 import io
 import ipaddress
 from datetime import UTC, datetime
+from importlib.resources import files
 
 import pytest
 from hypothesis import given
@@ -212,6 +213,15 @@ def test_the_shipped_names_protect_what_everybody_needs():
     for text in ("8.8.8.8", "1.1.1.0", "198.41.0.4"):
         network = ipaddress.ip_network(f"{text}/24", strict=False)
         assert guard.refuses(Entry(1, Kind.NETWORK, network_key(network.network_address.packed, 24))), text
+
+
+def test_the_shipped_names_say_nothing_twice():
+    text = (files("edgeblock.blocklist") / "protected.names").read_text()
+    lines = [line for line in text.splitlines() if line and line[0] != "#"]
+    trees = {line[2:] for line in lines if line[:2] == "*."}
+    assert len(lines) == len(set(lines))
+    assert [line for line in lines if any(line.removeprefix("*.").endswith("." + tree) for tree in trees)
+            or line in trees] == []
 
 
 @pytest.mark.parametrize(("text", "why"), [
