@@ -120,10 +120,7 @@ def public_suffixes() -> Suffixes:
     below: dict[bytes, bytes] = {}
     for line in text.splitlines():
         rule = line.split(b" ")[0].strip()
-        if not rule or rule.startswith((b"//", b"!")):
-            continue
-        name = canonical_host(rule.removeprefix(b"*."))
-        if name is None:
+        if not rule or rule.startswith((b"//", b"!")) or not (name := canonical_host(rule.removeprefix(b"*."))):
             continue
         if rule[:2] == b"*.":
             wild.add(name)

@@ -306,6 +306,16 @@ def test_ranges_touch_as_ipaddress_says(network):
     assert str(found[0]) in touching if found else not touching
 
 
+def test_ranges_inside_one_another_are_found():
+    nested = ["203.0.113.0/24", "203.0.113.128/25", "203.0.113.255/32", "203.0.114.0/32", "2001:db8::/48",
+              "2001:db8::/32"]
+    protected = parse_protected("\n".join(nested).encode(), "own.names")
+    for address in ("203.0.113.0", "203.0.113.200", "203.0.113.255", "203.0.114.0", "2001:db8:0:1::",
+                    "2001:db8:ffff::"):
+        assert len(refusals(address, protected)) == 1, address
+    assert refusals("203.0.114.1\n203.0.112.255\n2001:db9::", protected) == []
+
+
 @given(networks(), st.booleans(), st.booleans())
 def test_any_network_is_judged_with_a_reason_or_without(network, exception, endpoint):
     length = network.max_prefixlen if endpoint else network.prefixlen
