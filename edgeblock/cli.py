@@ -140,9 +140,9 @@ Exit status: 0 if every line is as expected.""", configured=False)
 
 def run(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config)
-    from edgeblock.daemon import worker
+    from edgeblock.daemon import supervisor
 
-    return worker.run(settings)
+    return supervisor.run(settings)
 
 
 def replay(chosen: argparse.Namespace) -> int:
