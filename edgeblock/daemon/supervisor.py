@@ -350,6 +350,7 @@ class Supervisor:
             now = self.loop.time()
             late = now - self.last_look > 3 * pause     # it was us who stood still: nobody is judged by that
             self.last_look = now
+            beating = all(self._is_answering(slot, min(hang, 0.7)) for slot in self.slots)
             silent = [slot for slot in self.slots if not self._is_answering(slot, hang)]
             if not late and not self.stopping:
                 for slot in silent:
@@ -364,7 +365,7 @@ class Supervisor:
                 if idle < wanted and now - self.spared >= BACK_OFF:
                     self.spared = now
                     await self._spawn()
-            if watchdog and not silent and now - fed >= watchdog / 3:
+            if watchdog and beating and now - fed >= watchdog / 3:
                 notify(WATCHDOG="1")
                 fed = now
             self._tell_unlogged(now)

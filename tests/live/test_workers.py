@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from running import Running, start
 
-from edgeblock.lab import SERVER, Daemon, Lab, page, until
+from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, page, until
 
 pytestmark = pytest.mark.live
 
@@ -137,7 +139,8 @@ def test_a_new_supervisor_takes_over(two: Running, number: signal.Signals):
         ready = time.monotonic()
         print(f"{number.name}: the new daemon is ready after {ready - began:.3f} s")
         load.gap(ready, "after it is ready", within=0.2)
-        print(f"{len(load.passed)} listed pages passed, the last after {max(load.passed, default=began) - began:.3f} s")
+        last = max(load.passed, default=began) - began
+        print(f"{len(load.passed)} listed pages passed, the last after {last:.3f} s")
 
 
 def queue_rules(lab: Lab) -> int:
@@ -160,7 +163,7 @@ def test_of_a_bulk_transfer_only_the_beginning_is_queued(tmp_path: Path):
         before = queue_rules(lab)
         filtered = min(transfer() for _ in range(3))
         queued = (queue_rules(lab) - before) / 3
-        print(f"bulk: {queued:.1f} packets queued a flow; throughput with the filter {plain / filtered:.2f} of without")
+        print(f"bulk: {queued:.1f} packets queued a flow; {plain / filtered:.2f} of the throughput without")
         assert queued <= 12
         assert running.daemon.stop() == 0
 
@@ -196,3 +199,56 @@ def flood(lab: Lab) -> None:
     with sender:
         for _ in range(3000):
             sender.sendto(b"\xc3\0\0\0\1" + bytes(1200), (SERVER[4], 443))
+
+
+def test_log_status_and_metrics_name_nobody(tmp_path: Path):
+    with Lab() as lab:
+        more = (f'{TWO}[metrics]\nlisten = "{tmp_path}/metrics.sock"\n'
+                f'[daemon]\ncontrol = "{tmp_path}/control.sock"\n')
+        running = start(lab, tmp_path, more).daemon
+        for host in ("listed.example", "silent.example.org", "watched.example.net"):
+            lab.fetch(f"http://{host}/", timeout=1.0)
+        assert lab.fetch("http://pages.example/").status == 451
+        metrics = lab.run_in("box", ["curl", "-s", "--unix-socket", f"{tmp_path}/metrics.sock",
+                                     "http://localhost/metrics"]).stdout
+        assert 'edgeblock_matches_total{list="pages",verdict="page"} 1.0' in metrics
+        top = lab.run_in("box", [sys.executable, "-m", "edgeblock", "top", "--config", str(running.config)]).stdout
+        assert "pages" in top and "\x1b" not in top
+        status = lab.run_in("box", [sys.executable, "-m", "edgeblock", "status", "--json",
+                                    "--config", str(running.config)]).stdout
+        assert running.stop() == 0
+        for text in (metrics, top, status, running.log.read_text()):
+            for word in ("listed.example", "example.org", "example.net", "pages.example", *CLIENT.values()):
+                assert word not in text
+
+
+def test_the_watchdog_is_fed_only_while_every_worker_answers(tmp_path: Path):
+    """The service manager hears nothing while a worker is stopped, and hears again afterwards."""
+    with Lab() as lab:
+        (tmp_path / "rules").mkdir()
+        settings = tmp_path / "daemon.toml"
+        settings.write_text(f'[rules]\ndirectory = "{tmp_path}/rules"\nkey = "{tmp_path}/key"\n{TWO}'
+                            f'[daemon]\nhang = 3.0\ncontrol = "{tmp_path}/control.sock"\n')
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(tmp_path / "notify"))
+            manager.settimeout(20)
+            process = lab.popen_in("box", [sys.executable, "-m", "edgeblock", "run", "--config", str(settings)],
+                                   stdout=subprocess.DEVNULL,
+                                   env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"),
+                                                     "WATCHDOG_USEC": "600000"})
+            while manager.recv(1000) != b"WATCHDOG=1":
+                pass
+            worker = lab.counters(Daemon(process, settings, tmp_path / "log"))["workers.1.pid"]
+            os.kill(worker, signal.SIGSTOP)
+            assert until(lambda: not heard(manager, 1.0), 20)
+            assert until(lambda: heard(manager, 5.0), 20)
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def heard(manager: socket.socket, within: float) -> bool:
+    manager.settimeout(within)
+    try:
+        return manager.recv(1000) == b"WATCHDOG=1"
+    except TimeoutError:
+        return False
