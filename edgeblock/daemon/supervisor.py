@@ -364,7 +364,11 @@ class Supervisor:
                 wanted = 1 + sum(slot.child is None and slot.due <= now for slot in self.slots)
                 if idle < wanted and now - self.spared >= BACK_OFF:
                     self.spared = now
-                    await self._spawn()
+                    try:
+                        await self._spawn()
+                    except OSError as problem:      # no process or file to be had now; perhaps with the next look
+                        self.spared = now + BACK_OFF_MAX
+                        self.log.error("no worker can be started", problem=problem.strerror)
             if watchdog and beating and now - fed >= watchdog / 3:
                 notify(WATCHDOG="1")
                 fed = now
