@@ -126,6 +126,10 @@ Exit status: 0 if there is nothing to say, 1 if there is, 2 if the directory can
   edgeblock status --json | jq .queue""")
     made.add_argument("--json", action="store_true", help="one JSON object")
 
+    command(top, "top", "watch the running daemon: rates, queues, verdicts, latency, workers", """\
+  edgeblock top
+Ends with Ctrl-C. Where standard output is no terminal it prints one picture.""")
+
     command(doctor, "doctor", "say what this machine has and lacks, and how to mend it", """\
   edgeblock doctor
 Exit status: 0 if edgeblock can run here, 1 if something is missing.""")
@@ -140,9 +144,9 @@ Exit status: 0 if every line is as expected.""", configured=False)
 
 def run(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config)
-    from edgeblock.daemon import worker
+    from edgeblock.daemon import supervisor
 
-    return worker.run(settings)
+    return supervisor.run(settings)
 
 
 def replay(chosen: argparse.Namespace) -> int:
@@ -221,6 +225,13 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(inner, f"{name}.{key}" if name else key)
     else:
         yield name, value
+
+
+def top(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config)
+    from edgeblock.daemon import top
+
+    return top.run(settings.daemon.control)
 
 
 def doctor(chosen: argparse.Namespace) -> int:

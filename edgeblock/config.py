@@ -39,6 +39,28 @@ def _whole(default: int, low: int, high: int) -> Any:
     return _setting(default, read)
 
 
+def _workers(default: int) -> Any:
+    def read(value: Any) -> int | str:
+        if value == "auto":
+            return "auto"
+        if type(value) is not int or not 1 <= value <= 1024:
+            raise ValueError('a whole number from 1 to 1024, or "auto"')
+        return value
+    return _setting(default, read)
+
+
+def _listen() -> Any:
+    def read(value: Any) -> str:
+        host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        if value == "" or isinstance(value, str) and value.startswith("/") and "\0" not in value:
+            return value
+        if host not in ("127.0.0.1", "[::1]", "localhost") or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError('an address of this machine and a port, such as "127.0.0.1:9477" or "[::1]:9477", '
+                             'an absolute path of a socket, or ""')
+        return value
+    return _setting("", read)
+
+
 def _mark(default: int) -> Any:
     def read(value: Any) -> int:
         if type(value) is not int or not 0 < value <= 0xFFFFFFFF:
@@ -164,7 +186,7 @@ class Queue:
     """[queue]: the NFQUEUE that packets arrive on."""
 
     number: int = _whole(0, 0, 65535)
-    workers: int = _whole(1, 1, 1)
+    workers: int | str = _workers(1)          # processes, each with a queue and a CPU of its own; "auto": one a CPU
     length: int = _whole(8192, 1, 1_000_000)                         # packets the kernel holds for us, when closed
     buffer: int = _whole(8 * 1024 * 1024, 65536, 1024 * 1024 * 1024)    # bytes of socket receive buffer
     overload: str = _choice("open", "open", "closed")                # full queue: pass packets unseen, or drop them
@@ -245,6 +267,15 @@ class Daemon:
 
     control: Path = _path("/run/edgeblock/control.sock")     # where `edgeblock status` asks
     log_blocks: int = _whole(20, 0, 100_000)   # log lines a second about blocks; the rest are counted in one line
+    log_megabytes: int = _whole(100, 0, 1_000_000)     # of lines about blocks in a day (UTC); the same
+    hang: float = _seconds(0.7, 0.2, 60)       # a worker whose packet path is silent for so long is replaced
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """[metrics]: where Prometheus asks."""
+
+    listen: str = _listen()                    # "127.0.0.1:9477", or the path of a UNIX socket; empty: nowhere
 
 
 @dataclass(frozen=True)
@@ -257,6 +288,7 @@ class Config:
     reply: Reply = field(default_factory=Reply)
     privacy: Privacy = field(default_factory=Privacy)
     daemon: Daemon = field(default_factory=Daemon)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def load(path: Path | str | None = None) -> Config:

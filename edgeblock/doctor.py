@@ -16,6 +16,7 @@ from typing import NamedTuple, TextIO, TypeVar
 from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
+from edgeblock.netfilter.rules import queues
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -201,7 +202,7 @@ def in_new_namespace(work: Callable[[], Answer]) -> Answer:
 
 def queue_owner(config: Config) -> Iterator[Finding]:
     """Whether another program holds a queue of ours."""
-    first, last = config.queue.number, config.queue.number + config.queue.workers - 1
+    first, last = queues(config)
     held = {}
     for line in read("/proc/thread-self/net/netfilter/nfnetlink_queue").splitlines():
         words = line.split()

@@ -2,7 +2,8 @@
 
 In: events, and the packets and names of what was blocked. Out: lines on a file. By default a line about a block holds
 list, rule id, action and protocol, and nothing that tells who asked for what: `privacy.names` adds the name,
-`privacy.clients` the client's address. Lines about blocks are limited in number; what is over is counted, and said.
+`privacy.clients` the client's address. Lines about blocks are limited, by the second and by the day; what is over is
+counted, and said.
 Nobody who logs ever waits: a thread writes, and when it cannot keep up lines are lost and counted.
 """
 
@@ -28,13 +29,21 @@ class Journal:
         file: where lines go.
         privacy: what a line about a block may say.
         rate: lines about blocks in one second.
+        summary: say how many blocks were over the rate; else only count them.
+        day_bytes: of the lines that are relayed for workers, in one day (UTC).
     """
 
-    def __init__(self, file: TextIO, privacy: Privacy, rate: int) -> None:
+    def __init__(self, file: TextIO, privacy: Privacy, rate: int, *, summary: bool = True,
+                 day_bytes: int = 0) -> None:
         self.privacy = privacy
         self.rate = rate
         self.lost = 0           # lines that nobody was there to read
         self.unlogged = 0       # blocks over the rate, since the start
+        self.over_day = 0       # relayed lines over the day's bytes, since the start
+        self._summary = summary
+        self._day_bytes = day_bytes
+        self._day = -1
+        self._day_left = 0
         self._file = file
         self._lines: queue.Queue[str | None] = queue.Queue(BACKLOG)
         self._second = 0
@@ -86,12 +95,24 @@ class Journal:
                 said["client"] = client_of(packet)
             self.log.info("observed" if name.action == "observe" else "blocked", **said)
 
+    def relay(self, now: float, line: str) -> None:
+        """A finished line of a worker's. `now` is Unix seconds: the day that it counts for."""
+        if int(now // 86400) != self._day:
+            self._day = int(now // 86400)
+            self._day_left = self._day_bytes
+        size = len(line) + 1        # lines are ASCII
+        if size > self._day_left:
+            self.over_day += 1
+            return
+        self._day_left -= size
+        self.msg(line)
+
     def tick(self, now: float) -> None:
         """Starts a new second of the rate where one has begun; to be called at least every few seconds."""
         if int(now) != self._second:
             self._second = int(now)
             self._left = self.rate
-            if self._silent:
+            if self._silent and self._summary:
                 self.log.info("blocks not logged", count=self._silent, limit=self.rate)
                 self._silent = 0
 

@@ -18,3 +18,13 @@ def notify(**states: str) -> None:
             manager.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
         except OSError:     # nobody is listening; that is not ours to mend
             return
+
+
+def watchdog_seconds() -> float:
+    """Within how many seconds the service manager wants to hear WATCHDOG=1; 0 where it does not."""
+    try:
+        if int(os.environ.get("WATCHDOG_PID", os.getpid())) != os.getpid():
+            return 0.0
+        return int(os.environ["WATCHDOG_USEC"]) * 1e-6
+    except (KeyError, ValueError):
+        return 0.0

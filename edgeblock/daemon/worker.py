@@ -1,36 +1,51 @@
-"""One worker: a queue, an engine and an event loop.
+"""One worker: a process with a queue, an engine and an event loop of its own.
 
-In: a Config. Out: packets judged until SIGTERM or SIGINT; then the kernel rules go first, what the kernel had
-delivered is answered, and the counters are logged. SIGHUP, or a change in the rules directory, loads the lists anew:
-the engine gets a new matcher between two packets, or keeps the old one and the log says why. Never here: a packet
-that waits for a file, a program or a reader of the log.
+In: from the supervisor, over the socket it was started with: the configuration, snapshots as open files, the queue to
+take, the order to stop. Out: packets judged; counters on the board, which outlives it; lines about blocks on standard
+output. It can be ready without a queue: then it is the spare that takes the place of another within milliseconds.
+Without its supervisor it ends (PR_SET_PDEATHSIG), so that the next supervisor finds the queues free.
+
+Never here: the lists themselves, kernel rules, a packet that waits for a file, a program or a reader of the log.
 """
 
 import asyncio
+import ctypes
 import gc
+import json
+import mmap
+import os
+import pickle
 import signal
+import socket
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from typing import Any, TextIO
+from typing import Any
 
 import uvloop
 
-import edgeblock
+from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.rules import read_key
+from edgeblock.blocklist.snapshot import open_snapshot
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
-from edgeblock.daemon import rules
-from edgeblock.daemon.control import Control
+from edgeblock.daemon.board import (
+    ACTIONS,
+    ENGINE_NAMES,
+    ENGINE_REST,
+    FAST,
+    GAUGES,
+    MATCHED,
+    OTHERS,
+    OWN,
+    POLICY,
+    Board,
+    matched_at,
+)
 from edgeblock.daemon.journal import Journal
-from edgeblock.daemon.notify import notify
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
-from edgeblock.errors import EdgeblockError, ListError, SystemProblem
-from edgeblock.netfilter import ruleset
+from edgeblock.errors import EdgeblockError
 from edgeblock.netfilter.marks import marks
 from edgeblock.source.nfqueue import QueueReader
 
@@ -42,142 +57,135 @@ SWITCH_SECONDS = 0.0005
 REPEAT_SECONDS = 0.4
 MAX_REPEATS = 4096
 
-# A list that has expired stays until the lists can be loaded; they are tried again so many seconds later.
-EXPIRY_RETRY = 60.0
-
-
-def run(config: Config, log: TextIO = sys.stdout) -> int:
-    """The daemon, until a signal ends it; the exit status. EdgeblockError if it cannot start or go on."""
-    sys.setswitchinterval(SWITCH_SECONDS)
-    with Journal(log, config.privacy, config.daemon.log_blocks) as journal:
-        return uvloop.run(Worker(config, journal).serve())
+BEAT = 0.1              # seconds between two looks at an idle queue, at most: the heartbeat
+MESSAGE_MAX = 1 << 17   # bytes of a message between supervisor and worker
+PR_SET_PDEATHSIG = 1
 
 
 class Worker:
-    """What `run` runs. Everything happens in the event loop's thread but the changing of kernel rules."""
+    """What the process runs. Everything but opening a snapshot happens in the event loop's thread."""
 
-    def __init__(self, config: Config, journal: Journal) -> None:
+    def __init__(self, config: Config, journal: Journal, supervisor: socket.socket, board: Board) -> None:
         self.config = config
         self.journal = journal
-        self.log = journal.log
-        self.started = time.monotonic()
-        self.verdicts: Counter[tuple[str, str]] = Counter()     # names by list and action
-        self.expires: float | None = None      # when lists are to be loaded because one expires
-        self.loads = Counter(loaded=0, refused=0)
+        self.supervisor = supervisor
+        self.board = board
+        self.row: Any = None
+        self.reader: QueueReader | None = None
+        self.engine: Any = None
+        self.places: dict[str, int] = {POLICY: 0}
+        self.base: list[int] = []
         self.answers = replies.prepare(config.reply)
-        self.mark_bits = marks(config.ruleset.mark_mask)
-        self.reload_now = asyncio.Event()
-        self.broken: SystemProblem | None = None
         self.failures_told = 0
         self.repeats = 0
-        self.ready = False
-        self.stopping = False
 
     async def serve(self) -> int:
-        """Starts, serves, stops; 0 after a signal. Raises what made it impossible to start or go on."""
+        """Obeys until told to stop; the exit status."""
         self.loop = asyncio.get_running_loop()
-        self.task = asyncio.current_task()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, self._stop)
-        self.loop.add_signal_handler(signal.SIGHUP, self.reload_now.set)
-        async with AsyncExitStack() as stack:
-            try:
-                await self._start(stack)
-                await self._keep_rules()
-            except asyncio.CancelledError:
-                if self.broken:
-                    raise self.broken from None
-            finally:
-                notify(STOPPING="1")
-                # What is undone from here on is not to be interrupted: a second signal changes nothing.
-                self.stopping = True
-        if self.ready:
-            self.log.info("counters", **self.counters())
-        self.log.info("stopped")
-        return 0
+        self.ended: asyncio.Future[int] = self.loop.create_future()
+        orders: asyncio.Queue[tuple[dict[str, Any], list[int]]] = asyncio.Queue()
+        self.loop.add_reader(self.supervisor.fileno(), self._hear, orders)
+        with Injector(self.config.ruleset.inject_mark) as self.injector:
+            obeying = asyncio.create_task(self._obey(orders))
+            obeying.add_done_callback(self._end)
+            status = await self.ended
+            obeying.cancel()
+            if self.reader is not None:
+                self.loop.remove_reader(self.reader.fileno())
+                if status == 0:
+                    self.reader.close()
+                self._tick()
+        return status
 
-    def counters(self) -> dict[str, Any]:
-        """Everything that is counted, nested by who counts it."""
-        blocked: dict[str, dict[str, int]] = {}
-        for (name, action), count in sorted(self.verdicts.items()):
-            blocked.setdefault(name, {})[action] = count
-        return {
-            "uptime": int(time.monotonic() - self.started),
-            "queue": self.reader.counters(),
-            "engine": self.engine.counters(),
-            "matched": blocked,
-            "replies": {"sent": self.injector.sent, "failed": self.injector.failed},
-            "rules": {"lists": self.rules.lists, "entries": self.rules.entries, **self.loads},
-            "log": {"unlogged": self.journal.unlogged, "lost": self.journal.lost},
-        }
-
-    def status(self) -> dict[str, Any]:
-        """The answer to `edgeblock status`: the counters, and what is running."""
-        return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
-                "rules_digest": self.rules.digest, **self.counters()}
-
-    # ---- start and stop
-
-    async def _start(self, stack: AsyncExitStack) -> None:
-        # Undone in reverse: rules of the kernel first, so that the queue runs dry before it is let go.
-        config = self.config
-        self.injector = stack.enter_context(Injector(config.ruleset.inject_mark))
-        self.sight = rules.look(config.rules.directory)
+    def tell(self, **message: Any) -> None:
+        """A message to the supervisor; without one that listens nothing is to be told."""
         try:
-            self._take(await rules.load(config.rules))
-        except ListError as problem:
-            raise ListError(self._loggable(problem)) from None
-        self.engine = make_engine(config, self.rules.matcher)
-        control = Control(config.daemon.control, {"status": self.status})
-        stack.push_async_callback(control.close)
-        bits = self.mark_bits
+            self.supervisor.send(json.dumps(message).encode())
+        except OSError:
+            return
+
+    def _end(self, obeying: "asyncio.Task[None]") -> None:
+        if self.ended.done():
+            return
+        problem = None if obeying.cancelled() else obeying.exception()
+        if isinstance(problem, EdgeblockError):
+            self.tell(refused=str(problem))
+            self.ended.set_result(2)
+        elif problem is not None:
+            self.ended.set_exception(problem)
+
+    def _hear(self, orders: "asyncio.Queue[tuple[dict[str, Any], list[int]]]") -> None:
+        try:
+            message, files, _, _ = socket.recv_fds(self.supervisor, MESSAGE_MAX, 4)
+        except BlockingIOError:
+            return
+        except OSError:
+            message, files = b"", []
+        if not message:         # the supervisor has gone
+            self.loop.remove_reader(self.supervisor.fileno())
+            message = b'{"do": "stop"}'
+        orders.put_nowait((json.loads(message), files))
+
+    async def _obey(self, orders: "asyncio.Queue[tuple[dict[str, Any], list[int]]]") -> None:
+        while True:
+            order, files = await orders.get()
+            if order["do"] == "rules":
+                await self._take_rules(files[0], files[1])
+                self.tell(rules=order["serial"])
+            elif order["do"] == "queue":
+                self._take_queue(order["row"], order["queue"], order["cpu"])
+                self.tell(bound=order["queue"], marks_by_verdict=self.reader and self.reader.marks_by_verdict)
+            else:
+                if not self.ended.done():
+                    self.ended.set_result(0)
+                return
+
+    async def _take_rules(self, snapshot: int, places: int) -> None:
+        # A large snapshot takes a while to verify: in a thread, beside the packets.
+        key = read_key(self.config.rules.key)
+        matcher = await self.loop.run_in_executor(None, map_rules, snapshot, key)
+        self.places = json.loads(read_all(places))
+        if self.engine is None:
+            self.engine = make_engine(self.config, matcher)
+            gc.collect()
+            gc.freeze()
+        else:
+            self.engine.matcher = matcher
+
+    def _take_queue(self, row: int, queue: int, cpu: int | None) -> None:
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        config, bits = self.config, marks(self.config.ruleset.mark_mask)
+        self.row = self.board.rows[row]
+        for i, name in enumerate(ENGINE_NAMES[FAST:]):
+            if name in GAUGES:
+                self.row[ENGINE_REST + i] = 0
+        self.base = list(self.row[ENGINE_REST:MATCHED])
         self.reader = QueueReader(
-            config.queue.number, self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
-            fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked))
-        stack.callback(self._release_queue)
+            queue, self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
+            fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked),
+            board=self.row)
         self.loop.add_reader(self.reader.fileno(), self._drain)
-        await control.open()
-        backend = None
-        if config.ruleset.install:
-            # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
-            helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
-            stack.push_async_callback(self._call, helper, ruleset.remove)
-            backend = await self._call(helper, ruleset.apply, config)
-        gc.collect()
-        gc.freeze()
-        self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, backend=backend,
-                      marks_by_verdict=self.reader.marks_by_verdict, **self._rules_in_force())
-        notify(READY="1", STATUS=self._summary())
-        self.ready = True
-
-    def _release_queue(self) -> None:
-        self.loop.remove_reader(self.reader.fileno())
-        if self.broken is None:
-            self.reader.close()
-
-    async def _call(self, helper: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.loop.run_in_executor(helper, work, *arguments)
-
-    def _stop(self) -> None:
-        if not self.stopping and self.task:
-            self.stopping = True
-            self.task.cancel()
+        self._beat()
 
     # ---- packets
 
     def _drain(self) -> None:
+        assert self.reader is not None
         try:
             self.reader.drain()
         except OSError as problem:      # the socket is broken: nothing can be answered any more
             self.loop.remove_reader(self.reader.fileno())
-            self.broken = SystemProblem(str(problem))
-            self._stop()
+            self.tell(refused=str(problem))
+            if not self.ended.done():
+                self.ended.set_result(2)
 
     def decide(self, packet: bytes, decision: Decision) -> None:
         """What QueueReader calls for a packet that completed a name or is owed an answer."""
         for name in decision.names:
             if name.action != "accept":
-                self.verdicts[name.list or "policy", name.action] += 1
+                place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
+                self.row[matched_at(place, ACTIONS.index(name.action))] += 1
         if decision.reply:
             answer = replies.build(packet, decision, self.answers)
             self.injector.send(answer.to_client)
@@ -186,65 +194,82 @@ class Worker:
                 self.repeats += 1
                 self.loop.call_later(REPEAT_SECONDS, self._repeat, answer.to_client)
         self.journal.blocked(time.monotonic(), packet, decision.names)
+        self._publish_own(OWN + 2, [self.injector.sent, self.injector.failed, self.journal.unlogged])
+
+    def _publish_own(self, at: int, counts: list[int]) -> None:
+        for i, count in enumerate(counts, at):
+            self.row[i] = self.base[i - ENGINE_REST] + count
 
     def _repeat(self, packets: list[bytes]) -> None:
         self.repeats -= 1
         self.injector.send(packets)
 
-    # ---- rules
+    # ---- now and then
 
-    async def _keep_rules(self) -> None:
-        """Loads the lists whenever they have changed and are still again, when one expires, and when asked to."""
-        seen = self.sight
-        while True:
-            try:
-                await asyncio.wait_for(self.reload_now.wait(), rules.PAUSE)
-            except TimeoutError:
-                asked = False
-            else:
-                asked = True
-                self.reload_now.clear()
+    def _beat(self) -> None:
+        if not self.ended.done():
+            self._drain()
             self._tick()
-            before, seen = seen, rules.look(self.config.rules.directory)
-            expired = self.expires is not None and time.time() >= self.expires
-            if asked or expired or (seen == before and seen != self.sight):
-                self.sight = seen
-                await self._reload()
-
-    async def _reload(self) -> None:
-        notify(RELOADING="1")
-        began = time.monotonic()
-        try:
-            loaded = await rules.load(self.config.rules)
-        except EdgeblockError as problem:
-            self.loads["refused"] += 1
-            if self.expires is not None:
-                self.expires = max(self.expires, time.time() + EXPIRY_RETRY)
-            self.log.error("rules refused; those in force stay", problem=self._loggable(problem))
-        else:
-            self._take(loaded)
-            self.engine.matcher = loaded.matcher
-            self.log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._rules_in_force())
-        notify(READY="1", STATUS=self._summary())
-
-    def _take(self, loaded: rules.Loaded) -> None:
-        self.rules = loaded
-        self.expires = loaded.expires
-        self.loads["loaded"] += 1
-
-    def _loggable(self, problem: EdgeblockError) -> str:
-        return str(problem) if self.config.privacy.names else rules.without_names(str(problem),
-                                                                                  self.config.rules.directory)
-
-    def _rules_in_force(self) -> dict[str, Any]:
-        return {"lists": self.rules.lists, "entries": self.rules.entries, "digest": self.rules.digest}
-
-    def _summary(self) -> str:
-        return f"queue {self.config.queue.number}: {self.rules.entries} entries of {self.rules.lists} lists in force"
+            self.loop.call_later(min(BEAT, self.config.daemon.hang / 4), self._beat)
 
     def _tick(self) -> None:
+        assert self.reader is not None
         self.journal.tick(time.monotonic())
+        queue, engine = self.reader.counters(), self.engine.counters()
+        own = [engine[name] for name in ENGINE_NAMES[FAST:]]
+        own += [queue["lost"], queue["full"], self.injector.sent, self.injector.failed, self.journal.unlogged,
+                self.journal.lost]
+        self._publish_own(ENGINE_REST, own)
         failures = self.reader.failures
         if failures != self.failures_told:
-            self.log.error("answers failed", count=failures - self.failures_told, problem=self.reader.failure)
+            # What an exception says may hold a name; its kind does not.
+            said = self.reader.failure if self.config.privacy.names else self.reader.failure.partition(":")[0]
+            self.journal.log.error("answers failed", count=failures - self.failures_told, problem=said)
             self.failures_told = failures
+
+
+def map_rules(fd: int, key: bytes) -> ListMatcher:
+    """The matcher of a snapshot file that is open as `fd`, mapped and shared with the other workers."""
+    try:
+        return ListMatcher(open_snapshot(memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ)), key))
+    finally:
+        os.close(fd)
+
+
+def read_all(fd: int) -> bytes:
+    """The content of a file that others may be reading through the same description."""
+    try:
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+    finally:
+        os.close(fd)
+
+
+def end_with_parent(parent: int) -> None:
+    """The kernel ends this process when its parent has ended, stopped or not."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    """The process: the supervisor's id, the socket to it, the board and its rows."""
+    parent, link, board, rows = map(int, arguments)
+    end_with_parent(parent)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)       # they are the supervisor's, which tells us in its own time
+    sys.setswitchinterval(SWITCH_SECONDS)
+    with socket.socket(fileno=link) as supervisor:
+        config: Config = pickle.loads(supervisor.recv(MESSAGE_MAX))
+        supervisor.setblocking(False)
+        rate = -(-config.daemon.log_blocks // rows)
+        with Journal(sys.stdout, config.privacy, rate, summary=False) as journal:
+            worker = Worker(config, journal, supervisor, Board(rows, board))
+            try:
+                return uvloop.run(worker.serve())
+            except EdgeblockError as problem:
+                worker.tell(refused=str(problem))
+                return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

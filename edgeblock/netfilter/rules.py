@@ -7,6 +7,7 @@ whether it is certain that it has none. So whatever cannot be read certainly goe
 docs/ruleset.md argues each rule.
 """
 
+import os
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -189,11 +190,14 @@ def check(config: Config) -> None:
         raise ConfigError("ruleset.tcp_ports and ruleset.udp_ports are both empty: nothing would be queued")
     if ruleset.absent not in ("open", "closed"):
         raise ConfigError(f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\"")
-    if queue.workers < 1 or queue.number < 0 or queue.number + queue.workers > 65536:
+    first, last = queues(config)
+    if last < first or first < 0 or last > 65535:
         raise ConfigError(f"queue.number {queue.number} with queue.workers {queue.workers}: "
                           f"queues are numbered from 0 to 65535")
 
 
 def queues(config: Config) -> tuple[int, int]:
     """The first and the last queue number, one for each worker."""
-    return config.queue.number, config.queue.number + config.queue.workers - 1
+    workers = config.queue.workers
+    count = len(os.sched_getaffinity(0)) if isinstance(workers, str) else workers
+    return config.queue.number, config.queue.number + count - 1

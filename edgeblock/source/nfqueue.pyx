@@ -39,7 +39,9 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from netfilterqueue._impl cimport NetfilterQueue, nfq_fd
 
 from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u16, take_u32
-from edgeblock.core.engine cimport CHECKSUM_TRUST, CHECKSUM_VERIFY, MARK_KEEP, Decision, Engine
+from edgeblock.core.engine cimport (
+    CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
+)
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
 from edgeblock.errors import SystemProblem
 
@@ -118,6 +120,27 @@ cdef enum:
     # buffers, which are all that most packets use, from falling on the same few lines of the processor's cache.
     BUFFER = 65536 + 2048 + 64
 
+# The board: what a reader has counted, as 64-bit words in memory that outlives its process. Counters on it go on from
+# what a reader before has left there. They are written before the answers leave, so a killed reader takes none of
+# its verdicts with it. The first word is CLOCK_MONOTONIC in nanoseconds at the last drain(): the heartbeat.
+cdef enum:
+    HEARTBEAT = 0
+    QUEUE_COUNTS = 1
+    QUEUE_COUNTERS = 12
+    BUCKETS = 24           # of a histogram: up to 256 ns, 512 ns, ... 2.1 s; the last takes all that is longer
+    SMALLEST = 8           # the first bucket ends at 2 ** SMALLEST nanoseconds
+    JUDGE_TIMES = QUEUE_COUNTS + QUEUE_COUNTERS          # buckets, then the sum in nanoseconds
+    LOOKUP_TIMES = JUDGE_TIMES + BUCKETS + 1
+    VERDICT_TIMES = LOOKUP_TIMES + BUCKETS + 1
+    ENGINE_COUNTS = VERDICT_TIMES + BUCKETS + 1
+    BOARD_WORDS = ENGINE_COUNTS + COUNTERS
+    SAMPLE = 63            # one packet in 64 is timed
+
+BOARD = {"heartbeat": HEARTBEAT, "queue": QUEUE_COUNTS, "judge": JUDGE_TIMES, "lookup": LOOKUP_TIMES,
+         "verdict": VERDICT_TIMES, "engine": ENGINE_COUNTS, "engine_counters": COUNTERS, "words": BOARD_WORDS}
+BOARD_NAMES = ("packets", "bytes", "passed", "dropped", "marked", "decisions", "failures", "unreadable", "cut",
+               "refused", "unmarked", "overruns")
+BUCKET_SECONDS = tuple(2.0 ** (SMALLEST + i) * 1e-9 for i in range(BUCKETS - 1))
 COPY_RANGE = 0xFFFF        # bytes of each packet; the kernel caps it 4 below, so only a full 64 KiB loses any
 UNLIMITED = 0x7FFFFFFF
 SOL_NETLINK = 270
@@ -237,6 +260,22 @@ cdef bint read_packet(Cursor* body, Queued* packet) noexcept nogil:
     return packet.numbered and packet.data != NULL
 
 
+cdef inline uint64_t nanoseconds() noexcept nogil:
+    cdef timespec clock
+    clock_gettime(CLOCK_MONOTONIC, &clock)
+    return <uint64_t>clock.tv_sec * 1000000000 + <uint64_t>clock.tv_nsec
+
+
+cdef inline void note_time(uint64_t* histogram, uint64_t taken) noexcept nogil:
+    cdef uint64_t rest = (taken - 1) >> SMALLEST if taken else 0
+    cdef int bucket = 0
+    while rest and bucket < BUCKETS - 1:
+        rest >>= 1
+        bucket += 1
+    histogram[bucket] += 1
+    histogram[BUCKETS] += taken
+
+
 cdef class QueueReader:
     """One bound queue. Not thread-safe: everything is called from the event loop's thread, which may replace
     `engine.matcher` between two calls.
@@ -250,6 +289,7 @@ cdef class QueueReader:
         buffer: bytes of socket receive buffer, as the kernel counts them.
         fail_open: packets that the kernel cannot hold pass unseen instead of being dropped.
         marks: mask of our bits in the conntrack mark, then their value for done, HTTP and blocked.
+        board: at least BOARD["words"] writable 64-bit words to count on (see above); None: nobody wants to see.
 
     Raises:
         SystemProblem: no permission, no NFQUEUE in the kernel, or the queue is taken.
@@ -285,6 +325,10 @@ cdef class QueueReader:
     cdef readonly uint64_t failures      # exceptions of on_decision
     cdef uint64_t unreadable, cut, refused, unmarked, overruns, lost
     cdef uint32_t drops_seen
+    cdef uint64_t[::1] board_view        # keeps the memory that `board` points to
+    cdef uint64_t* board                 # NULL: none
+    cdef uint64_t base[BOARD_WORDS]      # what was on it before us
+    cdef bint timed                      # a packet of the batch is being timed
 
     def __cinit__(self):
         cdef int i
@@ -300,7 +344,7 @@ cdef class QueueReader:
 
     def __init__(self, int number, Engine engine not None, on_decision, *, unsigned int length=8192,
                  int buffer=8 << 20, bint fail_open=True,
-                 tuple marks=(0x30000000, 0x10000000, 0x20000000, 0x30000000)):
+                 tuple marks=(0x30000000, 0x10000000, 0x20000000, 0x30000000), uint64_t[::1] board=None):
         self.number = number
         self.engine = engine
         self.on_decision = on_decision
@@ -327,6 +371,12 @@ cdef class QueueReader:
         except OSError as problem:
             self.release()
             raise SystemProblem(explain(number, problem)) from None
+        if board is not None:
+            if board.shape[0] < BOARD_WORDS:
+                raise ValueError(f"a board has at least {BOARD_WORDS} words")
+            self.board_view = board
+            self.board = &board[0]
+            memcpy(self.base, self.board, sizeof(self.base))
 
     def __dealloc__(self):
         free(self.buffers)
@@ -348,6 +398,8 @@ cdef class QueueReader:
         cdef int total = 0, taken = self.received - self.next
         if self.fd < 0:
             raise ValueError("the queue is closed")
+        if self.board != NULL:
+            self.board[HEARTBEAT] = nanoseconds()
         while True:
             try:
                 while self.find_decision():
@@ -451,7 +503,10 @@ cdef class QueueReader:
             self.octets += self.packet.size
             self.cut += self.packet.cut
             flags = CHECKSUM_TRUST if self.packet.skb_info & NFQA_SKB_CSUMNOTREADY else CHECKSUM_VERIFY
-            self.engine.judge_packet(self.packet.data, self.packet.size, self.now, flags, &self.made)
+            if self.board != NULL and not self.packets & SAMPLE:
+                self.judge_timed(flags)
+            else:
+                self.engine.judge_packet(self.packet.data, self.packet.size, self.now, flags, &self.made)
             if self.made.names or self.made.reply:
                 return 1
             self.answer(self.made.accept, self.made.mark)
@@ -553,9 +608,35 @@ cdef class QueueReader:
         else:
             self.refused += 1
 
+    cdef void judge_timed(self, uint32_t flags) noexcept nogil:
+        cdef uint64_t names = self.engine.counts[COUNT_NAMES], began = nanoseconds(), taken
+        self.engine.judge_packet(self.packet.data, self.packet.size, self.now, flags, &self.made)
+        taken = nanoseconds() - began
+        note_time(self.board + JUDGE_TIMES, taken)
+        if self.engine.counts[COUNT_NAMES] != names:
+            note_time(self.board + LOOKUP_TIMES, taken)
+        self.timed = True
+
+    cdef void publish(self) noexcept nogil:
+        cdef uint64_t* at = self.board + QUEUE_COUNTS
+        cdef uint64_t* base = self.base + QUEUE_COUNTS
+        cdef uint64_t[QUEUE_COUNTERS] own = [
+            self.packets, self.octets, self.passed, self.dropped, self.marked, self.decisions, self.failures,
+            self.unreadable, self.cut, self.refused, self.unmarked, self.overruns]
+        cdef int i
+        for i in range(QUEUE_COUNTERS):
+            at[i] = base[i] + own[i]
+        for i in range(COUNTERS):
+            self.board[ENGINE_COUNTS + i] = self.base[ENGINE_COUNTS + i] + self.engine.counts[i]
+
     cdef int flush(self) except -1 nogil:
         self.close_run()
+        if self.board != NULL:
+            self.publish()
         self.send_answers()
+        if self.timed:
+            self.timed = False
+            note_time(self.board + VERDICT_TIMES, nanoseconds() - <uint64_t>(self.now * 1e9))
         return 0
 
     cdef int send_answers(self) except -1 nogil:

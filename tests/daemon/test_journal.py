@@ -99,3 +99,16 @@ def test_a_reader_that_has_gone_is_counted():
         with Journal(file, Privacy(), 10) as log:
             log.log.info("nobody hears this")
         assert log.lost >= 1
+
+
+def test_a_day_of_flood_fits_its_bound():
+    """Two workers' lines at the full rate for a simulated day and into the next."""
+    bound, line = 1_000_000, json.dumps({"event": "blocked", "list": "court", "rule": "9f3c21aa", "action": "page"})
+    file = io.StringIO()
+    with Journal(file, Privacy(), 20, day_bytes=bound) as log:
+        for second in range(0, 86400, 4):
+            log.relay(second + 0.5, line)
+        first = log.over_day
+        log.relay(86400.0, line)
+    assert len(file.getvalue()) <= bound + len(line) + 1
+    assert first == 86400 // 4 - bound // (len(line) + 1) and log.over_day == first

@@ -12,10 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgeblock.config import Config, Privacy
+from edgeblock.config import Config, Privacy, Reply
 from edgeblock.core.decision import Decision, Name
-from edgeblock.daemon import worker
+from edgeblock.core.engine import Engine
+from edgeblock.core.matcher import Matcher
+from edgeblock.daemon import board, worker
+from edgeblock.daemon.board import Board
 from edgeblock.daemon.journal import Journal
+from edgeblock.daemon.supervisor import Supervisor
 from edgeblock.errors import ConfigError
 from edgeblock.lab import CLIENT, Lab, page, until
 
@@ -229,41 +233,51 @@ def test_no_packet_is_lost_while_lists_are_loaded(lab, box):
     assert daemon.stop() == 0
 
 
-def test_answers_that_fail_are_said_once_a_look(tmp_path):
-    with open(tmp_path / "log", "w") as file, Journal(file, Privacy(), 1) as journal:
-        made = worker.Worker(Config(), journal)
-        made.reader = SimpleNamespace(failures=3, failure="LookupError: no such page")
-        made._tick()
-        made._tick()
-    [line] = map(json.loads, (tmp_path / "log").read_text().splitlines())
-    assert (line["event"], line["count"], line["problem"]) == ("answers failed", 3, "LookupError: no such page")
+@pytest.fixture
+def made(tmp_path):
+    """A worker without a queue or a supervisor, and the lines that it logs."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with open(tmp_path / "log", "w") as file, Journal(file, Privacy(), 1) as journal, ours, theirs:
+        worker_made = worker.Worker(Config(), journal, ours, Board(1))
+        worker_made.row = worker_made.board.rows[0]
+        worker_made.base = [0] * (board.MATCHED - board.ENGINE_REST)
+        worker_made.injector = SimpleNamespace(sent=7, failed=0)
+        yield SimpleNamespace(worker=worker_made, heard=theirs, log=tmp_path / "log", journal=journal, file=file)
 
 
-def test_a_broken_socket_ends_the_daemon_with_its_reason():
+def test_answers_that_fail_are_said_once_a_look_without_their_words(made):
+    made.worker.engine = Engine(Matcher())
+    made.worker.reader = SimpleNamespace(failures=3, failure="LookupError: secret.example",
+                                         counters=lambda: {"lost": 5, "full": 0})
+    made.worker._tick()
+    made.worker._tick()
+    made.journal.__exit__()
+    made.file.flush()
+    [line] = map(json.loads, made.log.read_text().splitlines())
+    assert (line["event"], line["count"], line["problem"]) == ("answers failed", 3, "LookupError")
+    counted = made.worker.board.counters([0])
+    assert (counted["queue"]["lost"], counted["replies"]["sent"]) == (5, 7)
+
+
+def test_a_broken_socket_ends_the_worker_with_its_reason(made):
     removed = []
 
     def broken():
         raise OSError(9, "receiving from queue 0: Bad file descriptor")
 
-    made = worker.Worker(Config(), SimpleNamespace(log=None))
-    made.loop = SimpleNamespace(remove_reader=removed.append)
-    made.task = SimpleNamespace(cancel=lambda: removed.append("cancelled"))
-    made.reader = SimpleNamespace(drain=broken, fileno=lambda: 5, close=broken)
-    made._drain()
-    made._release_queue()
-    assert removed == [5, "cancelled", 5]
-    assert "receiving from queue 0: Bad file descriptor" in str(made.broken)
+    made.worker.loop = SimpleNamespace(remove_reader=removed.append)
+    made.worker.ended = SimpleNamespace(done=lambda: False, set_result=removed.append)
+    made.worker.reader = SimpleNamespace(drain=broken, fileno=lambda: 5)
+    made.worker._drain()
+    assert removed == [5, 2]
+    assert "receiving from queue 0: Bad file descriptor" in json.loads(made.heard.recv(1000))["refused"]
 
 
-def test_a_policy_without_a_list_is_counted_as_one(tmp_path):
-    with open(tmp_path / "log", "w") as file, Journal(file, Privacy(), 1) as journal:
-        made = worker.Worker(Config(), journal)
-        made.decide(b"\x45" + bytes(19), Decision(False, names=(Name("tls", None, None, "drop", None, None),)))
-    assert made.verdicts == {("policy", "drop"): 1}
+def test_a_policy_without_a_list_is_counted_as_one(made):
+    made.worker.decide(b"\x45" + bytes(19), Decision(False, names=(Name("tls", None, None, "drop", None, None),)))
+    assert made.worker.board.counters([0])["matched"] == {"policy": {"drop": 1}}
 
 
 def test_settings_that_no_answer_can_have_are_refused_before_anything_starts():
-    from edgeblock.config import Reply
-
     with pytest.raises(ConfigError, match=r"reply.redirect"):
-        worker.Worker(Config(reply=Reply(redirect="javascript:alert(1)")), SimpleNamespace(log=None))
+        Supervisor(Config(reply=Reply(redirect="javascript:alert(1)")), SimpleNamespace(log=None))

@@ -1,0 +1,83 @@
+"""What workers have counted, in memory that outlives each of them: one file, one row of 64-bit words for a worker.
+
+In: words that a worker writes, and the names of lists that the supervisor gives places to. Out: the same as tables by
+name, summed over the workers. A worker that is replaced leaves its row, and the next one goes on from there. Never
+here: a name or an address of anybody; a list has as many words as there are actions, whatever is asked for.
+"""
+
+import mmap
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from edgeblock.core.engine import Engine
+from edgeblock.core.matcher import Matcher
+from edgeblock.source.nfqueue import BOARD, BOARD_NAMES
+
+ACTIONS = ("drop", "reset", "page", "redirect", "observe")
+LISTS_MAX = 16_384          # lists that ever had a place since the start; those after share the last one
+POLICY = "policy"           # the list of what a policy has blocked
+OTHERS = "(other)"
+ENGINE_NAMES = tuple(Engine(Matcher()).counters())
+GAUGES = ("table_flows", "table_bytes", "quic_connections")     # of now, not since the start
+FAST = BOARD["engine_counters"]             # of ENGINE_NAMES are written by the packet path, the rest now and then
+OWN_NAMES = ("lost", "full", "sent", "failed", "unlogged", "lost_lines")
+
+ENGINE_REST = BOARD["words"]
+OWN = ENGINE_REST + len(ENGINE_NAMES) - FAST
+MATCHED = OWN + len(OWN_NAMES)
+WORDS = MATCHED + LISTS_MAX * len(ACTIONS)
+ROW = (WORDS * 8 + 4095) // 4096 * 4096     # bytes; pages that nobody writes cost nothing
+
+
+class Board:
+    """The file in memory. `fd` is what a worker gets."""
+
+    def __init__(self, rows: int, fd: int = -1) -> None:
+        self.fd = fd if fd >= 0 else os.memfd_create("edgeblock-counters")
+        if fd < 0:
+            os.ftruncate(self.fd, rows * ROW)
+        self.rows = [memoryview(mmap.mmap(self.fd, ROW, offset=number * ROW)).cast("Q") for number in range(rows)]
+        self.places: dict[str, int] = {POLICY: 0}
+
+    def give_places(self, names: Iterable[str]) -> dict[str, int]:
+        """A place for each list, the same as ever for those that have had one."""
+        for name in names:
+            if name not in self.places and len(self.places) < LISTS_MAX - 1:
+                self.places[name] = len(self.places)
+        return {**self.places, OTHERS: LISTS_MAX - 1}
+
+    def counters(self, numbers: Iterable[int]) -> dict[str, Any]:
+        """What these rows add up to: queue, engine, matched, replies and log."""
+        rows = [self.rows[number] for number in numbers]
+
+        def added(at: int) -> int:
+            return sum(row[at] for row in rows)
+
+        own = {name: added(OWN + i) for i, name in enumerate(OWN_NAMES)}
+        engine = {name: added(BOARD["engine"] + i if i < FAST else ENGINE_REST + i - FAST)
+                  for i, name in enumerate(ENGINE_NAMES)}
+        matched: dict[str, dict[str, int]] = {}
+        for name, place in sorted({**self.places, OTHERS: LISTS_MAX - 1}.items()):
+            for i, action in enumerate(ACTIONS):
+                if count := added(matched_at(place, i)):
+                    matched.setdefault(name, {})[action] = count
+        return {
+            "queue": {name: added(BOARD["queue"] + i) for i, name in enumerate(BOARD_NAMES)}
+            | {"lost": own["lost"], "full": own["full"]},
+            "engine": engine,
+            "matched": matched,
+            "replies": {"sent": own["sent"], "failed": own["failed"]},
+            "log": {"unlogged": own["unlogged"], "lost": own["lost_lines"]},
+        }
+
+    def histogram(self, name: str) -> tuple[list[int], float]:
+        """Counts by bucket and the sum in seconds, over all rows: "judge", "lookup" or "verdict"."""
+        at, size = BOARD[name], BOARD["verdict"] - BOARD["lookup"]
+        words = [sum(row[at + i] for row in self.rows) for i in range(size)]
+        return words[:-1], words[-1] * 1e-9
+
+
+def matched_at(place: int, action: int) -> int:
+    """The word of a list and an action in a row."""
+    return MATCHED + place * len(ACTIONS) + action

@@ -1,0 +1,193 @@
+"""What Prometheus is told: the daemon's counters under the names that its conventions ask for.
+
+In: the answer to `status` and the board. Out: the text exposition, over HTTP on loopback or on a UNIX socket. The
+number of series is bounded by the number of lists, workers and counters. Never here: a name, or an address.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from edgeblock.daemon.board import ACTIONS, GAUGES, Board, matched_at
+from edgeblock.errors import SystemProblem
+from edgeblock.source.nfqueue import BUCKET_SECONDS
+
+PATIENCE = 5.0          # seconds for the other side to ask, and to read
+HEAD_MAX = 8192         # bytes of a request's head
+TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Figures of a worker, as `status` names them: metric, help.
+WORKER_COUNTERS = {
+    "packets": ("edgeblock_queue_packets", "Packets that a worker has received from its queue."),
+    "passed": ("edgeblock_packets_passed", "Packets that a worker has let pass."),
+    "dropped": ("edgeblock_packets_dropped", "Packets that a worker has dropped."),
+    "lost": ("edgeblock_queue_lost_packets", "Packets never delivered because the worker was too slow: passed unseen "
+                                             "with overload = open, dropped with closed."),
+    "full": ("edgeblock_queue_full_packets", "Packets that the kernel dropped because the queue was at its length."),
+    "restarts": ("edgeblock_worker_restarts", "Times that a worker was replaced."),
+    "hangs": ("edgeblock_worker_hangs", "Times that a worker was killed because it no longer answered."),
+}
+WORKER_GAUGES = {
+    "waiting": ("edgeblock_queue_depth_packets", "Packets that wait in the kernel's queue."),
+    "kernel_dropped": ("edgeblock_kernel_queue_dropped_packets",
+                       "The kernel's queue_dropped of the queue as it is bound now."),
+    "user_dropped": ("edgeblock_kernel_user_dropped_packets",
+                     "The kernel's user_dropped of the queue as it is bound now."),
+    "flows": ("edgeblock_flows", "Connections that a worker remembers."),
+    "bytes": ("edgeblock_flow_memory_bytes", "Bytes of connections' beginnings that a worker remembers."),
+    "beat": ("edgeblock_worker_heartbeat_age_seconds", "Seconds since a worker's packet path last answered."),
+}
+HISTOGRAMS = {
+    "judge": ("edgeblock_judge_seconds", "Time to judge a packet (one in 64 is timed)."),
+    "lookup": ("edgeblock_lookup_seconds", "Time to judge a packet that completed a name, its look-up included "
+                                           "(one in 64 is timed)."),
+    "verdict": ("edgeblock_verdict_seconds", "Time from receiving a packet until its batch's verdicts are sent "
+                                             "(of batches with a timed packet)."),
+}
+
+
+class Exposition:
+    """One answer, as a collector of prometheus_client."""
+
+    def __init__(self, status: dict[str, Any], board: Board, places: dict[str, int]) -> None:
+        self.status = status
+        self.board = board
+        self.places = places
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric there is."""
+        status = self.status
+        yield InfoMetricFamily("edgeblock_build", "The version that runs.", {"version": status["version"]})
+        yield InfoMetricFamily("edgeblock_rules", "The snapshot in force, to compare boxes.",
+                               {"digest": status["rules_digest"]})
+        rules = status["rules"]
+        yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
+        yield GaugeMetricFamily("edgeblock_rules_age_seconds", "Seconds since the rules in force were loaded.",
+                                status["rules_age"])
+        yield GaugeMetricFamily("edgeblock_rules_lists", "Lists in force.", rules["lists"])
+        yield GaugeMetricFamily("edgeblock_rules_entries", "Entries in force.", rules["entries"])
+        loads = CounterMetricFamily("edgeblock_rules_loads", "Loads of the lists, by how they ended.",
+                                    labels=["result"])
+        for result in ("loaded", "refused"):
+            loads.add_metric([result], rules[result])
+        yield loads
+        yield from self._workers()
+        matched = CounterMetricFamily("edgeblock_matches", "Names that a list or a policy matched, by verdict.",
+                                      labels=["list", "verdict"])
+        for name, place in sorted(self.places.items()):
+            for i, action in enumerate(ACTIONS):
+                if count := sum(row[matched_at(place, i)] for row in self.board.rows):
+                    matched.add_metric([name, action], count)
+        yield matched
+        engine = CounterMetricFamily("edgeblock_engine_events", "What the engine has counted, as in docs/limits.md.",
+                                     labels=["event"])
+        for name, count in status["engine"].items():
+            if name not in GAUGES:
+                engine.add_metric([name], count)
+        yield engine
+        queue = CounterMetricFamily("edgeblock_queue_events", "What the readers of the queues have counted.",
+                                    labels=["event"])
+        for name in ("decisions", "marked", "failures", "unreadable", "cut", "refused", "unmarked", "overruns"):
+            queue.add_metric([name], status["queue"][name])
+        yield queue
+        sent = CounterMetricFamily("edgeblock_replies", "Packets of answers, by whether they could be sent.",
+                                   labels=["result"])
+        for result in ("sent", "failed"):
+            sent.add_metric([result], status["replies"][result])
+        yield sent
+        yield CounterMetricFamily("edgeblock_log_suppressed_lines", "Lines about blocks over the log's limits.",
+                                  status["log"]["unlogged"])
+        yield CounterMetricFamily("edgeblock_log_lost_lines", "Lines that nobody was there to read.",
+                                  status["log"]["lost"])
+        for name, (metric, text) in HISTOGRAMS.items():
+            counts, total = self.board.histogram(name)
+            buckets, seen = [], 0
+            for bound, count in zip([*map(repr, BUCKET_SECONDS), "+Inf"], counts, strict=True):
+                seen += count
+                buckets.append((bound, seen))
+            yield HistogramMetricFamily(metric, text, buckets, total)
+
+    def _workers(self) -> Iterator[Metric]:
+        workers = self.status["workers"]
+        up = GaugeMetricFamily("edgeblock_worker_up", "1 while a worker serves the queue.", labels=["queue"])
+        for queue, one in workers.items():
+            up.add_metric([queue], one["state"] == "running")
+        yield up
+        for kind, table in ((CounterMetricFamily, WORKER_COUNTERS), (GaugeMetricFamily, WORKER_GAUGES)):
+            for key, (metric, text) in table.items():
+                family = kind(metric, text, labels=["queue"])
+                for queue, one in workers.items():
+                    family.add_metric([queue], one[key])
+                yield family
+
+
+def exposition(status: dict[str, Any], board: Board, places: dict[str, int]) -> bytes:
+    """The text that Prometheus reads."""
+    registry = CollectorRegistry()
+    registry.register(Exposition(status, board, places))        # type: ignore[arg-type]
+    return generate_latest(registry)
+
+
+class MetricsServer:
+    """Answers GET /metrics while it is open; `listen` is "HOST:PORT" or the path of a socket."""
+
+    def __init__(self, listen: str, answer: Callable[[], bytes]) -> None:
+        self.listen = listen
+        self.answer = answer
+        self.server: asyncio.AbstractServer | None = None
+
+    async def open(self) -> None:
+        """Raises SystemProblem where the address cannot be had."""
+        try:
+            if self.listen.startswith("/"):
+                path = Path(self.listen)
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                if path.is_socket():
+                    path.unlink()       # left by one that was killed
+                mask = os.umask(0o117)  # its group may ask: Prometheus is added to it
+                try:
+                    self.server = await asyncio.start_unix_server(self._answer, self.listen, limit=HEAD_MAX)
+                finally:
+                    os.umask(mask)
+            else:
+                host, _, port = self.listen.rpartition(":")
+                self.server = await asyncio.start_server(self._answer, host.strip("[]"), int(port), limit=HEAD_MAX)
+        except OSError as problem:
+            raise SystemProblem(f"metrics.listen: {self.listen}: cannot be listened on: "
+                                f"{problem.strerror or problem}; set another address") from None
+
+    async def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+            if self.listen.startswith("/"):
+                Path(self.listen).unlink(missing_ok=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            method, target = (head.split(b" ", 2) + [b""])[:2]
+            if method not in (b"GET", b"HEAD"):
+                status, body = "405 Method Not Allowed", b"GET only\n"
+            elif target.partition(b"?")[0] != b"/metrics":
+                status, body = "404 Not Found", b"see /metrics\n"
+            else:
+                status, body = "200 OK", self.answer()
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
+                         "Connection: close\r\n\r\n".encode() + (body if method != b"HEAD" else b""))
+            await asyncio.wait_for(writer.drain(), PATIENCE)
+        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return              # it went away, asked too much or nothing at all
+        finally:
+            writer.close()

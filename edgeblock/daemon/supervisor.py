@@ -1,0 +1,480 @@
+"""The daemon's first process: it owns the rules, the kernel ruleset, the control socket, the metrics and the workers.
+
+In: a Config. Out: workers that judge packets until SIGTERM or SIGINT; then the kernel rules go first, what the kernel
+had delivered is answered, and the counters are logged. SIGHUP, or a change in the rules directory, loads the lists
+anew: every worker gets them between two packets, or keeps the old ones and the log says why.
+
+A worker that ends is replaced at once by a spare that has been waiting with everything but a queue; one whose packet
+path is silent for [daemon] hang seconds is killed first. One that fails again and again is replaced more and more
+slowly. Never here: a packet.
+"""
+
+import asyncio
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import uvloop
+
+import edgeblock
+from edgeblock.config import Config
+from edgeblock.daemon import rules
+from edgeblock.daemon.board import Board
+from edgeblock.daemon.control import Control
+from edgeblock.daemon.journal import Journal
+from edgeblock.daemon.metrics import MetricsServer, exposition
+from edgeblock.daemon.notify import notify, watchdog_seconds
+from edgeblock.enforce import replies
+from edgeblock.errors import EdgeblockError, ListError, SystemProblem
+from edgeblock.netfilter import ruleset
+from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.rules import queues
+from edgeblock.source.nfqueue import BOARD, kernel_queues
+
+# A list that has expired stays until the lists can be loaded; they are tried again so many seconds later.
+EXPIRY_RETRY = 60.0
+
+BACK_OFF = 0.1          # seconds until the second replacement of a worker; doubled for each after it
+BACK_OFF_MAX = 30.0
+FORGIVEN = 10.0         # a worker that has lasted for so many seconds is no longer failing again and again
+TAKING = 5.0            # seconds that a worker may take to bind its queue, a hundred times what it takes
+STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
+SPREADING = 10.0        # seconds that new rules may take to reach every worker
+SUMMARY = 60.0          # seconds between two lines about what was not logged
+
+
+def run(config: Config, log: TextIO = sys.stdout) -> int:
+    """The daemon, until a signal ends it; the exit status. EdgeblockError if it cannot start or go on."""
+    day = config.daemon.log_megabytes * 1_000_000
+    with Journal(log, config.privacy, config.daemon.log_blocks, day_bytes=day) as journal:
+        return uvloop.run(Supervisor(config, journal).serve())
+
+
+@dataclass(eq=False)
+class Child:
+    """A worker process; `link` is the socket to it, `serial` the rules it has, `slot` what it works for."""
+
+    process: asyncio.subprocess.Process
+    link: socket.socket
+    serial: int = 0
+    slot: "Slot | None" = None
+    bound: bool = False
+    problem: str = ""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A queue to be served: by `child`, and without one again from `due` on."""
+
+    row: int
+    queue: int
+    cpu: int | None
+    child: Child | None = None
+    since: float = 0.0
+    due: float = 0.0
+    failures: int = 0
+    restarts: int = 0
+    hangs: int = 0
+
+
+class Supervisor:
+    """What `run` runs. Everything happens in the event loop's thread but the changing of kernel rules."""
+
+    def __init__(self, config: Config, journal: Journal) -> None:
+        self.config = config
+        self.journal = journal
+        self.log = journal.log
+        self.started = time.monotonic()
+        self.expires: float | None = None      # when lists are to be loaded because one expires
+        self.loads = Counter(loaded=0, refused=0)
+        replies.prepare(config.reply)          # what cannot be answered with is refused before anything starts
+        marks(config.ruleset.mark_mask)
+        first, last = queues(config)
+        cpus = sorted(os.sched_getaffinity(0))
+        self.board = Board(last - first + 1)
+        self.slots = [Slot(row, queue, cpus[row % len(cpus)] if last > first else None)
+                      for row, queue in enumerate(range(first, last + 1))]
+        self.children: set[Child] = set()
+        self.serial = 0
+        self.files: tuple[int, int] | None = None       # the snapshot and the places of its lists
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.reload_now = asyncio.Event()
+        self.changed = asyncio.Event()         # something about a worker has
+        self.marks_by_verdict = True
+        self.last_look = 0.0
+        self.spared = 0.0                      # when the last spare was started
+        self.unlogged_told = 0
+        self.summary_due = 0.0
+        self.ready = False
+        self.stopping = False
+
+    async def serve(self) -> int:
+        """Starts, serves, stops; 0 after a signal. Raises what made it impossible to start or go on."""
+        self.loop = asyncio.get_running_loop()
+        self.task = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._stop)
+        self.loop.add_signal_handler(signal.SIGHUP, self.reload_now.set)
+        async with AsyncExitStack() as stack:
+            try:
+                await self._start(stack)
+                await self._keep_rules()
+            except asyncio.CancelledError:
+                pass
+            finally:
+                notify(STOPPING="1")
+                # What is undone from here on is not to be interrupted: a second signal changes nothing.
+                self.stopping = True
+        if self.ready:
+            self.log.info("counters", **self.counters())
+        self.log.info("stopped")
+        return 0
+
+    def counters(self, rows: Iterable[int] | None = None) -> dict[str, Any]:
+        """Everything that is counted, nested by who counts it, over all workers."""
+        counted = self.board.counters(range(len(self.slots)) if rows is None else rows)
+        kernel = kernel_queues()
+        waiting = sum(kernel.get(slot.queue, {}).get("waiting", 0) for slot in self.slots)
+        return {
+            "uptime": int(time.monotonic() - self.started),
+            "queue": {**counted["queue"], "waiting": waiting},
+            "engine": counted["engine"],
+            "matched": counted["matched"],
+            "replies": counted["replies"],
+            "rules": {"lists": self.rules.lists, "entries": self.rules.entries, **self.loads},
+            "log": {"unlogged": counted["log"]["unlogged"] + self.journal.over_day,
+                    "lost": counted["log"]["lost"] + self.journal.lost},
+        }
+
+    def status(self) -> dict[str, Any]:
+        """The answer to `edgeblock status`: the counters, and what is running."""
+        return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
+                "overload": self.config.queue.overload, "absent": self.config.ruleset.absent,
+                "rules_digest": self.rules.digest, "rules_age": int(time.time() - self.rules_since),
+                **self.counters(), "workers": self.workers(),
+                "latency": {name: self.board.histogram(name) for name in ("judge", "lookup", "verdict")}}
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """Each worker's figures, by its queue."""
+        kernel, now = kernel_queues(), time.monotonic_ns()
+        told = {}
+        for slot in self.slots:
+            counted = self.board.counters([slot.row])
+            queue, depth = counted["queue"], kernel.get(slot.queue, {})
+            child = slot.child
+            told[str(slot.queue)] = {
+                "pid": child.process.pid if child else 0,
+                "cpu": "any" if slot.cpu is None else slot.cpu,
+                "state": "running" if child and child.bound else "starting" if child else "failed",
+                "beat": round(max(0, now - self.board.rows[slot.row][BOARD["heartbeat"]]) * 1e-9, 3),
+                "restarts": slot.restarts, "hangs": slot.hangs,
+                "packets": queue["packets"], "passed": queue["passed"], "dropped": queue["dropped"],
+                "lost": queue["lost"], "waiting": depth.get("waiting", 0), "full": queue["full"],
+                "kernel_dropped": depth.get("queue_dropped", 0), "user_dropped": depth.get("user_dropped", 0),
+                "flows": counted["engine"]["table_flows"], "bytes": counted["engine"]["table_bytes"]}
+        return told
+
+    def metrics(self) -> bytes:
+        """The answer to Prometheus."""
+        return exposition(self.status(), self.board, self.places)
+
+    # ---- start and stop
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        # Undone in reverse: rules of the kernel first, so that the queues run dry before they are let go.
+        config = self.config
+        stack.push_async_callback(self._end_workers)
+        self.sight = rules.look(config.rules.directory)
+        for _ in range(len(self.slots) + 1):
+            await self._spawn()
+        self.spared = self.loop.time()
+        try:
+            self._take(await rules.load(config.rules))
+        except ListError as problem:
+            raise ListError(self._loggable(problem)) from None
+        control = Control(config.daemon.control, {"status": self.status})
+        stack.push_async_callback(control.close)
+        watching = self.loop.create_task(self._watch())
+        stack.callback(watching.cancel)
+        while not all(slot.child and slot.child.bound for slot in self.slots):
+            if problems := [child.problem for child in self.children if child.problem]:
+                raise SystemProblem(problems[0])
+            self.changed.clear()
+            await self.changed.wait()
+        await control.open()
+        if config.metrics.listen:
+            server = MetricsServer(config.metrics.listen, self.metrics)
+            stack.push_async_callback(server.close)
+            await server.open()
+        backend = None
+        if config.ruleset.install:
+            # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
+            helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
+            stack.push_async_callback(self._call, helper, ruleset.remove)
+            backend = await self._call(helper, ruleset.apply, config)
+        self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),
+                      backend=backend, marks_by_verdict=self.marks_by_verdict, **self._rules_in_force())
+        notify(READY="1", STATUS=self._summary())
+        self.ready = True
+
+    async def _end_workers(self) -> None:
+        self.stopping = True
+        for child in self.children:
+            self._tell(child, {"do": "stop"})
+            if child.slot is None or not child.bound:
+                child.process.kill()        # it holds nothing
+        deadline = self.loop.time() + STOPPING
+        while self.children and self.loop.time() < deadline:
+            self.changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 0.1)
+        for child in self.children:
+            child.process.kill()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=STOPPING)
+
+    async def _call(self, helper: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.loop.run_in_executor(helper, work, *arguments)
+
+    def _stop(self) -> None:
+        if not self.stopping and self.task:
+            self.stopping = True
+            self.task.cancel()
+
+    # ---- workers
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edgeblock.daemon.worker", str(os.getpid()), str(theirs.fileno()),
+                str(self.board.fd), str(len(self.slots)), pass_fds=(theirs.fileno(), self.board.fd),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
+        ours.setblocking(False)
+        ours.send(pickle.dumps(self.config))
+        child = Child(process, ours)
+        self.children.add(child)
+        self.loop.add_reader(ours.fileno(), self._hear, child)
+        task = self.loop.create_task(self._follow(child))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        if self.files:
+            self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
+
+    async def _follow(self, child: Child) -> None:
+        """Passes its lines on, and sees to its end."""
+        assert child.process.stdout is not None
+        with suppress(ValueError):          # a line over the limit: nobody's
+            async for line in child.process.stdout:
+                if line.endswith(b"\n"):
+                    self.journal.relay(time.time(), line[:-1].decode("ascii", "backslashreplace"))
+        status = await child.process.wait()
+        with suppress(OSError):
+            self._hear(child)
+        self.loop.remove_reader(child.link.fileno())
+        child.link.close()
+        self.children.discard(child)
+        slot = child.slot
+        if slot is not None and slot.child is child:
+            now = self.loop.time()
+            slot.child = None
+            slot.failures = 0 if now - slot.since > FORGIVEN else slot.failures + 1
+            slot.due = now + (min(BACK_OFF * 2 ** (slot.failures - 2), BACK_OFF_MAX) if slot.failures > 1 else 0)
+            if not self.stopping:
+                slot.restarts += 1
+                self.log.error("worker ended", queue=slot.queue, pid=child.process.pid, status=status,
+                               problem=child.problem or None, again_in=round(slot.due - now, 1))
+        if not self.stopping:
+            self._assign()
+        self.changed.set()
+
+    def _tell(self, child: Child, order: dict[str, Any], files: tuple[int, ...] = ()) -> None:
+        try:
+            socket.send_fds(child.link, [json.dumps(order).encode()], list(files))
+        except BlockingIOError:     # it has not read a hundred orders
+            child.process.kill()
+        except OSError:             # it is ending, and _follow hears of it
+            return
+
+    def _hear(self, child: Child) -> None:
+        while True:
+            try:
+                message = child.link.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self.loop.remove_reader(child.link.fileno())
+                return
+            said = json.loads(message)
+            child.problem = said.get("refused", child.problem)
+            child.serial = said.get("rules", child.serial)
+            if "bound" in said:
+                child.bound = True
+                self.marks_by_verdict = said["marks_by_verdict"]
+            if not self.stopping:
+                self._assign()
+            self.changed.set()
+
+    def _assign(self) -> None:
+        """Queues without a worker get one that is ready."""
+        now = self.loop.time()
+        for slot in self.slots:
+            if slot.child is not None or slot.due > now:
+                continue
+            spare = next((child for child in self.children
+                          if child.slot is None and child.serial and not child.problem), None)
+            if spare is None:
+                return
+            slot.child, spare.slot, slot.since = spare, slot, now
+            self.board.rows[slot.row][BOARD["heartbeat"]] = time.monotonic_ns()
+            self._tell(spare, {"do": "queue", "row": slot.row, "queue": slot.queue, "cpu": slot.cpu})
+
+    async def _watch(self) -> None:
+        """Looks after the workers, several times in the time after which one counts as hung."""
+        hang = self.config.daemon.hang
+        pause = min(0.1, hang / 4)
+        watchdog, fed = watchdog_seconds(), 0.0
+        while True:
+            now = self.loop.time()
+            late = now - self.last_look > 3 * pause     # it was us who stood still: nobody is judged by that
+            self.last_look = now
+            beating = all(self._is_answering(slot, min(hang, 0.7)) for slot in self.slots)
+            silent = [slot for slot in self.slots if not self._is_answering(slot, hang)]
+            if not late and not self.stopping:
+                for slot in silent:
+                    if slot.child:
+                        slot.hangs += 1
+                        self.log.error("worker hangs", queue=slot.queue, pid=slot.child.process.pid)
+                        slot.child.process.kill()
+                        self._abandon(slot)
+                self._assign()
+                idle = sum(child.slot is None for child in self.children)
+                wanted = 1 + sum(slot.child is None and slot.due <= now for slot in self.slots)
+                if idle < wanted and now - self.spared >= BACK_OFF:
+                    self.spared = now
+                    try:
+                        await self._spawn()
+                    except OSError as problem:      # no process or file to be had now; perhaps with the next look
+                        self.spared = now + BACK_OFF_MAX
+                        self.log.error("no worker can be started", problem=problem.strerror)
+            if watchdog and beating and now - fed >= watchdog / 3:
+                notify(WATCHDOG="1")
+                fed = now
+            self._tell_unlogged(now)
+            await asyncio.sleep(pause)
+
+    def _is_answering(self, slot: Slot, hang: float) -> bool:
+        if slot.child is None:
+            return False
+        silence = (time.monotonic_ns() - self.board.rows[slot.row][BOARD["heartbeat"]]) * 1e-9
+        return silence < (hang if slot.child.bound else TAKING)
+
+    def _abandon(self, slot: Slot) -> None:
+        # Not judged twice while it dies.
+        self.board.rows[slot.row][BOARD["heartbeat"]] = time.monotonic_ns()
+
+    def _tell_unlogged(self, now: float) -> None:
+        if now < self.summary_due:
+            return
+        self.summary_due = now + SUMMARY
+        counted = self.board.counters(range(len(self.slots)))["log"]["unlogged"] + self.journal.over_day
+        if counted > self.unlogged_told:
+            self.log.info("blocks not logged", count=counted - self.unlogged_told,
+                          limit=self.config.daemon.log_blocks)
+            self.unlogged_told = counted
+
+    # ---- rules
+
+    async def _keep_rules(self) -> None:
+        """Loads the lists whenever they have changed and are still again, when one expires, and when asked to."""
+        seen = self.sight
+        while True:
+            try:
+                await asyncio.wait_for(self.reload_now.wait(), rules.PAUSE)
+            except TimeoutError:
+                asked = False
+            else:
+                asked = True
+                self.reload_now.clear()
+            before, seen = seen, rules.look(self.config.rules.directory)
+            expired = self.expires is not None and time.time() >= self.expires
+            if asked or expired or (seen == before and seen != self.sight):
+                self.sight = seen
+                await self._reload()
+
+    async def _reload(self) -> None:
+        notify(RELOADING="1")
+        began = time.monotonic()
+        try:
+            loaded = await rules.load(self.config.rules)
+        except EdgeblockError as problem:
+            self.loads["refused"] += 1
+            if self.expires is not None:
+                self.expires = max(self.expires, time.time() + EXPIRY_RETRY)
+            self.log.error("rules refused; those in force stay", problem=self._loggable(problem))
+        else:
+            self._take(loaded)
+            await self._spread()
+            self.log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._rules_in_force())
+        notify(READY="1", STATUS=self._summary())
+
+    def _take(self, loaded: rules.Loaded) -> None:
+        self.rules = loaded
+        self.rules_since = time.time()
+        self.expires = loaded.expires
+        self.loads["loaded"] += 1
+        self.serial += 1
+        for file in self.files or ():
+            os.close(file)
+        names = loaded.matcher.list_names
+        self.places = self.board.give_places(names)
+        self.files = snapshot_file(loaded), memory_file(json.dumps(self.places).encode())
+        for child in self.children:
+            self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
+
+    async def _spread(self) -> None:
+        """Until every worker that serves a queue has the rules."""
+        deadline = self.loop.time() + SPREADING
+        while any(slot.child and slot.child.bound and slot.child.serial < self.serial for slot in self.slots):
+            if self.loop.time() > deadline:
+                return
+            self.changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 0.1)
+
+    def _loggable(self, problem: EdgeblockError) -> str:
+        return str(problem) if self.config.privacy.names else rules.without_names(str(problem),
+                                                                                  self.config.rules.directory)
+
+    def _rules_in_force(self) -> dict[str, Any]:
+        return {"lists": self.rules.lists, "entries": self.rules.entries, "digest": self.rules.digest}
+
+    def _summary(self) -> str:
+        first, last = self.slots[0].queue, self.slots[-1].queue
+        where = f"queue {first}" if first == last else f"queues {first} to {last}"
+        return f"{where}: {self.rules.entries} entries of {self.rules.lists} lists in force"
+
+
+def snapshot_file(loaded: rules.Loaded) -> int:
+    """The snapshot as an open file that every worker maps."""
+    return memory_file(loaded.matcher.snapshot.data)
+
+
+def memory_file(content: bytes | memoryview) -> int:
+    """A file that is nowhere but in memory and that only those see who are given it."""
+    fd = os.memfd_create("edgeblock")
+    with open(os.dup(fd), "wb") as file:
+        file.write(content)
+    return fd

@@ -1,0 +1,128 @@
+"""What Prometheus gets: conventions, bounded series, a dashboard and alerts that ask for what is there."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgeblock.daemon import board as boards
+from edgeblock.daemon import top
+from edgeblock.daemon.board import Board, matched_at
+from edgeblock.daemon.metrics import HISTOGRAMS, MetricsServer, exposition
+from edgeblock.errors import SystemProblem
+from edgeblock.source.nfqueue import BOARD
+
+FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
+FUNCTIONS = {"sum", "by", "rate", "increase", "count", "histogram_quantile", "up", "le", "instance", "list",
+             "verdict", "queue", "digest", "m", "h", "job", "result", "refused", "edgeblock"}
+
+
+def made(matches=1):
+    board = Board(2)
+    places = board.give_places(["court", "pages"])
+    for row in board.rows:
+        row[matched_at(places["court"], 1)] = matches
+        row[matched_at(places["pages"], 2)] = matches
+        row[BOARD["verdict"] + 3] = 1
+        row[BOARD["verdict"] + 24] = 2000
+    worker = dict.fromkeys(("packets", "passed", "dropped", "lost", "full", "restarts", "hangs", "waiting",
+                            "kernel_dropped", "user_dropped", "flows", "bytes"), 3)
+    worker |= {"state": "running", "beat": 0.01, "pid": 7, "cpu": 0}
+    status = {"version": "1", "rules_digest": "ab" * 32, "uptime": 5, "rules_age": 4, "overload": "open",
+              "absent": "closed", "rules": {"lists": 2, "entries": 9, "loaded": 1, "refused": 0},
+              **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
+              "latency": {name: board.histogram(name) for name in HISTOGRAMS}}
+    return board, status, places
+
+
+def reordered(matches):
+    board, status, places = made(matches)
+    return status, board, places
+
+
+def samples(text):
+    return [sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples]
+
+
+def test_the_exposition_is_as_the_conventions_say():
+    board, status, places = made()
+    text = exposition(status, board, places)
+    found = samples(text)
+    assert all(re.fullmatch(r"edgeblock_[a-z_]+", sample.name) for sample in found)
+    values = {(sample.name, *sample.labels.values()): sample.value for sample in found}
+    assert values["edgeblock_matches_total", "court", "reset"] == 2
+    assert values["edgeblock_verdict_seconds_count", ] == 2
+    assert values["edgeblock_verdict_seconds_sum", ] == pytest.approx(4e-6)
+    assert values["edgeblock_worker_up", "1"] == 1
+    assert values["edgeblock_rules_info", "ab" * 32] == 1
+
+
+def test_a_million_matches_are_as_many_series_as_one():
+    assert len(samples(exposition(*reordered(1)))) == len(
+        samples(exposition(*reordered(1_000_000))))
+
+
+def test_lists_beyond_all_places_share_one():
+    board = Board(1)
+    places = board.give_places(f"list{number}" for number in range(boards.LISTS_MAX + 10))
+    assert len(places) == boards.LISTS_MAX and places[boards.OTHERS] == boards.LISTS_MAX - 1
+    assert len(set(places.values())) == len(places)
+
+
+def asked():
+    dashboard = json.loads((FILES / "dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        assert panel["title"] and panel["targets"] and panel["gridPos"]
+        yield from (target["expr"] for target in panel["targets"])
+    yield from re.findall(r"^ +expr: (.+)$", (FILES / "alerts.yml").read_text(), re.MULTILINE)
+
+
+def test_dashboard_and_alerts_ask_for_what_there_is():
+    board, status, places = made()
+    there = {sample.name for sample in samples(exposition(status, board, places))}
+    expressions = list(asked())
+    assert len(expressions) >= 15
+    for expression in expressions:
+        names = set(re.findall(r"[a-z_]{2,}", re.sub(r'"[^"]*"', "", expression)))
+        assert names - FUNCTIONS - there == set(), expression
+        assert expression.count("(") == expression.count(")")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_it_answers_over_http(tmp_path, kind):
+    listen = "127.0.0.1:19477" if kind == "tcp" else str(tmp_path / "metrics.sock")
+
+    async def ask(question):
+        server = MetricsServer(listen, lambda: b"some 1\n")
+        await server.open()
+        try:
+            if kind == "tcp":
+                with pytest.raises(SystemProblem, match="metrics.listen"):
+                    await MetricsServer(listen, lambda: b"").open()
+            reader, writer = await (asyncio.open_connection("127.0.0.1", 19477) if kind == "tcp"
+                                    else asyncio.open_unix_connection(listen))
+            writer.write(question)
+            answer = await reader.read()
+            writer.close()
+            return answer
+        finally:
+            await server.close()
+
+    answer = asyncio.run(ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith(b"\r\n\r\nsome 1\n")
+    assert asyncio.run(ask(b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+    assert asyncio.run(ask(b"POST /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+    assert not Path(listen).exists()
+
+
+def test_top_draws_what_it_is_told(capsys):
+    from rich.console import Console
+
+    _, status, _ = made(5)
+    Console(width=140).print(top.picture(status, made(1)[1], 2.0))
+    text = capsys.readouterr().out
+    assert "9 entries of 2 lists" in text and "running" in text and "court" in text and "4.0" in text
+    assert top.spell(90061) == "1 d 1 h" and top.spell(59) == "59 s"

@@ -1,0 +1,254 @@
+"""Two workers under steady load, killed, stopped and restarted: what passes meanwhile, and what is never cut."""
+
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import Running, start
+
+from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, page, until
+
+pytestmark = pytest.mark.live
+
+TWO = '\n[queue]\nworkers = 2\n'
+REQUEST = b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n"
+SOURCES = [f"192.0.2.{host}" for host in range(10, 26)]     # the kernel spreads pairs of addresses over the queues
+LISTED = b"GET / HTTP/1.1\r\nHost: pages.example\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Running]:
+    """A daemon with two workers, which has to stop cleanly where it still runs."""
+    with Lab() as lab:
+        for address in SOURCES:
+            lab.run_in("client", ["ip", "address", "add", f"{address}/24", "dev", "to-box"])
+        running = start(lab, tmp_path, TWO)
+        yield running
+        if running.daemon.process.poll() is None:
+            assert running.daemon.stop() == 0, running.daemon.last_words()
+
+
+def pid(running: Running, queue: int) -> int:
+    return running.lab.counters(running.daemon)[f"workers.{queue}.pid"]
+
+
+def connect(lab: Lab, source: str, timeout: float) -> socket.socket:
+    with lab.entered("client"):
+        return socket.create_connection((SERVER[4], 80), timeout, (source, 0))
+
+
+class Load:
+    """Kept connections that ask again and again, and listed pages asked for on new ones, until the `with` ends."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.done = threading.Event()
+        self.cut: list[str] = []
+        self.answers = 0
+        self.passed: list[float] = []       # when a listed page came
+        self.blocked: list[float] = []
+        self.threads = [threading.Thread(target=self.browse, args=(source,)) for source in SOURCES[:8]]
+        self.threads += [threading.Thread(target=self.try_listed) for _ in range(2)]
+
+    def browse(self, source: str) -> None:
+        try:
+            with connect(self.lab, source, 20.0) as connection:
+                while not self.done.is_set():
+                    connection.sendall(REQUEST)
+                    assert connection.recv(65536).endswith(page("open.example"))
+                    self.answers += 1
+                    self.done.wait(0.005)
+        except (OSError, AssertionError) as problem:
+            self.cut.append(repr(problem))
+
+    def try_listed(self) -> None:
+        for source in itertools.cycle(SOURCES):
+            if self.done.is_set():
+                return
+            try:
+                with connect(self.lab, source, 1.0) as connection:
+                    connection.sendall(LISTED)
+                    answer = connection.recv(65536)
+            except OSError:
+                continue            # its packet was lost with a worker
+            (self.passed if b" 200 " in answer[:20] else self.blocked).append(time.monotonic())
+            self.done.wait(0.003)
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        for thread in self.threads:
+            thread.join(30)
+
+    def gap(self, began: float, what: str, within: float = 1.0) -> None:
+        """Listed pages are blocked again in time; prints how many passed, and until when."""
+        assert until(lambda: [at for at in self.blocked if at > began + within], 20)
+        late = [at - began for at in self.passed if at > began]
+        print(f"{what}: {len(late)} listed pages passed, the last after {max(late, default=0):.3f} s")
+        assert max(late, default=0.0) < within
+        assert not self.cut
+
+
+def test_workers_killed_and_stopped_in_turn(two: Running):
+    with Load(two.lab) as load:
+        assert until(lambda: len(load.blocked) > 20, 20) and not load.passed
+        for queue in (0, 1):
+            victim, began = pid(two, queue), time.monotonic()
+            before = two.lab.counters(two.daemon)["matched.pages.page"]
+            began = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            load.gap(began, f"kill -9 of worker {queue}")
+            assert pid(two, queue) not in (0, victim)
+            assert two.lab.counters(two.daemon)["matched.pages.page"] > before      # none is lost with it
+        victim, began = pid(two, 0), time.monotonic()
+        os.kill(victim, signal.SIGSTOP)
+        load.gap(began, "SIGSTOP of worker 0", within=1.5)
+        assert pid(two, 0) not in (0, victim)
+        began = time.monotonic()
+        two.daemon.process.send_signal(signal.SIGHUP)
+        assert until(lambda: b"rules loaded" in two.daemon.log.read_bytes(), 15)
+        load.gap(began, "reload", within=0.001)
+    counters = two.lab.counters(two.daemon)
+    assert counters["workers.0.restarts"] == 2 and counters["workers.1.restarts"] == 1
+    assert counters["workers.0.hangs"] == 1
+    assert load.answers > 100
+    assert counters["workers.0.packets"] and counters["workers.1.packets"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_new_supervisor_takes_over(two: Running, number: signal.Signals):
+    settings = two.daemon.config.read_text()
+    with Load(two.lab) as load:
+        assert until(lambda: len(load.blocked) > 20, 20) and not load.passed
+        began = time.monotonic()
+        two.daemon.stop(number)
+        two.daemon = two.lab.start_daemon(settings)
+        ready = time.monotonic()
+        print(f"{number.name}: the new daemon is ready after {ready - began:.3f} s")
+        load.gap(ready, "after it is ready", within=0.2)
+        last = max(load.passed, default=began) - began
+        print(f"{len(load.passed)} listed pages passed, the last after {last:.3f} s")
+
+
+def queue_rules(lab: Lab) -> int:
+    """Packets that the kernel has queued, from the counters of its rules."""
+    saved = lab.run_in("box", ["iptables-save", "-c", "-t", "mangle"]).stdout
+    return sum(int(found[1]) for found in re.finditer(r"^\[(\d+):\d+\].*NFQUEUE", saved, re.MULTILINE))
+
+
+def test_of_a_bulk_transfer_only_the_beginning_is_queued(tmp_path: Path):
+    with Lab() as lab:
+        target = lab.publish("bulk", os.urandom(60_000_000))
+
+        def transfer() -> float:
+            seen = lab.fetch(f"https://open.example{target}", timeout=60)
+            assert len(seen.body) == 60_000_000
+            return seen.seconds
+
+        plain = min(transfer() for _ in range(3))
+        running = start(lab, tmp_path, TWO)
+        before = queue_rules(lab)
+        filtered = min(transfer() for _ in range(3))
+        queued = (queue_rules(lab) - before) / 3
+        print(f"bulk: {queued:.1f} packets queued a flow; {plain / filtered:.2f} of the throughput without")
+        assert queued <= 12
+        assert running.daemon.stop() == 0
+
+
+@pytest.mark.parametrize("overload", ["open", "closed"])
+def test_a_queue_that_nobody_empties(tmp_path: Path, overload: str):
+    """The worker is stopped, so that a flood is more than it can do: closed leaks nothing, open passes everything."""
+    with Lab() as lab:
+        more = (f'\n[queue]\noverload = "{overload}"\nlength = 64\nbuffer = 65536\n'
+                f'[daemon]\nhang = 60.0\ncontrol = "{tmp_path}/control.sock"\n')
+        running: Daemon = start(lab, tmp_path, more).daemon
+        assert lab.fetch("http://pages.example/").status == 451
+        worker = lab.counters(running)["workers.0.pid"]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            passed = sum(lab.fetch("http://pages.example/", timeout=0.3).status == 200 for _ in range(12))
+            flood(lab)
+            passed += sum(lab.fetch("http://pages.example/", timeout=3.0).status == 200 for _ in range(5))
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert until(lambda: lab.fetch("http://pages.example/").status == 451, 10)
+        counters = lab.counters(running)
+        lost, full = counters["queue.lost"], counters["queue.full"]
+        print(f"{overload}: {passed} listed pages passed, lost {lost}, full {full}")
+        assert (passed >= 5) if overload == "open" else (passed == 0)
+        assert counters["queue.lost"] + counters["queue.full"] > 0
+        assert running.stop() == 0
+
+
+def flood(lab: Lab) -> None:
+    with lab.entered("client"):
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sender:
+        for _ in range(3000):
+            sender.sendto(b"\xc3\0\0\0\1" + bytes(1200), (SERVER[4], 443))
+
+
+def test_log_status_and_metrics_name_nobody(tmp_path: Path):
+    with Lab() as lab:
+        more = (f'{TWO}[metrics]\nlisten = "{tmp_path}/metrics.sock"\n'
+                f'[daemon]\ncontrol = "{tmp_path}/control.sock"\n')
+        running = start(lab, tmp_path, more).daemon
+        for host in ("listed.example", "silent.example.org", "watched.example.net"):
+            lab.fetch(f"http://{host}/", timeout=1.0)
+        assert lab.fetch("http://pages.example/").status == 451
+        metrics = lab.run_in("box", ["curl", "-s", "--unix-socket", f"{tmp_path}/metrics.sock",
+                                     "http://localhost/metrics"]).stdout
+        assert 'edgeblock_matches_total{list="pages",verdict="page"} 1.0' in metrics
+        top = lab.run_in("box", [sys.executable, "-m", "edgeblock", "top", "--config", str(running.config)]).stdout
+        assert "pages" in top and "\x1b" not in top
+        status = lab.run_in("box", [sys.executable, "-m", "edgeblock", "status", "--json",
+                                    "--config", str(running.config)]).stdout
+        assert running.stop() == 0
+        for text in (metrics, top, status, running.log.read_text()):
+            for word in ("listed.example", "example.org", "example.net", "pages.example", *CLIENT.values()):
+                assert word not in text
+
+
+def test_the_watchdog_is_fed_only_while_every_worker_answers(tmp_path: Path):
+    """The service manager hears nothing while a worker is stopped, and hears again afterwards."""
+    with Lab() as lab:
+        (tmp_path / "rules").mkdir()
+        settings = tmp_path / "daemon.toml"
+        settings.write_text(f'[rules]\ndirectory = "{tmp_path}/rules"\nkey = "{tmp_path}/key"\n{TWO}'
+                            f'[daemon]\nhang = 3.0\ncontrol = "{tmp_path}/control.sock"\n')
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(tmp_path / "notify"))
+            manager.settimeout(20)
+            process = lab.popen_in("box", [sys.executable, "-m", "edgeblock", "run", "--config", str(settings)],
+                                   stdout=subprocess.DEVNULL,
+                                   env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"),
+                                                     "WATCHDOG_USEC": "600000"})
+            while manager.recv(1000) != b"WATCHDOG=1":
+                pass
+            worker = lab.counters(Daemon(process, settings, tmp_path / "log"))["workers.1.pid"]
+            os.kill(worker, signal.SIGSTOP)
+            assert until(lambda: not heard(manager, 1.0), 20)
+            assert until(lambda: heard(manager, 5.0), 20)
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def heard(manager: socket.socket, within: float) -> bool:
+    manager.settimeout(within)
+    try:
+        return manager.recv(1000) == b"WATCHDOG=1"
+    except TimeoutError:
+        return False
