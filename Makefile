@@ -4,7 +4,7 @@ PY := .venv/bin/python
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test bench lint build clean
+.PHONY: help demo test bench lint build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,9 +28,15 @@ lint:  ## style, types, layers and house rules
 	@$(PY) -m ruff check $(RUFF) .
 	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/test_layers.py tests/test_house.py
+	@report=$$(systemd-analyze security --offline=true --threshold=20 systemd/edgeblock.service 2>&1) || \
+		{ echo "$$report"; echo 'systemd/edgeblock.service: exposure above 2.0' >&2; exit 1; }
 
 build: ## .venv/bin/edgeblock with the compiled core
 	@.ci/setup
+
+deb:   ## a Debian package under build, with a Python environment of its own
+	@.ci/setup
+	@packaging/build-deb
 
 clean: ## removes what the other targets made, the virtual environment included
 	@rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache .coverage* htmlcov
