@@ -50,6 +50,7 @@ FORGIVEN = 10.0         # a worker that has lasted for so many seconds is no lon
 TAKING = 5.0            # seconds that a worker may take to bind its queue, a hundred times what it takes
 STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
 SPREADING = 10.0        # seconds that new rules may take to reach every worker
+COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
 SUMMARY = 60.0          # seconds between two lines about what was not logged
 
 
@@ -111,6 +112,9 @@ class Supervisor:
         self.reload_now = asyncio.Event()
         self.changed = asyncio.Event()         # something about a worker has
         self.marks_by_verdict = True
+        self.backend: str | None = None         # of the kernel rules that we have applied
+        self.kernel_rules: dict[str, dict[str, int]] = {}
+        self.rules_counted = -COUNTING
         self.last_look = 0.0
         self.spared = 0.0                      # when the last spare was started
         self.unlogged_told = 0
@@ -156,12 +160,13 @@ class Supervisor:
                     "lost": counted["log"]["lost"] + self.journal.lost},
         }
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """The answer to `edgeblock status`: the counters, and what is running."""
+        await self._count_rules()
         return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
                 "overload": self.config.queue.overload, "absent": self.config.ruleset.absent,
                 "rules_digest": self.rules.digest, "rules_age": int(time.time() - self.rules_since),
-                **self.counters(), "workers": self.workers(),
+                **self.counters(), "workers": self.workers(), "kernel_rules": self.kernel_rules,
                 "latency": {name: self.board.histogram(name) for name in ("judge", "lookup", "verdict")}}
 
     def workers(self) -> dict[str, dict[str, Any]]:
@@ -184,15 +189,29 @@ class Supervisor:
                 "flows": counted["engine"]["table_flows"], "bytes": counted["engine"]["table_bytes"]}
         return told
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """The answer to Prometheus."""
-        return exposition(self.status(), self.board, self.places)
+        return exposition(await self.status(), self.board, self.places)
+
+    async def _count_rules(self) -> None:
+        """Asks the kernel what its rules have counted. Programs are run for it, so not for every question."""
+        now = self.loop.time()
+        if now < self.rules_counted + COUNTING:
+            return
+        self.rules_counted = now
+        try:
+            counted = await self._call(ruleset.counters, self.backend)
+        except SystemProblem:       # they have been taken away, or no program is there that tells
+            counted = {}
+        self.kernel_rules = {name: seen._asdict() for name, seen in counted.items()}
 
     # ---- start and stop
 
     async def _start(self, stack: AsyncExitStack) -> None:
         # Undone in reverse: rules of the kernel first, so that the queues run dry before they are let go.
         config = self.config
+        # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
+        self.helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
         stack.push_async_callback(self._end_workers)
         self.sight = rules.look(config.rules.directory)
         for _ in range(len(self.slots) + 1):
@@ -216,14 +235,11 @@ class Supervisor:
             server = MetricsServer(config.metrics.listen, self.metrics)
             stack.push_async_callback(server.close)
             await server.open()
-        backend = None
         if config.ruleset.install:
-            # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
-            helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
-            stack.push_async_callback(self._call, helper, ruleset.remove)
-            backend = await self._call(helper, ruleset.apply, config)
+            stack.push_async_callback(self._call, ruleset.remove)
+            self.backend = await self._call(ruleset.apply, config)
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),
-                      backend=backend, marks_by_verdict=self.marks_by_verdict, **self._rules_in_force())
+                      backend=self.backend, marks_by_verdict=self.marks_by_verdict, **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
         self.ready = True
 
@@ -243,8 +259,8 @@ class Supervisor:
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=STOPPING)
 
-    async def _call(self, helper: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.loop.run_in_executor(helper, work, *arguments)
+    async def _call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.loop.run_in_executor(self.helper, work, *arguments)
 
     def _stop(self) -> None:
         if not self.stopping and self.task:

@@ -211,7 +211,8 @@ def to_client(ports: tuple[int, ...] | str, way: tuple[Is, ...], protocol: Is, t
     return [Rule(name, (*way, to_port), chain)]
 
 
-def to_server(ports: tuple[int, ...] | str, way: tuple[Is, ...], protocol: Is, from_port: Is, chain: Do) -> list[Rule]:
+def to_server(ports: tuple[int, ...] | str, way: tuple[Is, ...], protocol: Is, from_port: Is,
+              chain: Do) -> list[Rule]:
     """What counts as server to client. These rules come after the client's, which win between two listed ports."""
     return [Rule(chain.name.lower(), (*way, protocol, Is.REPLY) if ports == "all" else (*way, from_port), chain)]
 
@@ -234,8 +235,8 @@ def check(config: Config) -> None:
     for key in ("clients", "servers"):
         for name in getattr(ruleset, key):
             if not INTERFACE.fullmatch(name):
-                raise ConfigError(f"ruleset.{key}: {name!r}: no name of an interface, such as \"eth1\", \"eth1.100\" or "
-                                  f"\"ppp*\"")
+                raise ConfigError(f"ruleset.{key}: {name!r}: no name of an interface, such as \"eth1\", "
+                                  f"\"eth1.100\" or \"ppp*\"")
     pairs = len(ruleset.clients) * len(ruleset.servers)
     if pairs > PAIRS_MAX:
         raise ConfigError(f"ruleset.clients and ruleset.servers: {pairs} pairs of interfaces, at most {PAIRS_MAX}; "

@@ -1,4 +1,4 @@
-"""VLANs and bridges, shown with real packets on both back ends. For a kernel that has them: tests/vm/boot.py runs this.
+"""VLANs and bridges, shown with real packets on both back ends, on a kernel that has them: see tests/vm/boot.py.
 
 A routed VLAN is an interface of its own. A bridge shows its packets to our rules only with br_netfilter, and then as
 coming in and going out by the bridge itself.

@@ -78,10 +78,12 @@ def test_interfaces_stand_where_the_hook_knows_them():
                                               'iifname "ppp*" oifname { "eth0" } tcp dport { 443 }']
     assert lines("forward", "tcp_server") == ['iifname { "eth0" } oifname { "eth1" } tcp sport { 443 }',
                                               'iifname { "eth0" } oifname "ppp*" tcp sport { 443 }']
-    assert lines("input", "tcp_client") == ['iifname { "eth1" } tcp dport { 443 }', 'iifname "ppp*" tcp dport { 443 }']
+    assert lines("input", "tcp_client") == ['iifname { "eth1" } tcp dport { 443 }',
+                                            'iifname "ppp*" tcp dport { 443 }']
     assert lines("input", "tcp_server") == ['iifname { "eth0" } tcp sport { 443 }']
     assert lines("output", "tcp_client") == ['oifname { "eth0" } tcp dport { 443 }']
-    assert lines("output", "tcp_server") == ['oifname { "eth1" } tcp sport { 443 }', 'oifname "ppp*" tcp sport { 443 }']
+    assert lines("output", "tcp_server") == ['oifname { "eth1" } tcp sport { 443 }',
+                                             'oifname "ppp*" tcp sport { 443 }']
     assert "-i ppp+ -o eth0 -p tcp -m multiport --dports 443 " in iptables.text(both)
 
 

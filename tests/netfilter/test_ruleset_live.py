@@ -576,7 +576,8 @@ def test_client_packets_are_queued_when_the_answers_take_another_way(box, family
 def second_cable(triple, family: int):
     """From the server straight to the client."""
     wide = "/32" if family == 4 else "/128"
-    triple.ip("-n", triple.server, "link", "add", "back", "type", "veth", "peer", "name", "back", "netns", triple.client)
+    triple.ip("-n", triple.server, "link", "add", "back", "type", "veth",
+              "peer", "name", "back", "netns", triple.client)
     for place in (triple.server, triple.client):
         triple.ip("-n", place, "link", "set", "back", "up")
     address = inside(triple.client, lambda: mac("back"))
