@@ -34,7 +34,7 @@ IMPORTS = ("_pytest", "pytest", "py", "pluggy", "iniconfig", "packaging", "pygme
            "mdurl")
 
 TESTS = ("python3 -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . --confcutdir tests/netfilter "
-         "-o markers=live --color=no --durations=5 tests/netfilter "
+         "-o markers=live --color=no --durations=5 tests/netfilter/test_ruleset_live.py "
          "-k 'nft and not 6] and (daemon or whole or one_queue or syn_and or ends_it or http or blocked "
          "or forged_reset or long_headers or twice or no_rules)' && "
          "modprobe -a 8021q br_netfilter && python3 -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . "
