@@ -1,36 +1,30 @@
 """Two workers under steady load, killed, stopped and restarted: what passes meanwhile, and what is never cut."""
 
-import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from load import Load, add_sources
 from running import Running, start
 
-from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, page, until
+from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, until
 
 pytestmark = pytest.mark.live
 
 TWO = '\n[queue]\nworkers = 2\n'
-REQUEST = b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n"
-SOURCES = [f"192.0.2.{host}" for host in range(10, 26)]     # the kernel spreads pairs of addresses over the queues
-LISTED = b"GET / HTTP/1.1\r\nHost: pages.example\r\nConnection: close\r\n\r\n"
-
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Running]:
     """A daemon with two workers, which has to stop cleanly where it still runs."""
     with Lab() as lab:
-        for address in SOURCES:
-            lab.run_in("client", ["ip", "address", "add", f"{address}/24", "dev", "to-box"])
+        add_sources(lab)
         running = start(lab, tmp_path, TWO)
         yield running
         if running.daemon.process.poll() is None:
@@ -39,67 +33,6 @@ def two(tmp_path: Path) -> Iterator[Running]:
 
 def pid(running: Running, queue: int) -> int:
     return running.lab.counters(running.daemon)[f"workers.{queue}.pid"]
-
-
-def connect(lab: Lab, source: str, timeout: float) -> socket.socket:
-    with lab.entered("client"):
-        return socket.create_connection((SERVER[4], 80), timeout, (source, 0))
-
-
-class Load:
-    """Kept connections that ask again and again, and listed pages asked for on new ones, until the `with` ends."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.done = threading.Event()
-        self.cut: list[str] = []
-        self.answers = 0
-        self.passed: list[float] = []       # when a listed page came
-        self.blocked: list[float] = []
-        self.threads = [threading.Thread(target=self.browse, args=(source,)) for source in SOURCES[:8]]
-        self.threads += [threading.Thread(target=self.try_listed) for _ in range(2)]
-
-    def browse(self, source: str) -> None:
-        try:
-            with connect(self.lab, source, 20.0) as connection:
-                while not self.done.is_set():
-                    connection.sendall(REQUEST)
-                    assert connection.recv(65536).endswith(page("open.example"))
-                    self.answers += 1
-                    self.done.wait(0.005)
-        except (OSError, AssertionError) as problem:
-            self.cut.append(repr(problem))
-
-    def try_listed(self) -> None:
-        for source in itertools.cycle(SOURCES):
-            if self.done.is_set():
-                return
-            try:
-                with connect(self.lab, source, 1.0) as connection:
-                    connection.sendall(LISTED)
-                    answer = connection.recv(65536)
-            except OSError:
-                continue            # its packet was lost with a worker
-            (self.passed if b" 200 " in answer[:20] else self.blocked).append(time.monotonic())
-            self.done.wait(0.003)
-
-    def __enter__(self) -> "Load":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        for thread in self.threads:
-            thread.join(30)
-
-    def gap(self, began: float, what: str, within: float = 1.0) -> None:
-        """Listed pages are blocked again in time; prints how many passed, and until when."""
-        assert until(lambda: [at for at in self.blocked if at > began + within], 20)
-        late = [at - began for at in self.passed if at > began]
-        print(f"{what}: {len(late)} listed pages passed, the last after {max(late, default=0):.3f} s")
-        assert max(late, default=0.0) < within
-        assert not self.cut
 
 
 def test_workers_killed_and_stopped_in_turn(two: Running):
