@@ -4,7 +4,7 @@ PY := .venv/bin/python
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test bench lint build deb clean
+.PHONY: help demo test test-vm bench lint build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ test:  ## every test; as root the live ones too
 	@[ "$$(id -u)" = 0 ] || echo "Not root: the live tests are left out; 'sudo make test' runs them all." >&2
 	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
 	@$(PY) -m pytest
+
+test-vm: ## the package under systemd in a container, and nftables on Debian's kernel in a virtual machine (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make test-vm needs root: run 'sudo make test-vm'" >&2; exit 2; }
+	@.ci/setup lab test vm
+	@$(PY) -m pytest -q tests/vm/service.py
+	@$(PY) tests/vm/boot.py
 
 bench: ## the measurements, as tables and files under benchmarks/results
 	@.ci/setup lab test

@@ -4,8 +4,8 @@ In: a Config. Out: workers that judge packets until SIGTERM or SIGINT; then the 
 had delivered is answered, and the counters are logged. SIGHUP, or a change in the rules directory, loads the lists
 anew: every worker gets them between two packets, or keeps the old ones and the log says why.
 
-A queue is its open socket, which the supervisor holds, and has the service manager hold: whoever reads it may end, and
-packets wait for the next one. SIGUSR2 before SIGTERM leaves the kernel rules in force for the daemon that follows.
+A queue is its open socket, which the supervisor holds, and has the service manager hold: whoever reads it may end,
+and packets wait for the next one. SIGUSR2 before SIGTERM leaves the kernel rules in force for the next daemon.
 
 A worker that ends is replaced at once by a spare that has been waiting with everything but a queue; one whose packet
 path is silent for [daemon] hang seconds is killed first. One that fails again and again is replaced more and more
@@ -456,7 +456,7 @@ class Supervisor:
                         self._abandon(slot)
                 self._assign()
                 for slot in self.slots:
-                    if slot.child is None and now - slot.since > WAITING:
+                    if self.ready and slot.child is None and now - slot.since > WAITING:
                         self._let_go(slot)
                 idle = sum(child.slot is None for child in self.children)
                 wanted = 1 + sum(slot.child is None and slot.due <= now for slot in self.slots)

@@ -19,9 +19,9 @@ CONFIG_NETFILTER_NETLINK_GLUE_CT ignores it without a word; there the mark goes 
 of its own, in the same system call, found by the packet's addresses and ports. That finds no flow whose destination
 this very box has translated, and none before its first packet has passed; both are counted as `unmarked`.
 
-Handing over. A queue lives as long as its socket, whoever holds it open. Another reader can take the socket and go on:
-what came meanwhile waits in it. Packets that the one before had received and not answered are dropped when the next
-packet arrives; their senders send them again.
+Handing over. A queue lives as long as its socket, whoever holds it open. Another reader can take the socket and go
+on: what came meanwhile waits in it. Packets that the one before had received and not answered are dropped when the
+next packet arrives; their senders send them again.
 
 Losses. The kernel cannot deliver a packet when the socket's receive buffer is full; it then passes (fail-open) or
 drops it, and counts that on the socket in both cases. A queue at its length limit passes packets without any
@@ -766,8 +766,9 @@ def _lost_messages(int fd):
 
 
 def losses(int fd, int number) -> tuple[int, int] | None:
-    """Of an open socket: the messages it has lost, and the packets that the queue, full, has dropped. None where it is
-    not the socket that this queue is bound to.
+    """Of an open socket: the messages it has lost, and the packets that the queue, full, has dropped.
+
+    None where it is not the socket that this queue is bound to.
     """
     try:
         with socket.socket(fileno=os.dup(fd)) as netlink:

@@ -89,7 +89,7 @@ class Manager:
 
     def start(self) -> None:
         words = [sys.executable, "-m", "edgeblock", "run", "--config", str(self.settings)]
-        given = "".join(f" {3 + number}<&{file}" for number, file in enumerate(self.kept.values()))
+        given = "".join(f" {3 + number}<&{file} {file}<&-" for number, file in enumerate(self.kept.values()))
         environment = {"NOTIFY_SOCKET": str(self.place / "notify"), "LISTEN_FDS": str(len(self.kept)),
                        "LISTEN_FDNAMES": ":".join(self.kept)}
         self.process = self.lab.popen_in(
@@ -107,9 +107,8 @@ class Manager:
         if b"FDSTORE" in lines:
             for file in files:
                 self.kept[name] = file
-        elif b"FDSTOREREMOVE" in lines:
-            if name in self.kept:
-                os.close(self.kept.pop(name))
+        elif b"FDSTOREREMOVE" in lines and name in self.kept:
+            os.close(self.kept.pop(name))
         return word in said
 
     def close(self) -> None:

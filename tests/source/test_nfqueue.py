@@ -425,8 +425,8 @@ def test_a_killed_reader_leaves_no_packet_hanging(pair):
 @pytest.mark.parametrize("fail_open", [True, False])
 def test_a_queue_whose_socket_is_held_goes_on_with_another_reader(pair, reader, fail_open):
     """The first has received two packets, answers none and dies; what came after them waits."""
-    code = ("import os, socket, sys; from edgeblock.core.engine import Engine; from edgeblock.core.matcher import Matcher\n"
-            "from edgeblock.source.nfqueue import QueueReader\n"
+    code = ("import os, socket, sys\nfrom edgeblock.core.engine import Engine\n"
+            "from edgeblock.core.matcher import Matcher; from edgeblock.source.nfqueue import QueueReader\n"
             f"queue = QueueReader({QUEUE}, Engine(Matcher()), print, fail_open={fail_open})\n"
             "socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b'held'], [queue.fileno()])\n"
             "sys.stdin.readline(); [os.read(queue.fileno(), 70000) for _ in range(2)]; os.abort()")

@@ -1,7 +1,7 @@
 """A Debian with a real systemd, booted in a container whose network is the box of a lab.
 
-In: a lab, and the root file system of image.py. Out: commands run inside it. What it changes is on a file system of its
-own that goes with it; nothing is left on this host, whatever happens to the test.
+In: a lab, and the root file system of image.py. Out: commands run inside it. What it changes is on a file system of
+its own that goes with it; nothing is left on this host, whatever happens to the test.
 """
 
 import os
@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -25,9 +26,9 @@ umount -R /sys/fs/cgroup 2>/dev/null || :
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p "/sys/fs/cgroup/$NAME/self"
 echo $$ >"/sys/fs/cgroup/$NAME/self/cgroup.procs"
-exec systemd-nspawn --quiet --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off --timezone=off \\
-    --directory="$PLACE/root" --boot --network-namespace-path="$NETWORK" --capability=all --machine="$NAME" \\
-    --bind-ro="$FILES:/srv" --console=pipe
+exec systemd-nspawn --quiet --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off \\
+    --timezone=off --directory="$PLACE/root" --boot --network-namespace-path="$NETWORK" --capability=all \\
+    --machine="$NAME" --bind-ro="$FILES:/srv" --console=pipe
 """
 SWEEP = """umount -R /sys/fs/cgroup 2>/dev/null || :
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -50,18 +51,17 @@ class Container:
         self.environment = os.environ | {
             "PLACE": self.place, "LOWER": str(lower), "NAME": self.name, "FILES": str(self.files),
             "NETWORK": str(NETNS / self.lab.namespace("box"))}
-        self.console = open(Path(self.place) / "console", "w+b")        # noqa: SIM115  (open as long as it runs)
+        self.console = open(Path(self.place) / "console", "w+b")
         self.process = subprocess.Popen([*PRIVATE, BOOT], env=self.environment, stdin=subprocess.DEVNULL,
                                         stdout=self.console, stderr=self.console, start_new_session=True)
-        try:
+        with ExitStack() as failing:
+            failing.callback(self.close)
             started = until(lambda: self.process.poll() is not None or self._find_leader(), 60)
             if not started or not self.leader or not until(self._is_up, 60):
                 self.console.seek(0)
                 said = self.console.read().decode(errors="replace").strip().splitlines()[-3:]
                 raise SystemExit(f"tests/vm: systemd-nspawn does not boot on this machine: {' / '.join(said)}")
-        except BaseException:
-            self.close()
-            raise
+            failing.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,8 +1,8 @@
-"""The machine that test-vm runs things on: Debian with its own kernel, built once under build/vm from this host's apt
-sources.
+"""The machine that test-vm runs things on: Debian with its own kernel, from this host's apt sources, under build/vm.
 
-In: nothing. Out: a root file system in a folder, for a container, and a disk, a kernel and a first root, for a virtual
-machine. What runs on them writes elsewhere: none of it is ever changed. SystemExit with one line says what is missing.
+In: nothing. Out: a root file system in a folder, for a container, and a disk, a kernel and a first root, for a
+virtual machine. What runs on them writes elsewhere: none of it is ever changed. SystemExit with one line says what is
+missing.
 """
 
 import os
@@ -18,8 +18,9 @@ CACHE = ROOT / "build" / "vm"
 
 PROGRAMS = {"mmdebstrap": "mmdebstrap", "qemu-system-x86_64": "qemu-system-x86", "mke2fs": "e2fsprogs",
             "modprobe": "kmod", "cpio": "cpio", "busybox": "busybox-static", "systemd-nspawn": "systemd-container"}
-PACKAGES = ("linux-image-cloud-amd64", "systemd", "systemd-sysv", "python3", "iproute2", "iptables", "nftables", "kmod",
-            "procps", "conntrack", "libnetfilter-queue1", "libsodium23", "libssl3", "man-db", "bash-completion")
+PACKAGES = ("linux-image-cloud-amd64", "systemd", "systemd-sysv", "python3", "iproute2", "iptables", "nftables",
+            "kmod", "procps", "conntrack", "libnetfilter-queue1", "libsodium23", "libssl3", "man-db",
+            "bash-completion")
 MODULES = ("virtio_pci", "virtio_blk", "ext4")          # what the kernel needs to mount its disk
 IMAGE_MEGABYTES = 1800
 
@@ -51,7 +52,7 @@ def find(program: str) -> str | None:
 
 def call(*words: object, **more: object) -> str:
     done = subprocess.run([find(str(words[0])) or str(words[0]), *map(str, words[1:])], text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)      # type: ignore[call-overload]
+                          capture_output=True, **more)      # type: ignore[call-overload]
     if done.returncode:
         raise SystemExit(f"tests/vm: {words[0]} failed: {' / '.join(done.stderr.splitlines()[-3:])}")
     return done.stdout
