@@ -147,7 +147,7 @@ def test_the_sandbox_is_in_effect(container: Container):
         assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {CAPABILITIES}
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     inside = f"nsenter --target {main} --mount --"
-    for place in ("/etc", "/usr", "/var/lib", "/run"):
+    for place in ("/etc", "/usr", "/var/lib", "/boot"):
         assert "Read-only" in container.shell(f"{inside} touch {place}/x 2>&1 || :"), place
     drop = f"setpriv --reuid {user} --regid {user} --clear-groups"
     assert "Permission denied" in container.shell(f"{inside} {drop} touch /etc/edgeblock/x 2>&1 || :")
