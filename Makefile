@@ -1,10 +1,11 @@
 # What can be typed here. `make` alone lists it; .ci/setup installs what is missing and says nothing when nothing is.
 
 PY := .venv/bin/python
+SECONDS := 600
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test bench lint build deb clean
+.PHONY: help demo test bench fuzz lint build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +23,10 @@ test:  ## every test; as root the live ones too
 bench: ## the measurements, as tables and files under benchmarks/results
 	@.ci/setup lab test
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit; done
+
+fuzz:  ## the compiled core under libFuzzer and AddressSanitizer, SECONDS=600 for all games together
+	@.ci/setup test fuzz
+	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)
 
 lint:  ## style, types, layers and house rules
 	@.ci/setup test lint
