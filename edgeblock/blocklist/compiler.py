@@ -1,8 +1,8 @@
 """Entries into the parts of a snapshot, and the parts of several into those of one.
 
 In: a key, the settings of each list, and entries one by one; or parts of one list each. Out: Compiled: the roaring
-bitmap of the first 32 bits of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound what
-a look-up has to try. What never happens here: an entry kept after its rows are made, a file, a clock.
+bitmap of the first 32 bits of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound
+what a look-up has to try. What never happens here: an entry kept after its rows are made, a file, a clock.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class ListRecord:
     file: str = ""
     https: str = "ignore"
     max_shrink: float = 0.5
-    expires: int | None = None
+    expires: float | None = None
     expired: bool = False
     duplicates: int = 0
     unusable: int = 0
@@ -138,7 +138,8 @@ def merge(every: Sequence[Compiled]) -> Compiled:
     """
     if len(every) > LISTS_MAX:
         raise ValueError(f"more than {LISTS_MAX} lists")
-    bitmap, ipv4, tables = BitMap(), BitMap(), []
+    bitmap, ipv4 = BitMap(), BitMap()
+    tables: list[object] = []
     made = Compiled([], b"", b"", b"")
     for parts in every:
         [record] = parts.lists

@@ -9,10 +9,10 @@
     sums       a digest of each CHUNK of the four sections before it
 
 In: Compiled and a key, or bytes and a key. Out: a file, or a Snapshot whose every section lies inside the bytes. No
-host and no URL is in it in plain text. Digests are keyed BLAKE2b. That of the header covers the header and the sums, so
-one look at some kilobytes says whether a snapshot is whole, of this version and under this key; the sums say, chunk by
-chunk, whether it was altered. Whoever takes a snapshot from outside verifies all of it; a process that is handed one
-that nobody can change any more need not read two hundred megabytes again.
+host and no URL is in it in plain text. Digests are keyed BLAKE2b. That of the header covers the header and the sums,
+so one look at some kilobytes says whether a snapshot is whole, of this version and under this key; the sums say,
+chunk by chunk, whether it was altered. Whoever takes a snapshot from outside verifies all of it; a process that is
+handed one that nobody can change any more need not read two hundred megabytes again.
 """
 
 import hmac

@@ -192,15 +192,16 @@ def test_sums_of_many_chunks():
         open_snapshot(swapped, KEY)
 
 
-LINES = st.lists(st.sampled_from(["a.example", "=a.example", "*.b.example", "@@b.example", "c.example/x", "c.example/y/*",
-                                  "192.0.2.0/28", "192.0.2.1:80", "2001:db8::/48", "d.example/q?r"]), max_size=8)
+LINES = st.lists(st.sampled_from(["a.example", "=a.example", "*.b.example", "@@b.example", "c.example/x",
+                                  "c.example/y/*", "192.0.2.0/28", "192.0.2.1:80", "2001:db8::/48", "d.example/q?r"]),
+                 max_size=8)
 
 
 @given(st.lists(LINES, max_size=5), st.sets(st.integers(0, 4)))
 def test_parts_make_the_same_snapshot_as_all_lists_at_once(lists, expired):
     """Merged parts of one list each and one compilation of all lists are the same bytes."""
-    named = [(f"l{number}", ListSettings(https="host" if number % 2 else "ignore"), [] if number in expired else lines)
-             for number, lines in enumerate(lists)]
+    named = [(f"l{number}", ListSettings(https="host" if number % 2 else "ignore"),
+              [] if number in expired else lines) for number, lines in enumerate(lists)]
     parts = []
     for number, one in enumerate(named):
         made = open_snapshot(snapshot_of((*one[:2], lists[number])), KEY).parts
