@@ -285,8 +285,8 @@ def test_too_much_that_goes_at_once_is_held_back_until_it_is_meant(box):
     outcome = box.refresh()
     assert box.changes() == [] and list(outcome.refused) == ["a"] and box.action("h1.example") == "a"
     assert box.reason("a") == [
-        "a.list: was removed, and with it 300 of 500 entries of all lists would go, more than a share of 0.5; if that "
-        "is meant, write a.toml with max_shrink = 1, and else put the file back"]
+        "a.list: was removed, and with it 300 of 500 entries of all lists would go, more than a share of 0.5; if "
+        "that is meant, write a.toml with max_shrink = 1, and else put the file back"]
     assert "was removed" in outcome.refused["a"]["told"]
     assert box.refresh().refused == outcome.refused and box.action("h1.example") == "a"
     box.write(a_toml="max_shrink = 1\n")
@@ -348,7 +348,8 @@ def test_settings_and_signatures_are_no_way_out_of_the_directory_either(box):
     box.write(court_list="a.example\n")
     (box.folder / "court.toml").symlink_to(secret)
     box.refresh()
-    assert box.reason("court") == [f"court.toml: is a link that leads out of {box.folder}; copy the file here instead"]
+    assert box.reason("court") == [
+        f"court.toml: is a link that leads out of {box.folder}; copy the file here instead"]
 
 
 def test_a_link_inside_the_directory_is_followed(box):
@@ -488,8 +489,7 @@ def test_a_full_disk_changes_nothing(box, monkeypatch, full):
         assert box.reason("court") == [f"court.list: could be read, but not be kept: {box.store.lists}: "
                                        "No space left on device"]
     else:
-        with pytest.raises(ListError, match="rules.snapshot: cannot be written: No space left on device; the rules in "
-                                            "force stay"):
+        with pytest.raises(ListError, match="rules.snapshot: cannot be written: No space left on device; the rules"):
             box.refresh()
     assert box.action("old.example") == "court"
     monkeypatch.setattr(store_module, "write_file", write_file)

@@ -54,7 +54,8 @@ def test_a_part_comes_back(store):
 
 
 @pytest.mark.parametrize(("spoil", "why"), [
-    (lambda data: data[:-9], "has .* of .* bytes"), (lambda data: b"", "is empty"), (lambda data: b"x", "is no edgeblock"),
+    (lambda data: data[:-9], "has .* of .* bytes"), (lambda data: b"", "is empty"),
+    (lambda data: b"x", "is no edgeblock"),
     (lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:], "was altered"),
 ])
 def test_a_part_that_was_spoilt_is_named_and_the_others_are_there(store, spoil, why):
