@@ -23,6 +23,8 @@ test:  ## every test; as root the live ones too
 test-vm: ## the package under systemd in a container, and nftables on Debian's kernel in a virtual machine (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm needs root: run 'sudo make test-vm'" >&2; exit 2; }
 	@.ci/setup lab test vm
+	@packaging/build-deb
+	@$(PY) tests/vm/image.py
 	@$(PY) -m pytest -q tests/vm/service.py
 	@$(PY) tests/vm/boot.py
 

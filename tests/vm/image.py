@@ -115,3 +115,7 @@ def sources() -> list[Path]:
     folder = Path("/etc/apt")
     return [one for one in (folder / "sources.list", *sorted((folder / "sources.list.d").glob("*")))
             if one.is_file() and one.suffix in (".list", ".sources") and one.stat().st_size]
+
+
+if __name__ == "__main__":
+    ready()
