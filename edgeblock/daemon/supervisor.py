@@ -43,7 +43,7 @@ from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.rules import queues
-from edgeblock.source.nfqueue import BOARD, kernel_queues, losses
+from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
 
 PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see
 QUIET = 0.05            # seconds without a change after which a burst of them counts as over
@@ -362,7 +362,7 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgeblock.daemon.worker", str(os.getpid()), str(theirs.fileno()),
                 str(self.board.fd), str(len(self.slots)), pass_fds=(theirs.fileno(), self.board.fd),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
+                stdin=None if is_table_given() else asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
         ours.setblocking(False)
         ours.send(pickle.dumps(self.config))
         child = Child(process, ours)

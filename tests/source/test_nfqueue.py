@@ -495,6 +495,17 @@ def test_without_permission_it_says_so(pair):
                                                "-net_admin", sys.executable, "-c", code)
 
 
+def test_without_roots_rights_the_table_of_queues_is_read_where_it_was_opened_for_us(pair, reader):
+    """As the unit does: root opens it as standard input, and another user reads it."""
+    reader()
+    code = "from edgeblock.source.nfqueue import kernel_queues; print([*kernel_queues()], [*kernel_queues()])"
+    table = "/proc/net/netfilter/nfnetlink_queue"
+    user = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+    for given, told in ((f"<{table}", f"[{QUEUE}] [{QUEUE}]"), ("</dev/null", "[] []")):
+        shell = f'PYTHONPATH={":".join(filter(None, sys.path))} {user} {sys.executable} -c "{code}" {given}'
+        assert run(pair.box, "sh", "-c", shell).strip() == told
+
+
 def test_a_kernel_without_nfqueue_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(nfqueue, "TABLE", tmp_path / "absent")
     assert "this kernel has no NFQUEUE" in nfqueue.explain(0, OSError(22, "Invalid argument"))

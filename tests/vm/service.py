@@ -2,6 +2,7 @@
 upgraded under load, purged. In the order in which they stand; `make test-vm` runs them.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -131,6 +132,9 @@ def test_it_installs_without_network_and_starts(container: Container, lab: Lab, 
     container.shell(f"printf '%s' '{SETTINGS}' >/etc/edgeblock/edgeblock.toml")
     container.run("systemctl", "restart", "edgeblock")
     assert "queues 0 to 1: 2 entries of 2 lists" in container.show("StatusText")["StatusText"], journal(container)
+    status = json.loads(container.run("edgeblock", "status", "--json"))
+    assert [one["state"] for one in status["workers"].values()] == ["running"] * 2
+    assert status["kernel_rules"]["tcp_syn"]["packets"] >= 0
     assert filtered(lab)
     assert lab.fetch("https://listed.example/").exit in (35, 56)
     assert lab.fetch("https://open.example/").status == 200
@@ -153,6 +157,7 @@ def test_the_sandbox_is_in_effect(container: Container):
     assert "Permission denied" in container.shell(f"{inside} {drop} touch /etc/edgeblock/x 2>&1 || :")
     container.shell(f"{inside} touch /var/lib/edgeblock/x && rm /var/lib/edgeblock/x")
     assert container.shell(f"{inside} ls /home /root").split() == ["/home:", "/root:"]
+    assert container.shell(f"readlink /proc/{main}/fd/0").strip().endswith("netfilter/nfnetlink_queue")
     assert "mem" not in container.shell(f"{inside} ls /dev").split()
     exposure = container.run("systemd-analyze", "security", "edgeblock.service").splitlines()[-1]
     assert float(re.findall(r": (\d+\.\d)", exposure)[0]) <= 2.0
