@@ -5,6 +5,7 @@ or an address of anybody.
 """
 
 import asyncio
+import inspect
 import json
 import os
 import socket
@@ -42,6 +43,8 @@ class Control:
             question = (await asyncio.wait_for(reader.readline(), PATIENCE)).decode("ascii", "replace").strip()
             answer = self.answers.get(question)
             said = answer() if answer else {"error": f"unknown question; known are {', '.join(self.answers)}"}
+            if inspect.isawaitable(said):
+                said = await said
             writer.write(json.dumps(said).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
         except (OSError, ValueError, TimeoutError):     # it went away, asked too much or nothing at all
