@@ -27,6 +27,8 @@ LAYERS = (
     ("config", "wire"),
     ("blocklist.bitmap", "blocklist.canonical", "blocklist.settings", "blocklist.signature"),
     ("blocklist.fingerprint",),
+    ("blocklist.formats.lines",),
+    ("blocklist.formats.entries",),
     ("blocklist.formats",),
     ("blocklist.guard",),
     ("blocklist.compiler",),

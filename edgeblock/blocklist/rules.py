@@ -154,7 +154,10 @@ def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile],
         if path.suffix in (".toml", ".rejected"):
             continue
         own = stated.get(path.stem)
-        known = formats.EXTENSIONS.get(path.suffix)
+        if path.suffix in formats.PACKED:
+            errors.append(Finding(ascii(path.name)[1:-1], 0, "is packed; unpack it and drop what is inside"))
+            continue
+        known = formats.find_format(path.name, path.suffix)
         if known is None and own is None:
             warnings.append(Finding(path.name, 0, f"is not read: {path.suffix or 'no extension'} is not one of "
                                     f"{', '.join(formats.EXTENSIONS)}, and no {path.stem}.toml states a format"))
@@ -178,7 +181,7 @@ def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile],
         if chosen is None:
             errors.append(Finding(path.name, 0, f"has no known extension; state its format in {path.stem}.toml"))
             continue
-        lists.append(ListFile(path.stem, path, formats.READERS[chosen], settings))
+        lists.append(ListFile(path.stem, path, formats.reader_of(chosen, settings), settings))
     for stem, path in stated.items():
         if stem not in seen:
             warnings.append(Finding(path.name, 0, f"has no list beside it, such as {stem}.list"))
@@ -189,14 +192,16 @@ def read_list(source: ListFile) -> Iterator[formats.Entry | Finding]:
     """Entries of one list, and a Finding for every line that cannot be used.
 
     Raises:
-        ListError: the file cannot be read.
+        ListError: the file cannot be read, or nothing of it can be used.
     """
     with open_regular(source.path) as file:
         try:
             for item in source.reader(file):
                 if isinstance(item, formats.Problem):
+                    if item.whole:
+                        raise ListError(f"{source.path.name}:{item.line}: {item.why}")
                     yield Finding(source.path.name, item.line, item.why)
-                else:
+                elif not isinstance(item, formats.Passed):
                     yield item
         except OSError as error:
             raise ListError(f"{source.path.name}: cannot be read: {error.strerror}") from None

@@ -82,19 +82,20 @@ def test_an_expired_list_is_not_in_force(directory):
 
 
 def test_what_is_no_list_is_left_alone_and_named(directory):
-    path = directory({"a.list": "example.com", "README.md": "# hello", "feed.csv": "x", ".hidden.list": "!!",
+    path = directory({"a.list": "example.com", "README.md": "# hello", "feed.xml": "x", ".hidden.list": "!!",
                       "a.list.rejected": "why", "orphan.toml": "action = 'drop'", "plain": "x"})
+    known = ".list, .txt, .urls, .hosts, .rpz, .csv, .adblock"
     expected = [
-        "README.md: is not read: .md is not one of .list, .txt, and no README.toml states a format",
-        "feed.csv: is not read: .csv is not one of .list, .txt, and no feed.toml states a format",
+        f"README.md: is not read: .md is not one of {known}, and no README.toml states a format",
+        f"feed.xml: is not read: .xml is not one of {known}, and no feed.toml states a format",
         "orphan.toml: has no list beside it, such as orphan.list",
-        "plain: is not read: no extension is not one of .list, .txt, and no plain.toml states a format"]
+        f"plain: is not read: no extension is not one of {known}, and no plain.toml states a format"]
     assert sorted(map(str, load(path).warnings)) == expected
     assert list(map(str, lint(path))) == expected
 
 
 def test_a_format_may_be_stated(directory):
-    path = directory({"feed.csv": "example.com", "feed.toml": "format = 'domains'"})
+    path = directory({"feed.xml": "example.com", "feed.toml": "format = 'domains'"})
     assert load(path).matcher.look_up("tls", b"example.com").list == "feed"
 
 
@@ -112,8 +113,12 @@ def test_a_missing_directory(tmp_path):
     ({"court.list": "a.com", "court.toml": "acton = 'drop'"},
      "court.toml: unknown key 'acton'; did you mean 'action'?"),
     ({"court.list": "a.com", "court.txt": "b.com"}, "court.txt: has the same list name as court.list; rename one"),
-    ({"court.csv": "a.com", "court.toml": "action = 'drop'"},
-     "court.csv: has no known extension; state its format in court.toml"),
+    ({"court.xml": "a.com", "court.toml": "action = 'drop'"},
+     "court.xml: has no known extension; state its format in court.toml"),
+    ({"court.list.gz": b"\x1f\x8b\x08"}, "court.list.gz: is packed; unpack it and drop what is inside"),
+    ({"court.list": b"\x1f\x8b\x08\0\0"},
+     "court.list:1: the file is packed (gzip); unpack it and drop what is inside"),
+    ({"court.list": "a.com\n".encode("utf-16")}, "court.list:1: the file is UTF-16; save it as UTF-8"),
     ({"court.list": "a.com", "court.toml": "x" * 70_000},
      "court.toml: is longer than 65536 bytes; is it really the settings of a list?"),
     ({"co\nurt.list": "a.com"}, "'co\\nurt.list': has a character in its name that cannot be printed"),
