@@ -28,9 +28,10 @@ FORMATS = sorted(READERS)
 # Pieces that take a reader into its corners more often than bytes alone do.
 PIECES = st.sampled_from([
     b"\n", b"\r\n", b" ", b"\t", b".", b"*.", b"@@", b"||", b"^", b"|http://", b"$ORIGIN ", b"$TTL 1", b"SOA",
-    b"CNAME ", b"(", b")", b'"', b"'", b";", b"#", b"\\", b"\\0", b"\\300", b"rpz-ip", b"rpz-passthru.", b"0.0.0.0 ", b"::1 ",
-    b"24.0.2.0.192.", b"zz.", b"url,", b"domain;", b"a.example", b"example.com/x", b"?q", b"/*", b":443", b"[", b"]",
-    b"-", b"\0", b"\xff", "ü".encode(), b"##", b"$script", b"192.0.2.0/24", b"!", b"\xef\xbb\xbf", b"\xff\xfe"])
+    b"CNAME ", b"(", b")", b'"', b"'", b";", b"#", b"\\", b"\\0", b"\\300", b"rpz-ip", b"rpz-passthru.", b"0.0.0.0 ",
+    b"::1 ", b"24.0.2.0.192.", b"zz.", b"url,", b"domain;", b"a.example", b"example.com/x", b"?q", b"/*", b":443",
+    b"[", b"]", b"-", b"\0", b"\xff", "ü".encode(), b"##", b"$script", b"192.0.2.0/24", b"!", b"\xef\xbb\xbf",
+    b"\xff\xfe"])
 ANYTHING = st.binary(max_size=120) | st.lists(PIECES, max_size=40).map(b"".join)
 SETTINGS = st.builds(ListSettings, subdomains=st.sampled_from([None, True, False]),
                      column=st.sampled_from([None, "url", 1, 2]), delimiter=st.sampled_from([None, ";", "\t"]))

@@ -14,8 +14,10 @@ def read(text, **options):
 
 
 def test_a_table_as_it_is_exported():
-    assert read("\ufeffid,URL,note\r\n1,http://example.com/a?b=1,x\r\n\r\n# comment\r\n"
-                "2,example.org,\"a, \"\"b\"\"\"\r\n3,\"192.0.2.0/24\",\"two\r\nlines\"\r\n4,@@bücher.test,\r\n5,example.net/x/*,\r\n") == [
+    text = ("\ufeffid,URL,note\r\n1,http://example.com/a?b=1,x\r\n\r\n# comment\r\n"
+            '2,example.org,"a, ""b"""\r\n3,"192.0.2.0/24","two\r\nlines"\r\n4,@@bücher.test,\r\n'
+            "5,example.net/x/*,\r\n")
+    assert read(text) == [
         Entry(2, Kind.URL_WITH_QUERY, b"example.com/a?b=1"), Entry(5, Kind.HOST, b"example.org"),
         Entry(6, Kind.NETWORK, b"\0\x18\xc0\0\2\0"), Entry(8, Kind.HOST, b"xn--bcher-kva.test", True),
         Entry(9, Kind.DIRECTORY, b"example.net/x", False, 1)]
@@ -56,7 +58,7 @@ def test_a_column_that_is_not_there(text, options, why):
     ("1", "the row has 1 columns, and the entry is in number 2"),
     ("1,,x", "'' has nothing in this column"),
     ("1,a..example,x", "'a..example' has an empty label"),
-    ("1,a.example b.example", 
+    ("1,a.example b.example",
      "'a.example b.example' has a space inside; one entry a line, and %20 for a space in a URL"),
     ('1,"a.example"x', "'1,\"a.example\"x' is no row: ',' expected after '\"'"),
     ('1,"a.example', "'1,\"a.example' has a quote that is not closed"),
