@@ -65,9 +65,13 @@ def find_format(file_name: str, extension: str) -> str | None:
 
 def reader_of(name: str, settings: ListSettings) -> Reader:
     """The reader of a format, with what the settings of a list say about it."""
-    reader = READERS[name]
     if name == "csv":
-        return partial(reader, column=settings.column, delimiter=settings.delimiter)
-    if settings.subdomains is not None and name in ("hosts", "nfqfilter-domains", "nfqfilter-addresses"):
-        return partial(reader, subdomains=settings.subdomains)
-    return reader
+        return partial(read_table, column=settings.column, delimiter=settings.delimiter)
+    wide = settings.subdomains
+    if wide is not None and name == "hosts":
+        return partial(read_hosts, subdomains=wide)
+    if wide is not None and name == "nfqfilter-domains":
+        return partial(read_nfqfilter_domains, subdomains=wide)
+    if wide is not None and name == "nfqfilter-addresses":
+        return partial(read_nfqfilter_addresses, subdomains=wide)
+    return READERS[name]

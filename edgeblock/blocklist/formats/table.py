@@ -101,21 +101,21 @@ def read_rows(file: BinaryIO) -> Iterator[tuple[int, str | Problem]]:
             yield number, problem
             continue
         if line.count(b'"') & 1:
-            parts, taken = [line], []
-            while sum(map(len, parts)) <= LINE_MAX:
+            parts, taken, closed = [line], [], False
+            while not closed and sum(map(len, parts)) <= LINE_MAX:
                 follower = again.popleft() if again else next(lines, None)
                 if follower is None:
                     break
                 taken.append(follower)
-                if isinstance(follower[1], Problem) or no_text(*follower):
+                text = follower[1]
+                if isinstance(text, Problem) or no_text(follower[0], text.rstrip(BLANKS)):
                     break
-                parts.append(follower[1])
-                if follower[1].count(b'"') & 1:
-                    line = b"\n".join(parts)
-                    break
-            if len(parts) == 1 or line is parts[0]:
+                parts.append(text)
+                closed = text.count(b'"') & 1 == 1
+            if not closed:
                 # Only this row is lost, not the rest of the file with it.
                 again.extendleft(reversed(taken))
-                yield number, Problem(number, f"{shown(parts[0])} has a quote that is not closed")
+                yield number, Problem(number, f"{shown(line)} has a quote that is not closed")
                 continue
+            line = b"\n".join(parts)
         yield number, line.decode()
