@@ -25,7 +25,7 @@ LAYERS = (
     ("core.engine", "core"),
     ("errors",),
     ("config", "wire"),
-    ("blocklist.bitmap", "blocklist.canonical", "blocklist.settings", "blocklist.signature"),
+    ("blocklist.bitmap", "blocklist.canonical", "blocklist.keys", "blocklist.settings", "blocklist.signature"),
     ("blocklist.fingerprint",),
     ("blocklist.formats.lines",),
     ("blocklist.formats.entries",),

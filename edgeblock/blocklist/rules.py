@@ -24,14 +24,14 @@ from edgeblock.blocklist.canonical import (
     why_not_url,
 )
 from edgeblock.blocklist.compiler import Compiler
-from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.fingerprint import Kind, fingerprint
+from edgeblock.blocklist.keys import KEY_SIZE
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings, parse_settings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.errors import ListError
 
 SETTINGS_MAX = 64 * 1024    # bytes of a NAME.toml; a real one has a few hundred
-KEY_SIZE = 16
 SHARED_KEY = b"edgeblock-replay"    # for rules that stay in this process: the same rule ids every time
 KIND_NAMES = {
     Kind.HOST: "host and subdomains", Kind.HOST_ONLY: "host only", Kind.SUBDOMAINS: "subdomains only",
@@ -188,7 +188,7 @@ def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile],
     return lists, errors, warnings
 
 
-def read_list(source: ListFile) -> Iterator[formats.Entry | Finding]:
+def read_list(source: ListFile) -> Iterator[formats.Entry | formats.HashedEntry | Finding]:
     """Entries of one list, and a Finding for every line that cannot be used.
 
     Raises:
@@ -210,21 +210,24 @@ def read_list(source: ListFile) -> Iterator[formats.Entry | Finding]:
 # Loading -----------------------------------------------------------------------------------------------------
 
 def load(directory: Path | str, *, action: str = "reset", https: str = "ignore", key: bytes | None = None,
-         now: float | None = None) -> Rules:
+         key_file: Path | None = None, now: float | None = None) -> Rules:
     """All lists of `directory` as one matcher.
 
     Args:
         action, https: what a list without settings of its own does.
         key: 16 bytes, the key of this deployment; None for rules that do not leave this process.
+        key_file: where that key is, for hashed lists, which no other key can read.
         now: Unix seconds, against which lists expire; None asks the clock.
 
     Raises:
         ListError: the directory or a list cannot be used; the message names the first place and how many more.
     """
     directory = Path(directory)
-    key = SHARED_KEY if key is None else key
     now = time.time() if now is None else now
     files, errors, warnings = find_lists(directory, ListSettings(action=action, https=https))
+    if key is None:
+        hashed = key_file is not None and any(source.reader is formats.read_hashed for source in files)
+        key = read_key(key_file) if hashed else SHARED_KEY      # type: ignore[arg-type]
     compiler = Compiler(key)
     totals = []
     for source in files:
@@ -234,12 +237,15 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
             warnings.append(Finding(source.path.name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; "
                                     "it is not in force"))
         else:
-            for item in read_list(source):
-                if isinstance(item, Finding):
-                    errors.append(item)
-                elif not errors:
-                    compiler.add(index, item)
-                    total += 1
+            try:
+                for item in read_list(source):
+                    if isinstance(item, Finding):
+                        errors.append(item)
+                    elif not errors:
+                        compiler.add(index, item)
+                        total += 1
+            except ListError as error:
+                errors.append(finding_of(source, error))
         totals.append(total)
     if errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
@@ -252,6 +258,12 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
                  record.entries, max(0, total - record.entries))
         for source, record, total in zip(files, compiler.lists, totals, strict=True))
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
+
+
+def finding_of(source: ListFile, error: ListError) -> Finding:
+    """What is wrong with a list as a whole; the error may name the file and the line, or neither."""
+    found = re.match(r"(?:[^:]*:(\d+)|[^:]*): ", str(error)) if str(error).startswith(source.path.name) else None
+    return Finding(source.path.name, int(found[1] or 0) if found else 0, str(error)[found.end() if found else 0:])
 
 
 def read_key(path: Path | str, create: bool = False) -> bytes:
@@ -293,8 +305,7 @@ def lint(directory: Path | str, *, action: str = "reset", https: str = "ignore",
                     findings.append(item)
                 entries += 1
         except ListError as error:
-            file, _, why = str(error).partition(": ")
-            findings.append(Finding(file, 0, why))
+            findings.append(finding_of(source, error))
             continue
         if not entries:
             findings.append(Finding(source.path.name, 0, "has no entries"))
@@ -447,8 +458,14 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
         keys = wanted.get(source.name)
         if not keys:
             continue
+        prints = {fingerprint(rules.matcher.snapshot.key, key): key for key in keys}
         for item in read_list(source):
             if isinstance(item, Finding):
+                continue
+            if isinstance(item, formats.HashedEntry):
+                if key := prints.get(item.print):
+                    kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
+                    found.setdefault((source.name, kind, key, item.exception), item.line)
                 continue
             if item.key in keys:
                 found.setdefault((source.name, item.kind, item.key, item.exception), item.line)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 
 from edgeblock.blocklist.compiler import LISTS_MAX, Compiled, ListRecord
+from edgeblock.blocklist.keys import key_id
 from edgeblock.blocklist.settings import ACTIONS
 from edgeblock.errors import ListError
 
@@ -27,7 +28,6 @@ VERSION = 1
 HEADER = struct.Struct("<8sHHI8sQQ 8Q QQQ3Q II 32s")
 DIGEST_SIZE = 32
 ROW_SIZE = 20
-KEY_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,6 @@ class Snapshot:
     built: int
     digest: str
     parts: Compiled
-
-
-def key_id(key: bytes) -> bytes:
-    """Eight bytes that tell keys apart and tell nothing about them."""
-    return blake2b(key=key, digest_size=8, person=b"edgeblock-key-id").digest()
 
 
 def digest_of(data: memoryview, key: bytes) -> bytes:

@@ -84,7 +84,7 @@ def test_an_expired_list_is_not_in_force(directory):
 def test_what_is_no_list_is_left_alone_and_named(directory):
     path = directory({"a.list": "example.com", "README.md": "# hello", "feed.xml": "x", ".hidden.list": "!!",
                       "a.list.rejected": "why", "orphan.toml": "action = 'drop'", "plain": "x"})
-    known = ".list, .txt, .urls, .hosts, .rpz, .csv, .adblock"
+    known = ".list, .txt, .urls, .hosts, .rpz, .csv, .adblock, .hashed"
     expected = [
         f"README.md: is not read: .md is not one of {known}, and no README.toml states a format",
         f"feed.xml: is not read: .xml is not one of {known}, and no feed.toml states a format",

@@ -12,16 +12,20 @@ one line at a time. International names come in, A-labels go out.
     table       .csv, a named column
     adblock     .adblock, the part of a filter list that names hosts and URLs
     nfqfilter   domains, urls, ssl_host, hosts, ssl_ips: the five files for nfqfilter and extFilter
+    hashed      .hashed, fingerprints in place of names
 
 A new format is a reader, a line in READERS, and its extension in EXTENSIONS or file name in NAMES.
 """
 
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import BinaryIO
 
 from edgeblock.blocklist.formats.adblock import read_adblock
 from edgeblock.blocklist.formats.entries import DIRECTORY_DEPTH_MAX, network_key, network_text
+from edgeblock.blocklist.formats.hashed import HashedEntry, read_hashed
 from edgeblock.blocklist.formats.hosts import read_hosts
-from edgeblock.blocklist.formats.lines import HOPELESS, LINE_MAX, Entry, Item, Passed, Problem, Reader
+from edgeblock.blocklist.formats.lines import HOPELESS, LINE_MAX, Entry, Item, Passed, Problem
 from edgeblock.blocklist.formats.nfqfilter import (
     read_nfqfilter_addresses,
     read_nfqfilter_domains,
@@ -32,19 +36,24 @@ from edgeblock.blocklist.formats.table import read_table
 from edgeblock.blocklist.formats.zone import read_zone
 from edgeblock.blocklist.settings import ListSettings
 
-__all__ = ["DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "NAMES", "PACKED", "READERS", "Entry", "Item",
-           "Passed", "Problem", "Reader", "find_format", "network_key", "network_text", "read_domains", "reader_of"]
+__all__ = [
+    "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "NAMES", "PACKED", "READERS", "Entry",
+    "HashedEntry", "Item", "Passed", "Problem", "Reader", "find_format", "network_key", "network_text",
+    "read_domains", "read_hashed", "reader_of",
+]
+
+Reader = Callable[[BinaryIO], Iterable[Item | HashedEntry]]
 
 # Every format by the name that settings use for it.
 READERS: dict[str, Reader] = {
     "domains": read_domains, "urls": read_urls, "hosts": read_hosts, "rpz": read_zone, "csv": read_table,
     "adblock": read_adblock, "nfqfilter-domains": read_nfqfilter_domains, "nfqfilter-urls": read_nfqfilter_urls,
-    "nfqfilter-addresses": read_nfqfilter_addresses,
+    "nfqfilter-addresses": read_nfqfilter_addresses, "hashed": read_hashed,
 }
 # The file name extensions that have a format when no settings say.
 EXTENSIONS: dict[str, str] = {
     ".list": "domains", ".txt": "domains", ".urls": "urls", ".hosts": "hosts", ".rpz": "rpz", ".csv": "csv",
-    ".adblock": "adblock",
+    ".adblock": "adblock", ".hashed": "hashed",
 }
 # The whole file names that have one: those of the samples and the list makers, and the words of the configuration.
 NAMES: dict[str, str] = {

@@ -6,7 +6,7 @@ what a file says.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist.fingerprint import Kind
@@ -60,7 +60,6 @@ class BadEntry(Exception):
 
 
 Item = Entry | Problem | Passed
-Reader = Callable[[BinaryIO], Iterable[Item]]
 
 
 def read_raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | Problem]]:
