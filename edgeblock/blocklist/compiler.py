@@ -79,7 +79,7 @@ class Compiler:
         Raises:
             ListError: an entry of a hashed list that was made under another key.
         """
-        if type(entry) is HashedEntry:
+        if isinstance(entry, HashedEntry):
             self._add_hashed(index, entry)
             return
         bounds = self.compiled

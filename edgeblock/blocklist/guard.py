@@ -204,9 +204,9 @@ class Guard:
 
     def refuses(self, entry: Entry | HashedEntry) -> str | None:
         """Why this entry refuses its list, or None."""
-        if type(entry) is HashedEntry:
+        if isinstance(entry, HashedEntry):
             return self._refuses_hashed(entry)
-        kind, key = entry.kind, entry.key       # type: ignore[union-attr]
+        kind, key = entry.kind, entry.key
         if kind <= SUBDOMAINS:
             if key in self._close:
                 return self._refuses_host(entry, key)
