@@ -109,8 +109,19 @@ Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the
 
     made = command(lint, "lint", "find everything wrong with a directory of lists", """\
   edgeblock lint /etc/edgeblock/rules
-Exit status: 0 if there is nothing to say, 1 if there is, 2 if the directory cannot be read.""")
+Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing.
+Exit status: 0 without errors and warnings, 1 with some, 2 if the directory cannot be read.""")
     made.add_argument("directory", metavar="DIR")
+
+    made = command(hash_list, "hash-list", "make a list without plain text of one, for boxes with the same key", """\
+  edgeblock hash-list court.list court.hashed --key /etc/edgeblock/court.key
+  edgeblock hash-list export.csv court.hashed --format csv
+A box reads court.hashed when [rules] key is a copy of this key. A list that breaks a guard rail is not written.
+Exit status: 0 if it was written, 1 if not, 2 if the list or the key cannot be read.""")
+    made.add_argument("list", metavar="IN", help="the list; its settings are in NAME.toml beside it")
+    made.add_argument("out", metavar="OUT", help="the hashed list, such as court.hashed")
+    made.add_argument("--key", metavar="FILE", help="16 bytes, made where there is none (default: [rules] key)")
+    made.add_argument("--format", metavar="FORMAT", help="how IN is written (default: what its settings or name say)")
 
     made = command(ruleset, "ruleset", "show, apply or remove the kernel rules that queue packets", """\
   edgeblock ruleset print --backend nft
@@ -162,7 +173,8 @@ def check(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config).rules
     from edgeblock.blocklist import rules
 
-    loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https)
+    loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https,
+                        key_file=settings.key)
     records = rules.explain(loaded, chosen.names)
     for record in records:
         if chosen.json:
@@ -178,13 +190,39 @@ def check(chosen: argparse.Namespace) -> int:
 
 def lint(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config).rules
-    from edgeblock.blocklist import rules
+    from edgeblock.blocklist import lint
 
-    findings = rules.lint(chosen.directory, action=settings.action, https=settings.https)
-    for finding in findings:
+    report = lint.lint(chosen.directory, settings, key=key_of_box(settings))
+    for finding in report.findings:
         print(finding)
-    print(f"{len(findings)} findings" if len(findings) != 1 else "1 finding", file=sys.stderr)
-    return 1 if findings else 0
+    for note in report.notes:
+        print(f"note: {note}")
+    print(report.summary(), file=sys.stderr)
+    return 1 if report.findings else 0
+
+
+def key_of_box(settings: config.Rules) -> bytes | None:
+    """The key for hashed lists; None where there is none or it may not be read."""
+    from edgeblock.blocklist.store import read_key
+
+    try:
+        return read_key(settings.key)
+    except EdgeblockError:
+        return None
+
+
+def hash_list(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    from edgeblock.blocklist.hashing import hash_file
+
+    made = hash_file(chosen.list, chosen.out, settings, chosen.key, chosen.format)
+    for finding in made.findings:
+        print(finding, file=sys.stderr)
+    if made.refused:
+        print(f"edgeblock: {chosen.out}: not written; mend the list, or its settings", file=sys.stderr)
+        return 1
+    print(made.summary())
+    return 0
 
 
 def ruleset(chosen: argparse.Namespace) -> int:

@@ -11,10 +11,11 @@ from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.fingerprint import fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, Problem, read_domains, read_hashed
 from edgeblock.blocklist.guard import Guard, Protected
-from edgeblock.blocklist.hashing import hash_list
+from edgeblock.blocklist.hashing import Hashing, hash_list
 from edgeblock.blocklist.keys import key_id
+from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import explain, lint, load
+from edgeblock.blocklist.rules import explain, load
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.errors import ListError
@@ -29,7 +30,8 @@ def hashed(text, settings=FREE, protected=None, key=KEY):
     """(the hashed form of the lines in `text`, what hash_list says)."""
     out = io.BytesIO()
     guard = Guard(settings, protected or Protected())
-    made = hash_list(read_domains(io.BytesIO(text.encode())), settings, guard, key, out)
+    made = Hashing("court.list", key_id(key))
+    hash_list(read_domains(io.BytesIO(text.encode())), settings, guard, key, out, made)
     return out.getvalue(), made
 
 
@@ -60,7 +62,7 @@ def test_a_hashed_list_judges_as_the_plain_one(lines, questions, https):
     settings = ListSettings(https=https)
     text = "\n".join(lines)
     data, made = hashed(text)
-    assert not made.refusals
+    assert not made.refused
     plain = matcher_of(read_domains(io.BytesIO(text.encode())), settings)
     secret = matcher_of(read_hashed(io.BytesIO(data)), settings)
     for host, path, query in questions:
@@ -153,13 +155,14 @@ def test_line_ends_and_comments_do_not_alter_it():
 def test_where_the_text_is_every_guard_rail_holds(text, why):
     protected = Protected(names=frozenset((b"bank.example",)), trees=frozenset((b"tree.example",)))
     data, made = hashed(text, ListSettings(), protected)
-    assert data == b"" and [reason for _, reason in made.refusals if reason.startswith(why)]
+    assert data == b"" and [finding for finding in made.findings if finding.why.startswith(why)]
 
 
 def test_a_hashed_list_is_not_hashed_again():
-    out = io.BytesIO()
-    made = hash_list(read_hashed(io.BytesIO(hashed(LINES)[0])), FREE, Guard(FREE, Protected()), KEY, out)
-    assert out.getvalue() == b"" and made.refusals == [(0, "is a hashed list already")]
+    out, made = io.BytesIO(), Hashing("court.hashed", key_id(KEY))
+    hash_list(read_hashed(io.BytesIO(hashed(LINES)[0])), FREE, Guard(FREE, Protected()), KEY, out, made)
+    assert out.getvalue() == b"" and made.refused
+    assert list(map(str, made.findings)) == ["court.hashed: is a hashed list already"]
 
 
 @pytest.mark.parametrize(("text", "settings", "why"), [
@@ -237,9 +240,9 @@ def test_another_key_is_said(directory):
 
 
 def test_lint_knows_what_is_wrong_with_one(directory):
-    assert lint(directory) == []
+    assert lint(directory).findings == []
     data = (directory / "court.hashed").read_bytes()
     (directory / "court.hashed").write_bytes(data[:-20])
-    assert [finding.file for finding in lint(directory)] == ["court.hashed"]
+    assert [finding.file for finding in lint(directory).findings] == ["court.hashed"]
     with pytest.raises(ListError, match=r"^court\.hashed:\d+: '.*' is no line of a hashed list"):
         load(directory, key=KEY)

@@ -2,13 +2,13 @@
 
 import json
 import os
-import stat
 import time
 from pathlib import Path
 
 import pytest
 
-from edgeblock.blocklist.rules import SHARED_KEY, explain, lint, load, read_key
+from edgeblock.blocklist.lint import lint
+from edgeblock.blocklist.rules import SHARED_KEY, explain, load
 from edgeblock.errors import ListError
 
 from .canonical_cases import HOSTS, URLS
@@ -77,7 +77,7 @@ def test_an_expired_list_is_not_in_force(directory):
     assert rules.lists[0].expired and rules.lists[0].entries == 0
     assert [str(warning) for warning in rules.warnings] == [
         "a.list: expired on 2020-01-01 00:00 UTC; it is not in force"]
-    assert [str(finding) for finding in lint(path, now=when)] == [
+    assert [str(finding) for finding in lint(path, now=when).findings] == [
         "a.list: expired on 2020-01-01 00:00 UTC; it is not in force"]
 
 
@@ -91,7 +91,7 @@ def test_what_is_no_list_is_left_alone_and_named(directory):
         "orphan.toml: has no list beside it, such as orphan.list",
         f"plain: is not read: no extension is not one of {known}, and no plain.toml states a format"]
     assert sorted(map(str, load(path).warnings)) == expected
-    assert list(map(str, lint(path))) == expected
+    assert list(map(str, lint(path).findings)) == expected
 
 
 def test_a_format_may_be_stated(directory):
@@ -126,15 +126,20 @@ def test_a_missing_directory(tmp_path):
 def test_what_cannot_be_used_is_one_line(directory, files, why):
     path = directory(files)
     assert refused(path) == why
-    assert list(map(str, lint(path))) == [why]
+    said = list(map(str, lint(path).findings))
+    assert said[0] == why
+    assert all("lines cannot be used, more than a share of" in other for other in said[1:])
 
 
 def test_the_first_of_several_is_named_and_the_others_counted(directory):
     path = directory({"a.list": "ok.com\na..b\n=\n", "b.list": "x\0y"})
     assert refused(path) == f"a.list:2: 'a..b' has an empty label (and 2 more; `edgeblock lint {path}` lists all)"
-    assert list(map(str, lint(path))) == [
+    assert list(map(str, lint(path).findings)) == [
         "a.list:2: 'a..b' has an empty label", "a.list:3: '=' has no host",
-        "b.list:1: the line has a control character (0x00)"]
+        "a.list: 2 of 3 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "max_unparsable into the settings of this list", "b.list:1: the line has a control character (0x00)",
+        "b.list: 1 of 1 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "max_unparsable into the settings of this list", "b.list: has no entries"]
 
 
 def test_things_that_are_no_files_are_refused_at_once(directory):
@@ -144,7 +149,7 @@ def test_things_that_are_no_files_are_refused_at_once(directory):
     (path / "gone.list").symlink_to(path / "nowhere")
     expected = ["folder.list: is a directory, not a file",
                 "gone.list: cannot be read: No such file or directory", "pipe.list: is a pipe, not a file"]
-    assert list(map(str, lint(path))) == expected
+    assert list(map(str, lint(path).findings)) == expected
     assert refused(path).startswith(f"{expected[0]} (and 2 more")
 
 
@@ -162,28 +167,14 @@ def test_a_file_that_cannot_be_opened(directory):
 
 def test_lint_of_a_list_without_entries(directory):
     path = directory({"a.list": "# nothing yet\n"})
-    assert list(map(str, lint(path))) == ["a.list: has no entries"]
+    assert list(map(str, lint(path).findings)) == ["a.list: has no entries"]
     assert load(path).lists[0].entries == 0
-
-
-# The key -----------------------------------------------------------------------------------------------------
-
-def test_a_key_is_made_once_and_for_its_owner_only(tmp_path):
-    path = tmp_path / "state" / "key"
-    with pytest.raises(ListError, match="the key cannot be used: No such file"):
-        read_key(path)
-    key = read_key(path, create=True)
-    assert len(key) == 16 and read_key(path) == read_key(path, create=True) == key
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    path.write_bytes(b"short")
-    with pytest.raises(ListError, match="is no key of 16 bytes; remove it and a new one is made"):
-        read_key(path)
 
 
 # The shipped samples -----------------------------------------------------------------------------------------
 
 def test_the_samples_are_clean_and_show_every_kind_of_entry():
-    assert lint(SAMPLES) == []
+    assert lint(SAMPLES).findings == []
     rules = load(SAMPLES)
     text = "\n".join(path.read_text() for path in SAMPLES.iterdir())
     for sign in ("\n=", "\n*.", "\n@@", "\nhttp://", "?q=", "/*\n", "\n# ", "\n; ", "/48", "]:443", "ü"):
