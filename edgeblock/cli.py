@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import edgeblock
@@ -123,6 +124,15 @@ Exit status: 0 if it was written, 1 if not, 2 if the list or the key cannot be r
     made.add_argument("--key", metavar="FILE", help="16 bytes, made where there is none (default: [rules] key)")
     made.add_argument("--format", metavar="FORMAT", help="how IN is written (default: what its settings or name say)")
 
+    made = command(compile_rules, "compile", "make one snapshot file of a directory of lists", """\
+  edgeblock compile --rules /etc/edgeblock/rules --output rules.snapshot
+  edgeblock check --rules rules.snapshot www.example.com
+The key is that of the configuration; it is made where there is none. Lists are taken or refused as the daemon would.
+Exit status: 0; 2 if a list is refused or something cannot be read or written, and then no file is made.""")
+    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    made.add_argument("--output", metavar="FILE", required=True, help="the snapshot")
+    made.add_argument("--key", metavar="FILE", help="the key (default: that of the configuration)")
+
     made = command(ruleset, "ruleset", "show, apply or remove the kernel rules that queue packets", """\
   edgeblock ruleset print --backend nft
   edgeblock ruleset apply
@@ -223,6 +233,15 @@ def hash_list(chosen: argparse.Namespace) -> int:
         return 1
     print(made.summary())
     return 0
+
+
+def compile_rules(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    from edgeblock import compile
+
+    settings = dataclasses.replace(settings, directory=Path(chosen.rules or settings.directory),
+                                   key=Path(chosen.key or settings.key))
+    return compile.run(settings, Path(chosen.output), sys.stdout, sys.stderr)
 
 
 def ruleset(chosen: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ LAYERS = (
     ("enforce", "netfilter", "engine"),
     ("source",),
     ("daemon",),
-    ("lab", "replay", "doctor"),
+    ("lab", "replay", "doctor", "compile"),
     ("demo",),
     ("cli",),
     ("__main__",),
