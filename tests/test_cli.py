@@ -11,8 +11,9 @@ import pytest
 
 import edgeblock
 from edgeblock import cli
+from edgeblock.blocklist.rules import explain_alone, load
 
-COMMANDS = ("run", "replay", "check", "lint", "ruleset", "status", "doctor", "demo", "version")
+COMMANDS = ("run", "replay", "check", "lint", "hash-list", "ruleset", "status", "doctor", "demo", "version")
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_every_help_has_an_example(capsys, command):
 def test_the_help_names_every_command(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    assert [command for command in COMMANDS if f"    {command} " not in out] == []
+    assert [command for command in COMMANDS if not re.search(rf"^    {command}\s", out, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("arguments", [
@@ -97,6 +98,28 @@ def test_check_explains_itself_to_people_and_programs(capsys, rules, tmp_path):
     assert (status, err) == (2, "")
     assert blocked["name"] == "www.listed.example" and blocked["blocked"] is True
     assert wrong["canonical"] is None and wrong["problem"]
+
+
+def test_check_live_asks_the_daemon(capsys, monkeypatch, rules):
+    matcher = load(rules).matcher
+    asked = []
+
+    def ask(path, question):
+        asked.append(question)
+        return {**explain_alone(matcher, json.loads(question.removeprefix("check "))).as_dict(), "snapshot": "0f"}
+
+    monkeypatch.setattr("edgeblock.daemon.control.ask", ask)
+    status, out, err = run(capsys, "check", "--live", "www.listed.example", "b\u00fccher.test")
+    assert (status, err) == (1, "")
+    assert asked == ['check "www.listed.example"', 'check "b\\u00fccher.test"']
+    assert "reset: a block (court, host and subdomains)" in out and "b\u00fccher.test  (compared as xn--" in out
+    record = json.loads(run(capsys, "check", "--live", "--json", "www.listed.example")[1])
+    assert record["blocked"] and record["verdicts"][0]["list"] == "court"
+    assert run(capsys, "check", "--live", "a..b")[0] == 2
+    monkeypatch.setattr("edgeblock.daemon.control.ask", lambda path, question: {"error": "no lists are loaded yet"})
+    assert one_line(capsys, "check", "--live", "a.example") == (
+        "edgeblock: the running daemon says: no lists are loaded yet\n")
+    assert "not allowed with argument" in one_line(capsys, "check", "--live", "--rules", rules, "a.example")
 
 
 def test_the_action_of_the_configuration_is_that_of_a_list_without_one(capsys, rules, tmp_path):
