@@ -136,12 +136,42 @@ def test_check_without_usable_rules_is_one_line(capsys, rules, tmp_path):
 
 
 def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
-    assert run(capsys, "lint", rules) == (0, "", "nothing to say: 2 lists, 3 entries\n")
+    assert run(capsys, "lint", rules) == (0, "", "0 errors, 0 warnings in 2 lists with 3 entries\n")
     (rules / "court.list").write_text("a..b\nfine.example\nc..d\n")
     status, out, err = run(capsys, "lint", rules)
-    assert (status, err) == (1, "3 errors, 0 warnings: 2 lists, 2 entries\n")
+    assert (status, err) == (1, "3 errors, 0 warnings in 2 lists with 2 entries\n")
     assert [line.split(" ")[0] for line in out.splitlines()] == ["court.list:1:", "court.list:3:", "court.list:"]
     assert "there is no such rules directory" in one_line(capsys, "lint", tmp_path / "absent")
+
+
+def test_lint_tells_mistakes_from_what_is_worth_knowing(capsys, rules):
+    (rules / "more.list").write_text("listed.example\nwww.listed.example\n")
+    (rules / "ads.adblock").write_text("||ads.example^\nopen.example##.ad\n")
+    status, out, err = run(capsys, "lint", rules)
+    assert (status, err) == (1, "0 errors, 1 warning in 4 lists with 6 entries\n")
+    assert out.splitlines() == [
+        "more.list:2: 'www.listed.example' is covered by 'listed.example', in line 1",
+        "note: ads.adblock:2: 1 line passed over: rules about page elements (##, #@#, #?#, $$)",
+        "note: more.list:1: 1 entry is also in court.list, such as this one in line 1"]
+
+
+def test_hash_list_writes_a_list_that_check_understands(capsys, rules, tmp_path):
+    key, config = tmp_path / "key", tmp_path / "box.toml"
+    config.write_text(f'[rules]\nkey = "{key}"\n')
+    status, out, err = run(capsys, "hash-list", rules / "court.list", rules / "secret.hashed", "--key", key)
+    assert (status, err) == (0, "") and out.startswith("court.list: 2 entries, 0 duplicates; key ")
+    (rules / "court.list").unlink()
+    status, out, _ = run(capsys, "check", "--config", config, "--rules", rules, "www.listed.example")
+    assert status == 1 and "a block (secret.hashed:" in out
+    assert run(capsys, "lint", "--config", config, rules)[0] == 0
+    key.write_bytes(bytes(16))
+    assert "secret.hashed: was made under the key" in one_line(
+        capsys, "check", "--config", config, "--rules", rules, "x.example")
+    (rules / "bad.list").write_text("fine.example\nco.uk\n")
+    status, out, err = run(capsys, "hash-list", rules / "bad.list", rules / "bad.hashed", "--key", key)
+    assert (status, out) == (1, "") and not (rules / "bad.hashed").exists()
+    assert err.splitlines()[0].startswith("bad.list:2: 'co.uk' is a public suffix")
+    assert err.splitlines()[-1] == f"edgeblock: {rules}/bad.hashed: not written; mend the list, or its settings"
 
 
 @pytest.mark.parametrize("backend, word", [("nft", "table inet edgeblock"), ("iptables", "*mangle")])
