@@ -41,8 +41,8 @@ def test_every_line_that_cannot_be_used_has_its_place(report):
                    "b.csv": "a,b\n1,2\n"})
     assert said(made.errors) == [
         "a.list:2: 'a..b' has an empty label", "a.list:3: the line has a control character (0x00)",
-        "b.csv:1: there is none of the columns url, domain, host, hostname, ...; the first row has 'a', 'b': set column "
-        "to one of these, or to a number if the first row is no head"]
+        "b.csv:1: there is none of the columns url, domain, host, hostname, ...; the first row has 'a', 'b': set "
+        "column to one of these, or to a number if the first row is no head"]
 
 
 def test_guard_rails_are_errors_with_their_way_out(report):
@@ -52,7 +52,8 @@ def test_guard_rails_are_errors_with_their_way_out(report):
     assert said(made.errors) == [
         "a.list:2: 'co.uk' is a public suffix; if that is meant, put allow_public_suffixes = [\"co.uk\"] into the "
         "settings of this list",
-        "a.list:3: 10.0.0.0/8 is wider than /20; if that is meant, put widest_ipv4 = 8 into the settings of this list"]
+        "a.list:3: 10.0.0.0/8 is wider than /20; if that is meant, put widest_ipv4 = 8 into the settings of this "
+        "list"]
 
 
 def test_the_operators_protected_names(report, tmp_path):
@@ -72,8 +73,8 @@ def test_many_refusals_are_counted(report):
 
 
 def test_twice_and_covered(report):
-    made = report({"a.list": "www.example.com\nexample.com\nexample.com\n=example.com\n*.example.com\nexample.org/a?q\n"
-                             "example.org/a\nexample.org/a/b/c\nexample.org/a/*\nexample.com/x\n@@example.com\n"
+    made = report({"a.list": "www.example.com\nexample.com\nexample.com\n=example.com\n*.example.com\n"
+                             "example.org/a?q\nexample.org/a\nexample.org/a/b/c\nexample.org/a/*\nexample.com/x\n@@example.com\n"
                              "192.0.2.1\n192.0.2.0/24\n192.0.2.1:80\n2001:db8::1\n2001:db8::/32\n"})
     assert not made.errors
     assert said(made.warnings) == [
