@@ -113,11 +113,11 @@ def test_check_without_usable_rules_is_one_line(capsys, rules, tmp_path):
 
 
 def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
-    assert run(capsys, "lint", rules) == (0, "", "0 findings\n")
+    assert run(capsys, "lint", rules) == (0, "", "nothing to say: 2 lists, 3 entries\n")
     (rules / "court.list").write_text("a..b\nfine.example\nc..d\n")
     status, out, err = run(capsys, "lint", rules)
-    assert (status, err) == (1, "2 findings\n")
-    assert [line.split(" ")[0] for line in out.splitlines()] == ["court.list:1:", "court.list:3:"]
+    assert (status, err) == (1, "3 errors, 0 warnings: 2 lists, 2 entries\n")
+    assert [line.split(" ")[0] for line in out.splitlines()] == ["court.list:1:", "court.list:3:", "court.list:"]
     assert "there is no such rules directory" in one_line(capsys, "lint", tmp_path / "absent")
 
 
