@@ -147,9 +147,11 @@ class Store:
 
 def is_snapshot(path: Path) -> bool:
     """Whether there is a file that begins as snapshots do."""
+    if not path.is_file():
+        return False
     try:
         with open(path, "rb") as file:
-            return path.is_file() and file.read(len(MAGIC)) == MAGIC
+            return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
 
