@@ -78,7 +78,8 @@ def measure(size: int, urls: bool, folder: Path, lookups: Any) -> Iterator[dict[
     snapshot = open_file(output, read_key(key))
     row: dict[str, Any] = {
         "what": f"{size} {'URLs' if urls else 'domains'}", "entries": size, "compile_s": round(compiled, 2),
-        "compile_cpu_s": round(cpu, 2), "peak_mib": round(peak / 1024), "bytes_per_entry": round(output.stat().st_size / size, 2)}
+        "compile_cpu_s": round(cpu, 2), "peak_mib": round(peak / 1024),
+        "bytes_per_entry": round(output.stat().st_size / size, 2)}
     fd = os.memfd_create("edgeblock-rules", os.MFD_ALLOW_SEALING)
     with open(os.dup(fd), "wb") as file:
         file.write(snapshot.data)
@@ -120,7 +121,7 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-# What workers share ------------------------------------------------------------------------------------------------
+# What workers share ------------------------------------------------------------------------------------------
 
 def shared(fd: int, key: Path, count: int) -> float:
     """MiB of the snapshot that so many processes have together, every page of it read by each."""
@@ -153,7 +154,7 @@ def stay_mapped(fd: int, key: Path) -> None:
     sys.stdin.read()
 
 
-# What could stand in for the matcher ---------------------------------------------------------------------------------
+# What could stand in for the matcher ---------------------------------------------------------------------------
 
 def stand_in(peer: str, size: int, folder: Path) -> None:
     names = (name_of(number) for number in range(size))
