@@ -93,7 +93,7 @@ Exit status: 0 after SIGTERM or Ctrl-C. SIGHUP loads the lists anew. The log goe
   edgeblock replay morning.pcapng.gz --rules rules --expect verdicts.jsonl
 Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules cannot be read.""")
     made.add_argument("capture", metavar="CAPTURE", help="a pcap or pcapng file, also compressed with gzip")
-    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    made.add_argument("--rules", metavar="DIR", help="the lists, or a snapshot of them (default: those of the configuration)")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name observed")
     made.add_argument("--write", metavar="OUT", help="save what would have left the box, answers included")
     made.add_argument("--expect", metavar="FILE", help="compare with the saved output of --json")
@@ -108,7 +108,8 @@ With --live the running daemon answers from the rules that are in force, which h
 Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the rules cannot be used.""")
     made.add_argument("names", metavar="NAME_OR_URL", nargs="+", help="a host, a URL or an address")
     either = made.add_mutually_exclusive_group()
-    either.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    either.add_argument("--rules", metavar="DIR",
+                        help="the lists, or a snapshot of them (default: those of the configuration)")
     either.add_argument("--live", action="store_true", help="ask the running daemon")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
 
@@ -117,6 +118,15 @@ Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the
 Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing.
 Exit status: 0 without errors and warnings, 1 with some, 2 if the directory cannot be read.""")
     made.add_argument("directory", metavar="DIR")
+
+    made = command(compile_rules, "compile", "make one snapshot file of a directory of lists", """\
+  edgeblock compile --rules /etc/edgeblock/rules --output rules.snapshot
+  edgeblock check --rules rules.snapshot www.example.com
+The key is that of the configuration; it is made where there is none. Lists are taken or refused as the daemon would.
+Exit status: 0; 2 if a list is refused or something cannot be read or written, and then no file is made.""")
+    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    made.add_argument("--output", metavar="FILE", required=True, help="the snapshot")
+    made.add_argument("--key", metavar="FILE", help="the key (default: that of the configuration)")
 
     made = command(hash_list, "hash-list", "make a list without plain text of one, for boxes with the same key", """\
   edgeblock hash-list court.list court.hashed --key /etc/edgeblock/court.key
@@ -127,15 +137,6 @@ Exit status: 0 if it was written, 1 if not, 2 if the list or the key cannot be r
     made.add_argument("out", metavar="OUT", help="the hashed list, such as court.hashed")
     made.add_argument("--key", metavar="FILE", help="16 bytes, made where there is none (default: [rules] key)")
     made.add_argument("--format", metavar="FORMAT", help="how IN is written (default: what its settings or name say)")
-
-    made = command(compile_rules, "compile", "make one snapshot file of a directory of lists", """\
-  edgeblock compile --rules /etc/edgeblock/rules --output rules.snapshot
-  edgeblock check --rules rules.snapshot www.example.com
-The key is that of the configuration; it is made where there is none. Lists are taken or refused as the daemon would.
-Exit status: 0; 2 if a list is refused or something cannot be read or written, and then no file is made.""")
-    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
-    made.add_argument("--output", metavar="FILE", required=True, help="the snapshot")
-    made.add_argument("--key", metavar="FILE", help="the key (default: that of the configuration)")
 
     made = command(ruleset, "ruleset", "show, apply or remove the kernel rules that queue packets", """\
   edgeblock ruleset print --backend nft

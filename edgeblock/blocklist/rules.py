@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
-from edgeblock.blocklist.store import read_key
+from edgeblock.blocklist.store import is_snapshot, open_file, read_key
 from edgeblock.errors import ListError
 
 SHARED_KEY = b"edgeblock-replay"    # for rules that stay in this process: the same rule ids every time
@@ -60,7 +60,7 @@ class Rules:
 
     directory: Path
     matcher: ListMatcher
-    snapshot: bytes
+    snapshot: bytes | memoryview
     lists: tuple[ListInfo, ...]
     warnings: tuple[Finding, ...]
     files: tuple[ListFile, ...] = field(repr=False)
@@ -71,7 +71,7 @@ class Rules:
 
 def load(directory: Path | str, *, action: str = "reset", https: str = "ignore", key: bytes | None = None,
          key_file: Path | None = None, now: float | None = None) -> Rules:
-    """All lists of `directory` as one matcher.
+    """All lists of `directory`, or of the snapshot file that is there instead, as one matcher.
 
     Args:
         action, https: what a list without settings of its own does.
@@ -84,6 +84,8 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
     """
     directory = Path(directory)
     now = time.time() if now is None else now
+    if is_snapshot(directory):
+        return load_snapshot(directory, key or (read_key(key_file) if key_file else SHARED_KEY))
     files, errors, warnings = find_lists(directory, ListSettings(action=action, https=https))
     if key is None:
         hashed = key_file is not None and any(source.reader is formats.read_hashed for source in files)
@@ -118,6 +120,21 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
                  record.entries, max(0, total - record.entries))
         for source, record, total in zip(files, compiler.lists, totals, strict=True))
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
+
+
+def load_snapshot(path: Path, key: bytes) -> Rules:
+    """The rules of a snapshot file, which has no lines to show.
+
+    Raises:
+        ListError: it is none, or was cut, altered, or made under another key.
+    """
+    snapshot = open_file(path, key)
+    infos = tuple(
+        ListInfo(record.name, record.file, record.action, record.category, record.https, record.mandatory,
+                 None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,
+                 record.entries, record.duplicates)
+        for record in snapshot.parts.lists)
+    return Rules(path, ListMatcher(snapshot), snapshot.data, infos, (), (), snapshot.built)
 
 
 # Explaining --------------------------------------------------------------------------------------------------

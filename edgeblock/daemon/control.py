@@ -1,7 +1,7 @@
 """The control socket: one question a connection, one line of JSON back.
 
 In: "status" and a line end, or "check" with a name in JSON. Out: the counters, or what the lists say of that name.
-Only the daemon's own user (and root) may connect. Never here: a name or an address of anybody but the one asked about.
+Only the daemon's own user (and root) may connect. Never here: a name or an address of anybody else.
 """
 
 import asyncio

@@ -46,6 +46,7 @@ class Loaded:
     warnings: list[str]
     problem: str
     again: bool
+    content: str
 
     @property
     def entries(self) -> int:

@@ -175,7 +175,7 @@ class Supervisor:
         """The answer to `edgeblock status`: the counters, and what is running."""
         return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
                 "overload": self.config.queue.overload, "absent": self.config.ruleset.absent,
-                "rules_digest": self.rules.digest if self.rules else "",
+                "rules_digest": self.rules.content if self.rules else "",
                 "rules_age": int(time.time() - self.rules_since), "rules_problem": self.problem,
                 "lists": self.lists(),
                 **self.counters(), "workers": self.workers(),
@@ -570,7 +570,7 @@ class Supervisor:
 
     def _rules_in_force(self) -> dict[str, Any]:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
-                "digest": self.rules.digest if self.rules else ""}
+                "digest": self.rules.content if self.rules else ""}
 
     def _summary(self) -> str:
         first, last = self.slots[0].queue, self.slots[-1].queue

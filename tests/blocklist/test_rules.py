@@ -318,3 +318,23 @@ def test_the_clock_is_asked_only_when_nothing_is_said(directory):
     before = int(time.time())
     assert before <= load(path).matcher.snapshot.built <= time.time()
     assert load(path, now=7).matcher.snapshot.built == 7
+
+
+# A snapshot file ---------------------------------------------------------------------------------------------------
+
+def test_a_snapshot_answers_as_its_directory_does(directory, tmp_path):
+    rules = load(directory({"court.list": "example.com\n@@www.example.com\n", "court.toml": "category = 'orders'"}))
+    path = tmp_path / "rules.snapshot"
+    path.write_bytes(rules.snapshot)
+    again = load(path)
+    assert [(info.name, info.action, info.category, info.entries) for info in again.lists] == [
+        ("court", "reset", "orders", 2)]
+    for name in ("example.com", "www.example.com", "other.example"):
+        [record], [expected] = explain(again, [name]), explain(rules, [name])
+        assert record.blocked == expected.blocked
+        assert [verdict.rule for verdict in record.verdicts] == [verdict.rule for verdict in expected.verdicts]
+    (tmp_path / "key").write_bytes(bytes(16))
+    assert refused(path, key_file=tmp_path / "key") == (
+        f"{path}: was built under another key; build it with the key of this box")
+    path.write_bytes(rules.snapshot[:-1])
+    assert "build or copy it again" in refused(path)
