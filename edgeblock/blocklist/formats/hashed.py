@@ -27,7 +27,8 @@ from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import network_text, read_address
-from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Passed, Problem, read_lines, shown
+from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Passed, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
 
 VERSION = 1
 DIGEST_SIZE = 32
