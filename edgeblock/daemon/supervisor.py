@@ -30,6 +30,9 @@ from typing import Any, TextIO
 import uvloop
 
 import edgeblock
+from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.rules import explain_alone
+from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.daemon import rules
 from edgeblock.daemon.board import Board
@@ -127,6 +130,7 @@ class Supervisor:
                       for row, queue in enumerate(range(first, last + 1))]
         self.children: set[Child] = set()
         self.serial = 0
+        self.asked: tuple[str, ListMatcher] | None = None       # a digest, and what answers questions about it
         self.files: tuple[int, int] | None = None       # the snapshot and the places of its lists
         self.tasks: set[asyncio.Task[Any]] = set()
         self.reload_now = asyncio.Event()
@@ -192,11 +196,29 @@ class Supervisor:
         await self._count_rules()
         return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
                 "overload": self.config.queue.overload, "absent": self.config.ruleset.absent,
-                "rules_digest": self.rules.digest if self.rules else "",
+                "rules_digest": self.rules.content if self.rules else "",
                 "rules_age": int(time.time() - self.rules_since), "rules_problem": self.problem,
                 "lists": self.lists(),
                 **self.counters(), "workers": self.workers(), "kernel_rules": self.kernel_rules,
                 "latency": {name: self.board.histogram(name) for name in ("judge", "lookup", "verdict")}}
+
+    def check(self, question: str) -> dict[str, Any]:
+        """The answer to `edgeblock check --live NAME`: what the snapshot that the workers have says of a name."""
+        try:
+            name = json.loads(question)
+            if not isinstance(name, str):
+                raise ValueError
+        except (ValueError, RecursionError):
+            return {"error": "a name to check is a string in JSON"}
+        if self.files is None or self.rules is None:
+            return {"error": "no lists are loaded yet"}
+        if self.asked is None or self.asked[0] != self.rules.digest:
+            try:
+                snapshot = rules.map_snapshot(self.files[0], read_key(self.config.rules.key))
+            except ListError as problem:
+                return {"error": str(problem)}
+            self.asked = self.rules.digest, ListMatcher(snapshot)
+        return {**explain_alone(self.asked[1], name).as_dict(), "snapshot": self.rules.digest}
 
     def lists(self) -> dict[str, dict[str, Any]]:
         """What is in force of each list, and why a newer version is not."""
@@ -263,7 +285,7 @@ class Supervisor:
             await self._spawn()
         self.spared = self.loop.time()
         self._take(await self._load())
-        control = Control(config.daemon.control, {"status": self.status})
+        control = Control(config.daemon.control, {"status": self.status}, {"check": self.check})
         stack.push_async_callback(control.close)
         watching = self.loop.create_task(self._watch())
         stack.callback(watching.cancel)
@@ -608,6 +630,7 @@ class Supervisor:
         for file in self.files or ():
             os.close(file)
         self.places = self.board.give_places(one["name"] for one in loaded.lists)
+        self.asked = None               # else the old snapshot would stay in memory
         self.files = loaded.fd, memory_file(json.dumps(self.places).encode())
         for child in self.children:
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
@@ -645,7 +668,7 @@ class Supervisor:
 
     def _rules_in_force(self) -> dict[str, Any]:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
-                "digest": self.rules.digest if self.rules else ""}
+                "digest": self.rules.content if self.rules else ""}
 
     def _summary(self) -> str:
         first, last = self.slots[0].queue, self.slots[-1].queue

@@ -105,7 +105,8 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.DONE: marked(bits.done),
         Is.BLOCKED: marked(bits.blocked),
         Is.SYN: ("tcp flags & (syn | ack) == syn",),
-        Is.BARE: ("ip hdrlength . ip length . tcp doff @bare4", "ip6 nexthdr tcp ip6 length . tcp doff @bare6"),
+        Is.BARE: ("tcp flags & urg == 0 ip hdrlength . ip length . tcp doff @bare4",
+                  "tcp flags & urg == 0 ip6 nexthdr tcp ip6 length . tcp doff @bare6"),
         Is.ANSWER: (f"meta nfproto ipv4 meta length >= {ANSWER_BYTES}",
                     f"ip6 nexthdr tcp meta length >= {ANSWER_BYTES}"),
         # @th,64,8: the byte after the UDP header.

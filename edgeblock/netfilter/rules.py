@@ -60,7 +60,7 @@ class Is(Enum):
     DONE = auto()
     BLOCKED = auto()
     SYN = auto()              # SYN without ACK, whatever other flags say
-    BARE = auto()             # TCP, certainly without payload
+    BARE = auto()             # TCP, certainly without payload and without an urgent pointer
     ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
     SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
     INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS

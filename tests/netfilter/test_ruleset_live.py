@@ -159,6 +159,14 @@ def test_syn_and_payload_are_queued_and_bare_segments_are_not(box, family):
 
 
 @pytest.mark.parametrize("family", [4, 6])
+def test_an_urgent_pointer_is_queued_without_payload(box, family):
+    # It tells the server to leave out a byte of what comes next.
+    ghost = Ghost(box.triple, family)
+    ghost.segment("AU")
+    box.settled("tcp_data", 1)
+
+
+@pytest.mark.parametrize("family", [4, 6])
 def test_a_syn_that_carries_data_is_queued(box, family):
     Ghost(box.triple, family, syn=b"\x16\x03\x01early")
     box.settled("tcp_syn", 1)
