@@ -42,8 +42,11 @@ def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item
     try:
         nowhere = ipaddress.ip_address(address.partition(b"%")[0].decode("ascii", "replace"))
     except ValueError:
-        yield Problem(number, f"{shown(line)} has no address in front; write 0.0.0.0 {shown(address)[1:-1]}, or name "
-                              "the file .list, which has names alone")
+        if names:
+            yield Problem(number, f"{shown(address)} is no address; write 0.0.0.0 in front of names")
+        else:
+            yield Problem(number, f"{shown(line)} has no address in front; write 0.0.0.0 {shown(address)[1:-1]}, or "
+                                  "name the file .list, which has names alone")
         return
     if nowhere not in NOWHERE:
         yield Problem(number, f"{shown(line)} leads to {nowhere}; only 0.0.0.0, 127.0.0.1, :: and ::1 mean that a "
@@ -55,7 +58,7 @@ def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item
             if name.lower().rstrip(b".") in OWN_NAMES:
                 continue
             try:
-                if name[:1] == b"=" or name[:2] == b"*.":
+                if name[:1] == b"=" or name[:2] == b"*." or b"/" in name:
                     raise BadEntry("is no name; a hosts file has names alone")
                 _, key = read_host_entry(name)
                 yield Entry(number, Kind.HOST if subdomains else Kind.HOST_ONLY, key)

@@ -179,6 +179,8 @@ def read_policy(zone: Zone, number: int, kind: bytes, data: list[bytes]) -> Iter
     exception = False
     if kind == b"CNAME":
         target = absolute(zone, data[0])
+        if target[:4] == b"rpz-" and data[0][-1:] != b".":
+            raise BadEntry(f"leads to a name inside the zone; write {shown(data[0])[1:-1]}. with its dot")
         if target == b"rpz-passthru" or target == trigger or target == trigger.removeprefix(b"*."):
             exception = True
         elif target == b"rpz-tcp-only":
