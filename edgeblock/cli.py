@@ -169,10 +169,13 @@ Exit status: 0 if every line is as expected.""", configured=False)
 
 
 def run(chosen: argparse.Namespace) -> int:
+    from edgeblock.daemon.notify import kept_files
+
+    kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
     settings = config.load(chosen.config)
     from edgeblock.daemon import supervisor
 
-    return supervisor.run(settings)
+    return supervisor.run(settings, kept=kept)
 
 
 def replay(chosen: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ Only the daemon's own user (and root) may connect. Never here: a name or an addr
 """
 
 import asyncio
+import inspect
 import json
 import os
 import socket
@@ -43,7 +44,10 @@ class Control:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             question = (await asyncio.wait_for(reader.readline(), PATIENCE)).decode("ascii", "replace").strip()
-            writer.write(json.dumps(self._say(question)).encode() + b"\n")
+            said = self._say(question)
+            if inspect.isawaitable(said):
+                said = await said
+            writer.write(json.dumps(said).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
         except (OSError, ValueError, TimeoutError):     # it went away, asked too much or nothing at all
             return
