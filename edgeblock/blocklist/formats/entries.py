@@ -10,6 +10,7 @@ import re
 from edgeblock.blocklist.canonical import canonical_host, canonical_url, host_address, why_not_host, why_not_url
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.lines import BadEntry, shown
+from edgeblock.blocklist.formats.scan import plain_host
 
 DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-up of the URLs of its host
 
@@ -52,6 +53,8 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     if found := IPV4_LIKE.fullmatch(text):
         address, prefix, port = found[1], found[2], found[3]
         last = found[4].decode() if found[4] else None
+        if prefix is None and last is None and canonical_host(address) == address:
+            return [read_port(host_address(address), port)]         # the usual one, without a detour
     elif found := IPV6_LIKE.fullmatch(text):
         address, prefix, port = found[1] or found[3], found[2], found[4]
     elif MASKED.fullmatch(text):
@@ -72,9 +75,16 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     if port is None:
         return [(Kind.NETWORK, network_key(network.network_address.packed, network.prefixlen))
                 for network in networks]
+    return [read_port(first.packed, port)]
+
+
+def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
+    """Kind and key of an address with or without a port."""
+    if port is None:
+        return Kind.NETWORK, network_key(address, 8 * len(address))
     if not 0 < int(port[:6]) < 65536:
         raise BadEntry("has a port that is no number from 1 to 65535")
-    return [(Kind.ENDPOINT, network_key(first.packed, first.max_prefixlen, int(port)))]
+    return Kind.ENDPOINT, network_key(address, 8 * len(address), int(port))
 
 
 # Hosts and URLs ----------------------------------------------------------------------------------------------
@@ -91,6 +101,8 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
         kind, text = Kind.HOST_ONLY, text[1:]
     elif text[:2] == b"*.":
         kind, text = Kind.SUBDOMAINS, text[2:]
+    if plain := plain_host(text):
+        return kind, plain
     if b"*" in text:
         raise BadEntry("has a star; a star stands only in '*.' at the front of a host or '/*' at the end of a URL")
     if b"@" in text:
