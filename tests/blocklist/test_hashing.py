@@ -238,8 +238,8 @@ def test_a_missing_key_is_said(directory):
     with pytest.raises(ListError) as refused:
         load(directory, key_file=directory / "none")
     assert str(refused.value) == (
-        f"court.hashed: is a hashed list and needs its key: {directory}/none: the key cannot be used: No such file or "
-        "directory; run this as root, or with the --config of the box")
+        f"court.hashed: is a hashed list and needs its key: {directory}/none: the key cannot be used: No such file "
+        "or directory; run this as root, or with the --config of the box")
 
 
 def test_another_key_is_said(directory):

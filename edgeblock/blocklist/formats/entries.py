@@ -82,7 +82,7 @@ def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
     """Kind and key of an address with or without a port."""
     if port is None:
         return Kind.NETWORK, network_key(address, 8 * len(address))
-    if not 0 < int(port[:6]) < 65536:
+    if len(port) > 5 or not 0 < int(port) < 65536:
         raise BadEntry("has a port that is no number from 1 to 65535")
     return Kind.ENDPOINT, network_key(address, 8 * len(address), int(port))
 

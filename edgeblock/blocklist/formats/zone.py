@@ -211,7 +211,7 @@ def read_rpz_ip(text: bytes) -> bytes:
     length, _, rest = text.partition(b".")
     words = rest.split(b".")[::-1]
     try:
-        if not length.isdigit():
+        if not length.isdigit() or len(length) > 3:
             raise ValueError
         address: ipaddress.IPv4Address | ipaddress.IPv6Address
         if len(words) == 4 and b"zz" not in words:
@@ -223,7 +223,7 @@ def read_rpz_ip(text: bytes) -> bytes:
             if b"zz" in words[-1:]:
                 spelt += ":"
             address = ipaddress.IPv6Address(spelt)
-        network = ipaddress.ip_network((address, int(length[:4])), strict=False)
+        network = ipaddress.ip_network((address, int(length)), strict=False)
     except ValueError:
         raise BadEntry("is no address in the way of rpz-ip, such as 24.0.2.0.192.rpz-ip for 192.0.2.0/24") from None
     if network.network_address != address:

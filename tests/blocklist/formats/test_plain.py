@@ -135,6 +135,8 @@ def test_what_is_between_the_entries():
     ("2001:db8::/129", "'2001:db8::/129' looks like an address but is none"),
     ("192.0.2.1/24", "'192.0.2.1/24' has address bits beyond its prefix; write 192.0.2.0/24"),
     ("192.0.2.1:0", "'192.0.2.1:0' has a port that is no number from 1 to 65535"),
+    ("192.0.2.1:00000199999", "'192.0.2.1:00000199999' has a port that is no number from 1 to 65535"),
+    ("[2001:db8::1]:00000199999", "'[2001:db8::1]:00000199999' has a port that is no number from 1 to 65535"),
     ("192.0.2.1:65536", "'192.0.2.1:65536' has a port that is no number from 1 to 65535"),
     ("ftp://example.com/a", "'ftp://example.com/a' is no http or https URL"),
     ("/a/b", "'/a/b' has no host"),

@@ -130,6 +130,8 @@ def test_names_of_the_zone_itself_are_passed_over():
      "'32.1.2.0.192.rpz-nsip CNAME .' is about the address of a server (rpz-nsip), which only a resolver sees"),
     ("33.1.2.0.192.rpz-ip CNAME .", "'33.1.2.0.192.rpz-ip CNAME .' is no address in the way of rpz-ip, such as "
      "24.0.2.0.192.rpz-ip for 192.0.2.0/24"),
+    ("00008.0.0.0.0.rpz-ip CNAME .", "'00008.0.0.0.0.rpz-ip CNAME .' is no address in the way of rpz-ip, such as "
+     "24.0.2.0.192.rpz-ip for 192.0.2.0/24"),
     ("x.rpz-ip CNAME .", "'x.rpz-ip CNAME .' is no address in the way of rpz-ip, such as 24.0.2.0.192.rpz-ip for "
      "192.0.2.0/24"),
     ("24.1.2.0.192.rpz-ip CNAME .",
