@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -507,3 +510,48 @@ def test_a_full_disk_changes_nothing(box, monkeypatch, full):
     monkeypatch.setattr(store_module, "write_file", write_file)
     assert box.refresh().refused == {}
     assert (box.action("new.example"), box.action("other.example")) == ("court", "other")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from edgeblock import config
+from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist.store import Store
+
+left = int(sys.argv[3])
+
+def deadly(call):
+    def wrapped(*arguments, **more):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **more)
+    return wrapped
+
+for name in ("open", "fchmod", "fsync", "rename", "unlink", "link"):
+    setattr(os, name, deadly(getattr(os, name)))
+home = Path(sys.argv[1])
+rules = config.Rules(directory=home / "rules", key=home / "state" / "key")
+refresh(rules, Store(home / "state", bytes.fromhex(sys.argv[2])), 1_700_000_000)
+"""
+
+
+def test_killed_at_every_step_that_it_takes_on_disk(box):
+    """Whatever was reached, what is published is a whole snapshot, old or new, and the next round makes it new."""
+    box.write(court_list="old.example\n", bad_list="co.uk\n")
+    box.refresh()
+    steps = 0
+    while True:
+        steps += 1
+        box.write(court_list=f"new{steps}.example\n", bad_list=f"co.uk\n# {steps}\n")
+        done = subprocess.run([sys.executable, "-c", KILLED, str(box.home), KEY.hex(), str(steps)], check=False)
+        old = "old.example" if steps == 1 else f"new{steps - 1}.example"
+        assert [box.action(old), box.action(f"new{steps}.example")] in (["court", None], [None, "court"])
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        box.refresh()
+        assert box.action(f"new{steps}.example") == "court" and list(box.outcome.refused) == ["bad"]
+    assert steps > 20
