@@ -104,10 +104,14 @@ Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules 
     made = command(check, "check", "say whether names would be blocked, by which list and why", """\
   edgeblock check www.example.com
   edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
+  edgeblock check --live www.example.com
+With --live the running daemon answers from the rules that are in force, which have no line numbers.
 Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the rules cannot be used.""")
     made.add_argument("names", metavar="NAME_OR_URL", nargs="+", help="a host, a URL or an address")
-    made.add_argument("--rules", metavar="DIR",
-                      help="the lists, or a snapshot of them (default: those of the configuration)")
+    either = made.add_mutually_exclusive_group()
+    either.add_argument("--rules", metavar="DIR",
+                        help="the lists, or a snapshot of them (default: those of the configuration)")
+    either.add_argument("--live", action="store_true", help="ask the running daemon")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
 
     made = command(lint, "lint", "find everything wrong with a directory of lists", """\
@@ -166,10 +170,13 @@ Exit status: 0 if every line is as expected.""", configured=False)
 
 
 def run(chosen: argparse.Namespace) -> int:
+    from edgeblock.daemon.notify import kept_files
+
+    kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
     settings = config.load(chosen.config)
     from edgeblock.daemon import supervisor
 
-    return supervisor.run(settings)
+    return supervisor.run(settings, kept=kept)
 
 
 def replay(chosen: argparse.Namespace) -> int:
@@ -182,12 +189,16 @@ def replay(chosen: argparse.Namespace) -> int:
 
 
 def check(chosen: argparse.Namespace) -> int:
-    settings = config.load(chosen.config).rules
+    whole = config.load(chosen.config)
+    settings = whole.rules
     from edgeblock.blocklist import rules
 
-    loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https,
-                        key_file=settings.key)
-    records = rules.explain(loaded, chosen.names)
+    if chosen.live:
+        records = [rules.record_of(ask_daemon(whole, f"check {json.dumps(name)}")) for name in chosen.names]
+    else:
+        loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https,
+                            key_file=settings.key)
+        records = rules.explain(loaded, chosen.names)
     for record in records:
         if chosen.json:
             print(json.dumps(record.as_dict()))
@@ -198,6 +209,17 @@ def check(chosen: argparse.Namespace) -> int:
     if any(record.canonical is None for record in records):
         return 2
     return 1 if any(record.blocked for record in records) else 0
+
+
+def ask_daemon(settings: config.Config, question: str) -> Any:
+    """What the running daemon answers; its complaint is an error."""
+    from edgeblock.daemon import control
+    from edgeblock.errors import SystemProblem
+
+    answer = control.ask(settings.daemon.control, question)
+    if "error" in answer:
+        raise SystemProblem(f"the running daemon says: {answer['error']}")
+    return answer
 
 
 def lint(chosen: argparse.Namespace) -> int:

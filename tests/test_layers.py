@@ -28,6 +28,7 @@ LAYERS = (
     ("blocklist.bitmap", "blocklist.canonical", "blocklist.keys", "blocklist.settings", "blocklist.signature"),
     ("blocklist.fingerprint",),
     ("blocklist.formats.lines",),
+    ("blocklist.formats.scan",),
     ("blocklist.formats.entries",),
     ("blocklist.formats",),
     ("blocklist.guard",),

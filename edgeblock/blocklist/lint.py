@@ -45,10 +45,9 @@ class Report:
         def count(number: int, word: str) -> str:
             return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
-        found = f"{count(len(self.errors), 'error')}, {count(len(self.warnings), 'warning')}" if self.findings \
-            else "nothing to say"
         entries = "1 entry" if self.entries == 1 else f"{self.entries} entries"
-        return f"{found}: {count(self.lists, 'list')}, {entries}"
+        return (f"{count(len(self.errors), 'error')}, {count(len(self.warnings), 'warning')} in "
+                f"{count(self.lists, 'list')} with {entries}")
 
 
 def place_of(finding: Finding) -> tuple[str, float, str]:

@@ -7,11 +7,11 @@ the engine uses.
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import (
@@ -21,7 +21,7 @@ from edgeblock.blocklist.canonical import (
     why_not_host,
     why_not_url,
 )
-from edgeblock.blocklist.compiler import Compiler
+from edgeblock.blocklist.compiler import Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
@@ -224,10 +224,28 @@ def explain(rules: Rules, names: Iterable[str]) -> list[Record]:
     for information in the other: in TLS only the host of a URL is visible.
     """
     asked = [(name, *judge(rules.matcher, name)) for name in names]
+    lists = {info.name: info for info in rules.lists}
     lines = find_lines(rules, [judged.tried for *_, verdicts in asked for judged in verdicts])
     return [
-        Record(name, canonical, problem, tuple(describe(rules, lines, judged) for judged in verdicts))
+        Record(name, canonical, problem, tuple(describe(lists, lines, judged) for judged in verdicts))
         for name, canonical, problem, verdicts in asked]
+
+
+def explain_alone(matcher: ListMatcher, name: str) -> Record:
+    """A Record out of a snapshot alone: without the lines of the lists, which are not in it."""
+    lists = {record.name: record for record in matcher.snapshot.parts.lists}
+    canonical, problem, verdicts = judge(matcher, name)
+    return Record(name, canonical, problem, tuple(describe(lists, {}, judged) for judged in verdicts))
+
+
+def record_of(told: dict[str, Any]) -> Record:
+    """A Record out of what `as_dict` made of it."""
+    verdicts = []
+    for verdict in told["verdicts"]:
+        tried = tuple(Tried(one["text"], one["in_bitmap"], tuple(Rule(**rule) for rule in one["rules"]))
+                      for one in verdict["tried"])
+        verdicts.append(Verdict(**{**verdict, "tried": tried}))
+    return Record(told["name"], told["canonical"], told["problem"], tuple(verdicts))
 
 
 class Judged(NamedTuple):
@@ -296,8 +314,8 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
     return found
 
 
-def describe(rules: Rules, lines: dict[tuple[str, Kind, bytes, bool], int], judged: Judged) -> Verdict:
-    lists = {info.name: info for info in rules.lists}
+def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, Kind, bytes, bool], int],
+             judged: Judged) -> Verdict:
     seen: set[bytes] = set()
     tried: list[Tried] = []
     best: Rule | None = None
@@ -309,7 +327,8 @@ def describe(rules: Rules, lines: dict[tuple[str, Kind, bytes, bool], int], judg
         explained = []
         for row in candidate.rows:
             info = lists[row.list]
-            rule = Rule(row.list, info.file, lines.get((row.list, row.kind, candidate.text, row.exception)), row.rule,
+            line = lines.get((row.list, row.kind, candidate.text, row.exception))
+            rule = Rule(row.list, info.file or row.list, line, row.rule,
                         KIND_NAMES[row.kind], row.exception, info.mandatory, info.action, row.applies, row.in_force)
             explained.append(rule)
             applying += row.applies

@@ -7,17 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeblock import config
 from edgeblock.blocklist.compiler import Compiler
+from edgeblock.blocklist.directory import find_lists
 from edgeblock.blocklist.fingerprint import fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, Problem, read_domains, read_hashed
 from edgeblock.blocklist.guard import Guard, Protected
-from edgeblock.blocklist.hashing import Hashing, hash_list
+from edgeblock.blocklist.hashing import Hashing, hash_file, hash_list
+from edgeblock.blocklist.intake import make_terms, take
 from edgeblock.blocklist.keys import key_id
 from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.rules import explain, load
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
+from edgeblock.blocklist.store import read_key
 from edgeblock.errors import ListError
 
 from .making import KEY
@@ -237,6 +241,72 @@ def test_another_key_is_said(directory):
         assert str(refused.value) == (
             f"court.hashed: was made under the key {key_id(KEY).hex()}, and the key here is {shown.hex()}; make it "
             "again with `edgeblock hash-list` and this key")
+
+
+# From the command line -----------------------------------------------------------------------------------------
+
+def test_a_file_becomes_a_hashed_one(tmp_path):
+    (tmp_path / "export.csv").write_text("n;name\n1;example.com\n2;exmaple..com\n" + "3;example.org\n" * 40)
+    (tmp_path / "export.toml").write_text("column = 'name'")
+    out, key = tmp_path / "court.hashed", tmp_path / "state" / "key"
+    made = hash_file(tmp_path / "export.csv", out, config.Rules(key=key))
+    assert not made.refused and made.key_id == key_id(read_key(key))
+    assert list(map(str, made.findings)) == ["export.csv:3: 'exmaple..com' has an empty label"]
+    assert made.summary() == (f"export.csv: 2 entries, 39 duplicates, 1 lines left out; key {made.key_id.hex()}")
+    assert b"example" not in out.read_bytes() and out.stat().st_mode & 0o777 == 0o644
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    out.rename(rules / "court.hashed")
+    record, = explain(load(rules, key_file=key), ["www.example.org"])
+    assert record.blocked and record.verdicts[0].list == "court"
+    assert take_all(rules, key) == {"court": 2}
+
+
+def take_all(rules, key):
+    """Entries of each list as the daemon takes them in."""
+    terms = make_terms(config.Rules(directory=rules, key=key), read_key(key))
+    files, errors, _ = find_lists(rules, terms.defaults)
+    assert not errors
+    return {source.name: take(source, terms, None, 0).lists[0].entries for source in files}
+
+
+def test_what_is_refused_leaves_no_file(tmp_path):
+    (tmp_path / "a.list").write_text("example.com\nco.uk\n")
+    out = tmp_path / "a.hashed"
+    made = hash_file(tmp_path / "a.list", out, config.Rules(key=tmp_path / "key"))
+    assert made.refused and str(made.findings[0]).startswith("a.list:2: 'co.uk' is a public suffix; if that is meant")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.list", "key"]
+
+
+@pytest.mark.parametrize(("arguments", "why"), [
+    (("none.list", "a.hashed"), "none.list: cannot be read: No such file or directory"),
+    (("a.xml", "a.hashed"), "a.xml: .xml says no format; give --format with one of domains, urls, hosts, rpz, csv, "),
+    (("a.list", "a.list"), "a.list: is the list itself; name another file"),
+    (("a.list", "none/a.hashed"), "none/a.hashed: cannot be written: No such file or directory"),
+    (("a.list", "a.hashed", "a.list"), "a.list: is no key of 16 bytes"),
+])
+def test_what_cannot_be_is_one_line(tmp_path, monkeypatch, arguments, why):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.list").write_text("example.com\n")
+    (tmp_path / "a.xml").write_text("example.com\n")
+    names, key = arguments[:2], arguments[2] if len(arguments) > 2 else "key"
+    with pytest.raises(ListError) as refused:
+        hash_file(*names, config.Rules(), key)
+    assert str(refused.value).startswith(why)
+
+
+def test_a_stated_format_counts(tmp_path):
+    (tmp_path / "a.xml").write_text("||example.com^\n")
+    made = hash_file(tmp_path / "a.xml", tmp_path / "a.hashed", config.Rules(key=tmp_path / "key"), stated="adblock")
+    assert made.entries == 1
+
+
+def test_the_box_takes_a_hashed_list_of_its_key_only(directory):
+    key = directory.parent / "key"
+    assert take_all(directory, key) == {"court": 9, "more": 1}
+    key.write_bytes(bytes(16))
+    with pytest.raises(ListError, match=r"^court\.hashed: was made under the key [0-9a-f]{16}, and the key here is"):
+        take_all(directory, key)
 
 
 def test_lint_knows_what_is_wrong_with_one(directory):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeblock.blocklist.formats import READERS, find_format
 from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.rules import SHARED_KEY, explain, load
 from edgeblock.errors import ListError
@@ -179,7 +180,9 @@ def test_the_samples_are_clean_and_show_every_kind_of_entry():
     text = "\n".join(path.read_text() for path in SAMPLES.iterdir())
     for sign in ("\n=", "\n*.", "\n@@", "\nhttp://", "?q=", "/*\n", "\n# ", "\n; ", "/48", "]:443", "ü"):
         assert sign in text
-    assert {info.action for info in rules.lists} == {"reset", "page", "drop", "redirect"}
+    assert {info.action for info in rules.lists} == {"reset", "page", "drop", "redirect", "observe"}
+    shown = {find_format(info.file, Path(info.file).suffix) for info in rules.lists}
+    assert shown == set(READERS) - {"hashed"}       # which needs the key of a box
 
 
 @pytest.mark.parametrize(("name", "verdict", "place"), [
@@ -193,11 +196,26 @@ def test_the_samples_are_clean_and_show_every_kind_of_entry():
     ("ordered.example.net", "drop", "mandatory"), ("moved.example.org", "redirect", "moved"),
     ("192.0.2.66", "reset", "addresses"), ("203.0.113.80:8443", "reset", "addresses"),
     ("203.0.113.80", "accept", None), ("2001:db8:bad::7", "reset", "addresses"),
+    ("http://press.example.com/listed/article.html", "reset", "press"),
+    ("http://press.example.com/archive/2020", "reset", "press"),
+    ("http://press.example.com/archive/index.html", "accept", "press"), ("press.example.com", "accept", None),
+    ("banner.adverts.example.com", "reset", "adverts"), ("x.adverts.example.com", "accept", None),
+    ("zone.example.com", "reset", "resolver"), ("www.zone.example.com", "reset", "resolver"),
+    ("good.zone.example.com", "accept", "resolver"), ("garden.example.com", "reset", "resolver"),
+    ("www.garden.example.com", "accept", None), ("198.51.100.79", "reset", "resolver"),
+    ("http://register.example.com/shop", "reset", "register"), ("www.register.example.org", "reset", "register"),
+    ("198.51.100.99", "reset", "register"), ("www.filters.example.com", "reset", "filters"),
+    ("good.filters.example.com", "accept", "filters"), ("other.example.com", "accept", None),
+    ("http://filters.example.net/listed/x", "reset", "filters"), ("only.filters.example.org", "reset", "filters"),
+    ("www.only.filters.example.org", "accept", None), ("www.nfq.example.com", "reset", "domains"),
+    ("www.nfq.example.net", "reset", "domains"), ("secure.nfq.example.org", "reset", "ssl_host"),
+    ("http://nfq.example.org/listed?id=1", "reset", "urls"), ("http://nfq.example.org/listed*page", "reset", "urls"),
+    ("192.0.2.77:3001", "reset", "hostlist"), ("192.0.2.77:80", "accept", None), ("192.0.2.78", "observe", "ssl_ips"),
 ])
 def test_the_samples_do_what_they_say(name, verdict, place):
     record = explain(load(SAMPLES), [name])[0]
     assert (record.verdicts[0].verdict, record.verdicts[0].list) == (verdict, place)
-    assert record.blocked == (verdict != "accept")
+    assert record.blocked == (verdict not in ("accept", "observe"))
 
 
 # Explaining --------------------------------------------------------------------------------------------------

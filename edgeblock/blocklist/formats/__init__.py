@@ -4,7 +4,8 @@ In: a file opened for reading bytes. Out: an Entry for each thing listed, a Prob
 a Passed for each that is nothing for this filter, in file order; a reader never raises for what a file says and holds
 one line at a time. International names come in, A-labels go out.
 
-    lines       what every reader shares: items, and lines out of bytes
+    lines       what every reader shares: items, limits, messages
+    scan        lines out of bytes, and host names out of lines (compiled)
     entries     one entry: a host, a URL, an address
     plain       .list, .txt and .urls
     hosts       .hosts, the hosts file of an operating system

@@ -22,7 +22,8 @@ from typing import BinaryIO
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_host_entry, read_url_entry
-from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, read_lines, shown
+from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
 
 COSMETIC = re.compile(rb"#@?[?$%]{0,2}#|\$@?\$")      # between hosts and what happens on their pages
 HEADER = re.compile(rb"\[[^\]]*\]")

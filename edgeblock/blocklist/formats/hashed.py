@@ -13,7 +13,7 @@ lines; or the file:
 A fingerprint is the 32 hex digits of what a snapshot has for the same entry under the same key, so a hashed list
 judges as the plain one does. `labels`, `depths`, `url_max` and `directory_max` are the bounds of compiler.Compiled,
 for the whole list, so that no line says how long its name is. A `urls-of` line says that a host has URLs in the list,
-not which. Addresses are in the clear: all four thousand million can be hashed in an hour. The digest is BLAKE2b over
+not which. Addresses are in the clear: all four thousand million can be hashed in minutes. The digest is BLAKE2b over
 every line before the end; it finds a file that was cut or altered by accident. Against people, sign the list.
 
 Nothing of a hashed list counts before its end was seen, so whoever reads one waits for that.
@@ -27,7 +27,8 @@ from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import network_text, read_address
-from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Passed, Problem, read_lines, shown
+from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Passed, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
 
 VERSION = 1
 DIGEST_SIZE = 32

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_host_entry
-from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, read_lines, shown
+from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
 
 NOWHERE = frozenset(ipaddress.ip_address(text) for text in ("0.0.0.0", "127.0.0.1", "::", "::1"))
 

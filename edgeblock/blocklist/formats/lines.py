@@ -1,13 +1,10 @@
-"""What every reader of a list file shares: its items, and text lines out of bytes.
+"""What every reader of a list file shares: its items, its limits, and what is said about a line that is no text.
 
-In: a file opened for reading bytes. Out: numbered lines without comments and blanks, and what is wrong with others.
-One line at a time is held, and of an over-long one not even that. Never here: what a line means, an exception for
-what a file says.
+Never here: what a line means, an exception for what a file says.
 """
 
 import re
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from edgeblock.blocklist.fingerprint import Kind
 
@@ -62,34 +59,6 @@ class BadEntry(Exception):
 Item = Entry | Problem | Passed
 
 
-def read_raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | Problem]]:
-    """Number and text of every line as it is, but for its end; a Problem in place of one that is too long."""
-    number = 0
-    while line := file.readline(LINE_MAX + 1):
-        number += 1
-        if number == 1:
-            if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                yield 1, Problem(1, "the file is UTF-16; save it as UTF-8", whole=True)
-                return
-            for magic, name in PACKED:
-                if line.startswith(magic):
-                    yield 1, Problem(1, f"the file is packed ({name}); unpack it and drop what is inside", whole=True)
-                    return
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if len(line) > LINE_MAX and line[-1:] != b"\n":
-            size = len(line)
-            while line and line[-1:] != b"\n":
-                if size > HOPELESS:
-                    yield number, Problem(number, f"the line is longer than {HOPELESS} bytes; is this a list at all?",
-                                          whole=True)
-                    return
-                line = file.readline(LINE_MAX)
-                size += len(line)
-            yield number, Problem(number, f"the line is longer than {LINE_MAX} bytes")
-            continue
-        yield number, line.rstrip(b"\r\n")
-
-
 def no_text(number: int, line: bytes, raw: bool = False) -> Problem | None:
     """Why a line is no text; with `raw`, bytes that are no UTF-8 are."""
     if found := CONTROL.search(line):
@@ -100,20 +69,6 @@ def no_text(number: int, line: bytes, raw: bool = False) -> Problem | None:
         except UnicodeDecodeError as error:
             return Problem(number, f"the line is not UTF-8 (0x{line[error.start]:02x}); save it as UTF-8")
     return None
-
-
-def read_lines(file: BinaryIO, raw: bool = False, comments: bytes = b"#;") -> Iterator[tuple[int, bytes | Problem]]:
-    """Number and text of every line that is neither empty nor begins with one of `comments`, blanks around it gone.
-
-    A Problem in place of one that is no text.
-    """
-    for number, line in read_raw_lines(file):
-        if not isinstance(line, Problem):
-            line = line.strip(BLANKS)
-            if not line or line[0] in comments:
-                continue
-            line = no_text(number, line, raw) or line
-        yield number, line
 
 
 def shown(text: bytes) -> str:

@@ -16,7 +16,8 @@ from typing import BinaryIO
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_address, read_host_entry, read_url_entry
 from edgeblock.blocklist.formats.hosts import read_hosts_line
-from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Problem, read_lines, shown
+from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
 
 # extFilter writes the prefix of an IPv6 range inside the brackets.
 BRACKETED_RANGE = re.compile(rb"\[([0-9A-Fa-f:.]+/\d+)\]")

@@ -7,23 +7,18 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from edgeblock.blocklist.canonical import canonical_host
-from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_entry, read_url_entry
-from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Problem, read_lines, shown
+from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
 
 COMMENT = re.compile(rb"[ \t][#;]")
-PLAIN_HOST = re.compile(rb"(?:[A-Za-z0-9_-]+\.)*[A-Za-z_-][A-Za-z0-9_-]*")    # most lines of most lists
 
 
 def read_domains(file: BinaryIO) -> Iterator[Item]:
     """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1)."""
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, hosts=True):
+        if type(line) is not bytes:         # most lines of most lists are an Entry already
             yield line
-            continue
-        if PLAIN_HOST.fullmatch(line) and (key := canonical_host(line)):
-            yield Entry(number, Kind.HOST, key)
             continue
         line = without_comment(line)
         exception = line[:2] == b"@@"

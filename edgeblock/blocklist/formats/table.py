@@ -12,17 +12,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.formats.entries import read_entry
-from edgeblock.blocklist.formats.lines import (
-    BLANKS,
-    LINE_MAX,
-    BadEntry,
-    Entry,
-    Item,
-    Problem,
-    no_text,
-    read_raw_lines,
-    shown,
-)
+from edgeblock.blocklist.formats.lines import BLANKS, LINE_MAX, BadEntry, Entry, Item, Problem, no_text, shown
+from edgeblock.blocklist.formats.scan import read_raw_lines
 
 # Heads that are taken for the entry when the settings name no column, in this order.
 COLUMNS = ("url", "domain", "host", "hostname", "fqdn", "domain_name", "address", "ip", "ip_address", "entry",

@@ -19,17 +19,8 @@ from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import network_key, read_host_entry
-from edgeblock.blocklist.formats.lines import (
-    BLANKS,
-    BadEntry,
-    Entry,
-    Item,
-    Passed,
-    Problem,
-    no_text,
-    read_raw_lines,
-    shown,
-)
+from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Passed, Problem, no_text, shown
+from edgeblock.blocklist.formats.scan import read_raw_lines
 
 RECORD_MAX = 64 * 1024      # bytes of one record in parentheses: the most a record can have on the wire
 TOKEN = re.compile(rb'[ \t]+|;[^\n]*|"(?:[^"\\]|\\.)*"|[()]|(?:[^ \t;()"\\]|\\.)+|(["\\])', re.DOTALL)
