@@ -22,6 +22,7 @@ from edgeblock.blocklist.store import Store, open_file
 from edgeblock.errors import ListError
 
 from .making import KEY
+from .test_signature import Signer
 
 NOW = 1_700_000_000
 
@@ -37,7 +38,7 @@ class Box:
         self.rules = config.Rules(directory=self.folder, key=home / "state" / "key")
 
     def write(self, **files):
-        """write(court_list="a.example") is the file court.list."""
+        """write(court_list="a.example") is the file court.list, and what is renamed in counts at once."""
         for name, text in files.items():
             name = name.replace("_", ".")
             new = self.folder / f".{name}.new"
@@ -279,6 +280,61 @@ def test_protected_names_that_cannot_be_read_refuse_nothing_and_take_nothing(box
     box.write(court_list="new.example\n")
     assert box.refresh().problem.endswith("absent: the protected names cannot be read: No such file or directory")
     assert box.action("old.example") == "court"
+
+
+# Signatures --------------------------------------------------------------------------------------------------
+
+def sign(box, signer, text, stamp):
+    """The list and its signature, as somebody drops them: the signature first."""
+    box.write(court_list_minisig=signer.sign(text.encode(), f"timestamp:{stamp}\tfile:court.list"))
+    box.write(court_list=text)
+
+
+def test_a_signed_list_and_what_is_none(box):
+    signer, other = Signer(1), Signer(2)
+    box.rules = replace(box.rules, signers=(f"court={signer.public}",))
+    sign(box, signer, "old.example\n", 1000)
+    box.refresh()
+    assert box.outcome.changes[0]["signed"] == 1000 and box.action("old.example") == "court"
+
+    sign(box, other, "new.example\n", 2000)
+    box.refresh()
+    assert "is signed with the key" in box.reason("court")[0] and box.action("old.example") == "court"
+    box.write(court_list_minisig=signer.sign(b"another\n", "timestamp:2000\tfile:court.list"))
+    box.refresh()
+    assert "the signature does not fit the list" in box.reason("court")[0]
+    (box.folder / "court.list.minisig").unlink()
+    box.refresh()
+    assert "there is no court.list.minisig" in box.reason("court")[0]
+    assert box.action("old.example") == "court" and box.outcome.refused["court"]["in_force"]
+
+    sign(box, signer, "new.example\n", 2000)
+    box.refresh()
+    assert box.outcome.refused == {} and box.action("new.example") == "court"
+
+
+def test_an_older_list_cannot_be_played_again_after_a_restart_either(box):
+    signer = Signer(1)
+    box.rules = replace(box.rules, signers=(signer.public,), require_signatures=True)
+    sign(box, signer, "newer.example\n", 2000)
+    box.refresh()
+    sign(box, signer, "older.example\n", 1000)
+    for _ in range(2):
+        box.store = Store(box.store.directory, KEY)
+        box.refresh()
+        assert box.reason("court")[0].startswith("court.list: is older than the version in force")
+        assert (box.action("newer.example"), box.action("older.example")) == ("court", None)
+
+
+def test_a_list_stays_as_it_is_while_its_signature_is_being_written(box):
+    signer = Signer(1)
+    box.rules = replace(box.rules, signers=(signer.public,), require_signatures=True)
+    sign(box, signer, "old.example\n", 1000)
+    box.refresh()
+    sign(box, signer, "new.example\n", 2000)
+    assert box.refresh(busy=["court.list.minisig"]).refused == {} and box.action("old.example") == "court"
+    box.refresh()
+    assert box.action("new.example") == "court"
 
 
 # Removing ----------------------------------------------------------------------------------------------------
