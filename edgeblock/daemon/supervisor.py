@@ -587,8 +587,8 @@ class Supervisor:
         self.reload_now.set()
         self.stirred.set()
 
-    async def _load(self) -> rules.Loaded:
-        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "")
+    async def _load(self, afresh: bool = False) -> rules.Loaded:
+        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh)
         with suppress(OSError):     # no process to be had now; the next job asks again
             await self.compiler.prepare()
         if loaded.problem and not loaded.lists and not self.rules:
@@ -602,7 +602,7 @@ class Supervisor:
         began = time.monotonic()
         self.due = None
         try:
-            loaded = await self._load()
+            loaded = await self._load(afresh=asked)
         except (EdgeblockError, OSError) as problem:
             self.loads["refused"] += 1
             self.load_failures += 1

@@ -226,6 +226,15 @@ def test_each_refusal_can_be_overridden_for_one_list_by_one_key(box):
         assert box.refresh().refused == {} and box.changes() == [("taken", "court")], key
 
 
+def test_what_is_refused_is_read_again_when_asked_to(box, monkeypatch):
+    signer = Signer(1)
+    box.rules = replace(box.rules, signers=(signer.public,), require_signatures=True)
+    sign(box, signer, "new.example\n", NOW + 90_000)
+    assert "in the future" in box.refresh().refused["court"]["told"]
+    assert list(box.refresh(NOW + 9000).refused) == ["court"]
+    assert box.refresh(NOW + 9000, afresh=True).refused == {} and box.action("new.example") == "court"
+
+
 def test_the_reason_is_no_more_readable_than_the_list(box):
     box.write(court_list="co.uk\n", open_list="co.uk\n")
     (box.folder / "court.list").chmod(0o600)
@@ -601,7 +610,7 @@ def test_killed_at_every_step_that_it_takes_on_disk(box):
     steps = 0
     while True:
         steps += 1
-        box.write(court_list=f"new{steps}.example\n", bad_list=f"co.uk\n# {steps}\n")
+        box.write(court_list=f"new{steps}.example\n", bad_list="#\n" * steps + "co.uk\n")
         done = subprocess.run([sys.executable, "-c", KILLED, str(box.home), KEY.hex(), str(steps)], check=False)
         old = "old.example" if steps == 1 else f"new{steps - 1}.example"
         assert [box.action(old), box.action(f"new{steps}.example")] in (["court", None], [None, "court"])

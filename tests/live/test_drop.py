@@ -272,6 +272,7 @@ ODD: list[tuple[Callable[[Path], object], str]] = [
 
 def test_odd_files_in_turn(fresh: Running):
     court = fresh.rules / "court.list"
+    fresh.drop("court.toml", "max_growth = 1000000\n")
     for make, reason in ODD:
         court.with_suffix(".txt").unlink(missing_ok=True)
         fresh.drop("court.list", long_list("listed.example", 3000))
