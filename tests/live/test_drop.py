@@ -254,8 +254,8 @@ def as_pipe(path: Path) -> None:
 
 
 def as_hole(path: Path) -> None:
-    path.touch()
-    os.truncate(path, 5 << 30)
+    with open(path, "wb") as file:
+        file.truncate(5 << 30)
 
 
 def cut(path: Path) -> None:
