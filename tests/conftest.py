@@ -1,6 +1,9 @@
 """What every run of the tests does first: see that the live tests can run, so that none is left out unnoticed."""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
 import browser
 import pytest
@@ -13,6 +16,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("chromium"):
                 item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium"))
+    if shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        for item in items:
+            if item.get_closest_marker("promtool"):
+                item.add_marker(pytest.mark.skip(reason="no promtool here: apt-get install prometheus"))
     live = [item for item in items if item.get_closest_marker("live")]
     problem = lab.obstacle() if live else None
     if problem and os.geteuid() != 0 and not os.environ.get("CI"):
