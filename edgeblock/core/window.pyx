@@ -586,14 +586,16 @@ cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t 
 # ---- reading
 
 
-cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil:
+cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil:
     """Lets every start's readings go on as far as the bytes reach."""
     cdef int i
-    cdef uint32_t budget = PACKET_WORK
+    cdef uint32_t most = PACKET_WORK if work[0] > PACKET_WORK else work[0]
+    cdef uint32_t budget = most
     w.forks = 0
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]) or w.starts[i].again:
             _advance(w, &w.starts[i], out, cap, &budget)
+    work[0] -= most - budget
     if w.bytes >= cap // 4:
         _slide(w, cap)
 
