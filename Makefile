@@ -5,10 +5,10 @@ SECONDS := 600
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test bench fuzz lint build deb clean
+.PHONY: help demo test test-vm bench bench-quick fuzz lint build deb clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:  ## watch the daemon filter live traffic between a real client and a real server (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make demo needs root for its network namespaces: run 'sudo make demo'" >&2; exit 2; }
@@ -20,9 +20,21 @@ test:  ## every test; as root the live ones too
 	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
 	@$(PY) -m pytest
 
-bench: ## the measurements, as tables and files under benchmarks/results
-	@.ci/setup lab test
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit; done
+test-vm: ## the package under systemd in a container, and nftables on Debian's kernel in a virtual machine (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make test-vm needs root: run 'sudo make test-vm'" >&2; exit 2; }
+	@.ci/setup lab test vm
+	@packaging/build-deb
+	@$(PY) tests/vm/image.py
+	@$(PY) -m pytest -q tests/vm/service.py
+	@$(PY) tests/vm/boot.py
+
+bench: ## every measurement, in about ten minutes: files, plots and report.md under benchmarks/results (root)
+	@.ci/setup lab bench
+	@$(PY) benchmarks/all.py
+
+bench-quick: ## a first look in two minutes, under benchmarks/results/quick (root)
+	@.ci/setup lab bench
+	@$(PY) benchmarks/all.py --quick
 
 fuzz:  ## the compiled core under libFuzzer and AddressSanitizer, SECONDS=600 for all games together
 	@.ci/setup test fuzz
