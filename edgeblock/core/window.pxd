@@ -93,6 +93,7 @@ cdef struct Window:
     uint16_t edge_count
     uint16_t edge_room
     uint8_t edges_lost
+    uint8_t urgent_lost        # there were more urgent bytes, while nothing was read
     Start starts[MAX_STARTS]
 
 cdef enum FindingKind:
