@@ -26,6 +26,7 @@ cdef struct Flow:
     Flow* chain                # next in the same bucket
     Flow* older                # neighbours in the lane
     Flow* newer
+    uint64_t place             # its bucket
     double touched             # caller's clock at the last packet
     uint8_t key[KEY_SIZE]
     uint8_t lane
@@ -71,11 +72,13 @@ cdef class FlowTable:
     cdef readonly uint64_t max_flows
     cdef readonly uint64_t max_memory
     cdef double idle
+    cdef uint64_t place            # the bucket that was last looked into
     cdef uint64_t expired
     cdef uint64_t evicted[LANES]
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil
-    cdef Flow* create(self, const Packet* packet, double now) noexcept nogil   # NULL without memory
+    # For the packet that was last looked for, forward, and not found; NULL without memory.
+    cdef Flow* create(self, const Packet* packet, double now) noexcept nogil
     cdef void touch(self, Flow* flow, uint8_t lane, double now) noexcept nogil # accounts its bytes, makes room
     cdef void remove(self, Flow* flow) noexcept nogil
     cdef void expire(self, double now) noexcept nogil

@@ -62,16 +62,19 @@ cdef class FlowTable:
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]
+        cdef uint64_t place
         cdef Flow* flow
         _key_of(packet, reverse, key)
-        flow = self.buckets[self._bucket(key)]
+        place = self._bucket(key)
+        if not reverse:
+            self.place = place
+        flow = self.buckets[place]
         while flow != NULL and memcmp(flow.key, key, KEY_SIZE) != 0:
             flow = flow.chain
         return flow
 
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil:
         cdef Flow* flow
-        cdef uint64_t place
         while self.flows >= self.max_flows:
             if not self._evict(NULL):
                 return NULL
@@ -80,9 +83,9 @@ cdef class FlowTable:
             return NULL
         memset(flow, 0, sizeof(Flow))
         _key_of(packet, False, flow.key)
-        place = self._bucket(flow.key)
-        flow.chain = self.buckets[place]
-        self.buckets[place] = flow
+        flow.place = self.place
+        flow.chain = self.buckets[flow.place]
+        self.buckets[flow.place] = flow
         flow.lane = LANE_UNDECIDED
         flow.touched = now
         self._append(flow)
@@ -137,7 +140,7 @@ cdef class FlowTable:
         return False
 
     cdef void remove(self, Flow* flow) noexcept nogil:
-        cdef Flow** link = &self.buckets[self._bucket(flow.key)]
+        cdef Flow** link = &self.buckets[flow.place]
         while link[0] != flow:
             link = &link[0].chain
         link[0] = flow.chain
