@@ -26,6 +26,7 @@ Samples = Mapping[str, Mapping[str, list[float]]]
 matplotlib.rcParams.update({
     "svg.fonttype": "none", "svg.hashsalt": "edgeblock", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "legend.frameon": False})
+WHATS = ("hellos", "hellos, not forwarded", "mixed")        # of nfqueue.py
 COLOURS = {"one": "#8da0cb", "many": "#66c2a5", "stock": "#b3b3b3", "ours": "#d95f02", "no filter": "#666666",
            "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77"}
 
@@ -104,8 +105,8 @@ def nfqueue(report: Report, record: Record) -> None:
     report.table(["traffic", "reader", "packets/s", "user µs a packet", "system µs a packet"], [
         [what, kind, *(cell(samples, f"emptying, {what}, {kind}", figure)
                        for figure in ("packets_per_s", "user_us", "system_us"))]
-        for what in ("hellos", "mixed") for kind in readers if f"emptying, {what}, {kind}" in samples])
-    for what in ("hellos", "mixed"):
+        for what in WHATS for kind in readers if f"emptying, {what}, {kind}" in samples])
+    for what in WHATS:
         case = f"emptying, {what}, ours / many"
         if case in samples:
             report.say(f"- {what}: ours / many, by wall clock {cell(samples, case, 'ratio')}, "
