@@ -1,10 +1,11 @@
 # What can be typed here. `make` alone lists it; .ci/setup installs what is missing and says nothing when nothing is.
 
 PY := .venv/bin/python
+SECONDS := 600
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test bench bench-quick lint build deb clean
+.PHONY: help demo test test-vm bench bench-quick fuzz lint build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +20,14 @@ test:  ## every test; as root the live ones too
 	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
 	@$(PY) -m pytest
 
+test-vm: ## the package under systemd in a container, and nftables on Debian's kernel in a virtual machine (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make test-vm needs root: run 'sudo make test-vm'" >&2; exit 2; }
+	@.ci/setup lab test vm
+	@packaging/build-deb
+	@$(PY) tests/vm/image.py
+	@$(PY) -m pytest -q tests/vm/service.py
+	@$(PY) tests/vm/boot.py
+
 bench: ## every measurement, in about ten minutes: files, plots and report.md under benchmarks/results (root)
 	@.ci/setup lab bench
 	@$(PY) benchmarks/all.py
@@ -26,6 +35,10 @@ bench: ## every measurement, in about ten minutes: files, plots and report.md un
 bench-quick: ## a first look in two minutes, under benchmarks/results/quick (root)
 	@.ci/setup lab bench
 	@$(PY) benchmarks/all.py --quick
+
+fuzz:  ## the compiled core under libFuzzer and AddressSanitizer, SECONDS=600 for all games together
+	@.ci/setup test fuzz
+	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)
 
 lint:  ## style, types, layers and house rules
 	@.ci/setup test lint

@@ -1,18 +1,21 @@
-"""Entries into the parts of a snapshot.
+"""Entries into the parts of a snapshot, and the parts of several into those of one.
 
-In: a key, the settings of each list, and entries one by one. Out: Compiled: the roaring bitmap of the first 32 bits
-of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound what a look-up has to try.
-What never happens here: an entry kept after its rows are made, a file, a clock.
+In: a key, the settings of each list, and entries one by one; or parts of one list each. Out: Compiled: the roaring
+bitmap of the first 32 bits of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound
+what a look-up has to try. What never happens here: an entry kept after its rows are made, a file, a clock.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
 
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.fingerprint import Kind, Rows
-from edgeblock.blocklist.formats import Entry
+from edgeblock.blocklist.fingerprint import Kind, Merge, Rows
+from edgeblock.blocklist.formats import Entry, HashedEntry
+from edgeblock.blocklist.keys import key_id
 from edgeblock.blocklist.settings import ListSettings
+from edgeblock.errors import ListError
 
 LISTS_MAX = 0xFFFF      # a row's value has 16 bits for the list, and one value is "no list"
 LABELS_COUNTED = 63     # hosts of this many labels and more share a bit of `labels`
@@ -22,13 +25,29 @@ NO_LIST = 0xFFFF
 
 @dataclass
 class ListRecord:
-    """What a snapshot says of a list; `entries` are distinct ones. Index in Compiled.lists = list index."""
+    """What a snapshot says of a list. Index in Compiled.lists = list index.
+
+    `entries` are distinct ones, `duplicates` the others, `unusable` the lines left out; `expires` is Unix seconds,
+    `signed` the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it
+    was made of, `part` is the digest of the part that it came from.
+    """
 
     name: str
     action: str
     mandatory: bool = False
     category: str = ""
     entries: int = 0
+    file: str = ""
+    https: str = "ignore"
+    max_shrink: float = 0.5
+    expires: float | None = None
+    expired: bool = False
+    duplicates: int = 0
+    unusable: int = 0
+    signed: int | None = None
+    sha256: str = ""
+    origin: str = ""
+    part: str = ""
 
 
 @dataclass
@@ -41,9 +60,9 @@ class Compiled:
     """
 
     lists: list[ListRecord]
-    bitmap: bytes
-    rows: bytes
-    ipv4: bytes
+    bitmap: bytes | memoryview
+    rows: bytes | memoryview | Merge
+    ipv4: bytes | memoryview
     labels: int = 0
     depths: int = 0
     ipv4_lengths: int = 0
@@ -57,6 +76,7 @@ class Compiler:
 
     def __init__(self, key: bytes):
         self.rows = Rows(key)
+        self.key_id = key_id(key)
         self.ipv4 = BitMap()
         self.lists: list[ListRecord] = []
         self.settings: list[ListSettings] = []
@@ -70,8 +90,15 @@ class Compiler:
         self.settings.append(settings)
         return len(self.lists) - 1
 
-    def add(self, index: int, entry: Entry) -> None:
-        """One entry of the list with that index."""
+    def add(self, index: int, entry: Entry | HashedEntry) -> None:
+        """One entry of the list with that index.
+
+        Raises:
+            ListError: an entry of a hashed list that was made under another key.
+        """
+        if isinstance(entry, HashedEntry):
+            self._add_hashed(index, entry)
+            return
         bounds = self.compiled
         _, kind, key, exception, depth = entry
         value = index << 16 | (EXCEPTION if exception else 0)
@@ -98,6 +125,24 @@ class Compiler:
             else:
                 bounds.ipv6_lengths |= 1 << length
 
+    def _add_hashed(self, index: int, entry: HashedEntry) -> None:
+        bounds = self.compiled
+        _, kind, print, exception, head = entry
+        if head.key_id != self.key_id:
+            raise ListError(f"was made under the key {head.key_id.hex()}, and the key here is {self.key_id.hex()}; "
+                            "make it again with `edgeblock hash-list` and this key")
+        value = index << 16 | (EXCEPTION if exception else 0)
+        if kind == Kind.URL_MARK:
+            self.rows.add_print(print, NO_LIST << 16 | Kind.URL_MARK)
+            if self.settings[index].https == "host" and not exception:
+                self.rows.add_print(print, value | Kind.HOST_OF_URL)
+        else:
+            self.rows.add_print(print, value | kind)
+        bounds.labels |= head.labels
+        bounds.depths |= head.depths
+        bounds.url_max = max(bounds.url_max, head.url_max)
+        bounds.directory_max = max(bounds.directory_max, head.directory_max)
+
     def finish(self) -> Compiled:
         """Sort, and give the parts; the compiler is used up."""
         self.rows.finish()
@@ -110,5 +155,37 @@ class Compiler:
         parts.lists = self.lists
         parts.bitmap = bitmap.serialize()
         parts.ipv4 = self.ipv4.serialize()
-        parts.rows = self.rows.table()
+        parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
         return parts
+
+
+def merge(every: Sequence[Compiled]) -> Compiled:
+    """One of many: each of `every` has one list; an expired one leaves its place in the table and no entry.
+
+    The rows are read out of `every` when somebody asks for them.
+    """
+    if len(every) > LISTS_MAX:
+        raise ValueError(f"more than {LISTS_MAX} lists")
+    bitmap, ipv4 = BitMap(), BitMap()
+    tables: list[object] = []
+    made = Compiled([], b"", b"", b"")
+    for parts in every:
+        [record] = parts.lists
+        if record.expired:
+            made.lists.append(replace(record, entries=0))
+            tables.append(b"")
+            continue
+        made.lists.append(record)
+        tables.append(parts.rows)
+        bitmap |= BitMap.deserialize(bytes(parts.bitmap))
+        ipv4 |= BitMap.deserialize(bytes(parts.ipv4))
+        made.labels |= parts.labels
+        made.depths |= parts.depths
+        made.ipv4_lengths |= parts.ipv4_lengths
+        made.ipv6_lengths |= parts.ipv6_lengths
+        made.url_max = max(made.url_max, parts.url_max)
+        made.directory_max = max(made.directory_max, parts.directory_max)
+    bitmap.run_optimize()
+    ipv4.run_optimize()
+    made.bitmap, made.ipv4, made.rows = bitmap.serialize(), ipv4.serialize(), Merge(tables)
+    return made

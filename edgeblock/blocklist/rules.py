@@ -5,15 +5,13 @@ A directory is loaded whole or not at all. What never happens here: a name judge
 the engine uses.
 """
 
-import os
 import re
-import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import (
@@ -23,45 +21,21 @@ from edgeblock.blocklist.canonical import (
     why_not_host,
     why_not_url,
 )
-from edgeblock.blocklist.compiler import Compiler
-from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.compiler import Compiler, ListRecord
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, read_list
+from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
-from edgeblock.blocklist.settings import ListSettings, parse_settings
+from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
+from edgeblock.blocklist.store import is_snapshot, open_file, read_key
 from edgeblock.errors import ListError
 
-SETTINGS_MAX = 64 * 1024    # bytes of a NAME.toml; a real one has a few hundred
-KEY_SIZE = 16
 SHARED_KEY = b"edgeblock-replay"    # for rules that stay in this process: the same rule ids every time
 KIND_NAMES = {
     Kind.HOST: "host and subdomains", Kind.HOST_ONLY: "host only", Kind.SUBDOMAINS: "subdomains only",
     Kind.URL_WITH_QUERY: "URL with this query", Kind.URL: "URL", Kind.DIRECTORY: "every URL below",
     Kind.NETWORK: "address", Kind.ENDPOINT: "address and port", Kind.HOST_OF_URL: "host of a URL (https = \"host\")",
 }
-
-
-class Finding(NamedTuple):
-    """Something wrong with a rules directory. `line` is 0 when it is about the whole file."""
-
-    file: str
-    line: int
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.why}" if self.line else f"{self.file}: {self.why}"
-
-
-@dataclass(frozen=True)
-class ListFile:
-    """One list on disk and its settings."""
-
-    name: str
-    path: Path
-    reader: formats.Reader
-    settings: ListSettings
-
-    def expired(self, now: float) -> bool:
-        return self.settings.expires is not None and self.settings.expires.timestamp() <= now
 
 
 @dataclass(frozen=True)
@@ -86,140 +60,36 @@ class Rules:
 
     directory: Path
     matcher: ListMatcher
-    snapshot: bytes
+    snapshot: bytes | memoryview
     lists: tuple[ListInfo, ...]
     warnings: tuple[Finding, ...]
     files: tuple[ListFile, ...] = field(repr=False)
     now: float = 0.0
 
 
-# Finding the lists -------------------------------------------------------------------------------------------
-
-def open_regular(path: Path) -> BinaryIO:
-    """A regular file for reading; never waits on a pipe.
-
-    Raises:
-        ListError: there is none, it is something else, or may not be read.
-    """
-    try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    except OSError as error:
-        if error.errno is not None and stat_kind(path) not in ("", "file"):
-            raise ListError(f"{path.name}: is a {stat_kind(path)}, not a file") from None
-        raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ListError(f"{path.name}: is a {stat_kind(path)}, not a file")
-    return file
-
-
-def stat_kind(path: Path) -> str:
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return ""
-    return ("file" if stat.S_ISREG(mode) else "directory" if stat.S_ISDIR(mode)
-            else "pipe" if stat.S_ISFIFO(mode) else "special file")
-
-
-def read_settings(path: Path, defaults: ListSettings) -> ListSettings:
-    with open_regular(path) as file:
-        text = file.read(SETTINGS_MAX + 1)
-    if len(text) > SETTINGS_MAX:
-        raise ListError(f"{path.name}: is longer than {SETTINGS_MAX} bytes; is it really the settings of a list?")
-    return parse_settings(text, path.name, defaults, tuple(formats.READERS))
-
-
-def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile], list[Finding], list[Finding]]:
-    """The lists of a directory by name, what cannot be used, and what looks like a mistake.
-
-    Raises:
-        ListError: the directory does not exist or may not be read.
-    """
-    try:
-        names = sorted(os.listdir(directory))
-    except FileNotFoundError:
-        raise ListError(f"{directory}: there is no such rules directory") from None
-    except NotADirectoryError:
-        raise ListError(f"{directory}: is no directory; give the directory that the lists are in") from None
-    except OSError as error:
-        raise ListError(f"{directory}: cannot be read: {error.strerror}") from None
-    paths = [directory / name for name in names if not name.startswith(".")]
-    stated = {path.stem: path for path in paths if path.suffix == ".toml"}
-    lists: list[ListFile] = []
-    errors: list[Finding] = []
-    warnings: list[Finding] = []
-    seen: dict[str, str] = {}
-    for path in paths:
-        if path.suffix in (".toml", ".rejected"):
-            continue
-        own = stated.get(path.stem)
-        known = formats.EXTENSIONS.get(path.suffix)
-        if known is None and own is None:
-            warnings.append(Finding(path.name, 0, f"is not read: {path.suffix or 'no extension'} is not one of "
-                                    f"{', '.join(formats.EXTENSIONS)}, and no {path.stem}.toml states a format"))
-            continue
-        if not path.stem.isprintable():
-            errors.append(Finding(ascii(path.name), 0, "has a character in its name that cannot be printed"))
-            continue
-        if path.stem in seen:
-            errors.append(Finding(path.name, 0, f"has the same list name as {seen[path.stem]}; rename one"))
-            continue
-        seen[path.stem] = path.name
-        try:
-            settings = read_settings(own, defaults) if own else defaults
-            with open_regular(path):
-                pass
-        except ListError as error:
-            file, _, why = str(error).partition(": ")
-            errors.append(Finding(file, 0, why))
-            continue
-        chosen = settings.format or known
-        if chosen is None:
-            errors.append(Finding(path.name, 0, f"has no known extension; state its format in {path.stem}.toml"))
-            continue
-        lists.append(ListFile(path.stem, path, formats.READERS[chosen], settings))
-    for stem, path in stated.items():
-        if stem not in seen:
-            warnings.append(Finding(path.name, 0, f"has no list beside it, such as {stem}.list"))
-    return lists, errors, warnings
-
-
-def read_list(source: ListFile) -> Iterator[formats.Entry | Finding]:
-    """Entries of one list, and a Finding for every line that cannot be used.
-
-    Raises:
-        ListError: the file cannot be read.
-    """
-    with open_regular(source.path) as file:
-        try:
-            for item in source.reader(file):
-                if isinstance(item, formats.Problem):
-                    yield Finding(source.path.name, item.line, item.why)
-                else:
-                    yield item
-        except OSError as error:
-            raise ListError(f"{source.path.name}: cannot be read: {error.strerror}") from None
-
-
 # Loading -----------------------------------------------------------------------------------------------------
 
 def load(directory: Path | str, *, action: str = "reset", https: str = "ignore", key: bytes | None = None,
-         now: float | None = None) -> Rules:
-    """All lists of `directory` as one matcher.
+         key_file: Path | None = None, now: float | None = None) -> Rules:
+    """All lists of `directory`, or of the snapshot file that is there instead, as one matcher.
 
     Args:
         action, https: what a list without settings of its own does.
         key: 16 bytes, the key of this deployment; None for rules that do not leave this process.
+        key_file: where that key is, for hashed lists, which no other key can read.
         now: Unix seconds, against which lists expire; None asks the clock.
 
     Raises:
         ListError: the directory or a list cannot be used; the message names the first place and how many more.
     """
     directory = Path(directory)
-    key = SHARED_KEY if key is None else key
     now = time.time() if now is None else now
+    if is_snapshot(directory):
+        return load_snapshot(directory, key or (read_key(key_file) if key_file else SHARED_KEY))
     files, errors, warnings = find_lists(directory, ListSettings(action=action, https=https))
+    if key is None:
+        hashed = key_file is not None and any(source.reader is formats.read_hashed for source in files)
+        key = read_key(key_file) if hashed else SHARED_KEY      # type: ignore[arg-type]
     compiler = Compiler(key)
     totals = []
     for source in files:
@@ -229,12 +99,15 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
             warnings.append(Finding(source.path.name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; "
                                     "it is not in force"))
         else:
-            for item in read_list(source):
-                if isinstance(item, Finding):
-                    errors.append(item)
-                elif not errors:
-                    compiler.add(index, item)
-                    total += 1
+            try:
+                for item in read_list(source):
+                    if isinstance(item, Finding):
+                        errors.append(item)
+                    elif not errors:
+                        compiler.add(index, item)
+                        total += item.kind != Kind.URL_MARK
+            except ListError as error:
+                errors.append(finding_of(source, error))
         totals.append(total)
     if errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
@@ -249,54 +122,19 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
 
 
-def read_key(path: Path | str, create: bool = False) -> bytes:
-    """The 16 bytes of a key file; with `create`, a new random one of mode 0600 where there is none.
+def load_snapshot(path: Path, key: bytes) -> Rules:
+    """The rules of a snapshot file, which has no lines to show.
 
     Raises:
-        ListError: the file cannot be read, written or is no key.
+        ListError: it is none, or was cut, altered, or made under another key.
     """
-    path = Path(path)
-    try:
-        if create and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(os.urandom(KEY_SIZE))
-        key = path.read_bytes()
-    except OSError as error:
-        raise ListError(f"{path}: the key cannot be used: {error.strerror}") from None
-    if len(key) != KEY_SIZE:
-        raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; remove it and a new one is made")
-    return key
-
-
-def lint(directory: Path | str, *, action: str = "reset", https: str = "ignore",
-         now: float | None = None) -> list[Finding]:
-    """Everything wrong with a directory, by file and line.
-
-    Raises:
-        ListError: the directory does not exist or may not be read.
-    """
-    now = time.time() if now is None else now
-    files, errors, warnings = find_lists(Path(directory), ListSettings(action=action, https=https))
-    findings = errors + warnings
-    for source in files:
-        entries = 0
-        try:
-            for item in read_list(source):
-                if isinstance(item, Finding):
-                    findings.append(item)
-                entries += 1
-        except ListError as error:
-            file, _, why = str(error).partition(": ")
-            findings.append(Finding(file, 0, why))
-            continue
-        if not entries:
-            findings.append(Finding(source.path.name, 0, "has no entries"))
-        if source.expired(now):
-            findings.append(Finding(source.path.name, 0,
-                                    f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; it is not in force"))
-    return sorted(findings)
+    snapshot = open_file(path, key)
+    infos = tuple(
+        ListInfo(record.name, record.file, record.action, record.category, record.https, record.mandatory,
+                 None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,
+                 record.entries, record.duplicates)
+        for record in snapshot.parts.lists)
+    return Rules(path, ListMatcher(snapshot), snapshot.data, infos, (), (), snapshot.built)
 
 
 # Explaining --------------------------------------------------------------------------------------------------
@@ -386,10 +224,28 @@ def explain(rules: Rules, names: Iterable[str]) -> list[Record]:
     for information in the other: in TLS only the host of a URL is visible.
     """
     asked = [(name, *judge(rules.matcher, name)) for name in names]
+    lists = {info.name: info for info in rules.lists}
     lines = find_lines(rules, [judged.tried for *_, verdicts in asked for judged in verdicts])
     return [
-        Record(name, canonical, problem, tuple(describe(rules, lines, judged) for judged in verdicts))
+        Record(name, canonical, problem, tuple(describe(lists, lines, judged) for judged in verdicts))
         for name, canonical, problem, verdicts in asked]
+
+
+def explain_alone(matcher: ListMatcher, name: str) -> Record:
+    """A Record out of a snapshot alone: without the lines of the lists, which are not in it."""
+    lists = {record.name: record for record in matcher.snapshot.parts.lists}
+    canonical, problem, verdicts = judge(matcher, name)
+    return Record(name, canonical, problem, tuple(describe(lists, {}, judged) for judged in verdicts))
+
+
+def record_of(told: dict[str, Any]) -> Record:
+    """A Record out of what `as_dict` made of it."""
+    verdicts = []
+    for verdict in told["verdicts"]:
+        tried = tuple(Tried(one["text"], one["in_bitmap"], tuple(Rule(**rule) for rule in one["rules"]))
+                      for one in verdict["tried"])
+        verdicts.append(Verdict(**{**verdict, "tried": tried}))
+    return Record(told["name"], told["canonical"], told["problem"], tuple(verdicts))
 
 
 class Judged(NamedTuple):
@@ -442,8 +298,14 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
         keys = wanted.get(source.name)
         if not keys:
             continue
+        prints = {fingerprint(rules.matcher.snapshot.key, key): key for key in keys}
         for item in read_list(source):
             if isinstance(item, Finding):
+                continue
+            if isinstance(item, formats.HashedEntry):
+                if key := prints.get(item.print):
+                    kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
+                    found.setdefault((source.name, kind, key, item.exception), item.line)
                 continue
             if item.key in keys:
                 found.setdefault((source.name, item.kind, item.key, item.exception), item.line)
@@ -452,8 +314,8 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
     return found
 
 
-def describe(rules: Rules, lines: dict[tuple[str, Kind, bytes, bool], int], judged: Judged) -> Verdict:
-    lists = {info.name: info for info in rules.lists}
+def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, Kind, bytes, bool], int],
+             judged: Judged) -> Verdict:
     seen: set[bytes] = set()
     tried: list[Tried] = []
     best: Rule | None = None
@@ -465,7 +327,8 @@ def describe(rules: Rules, lines: dict[tuple[str, Kind, bytes, bool], int], judg
         explained = []
         for row in candidate.rows:
             info = lists[row.list]
-            rule = Rule(row.list, info.file, lines.get((row.list, row.kind, candidate.text, row.exception)), row.rule,
+            line = lines.get((row.list, row.kind, candidate.text, row.exception))
+            rule = Rule(row.list, info.file or row.list, line, row.rule,
                         KIND_NAMES[row.kind], row.exception, info.mandatory, info.action, row.applies, row.in_force)
             explained.append(rule)
             applying += row.applies

@@ -6,7 +6,7 @@ number of series is bounded by the number of lists, workers and counters. Never 
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from edgeblock.daemon.board import ACTIONS, GAUGES, Board, matched_at
+from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, Board, matched_at
 from edgeblock.errors import SystemProblem
 from edgeblock.source.nfqueue import BUCKET_SECONDS
 
@@ -82,6 +82,7 @@ class Exposition:
         for result in ("loaded", "refused"):
             loads.add_metric([result], rules[result])
         yield loads
+        yield from self._lists()
         yield from self._workers()
         matched = CounterMetricFamily("edgeblock_matches", "Names that a list or a policy matched, by verdict.",
                                       labels=["list", "verdict"])
@@ -101,6 +102,13 @@ class Exposition:
         for name in ("decisions", "marked", "failures", "unreadable", "cut", "refused", "unmarked", "overruns"):
             queue.add_metric([name], status["queue"][name])
         yield queue
+        for what in ("packets", "bytes"):
+            kernel = CounterMetricFamily(f"edgeblock_kernel_rule_{what}",
+                                         f"{what.capitalize()} in each kernel rule since it was applied.",
+                                         labels=["rule"])
+            for name, seen in status["kernel_rules"].items():
+                kernel.add_metric([name], seen[what])
+            yield kernel
         sent = CounterMetricFamily("edgeblock_replies", "Packets of answers, by whether they could be sent.",
                                    labels=["result"])
         for result in ("sent", "failed"):
@@ -117,6 +125,18 @@ class Exposition:
                 seen += count
                 buckets.append((bound, seen))
             yield HistogramMetricFamily(metric, text, buckets, total)
+
+    def _lists(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])
+        refused = GaugeMetricFamily("edgeblock_list_refused", "1 while the file of the list is refused; the version "
+                                    "before it, if any, is in force.", labels=["list"])
+        for name, one in sorted(self.status["lists"].items())[:LISTS_MAX]:
+            entries.add_metric([name], one["entries"])
+            refused.add_metric([name], bool(one["refused"]))
+        yield entries
+        yield refused
+        yield GaugeMetricFamily("edgeblock_rules_unreadable", "1 while the rules directory cannot be looked at, or "
+                                "no snapshot be made.", bool(self.status["rules_problem"]))
 
     def _workers(self) -> Iterator[Metric]:
         workers = self.status["workers"]
@@ -142,7 +162,7 @@ def exposition(status: dict[str, Any], board: Board, places: dict[str, int]) -> 
 class MetricsServer:
     """Answers GET /metrics while it is open; `listen` is "HOST:PORT" or the path of a socket."""
 
-    def __init__(self, listen: str, answer: Callable[[], bytes]) -> None:
+    def __init__(self, listen: str, answer: Callable[[], Awaitable[bytes]]) -> None:
         self.listen = listen
         self.answer = answer
         self.server: asyncio.AbstractServer | None = None
@@ -183,7 +203,7 @@ class MetricsServer:
             elif target.partition(b"?")[0] != b"/metrics":
                 status, body = "404 Not Found", b"see /metrics\n"
             else:
-                status, body = "200 OK", self.answer()
+                status, body = "200 OK", await self.answer()
             writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
                          "Connection: close\r\n\r\n".encode() + (body if method != b"HEAD" else b""))
             await asyncio.wait_for(writer.drain(), PATIENCE)

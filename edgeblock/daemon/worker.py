@@ -9,10 +9,8 @@ Never here: the lists themselves, kernel rules, a packet that waits for a file, 
 """
 
 import asyncio
-import ctypes
 import gc
 import json
-import mmap
 import os
 import pickle
 import signal
@@ -24,8 +22,7 @@ from typing import Any
 import uvloop
 
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import read_key
-from edgeblock.blocklist.snapshot import open_snapshot
+from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
 from edgeblock.daemon.board import (
@@ -42,6 +39,8 @@ from edgeblock.daemon.board import (
     matched_at,
 )
 from edgeblock.daemon.journal import Journal
+from edgeblock.daemon.process import end_with_parent
+from edgeblock.daemon.rules import map_snapshot
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
@@ -59,7 +58,6 @@ MAX_REPEATS = 4096
 
 BEAT = 0.1              # seconds between two looks at an idle queue, at most: the heartbeat
 MESSAGE_MAX = 1 << 17   # bytes of a message between supervisor and worker
-PR_SET_PDEATHSIG = 1
 
 
 class Worker:
@@ -97,10 +95,10 @@ class Worker:
                 self._tick()
         return status
 
-    def tell(self, **message: Any) -> None:
-        """A message to the supervisor; without one that listens nothing is to be told."""
+    def tell(self, *files: int, **message: Any) -> None:
+        """A message to the supervisor, with open files; without one that listens nothing is to be told."""
         try:
-            self.supervisor.send(json.dumps(message).encode())
+            socket.send_fds(self.supervisor, [json.dumps(message).encode()], files)
         except OSError:
             return
 
@@ -133,15 +131,16 @@ class Worker:
                 await self._take_rules(files[0], files[1])
                 self.tell(rules=order["serial"])
             elif order["do"] == "queue":
-                self._take_queue(order["row"], order["queue"], order["cpu"])
-                self.tell(bound=order["queue"], marks_by_verdict=self.reader and self.reader.marks_by_verdict)
+                reader = self._take_queue(order, files)
+                self.tell(*() if files else (reader.fileno(),), bound=order["queue"],
+                          marks_by_verdict=reader.marks_by_verdict)
             else:
                 if not self.ended.done():
                     self.ended.set_result(0)
                 return
 
     async def _take_rules(self, snapshot: int, places: int) -> None:
-        # A large snapshot takes a while to verify: in a thread, beside the packets.
+        # In a thread, beside the packets: opening ten million entries takes milliseconds.
         key = read_key(self.config.rules.key)
         matcher = await self.loop.run_in_executor(None, map_rules, snapshot, key)
         self.places = json.loads(read_all(places))
@@ -152,21 +151,27 @@ class Worker:
         else:
             self.engine.matcher = matcher
 
-    def _take_queue(self, row: int, queue: int, cpu: int | None) -> None:
-        if cpu is not None:
-            os.sched_setaffinity(0, {cpu})
+    def _take_queue(self, order: dict[str, Any], files: list[int]) -> QueueReader:
+        if order["cpu"] is not None:
+            os.sched_setaffinity(0, {order["cpu"]})
         config, bits = self.config, marks(self.config.ruleset.mark_mask)
-        self.row = self.board.rows[row]
+        self.row = self.board.rows[order["row"]]
         for i, name in enumerate(ENGINE_NAMES[FAST:]):
             if name in GAUGES:
                 self.row[ENGINE_REST + i] = 0
         self.base = list(self.row[ENGINE_REST:MATCHED])
+        # A queue that another worker has had goes on, and so do the kernel's counts of its losses.
+        held: dict[str, Any] = {}
+        if files:
+            counts = tuple(at + self.row[OWN + i] for i, at in enumerate(order["counts"]))
+            held = {"held": files[0], "held_marks": order["marks_by_verdict"], "held_counts": counts}
         self.reader = QueueReader(
-            queue, self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
+            order["queue"], self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
             fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked),
-            board=self.row)
+            board=self.row, **held)
         self.loop.add_reader(self.reader.fileno(), self._drain)
         self._beat()
+        return self.reader
 
     # ---- packets
 
@@ -231,7 +236,7 @@ class Worker:
 def map_rules(fd: int, key: bytes) -> ListMatcher:
     """The matcher of a snapshot file that is open as `fd`, mapped and shared with the other workers."""
     try:
-        return ListMatcher(open_snapshot(memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ)), key))
+        return ListMatcher(map_snapshot(fd, key))
     finally:
         os.close(fd)
 
@@ -242,13 +247,6 @@ def read_all(fd: int) -> bytes:
         return os.pread(fd, os.fstat(fd).st_size, 0)
     finally:
         os.close(fd)
-
-
-def end_with_parent(parent: int) -> None:
-    """The kernel ends this process when its parent has ended, stopped or not."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def main(arguments: list[str]) -> int:
