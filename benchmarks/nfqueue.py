@@ -201,7 +201,7 @@ def main() -> None:
     count = chosen.packets or (30_000 if chosen.quick else 60_000)
     seconds = 0.2 if chosen.quick else 0.4      # the connection tracker has room for so many flows
     rates = RATES[1::3] if chosen.quick else RATES
-    run = harness.Run("nfqueue", chosen, rounds=7, quick_rounds=3, packets=count, names=NAMES, buffer=BUFFER,
+    run = harness.Run("nfqueue", chosen, rounds=5, quick_rounds=2, packets=count, names=NAMES, buffer=BUFFER,
                       rates=[rate * 1000 for rate in rates], seconds=seconds, traffic=traffic.words())
     with tempfile.TemporaryDirectory() as folder, Ends() as ends:
         rules = Path(folder, "rules")
@@ -223,7 +223,7 @@ def main() -> None:
         if chosen.only != "emptying":
             run.in_turn({f"offered, hellos, {kind}, {rate}": partial(offered, ends, kind, rules, kinds["hellos"],
                                                                     rate, seconds)
-                         for rate in rates for kind in READERS}, rounds=1 if chosen.quick else 3)
+                         for rate in rates for kind in READERS}, rounds=1 if chosen.quick else 2)
     run.save()
 
 

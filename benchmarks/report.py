@@ -70,7 +70,7 @@ def paired(samples: Samples, case: str, base: str, figure: str) -> list[float]:
     return [a / b for a, b in zip(samples[case][figure], samples[base][figure], strict=False) if b]
 
 
-# ---- what was to be reached: benchmark, case, figure (of a case, or as a ratio to another case), what, at least or most
+# ---- what was to be reached: benchmark, case, figure (as a ratio to another case, if one is named), what, goal
 
 GOALS = (
     ("engine", "mixed traffic", "packets_per_s", "", "engine, mixed traffic, packets/s", ">=", 1.5e6),
