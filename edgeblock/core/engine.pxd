@@ -95,6 +95,9 @@ cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
                           Decision* out) noexcept nogil
+    # Before several packets are judged: what memory they will touch is fetched, while the others are looked at.
+    cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil    # for foresee_flow; 0: nothing
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
 
     cdef FlowTable table

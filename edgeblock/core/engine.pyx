@@ -139,6 +139,14 @@ cdef class Engine:
             self._judge_udp(&p, out)
         return 0
 
+    cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil:
+        cdef Packet p
+        view_packet(data, size, &p)
+        return self.table.foresee(&p) if p.kind == PACKET_TCP or p.kind == PACKET_UDP else 0
+
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
+        self.table.foresee_flow(hash)
+
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil:
         cdef Flow* flow = self.table.find(p, False)
         cdef bint syn = p.flags & TCP_SYN != 0
