@@ -198,6 +198,7 @@ class Ruleset:
 
     install: bool = _flag(True)               # `run` applies it at start and removes it at stop
     backend: str = _choice("auto", "auto", "nft", "iptables")
+    stage1: str = _choice("auto", "auto", "on", "off")      # most ClientHellos judged in the kernel; docs/stage1.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
     tcp_ports: tuple[int, ...] | str = _ports((80, 443, 8080, 8443))
     udp_ports: tuple[int, ...] | str = _ports((443,))

@@ -39,6 +39,7 @@ from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.stage1 import Stage, pin_path
 from edgeblock.source.nfqueue import BOARD, kernel_queues
 
 # A list that has expired stays until the lists can be loaded; they are tried again so many seconds later.
@@ -107,6 +108,8 @@ class Supervisor:
         self.children: set[Child] = set()
         self.serial = 0
         self.files: tuple[int, int] | None = None       # the snapshot and the places of its lists
+        self.stage: Stage | None = None        # the first stage, where there is one
+        self.stage_problem = ""                # why there is none
         self.tasks: set[asyncio.Task[Any]] = set()
         self.reload_now = asyncio.Event()
         self.changed = asyncio.Event()         # something about a worker has
@@ -151,6 +154,7 @@ class Supervisor:
             "engine": counted["engine"],
             "matched": counted["matched"],
             "replies": counted["replies"],
+            "stage1": self.stage.counters() if self.stage is not None else {},
             "rules": {"lists": self.rules.lists, "entries": self.rules.entries, **self.loads},
             "log": {"unlogged": counted["log"]["unlogged"] + self.journal.over_day,
                     "lost": counted["log"]["lost"] + self.journal.lost},
@@ -195,11 +199,12 @@ class Supervisor:
         config = self.config
         stack.push_async_callback(self._end_workers)
         self.sight = rules.look(config.rules.directory)
+        self._load_stage(stack)
         for _ in range(len(self.slots) + 1):
             await self._spawn()
         self.spared = self.loop.time()
         try:
-            self._take(await rules.load(config.rules))
+            await self._take(await rules.load(config.rules))
         except ListError as problem:
             raise ListError(self._loggable(problem)) from None
         control = Control(config.daemon.control, {"status": self.status})
@@ -221,11 +226,46 @@ class Supervisor:
             # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
             helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
             stack.push_async_callback(self._call, helper, ruleset.remove)
-            backend = await self._call(helper, ruleset.apply, config)
+            backend = await self._install(helper)
+        if self.stage_problem:
+            self.log.warning("first stage off; every new flow goes to the queue", problem=self.stage_problem)
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),
-                      backend=backend, marks_by_verdict=self.marks_by_verdict, **self._rules_in_force())
+                      backend=backend, stage1=self.stage is not None, marks_by_verdict=self.marks_by_verdict,
+                      **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
         self.ready = True
+
+    def _load_stage(self, stack: AsyncExitStack) -> None:
+        """The first stage, if it is wanted and can be had. Without it everything goes to the queue."""
+        wanted, config = self.config.ruleset.stage1, self.config
+        if wanted == "off" or not config.ruleset.install:
+            return
+        try:
+            if config.ruleset.backend == "nft":
+                raise SystemProblem("first stage: nftables cannot ask it; use backend = \"iptables\" or \"auto\"")
+            # Each worker remembers so many flows; the kernel as many as all of them.
+            stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech)
+            stack.callback(stage.close)
+            stage.pin(pin_path(config.queue.number))
+        except SystemProblem as problem:
+            if wanted == "on":
+                raise
+            self.stage_problem = str(problem)
+        else:
+            self.stage = stage
+
+    async def _install(self, helper: ThreadPoolExecutor) -> str:
+        """The kernel rules; without the first stage where they cannot have it and need not."""
+        if self.stage is not None:
+            try:
+                backend: str = await self._call(helper, ruleset.apply, self.config, self.stage.pinned)
+                return backend
+            except SystemProblem as problem:
+                if self.config.ruleset.stage1 == "on":
+                    raise
+                self.stage_problem = str(problem)
+                self.stage = None
+        return await self._call(helper, ruleset.apply, self.config)     # type: ignore[no-any-return]
 
     async def _end_workers(self) -> None:
         self.stopping = True
@@ -268,6 +308,8 @@ class Supervisor:
         task = self.loop.create_task(self._follow(child))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        if self.stage is not None:
+            self._tell(child, {"do": "stage1", "places": self.stage.places}, self.stage.memory())
         if self.files:
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
 
@@ -425,12 +467,16 @@ class Supervisor:
                 self.expires = max(self.expires, time.time() + EXPIRY_RETRY)
             self.log.error("rules refused; those in force stay", problem=self._loggable(problem))
         else:
-            self._take(loaded)
+            await self._take(loaded)
             await self._spread()
             self.log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
 
-    def _take(self, loaded: rules.Loaded) -> None:
+    async def _take(self, loaded: rules.Loaded) -> None:
+        if self.stage is not None:
+            # First the kernel asks about every name of the new rules and of the old ones, then the workers get them.
+            snapshot = loaded.matcher.snapshot
+            await self.loop.run_in_executor(None, self.stage.offer, snapshot.parts, snapshot.key)
         self.rules = loaded
         self.rules_since = time.time()
         self.expires = loaded.expires
@@ -453,6 +499,8 @@ class Supervisor:
             self.changed.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), 0.1)
+        if self.stage is not None:
+            self.stage.settle()
 
     def _loggable(self, problem: EdgeblockError) -> str:
         return str(problem) if self.config.privacy.names else rules.without_names(str(problem),
