@@ -1,13 +1,14 @@
 # What can be typed here. `make` alone lists it; .ci/setup installs what is missing and says nothing when nothing is.
 
 PY := .venv/bin/python
+SECONDS := 600
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test bench lint build deb clean
+.PHONY: help demo test bench bench-quick fuzz lint build deb clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:  ## watch the daemon filter live traffic between a real client and a real server (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make demo needs root for its network namespaces: run 'sudo make demo'" >&2; exit 2; }
@@ -19,9 +20,17 @@ test:  ## every test; as root the live ones too
 	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
 	@$(PY) -m pytest
 
-bench: ## the measurements, as tables and files under benchmarks/results
-	@.ci/setup lab test
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit; done
+bench: ## every measurement, in about ten minutes: files, plots and report.md under benchmarks/results (root)
+	@.ci/setup lab bench
+	@$(PY) benchmarks/all.py
+
+bench-quick: ## a first look in two minutes, under benchmarks/results/quick (root)
+	@.ci/setup lab bench
+	@$(PY) benchmarks/all.py --quick
+
+fuzz:  ## the compiled core under libFuzzer and AddressSanitizer, SECONDS=600 for all games together
+	@.ci/setup test fuzz
+	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)
 
 lint:  ## style, types, layers and house rules
 	@.ci/setup test lint

@@ -1,20 +1,17 @@
 """How fast QUIC Initials are read, on one core: keys derived, packet opened, CRYPTO stream read for its name.
 
-    .venv/bin/python benchmarks/quic.py [--rounds N] [--json FILE]
+    .venv/bin/python benchmarks/quic.py [--quick] [--rounds N] [--output DIR]
 
 The reader alone (core.quic); then the same keys and the same opening with the `cryptography` package, which libcrypto
-was chosen against, and the answer to a blocked client. The whole engine is measured by engine.py. Prints median and
-spread (lowest to highest) of the processor time over the rounds.
+was chosen against, and the answer to a blocked client. The whole engine is measured by engine.py. What is timed is
+processor time.
 """
 
-import argparse
-import json
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
+import harness
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoPair
@@ -99,11 +96,7 @@ def close_alone(datagram: bytes) -> Callable[[], int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds of each measurement (7)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
-    options = parser.parse_args()
-
+    run = harness.Run("quic", harness.options(__doc__).parse_args(), rounds=7, quick_rounds=3, bytes=SIZE)
     datagram = first_initial()
     broken = datagram[:-1] + bytes([datagram[-1] ^ 1])
     cases = {
@@ -113,19 +106,14 @@ def main() -> None:
         "cryptography: keys and opening alone": with_cryptography(datagram),
         "close_datagram": close_alone(datagram),
     }
-    print(f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}; one core; "
-          f"datagrams of {len(datagram)} bytes")
-    samples = {}
-    for what, work in cases.items():
-        samples[what] = [seconds_each(work) for _ in range(options.rounds)]
-        micro = sorted(1e6 * sample for sample in samples[what])
-        print(f"{what}: {statistics.median(micro):.2f} us ({micro[0]:.2f} to {micro[-1]:.2f}), "
-              f"{1e6 / statistics.median(micro):,.0f}/s")
-    if options.json:
-        options.json.write_text(json.dumps({
-            "machine": platform.machine(), "kernel": platform.release(), "python": platform.python_version(),
-            "datagram": len(datagram), "seconds": samples}, indent=1))
+    run.in_turn({what: partial(measure, work) for what, work in cases.items()})
+    run.save()
+
+
+def measure(work: Callable[[], int]) -> dict[str, float]:
+    each = seconds_each(work)
+    return {"per_s": 1 / each, "us": each * 1e6}
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(main)

@@ -5,10 +5,16 @@
     bitmap       a roaring bitmap, searched where it lies (compiled)
     formats      a list file -> entries and problems, line by line
     settings     NAME.toml beside a list -> a frozen record
-    compiler     entries -> the parts of a snapshot
-    snapshot     those parts <-> one bytes object with a version, a key id and a digest
+    signature    a list and its .minisig -> whose it is, and since when
+    guard        what refuses a list although every line of it can be read
+    compiler     entries -> the parts of a snapshot; parts of one list each -> those of one snapshot
+    snapshot     those parts <-> one file with a version, a key id and digests
     matcher      a snapshot -> the matcher that the engine asks (compiled)
-    rules        a directory -> all of that, and what people ask about it: check and lint
+    directory    a rules directory -> its lists, opened with care
+    intake       one list, its signature and its guard rails -> the parts of a snapshot, or why it is refused
+    store        the last good version of every list, and the snapshot that is in force, on disk
+    drop         a changed directory -> a new snapshot in the store
+    rules        a directory -> a matcher in memory, and what people ask about it: check and lint
 
 Calls go down this list from its end; nothing here knows a packet.
 """

@@ -1,16 +1,17 @@
-"""Entries into the parts of a snapshot.
+"""Entries into the parts of a snapshot, and the parts of several into those of one.
 
-In: a key, the settings of each list, and entries one by one. Out: Compiled: the roaring bitmap of the first 32 bits
-of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound what a look-up has to try.
-What never happens here: an entry kept after its rows are made, a file, a clock.
+In: a key, the settings of each list, and entries one by one; or parts of one list each. Out: Compiled: the roaring
+bitmap of the first 32 bits of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound
+what a look-up has to try. What never happens here: an entry kept after its rows are made, a file, a clock.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
 
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.fingerprint import Kind, Rows
+from edgeblock.blocklist.fingerprint import Kind, Merge, Rows
 from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.settings import ListSettings
 
@@ -22,13 +23,29 @@ NO_LIST = 0xFFFF
 
 @dataclass
 class ListRecord:
-    """What a snapshot says of a list; `entries` are distinct ones. Index in Compiled.lists = list index."""
+    """What a snapshot says of a list. Index in Compiled.lists = list index.
+
+    `entries` are distinct ones, `duplicates` the others, `unusable` the lines left out; `expires` is Unix seconds,
+    `signed` the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it
+    was made of, `part` is the digest of the part that it came from.
+    """
 
     name: str
     action: str
     mandatory: bool = False
     category: str = ""
     entries: int = 0
+    file: str = ""
+    https: str = "ignore"
+    max_shrink: float = 0.5
+    expires: float | None = None
+    expired: bool = False
+    duplicates: int = 0
+    unusable: int = 0
+    signed: int | None = None
+    sha256: str = ""
+    origin: str = ""
+    part: str = ""
 
 
 @dataclass
@@ -41,9 +58,9 @@ class Compiled:
     """
 
     lists: list[ListRecord]
-    bitmap: bytes
-    rows: bytes
-    ipv4: bytes
+    bitmap: bytes | memoryview
+    rows: bytes | memoryview | Merge
+    ipv4: bytes | memoryview
     labels: int = 0
     depths: int = 0
     ipv4_lengths: int = 0
@@ -110,5 +127,37 @@ class Compiler:
         parts.lists = self.lists
         parts.bitmap = bitmap.serialize()
         parts.ipv4 = self.ipv4.serialize()
-        parts.rows = self.rows.table()
+        parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
         return parts
+
+
+def merge(every: Sequence[Compiled]) -> Compiled:
+    """One of many: each of `every` has one list; an expired one leaves its place in the table and no entry.
+
+    The rows are read out of `every` when somebody asks for them.
+    """
+    if len(every) > LISTS_MAX:
+        raise ValueError(f"more than {LISTS_MAX} lists")
+    bitmap, ipv4 = BitMap(), BitMap()
+    tables: list[object] = []
+    made = Compiled([], b"", b"", b"")
+    for parts in every:
+        [record] = parts.lists
+        if record.expired:
+            made.lists.append(replace(record, entries=0))
+            tables.append(b"")
+            continue
+        made.lists.append(record)
+        tables.append(parts.rows)
+        bitmap |= BitMap.deserialize(bytes(parts.bitmap))
+        ipv4 |= BitMap.deserialize(bytes(parts.ipv4))
+        made.labels |= parts.labels
+        made.depths |= parts.depths
+        made.ipv4_lengths |= parts.ipv4_lengths
+        made.ipv6_lengths |= parts.ipv6_lengths
+        made.url_max = max(made.url_max, parts.url_max)
+        made.directory_max = max(made.directory_max, parts.directory_max)
+    bitmap.run_optimize()
+    ipv4.run_optimize()
+    made.bitmap, made.ipv4, made.rows = bitmap.serialize(), ipv4.serialize(), Merge(tables)
+    return made

@@ -3,7 +3,7 @@
 # The hash is SipHash-2-4 with 128 bits of output, from libsodium: keyed per deployment, so that nobody outside can
 # make names collide or recognise a name by its fingerprint.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "sodium.h" nogil:
     int crypto_shorthash_siphashx24(unsigned char* out, const unsigned char* data, unsigned long long size,
@@ -28,6 +28,7 @@ cpdef enum Kind:            # what an entry matches: the low byte of a row's val
 
 cdef enum:
     EXCEPTION = 0x100       # value: list index << 16 | EXCEPTION or 0 | Kind
+    NO_LIST = 0xFFFF        # the list index of a URL_MARK
 
 
 cdef inline uint32_t rule_id(const uint8_t* fingerprint, uint32_t kind) noexcept nogil:

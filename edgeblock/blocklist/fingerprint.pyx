@@ -1,13 +1,13 @@
-"""Fingerprints, and the rows of a snapshot while they are gathered (see the .pxd).
+"""Fingerprints, the rows of a snapshot while they are gathered, and sorted tables of rows made one (see the .pxd).
 
-In: canonical bytes and a value each. Out: one sorted block of 20-byte rows without duplicates. What never happens
-here: a canonical form kept after its fingerprint is made.
+In: canonical bytes and a value each, or tables that are sorted already. Out: one sorted block of 20-byte rows without
+duplicates. What never happens here: a canonical form kept after its fingerprint is made.
 """
 
 from array import array
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdlib cimport free, qsort, realloc
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy
 
 from edgeblock.blocklist.bitmap cimport load_u32
@@ -24,6 +24,42 @@ cdef int compare(const void* one, const void* other) noexcept nogil:
     return (a > b) - (a < b)
 
 
+cdef void sort_rows(uint8_t* rows, size_t count) noexcept nogil:
+    # By the first byte in place, then each of these 256 by itself: qsort wants as much memory again as it sorts, and
+    # is quicker on what fits the cache.
+    cdef size_t sizes[256]
+    cdef size_t next_in[256]
+    cdef size_t ends[256]
+    cdef size_t i, at = 0
+    cdef uint8_t row[ROW_SIZE]
+    cdef uint8_t other[ROW_SIZE]
+    cdef uint8_t* place
+    cdef int bucket
+    for i in range(256):
+        sizes[i] = 0
+    for i in range(count):
+        sizes[rows[i * ROW_SIZE]] += 1
+    for i in range(256):
+        next_in[i] = at
+        at += sizes[i]
+        ends[i] = at
+    for i in range(256):
+        while next_in[i] < ends[i]:
+            memcpy(row, rows + next_in[i] * ROW_SIZE, ROW_SIZE)
+            bucket = row[0]
+            while bucket != <int>i:
+                place = rows + next_in[bucket] * ROW_SIZE
+                memcpy(other, place, ROW_SIZE)
+                memcpy(place, row, ROW_SIZE)
+                memcpy(row, other, ROW_SIZE)
+                next_in[bucket] += 1
+                bucket = row[0]
+            memcpy(rows + next_in[i] * ROW_SIZE, row, ROW_SIZE)
+            next_in[i] += 1
+    for i in range(256):
+        qsort(rows + (ends[i] - sizes[i]) * ROW_SIZE, sizes[i], ROW_SIZE, compare)
+
+
 def fingerprint(const uint8_t[::1] key not None, bytes text not None):
     """The 16 bytes that stand for `text` under the 16-byte `key`."""
     cdef uint8_t out[PRINT_SIZE]
@@ -34,7 +70,8 @@ def fingerprint(const uint8_t[::1] key not None, bytes text not None):
 
 
 cdef class Rows:
-    """Rows of fingerprint and value under one 16-byte key: `add` them all, `finish` once, then read them."""
+    """Rows of fingerprint and value under one 16-byte key: `add` them all, `finish` once, then read them, as a buffer
+    of bytes too."""
 
     cdef uint8_t* rows
     cdef size_t count, room
@@ -78,7 +115,7 @@ cdef class Rows:
         if self.count == 0:
             return
         with nogil:
-            qsort(self.rows, self.count, ROW_SIZE, compare)
+            sort_rows(self.rows, self.count)
             for i in range(self.count):
                 row = self.rows + i * ROW_SIZE
                 if kept == 0 or memcmp(row, self.rows + (kept - 1) * ROW_SIZE, ROW_SIZE) != 0:
@@ -87,9 +124,8 @@ cdef class Rows:
                     kept += 1
             self.count = kept
 
-    def table(self):
-        """All rows as bytes."""
-        return PyBytes_FromStringAndSize(<char*>self.rows, self.count * ROW_SIZE)
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.rows, self.count * ROW_SIZE, 1, flags)
 
     def prefixes(self):
         """The first 32 bits of each fingerprint as an array of unsigned 32-bit numbers, ascending."""
@@ -112,3 +148,115 @@ cdef class Rows:
             if value & 0xFF < HOST_OF_URL:
                 counts[value >> 16] += 1
         return counts
+
+
+cdef struct Head:           # where the reading of one table stands
+    uint64_t front          # the first 64 bits of the row, as a number
+    const uint8_t* at
+    const uint8_t* end
+    uint32_t list_index
+
+
+cdef inline uint32_t value_of(const Head* head) noexcept nogil:
+    # The row's value, of list 0 in its own table, with the index that the list has now.
+    cdef uint32_t value = load_u32(head.at + PRINT_SIZE)
+    return value if value >> 16 == NO_LIST else value | head.list_index << 16
+
+
+cdef inline bint is_before(const Head* one, const Head* other) noexcept nogil:
+    cdef int order
+    if one.front != other.front:
+        return one.front < other.front
+    order = memcmp(one.at, other.at, PRINT_SIZE)
+    return order < 0 if order else value_of(one) < value_of(other)
+
+
+cdef inline void look(Head* head) noexcept nogil:
+    # Compilers make one load and a swap of this.
+    head.front = (<uint64_t>head.at[0] << 56 | <uint64_t>head.at[1] << 48 | <uint64_t>head.at[2] << 40
+                  | <uint64_t>head.at[3] << 32 | <uint64_t>head.at[4] << 24 | <uint64_t>head.at[5] << 16
+                  | <uint64_t>head.at[6] << 8 | head.at[7])
+
+
+cdef void sift(Head* heap, size_t count, size_t i) noexcept nogil:
+    cdef size_t child
+    cdef Head head = heap[i]
+    while True:
+        child = 2 * i + 1
+        if child >= count:
+            break
+        if child + 1 < count and is_before(&heap[child + 1], &heap[child]):
+            child += 1
+        if not is_before(&heap[child], &head):
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = head
+
+
+cdef class Merge:
+    """Sorted tables of one list each, in the order of their new list indexes, read as one sorted table.
+
+    The tables are buffers of whole rows, kept until the end; nothing of them is copied before it is read.
+    """
+
+    cdef list tables
+    cdef Head* heap
+    cdef size_t count
+    cdef uint8_t last[ROW_SIZE]
+    cdef bint begun
+
+    def __cinit__(self, list tables not None):
+        cdef const uint8_t[::1] table
+        cdef size_t i
+        self.tables = tables
+        self.heap = <Head*>malloc((len(tables) + 1) * sizeof(Head))
+        if self.heap == NULL:
+            raise MemoryError
+        for i in range(<size_t>len(tables)):
+            table = tables[i]
+            if table.shape[0] % ROW_SIZE:
+                raise ValueError("a table is of whole rows")
+            if table.shape[0] == 0:
+                continue
+            self.heap[self.count].at = &table[0]
+            self.heap[self.count].end = &table[0] + table.shape[0]
+            self.heap[self.count].list_index = <uint32_t>i
+            look(&self.heap[self.count])
+            self.count += 1
+        for i in range(self.count // 2, 0, -1):
+            sift(self.heap, self.count, i - 1)
+
+    def __dealloc__(self):
+        free(self.heap)
+
+    def read_into(self, uint8_t[::1] out not None):
+        """Fills `out` with the next rows; how many bytes, 0 at the end."""
+        cdef size_t room = out.shape[0] // ROW_SIZE, made = 0
+        cdef uint8_t* row
+        cdef uint32_t value
+        cdef Head* head = self.heap
+        if room == 0:
+            raise ValueError("no room for a row")
+        with nogil:
+            while made < room and self.count:
+                row = &out[0] + made * ROW_SIZE
+                value = value_of(head)
+                memcpy(row, head.at, PRINT_SIZE)
+                row[16] = <uint8_t>value
+                row[17] = <uint8_t>(value >> 8)
+                row[18] = <uint8_t>(value >> 16)
+                row[19] = <uint8_t>(value >> 24)
+                if not self.begun or memcmp(row, self.last, ROW_SIZE) != 0:
+                    memcpy(self.last, row, ROW_SIZE)
+                    self.begun = True
+                    made += 1
+                head.at += ROW_SIZE
+                if head.at == head.end:
+                    self.count -= 1
+                    head[0] = self.heap[self.count]
+                else:
+                    look(head)
+                if self.count > 1:
+                    sift(self.heap, self.count, 0)
+        return made * ROW_SIZE

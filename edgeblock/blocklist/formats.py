@@ -42,7 +42,18 @@ class Entry(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One line that cannot be used, and why, as a sentence without a final stop."""
+    """One line that cannot be used, and why, as a sentence without a final stop.
+
+    `whole`: nothing of the file can be used, and nothing follows.
+    """
+
+    line: int
+    why: str
+    whole: bool = False
+
+
+class Passed(NamedTuple):
+    """A well-formed line that is nothing for this filter, and of what sort."""
 
     line: int
     why: str

@@ -5,15 +5,13 @@ A directory is loaded whole or not at all. What never happens here: a name judge
 the engine uses.
 """
 
-import os
 import re
-import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import (
@@ -24,44 +22,19 @@ from edgeblock.blocklist.canonical import (
     why_not_url,
 )
 from edgeblock.blocklist.compiler import Compiler
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists, read_list
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
-from edgeblock.blocklist.settings import ListSettings, parse_settings
+from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.errors import ListError
 
-SETTINGS_MAX = 64 * 1024    # bytes of a NAME.toml; a real one has a few hundred
-KEY_SIZE = 16
 SHARED_KEY = b"edgeblock-replay"    # for rules that stay in this process: the same rule ids every time
 KIND_NAMES = {
     Kind.HOST: "host and subdomains", Kind.HOST_ONLY: "host only", Kind.SUBDOMAINS: "subdomains only",
     Kind.URL_WITH_QUERY: "URL with this query", Kind.URL: "URL", Kind.DIRECTORY: "every URL below",
     Kind.NETWORK: "address", Kind.ENDPOINT: "address and port", Kind.HOST_OF_URL: "host of a URL (https = \"host\")",
 }
-
-
-class Finding(NamedTuple):
-    """Something wrong with a rules directory. `line` is 0 when it is about the whole file."""
-
-    file: str
-    line: int
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.why}" if self.line else f"{self.file}: {self.why}"
-
-
-@dataclass(frozen=True)
-class ListFile:
-    """One list on disk and its settings."""
-
-    name: str
-    path: Path
-    reader: formats.Reader
-    settings: ListSettings
-
-    def expired(self, now: float) -> bool:
-        return self.settings.expires is not None and self.settings.expires.timestamp() <= now
 
 
 @dataclass(frozen=True)
@@ -91,115 +64,6 @@ class Rules:
     warnings: tuple[Finding, ...]
     files: tuple[ListFile, ...] = field(repr=False)
     now: float = 0.0
-
-
-# Finding the lists -------------------------------------------------------------------------------------------
-
-def open_regular(path: Path) -> BinaryIO:
-    """A regular file for reading; never waits on a pipe.
-
-    Raises:
-        ListError: there is none, it is something else, or may not be read.
-    """
-    try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    except OSError as error:
-        if error.errno is not None and stat_kind(path) not in ("", "file"):
-            raise ListError(f"{path.name}: is a {stat_kind(path)}, not a file") from None
-        raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ListError(f"{path.name}: is a {stat_kind(path)}, not a file")
-    return file
-
-
-def stat_kind(path: Path) -> str:
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return ""
-    return ("file" if stat.S_ISREG(mode) else "directory" if stat.S_ISDIR(mode)
-            else "pipe" if stat.S_ISFIFO(mode) else "special file")
-
-
-def read_settings(path: Path, defaults: ListSettings) -> ListSettings:
-    with open_regular(path) as file:
-        text = file.read(SETTINGS_MAX + 1)
-    if len(text) > SETTINGS_MAX:
-        raise ListError(f"{path.name}: is longer than {SETTINGS_MAX} bytes; is it really the settings of a list?")
-    return parse_settings(text, path.name, defaults, tuple(formats.READERS))
-
-
-def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile], list[Finding], list[Finding]]:
-    """The lists of a directory by name, what cannot be used, and what looks like a mistake.
-
-    Raises:
-        ListError: the directory does not exist or may not be read.
-    """
-    try:
-        names = sorted(os.listdir(directory))
-    except FileNotFoundError:
-        raise ListError(f"{directory}: there is no such rules directory") from None
-    except NotADirectoryError:
-        raise ListError(f"{directory}: is no directory; give the directory that the lists are in") from None
-    except OSError as error:
-        raise ListError(f"{directory}: cannot be read: {error.strerror}") from None
-    paths = [directory / name for name in names if not name.startswith(".")]
-    stated = {path.stem: path for path in paths if path.suffix == ".toml"}
-    lists: list[ListFile] = []
-    errors: list[Finding] = []
-    warnings: list[Finding] = []
-    seen: dict[str, str] = {}
-    for path in paths:
-        if path.suffix in (".toml", ".rejected"):
-            continue
-        own = stated.get(path.stem)
-        known = formats.EXTENSIONS.get(path.suffix)
-        if known is None and own is None:
-            warnings.append(Finding(path.name, 0, f"is not read: {path.suffix or 'no extension'} is not one of "
-                                    f"{', '.join(formats.EXTENSIONS)}, and no {path.stem}.toml states a format"))
-            continue
-        if not path.stem.isprintable():
-            errors.append(Finding(ascii(path.name), 0, "has a character in its name that cannot be printed"))
-            continue
-        if path.stem in seen:
-            errors.append(Finding(path.name, 0, f"has the same list name as {seen[path.stem]}; rename one"))
-            continue
-        seen[path.stem] = path.name
-        try:
-            settings = read_settings(own, defaults) if own else defaults
-            with open_regular(path):
-                pass
-        except ListError as error:
-            file, _, why = str(error).partition(": ")
-            errors.append(Finding(file, 0, why))
-            continue
-        chosen = settings.format or known
-        if chosen is None:
-            errors.append(Finding(path.name, 0, f"has no known extension; state its format in {path.stem}.toml"))
-            continue
-        lists.append(ListFile(path.stem, path, formats.READERS[chosen], settings))
-    for stem, path in stated.items():
-        if stem not in seen:
-            warnings.append(Finding(path.name, 0, f"has no list beside it, such as {stem}.list"))
-    return lists, errors, warnings
-
-
-def read_list(source: ListFile) -> Iterator[formats.Entry | Finding]:
-    """Entries of one list, and a Finding for every line that cannot be used.
-
-    Raises:
-        ListError: the file cannot be read.
-    """
-    with open_regular(source.path) as file:
-        try:
-            for item in source.reader(file):
-                if isinstance(item, formats.Problem):
-                    yield Finding(source.path.name, item.line, item.why)
-                else:
-                    yield item
-        except OSError as error:
-            raise ListError(f"{source.path.name}: cannot be read: {error.strerror}") from None
 
 
 # Loading -----------------------------------------------------------------------------------------------------
@@ -247,27 +111,6 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
                  record.entries, max(0, total - record.entries))
         for source, record, total in zip(files, compiler.lists, totals, strict=True))
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
-
-
-def read_key(path: Path | str, create: bool = False) -> bytes:
-    """The 16 bytes of a key file; with `create`, a new random one of mode 0600 where there is none.
-
-    Raises:
-        ListError: the file cannot be read, written or is no key.
-    """
-    path = Path(path)
-    try:
-        if create and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(os.urandom(KEY_SIZE))
-        key = path.read_bytes()
-    except OSError as error:
-        raise ListError(f"{path}: the key cannot be used: {error.strerror}") from None
-    if len(key) != KEY_SIZE:
-        raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; remove it and a new one is made")
-    return key
 
 
 def lint(directory: Path | str, *, action: str = "reset", https: str = "ignore",

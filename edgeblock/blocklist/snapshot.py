@@ -1,33 +1,41 @@
-"""The parts of a snapshot <-> one bytes object.
+"""The parts of a snapshot <-> one file, and the same in memory.
 
     header     fixed size, little-endian: magic, version, key id, build time, total size, where each section is, the
                bounds of a look-up, and a digest
-    lists      JSON: name, action, mandatory, category and number of entries of each list
+    lists      JSON: what is to be said of each list
     bitmap     roaring, portable format: the first 32 bits of every fingerprint
     ipv4       roaring, portable format: every listed IPv4 destination
     rows       20 bytes each, sorted: 128-bit fingerprint (big-endian order), value as 32 bits little-endian
+    sums       a digest of each CHUNK of the four sections before it
 
-In: Compiled and a key, or bytes and a key. Out: bytes, or a Snapshot whose every section lies inside the bytes. No
-host and no URL is in it in plain text. The digest is keyed BLAKE2b over everything but itself, so a snapshot that
-was cut, altered or made under another key is refused with that reason; nothing else of it is read before.
+In: Compiled and a key, or bytes and a key. Out: a file, or a Snapshot whose every section lies inside the bytes. No
+host and no URL is in it in plain text. Digests are keyed BLAKE2b. That of the header covers the header and the sums,
+so one look at some kilobytes says whether a snapshot is whole, of this version and under this key; the sums say,
+chunk by chunk, whether it was altered. Whoever takes a snapshot from outside verifies all of it; a process that is
+handed one that nobody can change any more need not read two hundred megabytes again.
 """
 
 import hmac
+import io
 import json
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from typing import BinaryIO
 
 from edgeblock.blocklist.compiler import LISTS_MAX, Compiled, ListRecord
+from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.settings import ACTIONS
 from edgeblock.errors import ListError
 
 MAGIC = b"EBLIST\r\n"       # the line end shows a transfer that changed line ends
-VERSION = 1
-HEADER = struct.Struct("<8sHHI8sQQ 8Q QQQ3Q II 32s")
+VERSION = 2
+HEADER = struct.Struct("<8sHHI8sQQ 10Q QQQ3Q II 32s")
 DIGEST_SIZE = 32
 ROW_SIZE = 20
 KEY_SIZE = 16
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,31 +54,92 @@ def key_id(key: bytes) -> bytes:
     return blake2b(key=key, digest_size=8, person=b"edgeblock-key-id").digest()
 
 
-def digest_of(data: memoryview, key: bytes) -> bytes:
-    digest = blake2b(data[:HEADER.size - DIGEST_SIZE], key=key, digest_size=DIGEST_SIZE)
-    digest.update(data[HEADER.size:])
-    return digest.digest()
+def sum_of(chunk: bytes | memoryview, key: bytes) -> bytes:
+    return blake2b(chunk, key=key, digest_size=DIGEST_SIZE).digest()
+
+
+class Body:
+    """What lies between header and sums, written through it and summed by chunk."""
+
+    def __init__(self, file: BinaryIO, key: bytes) -> None:
+        self.file, self.key = file, key
+        self.size = 0
+        self.sums: list[bytes] = []
+        self._hash = blake2b(key=key, digest_size=DIGEST_SIZE)
+
+    def write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            some = view[:CHUNK - self.size % CHUNK]
+            self.file.write(some)
+            self._hash.update(some)
+            self.size += len(some)
+            view = view[len(some):]
+            if self.size % CHUNK == 0:
+                self._end_chunk()
+
+    def finish(self) -> bytes:
+        if self.size % CHUNK:
+            self._end_chunk()
+        return b"".join(self.sums)
+
+    def _end_chunk(self) -> None:
+        self.sums.append(self._hash.digest())
+        self._hash = blake2b(key=self.key, digest_size=DIGEST_SIZE)
+
+
+def write(file: BinaryIO, parts: Compiled, key: bytes, built: int) -> str:
+    """A snapshot into `file`, from its start on; its digest. `built` is Unix seconds.
+
+    `parts.rows` may be a Merge, so that no more than a chunk of them is in memory.
+    """
+    lists = json.dumps([asdict(record) for record in parts.lists], separators=(",", ":")).encode()
+    file.seek(HEADER.size)
+    body = Body(file, key)
+    places = []
+    for section in ([lists], [parts.bitmap], [parts.ipv4], chunks(parts.rows)):
+        at = body.size
+        for some in section:
+            body.write(some)
+        places += [HEADER.size + at, body.size - at]
+    sums = body.finish()
+    file.write(sums)
+    at = HEADER.size + body.size
+    places += [at, len(sums)]
+    words = [parts.ipv6_lengths >> shift & 0xFFFFFFFFFFFFFFFF for shift in (0, 64, 128)]
+    header = HEADER.pack(MAGIC, VERSION, HEADER.size, len(parts.lists), key_id(key), built, at + len(sums), *places,
+                         parts.labels, parts.depths, parts.ipv4_lengths, *words, parts.url_max,
+                         parts.directory_max, bytes(DIGEST_SIZE))[:-DIGEST_SIZE]
+    digest = sum_of(header + sums, key)
+    file.seek(0)
+    file.write(header + digest)
+    return digest.hex()
+
+
+def chunks(rows: bytes | memoryview | Merge) -> Iterable[bytes | memoryview]:
+    return read_merge(rows) if isinstance(rows, Merge) else [rows]
+
+
+def read_merge(rows: Merge) -> Iterator[memoryview]:
+    buffer = bytearray(CHUNK)
+    while size := rows.read_into(buffer):
+        yield memoryview(buffer)[:size]
 
 
 def pack(parts: Compiled, key: bytes, built: int) -> bytes:
-    """One snapshot as bytes. `built` is Unix seconds."""
-    lists = json.dumps([asdict(record) for record in parts.lists], separators=(",", ":")).encode()
-    sections = (lists, parts.bitmap, parts.ipv4, parts.rows)
-    places, at = [], HEADER.size
-    for section in sections:
-        places += [at, len(section)]
-        at += len(section)
-    words = [parts.ipv6_lengths >> shift & 0xFFFFFFFFFFFFFFFF for shift in (0, 64, 128)]
-    header = HEADER.pack(MAGIC, VERSION, HEADER.size, len(parts.lists), key_id(key), built, at, *places,
-                         parts.labels, parts.depths, parts.ipv4_lengths, *words, parts.url_max,
-                         parts.directory_max, bytes(DIGEST_SIZE))
-    whole = bytearray().join((header, *sections))
-    whole[HEADER.size - DIGEST_SIZE:HEADER.size] = digest_of(memoryview(whole), key)
-    return bytes(whole)
+    """One snapshot as bytes."""
+    file = io.BytesIO()
+    write(file, parts, key, built)
+    return file.getvalue()
 
 
-def open_snapshot(data: bytes | memoryview, key: bytes, source: str = "snapshot") -> Snapshot:
+def open_snapshot(data: bytes | memoryview, key: bytes, source: str = "snapshot", *,
+                  verified: bool = False) -> Snapshot:
     """The snapshot in `data`, not copied.
+
+    Args:
+        verified: somebody has opened these very bytes before and nobody can have changed them since: the sums of the
+            sections are not made again.
 
     Raises:
         ListError: no snapshot, or one that is cut, altered, of another version or under another key.
@@ -85,20 +154,36 @@ def open_snapshot(data: bytes | memoryview, key: bytes, source: str = "snapshot"
         raise ListError(f"{source}: was built under another key; build it with the key of this box")
     if total != len(view):
         raise ListError(f"{source}: has {len(view)} of {total} bytes; build or copy it again")
-    digest = digest_of(view, key)
-    if not hmac.compare_digest(digest, rest[-1]):
-        raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
-    places, bounds = rest[:8], rest[8:-1]
+    places, bounds = rest[:10], rest[10:-1]
     sections = []
     for at, size in zip(places[::2], places[1::2], strict=True):
         if at > total or size > total - at:
             raise ListError(f"{source}: has a section that lies outside; build it again")
         sections.append(view[at:at + size])
-    if len(sections[3]) % ROW_SIZE:
+    lists, bitmap, ipv4, rows, sums = sections
+    digest = sum_of(bytes(view[:HEADER.size - DIGEST_SIZE]) + bytes(sums), key)
+    if not hmac.compare_digest(digest, rest[-1]) or not (verified or is_whole(view, places, sums, key)):
+        raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
+    if len(rows) % ROW_SIZE:
         raise ListError(f"{source}: has a row that is cut; build it again")
-    parts = Compiled(read_lists(sections[0], count, source), sections[1], sections[3], sections[2],   # type: ignore
+    parts = Compiled(read_lists(lists, count, source), bitmap, rows, ipv4,
                      bounds[0], bounds[1], bounds[2], bounds[3] | bounds[4] << 64 | bounds[5] << 128, *bounds[6:])
     return Snapshot(view, key, built, digest.hex(), parts)
+
+
+def is_whole(view: memoryview, places: list[int], sums: memoryview, key: bytes) -> bool:
+    """Whether every chunk has its sum, and the sections are all there is: one behind the other."""
+    at = HEADER.size
+    for begins, size in zip(places[::2], places[1::2], strict=True):
+        if begins != at:
+            return False
+        at += size
+    body = view[HEADER.size:places[8]]
+    if at != len(view) or len(sums) != -(-len(body) // CHUNK) * DIGEST_SIZE:
+        return False
+    return all(hmac.compare_digest(sum_of(body[i * CHUNK:(i + 1) * CHUNK], key),
+                                   sums[i * DIGEST_SIZE:(i + 1) * DIGEST_SIZE])
+               for i in range(len(sums) // DIGEST_SIZE))
 
 
 def read_lists(section: memoryview, count: int, source: str) -> list[ListRecord]:

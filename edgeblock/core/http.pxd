@@ -13,7 +13,7 @@ cdef enum:
     # nginx stops at 8 kB a line and 32 kB a head, Apache at 8 kB a line; hosts were seen behind 60 kB of padding.
     MAX_HEAD = 128 * 1024
     MAX_HOSTS = 16         # Host lines of one head; servers refuse the second, lenient ones take the first or last
-    MAX_FRAMINGS = 4
+    MAX_FRAMINGS = 4       # ways to frame one body; a head with more is an overflow
 
 cdef enum FramingKind:
     FRAMING_NONE = 0
@@ -37,6 +37,7 @@ cdef struct Http:          # all zero is the start of a request
     uint8_t simple         # no version (HTTP/0.9): 1 when the line is handed out as a whole head, 2 behind that
     uint8_t overlong       # the head is longer than MAX_HEAD and was handed out unfinished
     uint8_t framing_count  # ways a server may frame the body: the first is followed, the others are for forks
+    uint8_t crowded        # there were more ways than there is room for
     uint8_t is_http        # the request line is complete, or too much like one to be anything else
     uint32_t head_size     # bytes of this head so far
     uint32_t path_at       # where in `target` the path begins

@@ -384,7 +384,10 @@ cdef void _add_framing(Http* h, uint8_t kind, uint64_t length, bint first) noexc
         if h.framings[i].kind == kind and h.framings[i].length == length:
             return
     if h.framing_count == MAX_FRAMINGS:
-        return
+        h.crowded = 1
+        if not first:
+            return
+        h.framing_count -= 1
     i = h.framing_count
     if first:                           # chunked goes before any length (RFC 9112, 6.3)
         while i:
@@ -523,7 +526,7 @@ cdef bint same_http(const Http* a, const Http* b) noexcept nogil:
     if (a.phase != b.phase or a.field_size != b.field_size or a.special != b.special or a.head != b.head
             or a.connect != b.connect or a.preface != b.preface or a.upgrade != b.upgrade
             or a.host_count != b.host_count or a.authority != b.authority or a.simple != b.simple
-            or a.overlong != b.overlong
+            or a.overlong != b.overlong or a.crowded != b.crowded
             or a.framing_count != b.framing_count or a.path_at != b.path_at or a.body != b.body):
         return False
     for i in range(a.framing_count):

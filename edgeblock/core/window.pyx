@@ -872,6 +872,8 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
                 s.message = 1
             if outcome == FOUND:
                 _found_request(r, out)
+                if r.http.crowded:
+                    w.overflow = 1
                 for i in range(1, r.http.framing_count):
                     w.forks += 1
                     fork = _copy_reading(r) if w.forks <= MAX_READINGS else NULL

@@ -19,7 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from edgeblock.daemon.board import ACTIONS, GAUGES, Board, matched_at
+from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, Board, matched_at
 from edgeblock.errors import SystemProblem
 from edgeblock.source.nfqueue import BUCKET_SECONDS
 
@@ -82,6 +82,7 @@ class Exposition:
         for result in ("loaded", "refused"):
             loads.add_metric([result], rules[result])
         yield loads
+        yield from self._lists()
         yield from self._workers()
         matched = CounterMetricFamily("edgeblock_matches", "Names that a list or a policy matched, by verdict.",
                                       labels=["list", "verdict"])
@@ -117,6 +118,18 @@ class Exposition:
                 seen += count
                 buckets.append((bound, seen))
             yield HistogramMetricFamily(metric, text, buckets, total)
+
+    def _lists(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])
+        refused = GaugeMetricFamily("edgeblock_list_refused", "1 while the file of the list is refused; the version "
+                                    "before it, if any, is in force.", labels=["list"])
+        for name, one in sorted(self.status["lists"].items())[:LISTS_MAX]:
+            entries.add_metric([name], one["entries"])
+            refused.add_metric([name], bool(one["refused"]))
+        yield entries
+        yield refused
+        yield GaugeMetricFamily("edgeblock_rules_unreadable", "1 while the rules directory cannot be looked at, or "
+                                "no snapshot be made.", bool(self.status["rules_problem"]))
 
     def _workers(self) -> Iterator[Metric]:
         workers = self.status["workers"]

@@ -1,116 +1,175 @@
-"""The lists of a running daemon: compiled in a child process, so that no packet waits, and watched for changes.
+"""The lists of a running daemon: compiled in a process of its own, so that no packet waits.
 
-In: the [rules] settings. Out: a matcher, or a ListError and everything as it was. A change counts once it has been
-still for a moment, so a file that is being written is not taken half. Run as a module, this is the child: it compiles
-a directory and writes the snapshot to standard output, behind one line of JSON about it.
+In: the [rules] settings, and which files somebody is still writing. Out: Loaded: a sealed file in memory that workers
+map, and what has become of every list; or a ListError and everything as it was. Run as a module, this is that
+process. One is always waiting with everything imported; it does one job and ends, and its memory with it.
 
-Never here: an engine. Never in an error for the log: the text of a listed name.
+The file in memory is the published snapshot, verified whole. It is sealed, so nobody can change what was verified,
+and no look-up ever waits for a disk. Never here: an engine, or the text of a listed name.
 """
 
 import asyncio
+import fcntl
 import json
+import mmap
 import os
-import re
+import pickle
+import shutil
 import signal
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from edgeblock.blocklist import rules as lists
-from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.snapshot import open_snapshot
+from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist.guard import public_suffixes, shipped_protected
+from edgeblock.blocklist.snapshot import Snapshot, open_snapshot
+from edgeblock.blocklist.store import Store, open_file, read_key
 from edgeblock.config import Rules
+from edgeblock.daemon.process import end_with_parent, give_way
 from edgeblock.errors import EdgeblockError, ListError
 
-PAUSE = 0.2             # seconds between two looks at the directory; a change is taken when two looks agree
-HEAD_MAX = 1 << 20      # bytes of the child's line about the lists
-
-Sight = tuple[tuple[str, int, int, int, int], ...]
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Rules in force. `expires` is when the first of the lists does, in Unix seconds; None if none will."""
+    """Rules in force. `fd` is the snapshot, -1 where it is the one that was in force before; the rest is what
+    `drop.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none will."""
 
-    matcher: ListMatcher
-    lists: int
-    entries: int
+    fd: int
     digest: str
-    expires: float | None
+    lists: list[dict[str, Any]]
+    changes: list[dict[str, Any]]
+    refused: dict[str, dict[str, Any]]
+    warnings: list[str]
+    problem: str
+    again: bool
+
+    @property
+    def entries(self) -> int:
+        return sum(one["entries"] for one in self.lists)
+
+    @property
+    def expires(self) -> float | None:
+        return min((one["expires"] for one in self.lists if one["expires"] and not one["expired"]), default=None)
 
 
-async def load(rules: Rules) -> Loaded:
-    """The lists of `rules.directory` as they are now, compiled at low priority.
+class Compiler:
+    """Has lists compiled, one job at a time."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._spare: tuple[asyncio.subprocess.Process, int] | None = None
+
+    async def prepare(self) -> None:
+        """Starts a process that will wait for the next job."""
+        fd = os.memfd_create("edgeblock-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edgeblock.daemon.rules", str(os.getpid()), str(fd), pass_fds=(fd,),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+        except OSError:
+            os.close(fd)
+            raise
+        self._spare = process, fd
+
+    async def load(self, busy: Collection[str] = (), digest: str = "") -> Loaded:
+        """The lists as they are now.
+
+        Args:
+            busy: names of files that are being written.
+            digest: of the snapshot that is in force.
+
+        Raises:
+            ListError: they cannot be used.
+        """
+        if self._spare is None or self._spare[0].returncode is not None:
+            await self.close()
+            await self.prepare()
+        assert self._spare is not None
+        (process, fd), self._spare = self._spare, None
+        done = False
+        try:
+            output, complaint = await process.communicate(pickle.dumps((self.rules, list(busy), digest)))
+            if process.returncode == 2:
+                raise ListError(complaint.decode(errors="replace").strip())
+            if process.returncode != 0:
+                raise ListError(f"{self.rules.directory}: the process that compiles the lists ended with status "
+                                f"{process.returncode}; is there memory enough?")
+            said = json.loads(output)
+            done = said["digest"] != digest
+            return Loaded(fd if done else -1, **said)
+        finally:
+            if not done:
+                os.close(fd)
+            await end(process)
+
+    async def close(self) -> None:
+        if self._spare is not None:
+            (process, fd), self._spare = self._spare, None
+            os.close(fd)
+            await end(process)
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+def map_snapshot(fd: int, key: bytes) -> Snapshot:
+    """The snapshot in an open file, mapped; of a sealed one only the header is verified, as all of it was before.
 
     Raises:
-        ListError: they cannot be used; the text is the child's, which may quote a line of a list.
+        ListError: it is none, or of another key or version, or not sealed and altered.
     """
-    key = lists.read_key(rules.key, create=True)
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "edgeblock.daemon.rules", str(rules.directory), rules.action, rules.https,
-        str(rules.key), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, limit=HEAD_MAX)
-    try:
-        output, complaint = await child.communicate()
-    finally:
-        if child.returncode is None:    # cancelled: we are about to stop
-            child.kill()
-            await child.wait()
-    if child.returncode == 2:
-        raise ListError(complaint.decode(errors="replace").strip())
-    if child.returncode != 0:
-        raise ListError(f"{rules.directory}: the process that compiles the lists ended with status "
-                        f"{child.returncode}; is there memory enough?")
-    return await asyncio.get_running_loop().run_in_executor(None, _open, output, key)
+    sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+    # Private, because kernels before 6.7 refuse a shared mapping of a file that is sealed; nobody writes, so the
+    # pages are shared all the same.
+    mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    return open_snapshot(memoryview(mapped), key, verified=sealed)
 
 
-def _open(output: bytes, key: bytes) -> Loaded:
-    end = output.index(b"\n") + 1
-    head = json.loads(output[:end])
-    snapshot = open_snapshot(memoryview(output)[end:], key)
-    return Loaded(ListMatcher(snapshot), head["lists"], head["entries"], snapshot.digest, head["expires"])
-
-
-def look(directory: Path) -> Sight:
-    """What tells whether a directory has changed: name, inode, size and times of every file; empty if unreadable."""
-    seen = []
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    state = entry.stat()
-                except OSError:         # gone since, or a link to nowhere
-                    continue
-                seen.append((entry.name, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-    except OSError:
-        return ()
-    return tuple(sorted(seen))
-
-
-def without_names(problem: str, directory: Path) -> str:
-    """An error as it may be logged: of a line of a list only its place, without what it says."""
-    line = re.match(r"[^:]*:\d+(?=: )", problem)
-    return f"{line[0]}: cannot be used; `edgeblock lint {directory}` says why" if line else problem
+def work(rules: Rules, busy: list[str], digest: str, fd: int) -> dict[str, Any]:
+    """The job: what `Loaded` has but for `fd`, which holds the snapshot afterwards unless it has that `digest`."""
+    key = read_key(rules.key, create=True)
+    store = Store(rules.key.parent, key)
+    outcome = refresh(rules, store, time.time(), busy)
+    said = asdict(outcome)
+    said["digest"] = open_file(store.snapshot, key, verified=True).digest
+    if said["digest"] != digest:
+        with open(store.snapshot, "rb") as source, open(os.dup(fd), "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        said["digest"] = open_snapshot(memoryview(mapped), key, str(store.snapshot)).digest
+    return said
 
 
 def main(arguments: list[str]) -> int:
-    """The child: directory, action, https, key file -> a line of JSON and a snapshot on standard output."""
+    """The process: the supervisor's id and the file for the snapshot; the job comes on standard input."""
+    parent, fd = map(int, arguments)
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the daemon, which ends us
-    os.nice(10)
-    directory, action, https, key = arguments
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    give_way()
+    public_suffixes()
+    shipped_protected()
+    job = sys.stdin.buffer.read()
+    if not job:
+        return 0
     try:
-        loaded = lists.load(directory, action=action, https=https, key=lists.read_key(key))
+        rules, busy, digest = pickle.loads(job)
+        said = work(rules, busy, digest, fd)
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)
         return 2
-    expiries = [info.expires.timestamp() for info in loaded.lists if info.expires and not info.expired]
-    head = {"lists": len(loaded.lists), "entries": sum(info.entries for info in loaded.lists),
-            "expires": min(expiries, default=None)}
-    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n")
-    sys.stdout.buffer.write(loaded.snapshot)
-    sys.stdout.buffer.flush()
+    except OSError as problem:      # memory and disks run full anywhere
+        print(f"{problem.filename or 'the snapshot in memory'}: {problem.strerror}", file=sys.stderr)
+        return 2
+    print(json.dumps(said))
     return 0
 
 

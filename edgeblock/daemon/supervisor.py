@@ -1,8 +1,8 @@
 """The daemon's first process: it owns the rules, the kernel ruleset, the control socket, the metrics and the workers.
 
 In: a Config. Out: workers that judge packets until SIGTERM or SIGINT; then the kernel rules go first, what the kernel
-had delivered is answered, and the counters are logged. SIGHUP, or a change in the rules directory, loads the lists
-anew: every worker gets them between two packets, or keeps the old ones and the log says why.
+had delivered is answered, and the counters are logged. SIGHUP, or a change in the rules directory, has the lists that
+changed compiled: every worker gets the new snapshot between two packets, and the log says what became of each list.
 
 A worker that ends is replaced at once by a spare that has been waiting with everything but a queue; one whose packet
 path is silent for [daemon] hang seconds is killed first. One that fails again and again is replaced more and more
@@ -27,6 +27,7 @@ from typing import Any, TextIO
 import uvloop
 
 import edgeblock
+from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.daemon import rules
 from edgeblock.daemon.board import Board
@@ -34,6 +35,7 @@ from edgeblock.daemon.control import Control
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import MetricsServer, exposition
 from edgeblock.daemon.notify import notify, watchdog_seconds
+from edgeblock.daemon.watch import Watch, look
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
@@ -42,8 +44,11 @@ from edgeblock.netfilter.rules import queues
 from edgeblock.netfilter.stage1 import Stage, pin_path
 from edgeblock.source.nfqueue import BOARD, kernel_queues
 
-# A list that has expired stays until the lists can be loaded; they are tried again so many seconds later.
-EXPIRY_RETRY = 60.0
+PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see
+QUIET = 0.05            # seconds without a change after which a burst of them counts as over
+BURST = 0.3             # seconds that a burst may last until those that came first are taken
+RETRY = 0.5             # seconds until the lists are tried again; doubled where it fails again
+RETRY_MAX = 60.0
 
 BACK_OFF = 0.1          # seconds until the second replacement of a worker; doubled for each after it
 BACK_OFF_MAX = 30.0
@@ -97,6 +102,11 @@ class Supervisor:
         self.log = journal.log
         self.started = time.monotonic()
         self.expires: float | None = None      # when lists are to be loaded because one expires
+        self.compiler = rules.Compiler(config.rules)
+        self.rules: rules.Loaded | None = None
+        self.refused: dict[str, dict[str, Any]] = {}
+        self.problem = ""                      # why the lists could not be looked at
+        self.load_failures = 0
         self.loads = Counter(loaded=0, refused=0)
         replies.prepare(config.reply)          # what cannot be answered with is refused before anything starts
         marks(config.ruleset.mark_mask)
@@ -112,6 +122,8 @@ class Supervisor:
         self.stage_problem = ""                # why there is none
         self.tasks: set[asyncio.Task[Any]] = set()
         self.reload_now = asyncio.Event()
+        self.stirred = asyncio.Event()         # something about the rules directory may have
+        self.due: float | None = None          # when the lists are to be tried again
         self.changed = asyncio.Event()         # something about a worker has
         self.marks_by_verdict = True
         self.last_look = 0.0
@@ -127,7 +139,7 @@ class Supervisor:
         self.task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._stop)
-        self.loop.add_signal_handler(signal.SIGHUP, self.reload_now.set)
+        self.loop.add_signal_handler(signal.SIGHUP, self._ask_to_reload)
         async with AsyncExitStack() as stack:
             try:
                 await self._start(stack)
@@ -155,7 +167,7 @@ class Supervisor:
             "matched": counted["matched"],
             "replies": counted["replies"],
             "stage1": self.stage.counters() if self.stage is not None else {},
-            "rules": {"lists": self.rules.lists, "entries": self.rules.entries, **self.loads},
+            "rules": {"lists": len(self._lists()), "entries": self._entries(), **self.loads},
             "log": {"unlogged": counted["log"]["unlogged"] + self.journal.over_day,
                     "lost": counted["log"]["lost"] + self.journal.lost},
         }
@@ -164,9 +176,19 @@ class Supervisor:
         """The answer to `edgeblock status`: the counters, and what is running."""
         return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
                 "overload": self.config.queue.overload, "absent": self.config.ruleset.absent,
-                "rules_digest": self.rules.digest, "rules_age": int(time.time() - self.rules_since),
+                "rules_digest": self.rules.digest if self.rules else "",
+                "rules_age": int(time.time() - self.rules_since), "rules_problem": self.problem,
+                "lists": self.lists(),
                 **self.counters(), "workers": self.workers(),
                 "latency": {name: self.board.histogram(name) for name in ("judge", "lookup", "verdict")}}
+
+    def lists(self) -> dict[str, dict[str, Any]]:
+        """What is in force of each list, and why a newer version is not."""
+        told = {one["name"]: {"entries": one["entries"], "file": one["file"], "expired": one["expired"],
+                              "refused": ""} for one in self._lists()}
+        for name, one in self.refused.items():
+            told.setdefault(name, {"entries": 0, "file": one["file"], "expired": False})["refused"] = one["told"]
+        return told
 
     def workers(self) -> dict[str, dict[str, Any]]:
         """Each worker's figures, by its queue."""
@@ -198,15 +220,21 @@ class Supervisor:
         # Undone in reverse: rules of the kernel first, so that the queues run dry before they are let go.
         config = self.config
         stack.push_async_callback(self._end_workers)
-        self.sight = rules.look(config.rules.directory)
+        stack.push_async_callback(self.compiler.close)
+        await self.compiler.prepare()
+        self.watch = Watch(config.rules.directory)
+        stack.callback(self.watch.close)
+        if self.watch.fd >= 0:
+            self.loop.add_reader(self.watch.fd, self.stirred.set)
+            stack.callback(self.loop.remove_reader, self.watch.fd)
         self._load_stage(stack)
+        self.sight = look(config.rules.directory)
         for _ in range(len(self.slots) + 1):
             await self._spawn()
         self.spared = self.loop.time()
-        try:
-            await self._take(await rules.load(config.rules))
-        except ListError as problem:
-            raise ListError(self._loggable(problem)) from None
+        loaded = await self._load()
+        await self._offer(loaded)
+        self._take(loaded)
         control = Control(config.daemon.control, {"status": self.status})
         stack.push_async_callback(control.close)
         watching = self.loop.create_task(self._watch())
@@ -440,55 +468,133 @@ class Supervisor:
     # ---- rules
 
     async def _keep_rules(self) -> None:
-        """Loads the lists whenever they have changed and are still again, when one expires, and when asked to."""
+        """Has the lists taken in whenever files are complete, when one expires, and when asked to."""
         seen = self.sight
         while True:
-            try:
-                await asyncio.wait_for(self.reload_now.wait(), rules.PAUSE)
-            except TimeoutError:
-                asked = False
-            else:
-                asked = True
-                self.reload_now.clear()
-            before, seen = seen, rules.look(self.config.rules.directory)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stirred.wait(), PAUSE)
+            self.stirred.clear()
+            asked = self.reload_now.is_set()
+            self.reload_now.clear()
+            arrived = await self._settle()
+            self.watch.aim()
+            before, seen = seen, look(self.config.rules.directory)
+            busy = self.watch.busy
+            now = self.loop.time()
+            again = self.due is not None and now >= self.due
             expired = self.expires is not None and time.time() >= self.expires
-            if asked or expired or (seen == before and seen != self.sight):
-                self.sight = seen
-                await self._reload()
+            changed = any(seen.get(name) != self.sight.get(name) for name in seen.keys() | self.sight.keys() - busy)
+            # What inotify has not seen counts when two looks agree: nobody says when it is complete.
+            if asked or again or expired or changed and (arrived or seen == before):
+                self.sight = {name: state for name, state in seen.items() if name not in busy} | {
+                    name: self.sight[name] for name in busy & self.sight.keys()}
+                await self._reload(asked)
 
-    async def _reload(self) -> None:
+    async def _settle(self) -> bool:
+        """Whether a file was completed; waits for the end of a burst of them."""
+        arrived = self.watch.read()
+        until = self.loop.time() + BURST
+        while arrived and self.loop.time() < until:
+            await asyncio.sleep(QUIET)
+            if not self.watch.read():
+                break
+        return arrived
+
+    def _ask_to_reload(self) -> None:
+        self.reload_now.set()
+        self.stirred.set()
+
+    async def _load(self) -> rules.Loaded:
+        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "")
+        with suppress(OSError):     # no process to be had now; the next job asks again
+            await self.compiler.prepare()
+        if loaded.problem and not loaded.lists and not self.rules:
+            if loaded.fd >= 0:
+                os.close(loaded.fd)
+            raise ListError(loaded.problem)
+        return loaded
+
+    async def _reload(self, asked: bool) -> None:
         notify(RELOADING="1")
         began = time.monotonic()
+        self.due = None
         try:
-            loaded = await rules.load(self.config.rules)
-        except EdgeblockError as problem:
+            loaded = await self._load()
+        except (EdgeblockError, OSError) as problem:
             self.loads["refused"] += 1
-            if self.expires is not None:
-                self.expires = max(self.expires, time.time() + EXPIRY_RETRY)
-            self.log.error("rules refused; those in force stay", problem=self._loggable(problem))
+            self.load_failures += 1
+            self.problem = str(problem)
+            self.expires = None         # the next try looks for itself
+            self._try_again()
+            self.log.error("rules not loaded; those in force stay", problem=self.problem)
         else:
-            await self._take(loaded)
-            await self._spread()
-            self.log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._rules_in_force())
+            fresh = loaded.fd >= 0
+            await self._offer(loaded)
+            self._take(loaded)
+            if fresh:
+                await self._spread()
+            if fresh or asked:
+                self.log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
 
-    async def _take(self, loaded: rules.Loaded) -> None:
-        if self.stage is not None:
-            # First the kernel asks about every name of the new rules and of the old ones, then the workers get them.
-            snapshot = loaded.matcher.snapshot
-            await self.loop.run_in_executor(None, self.stage.offer, snapshot.parts, snapshot.key)
+    async def _offer(self, loaded: rules.Loaded) -> None:
+        """Before any worker has the new rules the first stage asks about all that they or the old ones may list."""
+        if self.stage is None or loaded.fd < 0:
+            return
+
+        def fill(stage: Stage) -> None:
+            key = read_key(self.config.rules.key)
+            stage.offer(rules.map_snapshot(loaded.fd, key).parts, key)
+
+        try:
+            await self.loop.run_in_executor(None, fill, self.stage)
+        except (EdgeblockError, OSError) as problem:
+            self.stage.withdraw()
+            self.log.error("first stage without rules; every new flow goes to the queue", problem=str(problem))
+
+    def _try_again(self) -> None:
+        self.due = self.loop.time() + min(RETRY * 2 ** min(self.load_failures, 10), RETRY_MAX)
+
+    def _take(self, loaded: rules.Loaded) -> None:
+        """The rules that are in force from now on, and what is to be said about the lists."""
+        self._audit(loaded)
         self.rules = loaded
-        self.rules_since = time.time()
         self.expires = loaded.expires
+        self.load_failures = self.load_failures + 1 if loaded.problem else 0
+        if loaded.again or loaded.problem:
+            self._try_again()
+        if loaded.fd < 0:
+            return
+        self.rules_since = time.time()
         self.loads["loaded"] += 1
         self.serial += 1
         for file in self.files or ():
             os.close(file)
-        names = loaded.matcher.list_names
-        self.places = self.board.give_places(names)
-        self.files = snapshot_file(loaded), memory_file(json.dumps(self.places).encode())
+        self.places = self.board.give_places(one["name"] for one in loaded.lists)
+        self.files = loaded.fd, memory_file(json.dumps(self.places).encode())
         for child in self.children:
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
+
+    def _audit(self, loaded: rules.Loaded) -> None:
+        for change in loaded.changes:
+            self.log.info("rules audit", **change)
+        for name, one in loaded.refused.items():
+            if self.refused.get(name) != one:
+                self.loads["refused"] += 1
+                self.log.error("rules audit", change="refused", list=name, file=one["file"], reason=one["told"],
+                               version_before=one["in_force"], uid=one["uid"], owner=one["owner"])
+        if loaded.problem and loaded.problem != self.problem:
+            self.log.error("rules not loaded; those in force stay", problem=loaded.problem)
+        for warning in loaded.warnings:
+            if self.rules is None or warning not in self.rules.warnings:
+                self.log.warning("rules warning", problem=warning)
+        self.refused, self.problem = loaded.refused, loaded.problem
+
+    def _lists(self) -> list[dict[str, Any]]:
+        return self.rules.lists if self.rules else []
+
+    def _entries(self) -> int:
+        return self.rules.entries if self.rules else 0
 
     async def _spread(self) -> None:
         """Until every worker that serves a queue has the rules."""
@@ -502,22 +608,15 @@ class Supervisor:
         if self.stage is not None:
             self.stage.settle()
 
-    def _loggable(self, problem: EdgeblockError) -> str:
-        return str(problem) if self.config.privacy.names else rules.without_names(str(problem),
-                                                                                  self.config.rules.directory)
-
     def _rules_in_force(self) -> dict[str, Any]:
-        return {"lists": self.rules.lists, "entries": self.rules.entries, "digest": self.rules.digest}
+        return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
+                "digest": self.rules.digest if self.rules else ""}
 
     def _summary(self) -> str:
         first, last = self.slots[0].queue, self.slots[-1].queue
         where = f"queue {first}" if first == last else f"queues {first} to {last}"
-        return f"{where}: {self.rules.entries} entries of {self.rules.lists} lists in force"
-
-
-def snapshot_file(loaded: rules.Loaded) -> int:
-    """The snapshot as an open file that every worker maps."""
-    return memory_file(loaded.matcher.snapshot.data)
+        refused = f", {len(self.refused)} refused" if self.refused else ""
+        return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}"
 
 
 def memory_file(content: bytes | memoryview) -> int:

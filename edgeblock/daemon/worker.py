@@ -9,10 +9,8 @@ Never here: the lists themselves, kernel rules, a packet that waits for a file, 
 """
 
 import asyncio
-import ctypes
 import gc
 import json
-import mmap
 import os
 import pickle
 import signal
@@ -24,8 +22,7 @@ from typing import Any
 import uvloop
 
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import read_key
-from edgeblock.blocklist.snapshot import open_snapshot
+from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
 from edgeblock.daemon.board import (
@@ -42,6 +39,8 @@ from edgeblock.daemon.board import (
     matched_at,
 )
 from edgeblock.daemon.journal import Journal
+from edgeblock.daemon.process import end_with_parent
+from edgeblock.daemon.rules import map_snapshot
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
@@ -60,7 +59,6 @@ MAX_REPEATS = 4096
 
 BEAT = 0.1              # seconds between two looks at an idle queue, at most: the heartbeat
 MESSAGE_MAX = 1 << 17   # bytes of a message between supervisor and worker
-PR_SET_PDEATHSIG = 1
 
 
 class Worker:
@@ -145,7 +143,7 @@ class Worker:
                 return
 
     async def _take_rules(self, snapshot: int, places: int) -> None:
-        # A large snapshot takes a while to verify: in a thread, beside the packets.
+        # In a thread, beside the packets: opening ten million entries takes milliseconds.
         key = read_key(self.config.rules.key)
         matcher = await self.loop.run_in_executor(None, map_rules, snapshot, key)
         self.places = json.loads(read_all(places))
@@ -236,7 +234,7 @@ class Worker:
 def map_rules(fd: int, key: bytes) -> ListMatcher:
     """The matcher of a snapshot file that is open as `fd`, mapped and shared with the other workers."""
     try:
-        return ListMatcher(open_snapshot(memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ)), key))
+        return ListMatcher(map_snapshot(fd, key))
     finally:
         os.close(fd)
 
@@ -247,13 +245,6 @@ def read_all(fd: int) -> bytes:
         return os.pread(fd, os.fstat(fd).st_size, 0)
     finally:
         os.close(fd)
-
-
-def end_with_parent(parent: int) -> None:
-    """The kernel ends this process when its parent has ended, stopped or not."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def main(arguments: list[str]) -> int:

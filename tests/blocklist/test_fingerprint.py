@@ -34,7 +34,7 @@ def test_rows_are_a_sorted_set(pairs):
     for text, value in pairs:
         rows.add(text, value)
     rows.finish()
-    table = rows.table()
+    table = bytes(rows)
     expected = sorted({(fingerprint(KEY, text), value) for text, value in pairs})
     assert [table[i:i + 20] for i in range(0, len(table), 20)] == [
         print + value.to_bytes(4, "little") for print, value in expected]

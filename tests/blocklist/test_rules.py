@@ -2,13 +2,12 @@
 
 import json
 import os
-import stat
 import time
 from pathlib import Path
 
 import pytest
 
-from edgeblock.blocklist.rules import SHARED_KEY, explain, lint, load, read_key
+from edgeblock.blocklist.rules import SHARED_KEY, explain, lint, load
 from edgeblock.errors import ListError
 
 from .canonical_cases import HOSTS, URLS
@@ -159,20 +158,6 @@ def test_lint_of_a_list_without_entries(directory):
     path = directory({"a.list": "# nothing yet\n"})
     assert list(map(str, lint(path))) == ["a.list: has no entries"]
     assert load(path).lists[0].entries == 0
-
-
-# The key -----------------------------------------------------------------------------------------------------
-
-def test_a_key_is_made_once_and_for_its_owner_only(tmp_path):
-    path = tmp_path / "state" / "key"
-    with pytest.raises(ListError, match="the key cannot be used: No such file"):
-        read_key(path)
-    key = read_key(path, create=True)
-    assert len(key) == 16 and read_key(path) == read_key(path, create=True) == key
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    path.write_bytes(b"short")
-    with pytest.raises(ListError, match="is no key of 16 bytes; remove it and a new one is made"):
-        read_key(path)
 
 
 # The shipped samples -----------------------------------------------------------------------------------------

@@ -1,18 +1,17 @@
 """One bytes object: everything in it comes back, nothing plain is in it, and nothing altered is taken."""
 
 import random
-from hashlib import blake2b
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeblock.blocklist.compiler import Compiler
+from edgeblock.blocklist.compiler import Compiler, merge
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.settings import ListSettings
-from edgeblock.blocklist.snapshot import DIGEST_SIZE, HEADER, VERSION, key_id, open_snapshot, pack
+from edgeblock.blocklist.snapshot import CHUNK, DIGEST_SIZE, HEADER, VERSION, key_id, open_snapshot, pack, sum_of
 from edgeblock.errors import ListError
 
 from .making import KEY, compiled, snapshot_of
@@ -35,8 +34,9 @@ def test_what_goes_in_comes_out():
     parts = compiled(*LISTS)
     snapshot = open_snapshot(pack(parts, KEY, 1_700_000_000), KEY)
     assert snapshot.built == 1_700_000_000 and len(snapshot.digest) == 64
-    for name in ("bitmap", "rows", "ipv4"):
-        setattr(snapshot.parts, name, bytes(getattr(snapshot.parts, name)))
+    for one in (snapshot.parts, parts):
+        for name in ("bitmap", "rows", "ipv4"):
+            setattr(one, name, bytes(getattr(one, name)))
     assert snapshot.parts == parts
     assert [(record.name, record.action, record.mandatory, record.category) for record in snapshot.parts.lists] == [
         ("court", "drop", True, "orders"), ("pages", "page", False, ""), ("addresses", "reset", False, "")]
@@ -97,10 +97,11 @@ def test_every_altered_byte_is_refused():
 
 
 def signed(data: bytearray) -> bytes:
-    """`data` with a digest that matches, as only somebody with the key could make it."""
-    digest = blake2b(data[:HEADER.size - DIGEST_SIZE], key=KEY, digest_size=DIGEST_SIZE)
-    digest.update(data[HEADER.size:])
-    data[HEADER.size - DIGEST_SIZE:HEADER.size] = digest.digest()
+    """`data` with digests that match, as only somebody with the key could make them."""
+    body = data[HEADER.size:-DIGEST_SIZE]
+    assert len(body) <= CHUNK
+    data[-DIGEST_SIZE:] = sum_of(body, KEY)
+    data[HEADER.size - DIGEST_SIZE:HEADER.size] = sum_of(data[:HEADER.size - DIGEST_SIZE] + data[-DIGEST_SIZE:], KEY)
     return bytes(data)
 
 
@@ -155,3 +156,58 @@ def test_the_key_id_tells_keys_apart():
 def test_it_opens_from_any_buffer_without_copying():
     snapshot = open_snapshot(memoryview(bytearray(WHOLE)), KEY)
     assert snapshot.data.readonly and snapshot.parts.rows.obj is snapshot.data.obj
+
+
+def test_what_was_verified_before_is_judged_by_its_header_alone():
+    """The header still says what was cut, or is of another version or key; the sections are taken on trust."""
+    altered = bytearray(WHOLE)
+    altered[-DIGEST_SIZE - 30] ^= 1         # in the rows
+    with pytest.raises(ListError, match="was altered"):
+        open_snapshot(altered, KEY)
+    assert open_snapshot(altered, KEY, verified=True).digest == open_snapshot(WHOLE, KEY).digest
+    for at in (*range(HEADER.size), *range(len(WHOLE) - DIGEST_SIZE, len(WHOLE))):
+        data = bytearray(WHOLE)
+        data[at] ^= 4
+        with pytest.raises(ListError):
+            open_snapshot(data, KEY, verified=True)
+
+
+def test_sums_of_many_chunks():
+    count = 120_000
+    compiler = Compiler(KEY)
+    compiler.add_list("hosts", ListSettings())
+    for number in range(count):
+        compiler.add(0, Entry(number, Kind.HOST, b"h%d.example" % number))
+    whole = bytearray(pack(compiler.finish(), KEY, 0))
+    assert len(whole) > 2 * CHUNK
+    assert open_snapshot(whole, KEY).parts.lists[0].entries == count
+    for at in (HEADER.size, HEADER.size + CHUNK, len(whole) - DIGEST_SIZE * 3 - 1):
+        whole[at] ^= 1
+        with pytest.raises(ListError, match="was altered"):
+            open_snapshot(whole, KEY)
+        whole[at] ^= 1
+    swapped = bytes(whole[:HEADER.size]) + bytes(whole[HEADER.size + CHUNK:HEADER.size + 2 * CHUNK]) + bytes(
+        whole[HEADER.size:HEADER.size + CHUNK]) + bytes(whole[HEADER.size + 2 * CHUNK:])
+    with pytest.raises(ListError, match="was altered"):
+        open_snapshot(swapped, KEY)
+
+
+LINES = st.lists(st.sampled_from(["a.example", "=a.example", "*.b.example", "@@b.example", "c.example/x",
+                                  "c.example/y/*", "192.0.2.0/28", "192.0.2.1:80", "2001:db8::/48", "d.example/q?r"]),
+                 max_size=8)
+
+
+@given(st.lists(LINES, max_size=5), st.sets(st.integers(0, 4)))
+def test_parts_make_the_same_snapshot_as_all_lists_at_once(lists, expired):
+    """Merged parts of one list each and one compilation of all lists are the same bytes."""
+    named = [(f"l{number}", ListSettings(https="host" if number % 2 else "ignore"),
+              [] if number in expired else lines) for number, lines in enumerate(lists)]
+    parts = []
+    for number, one in enumerate(named):
+        made = open_snapshot(snapshot_of((*one[:2], lists[number])), KEY).parts
+        made.lists[0].expired = number in expired
+        parts.append(made)
+    merged = merge(parts)
+    for record in merged.lists:
+        record.expired = False
+    assert pack(merged, KEY, 5) == pack(compiled(*named), KEY, 5)

@@ -325,6 +325,20 @@ def test_heads(shape, how):
             assert played.accepted == packets
 
 
+def test_more_ways_to_frame_a_body_than_are_followed():
+    # Found by fuzzing: the encoding, which goes before every length, found no room behind four of them.
+    lengths = b"".join(b"Content-Length: %d\r\n" % size for size in (9, 8, 7, 6))
+    data = (b"POST / HTTP/1.1\r\nHost: first.example\r\n" + lengths + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            + http(LISTED))
+    path = Path(dport=80)
+    played = play(engine("blocked.example.com"), [path.syn(), path.data(0, data)])
+    assert played.blocked and played.verdict.list
+    for policy in ("drop", "pass"):
+        judge = engine("blocked.example.com", conflict=policy)
+        played = play(judge, [path.syn(), path.data(0, data.replace(LISTED, OTHER))])
+        assert played.blocked == (policy == "drop") and played.counters["overflows"] == 1
+
+
 @pytest.mark.parametrize("how", ["whole", "in_pieces", "disorder", "fake_ttl", "byte_by_byte"])
 @pytest.mark.parametrize("before", BEFORE)
 def test_a_later_request_of_the_connection(before, how):

@@ -90,6 +90,9 @@ def test_no_version(line, hosts, target):
     assert found == [(hosts, target), (hosts + [b"b.example"], target)]
 
 
+LENGTHS = b"".join(b"Content-Length: %d\r\n" % length for length in (2, 3, 4, 5))
+
+
 @pytest.mark.parametrize("fields,framings", [
     (b"", []),
     (b"Content-Length: 0\r\n", [(LENGTH, 0)]),
@@ -108,6 +111,9 @@ def test_no_version(line, hosts, target):
     (b"Transfer-Encoding:\r\n chunked\r\n", [(CHUNKED, 0)]),
     (b"Transfer-Encoding : chunked\r\n", [(CHUNKED, 0)]),
     (b"Transfer-Encoding: identity\r\n", []),
+    # Found by fuzzing: behind four lengths there was no room for the encoding, which goes before all of them.
+    (LENGTHS + b"Transfer-Encoding: chunked\r\n", [(CHUNKED, 0), (LENGTH, 2), (LENGTH, 3), (LENGTH, 4)]),
+    (LENGTHS + b"Content-Length: 6\r\n", [(LENGTH, 2), (LENGTH, 3), (LENGTH, 4), (LENGTH, 5)]),
 ])
 def test_framings(fields, framings):
     data = b"POST / HTTP/1.1\r\n" + fields + b"\r\n"

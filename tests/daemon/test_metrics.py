@@ -33,6 +33,8 @@ def made(matches=1):
     worker |= {"state": "running", "beat": 0.01, "pid": 7, "cpu": 0}
     status = {"version": "1", "rules_digest": "ab" * 32, "uptime": 5, "rules_age": 4, "overload": "open",
               "absent": "closed", "rules": {"lists": 2, "entries": 9, "loaded": 1, "refused": 0},
+              "lists": {"court": {"entries": 5, "refused": "court.list: is a directory, not a file"},
+                        "pages": {"entries": 4, "refused": ""}}, "rules_problem": "",
               **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
               "latency": {name: board.histogram(name) for name in HISTOGRAMS}}
     return board, status, places
@@ -58,6 +60,8 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_verdict_seconds_sum", ] == pytest.approx(4e-6)
     assert values["edgeblock_worker_up", "1"] == 1
     assert values["edgeblock_rules_info", "ab" * 32] == 1
+    assert values["edgeblock_list_entries", "court"] == 5 and values["edgeblock_list_refused", "court"] == 1
+    assert values["edgeblock_list_refused", "pages"] == values["edgeblock_rules_unreadable", ] == 0
 
 
 def test_a_million_matches_are_as_many_series_as_one():

@@ -1,12 +1,15 @@
-"""The lists of a running daemon: compiled beside it, taken when still, refused without a word of what they say."""
+"""The lists of a running daemon: compiled beside it, handed over sealed, and never half."""
 
 import asyncio
+import fcntl
+import mmap
 import os
-import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.store import read_key
 from edgeblock.config import Rules
 from edgeblock.daemon import rules
 from edgeblock.errors import ListError
@@ -18,8 +21,17 @@ def settings(tmp_path):
     return Rules(directory=tmp_path / "lists", key=tmp_path / "state" / "key")
 
 
-def load(settings):
-    return asyncio.run(rules.load(settings))
+def load(settings, digest="", **more):
+    """What one process makes of the directory; the descriptor is the caller's."""
+    async def one():
+        compiler = rules.Compiler(settings)
+        return await compiler.load(digest=digest, **more)
+
+    return asyncio.run(one())
+
+
+def matcher(settings, loaded):
+    return ListMatcher(rules.map_snapshot(loaded.fd, read_key(settings.key)))
 
 
 def test_a_child_compiles_and_the_matcher_answers(settings):
@@ -27,17 +39,56 @@ def test_a_child_compiles_and_the_matcher_answers(settings):
     (settings.directory / "pages.list").write_text("listed.example/page\n")
     (settings.directory / "pages.toml").write_text('action = "page"\n')
     loaded = load(settings)
-    assert (loaded.lists, loaded.entries, loaded.expires) == (2, 3, None)
-    assert loaded.matcher.look_up("tls", b"www.listed.example").list == "court"
-    assert loaded.matcher.look_up("tls", b"www.only.example") is None
-    assert stat.S_IMODE(settings.key.stat().st_mode) == 0o600
-    assert load(settings).digest != load(Rules(settings.directory, "drop", "host", settings.key)).digest
+    assert (len(loaded.lists), loaded.entries, loaded.expires) == (2, 3, None)
+    assert matcher(settings, loaded).look_up("tls", b"www.listed.example").list == "court"
+    assert matcher(settings, loaded).look_up("tls", b"www.only.example") is None
+    assert [change["change"] for change in loaded.changes] == ["taken", "taken"]
+    os.close(loaded.fd)
+
+
+def test_what_is_handed_over_is_sealed(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+    loaded = load(settings)
+    for change in (lambda: os.pwrite(loaded.fd, b"x", 0), lambda: os.ftruncate(loaded.fd, 5),
+                   lambda: mmap.mmap(loaded.fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_WRITE),
+                   lambda: fcntl.fcntl(loaded.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_EXEC if hasattr(
+                       fcntl, "F_SEAL_EXEC") else 0x20)):
+        with pytest.raises(PermissionError):
+            change()
+    os.close(loaded.fd)
+
+
+def test_what_is_not_sealed_is_verified_whole(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+    loaded = load(settings)
+    size = os.fstat(loaded.fd).st_size
+    altered = bytearray(os.pread(loaded.fd, size, 0))
+    altered[-40] ^= 1
+    fd = os.memfd_create("altered", os.MFD_ALLOW_SEALING)
+    os.write(fd, altered)
+    with pytest.raises(ListError, match="was altered"):
+        rules.map_snapshot(fd, read_key(settings.key))
+    os.close(fd)
+    os.close(loaded.fd)
+
+
+def test_the_same_rules_are_not_handed_over_again(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+    loaded = load(settings)
+    again = load(settings, loaded.digest)
+    assert (again.fd, again.digest, again.changes, again.entries) == (-1, loaded.digest, [], 1)
+    (settings.directory / "court.list").write_text("listed.example\nother.example\n")
+    third = load(settings, loaded.digest)
+    assert third.fd >= 0 and third.digest != loaded.digest
+    os.close(loaded.fd)
+    os.close(third.fd)
 
 
 def test_an_empty_directory_is_no_rules(settings):
     loaded = load(settings)
-    assert (loaded.lists, loaded.entries) == (0, 0)
-    assert loaded.matcher.look_up("tls", b"listed.example") is None
+    assert (loaded.lists, loaded.entries) == ([], 0)
+    assert matcher(settings, loaded).look_up("tls", b"listed.example") is None
+    os.close(loaded.fd)
 
 
 def test_the_first_expiry_is_told(settings):
@@ -46,21 +97,36 @@ def test_the_first_expiry_is_told(settings):
         (settings.directory / f"{name}.list").write_text("listed.example\n")
         expires = now + timedelta(days=days)
         (settings.directory / f"{name}.toml").write_text(f"expires = {expires:%Y-%m-%dT%H:%M:%SZ}\n")
-    assert abs(load(settings).expires - (now + timedelta(days=1)).timestamp()) < 2
+    loaded = load(settings)
+    assert abs(loaded.expires - (now + timedelta(days=1)).timestamp()) < 2
+    os.close(loaded.fd)
 
 
-def test_what_the_child_refuses_is_the_error(settings, tmp_path):
-    (settings.directory / "court.list").write_text("fine.example\nexmaple..com\n")
-    with pytest.raises(ListError, match="^court.list:2: "):
-        load(settings)
-    with pytest.raises(ListError, match="there is no such rules directory"):
-        load(Rules(directory=tmp_path / "absent", key=settings.key))
+def test_no_state_directory_no_rules(settings):
+    settings.key.parent.mkdir()
     settings.key.write_bytes(b"short")
     with pytest.raises(ListError, match="is no key of 16 bytes"):
         load(settings)
+    settings.key.unlink()
+    settings.key.parent.rmdir()
+    settings.key.parent.write_bytes(b"a file where the directory should be")
+    with pytest.raises(ListError, match="the key cannot be used: "):
+        load(settings)
 
 
-def test_a_child_that_dies_is_an_error_and_not_rules(settings, monkeypatch, tmp_path):
+def test_files_that_are_being_written_are_left_alone(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+    os.close(load(settings).fd)
+    (settings.directory / "court.list").write_text("half of a na")
+    (settings.directory / "new.list").write_text("new.example\n")
+    loaded = load(settings, busy=["court.list"])
+    assert matcher(settings, loaded).look_up("tls", b"listed.example").list == "court"
+    assert matcher(settings, loaded).look_up("tls", b"new.example").list == "new"
+    assert loaded.refused == {}
+    os.close(loaded.fd)
+
+
+def test_a_process_that_dies_is_an_error_and_not_rules(settings, monkeypatch, tmp_path):
     killed = tmp_path / "python"
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o755)
@@ -69,59 +135,38 @@ def test_a_child_that_dies_is_an_error_and_not_rules(settings, monkeypatch, tmp_
         load(settings)
 
 
-def test_a_load_that_is_given_up_leaves_no_process(settings, monkeypatch, tmp_path):
+def test_a_spare_that_was_killed_is_replaced(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+
+    async def kill_and_load():
+        compiler = rules.Compiler(settings)
+        await compiler.prepare()
+        process = compiler._spare[0]
+        process.kill()
+        await process.wait()
+        return await compiler.load()
+
+    loaded = asyncio.run(kill_and_load())
+    assert loaded.entries == 1
+    os.close(loaded.fd)
+
+
+def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, monkeypatch, tmp_path):
     slow = tmp_path / "python"
     slow.write_text(f"#!/bin/sh\ncd {tmp_path}\necho $$ > pid.new\nmv pid.new pid\nexec sleep 1000\n")
     slow.chmod(0o755)
     monkeypatch.setattr(rules.sys, "executable", str(slow))
 
     async def give_up():
-        task = asyncio.create_task(rules.load(settings))
+        task = asyncio.create_task(rules.Compiler(settings).load())
         while not (tmp_path / "pid").exists():
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    before = set(os.listdir("/proc/self/fd"))
     asyncio.run(give_up())
+    assert set(os.listdir("/proc/self/fd")) <= before
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
-
-
-def test_looking_notices_every_kind_of_change_and_no_other(settings):
-    folder, path = settings.directory, settings.directory / "a.list"
-    sights = [rules.look(folder)]
-
-    def changed():
-        sights.append(rules.look(folder))
-        assert rules.look(folder) == sights[-1]
-        return sights[-1] not in sights[:-1]
-
-    path.write_text("a.example\n")
-    assert changed()
-    path.write_text("a.example\nb.example\n")
-    assert changed()
-    (folder / ".a.new").write_text("hidden, as of a program that is still writing")
-    assert not changed()
-    before = path.stat()
-    (folder / ".a.new").write_text("b.example\na.example\n")
-    os.utime(folder / ".a.new", ns=(before.st_atime_ns, before.st_mtime_ns))
-    (folder / ".a.new").rename(path)
-    assert changed()
-    (folder / "nowhere.list").symlink_to(folder / "absent")
-    assert not changed()
-    path.chmod(0o600)
-    assert changed()
-    path.unlink()
-    assert rules.look(folder) == sights[0]
-    assert rules.look(folder / "absent") == ()
-
-
-@pytest.mark.parametrize("problem, logged", [
-    ("court.list:41: 'secret..example' has an empty label (and 2 more; `edgeblock lint lists` lists all)",
-     "court.list:41: cannot be used; `edgeblock lint lists` says why"),
-    ("court.list: cannot be read: Permission denied", "court.list: cannot be read: Permission denied"),
-    ("lists: there is no such rules directory", "lists: there is no such rules directory"),
-])
-def test_the_log_has_the_place_of_a_line_and_not_what_it_says(settings, problem, logged):
-    assert rules.without_names(problem, "lists") == logged

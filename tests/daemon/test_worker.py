@@ -73,6 +73,10 @@ def said(daemon, event):
     return [line for line in events(daemon) if line["event"] == event]
 
 
+def refused(daemon):
+    return [line for line in said(daemon, "rules audit") if line["change"] == "refused"]
+
+
 def is_reset(lab, host):
     return lab.fetch(f"https://{host}/").exit == 35
 
@@ -85,7 +89,7 @@ def test_its_log_is_json_and_names_nobody(lab, box):
     assert daemon.stop() == 0
     assert counters["matched.court.reset"] == counters["queue.decisions"] == 4
     assert counters["replies.sent"] >= 8 and counters["replies.failed"] == 0
-    assert [line["event"] for line in events(daemon)][0] == "started"
+    assert [line["event"] for line in events(daemon)][:2] == ["rules audit", "started"]
     assert [line["event"] for line in events(daemon)][-2:] == ["counters", "stopped"]
     blocks = said(daemon, "blocked")
     assert 3 <= len(blocks) <= 4
@@ -116,15 +120,18 @@ def test_a_hangup_loads_the_lists_anew_and_says_so(lab, box):
 def test_broken_lists_are_refused_in_one_line_without_their_words(lab, box):
     daemon = box.start()
     (box.rules / "court.list").write_text("fine.example\nsecret..example\n")
-    assert until(lambda: said(daemon, "rules refused; those in force stay"), SOON)
+    assert until(lambda: refused(daemon), SOON)
+    assert "court.list:2: 'secret..example' has an empty label" in (box.rules / "court.rejected").read_text()
     assert is_reset(lab, "listed.example")
     assert lab.counters(daemon)["rules.refused"] == 1
     (box.rules / "court.list").write_text("open.example\n")
     assert until(lambda: said(daemon, "rules loaded"), SOON)
     assert is_reset(lab, "open.example")
+    assert not (box.rules / "court.rejected").exists()
     assert daemon.stop() == 0
-    [line] = said(daemon, "rules refused; those in force stay")
-    assert line["problem"].startswith("court.list:2: cannot be used; `edgeblock lint ")
+    [line] = refused(daemon)
+    assert (line["list"], line["version_before"], line["uid"]) == ("court", True, 0)
+    assert line["reason"].startswith("court.list: 1 of 2 lines cannot be used")
     assert "secret" not in daemon.log.read_text()
 
 

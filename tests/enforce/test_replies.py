@@ -134,9 +134,9 @@ def test_the_numbers_wrap_around():
     assert [read(packet, "client").seq for packet in made.to_client[:2]] == [0xFFFFFFF0, replies.MAX_SEGMENT - 16]
 
 
-def test_timestamps_are_echoed_where_the_client_has_them():
+def test_timestamps_are_echoed_and_newer_than_what_the_server_may_send_meanwhile():
     for tcp in (read(packet, "client") for packet in build(blocked(options=STAMPS), decision("page")).to_client):
-        assert dict(tcp.options)["Timestamp"] == (2222, 1111) and tcp.dataofs == 8
+        assert dict(tcp.options)["Timestamp"] == (2222 + (1 << 24), 1111) and tcp.dataofs == 8
     for options in ([], [("MSS", 1460)], [("EOL", None), ("Timestamp", (1, 2))]):
         for packet in build(blocked(options=options), decision("page")).to_client:
             assert read(packet, "client").options == []

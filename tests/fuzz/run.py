@@ -4,7 +4,7 @@
 
 In: the sources, the samples, and the folder of captures that EDGEBLOCK_EVASION names, if any. Out: one line for each
 game with its executions and executions a second; exit status 1 where one found something (its input is left in the
-corpus folder, named by libFuzzer). Needs clang and its compiler-rt; on Debian clang-14 and libclang-rt-14-dev.
+corpus folder, named by libFuzzer). Needs clang and its compiler-rt; on Debian the packages clang and libclang-rt-dev.
 """
 
 import argparse
@@ -29,11 +29,11 @@ PLAIN = ["-fno-sanitize-coverage=trace-cmp,trace-div,trace-gep,indirect-calls"]
 DIRECTIVES = ["boundscheck=True", "wraparound=False", "cdivision=True"]
 
 
-def find_clang() -> str:
-    for name in ("clang", *(f"clang-{version}" for version in range(20, 12, -1))):
-        if shutil.which(name):
-            return name
-    sys.exit("fuzz: no clang; on Debian or Ubuntu: apt install clang-14 libclang-rt-14-dev")
+def find_clang() -> list[str]:
+    """The compiler's command, through ccache where that is installed."""
+    if not shutil.which("clang"):
+        sys.exit("fuzz: no clang; on Debian or Ubuntu: apt install clang libclang-rt-dev")
+    return ["ccache", "clang"] if shutil.which("ccache") else ["clang"]
 
 
 def newer(target: Path, *sources: Path) -> bool:
@@ -53,26 +53,28 @@ def build() -> Path:
     declared = [*core.glob("*.pxd")]
     here = ROOT / "tests" / "fuzz"
     harness = here / "harness.pyx"
+    library = [f"-L{sysconfig.get_config_var('LIBDIR')}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"]
     jobs = []
     for source in [*(core / f"{name}.pyx" for name in CORE), here / "initials.pyx"]:
         place = core if source.parent == core else BUILD
         module = place / f"{source.stem}{sysconfig.get_config_var('EXT_SUFFIX')}"
         if newer(module, source, *declared):
-            flags = ["-shared", "-fsanitize=fuzzer-no-link", *PLAIN, "-lsodium", "-lcrypto"]
-            jobs.append((source, place / f"{source.stem}.c", flags, module))
+            jobs.append((source, place / f"{source.stem}.c", ["-fsanitize=fuzzer-no-link", *PLAIN],
+                         ["-shared", "-fsanitize=fuzzer-no-link", "-lsodium", "-lcrypto"], module))
     binary = BUILD / "fuzzer"
     if jobs or newer(binary, harness, here / "main.c"):
-        library = [f"-L{sysconfig.get_config_var('LIBDIR')}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"]
-        jobs.append((harness, BUILD / "harness.c",
-                     [str(here / "main.c"), "-fsanitize=fuzzer", "-rdynamic", "-I", str(BUILD),
+        jobs.append((harness, BUILD / "harness.c", ["-I", str(BUILD)],
+                     [include, str(here / "main.c"), "-fsanitize=fuzzer", "-Wl,-z,muldefs", "-rdynamic",
                       *library], binary))
 
     def compile_one(job):
-        source, generated, more, target = job
+        source, generated, compiling, linking, target = job
         options = [option for directive in DIRECTIVES for option in ("-X", directive)]
+        made = generated.with_suffix(".o")
         subprocess.run([sys.executable, "-m", "cython", "-3", *options, "-I", str(BUILD), "-I", str(here),
                         str(source), "-o", str(generated)], check=True, cwd=BUILD)
-        subprocess.run([clang, *FLAGS, include, str(generated), *more, "-o", str(target)], check=True)
+        subprocess.run([*clang, *FLAGS, include, *compiling, "-c", str(generated), "-o", str(made)], check=True)
+        subprocess.run([clang[-1], *FLAGS, str(made), *linking, "-o", str(target)], check=True)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_one, jobs))

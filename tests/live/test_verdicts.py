@@ -236,14 +236,16 @@ def test_a_piece_of_a_reply_lost_on_the_way_is_sent_again(lab: Lab, version: int
 def impersonate(lab: Lab, url: str, version: int) -> requests.Response:
     """A request with Chrome's own ClientHello, whose post-quantum key share makes it two segments."""
     host = url.split("/")[2]
-    options = {CurlOpt.RESOLVE: [f"{host}:443:{SERVER[version]}"]}
+    options = {CurlOpt.RESOLVE: [f"{host}:443:{SERVER[version]}"], CurlOpt.ECH: "grease"}
     with (lab.entered("client"),
           requests.Session(impersonate="chrome", verify=False, timeout=5, curl_options=options) as session):
         return session.get(url)
 
 
 @VERSIONS
-def test_a_hello_of_two_segments(lab: Lab, version: int):
+def test_a_hello_of_two_segments(lab: Lab, version: int, monkeypatch: pytest.MonkeyPatch):
+    # curl asks for the host's HTTPS record, too, and waits for it to the end. There is no name server in the lab.
+    monkeypatch.setenv("RES_OPTIONS", "timeout:1 attempts:1")
     with lab.entered("client"):
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
     with wire:
@@ -255,7 +257,8 @@ def test_a_hello_of_two_segments(lab: Lab, version: int):
     assert max(sizes) > 1400, "the hello went out in one small segment"
     with pytest.raises(requests.exceptions.RequestException) as failure:
         impersonate(lab, "https://listed.example/", version)
-    assert not isinstance(failure.value, requests.exceptions.Timeout)
+    # By what it was told, not by curl's number: some versions call a refused handshake a timeout, too.
+    assert "ACCESS_DENIED" in str(failure.value)
 
 
 def receive(wire: socket.socket) -> int:

@@ -116,6 +116,12 @@ class Stage:
             bpf.delete(self.maps["filters"], struct.pack("=I", COMING))
             self._forget_coming()
 
+    def withdraw(self) -> None:
+        """Everything is queued until rules are offered again."""
+        for at in (IN_FORCE, COMING):
+            bpf.delete(self.maps["filters"], struct.pack("=I", at))
+        self._forget_coming()
+
     def _forget_coming(self) -> None:
         if self.coming >= 0:
             os.close(self.coming)

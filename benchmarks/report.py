@@ -1,0 +1,298 @@
+"""Plots and report.md from the files of a run.
+
+    .venv/bin/python benchmarks/report.py [DIR]        benchmarks/results when none is given
+
+In: the JSON files that the benchmarks wrote. Out: beside them NAME.svg and NAME.png, and report.md with every figure
+as median (lowest to highest). Never: a figure that is in none of the files.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import harness
+import matplotlib
+from harness import short, spread
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+Record = dict[str, Any]
+Samples = Mapping[str, Mapping[str, list[float]]]
+
+matplotlib.rcParams.update({
+    "svg.fonttype": "none", "svg.hashsalt": "edgeblock", "font.size": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "legend.frameon": False})
+COLOURS = {"one": "#8da0cb", "many": "#66c2a5", "stock": "#b3b3b3", "ours": "#d95f02", "no filter": "#666666",
+           "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77"}
+
+
+class Report:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[str] = []
+
+    def say(self, *lines: str) -> None:
+        self.lines += lines
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        self.say("", "| " + " | ".join(head) + " |", "|" + "---|" * len(head),
+                 *("| " + " | ".join(row) + " |" for row in rows), "")
+
+    def plot(self, figure: Any, name: str, what: str) -> None:
+        figure.tight_layout()
+        for kind, more in (("svg", {"metadata": {"Date": None}}), ("png", {})):
+            figure.savefig(self.folder / f"{name}.{kind}", **more)
+        pyplot.close(figure)
+        self.say("", f"![{what}]({name}.svg)", "")
+
+
+def middle(samples: Samples, case: str, figure: str) -> float:
+    return statistics.median(samples[case][figure])
+
+
+def cell(samples: Samples, case: str, figure: str) -> str:
+    return spread(samples[case][figure]) if figure in samples.get(case, {}) else ""
+
+
+def bars(samples: Samples, cases: Sequence[str], figure: str) -> list[list[float]]:
+    """How far the lowest and the highest are from the median, for error bars."""
+    return [[middle(samples, case, figure) - min(samples[case][figure]) for case in cases],
+            [max(samples[case][figure]) - middle(samples, case, figure) for case in cases]]
+
+
+def paired(samples: Samples, case: str, base: str, figure: str) -> list[float]:
+    """Ratios of two cases that took turns, round by round."""
+    return [a / b for a, b in zip(samples[case][figure], samples[base][figure], strict=False) if b]
+
+
+# ---- one function a benchmark
+
+
+def engine(report: Report, record: Record) -> None:
+    samples = record["samples"]
+    settings = record["settings"]
+    report.say("## Engine alone, one core", "", f"{settings['names']:,} names, none asked for. {settings['traffic']}")
+    report.table(["", "per second", "ns each"], [
+        [case, cell(samples, case, "packets_per_s"), cell(samples, case, "ns_per_packet")] for case in samples])
+    figure, axes = pyplot.subplots(figsize=(7, 0.32 * len(samples) + 1))
+    cases = list(samples)[::-1]
+    axes.barh(cases, [middle(samples, case, "ns_per_packet") for case in cases], color=COLOURS["ours"],
+              xerr=bars(samples, cases, "ns_per_packet"), error_kw={"elinewidth": 0.8})
+    axes.set_xlabel("ns a packet (median; lowest to highest)")
+    report.plot(figure, record["benchmark"], "nanoseconds a packet by kind")
+
+
+def quic(report: Report, record: Record) -> None:
+    samples = record["samples"]
+    report.say("## QUIC Initials, the reader alone")
+    report.table(["", "µs each", "per second"],
+                 [[case, cell(samples, case, "us"), cell(samples, case, "per_s")] for case in samples])
+
+
+def nfqueue(report: Report, record: Record) -> None:
+    samples, settings = record["samples"], record["settings"]
+    readers = ("one", "many", "stock", "ours")
+    report.say("## The queue, one core", "",
+               "`one` and `many` are bare accept-all loops in C (a packet, or up to 32, in a system call), `stock` "
+               "is netfilterqueue's own loop in Python, `ours` the reader with the whole engine and a full flow "
+               "table.", "",
+               f"Emptying a queue of {settings['packets']:,} packets:")
+    report.table(["traffic", "reader", "packets/s", "user µs a packet", "system µs a packet"], [
+        [what, kind, *(cell(samples, f"emptying, {what}, {kind}", figure)
+                       for figure in ("packets_per_s", "user_us", "system_us"))]
+        for what in ("hellos", "mixed") for kind in readers if f"emptying, {what}, {kind}" in samples])
+    for what in ("hellos", "mixed"):
+        case = f"emptying, {what}, ours / many"
+        if case in samples:
+            report.say(f"- {what}: ours / many, by wall clock {cell(samples, case, 'ratio')}, "
+                       f"by processor time {cell(samples, case, 'cpu_ratio')}")
+    rates = [rate // 1000 for rate in settings["rates"]]
+    if f"offered, hellos, ours, {rates[0]}" not in samples:
+        return
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6))
+    rows = []
+    for kind in readers:
+        cases = [f"offered, hellos, {kind}, {rate}" for rate in rates]
+        cases.sort(key=lambda case: middle(samples, case, "offered_per_s"))
+        offered = [middle(samples, case, "offered_per_s") / 1e3 for case in cases]
+        left.plot(offered, [middle(samples, case, "taken_per_s") / 1e3 for case in cases], "o-", ms=3, label=kind,
+                  color=COLOURS[kind])
+        right.plot(offered, [middle(samples, case, "user_us") + middle(samples, case, "system_us")
+                             for case in cases], "o-", ms=3, label=kind, color=COLOURS[kind])
+        clean = [middle(samples, case, "taken_per_s") for case in cases
+                 if middle(samples, case, "lost_percent") < 0.1]
+        rows.append([kind, short(max(clean, default=0.0)),
+                     short(max(middle(samples, case, "taken_per_s") for case in cases)),
+                     cell(samples, cases[-1], "lost_percent"), cell(samples, cases[-1], "offered_per_s")])
+    left.plot(left.get_xlim(), left.get_xlim(), ":", color="black", lw=0.8)
+    left.set_xlabel("offered, thousand packets/s")
+    left.set_ylabel("taken, thousand packets/s")
+    left.legend()
+    right.set_xlabel("offered, thousand packets/s")
+    right.set_ylabel("reader's processor time, µs a packet")
+    right.set_ylim(bottom=0)
+    report.say("", "Offered load, every packet a ClientHello of a new flow:")
+    report.table(["reader", "most without loss (< 0.1 %), packets/s", "most at all, packets/s",
+                  "lost at the highest load, %", "highest load, packets/s"], rows)
+    report.plot(figure, "nfqueue", "packets taken against packets offered, and what each cost")
+
+
+def box(report: Report, record: Record) -> None:
+    samples, settings = record["samples"], record["settings"]
+    ways = list(dict.fromkeys(case.partition(", ")[2] for case in samples if case.startswith("connections, ")))
+    ways = ways or list(dict.fromkeys(case.rpartition(", ")[2] for case in samples))
+    report.say("## The box", "", "The ratio stands behind each figure: to the box without a filter, round by round.")
+    parts = (("bulk, wire", "gbit_per_s", "bulk TCP, 1500-byte segments, Gbit/s"),
+             ("bulk, offload", "gbit_per_s", "bulk TCP, offloads on, Gbit/s"),
+             ("connections", "per_s", "new TLS connections/s"), ("requests", "per_s", "HTTP requests/s, kept"),
+             ("replay", "forwarded_per_s", "replay of the mix, packets/s"))
+    there = [(part, figure, what) for part, figure, what in parts if f"{part}, no filter" in samples]
+
+    def with_ratio(part: str, way: str, figure: str) -> str:
+        case = f"{part}, {way}"
+        if case not in samples:
+            return ""
+        text = cell(samples, case, figure)
+        if way != "no filter":
+            text += f"; **{statistics.median(paired(samples, case, f'{part}, no filter', figure)):.2f}**"
+        return text
+
+    report.table(["", *ways], [[what, *(with_ratio(part, way, figure) for way in ways)]
+                               for part, figure, what in there])
+    costs = (("bulk, wire", "cpu_s_per_gb", "CPU s a GB, 1500-byte segments"),
+             ("bulk, offload", "cpu_s_per_gb", "CPU s a GB, offloads on"),
+             ("connections", "cpu_ms_each", "CPU s a thousand connections"),
+             ("requests", "cpu_ms_each", "CPU s a thousand requests"))
+    report.say("Processor time of the whole machine, client and server included:")
+    report.table(["", *ways], [[what, *(cell(samples, f"{part}, {way}", figure) for way in ways)]
+                               for part, figure, what in costs if f"{part}, no filter" in samples])
+    if "latency, no filter" in samples:
+        report.say(f"Latency of a connection, from connect to the whole answer, at {settings['latency_rate']:,} "
+                   "connections/s:")
+        report.table(["µs", *ways], [
+            [what, *(cell(samples, f"latency, {way}", figure) for way in ways)]
+            for what, figure in (("median", "p50_us"), ("99th", "p99_us"), ("99.9th", "p999_us"))])
+    report.say("Verdicts, over all rounds:")
+    rows = []
+    for part in ("connections", "requests", "latency"):
+        for way in ways:
+            if f"{part}, {way}" in samples:
+                total = {figure: sum(values) for figure, values in samples[f"{part}, {way}"].items()}
+                rows.append([part, way, f"{total['listed']:,.0f}", f"{total['let_through']:,.0f}",
+                             f"{total['others']:,.0f}", f"{total['harmed']:,.0f}"])
+    report.table(["", "", "listed", "of them let through", "others", "of them harmed"], rows)
+    if any(case.startswith("replay, ") for case in samples):
+        report.say("Replay: what came out, and what passed unread because the queue was full "
+                   "(`overload = \"open\"`):")
+        report.table(["", "offered/s", "lost, %", "unread, %"], [
+            [way, *(cell(samples, f"replay, {way}", figure)
+                    for figure in ("offered_per_s", "lost_percent", "unread_percent"))]
+            for way in ways if f"replay, {way}" in samples])
+    if there:
+        figure, axes = pyplot.subplots(figsize=(8, 3.6))
+        width = 0.8 / len(ways)
+        for number, way in enumerate(ways):
+            heights = [statistics.median(paired(samples, f"{part}, {way}", f"{part}, no filter", figure_))
+                       if f"{part}, {way}" in samples else 0 for part, figure_, _ in there]
+            axes.bar([place + number * width for place in range(len(there))], heights, width, label=way,
+                     color=COLOURS.get(way))
+        axes.set_xticks([place + 0.4 - width / 2 for place in range(len(there))],
+                        [what.replace(", ", ",\n") for *_, what in there], fontsize=7)
+        axes.set_ylabel("of the box without a filter")
+        axes.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        report.plot(figure, "box", "throughput of each way, as a share of forwarding alone")
+
+
+def scale(report: Report, record: Record) -> None:
+    samples = record["samples"]
+    report.say("## How cost grows")
+    groups: dict[str, list[tuple[float, str]]] = {}
+    for case in samples:
+        group, _, size = case.rpartition(", ")
+        groups.setdefault(group, []).append((float(size), case))
+    figures = {"ns_per_packet": "ns a packet", "per_s": "connections/s", "packets_per_s": "packets/s"}
+    report.table(["", "", *figures.values()], [
+        [group, f"{size:,.0f}", *(cell(samples, case, figure) for figure in figures)]
+        for group, cases in groups.items() for size, case in sorted(cases)])
+    figure, axes = pyplot.subplots(1, len(groups), figsize=(3.2 * len(groups), 3), squeeze=False)
+    for one, (group, cases) in zip(axes[0], groups.items(), strict=True):
+        cases.sort()
+        what = next(name for name in figures if name in samples[cases[0][1]])
+        sizes = [size for size, _ in cases]
+        names = [case for _, case in cases]
+        one.errorbar(sizes, [middle(samples, case, what) for case in names], color=COLOURS["ours"], marker="o", ms=3,
+                     yerr=bars(samples, names, what))
+        if sizes[-1] > 100:
+            one.set_xscale("log")
+        else:
+            one.set_xticks(sizes)
+        one.set_ylim(bottom=0)
+        one.set_title(group, fontsize=8)
+        one.set_ylabel(figures[what])
+    report.plot(figure, "scale", "cost against names, flows and workers")
+
+
+def lines(report: Report, record: Record) -> None:
+    """A benchmark that printed JSON lines: a table of them, as they are."""
+    report.say(f"## {record['benchmark'].capitalize()}")
+    rows = record["rows"]
+    if not rows:
+        report.say("", "```", *record["text"], "```", "")
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    report.table([name.replace("_", " ") for name in names],
+                 [[plain(row.get(name, "")) for name in names] for row in rows])
+
+
+def plain(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(plain(one) for one in value)
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+PARTS = {"engine": engine, "engine-capture": engine, "quic": quic, "nfqueue": nfqueue, "box": box, "scale": scale}
+
+
+def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:
+    """The report of the files in `folder`; `failed` are benchmarks that gave none, and why."""
+    report = Report(folder)
+    order = [*PARTS, "rules", "floods"]
+    found = sorted((path for path in folder.glob("*.json")),
+                   key=lambda path: order.index(path.stem) if path.stem in order else len(order))
+    records = [json.loads(path.read_text()) for path in found]
+    report.say("# What was measured", "",
+               "Made by `make bench` from the JSON files beside it, which hold every sample; docs/benchmarks.md says "
+               "how each figure comes about. A figure is the median, in brackets the lowest and the highest.", "")
+    for name, problem in (failed or {}).items():
+        report.say(f"- **{name} {problem}**: its figures are not here.")
+    for machine in {json.dumps(about(record)) for record in records}:
+        report.say(*(f"- {key}: {value}" for key, value in json.loads(machine).items()))
+    loads = [record["machine"]["load_before"] for record in records]
+    if loads:
+        report.say(f"- load average when each began: {', '.join(f'{load:.1f}' for load in loads)} "
+                   "(what ran before counts, too)")
+    report.say("")
+    for record in records:
+        PARTS.get(record["benchmark"], lines)(report, record)
+        for note in record.get("notes", ()):
+            report.say(f"- {note}")
+        report.say(f"- took {record['seconds']:.0f} s", "")
+    path = folder / "report.md"
+    path.write_text("\n".join(report.lines).replace("\n\n\n", "\n\n").rstrip() + "\n")
+    return path
+
+
+def about(record: Record) -> dict[str, Any]:
+    machine = record["machine"]
+    return {"machine": f"{machine['processor']}, {machine['cpus']} CPUs, {machine['memory_mib']:,} MiB"
+                       + (", a virtual machine" if machine["virtual"] else ""),
+            "kernel": f"Linux {machine['kernel']}, Python {machine['python']}",
+            "commit": record["commit"] + (" (a first look, with few rounds)" if record["quick"] else "")}
+
+
+if __name__ == "__main__":
+    print(write(Path(sys.argv[1]) if len(sys.argv) > 1 else harness.RESULTS))

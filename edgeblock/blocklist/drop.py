@@ -1,0 +1,278 @@
+"""A changed rules directory into a new snapshot: what has changed is taken or refused, everything else stays.
+
+In: the [rules] settings, the store, which files somebody is still writing, and the time. Out: an Outcome; a snapshot
+published in the store when anything about the lists in force is different; NAME.rejected beside every list that is
+refused. A refused list never takes another down, and its last good version stays in force. What never happens here: a
+word of a list in the Outcome, which is for the log.
+"""
+
+import pwd
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from edgeblock import config
+from edgeblock.blocklist.compiler import ListRecord, merge
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists, read_settings
+from edgeblock.blocklist.guard import SHRINK_FLOOR
+from edgeblock.blocklist.intake import Refused, Terms, Unsettled, make_terms, origin_of, take
+from edgeblock.blocklist.snapshot import Snapshot
+from edgeblock.blocklist.store import Store, write_file
+from edgeblock.errors import ListError
+
+MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
+BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
+
+
+@dataclass
+class Outcome:
+    """What a round has done.
+
+    `changes`: what is in force now and was not before, or is no more; `refused`: by list, what is refused now;
+    `lists`: all in force; `problem`: why the directory could not be looked at, so that all lists stayed; `again`:
+    something is left to do, although nobody may touch the directory any more.
+    """
+
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    refused: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lists: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problem: str = ""
+    again: bool = False
+
+
+def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = ()) -> Outcome:
+    """Takes in what has changed, and publishes.
+
+    Args:
+        now: Unix seconds, against which lists expire.
+        busy: names of files that are being written: their lists stay as they are.
+
+    Raises:
+        ListError: the state directory cannot be written. Nothing that was in force has changed.
+    """
+    store.prepare()
+    return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}).run()
+
+
+class Round:
+    """One look at the directory."""
+
+    def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str]) -> None:
+        self.rules, self.store, self.now = rules, store, now
+        self.busy = {Path(name).stem for name in busy}
+        self.outcome = Outcome()
+        self.parts, self.outcome.warnings = store.parts()
+        self.before = {name: part.parts.lists[0] for name, part in self.parts.items()}
+        self.known = store.refused()
+        self.gone: list[str] = []
+
+    def run(self) -> Outcome:
+        try:
+            terms = make_terms(self.rules, self.store.key)
+            files, errors, warnings = find_lists(self.rules.directory, terms.defaults)
+        except ListError as problem:
+            self.outcome.problem = str(problem)
+            self.outcome.refused = self.known
+            self._publish()
+            return self.outcome
+        self.outcome.warnings += map(str, warnings)
+        for finding in errors:
+            self._refuse(Path(finding.file).stem, Refused([finding]))
+        self._take_changed(terms, files)
+        self._remove_gone({source.name for source in files} | self.outcome.refused.keys() | self.busy, terms)
+        self._publish()
+        for name in self.gone:
+            self.store.forget(name)
+        self._clear_rejected()
+        try:
+            self.store.keep_refused(self.outcome.refused)
+        except OSError as error:
+            self.outcome.warnings.append(f"{self.store.directory}: cannot be written: {error.strerror}")
+        return self.outcome
+
+    # ---- lists that have changed
+
+    def _take_changed(self, terms: Terms, files: list[ListFile]) -> None:
+        # Small ones first: a list of ten million entries does not hold up one of ten.
+        spent = 0
+        for size, source in sorted(((size_of(source.path), source) for source in files), key=lambda pair: pair[0]):
+            name, part = source.name, self.parts.get(source.name)
+            origin = origin_of(source, terms)
+            before = self.known.get(name, {})
+            if part is not None and part.parts.lists[0].origin == origin:
+                continue
+            if name in self.busy or spent > BATCH or (
+                    before.get("origin") == origin and Path(before.get("where", "")).is_file()):
+                if before:
+                    self.outcome.refused[name] = before
+                self.outcome.again |= spent > BATCH and name not in self.busy
+                continue
+            spent += size
+            try:
+                compiled = take(source, terms, self.before.get(name), self.now)
+            except Refused as refused:
+                self._refuse(name, refused, source.path, origin)
+                continue
+            except Unsettled:
+                self.outcome.again = True
+                continue
+            try:
+                self.parts[name] = self.store.keep(compiled, self.now)
+            except OSError as error:
+                self.outcome.again = True
+                self._refuse(name, Refused([Finding(source.path.name, 0, "could be read, but not be kept: "
+                                                    f"{self.store.lists}: {error.strerror}")]), source.path)
+
+    # ---- lists whose file is gone
+
+    def _remove_gone(self, there: Collection[str], terms: Terms) -> None:
+        gone = [name for name in self.parts if name not in there]
+        bound = [name for name in gone if not self._may_go(name, terms)]
+        before = sum(record.entries for record in self.before.values() if not is_expired(record, self.now))
+        after = sum(part.parts.lists[0].entries for name, part in self.parts.items()
+                    if name not in bound and not is_expired(part.parts.lists[0], self.now))
+        fewer, share = before - after, self.rules.max_shrink
+        if bound and share < 1 and fewer > share * before and fewer > SHRINK_FLOOR:
+            for name in bound:
+                self._refuse(name, Refused([Finding(
+                    self.before[name].file or name, 0, f"was removed, and with it {fewer} of {before} entries of all "
+                    f"lists would go, more than a share of {share:.4g}; if that is meant, write {name}.toml with "
+                    "max_shrink = 1, and else put the file back")]))
+        else:
+            self.gone = gone
+        self.gone += [name for name in gone if name not in bound and name not in self.gone]
+        for name in self.gone:
+            del self.parts[name]
+
+    def _may_go(self, name: str, terms: Terms) -> bool:
+        record = self.before[name]
+        if record.max_shrink >= 1 or not record.entries or is_expired(record, self.now):
+            return True
+        try:
+            return read_settings(self.rules.directory / f"{name}.toml", terms.defaults).max_shrink >= 1
+        except ListError:
+            return False
+
+    # ---- what is in force
+
+    def _publish(self) -> None:
+        in_force = []
+        for name in sorted(self.parts):
+            part = self.parts[name].parts
+            [record] = part.lists
+            part.lists[0] = replace(record, part=self.parts[name].digest, expired=is_expired(record, self.now))
+            in_force.append(part)
+        merged = merge(in_force)
+        was = self.store.published()
+        if was != merged.lists:
+            try:
+                self.store.publish(merged, self.now)
+            except OSError as error:
+                raise ListError(f"{self.store.snapshot}: cannot be written: {error.strerror}; the rules in force "
+                                "stay") from None
+        self.outcome.lists = [told_of(record) for record in merged.lists]
+        self.outcome.changes = self._changes({record.name: record for record in was or ()},
+                                             {record.name: record for record in merged.lists})
+
+    def _changes(self, was: dict[str, ListRecord], now: dict[str, ListRecord]) -> list[dict[str, Any]]:
+        changes = []
+        for name in sorted(was.keys() | now.keys()):
+            old, new = was.get(name), now.get(name)
+            before = old.entries if old else None
+            if new is None:
+                changes.append({"change": "removed", "list": name, "entries_before": before})
+            elif old is None or old.part != new.part:
+                digest = blake2b(new.sha256.encode(), key=self.store.key, digest_size=16).hexdigest()
+                changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
+                                "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
+                                "signed": new.signed, "digest": digest, **owner_of(self.rules.directory / new.file)})
+            elif old.expired != new.expired:
+                changes.append({"change": "expired", "list": name, "entries_before": before})
+        return changes
+
+    # ---- refusals
+
+    def _refuse(self, name: str, refused: Refused, path: Path | None = None, origin: str = "") -> None:
+        if name in self.outcome.refused:
+            return
+        where = self._write_rejected(name, refused, path)
+        file, line, why = refused.findings[0]
+        # What stands in a line may be a listed name, and what stands in settings may be one that is allowed.
+        if line or file.endswith(".toml"):
+            why = f"cannot be used; {where or 'edgeblock lint'} says why"
+        self.outcome.refused[name] = {
+            "file": file, "told": str(Finding(file, line, why)), "origin": origin,
+            "where": str(where), "in_force": name in self.parts, **owner_of(path or self.rules.directory / file)}
+
+    def _write_rejected(self, name: str, refused: Refused, path: Path | None) -> Path | str:
+        part = self.parts.get(name)
+        stays = "there is no version before it, so nothing of it is in force"
+        if part:
+            stays = f"the version of {when(part)} with {part.parts.lists[0].entries} entries stays in force"
+        lines = [f"{MARK.decode()}; {stays}.", *map(str, refused.findings)]
+        if refused.more:
+            lines.append(f"and {refused.more} more; `edgeblock lint {self.rules.directory}` names them all")
+        text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            mode = (path or self.rules.directory / refused.findings[0].file).stat().st_mode & 0o664 | 0o600
+        except (OSError, ValueError):
+            mode = 0o640
+        for folder in (self.rules.directory, self.store.rejected):
+            where = folder / f"{name}.rejected"
+            try:
+                if not (where.is_file() and where.read_bytes() == text):
+                    write_file(where, lambda file: file.write(text), mode=mode)
+            except OSError:
+                continue            # read-only for us, or full
+            return where
+        return ""
+
+    def _clear_rejected(self) -> None:
+        wanted = {Path(one["where"]) for one in self.outcome.refused.values()}
+        for folder in (self.rules.directory, self.store.rejected):
+            for path in folder.glob("*.rejected"):
+                if path in wanted:
+                    continue
+                try:
+                    with open(path, "rb") as file:
+                        ours = file.read(len(MARK)) == MARK
+                    if ours:
+                        path.unlink()
+                except OSError:
+                    continue
+
+
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def when(part: Snapshot) -> str:
+    return f"{datetime.fromtimestamp(part.built, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def is_expired(record: ListRecord, now: float) -> bool:
+    return record.expires is not None and record.expires <= now
+
+
+def owner_of(path: Path) -> dict[str, Any]:
+    """Who has put a file there, as far as the file system knows: the user id, and the name where there is one."""
+    try:
+        uid = path.stat().st_uid
+    except (OSError, ValueError):
+        return {"uid": None, "owner": None}
+    try:
+        return {"uid": uid, "owner": pwd.getpwuid(uid).pw_name}
+    except KeyError:
+        return {"uid": uid, "owner": None}
+
+
+def told_of(record: ListRecord) -> dict[str, Any]:
+    return {name: getattr(record, name)
+            for name in ("name", "file", "action", "entries", "duplicates", "unusable", "expires", "expired")}

@@ -1,0 +1,232 @@
+"""One list in: read, checked, signed where it has to be, and compiled; or refused with every reason.
+
+In: a ListFile, the terms of this box, what is known of the last version that was taken, and the time. Out: Compiled
+with one list, whose record holds all that a later version is compared with. A list is taken as a whole or refused as
+a whole; lines that cannot be used are left out only up to the share that its settings allow. What never happens here:
+a change on disk, a byte of the list that was not hashed, a list bigger than the bounds below in memory.
+"""
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from publicsuffixlist import PSLFILE
+
+import edgeblock
+from edgeblock import config
+from edgeblock.blocklist import formats
+from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
+from edgeblock.blocklist.directory import Finding, ListFile, open_regular
+from edgeblock.blocklist.guard import Guard, Protected, Seen, parse_protected, shipped_protected
+from edgeblock.blocklist.settings import ListSettings, default_settings
+from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, Signed, keys_for, refuses_replay
+from edgeblock.errors import ListError
+
+LIST_BYTES_MAX = 4 << 30        # of one list; a hundred million names are less
+ENTRIES_MAX = 100_000_000       # of one list, duplicates included: 2 GB of rows while it is compiled
+FINDINGS_MAX = 50               # that a refusal names; the rest are counted
+PROTECTED_MAX = 16 << 20        # bytes of the operator's protected names
+BUFFER = 1 << 20
+
+Progress = Callable[[int], None]
+
+
+class Refused(ListError):
+    """A list is not taken; the message is its first finding, `findings` are all that were kept."""
+
+    def __init__(self, findings: list[Finding], more: int = 0) -> None:
+        super().__init__(str(findings[0]) + (f" (and {more} more)" if more else ""))
+        self.findings = findings
+        self.more = more
+
+
+class Unsettled(ListError):
+    """The list was changed while it was read: no reason to refuse it, and none to take it yet."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for every list on this box. `mark` changes with all of it that a list is judged by."""
+
+    key: bytes
+    rules: config.Rules
+    protected: Protected
+    defaults: ListSettings
+    mark: str
+
+
+def make_terms(rules: config.Rules, key: bytes) -> Terms:
+    """The terms that a configuration sets.
+
+    Raises:
+        ListError: the operator's protected names cannot be read, or the configuration names what is no host or key.
+    """
+    protected, own = shipped_protected(), b""
+    if rules.protected is not None:
+        try:
+            with open(rules.protected, "rb") as file:
+                own = file.read(PROTECTED_MAX)
+        except OSError as error:
+            raise ListError(f"{rules.protected}: the protected names cannot be read: {error.strerror}") from None
+        protected = protected.joined(parse_protected(own, str(rules.protected)))
+    mark = repr((edgeblock.__version__, os.stat(PSLFILE).st_size, sha256(own).digest(), rules.signers,
+                 rules.require_signatures))
+    return Terms(key, rules, protected, default_settings(rules), mark)
+
+
+def signature_of(path: Path) -> Path:
+    return path.with_name(path.name + ".minisig")
+
+
+def origin_of(source: ListFile, terms: Terms) -> str:
+    """Stands for everything that decides what `take` makes of a list; changes when any of it does."""
+    seen: list[object] = [terms.mark, repr(source.settings), source.path.name]
+    for path in (source.path, signature_of(source.path)):
+        try:
+            state = path.stat()
+        except OSError as error:
+            seen.append(error.errno)
+        else:
+            seen += (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return blake2b(repr(seen).encode(), digest_size=16).hexdigest()
+
+
+class Watched(io.RawIOBase):
+    """A file as it is read: hashed, counted, and never more than LIST_BYTES_MAX of it."""
+
+    def __init__(self, file: BinaryIO, progress: Progress | None) -> None:
+        super().__init__()
+        self._file = file
+        self._progress = progress
+        self.size = 0
+        self.hash = sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = self._file.readinto(buffer)          # type: ignore[attr-defined]
+        self.hash.update(memoryview(buffer)[:size])
+        self.size += size
+        if self.size > LIST_BYTES_MAX:
+            raise ListError(f"is longer than {LIST_BYTES_MAX} bytes; split it")
+        if self._progress:
+            self._progress(size)
+        return size
+
+
+class Gathering:
+    """The entries of one list on their way in."""
+
+    def __init__(self, source: ListFile, terms: Terms) -> None:
+        self.compiler = Compiler(terms.key)
+        self.compiler.add_list(source.name, source.settings)
+        self.guard = Guard(source.settings, terms.protected)
+        self.file = source.path.name
+        self.lines = self.total = self.unusable = 0
+        self.problems: list[Finding] = []
+        self.refusals: list[Finding] = []
+
+    def gather(self, items: Any) -> None:
+        refuses, add = self.guard.refuses, self.compiler.add
+        last = 0
+        for item in items:
+            if type(item) is formats.Entry:
+                if item.line != last:
+                    last = item.line
+                    self.lines += 1
+                if (why := refuses(item)) is not None:
+                    self.refusals.append(Finding(self.file, item.line, why))
+                    if len(self.refusals) == FINDINGS_MAX:
+                        return
+                else:
+                    add(0, item)
+                    self.total += 1
+                    if self.total > ENTRIES_MAX:
+                        raise ListError(f"has more than {ENTRIES_MAX} entries; split it")
+            elif type(item) is formats.Problem:
+                finding = Finding(self.file, item.line, item.why)
+                if item.whole:
+                    raise Refused([finding])
+                self.lines += 1
+                self.unusable += 1
+                if self.unusable <= FINDINGS_MAX:
+                    self.problems.append(finding)
+
+
+def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float,
+         progress: Progress | None = None) -> Compiled:
+    """The list, compiled.
+
+    Args:
+        previous: of the last version that was taken; None where there is none.
+        now: Unix seconds.
+        progress: is told how many bytes more have been read.
+
+    Raises:
+        Refused: it breaks a rule of docs/guard-rails.md, or cannot be read.
+        Unsettled: it was changed meanwhile.
+    """
+    name = source.path.name
+    gathering = Gathering(source, terms)
+    origin = origin_of(source, terms)
+    try:
+        with open_regular(source.path) as file:
+            before = os.fstat(file.fileno())
+            if before.st_size > LIST_BYTES_MAX:
+                raise ListError(f"is longer than {LIST_BYTES_MAX} bytes; split it")
+            watched = Watched(file.raw, progress)       # type: ignore[attr-defined]
+            hashed = signed_reader(source, terms, watched)
+            try:
+                gathering.gather(source.reader(io.BufferedReader(hashed or watched, BUFFER)))
+                if gathering.refusals:
+                    raise Refused(gathering.refusals)
+                signed = hashed.signed() if hashed else None
+            finally:
+                after = os.fstat(file.fileno())
+                if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                    raise Unsettled(f"{name}: was changed while it was read")
+    except Refused:
+        raise
+    except OSError as error:
+        raise Refused([Finding(name, 0, f"cannot be read: {error.strerror}")]) from None
+    except ListError as error:
+        if isinstance(error, Unsettled):
+            raise
+        raise Refused([Finding(name, 0, str(error).removeprefix(f"{name}: "))]) from None
+    compiled = gathering.compiler.finish()
+    [record] = compiled.lists
+    seen = Seen(gathering.lines, record.entries, gathering.unusable)
+    refused = (signed and refuses_replay(signed, previous.signed if previous else None, now)) or \
+        gathering.guard.refuses_list(seen, previous.entries if previous else None, now)
+    if refused:
+        findings = [Finding(name, 0, refused), *gathering.problems]
+        raise Refused(findings, gathering.unusable - len(gathering.problems))
+    settings = source.settings
+    record.file, record.https, record.max_shrink = name, settings.https, settings.max_shrink
+    record.expires = settings.expires.timestamp() if settings.expires else None
+    record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
+    record.signed = signed.timestamp if isinstance(signed, Signed) else None
+    record.sha256, record.origin = watched.hash.hexdigest(), origin
+    return compiled
+
+
+def signed_reader(source: ListFile, terms: Terms, watched: Watched) -> Hashed | None:
+    """What the list is read through so that its signature is checked; None where it needs none.
+
+    Raises:
+        ListError: there is no signature, or none that could do.
+    """
+    keys = keys_for(source.name, source.settings.signer, terms.rules.signers, terms.rules.require_signatures)
+    if keys is None:
+        return None
+    path = signature_of(source.path)
+    if not path.exists():
+        raise ListError(f"needs a signature by {' or '.join(map(str, keys))}, and there is no {path.name}; drop that "
+                        "first")
+    with open_regular(path) as file:
+        return Hashed(watched, file.read(MINISIG_MAX + 1), keys, source.path.name)   # type: ignore[arg-type]

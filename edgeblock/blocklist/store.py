@@ -1,0 +1,160 @@
+"""The state directory: the key, the last good version of every list, and the snapshot that is in force.
+
+    key                 16 bytes, readable by their owner only
+    lists/NAME.part     a snapshot of one list
+    rules.snapshot      all of them as one
+    refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
+    rejected/           reasons that could not be written beside their lists
+
+In: compiled parts. Out: the same after a restart, whole or not at all: every file is written under another name,
+synced and renamed, and what a killed process has left is removed by the next. Never here: the text of an entry.
+"""
+
+import json
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgeblock.blocklist.compiler import Compiled, ListRecord
+from edgeblock.blocklist.snapshot import KEY_SIZE, Snapshot, open_snapshot, write
+from edgeblock.errors import ListError
+
+
+def read_key(path: Path | str, create: bool = False) -> bytes:
+    """The 16 bytes of a key file; with `create`, a new random one of mode 0600 where there is none.
+
+    Raises:
+        ListError: the file cannot be read, written or is no key.
+    """
+    path = Path(path)
+    try:
+        if create and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, lambda file: file.write(os.urandom(KEY_SIZE)), keep=True)
+        key = path.read_bytes()
+    except OSError as error:
+        raise ListError(f"{path}: the key cannot be used: {error.strerror}") from None
+    if len(key) != KEY_SIZE:
+        raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; remove it and a new one is made")
+    return key
+
+
+def write_file(path: Path, fill: Callable[[BinaryIO], Any], *, mode: int = 0o600, keep: bool = False) -> None:
+    """A file by its final name only when it is whole and on the disk; with `keep`, not in place of another.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with open(handle, "w+b") as file:
+            os.fchmod(file.fileno(), mode)
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep:
+            try:
+                os.link(new, path)
+            except FileExistsError:
+                return              # another was quicker, and its file counts
+        else:
+            os.rename(new, path)
+        sync_directory(path.parent)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Store:
+    """The state directory beside the key file. One process at a time writes to it."""
+
+    def __init__(self, directory: Path, key: bytes) -> None:
+        self.directory, self.key = directory, key
+        self.lists = directory / "lists"
+        self.rejected = directory / "rejected"
+        self.snapshot = directory / "rules.snapshot"
+
+    def prepare(self) -> None:
+        """Makes what is missing, and removes what a process that was killed has left half-written.
+
+        Raises:
+            ListError: the directory cannot be written.
+        """
+        try:
+            for folder in (self.directory, self.lists, self.rejected):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for left in folder.glob(".*.tmp"):
+                    left.unlink(missing_ok=True)
+        except OSError as error:
+            raise ListError(f"{error.filename}: cannot be written: {error.strerror}") from None
+
+    def parts(self) -> tuple[dict[str, Snapshot], list[str]]:
+        """The last good version of each list, verified, and what is wrong with the others."""
+        found, problems = {}, []
+        for path in sorted(self.lists.glob("*.part")):
+            try:
+                part = open_file(path, self.key)
+                if len(part.parts.lists) != 1 or part.parts.lists[0].name != path.stem:
+                    raise ListError(f"{path}: is not the list {path.stem}; remove it")
+                found[path.stem] = part
+            except ListError as error:
+                problems.append(str(error))
+        return found, problems
+
+    def keep(self, compiled: Compiled, now: float) -> Snapshot:
+        """The new last good version of a list, on disk. OSError where it cannot be written."""
+        path = self.lists / f"{compiled.lists[0].name}.part"
+        write_file(path, lambda file: write(file, compiled, self.key, int(now)))
+        return open_file(path, self.key)
+
+    def forget(self, name: str) -> None:
+        (self.lists / f"{name}.part").unlink(missing_ok=True)
+
+    def published(self) -> list[ListRecord] | None:
+        """The table of the snapshot that was published last; None where there is none that can be used."""
+        try:
+            return open_file(self.snapshot, self.key).parts.lists
+        except ListError:
+            return None
+
+    def publish(self, merged: Compiled, now: float) -> None:
+        """A new snapshot in force. OSError where it cannot be written."""
+        write_file(self.snapshot, lambda file: write(file, merged, self.key, int(now)))
+
+    def refused(self) -> dict[str, dict[str, Any]]:
+        """What `keep_refused` was given last."""
+        try:
+            read = json.loads((self.directory / "refused.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return read if isinstance(read, dict) else {}
+
+    def keep_refused(self, refused: dict[str, dict[str, Any]]) -> None:
+        if refused != self.refused():
+            write_file(self.directory / "refused.json", lambda file: file.write(json.dumps(refused).encode()))
+
+
+def open_file(path: Path, key: bytes, verified: bool = False) -> Snapshot:
+    """A snapshot file, mapped, and verified whole unless it was `verified` before.
+
+    Raises:
+        ListError: it cannot be read, or is none of this version and key.
+    """
+    try:
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise ListError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ListError(f"{path}: is empty; build it again") from None
+    return open_snapshot(memoryview(mapped), key, str(path), verified=verified)

@@ -1,0 +1,112 @@
+"""Sees when files in a directory are complete: renamed in, or closed by whoever wrote them.
+
+In: a directory. Out: whether something has happened that counts, and the names of files that are open for writing. By
+inotify, which knows nothing of what other machines do in a shared directory: whoever watches one has to look now and
+then as well (`look`). Never here: a file opened.
+"""
+
+import ctypes
+import os
+import stat
+import struct
+from pathlib import Path
+
+from edgeblock.blocklist.directory import is_unfinished
+
+IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
+IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x01000000
+WATCHED = (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR)
+COMPLETE = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE
+EVENT = struct.Struct("iIII")
+EVENTS_MAX = 1 << 16    # bytes of events read at a time
+
+Sight = dict[str, tuple[int, int, int, int]]
+
+
+def is_ours(name: str) -> bool:
+    """Whether a change of this file says nothing about a list."""
+    return is_unfinished(name) or name.endswith(".rejected")
+
+
+def look(directory: Path) -> Sight:
+    """What tells whether a directory has changed: inode, size and times of every file; empty if unreadable."""
+    seen: Sight = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if is_ours(entry.name):
+                    continue
+                try:
+                    state = entry.stat()
+                except OSError:         # gone since, or a link to nowhere
+                    continue
+                seen[entry.name] = state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    except OSError:
+        return {}
+    return seen
+
+
+class Watch:
+    """`fd` becomes readable when something happens in the directory, -1 where the kernel has no watch to give."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.busy: set[str] = set()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._number = -1
+        self.aim()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def aim(self) -> None:
+        """Watches what the path leads to now: a directory can be replaced by another, or a link be set anew."""
+        if self.fd < 0:
+            return
+        number = self._libc.inotify_add_watch(self.fd, os.fsencode(self.directory), WATCHED)
+        if number != self._number:
+            if self._number >= 0:
+                self._libc.inotify_rm_watch(self.fd, self._number)
+            self._number = number
+            self.busy.clear()
+
+    def read(self) -> bool:
+        """Takes note of what has happened; whether any file was completed, changed its owner, or went."""
+        counts = False
+        while self.fd >= 0:
+            try:
+                data = os.read(self.fd, EVENTS_MAX)
+            except BlockingIOError:
+                break
+            at = 0
+            while at < len(data):
+                number, mask, _, size = EVENT.unpack_from(data, at)
+                name = os.fsdecode(data[at + EVENT.size:at + EVENT.size + size].rstrip(b"\0"))
+                at += EVENT.size + size
+                if mask & IN_Q_OVERFLOW:
+                    self.busy.clear()
+                    counts = True
+                elif number == self._number and name and not is_ours(name):
+                    counts |= self._note(name, mask)
+        return counts
+
+    def _note(self, name: str, mask: int) -> bool:
+        if mask & COMPLETE:
+            self.busy.discard(name)
+            return True
+        if mask & IN_MODIFY or mask & IN_CREATE and self._is_new(name):
+            self.busy.add(name)
+            return False
+        return name not in self.busy
+
+    def _is_new(self, name: str) -> bool:
+        # A link, a pipe or a directory is complete as soon as it is there.
+        try:
+            state = (self.directory / name).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(state.st_mode) and state.st_nlink == 1

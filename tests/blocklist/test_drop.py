@@ -1,0 +1,497 @@
+"""A rules directory taken in list by list: what changed is taken or refused, everything else stays in force."""
+
+import json
+import os
+import shutil
+import stat
+import time
+from dataclasses import replace
+
+import pytest
+
+from edgeblock import config
+from edgeblock.blocklist import drop as drop_module
+from edgeblock.blocklist import intake
+from edgeblock.blocklist import store as store_module
+from edgeblock.blocklist.drop import MARK, refresh
+from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.store import Store, open_file
+from edgeblock.errors import ListError
+
+from .making import KEY
+
+NOW = 1_700_000_000
+
+
+class Box:
+    """A rules directory, a state directory, and what is in force."""
+
+    def __init__(self, home):
+        self.home = home
+        self.folder = home / "rules"
+        self.folder.mkdir()
+        self.store = Store(home / "state", KEY)
+        self.rules = config.Rules(directory=self.folder, key=home / "state" / "key")
+
+    def write(self, **files):
+        """write(court_list="a.example") is the file court.list."""
+        for name, text in files.items():
+            name = name.replace("_", ".")
+            new = self.folder / f".{name}.new"
+            new.write_bytes(text if isinstance(text, bytes) else text.encode())
+            new.rename(self.folder / name)
+
+    def refresh(self, now=NOW, **more):
+        self.outcome = refresh(self.rules, self.store, now, **more)
+        json.dumps(vars(self.outcome))
+        left = [str(path) for path in self.home.rglob("*.tmp")]
+        assert left == []
+        return self.outcome
+
+    def action(self, host):
+        found = ListMatcher(open_file(self.store.snapshot, KEY)).look_up("tls", host.encode())
+        return found and found.list
+
+    def changes(self):
+        return [(change["change"], change["list"]) for change in self.outcome.changes]
+
+    def reason(self, name):
+        """The reason beside the list, without its first line."""
+        first, *lines = (self.folder / f"{name}.rejected").read_text().splitlines()
+        assert first.startswith("edgeblock has refused this list; ")
+        return lines
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Box(tmp_path)
+
+
+def many(count, what="h"):
+    return "".join(f"{what}{number}.example\n" for number in range(count))
+
+
+# Taking ------------------------------------------------------------------------------------------------------
+
+def test_lists_are_taken_one_by_one_and_changes_told_once(box):
+    box.write(a_list="a.example\n", b_list="b.example\nb.example\n")
+    box.refresh()
+    assert box.changes() == [("taken", "a"), ("taken", "b")]
+    change = box.outcome.changes[1]
+    assert (change["entries"], change["entries_before"], change["duplicates"], change["file"], change["uid"]) == (
+        1, None, 1, "b.list", os.getuid())
+    assert len(change["digest"]) == 32
+    assert (box.action("a.example"), box.action("www.b.example")) == ("a", "b")
+    before = box.store.snapshot.stat()
+    assert box.refresh().changes == []
+    assert box.store.snapshot.stat() == before
+    box.write(b_list="c.example\n")
+    box.refresh()
+    assert box.changes() == [("taken", "b")] and box.outcome.changes[0]["entries_before"] == 1
+    assert (box.action("a.example"), box.action("b.example"), box.action("c.example")) == ("a", None, "b")
+
+
+def test_only_what_changed_is_read(box, monkeypatch):
+    box.write(a_list="a.example\n", b_list="b.example\n")
+    box.refresh()
+    taken = []
+    monkeypatch.setattr(drop_module, "take",
+                        lambda source, *more: taken.append(source.name) or intake.take(source, *more))
+    box.write(b_list="c.example\n")
+    box.refresh()
+    box.write(a_toml='action = "drop"\n')
+    box.refresh()
+    box.rules = replace(box.rules, action="page")
+    box.refresh()
+    assert taken == ["b", "a", "b"]         # of a, the settings say what the configuration says no more
+    assert {one["name"]: one["action"] for one in box.outcome.lists} == {"a": "drop", "b": "page"}
+
+
+def test_settings_reach_the_snapshot(box):
+    box.write(a_list="a.example/x\n",
+              a_toml='action = "page"\nmandatory = true\ncategory = "orders"\nhttps = "host"\n')
+    box.refresh()
+    [record] = open_file(box.store.snapshot, KEY).parts.lists
+    assert (record.name, record.action, record.mandatory, record.category, record.https, record.file) == (
+        "a", "page", True, "orders", "host", "a.list")
+    assert box.action("a.example") == "a"
+
+
+def test_an_expired_list_leaves_force_and_may_come_back(box):
+    box.write(a_list="a.example\n", a_toml="expires = 2023-11-14T22:13:30Z\n")
+    box.refresh(NOW)
+    assert box.action("a.example") == "a"
+    box.refresh(NOW + 10)
+    assert box.changes() == [("expired", "a")] and box.action("a.example") is None
+    assert box.outcome.lists[0]["expired"] and box.outcome.lists[0]["entries"] == 0
+    assert box.refresh(NOW + 20).changes == []
+    box.write(a_toml="")
+    box.refresh(NOW + 30)
+    assert box.changes() == [("taken", "a")] and box.action("a.example") == "a"
+
+
+def test_big_lists_do_not_hold_up_small_ones(box, monkeypatch):
+    monkeypatch.setattr(drop_module, "BATCH", 1000)
+    box.write(big_list=many(200), bigger_list=many(300, "b"), small_list="s.example\n")
+    box.refresh()
+    assert box.changes() == [("taken", "big"), ("taken", "small")] and box.outcome.again
+    box.refresh()
+    assert box.changes() == [("taken", "bigger")] and not box.outcome.again
+
+
+# Refusing ----------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "a public suffix": ({"court.list": "fine.example\nco.uk\n"}, "court.list:2: 'co.uk' is a public suffix"),
+    "unusable lines": ({"court.list": "exmaple..com\n"}, "court.list: 1 of 1 lines cannot be used"),
+    "growth": ({"court.list": many(5000)}, "court.list: grew from 2 entries to 5000"),
+    "an empty file": ({"court.list": ""}, "court.list: shrank from 2 entries to 0"),
+    "settings": ({"court.toml": "acton = 'drop'\n"}, "court.toml: unknown key 'acton'; did you mean 'action'?"),
+    "two files of a name": ({"court.txt": "other.example\n"},
+                            "court.txt: has the same list name as court.list; rename one"),
+    "a range": ({"court.list": "192.0.0.0/8\n"}, "court.list:1: 192.0.0.0/8 is wider than /20"),
+    "UTF-16": ({"court.list": "a.example\n".encode("utf-16")}, "court.list: 1 of 1 lines cannot be used"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_list_leaves_its_last_version_and_all_others_in_force(box, case):
+    files, why = REFUSED[case]
+    box.write(court_list="old.example\nolder.example\n", other_list="other.example\n")
+    box.refresh()
+    for name, text in files.items():
+        box.write(**{name.replace(".", "_"): text})
+    box.write(third_list="third.example\n")
+    outcome = box.refresh()
+    assert box.changes() == [("taken", "third")] and list(outcome.refused) == ["court"]
+    assert box.reason("court")[0].startswith(why)
+    assert [box.action(f"{host}.example") for host in ("old", "older", "other", "third")] == [
+        "court", "court", "other", "third"]
+    told = outcome.refused["court"]
+    assert told["in_force"] and told["told"].startswith(why.split(": ")[0])
+    for word in ("co.uk", "exmaple", "acton"):
+        assert word not in json.dumps(vars(outcome))
+    # The same after a restart, and without being read again.
+    assert refresh(box.rules, Store(box.store.directory, KEY), NOW).refused == outcome.refused
+    assert box.action("old.example") == "court"
+    # Mended, it is taken, and the reason goes.
+    (box.folder / "court.txt").unlink(missing_ok=True)
+    box.write(court_list="new.example\nnewer.example\n", court_toml="")
+    box.refresh()
+    assert box.changes() == [("taken", "court")] and box.outcome.refused == {}
+    assert not (box.folder / "court.rejected").exists()
+    assert (box.action("new.example"), box.action("old.example")) == ("court", None)
+
+
+def test_every_reason_stands_beside_the_list_and_the_file_stays(box):
+    text = "\n".join(["co.uk", "fine.example", "com", *(f"a..{n}" for n in range(60))])
+    box.write(court_list=text)
+    box.refresh()
+    lines = box.reason("court")
+    assert [line.split(" is ")[0] for line in lines] == ["court.list:1: 'co.uk'", "court.list:3: 'com'"]
+    assert (box.folder / "court.list").read_text() == text
+    assert "there is no version before it" in (box.folder / "court.rejected").read_text()
+    box.write(court_list="\n".join(f"a..{n}" for n in range(60)))
+    box.refresh()
+    lines = box.reason("court")
+    assert lines[1] == "court.list:1: 'a..0' has an empty label" and len(lines) == 52
+    assert lines[-1] == f"and 10 more; `edgeblock lint {box.folder}` names them all"
+
+
+def test_each_refusal_can_be_overridden_for_one_list_by_one_key(box):
+    box.write(court_list="old.example\n" * 2 + "older.example\n")
+    box.refresh()
+    for text, key in (("co.uk\nold.example\n", 'allow_public_suffixes = ["co.uk"]'),
+                      ("a..b\nold.example\n", "max_unparsable = 0.5"), (many(5000), "max_growth = 10000"),
+                      ("", "max_shrink = 1"), ("10.0.0.0/20\n", "allow_addresses = true")):
+        box.write(court_list=text, court_toml="")
+        assert list(box.refresh().refused) == ["court"], key
+        box.write(court_toml=key)
+        assert box.refresh().refused == {} and box.changes() == [("taken", "court")], key
+
+
+def test_the_reason_is_no_more_readable_than_the_list(box):
+    box.write(court_list="co.uk\n", open_list="co.uk\n")
+    (box.folder / "court.list").chmod(0o600)
+    (box.folder / "open.list").chmod(0o644)
+    box.refresh()
+    assert stat.S_IMODE((box.folder / "court.rejected").stat().st_mode) == 0o600
+    assert stat.S_IMODE((box.folder / "open.rejected").stat().st_mode) == 0o644
+
+
+def test_somebody_elses_file_of_that_name_is_left_alone(box):
+    box.write(court_list="a.example\n", court_rejected="notes of the list manager")
+    (box.folder / "dir.rejected").mkdir()
+    box.refresh()
+    assert (box.folder / "court.rejected").read_text() == "notes of the list manager"
+
+
+def test_a_reason_that_cannot_stand_beside_its_list_is_in_the_state_directory(box):
+    box.write(court_list="co.uk\n")
+    (box.folder / "court.rejected").mkdir()
+    outcome = box.refresh()
+    where = box.store.rejected / "court.rejected"
+    assert outcome.refused["court"]["told"] == f"court.list:1: cannot be used; {where} says why"
+    assert where.read_bytes().startswith(MARK)
+    box.write(court_list="a.example\n")
+    box.refresh()
+    assert not where.exists()
+
+
+def test_the_last_version_outlives_a_restart_with_a_file_that_is_broken(box):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.write(court_list="co.uk\n")
+    for _ in range(3):
+        outcome = refresh(box.rules, Store(box.store.directory, KEY), NOW)
+        assert outcome.refused["court"]["in_force"] and box.action("old.example") == "court"
+
+
+def test_an_unreadable_directory_leaves_everything_in_force(box):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    shutil.rmtree(box.folder)
+    outcome = box.refresh()
+    assert outcome.problem == f"{box.folder}: there is no such rules directory"
+    assert outcome.changes == [] and [one["name"] for one in outcome.lists] == ["court"]
+    assert box.action("old.example") == "court"
+
+
+def test_protected_names_that_cannot_be_read_refuse_nothing_and_take_nothing(box):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.rules = replace(box.rules, protected=box.home / "absent")
+    box.write(court_list="new.example\n")
+    assert box.refresh().problem.endswith("absent: the protected names cannot be read: No such file or directory")
+    assert box.action("old.example") == "court"
+
+
+# Removing ----------------------------------------------------------------------------------------------------
+
+def test_removing_a_file_removes_its_list(box):
+    box.write(a_list="a.example\n", b_list="b.example\n")
+    box.refresh()
+    (box.folder / "a.list").unlink()
+    box.refresh()
+    assert box.changes() == [("removed", "a")] and box.outcome.changes[0]["entries_before"] == 1
+    assert (box.action("a.example"), box.action("b.example")) == (None, "b")
+    assert [path.name for path in box.store.lists.iterdir()] == ["b.part"]
+
+
+def test_too_much_that_goes_at_once_is_held_back_until_it_is_meant(box):
+    box.write(a_list=many(300), b_list=many(200, "b"))
+    box.refresh()
+    (box.folder / "a.list").rename(box.home / "a.list")
+    outcome = box.refresh()
+    assert box.changes() == [] and list(outcome.refused) == ["a"] and box.action("h1.example") == "a"
+    assert box.reason("a") == [
+        "a.list: was removed, and with it 300 of 500 entries of all lists would go, more than a share of 0.5; if "
+        "that is meant, write a.toml with max_shrink = 1, and else put the file back"]
+    assert "was removed" in outcome.refused["a"]["told"]
+    assert box.refresh().refused == outcome.refused and box.action("h1.example") == "a"
+    box.write(a_toml="max_shrink = 1\n")
+    box.refresh()
+    assert box.changes() == [("removed", "a")] and box.action("h1.example") is None
+    assert not (box.folder / "a.rejected").exists()
+
+
+def test_a_directory_that_lost_all_its_files_loses_no_list(box):
+    box.write(a_list=many(150), b_list=many(150, "b"))
+    box.refresh()
+    for path in box.folder.iterdir():
+        path.rename(box.home / path.name)
+    assert sorted(box.refresh().refused) == ["a", "b"] and box.action("h1.example") == "a"
+    for name in ("a.list", "b.list"):
+        (box.home / name).rename(box.folder / name)
+    assert box.refresh().refused == {} and box.outcome.changes != [] or box.action("b1.example") == "b"
+
+
+def test_a_list_that_is_renamed_is_not_missed(box):
+    box.write(a_list=many(300))
+    box.refresh()
+    (box.folder / "a.list").rename(box.folder / "b.list")
+    box.refresh()
+    assert box.changes() == [("removed", "a"), ("taken", "b")] and box.action("h1.example") == "b"
+
+
+def test_expired_and_empty_lists_go_freely(box):
+    box.write(a_list=many(300), a_toml="expires = 2020-01-01\n", b_list=many(200, "b"), b_toml="max_shrink = 1\n")
+    box.refresh()
+    for name in ("a.list", "a.toml", "b.list", "b.toml"):
+        (box.folder / name).unlink()
+    assert box.refresh().refused == {} and box.changes() == [("removed", "a"), ("removed", "b")]
+
+
+# Faults ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("make", "why"), [
+    (lambda path: path.mkdir(), "is a directory, not a file"),
+    (os.mkfifo, "is a pipe, not a file"),
+    (lambda path: path.symlink_to(path.parent / "nowhere"), "cannot be read: No such file or directory"),
+    (lambda path: path.symlink_to("/etc/passwd"), "is a link that leads out of "),
+    (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
+    (lambda path: path.symlink_to("/dev/zero"), "is a special file, not a file"),
+])
+def test_what_is_no_file_is_refused_at_once(box, make, why):
+    box.write(court_list="old.example\n", other_list="other.example\n")
+    box.refresh()
+    (box.folder / "court.list").unlink()
+    make(box.folder / "court.list")
+    box.refresh()
+    assert box.reason("court")[0].startswith(f"court.list: {why}")
+    assert (box.action("old.example"), box.action("other.example")) == ("court", "other")
+
+
+def test_settings_and_signatures_are_no_way_out_of_the_directory_either(box):
+    secret = box.home / "secret"
+    secret.write_text("a secret of the daemon's\n")
+    box.write(court_list="a.example\n")
+    (box.folder / "court.toml").symlink_to(secret)
+    box.refresh()
+    assert box.reason("court") == [
+        f"court.toml: is a link that leads out of {box.folder}; copy the file here instead"]
+
+
+def test_a_link_inside_the_directory_is_followed(box):
+    (box.folder / ".releases").mkdir()
+    (box.folder / ".releases" / "7").write_text("a.example\n")
+    (box.folder / "court.list").symlink_to(".releases/7")
+    box.refresh()
+    assert box.action("a.example") == "court"
+
+
+def test_a_file_without_read_permission(box):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.write(court_list="new.example\n")
+    (box.folder / "court.list").chmod(0)
+    with as_nobody(box.home):
+        box.refresh()
+        assert box.action("old.example") == "court"
+    assert box.outcome.refused["court"]["told"] == "court.list: cannot be read: Permission denied"
+
+
+class as_nobody:
+    """The block as an ordinary user, who owns the state and may write the rules directory."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def __enter__(self):
+        if os.getuid() == 0:
+            for path in [self.home, *self.home.rglob("*")]:
+                os.chown(path, 65534, 65534, follow_symlinks=False)
+            for path in self.home.parents:
+                if path.owner() == "root" and path != path.parent and not stat.S_IMODE(path.stat().st_mode) & 1:
+                    path.chmod(0o711)
+            os.setegid(65534)
+            os.seteuid(65534)
+
+    def __exit__(self, *_):
+        if os.getuid() == 0:
+            os.seteuid(0)
+            os.setegid(0)
+
+
+def test_a_read_only_directory_gets_its_reasons_elsewhere(box):
+    box.write(court_list="co.uk\n")
+    with as_nobody(box.home):
+        box.folder.chmod(0o555)
+        try:
+            outcome = box.refresh()
+        finally:
+            box.folder.chmod(0o755)
+    assert outcome.refused["court"]["where"] == str(box.store.rejected / "court.rejected")
+    assert os.listdir(box.folder) == ["court.list"]
+
+
+def test_a_line_of_five_gigabytes(box):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.write(court_list="")
+    os.truncate(box.folder / "court.list", 5 << 30)     # a hole: takes no room
+    before = time.process_time()
+    box.refresh()
+    assert box.reason("court") == [f"court.list: is longer than {intake.LIST_BYTES_MAX} bytes; split it"]
+    os.truncate(box.folder / "court.list", 3 << 30)
+    box.refresh()
+    assert box.reason("court")[0].startswith("court.list")
+    assert time.process_time() - before < 30 and box.action("old.example") == "court"
+
+
+def test_a_file_that_grows_while_it_is_read_is_taken_later(box, monkeypatch):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.write(court_list="new.example\n")
+
+    read = intake.formats.READERS["domains"]
+
+    def slow(file):
+        yield from read(file)
+        with open(box.folder / "court.list", "a") as writer:
+            writer.write("ne..")
+
+    monkeypatch.setattr("edgeblock.blocklist.directory.formats.READERS", {"domains": slow})
+    outcome = box.refresh()
+    assert outcome.again and outcome.refused == {} and box.action("old.example") == "court"
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_and_then_the_new(box, monkeypatch):
+    box.write(court_list="old.example\n")
+
+    read = intake.formats.READERS["domains"]
+
+    def slow(file):
+        box.write(court_list="new.example\n")
+        yield from read(file)
+
+    monkeypatch.setattr("edgeblock.blocklist.directory.formats.READERS", {"domains": slow})
+    box.refresh()
+    assert box.action("old.example") == "court"
+    monkeypatch.setattr("edgeblock.blocklist.directory.formats.READERS", {"domains": read})
+    box.refresh()
+    assert box.changes() == [("taken", "court")] and box.action("new.example") == "court"
+
+
+def test_a_part_that_was_spoilt_on_disk_is_made_anew(box):
+    box.write(court_list="a.example\n", other_list="b.example\n")
+    box.refresh()
+    (box.store.lists / "court.part").write_bytes(b"garbage")
+    outcome = box.refresh()
+    assert "is no edgeblock snapshot" in outcome.warnings[0]
+    assert box.action("a.example") == "court" and box.refresh().warnings == []
+
+
+def test_a_snapshot_that_was_spoilt_on_disk_is_made_anew(box):
+    box.write(court_list="a.example\n")
+    box.refresh()
+    box.store.snapshot.write_bytes(b"garbage")
+    box.refresh()
+    assert box.action("a.example") == "court"
+
+
+@pytest.mark.parametrize("full", ["lists", "snapshot"])
+def test_a_full_disk_changes_nothing(box, monkeypatch, full):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.write(court_list="new.example\n", other_list="other.example\n")
+    write_file = store_module.write_file
+
+    def no_room(path, fill, **more):
+        if (path.parent.name == "lists") == (full == "lists") and path.name != "refused.json":
+            raise OSError(28, "No space left on device")
+        write_file(path, fill, **more)
+
+    monkeypatch.setattr(store_module, "write_file", no_room)
+    if full == "lists":
+        outcome = box.refresh()
+        assert outcome.again and sorted(outcome.refused) == ["court", "other"]
+        assert box.reason("court") == [f"court.list: could be read, but not be kept: {box.store.lists}: "
+                                       "No space left on device"]
+    else:
+        with pytest.raises(ListError, match="rules.snapshot: cannot be written: No space left on device; the rules"):
+            box.refresh()
+    assert box.action("old.example") == "court"
+    monkeypatch.setattr(store_module, "write_file", write_file)
+    assert box.refresh().refused == {}
+    assert (box.action("new.example"), box.action("other.example")) == ("court", "other")

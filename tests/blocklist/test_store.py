@@ -1,0 +1,125 @@
+"""The state directory: whole files or none, the same after a restart, nothing of a list in plain text."""
+
+import os
+import stat
+
+import pytest
+
+from edgeblock.blocklist import store as store_module
+from edgeblock.blocklist.store import Store, open_file, read_key, write_file
+from edgeblock.errors import ListError
+
+from .making import KEY, compiled
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / "state", KEY)
+    made.prepare()
+    return made
+
+
+def test_a_key_is_made_once_and_for_its_owner_only(tmp_path):
+    path = tmp_path / "state" / "key"
+    with pytest.raises(ListError, match="the key cannot be used: No such file"):
+        read_key(path)
+    key = read_key(path, create=True)
+    assert len(key) == 16 and read_key(path) == read_key(path, create=True) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(path.parent) == ["key"]
+    path.write_bytes(b"short")
+    with pytest.raises(ListError, match="is no key of 16 bytes; remove it and a new one is made"):
+        read_key(path)
+
+
+def test_two_that_make_a_key_have_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "key"
+    monkeypatch.setattr(store_module.Path, "exists", lambda self: False)
+    first = read_key(path, create=True)
+    assert read_key(path, create=True) == first
+
+
+def test_a_part_comes_back(store):
+    kept = store.keep(compiled(("court", None, ["listed.example", "=other.example"])), 1_700_000_000)
+    found, problems = store.parts()
+    assert list(found) == ["court"] and problems == []
+    assert found["court"].digest == kept.digest and found["court"].built == 1_700_000_000
+    assert found["court"].parts.lists[0].entries == 2
+    [path] = store.lists.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert b"example" not in path.read_bytes()
+    store.forget("court")
+    store.forget("court")
+    assert store.parts() == ({}, [])
+
+
+@pytest.mark.parametrize(("spoil", "why"), [
+    (lambda data: data[:-9], "has .* of .* bytes"), (lambda data: b"", "is empty"),
+    (lambda data: b"x", "is no edgeblock"),
+    (lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:], "was altered"),
+])
+def test_a_part_that_was_spoilt_is_named_and_the_others_are_there(store, spoil, why):
+    for name in ("a", "b"):
+        store.keep(compiled((name, None, ["listed.example"])), 5)
+    path = store.lists / "a.part"
+    path.write_bytes(spoil(path.read_bytes()))
+    found, [problem] = store.parts()
+    assert list(found) == ["b"]
+    assert problem.startswith(f"{path}: ")
+    with pytest.raises(ListError, match=why):
+        open_file(path, KEY)
+
+
+def test_a_part_under_another_name_is_not_that_list(store):
+    store.keep(compiled(("a", None, ["listed.example"])), 5)
+    (store.lists / "a.part").rename(store.lists / "b.part")
+    assert store.parts() == ({}, [f"{store.lists}/b.part: is not the list b; remove it"])
+
+
+def test_parts_of_another_key_are_not_used(store):
+    store.keep(compiled(("a", None, ["listed.example"])), 5)
+    found, [problem] = Store(store.directory, bytes(16)).parts()
+    assert found == {} and "was built under another key" in problem
+
+
+def test_what_was_published_is_told_until_it_is_spoilt(store):
+    assert store.published() is None
+    merged = compiled(("a", None, ["listed.example"]))
+    store.publish(merged, 5)
+    assert store.published() == merged.lists
+    store.snapshot.write_bytes(store.snapshot.read_bytes()[:-1])
+    assert store.published() is None
+
+
+def test_what_a_killed_process_has_left_is_removed(store):
+    for folder in (store.directory, store.lists, store.rejected):
+        (folder / ".court.part.123.tmp").write_bytes(b"half")
+    store.prepare()
+    assert not list(store.directory.rglob(".*"))
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fill(file):
+        file.write(b"new")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError):
+        write_file(path, fill)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_what_was_refused_is_remembered(store):
+    assert store.refused() == {}
+    store.keep_refused({"court": {"origin": "1"}})
+    assert store.refused() == {"court": {"origin": "1"}}
+    (store.directory / "refused.json").write_bytes(b"{")
+    assert store.refused() == {}
+
+
+def test_a_state_directory_that_cannot_be(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ListError, match="file/lists: cannot be written: Not a directory|file: cannot be written: "):
+        Store(tmp_path / "file", KEY).prepare()
