@@ -17,6 +17,7 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
 from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.stage1 import BPF_DIRECTORY, Stage
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -58,7 +59,7 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, queue_owner, rules_in_force, forwarding, conntrack_table, offloading,
+        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, forwarding, conntrack_table, offloading,
         source_check, python, rules_directory)
     return [finding for part in parts for finding in part(config)]
 
@@ -150,6 +151,30 @@ def kernel(config: Config) -> Iterator[Finding]:
         yield Finding("back end", MISSING, f"{wanted} in the settings; this machine can do {possible}",
                       f'set ruleset.backend = "{backends[0]}"' if backends else "mend one of the above")
     yield from in_new_namespace(lambda: list(queue_features()))
+
+
+def first_stage(config: Config) -> Iterator[Finding]:
+    """Whether most ClientHellos can be judged in the kernel: the program is loaded, and let go again."""
+    wanted = config.ruleset.stage1
+    if wanted == "off":
+        yield Finding("first stage", OK, "off in the settings")
+        return
+    state = MISSING if wanted == "on" else WARNING
+    other = '; with ruleset.stage1 = "off" every new flow goes to the queue, as it does without' * (wanted == "on")
+    if config.ruleset.backend == "nft":
+        yield Finding("first stage", state, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
+        return
+    try:
+        Stage(16, 1.0, hellos=1).close()
+    except SystemProblem as problem:
+        yield Finding("first stage", state, str(problem).removeprefix("first stage: "), other.removeprefix("; "))
+        return
+    kinds = {words[1]: words[2] for line in read("/proc/self/mounts").splitlines() if len(words := line.split()) > 2}
+    if kinds.get(str(BPF_DIRECTORY)) != "bpf":
+        yield Finding("first stage", state, f"the kernel takes the program, but {BPF_DIRECTORY} is no bpf file system",
+                      f"mount -t bpf bpf {BPF_DIRECTORY}")
+    else:
+        yield Finding("first stage", OK, "the kernel takes the program")
 
 
 def refused(tool: str) -> list[str]:

@@ -286,6 +286,7 @@ INLINE int view_packet(struct __sk_buff *skb, struct view *v)
 	__u8 head[40], tcp[20];
 	__u32 length = skb->len, next;
 
+	__builtin_memset(v, 0, sizeof(*v));
 	if (load_bytes(skb, 0, head, 20) < 0)
 		return 0;
 	if (head[0] >> 4 == 4) {
