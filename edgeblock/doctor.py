@@ -59,8 +59,8 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, forwarding, conntrack_table, offloading,
-        source_check, python, rules_directory)
+        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, forwarding, conntrack_table,
+        offloading, source_check, python, rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -171,7 +171,7 @@ def first_stage(config: Config) -> Iterator[Finding]:
         return
     kinds = {words[1]: words[2] for line in read("/proc/self/mounts").splitlines() if len(words := line.split()) > 2}
     if kinds.get(str(BPF_DIRECTORY)) != "bpf":
-        yield Finding("first stage", state, f"the kernel takes the program, but {BPF_DIRECTORY} is no bpf file system",
+        yield Finding("first stage", state, f"the kernel takes it, but {BPF_DIRECTORY} is no bpf file system",
                       f"mount -t bpf bpf {BPF_DIRECTORY}")
     else:
         yield Finding("first stage", OK, "the kernel takes the program")

@@ -151,8 +151,10 @@ cdef uint32_t _weight(const Reading* r) noexcept nogil:
 
 
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil:
-    """The stream offset of a sequence number: the one nearest to where some reading stands. Not just the first: of two
-    connections half the number space apart the other would change sides as soon as the first is read on.
+    """The stream offset of a sequence number: the one nearest to where some reading stands.
+
+    Not just the first: of two connections half the number space apart the other would change sides as soon as the
+    first is read on.
     """
     cdef int64_t at = <int32_t>(seq - w.base)
     cdef int64_t nearest = -1, distance
