@@ -24,7 +24,7 @@ PSEUDO_MAP_FD = 1
 LOAD_64 = 0x18
 
 CALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
-LOG_SIZE = 1 << 16
+LOG_SIZE = 1 << 24       # the last line is what counts, and before it stands every instruction
 
 libc = ctypes.CDLL(None, use_errno=True)
 
