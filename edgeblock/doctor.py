@@ -17,7 +17,7 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
 from edgeblock.netfilter.rules import queues
-from edgeblock.netfilter.stage1 import BPF_DIRECTORY, Stage
+from edgeblock.netfilter.stage1 import Stage, bpf_directory
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -170,9 +170,10 @@ def first_stage(config: Config) -> Iterator[Finding]:
         yield Finding("first stage", state, str(problem).removeprefix("first stage: "), other.removeprefix("; "))
         return
     kinds = {words[1]: words[2] for line in read("/proc/self/mounts").splitlines() if len(words := line.split()) > 2}
-    if kinds.get(str(BPF_DIRECTORY)) != "bpf":
-        yield Finding("first stage", state, f"the kernel takes it, but {BPF_DIRECTORY} is no bpf file system",
-                      f"mount -t bpf bpf {BPF_DIRECTORY}")
+    place = bpf_directory()
+    if kinds.get(str(place)) != "bpf":
+        yield Finding("first stage", state, f"the kernel takes it, but {place} is no bpf file system",
+                      f"mount -t bpf bpf {place}")
     else:
         yield Finding("first stage", OK, "the kernel takes the program")
 

@@ -30,7 +30,9 @@ class Box:
 
     def judge(self, packet: bytes, now: float, flags: int = 0) -> Decision:
         """As the kernel rules do: what certainly has no payload passes them unasked, unless it is a SYN."""
-        if is_tcp(packet) and not is_bare(packet) and self.stage.judge(packet):
+        if is_tcp(packet) and is_bare(packet):
+            return self.engine.judge(packet, now, flags)    # for the marks of flows that are blocked
+        if is_tcp(packet) and self.stage.judge(packet):
             return PASSED
         if not self.recall.prepare(self.engine, packet, now):
             return Decision(False)

@@ -93,6 +93,7 @@ cdef struct Seen:              # one name for the caller
 cdef struct Passed:            # a SYN that the kernel let by without asking, and the one hello behind it
     uint32_t isn
     uint32_t size              # of the hello; 0: there was none
+    uint32_t after             # how many of the SYNs had passed before the hello
     const uint8_t* hello
 
 

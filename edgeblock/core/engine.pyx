@@ -143,7 +143,7 @@ cdef class Engine:
         cdef Packet p
         cdef Flow* flow
         cdef Decision made
-        cdef uint32_t i
+        cdef uint32_t i, k
         view_packet(data, size, &p)
         if p.kind != PACKET_TCP:
             return
@@ -153,10 +153,11 @@ cdef class Engine:
         for i in range(count):
             size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
             self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
-            if passed[i].size:
-                size = _write_packet(packet, &p, passed[i].isn + 1, TCP_ACK, passed[i].hello, passed[i].size)
-                if size:
-                    self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+            for k in range(i + 1):
+                if passed[k].size and (passed[k].after == i + 1 or i + 1 == count and passed[k].after > count):
+                    size = _write_packet(packet, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello, passed[k].size)
+                    if size:
+                        self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
         flow = self.table.find(&p, False)
         if flow != NULL:
             flow.past = past
@@ -665,6 +666,7 @@ cdef class Engine:
         for isn, hello in passed[:8]:
             what[count].isn = isn
             what[count].size = len(hello)
+            what[count].after = count + 1
             what[count].hello = hello
             past = (past ^ <uint64_t>(hash((isn, hello)) & 0x7FFFFFFFFFFFFFFF)) * FNV_PRIME
             count += 1

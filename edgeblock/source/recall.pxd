@@ -14,7 +14,7 @@ cdef struct PassedSyn:
     uint32_t size
     uint64_t serial
     uint32_t place
-    uint32_t unused
+    uint32_t after
 
 cdef struct Remembered:
     uint32_t head

@@ -53,6 +53,18 @@ def name(dice: random.Random) -> bytes:
     return text
 
 
+POOL: list[bytes] = []
+
+
+def drawn(dice: random.Random) -> bytes:
+    """A hello of many that were made, now and then a new one: making one takes longer than judging it."""
+    if len(POOL) < 4096:
+        POOL.append(hello(dice))
+    elif dice.randrange(8) == 0:
+        POOL[dice.randrange(len(POOL))] = hello(dice)
+    return POOL[dice.randrange(len(POOL))]
+
+
 def hello(dice: random.Random, deep: bool = True) -> bytes:
     before, behind = b"", b""
     for _ in range(dice.randrange(4)):
@@ -103,10 +115,10 @@ def flow(dice: random.Random, ends: tuple[bytes, bytes, int]) -> Iterator[bytes]
         isn = dice.choice(isns)
         if turn == 0:
             isns.append(isn + dice.choice((0, 0, 0, -300, 100, 500, 1 << 19, 1 << 22, 1 << 31)))
-            data = dice.choice((b"", b"", b"", hello(dice)))
+            data = drawn(dice) if dice.randrange(4) == 0 else b""
             yield packet(dice, ends, isns[-1], s.SYN | (dice.choice(FLAGS) if dice.randrange(8) == 0 else 0), data)
         elif turn < 8 or not hellos:
-            hellos.append(hello(dice))
+            hellos.append(drawn(dice))
             at = 1 + (dice.choice((-200, -50, -1, 1, 50)) if dice.randrange(8) == 0 else 0)
             yield packet(dice, ends, isn + at, dice.choice(FLAGS) if dice.randrange(6) == 0 else s.ACK, hellos[-1])
         elif turn < 12:     # pieces of one, in some order, each of it or of another

@@ -23,7 +23,8 @@ from edgeblock.netfilter.stage1 import bpf
 from edgeblock.netfilter.stage1.sieve import BLOCK, blocks_for, fill, header
 
 OBJECT = Path(__file__).with_name("program.o")
-BPF_DIRECTORY = Path("/sys/fs/bpf")
+# The bpf file system of the service's user (systemd/run-edgeblockbpf.mount), and everybody's, which is root's.
+BPF_DIRECTORIES = (Path("/run/edgeblockbpf"), Path("/sys/fs/bpf"))
 PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the kernel judges
 
 # program.c: enum outcome.
@@ -179,9 +180,14 @@ class Stage:
         self.close()
 
 
+def bpf_directory() -> Path:
+    """Where programs can be pinned: the first place that is there."""
+    return next((place for place in BPF_DIRECTORIES if place.is_mount()), BPF_DIRECTORIES[-1])
+
+
 def pin_path(queue: int) -> Path:
     """Where the program of a daemon is pinned: there may be one in each network namespace."""
-    return BPF_DIRECTORY / f"edgeblock-{os.stat('/proc/self/ns/net').st_ino}-{queue}"
+    return bpf_directory() / f"edgeblock-{os.stat('/proc/self/ns/net').st_ino}-{queue}"
 
 
 def possible_cpus() -> int:

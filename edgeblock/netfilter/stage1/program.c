@@ -83,7 +83,7 @@ struct passed {                          // a SYN that passed, and the hello beh
 	__u32 size;                      // of the hello; 0: none yet
 	__u64 serial;                    // of the hello in its place
 	__u32 place;                     // in `hellos`
-	__u32 unused;
+	__u32 after;                     // how many SYNs had passed before the hello
 };
 
 struct flow {
@@ -492,8 +492,10 @@ INLINE enum outcome judge_syn(const struct view *v, const struct key *key, __u64
 			} else {
 				if (n >= SYNS) {     // the oldest has been read to its end: the engine, too, drops it
 #pragma unroll
-					for (__u32 i = 0; i < SYNS - 1; i++)
+					for (__u32 i = 0; i < SYNS - 1; i++) {
 						flow->passed[i] = flow->passed[i + 1];
+						flow->passed[i].after -= 1;
+					}
 					n = SYNS - 1;
 				}
 				struct passed one = {.isn = v->seq};
@@ -706,7 +708,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		goto out;
 	}
 	s->next += 1;
-	struct passed one = {.isn = v->seq - 1, .size = v->size, .serial = s->next, .place = place};
+	struct passed one = {.isn = v->seq - 1, .size = v->size, .serial = s->next, .place = place, .after = n};
 	__sync_lock_test_and_set(&h->serial, one.serial);
 #pragma unroll
 	for (__u32 i = 0; i < SYNS; i++)
