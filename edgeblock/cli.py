@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import edgeblock
@@ -92,7 +93,7 @@ Exit status: 0 after SIGTERM or Ctrl-C. SIGHUP loads the lists anew. The log goe
   edgeblock replay morning.pcapng.gz --rules rules --expect verdicts.jsonl
 Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules cannot be read.""")
     made.add_argument("capture", metavar="CAPTURE", help="a pcap or pcapng file, also compressed with gzip")
-    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    made.add_argument("--rules", metavar="DIR", help="the lists, or a snapshot of them (default: those of the configuration)")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name observed")
     made.add_argument("--write", metavar="OUT", help="save what would have left the box, answers included")
     made.add_argument("--expect", metavar="FILE", help="compare with the saved output of --json")
@@ -102,15 +103,40 @@ Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules 
     made = command(check, "check", "say whether names would be blocked, by which list and why", """\
   edgeblock check www.example.com
   edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
+  edgeblock check --live www.example.com
+With --live the running daemon answers from the rules that are in force, which have no line numbers.
 Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the rules cannot be used.""")
     made.add_argument("names", metavar="NAME_OR_URL", nargs="+", help="a host, a URL or an address")
-    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    either = made.add_mutually_exclusive_group()
+    either.add_argument("--rules", metavar="DIR",
+                        help="the lists, or a snapshot of them (default: those of the configuration)")
+    either.add_argument("--live", action="store_true", help="ask the running daemon")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
 
     made = command(lint, "lint", "find everything wrong with a directory of lists", """\
   edgeblock lint /etc/edgeblock/rules
-Exit status: 0 if there is nothing to say, 1 if there is, 2 if the directory cannot be read.""")
+Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing.
+Exit status: 0 without errors and warnings, 1 with some, 2 if the directory cannot be read.""")
     made.add_argument("directory", metavar="DIR")
+
+    made = command(compile_rules, "compile", "make one snapshot file of a directory of lists", """\
+  edgeblock compile --rules /etc/edgeblock/rules --output rules.snapshot
+  edgeblock check --rules rules.snapshot www.example.com
+The key is that of the configuration; it is made where there is none. Lists are taken or refused as the daemon would.
+Exit status: 0; 2 if a list is refused or something cannot be read or written, and then no file is made.""")
+    made.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    made.add_argument("--output", metavar="FILE", required=True, help="the snapshot")
+    made.add_argument("--key", metavar="FILE", help="the key (default: that of the configuration)")
+
+    made = command(hash_list, "hash-list", "make a list without plain text of one, for boxes with the same key", """\
+  edgeblock hash-list court.list court.hashed --key /etc/edgeblock/court.key
+  edgeblock hash-list export.csv court.hashed --format csv
+A box reads court.hashed when [rules] key is a copy of this key. A list that breaks a guard rail is not written.
+Exit status: 0 if it was written, 1 if not, 2 if the list or the key cannot be read.""")
+    made.add_argument("list", metavar="IN", help="the list; its settings are in NAME.toml beside it")
+    made.add_argument("out", metavar="OUT", help="the hashed list, such as court.hashed")
+    made.add_argument("--key", metavar="FILE", help="16 bytes, made where there is none (default: [rules] key)")
+    made.add_argument("--format", metavar="FORMAT", help="how IN is written (default: what its settings or name say)")
 
     made = command(ruleset, "ruleset", "show, apply or remove the kernel rules that queue packets", """\
   edgeblock ruleset print --backend nft
@@ -143,10 +169,13 @@ Exit status: 0 if every line is as expected.""", configured=False)
 
 
 def run(chosen: argparse.Namespace) -> int:
+    from edgeblock.daemon.notify import kept_files
+
+    kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
     settings = config.load(chosen.config)
     from edgeblock.daemon import supervisor
 
-    return supervisor.run(settings)
+    return supervisor.run(settings, kept=kept)
 
 
 def replay(chosen: argparse.Namespace) -> int:
@@ -159,11 +188,16 @@ def replay(chosen: argparse.Namespace) -> int:
 
 
 def check(chosen: argparse.Namespace) -> int:
-    settings = config.load(chosen.config).rules
+    whole = config.load(chosen.config)
+    settings = whole.rules
     from edgeblock.blocklist import rules
 
-    loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https)
-    records = rules.explain(loaded, chosen.names)
+    if chosen.live:
+        records = [rules.record_of(ask_daemon(whole, f"check {json.dumps(name)}")) for name in chosen.names]
+    else:
+        loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https,
+                            key_file=settings.key)
+        records = rules.explain(loaded, chosen.names)
     for record in records:
         if chosen.json:
             print(json.dumps(record.as_dict()))
@@ -176,15 +210,61 @@ def check(chosen: argparse.Namespace) -> int:
     return 1 if any(record.blocked for record in records) else 0
 
 
+def ask_daemon(settings: config.Config, question: str) -> Any:
+    """What the running daemon answers; its complaint is an error."""
+    from edgeblock.daemon import control
+    from edgeblock.errors import SystemProblem
+
+    answer = control.ask(settings.daemon.control, question)
+    if "error" in answer:
+        raise SystemProblem(f"the running daemon says: {answer['error']}")
+    return answer
+
+
 def lint(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config).rules
-    from edgeblock.blocklist import rules
+    from edgeblock.blocklist import lint
 
-    findings = rules.lint(chosen.directory, action=settings.action, https=settings.https)
-    for finding in findings:
+    report = lint.lint(chosen.directory, settings, key=key_of_box(settings))
+    for finding in report.findings:
         print(finding)
-    print(f"{len(findings)} findings" if len(findings) != 1 else "1 finding", file=sys.stderr)
-    return 1 if findings else 0
+    for note in report.notes:
+        print(f"note: {note}")
+    print(report.summary(), file=sys.stderr)
+    return 1 if report.findings else 0
+
+
+def key_of_box(settings: config.Rules) -> bytes | None:
+    """The key for hashed lists; None where there is none or it may not be read."""
+    from edgeblock.blocklist.store import read_key
+
+    try:
+        return read_key(settings.key)
+    except EdgeblockError:
+        return None
+
+
+def hash_list(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    from edgeblock.blocklist.hashing import hash_file
+
+    made = hash_file(chosen.list, chosen.out, settings, chosen.key, chosen.format)
+    for finding in made.findings:
+        print(finding, file=sys.stderr)
+    if made.refused:
+        print(f"edgeblock: {chosen.out}: not written; mend the list, or its settings", file=sys.stderr)
+        return 1
+    print(made.summary())
+    return 0
+
+
+def compile_rules(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    from edgeblock import compile
+
+    settings = dataclasses.replace(settings, directory=Path(chosen.rules or settings.directory),
+                                   key=Path(chosen.key or settings.key))
+    return compile.run(settings, Path(chosen.output), sys.stdout, sys.stderr)
 
 
 def ruleset(chosen: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ Unknown keys are refused with the nearest known name; a wrong value names the ke
 edgeblock.toml beside this file is the same, for people: a test compares the two. Never here: a look at the machine.
 """
 
+import ipaddress
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -160,6 +161,30 @@ def _ports(default: tuple[int, ...]) -> Any:
     return _setting(default, read)
 
 
+def _interfaces() -> Any:
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or any(not isinstance(name, str) or not name or name.isspace()
+                                              for name in value):
+            raise ValueError('a list of interfaces, such as ["eth1", "ppp*"]')
+        return tuple(dict.fromkeys(value))
+    return _setting((), read)
+
+
+def _networks() -> Any:
+    def read(value: Any) -> tuple[str, ...]:
+        try:
+            found = [ipaddress.ip_network(one) for one in value if isinstance(one, str)]
+        except (TypeError, ValueError):
+            found = []
+        if not isinstance(value, list) or len(found) != len(value):
+            raise ValueError('a list of addresses and networks, such as ["192.0.2.0/24", "2001:db8::/32"]')
+        # nftables refuses one range inside another, so they are merged here.
+        merged = [*ipaddress.collapse_addresses(one for one in found if isinstance(one, ipaddress.IPv4Network)),
+                  *ipaddress.collapse_addresses(one for one in found if isinstance(one, ipaddress.IPv6Network))]
+        return tuple(map(str, merged))
+    return _setting((), read)
+
+
 @dataclass(frozen=True)
 class Rules:
     """[rules]: where lists are, who may sign them, and what holds for a list that does not say otherwise."""
@@ -200,6 +225,10 @@ class Ruleset:
     backend: str = _choice("auto", "auto", "nft", "iptables")
     stage1: str = _choice("auto", "auto", "on", "off")      # most ClientHellos judged in the kernel; docs/stage1.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
+    clients: tuple[str, ...] = _interfaces()  # towards the clients; () is any
+    servers: tuple[str, ...] = _interfaces()  # towards the servers; () is any
+    exempt_clients: tuple[str, ...] = _networks()      # never queued, whatever they ask for
+    exempt_servers: tuple[str, ...] = _networks()      # never queued, whoever asks
     tcp_ports: tuple[int, ...] | str = _ports((80, 443, 8080, 8443))
     udp_ports: tuple[int, ...] | str = _ports((443,))
     mark_mask: int = _mark(0x30000000)        # two adjacent bits of the conntrack mark

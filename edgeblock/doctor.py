@@ -7,6 +7,8 @@ import ctypes
 import errno
 import importlib
 import os
+import resource
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -42,6 +44,17 @@ MODULES = {"netfilterqueue": "NetfilterQueue", "pyroaring": "pyroaring", "uvloop
 COMPILED = ("core.engine", "blocklist.matcher", "source.nfqueue")
 DEMO = {"nginx": "nginx", "openssl": "openssl", "curl": "curl"}
 
+NETWORK = Path("/sys/class/net")
+BRIDGE = Path("/proc/sys/net/bridge")
+
+# Services that begin by flushing every ruleset: their file, and the line in it that does so; "" is always.
+FLUSHING = {"nftables": ("/etc/nftables.conf", "flush ruleset"), "netfilter-persistent": ("/etc/iptables", "")}
+
+MEMORY_SHARE = 0.5                 # of the machine's, for connections' beginnings; the rest is for lists and the kernel
+FILES = 256                        # open files of a supervisor, besides those for its workers
+TIMEX_BYTES = 1024                 # more than struct timex has
+TIME_ERROR = 5                     # linux/timex.h: the clock is not synchronised
+BUILT = 1_735_689_600              # 2025: before this program was
 CONNTRACK_FULL = 0.8               # share of the table from which new connections may soon be refused
 
 Answer = TypeVar("Answer")
@@ -59,8 +72,8 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, forwarding, conntrack_table,
-        offloading, source_check, python, rules_directory)
+        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, others_rules, forwarding, interfaces, bridges,
+        conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file, rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -238,8 +251,14 @@ def queue_owner(config: Config) -> Iterator[Finding]:
     if not held:
         yield Finding(name, OK, "free")
         return
-    owners = sorted({f"{read(f'/proc/{one}/comm').strip() or 'process'} ({one})" for one in held.values()})
-    ours = all("edgeblock" in read(f"/proc/{process}/cmdline") for process in held.values())
+    # A queue that was handed on still bears the number of the worker that bound it, which has ended.
+    alive = {process: read(f"/proc/{process}/cmdline") for process in held.values()}
+    if not all(alive.values()):
+        running = any("edgeblock" in read(one) for one in Path("/proc").glob("[0-9]*/cmdline"))
+        alive = {process: words or "edgeblock" * running for process, words in alive.items()}
+    owners = sorted({f"{read(f'/proc/{one}/comm').strip() or words or 'process'} ({one})"
+                     for one, words in alive.items()})
+    ours = all("edgeblock" in words for words in alive.values())
     yield Finding(name, OK if ours else WARNING, f"held by {', '.join(owners)}",
                   "" if ours else "stop that program, or set queue.number to a free queue")
 
@@ -259,6 +278,48 @@ def rules_in_force(config: Config) -> Iterator[Finding]:
         yield Finding("kernel rules", OK, "none in force; edgeblock run applies them")
     else:
         yield Finding("kernel rules", WARNING, "none in force, and ruleset.install is off", "edgeblock ruleset apply")
+
+
+def others_rules(config: Config) -> Iterator[Finding]:
+    """Services that replace every rule of the kernel's when they are reloaded, ours included."""
+    for service, (file, word) in FLUSHING.items():
+        enabled = any(Path("/etc/systemd/system").glob(f"*.wants/{service}.service"))
+        if enabled and (not word or any(line.strip() == word for line in read(file).splitlines())):
+            yield Finding(service, WARNING, f"enabled; a reload of it removes every other ruleset ({file})",
+                          f"systemctl restart edgeblock after each reload of {service}, "
+                          "or have it replace its own tables only")
+
+
+def interfaces(config: Config) -> Iterator[Finding]:
+    """Whether there are interfaces on either side."""
+    there = sorted(one.name for one in NETWORK.iterdir()) if NETWORK.is_dir() else []
+    for key in ("clients", "servers"):
+        for name in getattr(config.ruleset, key):
+            found = [one for one in there if one == name or name.endswith("*") and one.startswith(name[:-1])]
+            if found:
+                yield Finding(f"ruleset.{key}", OK, f"{name}: {some(found)}")
+            else:
+                yield Finding(f"ruleset.{key}", WARNING, f"{name}: there is no such interface (yet): nothing is queued",
+                              f"see ip link, and set ruleset.{key}")
+
+
+def bridges(config: Config) -> Iterator[Finding]:
+    """What a bridge forwards is shown to our rules only if br_netfilter says so, VLAN tags by a setting of its own."""
+    found = sorted(one.parent.name for one in NETWORK.glob("*/bridge"))
+    if not found or "forward" not in config.ruleset.hooks:
+        return
+    values = {name: read(BRIDGE / f"bridge-nf-{name}").strip()
+              for name in ("call-iptables", "call-ip6tables", "filter-vlan-tagged")}
+    off = [name for name in ("call-iptables", "call-ip6tables") if values[name] != "1"]
+    tagging = any(read(NETWORK / name / "bridge" / "vlan_filtering").strip() == "1" for name in found)
+    if tagging and values["filter-vlan-tagged"] != "1":
+        off.append("filter-vlan-tagged")
+    if off:
+        yield Finding("bridges", WARNING, f"what {some(found)} forwards is not seen: {', '.join(off)} is not 1",
+                      "if it is to be filtered: modprobe br_netfilter; sysctl -w " +
+                      " ".join(f"net.bridge.bridge-nf-{name}=1" for name in off))
+    else:
+        yield Finding("bridges", OK, f"the rules see what {some(found)} forwards")
 
 
 def forwarding(config: Config) -> Iterator[Finding]:
@@ -287,6 +348,14 @@ def conntrack_table(config: Config) -> Iterator[Finding]:
                   f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}" if full else "")
 
 
+def midstream(config: Config) -> Iterator[Finding]:
+    """With all ports the direction of a connection counts, and one picked up midway may be reversed."""
+    loose = read("/proc/sys/net/netfilter/nf_conntrack_tcp_loose").strip()
+    if config.ruleset.tcp_ports == "all" and loose not in ("", "0"):
+        yield Finding("conntrack pick-up", WARNING, "connections picked up midway from the server's side pass unseen",
+                      "sysctl -w net.netfilter.nf_conntrack_tcp_loose=0, or list the ports")
+
+
 def offloading(config: Config) -> Iterator[Finding]:
     """Flowtables forward packets past our rules."""
     if not tools.find("nft") or not tools.capable(tools.CAP_NET_ADMIN):
@@ -313,12 +382,66 @@ def source_check(config: Config) -> Iterator[Finding]:
     loose = sorted(one.name for one in conf.iterdir() if one.name not in ("all", "default", "lo")
                    and max(every, read(one / "rp_filter").strip()) != "1") if conf.is_dir() else []
     if loose:
-        shown = ", ".join(loose[:4]) + (f" and {len(loose) - 4} more" if len(loose) > 4 else "")
-        yield Finding("source addresses", WARNING, f"not checked strictly on {shown}",
+        yield Finding("source addresses", WARNING, f"not checked strictly on {some(loose)}",
                       "on the subscribers' interfaces: sysctl -w net.ipv4.conf.INTERFACE.rp_filter=1; "
                       "IPv6: nft rule 'iifname INTERFACE fib saddr . iif oif missing drop'")
     else:
         yield Finding("source addresses", OK, "IPv4 checked strictly (rp_filter)")
+
+
+def capacity(config: Config) -> Iterator[Finding]:
+    """Whether the settings fit the machine: processors, memory, open files."""
+    first, last = queues(config)
+    workers, processors = last - first + 1, len(os.sched_getaffinity(0))
+    if workers > processors:
+        yield Finding("workers", WARNING, f"{workers} on {processors} processor(s)", "set queue.workers = \"auto\"")
+    else:
+        yield Finding("workers", OK, f"{workers} on {processors} processor(s)")
+    total = next((int(line.split()[1]) * 1024 for line in read("/proc/meminfo").splitlines()
+                  if line.startswith("MemTotal:")), 0)
+    most = workers * (config.limits.memory + config.queue.buffer)
+    if total and most > total * MEMORY_SHARE:
+        yield Finding("memory", WARNING, f"connections may take {most >> 20} MB of {total >> 20} MB",
+                      "lower limits.memory or queue.workers")
+    else:
+        yield Finding("memory", OK, f"connections may take {most >> 20} MB of {total >> 20} MB")
+    files, wanted = resource.getrlimit(resource.RLIMIT_NOFILE)[0], FILES + 8 * workers
+    if files != resource.RLIM_INFINITY and files < wanted:
+        yield Finding("open files", WARNING, f"{files} allowed, {wanted} may be needed",
+                      f"ulimit -n {wanted}, or the systemd unit, which asks for enough")
+    else:
+        yield Finding("open files", OK, f"{files} allowed")
+
+
+def clock(config: Config) -> Iterator[Finding]:
+    """Lists expire, signatures and logs tell times."""
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
+    if time.time() < BUILT:
+        yield Finding("clock", WARNING, f"says {time.strftime('%Y-%m-%d')}: lists that expire would not",
+                      "set it, then: timedatectl set-ntp true")
+    elif state in (-1, TIME_ERROR):
+        yield Finding("clock", WARNING, "not synchronised, or it cannot be told; the expiry of lists depends on it",
+                      "timedatectl set-ntp true, or install chrony")
+    else:
+        yield Finding("clock", OK, "synchronised")
+
+
+def key_file(config: Config) -> Iterator[Finding]:
+    """Who has the key can find out which names are listed."""
+    place = config.rules.key
+    try:
+        state = place.stat()
+    except FileNotFoundError:
+        yield Finding("key", OK, f"{place}: not there yet; made on first use")
+        return
+    except OSError as problem:
+        yield Finding("key", WARNING, f"{place}: {problem.strerror}", "run edgeblock doctor as root")
+        return
+    if state.st_mode & 0o077:
+        yield Finding("key", WARNING, f"{place}: others may read it (mode {state.st_mode & 0o777:04o})",
+                      f"chmod 600 {place}")
+    else:
+        yield Finding("key", OK, f"{place}: its owner's alone")
 
 
 def python(config: Config) -> Iterator[Finding]:
@@ -358,10 +481,22 @@ def rules_directory(config: Config) -> Iterator[Finding]:
     if unreadable:
         yield Finding("rules directory", MISSING, f"{place}: cannot read {', '.join(sorted(unreadable))}",
                       "chmod or chown them for the daemon's user")
-    elif not files:
+        return
+    if place.stat().st_mode & 0o002:
+        yield Finding("rules directory", WARNING, f"{place}: everybody may put lists there", f"chmod o-w {place}")
+    loose = sorted(one.name for one in files if one.stat().st_mode & 0o002)
+    if loose:
+        yield Finding("rules directory", WARNING, f"{place}: everybody may change {some(loose)}",
+                      f"chmod o-w {place}/{loose[0]} ...")
+    if not files:
         yield Finding("rules directory", WARNING, f"{place}: empty; nothing is blocked", "put a list there")
     else:
         yield Finding("rules directory", OK, f"{place}: {len(files)} file(s)")
+
+
+def some(names: list[str]) -> str:
+    """The first few of them."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def read(path: str | Path) -> str:

@@ -82,7 +82,7 @@ http {{
     scgi_temp_path {home}/scgi;
     large_client_header_buffers 8 128k;
     client_max_body_size 64m;
-    keepalive_requests 100000;
+    keepalive_requests 10000000;
     server {{
         {listen}
         ssl_certificate {home}/server.pem;

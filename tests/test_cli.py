@@ -11,8 +11,9 @@ import pytest
 
 import edgeblock
 from edgeblock import cli
+from edgeblock.blocklist.rules import explain_alone, load
 
-COMMANDS = ("run", "replay", "check", "lint", "ruleset", "status", "doctor", "demo", "version")
+COMMANDS = ("run", "replay", "check", "lint", "hash-list", "ruleset", "status", "doctor", "demo", "version")
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_every_help_has_an_example(capsys, command):
 def test_the_help_names_every_command(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    assert [command for command in COMMANDS if f"    {command} " not in out] == []
+    assert [command for command in COMMANDS if not re.search(rf"^    {command}\s", out, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("arguments", [
@@ -99,6 +100,28 @@ def test_check_explains_itself_to_people_and_programs(capsys, rules, tmp_path):
     assert wrong["canonical"] is None and wrong["problem"]
 
 
+def test_check_live_asks_the_daemon(capsys, monkeypatch, rules):
+    matcher = load(rules).matcher
+    asked = []
+
+    def ask(path, question):
+        asked.append(question)
+        return {**explain_alone(matcher, json.loads(question.removeprefix("check "))).as_dict(), "snapshot": "0f"}
+
+    monkeypatch.setattr("edgeblock.daemon.control.ask", ask)
+    status, out, err = run(capsys, "check", "--live", "www.listed.example", "b\u00fccher.test")
+    assert (status, err) == (1, "")
+    assert asked == ['check "www.listed.example"', 'check "b\\u00fccher.test"']
+    assert "reset: a block (court, host and subdomains)" in out and "b\u00fccher.test  (compared as xn--" in out
+    record = json.loads(run(capsys, "check", "--live", "--json", "www.listed.example")[1])
+    assert record["blocked"] and record["verdicts"][0]["list"] == "court"
+    assert run(capsys, "check", "--live", "a..b")[0] == 2
+    monkeypatch.setattr("edgeblock.daemon.control.ask", lambda path, question: {"error": "no lists are loaded yet"})
+    assert one_line(capsys, "check", "--live", "a.example") == (
+        "edgeblock: the running daemon says: no lists are loaded yet\n")
+    assert "not allowed with argument" in one_line(capsys, "check", "--live", "--rules", rules, "a.example")
+
+
 def test_the_action_of_the_configuration_is_that_of_a_list_without_one(capsys, rules, tmp_path):
     (tmp_path / "box.toml").write_text('[rules]\naction = "observe"\n')
     assert run(capsys, "check", "--config", tmp_path / "box.toml", "--rules", rules, "listed.example")[0] == 0
@@ -113,12 +136,42 @@ def test_check_without_usable_rules_is_one_line(capsys, rules, tmp_path):
 
 
 def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
-    assert run(capsys, "lint", rules) == (0, "", "0 findings\n")
+    assert run(capsys, "lint", rules) == (0, "", "0 errors, 0 warnings in 2 lists with 3 entries\n")
     (rules / "court.list").write_text("a..b\nfine.example\nc..d\n")
     status, out, err = run(capsys, "lint", rules)
-    assert (status, err) == (1, "2 findings\n")
-    assert [line.split(" ")[0] for line in out.splitlines()] == ["court.list:1:", "court.list:3:"]
+    assert (status, err) == (1, "3 errors, 0 warnings in 2 lists with 2 entries\n")
+    assert [line.split(" ")[0] for line in out.splitlines()] == ["court.list:1:", "court.list:3:", "court.list:"]
     assert "there is no such rules directory" in one_line(capsys, "lint", tmp_path / "absent")
+
+
+def test_lint_tells_mistakes_from_what_is_worth_knowing(capsys, rules):
+    (rules / "more.list").write_text("listed.example\nwww.listed.example\n")
+    (rules / "ads.adblock").write_text("||ads.example^\nopen.example##.ad\n")
+    status, out, err = run(capsys, "lint", rules)
+    assert (status, err) == (1, "0 errors, 1 warning in 4 lists with 6 entries\n")
+    assert out.splitlines() == [
+        "more.list:2: 'www.listed.example' is covered by 'listed.example', in line 1",
+        "note: ads.adblock:2: 1 line passed over: rules about page elements (##, #@#, #?#, $$)",
+        "note: more.list:1: 1 entry is also in court.list, such as this one in line 1"]
+
+
+def test_hash_list_writes_a_list_that_check_understands(capsys, rules, tmp_path):
+    key, config = tmp_path / "key", tmp_path / "box.toml"
+    config.write_text(f'[rules]\nkey = "{key}"\n')
+    status, out, err = run(capsys, "hash-list", rules / "court.list", rules / "secret.hashed", "--key", key)
+    assert (status, err) == (0, "") and out.startswith("court.list: 2 entries, 0 duplicates; key ")
+    (rules / "court.list").unlink()
+    status, out, _ = run(capsys, "check", "--config", config, "--rules", rules, "www.listed.example")
+    assert status == 1 and "a block (secret.hashed:" in out
+    assert run(capsys, "lint", "--config", config, rules)[0] == 0
+    key.write_bytes(bytes(16))
+    assert "secret.hashed: was made under the key" in one_line(
+        capsys, "check", "--config", config, "--rules", rules, "x.example")
+    (rules / "bad.list").write_text("fine.example\nco.uk\n")
+    status, out, err = run(capsys, "hash-list", rules / "bad.list", rules / "bad.hashed", "--key", key)
+    assert (status, out) == (1, "") and not (rules / "bad.hashed").exists()
+    assert err.splitlines()[0].startswith("bad.list:2: 'co.uk' is a public suffix")
+    assert err.splitlines()[-1] == f"edgeblock: {rules}/bad.hashed: not written; mend the list, or its settings"
 
 
 @pytest.mark.parametrize("backend, word", [("nft", "table inet edgeblock"), ("iptables", "*mangle")])

@@ -106,6 +106,17 @@ def test_another_program_on_the_queue_is_named(lists):
     assert doctor.in_new_namespace(lambda: next(doctor.queue_owner(lists))).found == "free"
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_queue_that_a_worker_before_has_bound(lists, monkeypatch, running):
+    """The kernel still names that worker, by a process id that is gone."""
+    there = {"/proc/thread-self/net/netfilter/nfnetlink_queue": "    0 4194305     0 2 65531     0     0        1  1\n"}
+    ours = f"/proc/{os.getpid()}/cmdline"
+    monkeypatch.setattr(doctor, "read", lambda path: there.get(str(path), "edgeblock run" * running
+                                                               if str(path) == ours else ""))
+    found = next(doctor.queue_owner(lists))
+    assert (found.state, found.mend == "") == ((OK, True) if running else (WARNING, False))
+
+
 # As nft 1.0.6 prints it; the kernel of a test machine may lack flowtables.
 FLOWTABLES = """table inet mine {
 \tflowtable fast {
@@ -145,3 +156,98 @@ def test_a_box_that_does_not_forward_is_told_how(lists):
     assert findings[0].mend.startswith("sysctl -w net.ipv4.ip_forward=1")
     only_output = replace(lists, ruleset=replace(lists.ruleset, hooks=("output",)))
     assert list(doctor.forwarding(only_output)) == []
+
+
+# ---- what a box may have wrong ----
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """A machine with these interfaces; br0 is a bridge."""
+    for name in ("eth0", "eth1.7", "eth1.8", "br0"):
+        (tmp_path / "net" / name).mkdir(parents=True)
+    (tmp_path / "net" / "br0" / "bridge").mkdir()
+    (tmp_path / "bridge").mkdir()
+    monkeypatch.setattr(doctor, "NETWORK", tmp_path / "net")
+    monkeypatch.setattr(doctor, "BRIDGE", tmp_path / "bridge")
+    return tmp_path
+
+
+def test_interfaces_that_are_not_there_are_named(lists, network):
+    config = replace(lists, ruleset=replace(lists.ruleset, clients=("eth1.*",), servers=("eth0", "eth9")))
+    found = list(doctor.interfaces(config))
+    assert [(one.name, one.state) for one in found] == [("ruleset.clients", OK), ("ruleset.servers", OK),
+                                                        ("ruleset.servers", WARNING)]
+    assert found[0].found == "eth1.*: eth1.7, eth1.8" and "eth9" in found[2].found
+
+
+def test_a_bridge_that_hides_its_packets_is_told_how(lists, network):
+    def bridge() -> Finding:
+        return next(doctor.bridges(lists))
+    assert bridge().state == WARNING
+    assert "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1" in bridge().mend
+    for name in ("call-iptables", "call-ip6tables"):
+        (network / "bridge" / f"bridge-nf-{name}").write_text("1\n")
+    assert bridge().state == OK
+    (network / "net" / "br0" / "bridge" / "vlan_filtering").write_text("1\n")
+    assert bridge().mend.endswith("sysctl -w net.bridge.bridge-nf-filter-vlan-tagged=1")
+    only_output = replace(lists, ruleset=replace(lists.ruleset, hooks=("output",)))
+    assert list(doctor.bridges(only_output)) == []
+
+
+def test_all_ports_and_connections_picked_up_midway(lists, monkeypatch):
+    monkeypatch.setattr(doctor, "read", lambda path: "1\n")
+    assert list(doctor.midstream(lists)) == []
+    every = replace(lists, ruleset=replace(lists.ruleset, tcp_ports="all"))
+    assert next(doctor.midstream(every)).state == WARNING
+
+
+@pytest.mark.parametrize("text", ["#!/usr/sbin/nft -f\n\nflush ruleset\n", "table inet mine\n"])
+def test_a_service_that_flushes_every_ruleset_is_pointed_out(lists, monkeypatch, tmp_path, text):
+    (tmp_path / "nftables.conf").write_text(text)
+    monkeypatch.setattr(doctor, "FLUSHING", {"nftables": (str(tmp_path / "nftables.conf"), "flush ruleset")})
+    monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: iter([self / "sysinit.target.wants"]))
+    found = list(doctor.others_rules(lists))
+    assert bool(found) == ("flush" in text)
+    assert not found or "systemctl restart edgeblock" in found[0].mend
+    monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: iter([]))
+    assert list(doctor.others_rules(lists)) == []
+
+
+def test_settings_larger_than_the_machine(lists):
+    config = replace(lists, queue=replace(lists.queue, workers=1000), limits=replace(lists.limits, memory=1 << 40))
+    findings = list(doctor.capacity(config))
+    assert find(findings, "workers").mend == 'set queue.workers = "auto"'
+    assert find(findings, "memory").state == WARNING
+    assert find(list(doctor.capacity(lists)), "workers").state == OK
+
+
+def test_too_few_open_files(lists, monkeypatch):
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (64, 64))
+    assert "ulimit -n" in find(list(doctor.capacity(lists)), "open files").mend
+
+
+def test_a_clock_of_long_ago(lists, monkeypatch):
+    monkeypatch.setattr(doctor.time, "time", lambda: 1000.0)
+    found = next(doctor.clock(lists))
+    assert found.state == WARNING and "1970" not in found.mend
+    monkeypatch.undo()
+    assert next(doctor.clock(lists)).found
+
+
+def test_a_key_that_others_may_read(lists, tmp_path):
+    config = replace(lists, rules=replace(lists.rules, key=tmp_path / "key"))
+    assert next(doctor.key_file(config)).found.endswith("made on first use")
+    (tmp_path / "key").write_bytes(b"k" * 16)
+    (tmp_path / "key").chmod(0o640)
+    assert next(doctor.key_file(config)) == Finding(
+        "key", WARNING, f"{tmp_path}/key: others may read it (mode 0640)", f"chmod 600 {tmp_path}/key")
+    (tmp_path / "key").chmod(0o600)
+    assert next(doctor.key_file(config)).state == OK
+
+
+def test_lists_that_everybody_may_change(lists, tmp_path):
+    (tmp_path / "court.list").chmod(0o666)
+    tmp_path.chmod(0o777)
+    found = list(doctor.rules_directory(lists))
+    assert [one.state for one in found] == [WARNING, WARNING, OK]
+    assert found[0].mend == f"chmod o-w {tmp_path}" and "court.list" in found[1].found

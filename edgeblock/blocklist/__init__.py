@@ -3,7 +3,7 @@
     canonical    the one form in which hosts and URLs are compared (compiled)
     fingerprint  canonical bytes -> keyed 128-bit fingerprint; the sorted rows of a snapshot (compiled)
     bitmap       a roaring bitmap, searched where it lies (compiled)
-    formats      a list file -> entries and problems, line by line
+    formats      a list file of any format -> entries and problems, line by line
     settings     NAME.toml beside a list -> a frozen record
     signature    a list and its .minisig -> whose it is, and since when
     guard        what refuses a list although every line of it can be read

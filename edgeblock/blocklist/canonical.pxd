@@ -41,6 +41,7 @@ cdef struct Target:
     bint whole                    # 0: path or query did not fit
     bint params                   # a path segment has ";parameters"
 
+cdef bint read_plain_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
 cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
 cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
                       Target* sizes) noexcept nogil

@@ -12,8 +12,10 @@ from pyroaring import BitMap
 
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.fingerprint import Kind, Merge, Rows
-from edgeblock.blocklist.formats import Entry
+from edgeblock.blocklist.formats import Entry, HashedEntry
+from edgeblock.blocklist.keys import key_id
 from edgeblock.blocklist.settings import ListSettings
+from edgeblock.errors import ListError
 
 LISTS_MAX = 0xFFFF      # a row's value has 16 bits for the list, and one value is "no list"
 LABELS_COUNTED = 63     # hosts of this many labels and more share a bit of `labels`
@@ -74,6 +76,7 @@ class Compiler:
 
     def __init__(self, key: bytes):
         self.rows = Rows(key)
+        self.key_id = key_id(key)
         self.ipv4 = BitMap()
         self.lists: list[ListRecord] = []
         self.settings: list[ListSettings] = []
@@ -87,8 +90,15 @@ class Compiler:
         self.settings.append(settings)
         return len(self.lists) - 1
 
-    def add(self, index: int, entry: Entry) -> None:
-        """One entry of the list with that index."""
+    def add(self, index: int, entry: Entry | HashedEntry) -> None:
+        """One entry of the list with that index.
+
+        Raises:
+            ListError: an entry of a hashed list that was made under another key.
+        """
+        if isinstance(entry, HashedEntry):
+            self._add_hashed(index, entry)
+            return
         bounds = self.compiled
         _, kind, key, exception, depth = entry
         value = index << 16 | (EXCEPTION if exception else 0)
@@ -114,6 +124,24 @@ class Compiler:
                 self.ipv4.add_range(first, first + (1 << 32 - length))
             else:
                 bounds.ipv6_lengths |= 1 << length
+
+    def _add_hashed(self, index: int, entry: HashedEntry) -> None:
+        bounds = self.compiled
+        _, kind, print, exception, head = entry
+        if head.key_id != self.key_id:
+            raise ListError(f"was made under the key {head.key_id.hex()}, and the key here is {self.key_id.hex()}; "
+                            "make it again with `edgeblock hash-list` and this key")
+        value = index << 16 | (EXCEPTION if exception else 0)
+        if kind == Kind.URL_MARK:
+            self.rows.add_print(print, NO_LIST << 16 | Kind.URL_MARK)
+            if self.settings[index].https == "host" and not exception:
+                self.rows.add_print(print, value | Kind.HOST_OF_URL)
+        else:
+            self.rows.add_print(print, value | kind)
+        bounds.labels |= head.labels
+        bounds.depths |= head.depths
+        bounds.url_max = max(bounds.url_max, head.url_max)
+        bounds.directory_max = max(bounds.directory_max, head.directory_max)
 
     def finish(self) -> Compiled:
         """Sort, and give the parts; the compiler is used up."""

@@ -5,6 +5,7 @@ mistake. Nothing here waits on a pipe, follows a link out of the directory, or t
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile],
     for path in paths:
         if path.suffix in BESIDE:
             continue
-        if path.suffix not in formats.EXTENSIONS and path.stem not in stated:
+        if path.suffix in formats.PACKED:
+            errors.append(Finding(ascii(path.name)[1:-1], 0, "is packed; unpack it and drop what is inside"))
+        elif formats.find_format(path.name, path.suffix) is None and path.stem not in stated:
             warnings.append(Finding(path.name, 0, f"is not read: {path.suffix or 'no extension'} is not one of "
                                     f"{', '.join(formats.EXTENSIONS)}, and no {path.stem}.toml states a format"))
         elif not path.stem.isprintable():
@@ -155,19 +158,19 @@ def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile],
             file, _, why = str(error).partition(": ")
             errors.append(Finding(file, 0, why))
             continue
-        chosen = settings.format or formats.EXTENSIONS.get(path.suffix)
+        chosen = settings.format or formats.find_format(path.name, path.suffix)
         if chosen is None:
             errors.append(Finding(path.name, 0, f"has no known extension; state its format in {name}.toml"))
             continue
-        lists.append(ListFile(name, path, formats.READERS[chosen], settings))
+        lists.append(ListFile(name, path, formats.reader_of(chosen, settings), settings))
     for stem, path in stated.items():
         if stem not in candidates:
             warnings.append(Finding(path.name, 0, f"has no list beside it, such as {stem}.list"))
     return lists, errors, warnings
 
 
-def read_list(source: ListFile) -> Iterator[formats.Entry | Finding]:
-    """Entries of one list, and a Finding for every line that cannot be used.
+def read_items(source: ListFile) -> Iterator[formats.Item | formats.HashedEntry]:
+    """Everything that the reader of one list says.
 
     Raises:
         ListError: the file cannot be read, or nothing of it can be used.
@@ -175,11 +178,30 @@ def read_list(source: ListFile) -> Iterator[formats.Entry | Finding]:
     with open_regular(source.path) as file:
         try:
             for item in source.reader(file):
-                if isinstance(item, formats.Problem):
-                    if item.whole:
-                        raise ListError(f"{source.path.name}:{item.line}: {item.why}")
-                    yield Finding(source.path.name, item.line, item.why)
-                elif not isinstance(item, formats.Passed):
-                    yield item
+                if isinstance(item, formats.Problem) and item.whole:
+                    raise ListError(f"{source.path.name}:{item.line}: {item.why}")
+                yield item
         except OSError as error:
             raise ListError(f"{source.path.name}: cannot be read: {error.strerror}") from None
+
+
+def read_list(source: ListFile) -> Iterator[formats.Entry | formats.HashedEntry | Finding]:
+    """Entries of one list, and a Finding for every line that cannot be used.
+
+    Raises:
+        ListError: the file cannot be read, or nothing of it can be used.
+    """
+    for item in read_items(source):
+        if isinstance(item, formats.Problem):
+            yield Finding(source.path.name, item.line, item.why)
+        elif not isinstance(item, formats.Passed):
+            yield item
+
+
+def finding_of(source: ListFile, error: ListError) -> Finding:
+    """What is wrong with a list as a whole; the error may name the file and the line, or neither."""
+    name, text = source.path.name, str(error)
+    if not text.startswith(f"{name}:"):
+        return Finding(name, 0, text)
+    found = re.match(r":(?:(\d+):)? ", text[len(name):])
+    return Finding(name, int(found[1] or 0), text[len(name) + found.end():]) if found else Finding(name, 0, text)

@@ -33,7 +33,8 @@ class Outcome:
 
     `changes`: what is in force now and was not before, or is no more; `refused`: by list, what is refused now;
     `lists`: all in force; `problem`: why the directory could not be looked at, so that all lists stayed; `again`:
-    something is left to do, although nobody may touch the directory any more.
+    something is left to do, although nobody may touch the directory any more; `content`: the same on every box of
+    this key that has the same lists in force.
     """
 
     changes: list[dict[str, Any]] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     problem: str = ""
     again: bool = False
+    content: str = ""
 
 
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = ()) -> Outcome:
@@ -175,6 +177,9 @@ class Round:
                 raise ListError(f"{self.store.snapshot}: cannot be written: {error.strerror}; the rules in force "
                                 "stay") from None
         self.outcome.lists = [told_of(record) for record in merged.lists]
+        same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
+                     for record in merged.lists])
+        self.outcome.content = blake2b(same.encode(), key=self.store.key, digest_size=32).hexdigest()
         self.outcome.changes = self._changes({record.name: record for record in was or ()},
                                              {record.name: record for record in merged.lists})
 

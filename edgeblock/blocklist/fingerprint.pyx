@@ -88,8 +88,8 @@ cdef class Rows:
     def __len__(self):
         return self.count
 
-    def add(self, bytes text not None, uint32_t value):
-        """One row for `text`."""
+    cdef uint8_t* make_row(self, uint32_t value) except NULL:
+        # A new row with this value; its fingerprint is still to be written.
         cdef uint8_t* row
         cdef void* moved
         cdef size_t room
@@ -101,12 +101,22 @@ cdef class Rows:
             self.rows = <uint8_t*>moved
             self.room = room
         row = self.rows + self.count * ROW_SIZE
-        crypto_shorthash_siphashx24(row, text, len(text), self.key)
         row[16] = <uint8_t>value
         row[17] = <uint8_t>(value >> 8)
         row[18] = <uint8_t>(value >> 16)
         row[19] = <uint8_t>(value >> 24)
         self.count += 1
+        return row
+
+    def add(self, bytes text not None, uint32_t value):
+        """One row for `text`."""
+        crypto_shorthash_siphashx24(self.make_row(value), text, len(text), self.key)
+
+    def add_print(self, bytes print not None, uint32_t value):
+        """One row for a fingerprint that was made elsewhere, under the same key."""
+        if len(print) != PRINT_SIZE:
+            raise ValueError("a fingerprint is 16 bytes")
+        memcpy(self.make_row(value), <const uint8_t*>print, PRINT_SIZE)
 
     def finish(self):
         """Sort the rows and keep one of each."""

@@ -12,15 +12,15 @@ are in one of them.
 import ipaddress
 from bisect import bisect_right
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import NamedTuple
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
 from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_host
-from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import Entry, network_text
+from edgeblock.blocklist.fingerprint import Kind, fingerprint
+from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.errors import ListError
 
@@ -180,10 +180,11 @@ class Seen(NamedTuple):
 
 
 class Guard:
-    """The guard rails of one list."""
+    """The guard rails of one list; `key` is that of a hashed list, if it may be one."""
 
-    def __init__(self, settings: ListSettings, protected: Protected) -> None:
+    def __init__(self, settings: ListSettings, protected: Protected, key: bytes | None = None) -> None:
         self._settings = settings
+        self._key = key
         self._suffixes = public_suffixes()
         self._names, self._trees = protected.names, protected.trees
         above: dict[bytes, bytes] = {}              # what is above a protected name -> that name
@@ -201,8 +202,10 @@ class Guard:
 
     # One entry
 
-    def refuses(self, entry: Entry) -> str | None:
+    def refuses(self, entry: Entry | HashedEntry) -> str | None:
         """Why this entry refuses its list, or None."""
+        if isinstance(entry, HashedEntry):
+            return self._refuses_hashed(entry)
         kind, key = entry.kind, entry.key
         if kind <= SUBDOMAINS:
             if key in self._close:
@@ -220,6 +223,25 @@ class Guard:
         if self._urls_are_hosts or key[-1] == SLASH:
             return self._refuses_url(entry)
         return None
+
+    def _refuses_hashed(self, entry: HashedEntry) -> str | None:
+        # Only what can be hashed here can be known: suffixes, protected names and what is above one; the name and the
+        # "www." below it of a whole protected tree, not all that is below.
+        text = self._known_prints.get(entry.print)
+        if text is None:
+            return None
+        if entry.kind == Kind.URL_MARK:
+            return self._refuses_url(Entry(entry.line, Kind.URL, text + b"/-", entry.exception)) \
+                if self._urls_are_hosts else None
+        return self.refuses(Entry(entry.line, entry.kind, text, entry.exception))
+
+    @cached_property
+    def _known_prints(self) -> dict[bytes, bytes]:
+        # What a hashed list has for each name that is looked at closely, and for its front page and every page of it.
+        if self._key is None:
+            return {}
+        names = self._close | {b"www." + tree for tree in self._trees}
+        return {fingerprint(self._key, text): text for name in names for text in (name, name + b"/")}
 
     def _refuses_host(self, entry: Entry, key: bytes) -> str | None:
         shown = repr(text_of(key))

@@ -21,6 +21,7 @@ from edgeblock import config
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, open_regular
+from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.guard import Guard, Protected, Seen, parse_protected, shipped_protected
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, Signed, keys_for, refuses_replay
@@ -125,7 +126,7 @@ class Gathering:
     def __init__(self, source: ListFile, terms: Terms) -> None:
         self.compiler = Compiler(terms.key)
         self.compiler.add_list(source.name, source.settings)
-        self.guard = Guard(source.settings, terms.protected)
+        self.guard = Guard(source.settings, terms.protected, terms.key)
         self.file = source.path.name
         self.lines = self.total = self.unusable = 0
         self.problems: list[Finding] = []
@@ -135,7 +136,8 @@ class Gathering:
         refuses, add = self.guard.refuses, self.compiler.add
         last = 0
         for item in items:
-            if type(item) is formats.Entry:
+            kind = type(item)
+            if kind is formats.Entry or kind is formats.HashedEntry:
                 if item.line != last:
                     last = item.line
                     self.lines += 1
@@ -145,10 +147,11 @@ class Gathering:
                         return
                 else:
                     add(0, item)
-                    self.total += 1
+                    if kind is formats.Entry or item.kind != Kind.URL_MARK:
+                        self.total += 1
                     if self.total > ENTRIES_MAX:
                         raise ListError(f"has more than {ENTRIES_MAX} entries; split it")
-            elif type(item) is formats.Problem:
+            elif kind is formats.Problem:
                 finding = Finding(self.file, item.line, item.why)
                 if item.whole:
                     raise Refused([finding])

@@ -7,11 +7,11 @@ the engine uses.
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import (
@@ -21,12 +21,13 @@ from edgeblock.blocklist.canonical import (
     why_not_host,
     why_not_url,
 )
-from edgeblock.blocklist.compiler import Compiler
-from edgeblock.blocklist.directory import Finding, ListFile, find_lists, read_list
-from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.compiler import Compiler, ListRecord
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, read_list
+from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
+from edgeblock.blocklist.store import is_snapshot, open_file, read_key
 from edgeblock.errors import ListError
 
 SHARED_KEY = b"edgeblock-replay"    # for rules that stay in this process: the same rule ids every time
@@ -59,7 +60,7 @@ class Rules:
 
     directory: Path
     matcher: ListMatcher
-    snapshot: bytes
+    snapshot: bytes | memoryview
     lists: tuple[ListInfo, ...]
     warnings: tuple[Finding, ...]
     files: tuple[ListFile, ...] = field(repr=False)
@@ -69,21 +70,26 @@ class Rules:
 # Loading -----------------------------------------------------------------------------------------------------
 
 def load(directory: Path | str, *, action: str = "reset", https: str = "ignore", key: bytes | None = None,
-         now: float | None = None) -> Rules:
-    """All lists of `directory` as one matcher.
+         key_file: Path | None = None, now: float | None = None) -> Rules:
+    """All lists of `directory`, or of the snapshot file that is there instead, as one matcher.
 
     Args:
         action, https: what a list without settings of its own does.
         key: 16 bytes, the key of this deployment; None for rules that do not leave this process.
+        key_file: where that key is, for hashed lists, which no other key can read.
         now: Unix seconds, against which lists expire; None asks the clock.
 
     Raises:
         ListError: the directory or a list cannot be used; the message names the first place and how many more.
     """
     directory = Path(directory)
-    key = SHARED_KEY if key is None else key
     now = time.time() if now is None else now
+    if is_snapshot(directory):
+        return load_snapshot(directory, key or (read_key(key_file) if key_file else SHARED_KEY))
     files, errors, warnings = find_lists(directory, ListSettings(action=action, https=https))
+    if key is None:
+        hashed = key_file is not None and any(source.reader is formats.read_hashed for source in files)
+        key = read_key(key_file) if hashed else SHARED_KEY      # type: ignore[arg-type]
     compiler = Compiler(key)
     totals = []
     for source in files:
@@ -93,12 +99,15 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
             warnings.append(Finding(source.path.name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; "
                                     "it is not in force"))
         else:
-            for item in read_list(source):
-                if isinstance(item, Finding):
-                    errors.append(item)
-                elif not errors:
-                    compiler.add(index, item)
-                    total += 1
+            try:
+                for item in read_list(source):
+                    if isinstance(item, Finding):
+                        errors.append(item)
+                    elif not errors:
+                        compiler.add(index, item)
+                        total += item.kind != Kind.URL_MARK
+            except ListError as error:
+                errors.append(finding_of(source, error))
         totals.append(total)
     if errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
@@ -113,33 +122,19 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
 
 
-def lint(directory: Path | str, *, action: str = "reset", https: str = "ignore",
-         now: float | None = None) -> list[Finding]:
-    """Everything wrong with a directory, by file and line.
+def load_snapshot(path: Path, key: bytes) -> Rules:
+    """The rules of a snapshot file, which has no lines to show.
 
     Raises:
-        ListError: the directory does not exist or may not be read.
+        ListError: it is none, or was cut, altered, or made under another key.
     """
-    now = time.time() if now is None else now
-    files, errors, warnings = find_lists(Path(directory), ListSettings(action=action, https=https))
-    findings = errors + warnings
-    for source in files:
-        entries = 0
-        try:
-            for item in read_list(source):
-                if isinstance(item, Finding):
-                    findings.append(item)
-                entries += 1
-        except ListError as error:
-            file, _, why = str(error).partition(": ")
-            findings.append(Finding(file, 0, why))
-            continue
-        if not entries:
-            findings.append(Finding(source.path.name, 0, "has no entries"))
-        if source.expired(now):
-            findings.append(Finding(source.path.name, 0,
-                                    f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; it is not in force"))
-    return sorted(findings)
+    snapshot = open_file(path, key)
+    infos = tuple(
+        ListInfo(record.name, record.file, record.action, record.category, record.https, record.mandatory,
+                 None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,
+                 record.entries, record.duplicates)
+        for record in snapshot.parts.lists)
+    return Rules(path, ListMatcher(snapshot), snapshot.data, infos, (), (), snapshot.built)
 
 
 # Explaining --------------------------------------------------------------------------------------------------
@@ -229,10 +224,28 @@ def explain(rules: Rules, names: Iterable[str]) -> list[Record]:
     for information in the other: in TLS only the host of a URL is visible.
     """
     asked = [(name, *judge(rules.matcher, name)) for name in names]
+    lists = {info.name: info for info in rules.lists}
     lines = find_lines(rules, [judged.tried for *_, verdicts in asked for judged in verdicts])
     return [
-        Record(name, canonical, problem, tuple(describe(rules, lines, judged) for judged in verdicts))
+        Record(name, canonical, problem, tuple(describe(lists, lines, judged) for judged in verdicts))
         for name, canonical, problem, verdicts in asked]
+
+
+def explain_alone(matcher: ListMatcher, name: str) -> Record:
+    """A Record out of a snapshot alone: without the lines of the lists, which are not in it."""
+    lists = {record.name: record for record in matcher.snapshot.parts.lists}
+    canonical, problem, verdicts = judge(matcher, name)
+    return Record(name, canonical, problem, tuple(describe(lists, {}, judged) for judged in verdicts))
+
+
+def record_of(told: dict[str, Any]) -> Record:
+    """A Record out of what `as_dict` made of it."""
+    verdicts = []
+    for verdict in told["verdicts"]:
+        tried = tuple(Tried(one["text"], one["in_bitmap"], tuple(Rule(**rule) for rule in one["rules"]))
+                      for one in verdict["tried"])
+        verdicts.append(Verdict(**{**verdict, "tried": tried}))
+    return Record(told["name"], told["canonical"], told["problem"], tuple(verdicts))
 
 
 class Judged(NamedTuple):
@@ -285,8 +298,14 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
         keys = wanted.get(source.name)
         if not keys:
             continue
+        prints = {fingerprint(rules.matcher.snapshot.key, key): key for key in keys}
         for item in read_list(source):
             if isinstance(item, Finding):
+                continue
+            if isinstance(item, formats.HashedEntry):
+                if key := prints.get(item.print):
+                    kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
+                    found.setdefault((source.name, kind, key, item.exception), item.line)
                 continue
             if item.key in keys:
                 found.setdefault((source.name, item.kind, item.key, item.exception), item.line)
@@ -295,8 +314,8 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
     return found
 
 
-def describe(rules: Rules, lines: dict[tuple[str, Kind, bytes, bool], int], judged: Judged) -> Verdict:
-    lists = {info.name: info for info in rules.lists}
+def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, Kind, bytes, bool], int],
+             judged: Judged) -> Verdict:
     seen: set[bytes] = set()
     tried: list[Tried] = []
     best: Rule | None = None
@@ -308,7 +327,8 @@ def describe(rules: Rules, lines: dict[tuple[str, Kind, bytes, bool], int], judg
         explained = []
         for row in candidate.rows:
             info = lists[row.list]
-            rule = Rule(row.list, info.file, lines.get((row.list, row.kind, candidate.text, row.exception)), row.rule,
+            line = lines.get((row.list, row.kind, candidate.text, row.exception))
+            rule = Rule(row.list, info.file or row.list, line, row.rule,
                         KIND_NAMES[row.kind], row.exception, info.mandatory, info.action, row.applies, row.in_force)
             explained.append(rule)
             applying += row.applies

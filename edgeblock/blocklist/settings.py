@@ -30,9 +30,11 @@ class ListSettings:
     """What one list does.
 
     `action` is what a listed name gets; `category` is free text for reports; `format` is a name from
-    `formats.READERS`, or None for what the extension says; `https` says what a URL entry does on TLS and QUIC,
-    where the path is invisible; no exception lifts a `mandatory` list; from `expires` on the list is not in force;
-    `signer` is the minisign key that has to sign it. The rest are the guard rails (guard.py): True allows all, a
+    `formats.READERS`, or None for what the file name says; `https` says what a URL entry does on TLS and QUIC, where
+    the path is invisible; no exception lifts a `mandatory` list; from `expires` on the list is not in force;
+    `signer` is the minisign key that has to sign it; `column` (head or number) and `delimiter` are those of a csv
+    file, None for what its first row says; `subdomains` is whether a name in a format that has names alone covers
+    those below it, None for what is usual there. The rest are the guard rails (guard.py): True allows all, a
     tuple these.
     """
 
@@ -43,6 +45,9 @@ class ListSettings:
     mandatory: bool = False
     expires: datetime | None = None
     signer: str = ""
+    column: str | int | None = None
+    delimiter: str | None = None
+    subdomains: bool | None = None
     allow_public_suffixes: bool | tuple[str, ...] = False
     allow_protected: bool | tuple[str, ...] = False
     allow_addresses: bool | tuple[str, ...] = False
@@ -77,7 +82,7 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ListError(f"{source}: not readable as TOML: {' '.join(str(error).split())}") from None
     choices = {"action": ACTIONS, "https": HTTPS, "format": formats}
-    known = (*choices, "category", "mandatory", "expires", "signer", *GUARD_KEYS)
+    known = (*choices, "category", "column", "delimiter", "mandatory", "expires", "signer", "subdomains", *GUARD_KEYS)
     changes: dict[str, object] = {}
     for key, value in table.items():
         if key not in known:
@@ -88,8 +93,15 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
             raise ListError(f"{source}: {key} = {value!r} is not one of {', '.join(choices[key])}")
         if key == "category" and not isinstance(value, str):
             raise ListError(f"{source}: category = {value!r} is no text in quotes")
-        if key == "mandatory" and not isinstance(value, bool):
-            raise ListError(f"{source}: mandatory = {value!r} is neither true nor false")
+        if key in ("mandatory", "subdomains") and not isinstance(value, bool):
+            raise ListError(f"{source}: {key} = {value!r} is neither true nor false")
+        if key == "column" and (isinstance(value, bool) or not isinstance(value, str | int) or not value
+                                or (isinstance(value, int) and value < 1)):
+            raise ListError(f"{source}: column = {value!r} is neither the head of a column in quotes nor a number "
+                            "from 1 on")
+        if key == "delimiter" and (not isinstance(value, str) or len(value) != 1 or value in '"\r\n'):
+            raise ListError(f"{source}: delimiter = {value!r} is no single character in quotes, such as \";\" or "
+                            "\"\\t\"")
         if key == "signer":
             if not isinstance(value, str):
                 raise ListError(f"{source}: signer = {value!r} is no minisign public key in quotes")

@@ -26,6 +26,7 @@ from typing import BinaryIO
 
 from edgeblock.blocklist.compiler import LISTS_MAX, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
+from edgeblock.blocklist.keys import key_id
 from edgeblock.blocklist.settings import ACTIONS
 from edgeblock.errors import ListError
 
@@ -34,7 +35,6 @@ VERSION = 2
 HEADER = struct.Struct("<8sHHI8sQQ 10Q QQQ3Q II 32s")
 DIGEST_SIZE = 32
 ROW_SIZE = 20
-KEY_SIZE = 16
 CHUNK = 1 << 20
 
 
@@ -47,11 +47,6 @@ class Snapshot:
     built: int
     digest: str
     parts: Compiled
-
-
-def key_id(key: bytes) -> bytes:
-    """Eight bytes that tell keys apart and tell nothing about them."""
-    return blake2b(key=key, digest_size=8, person=b"edgeblock-key-id").digest()
 
 
 def sum_of(chunk: bytes | memoryview, key: bytes) -> bytes:

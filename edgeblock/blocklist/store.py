@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.compiler import Compiled, ListRecord
-from edgeblock.blocklist.snapshot import KEY_SIZE, Snapshot, open_snapshot, write
+from edgeblock.blocklist.keys import KEY_SIZE
+from edgeblock.blocklist.snapshot import MAGIC, Snapshot, open_snapshot, write
 from edgeblock.errors import ListError
 
 
@@ -142,6 +143,17 @@ class Store:
     def keep_refused(self, refused: dict[str, dict[str, Any]]) -> None:
         if refused != self.refused():
             write_file(self.directory / "refused.json", lambda file: file.write(json.dumps(refused).encode()))
+
+
+def is_snapshot(path: Path) -> bool:
+    """Whether there is a file that begins as snapshots do."""
+    if not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def open_file(path: Path, key: bytes, verified: bool = False) -> Snapshot:

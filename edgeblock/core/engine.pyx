@@ -22,9 +22,9 @@ from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
                                     READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LATE, START_LOOKS,
                                     START_LOWEST, Finding, Findings, Window, add_bytes, add_start, add_syn,
-                                    add_urgent, begins_at, clear_findings, close_window, contiguous_end, in_body,
-                                    is_contested, is_message, is_open, looks_like_message, offset_of, open_window,
-                                    read_on)
+                                    add_urgent, begins_at, clear_findings, close_window, contiguous_end, goes_on,
+                                    in_body, is_contested, is_message, is_open, looks_like_message, offset_of,
+                                    open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -166,9 +166,10 @@ cdef class Engine:
         cdef Flow* flow = self.table.find(p, False)
         cdef bint syn = p.flags & TCP_SYN != 0
         cdef bint opening = syn and not p.flags & TCP_ACK
+        cdef bint urgent = p.flags & (TCP_URG | TCP_ACK | TCP_SYN) == TCP_URG | TCP_ACK
         cdef Flow* other
         if flow == NULL:
-            if not opening and p.payload_size == 0:
+            if not opening and p.payload_size == 0 and not urgent:
                 return
             if not syn:
                 other = self.table.find(p, True)
@@ -198,7 +199,7 @@ cdef class Engine:
         elif flow.state == FLOW_RELEASED:
             out.mark = MARK_DONE
             self.table.touch(flow, LANE_SETTLED, self.clock)
-        elif p.payload_size and not (syn and flow.syn and not begins_at(&flow.window, p.seq + 1)):
+        elif urgent or p.payload_size and not (syn and flow.syn and not begins_at(&flow.window, p.seq + 1)):
             self._read(flow, p, out)        # what a SYN carries can only be the stream's beginning
         else:
             self.table.touch(flow, flow.lane, self.clock)
@@ -331,9 +332,11 @@ cdef class Engine:
         cdef uint64_t dropped = w.dropped
         cdef uint16_t copies = w.copy_count
         cdef uint8_t lane
-        self._candidates(flow, p, at)
-        if p.flags & TCP_URG and p.urgent and p.urgent <= p.payload_size:
-            add_urgent(w, at + p.urgent - 1)
+        if p.payload_size:
+            self._candidates(flow, p, at)
+        if p.flags & TCP_URG:
+            # Linux takes the byte before the pointer, which may lie far ahead; zero it takes for one.
+            add_urgent(w, at + p.urgent - (1 if p.urgent else 0))
         add_bytes(w, at, p.payload, p.payload_size, self.flow_bytes)
         read_on(w, &self.findings, self.flow_bytes)
         if self.findings.full:
@@ -397,7 +400,7 @@ cdef class Engine:
         if not any_start:
             add_start(w, START_LOWEST, at)
             return
-        if at == frontier and is_open(w):
+        if at == frontier and goes_on(w):
             return                      # in order, and read: the common case
         if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
             # What was read here is forgotten. A client who sends it again does no harm; but it may all have been a

@@ -37,6 +37,7 @@ cdef struct Tls:
     uint8_t header_size    # bytes of the record header gathered so far
     uint8_t kind           # content type of the current record
     uint16_t record        # bytes left in the current record; the length while the header is gathered
+    uint8_t again          # behind a whole hello: early data may stand before the next one (RFC 8446, 4.2.10)
     Hello hello
 
 cdef Outcome read_hello(Hello* hello, Cursor* c) noexcept nogil

@@ -14,6 +14,7 @@ cdef enum:
     RECORD_CHANGE_CIPHER_SPEC = 20
     RECORD_ALERT = 21
     RECORD_HANDSHAKE = 22
+    RECORD_DATA = 23
     CLIENT_HELLO = 1
     MAX_HELLO = 131396     # OpenSSL's SSL3_RT_MAX_PLAIN_LENGTH-derived bound for a ClientHello; nginx took 40 kB
     EXTENSION_SERVER_NAME = 0
@@ -207,7 +208,7 @@ cdef Outcome read_tls(Tls* t, Cursor* c) noexcept nogil:
             if not take_u8(c, &byte):
                 return NEED_MORE
             if t.header_size == 0:
-                if byte < RECORD_CHANGE_CIPHER_SPEC or byte > RECORD_HANDSHAKE:
+                if byte < RECORD_CHANGE_CIPHER_SPEC or byte > RECORD_DATA or byte == RECORD_DATA and not t.again:
                     return NOT_MINE
                 if byte != RECORD_HANDSHAKE and t.hello.phase != PHASE_TYPE:
                     return NOT_MINE     # RFC 8446, 5.1: no other record between those of one message

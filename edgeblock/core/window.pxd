@@ -32,6 +32,7 @@ cdef enum ReadingKind:
 cdef struct Reading:
     Reading* next
     uint8_t kind               # a ReadingKind
+    uint8_t again              # a whole ClientHello was read, and the server may ask for another
     int64_t began              # offset of the message that is being read
     Tls tls
     Http http
@@ -61,8 +62,10 @@ cdef struct Start:
     uint8_t kind               # a StartKind
     uint8_t unread             # reading has not begun, or is to begin again: no readings are kept
     uint8_t message            # a reading got as far as a message of a protocol we know
+    uint8_t again              # all readings ended behind a ClientHello of this ReadingKind: another may come there
     uint32_t held              # memory of all readings here, as counted in Window.bytes
     int64_t at
+    int64_t began              # of the last ClientHello that a reading came to the end of
     int64_t frontier           # every reading has consumed all below
     Reading* readings          # NULL, and not unread: each came to its end or was no protocol of ours
     Reading* checkpoint        # how reading begins at `at`; NULL for the start of a message
@@ -128,6 +131,7 @@ cdef void add_urgent(Window* w, int64_t at) noexcept nogil
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil
 cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
+cdef bint goes_on(const Window* w) noexcept nogil                        # or would take a second ClientHello
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
 cdef bint is_contested(const Window* w) noexcept nogil                   # the client has sent more than one stream
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen

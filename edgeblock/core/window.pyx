@@ -125,7 +125,7 @@ cdef Reading* _first_readings(const Window* w, const Start* s) noexcept nogil:
 cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
     cdef const Hello* x = &a.tls.hello
     cdef const Hello* y = &b.tls.hello
-    if a.kind != b.kind or a.began != b.began:
+    if a.kind != b.kind or a.began != b.began or a.again != b.again:
         return False
     if a.kind == READ_HTTP:
         return same_http(&a.http, &b.http)
@@ -244,11 +244,20 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
 
 
 cdef bint _is_between_messages(const Start* s) noexcept nogil:
-    return not s.unread and (s.readings == NULL or s.readings.kind == READ_ANY and s.readings.next == NULL)
+    return not s.unread and (s.readings == NULL or s.readings.next == NULL
+                             and (s.readings.kind == READ_ANY or s.readings.again))
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
+    # Where nothing is read any more an urgent byte changes nothing: other protocols make use of them.
     cdef int i
+    cdef bint matters = False
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and at >= w.starts[i].at and (
+                at < w.starts[i].frontier or _is_active(&w.starts[i]) or w.starts[i].again):
+            matters = True
+    if not matters:
+        return
     for i in range(w.urgent_count):
         if w.urgent[i] == at:
             return
@@ -271,6 +280,7 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
             s.readings = NULL
             s.frontier = s.at
             s.unread = 1
+            s.again = 0
             if at < s.mark_at:
                 _free_readings(s.mark)
                 s.mark = NULL
@@ -287,9 +297,23 @@ cdef int64_t contiguous_end(const Window* w) noexcept nogil:
 
 
 cdef bint is_open(const Window* w) noexcept nogil:
+    cdef const Reading* r
     cdef int i
     for i in range(MAX_STARTS):
-        if _is_active(&w.starts[i]):
+        if w.starts[i].unread:
+            return True
+        r = w.starts[i].readings
+        while r != NULL:
+            if not r.again:
+                return True
+            r = r.next
+    return False
+
+
+cdef bint goes_on(const Window* w) noexcept nogil:
+    cdef int i
+    for i in range(MAX_STARTS):
+        if _is_active(&w.starts[i]) or w.starts[i].again:
             return True
     return False
 
@@ -581,7 +605,7 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil:
     cdef uint32_t budget = PACKET_WORK
     w.forks = 0
     for i in range(MAX_STARTS):
-        if _is_active(&w.starts[i]):
+        if _is_active(&w.starts[i]) or w.starts[i].again:
             _advance(w, &w.starts[i], out, cap, &budget)
     if w.bytes >= cap // 4:
         _slide(w, cap)
@@ -599,7 +623,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef uint32_t size, count, i, weight
     cdef bint plain, urgent, known
     _account(w, s, False)
-    while _is_active(s):
+    while _is_active(s) or s.again:
         pos = s.frontier
         run = w.runs
         while run != NULL and run.at + run.size <= pos:
@@ -612,6 +636,12 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
         if s.unread:
             s.unread = 0
             s.readings = _first_readings(w, s)
+            if s.readings == NULL:
+                w.overflow = 1
+                break
+        elif s.again:
+            s.readings = _second_reading(w, s)
+            s.again = 0
             if s.readings == NULL:
                 w.overflow = 1
                 break
@@ -683,6 +713,11 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     continue
                 _feed(w, s, fork, cursor(versions[i], size), pos, &after, out)
         s.readings = after
+        if after != NULL and after.next == NULL and after.again and _is_fresh(after):
+            s.again = after.kind            # nothing is kept of what may never come
+            s.readings = NULL
+            _free_readings(after)
+            continue
         if not plain:
             weight = 0
             r = after
@@ -694,6 +729,22 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 _free_readings(after)
                 s.readings = NULL
     _account(w, s, True)
+
+
+cdef Reading* _second_reading(const Window* w, const Start* s) noexcept nogil:
+    # Of the same message, as far as reports are concerned: the same name once more is nothing new.
+    cdef Reading* r = <Reading*>malloc(sizeof(Reading))
+    if r != NULL:
+        memset(r, 0, sizeof(Reading))
+        r.kind = s.again
+        r.began = s.began
+        r.again = r.tls.again = 1
+    return r
+
+
+cdef bint _is_fresh(const Reading* r) noexcept nogil:
+    # Behind a ClientHello, and nothing of what follows has come.
+    return r.tls.header_size == 0 and r.tls.hello.phase == 0 and r.tls.hello.need <= 1 and r.tls.hello.value == 0
 
 
 cdef bint _spend(Window* w, uint32_t size, uint32_t* budget) noexcept nogil:
@@ -876,8 +927,13 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
                 _found_hello(r, FINDING_NAME, out)
                 continue
             if outcome == DONE:
+                # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name
+                # that stands in that one.
                 _found_hello(r, FINDING_HELLO_END if r.tls.hello.names else FINDING_NO_NAME, out)
-                break
+                memset(&r.tls.hello, 0, sizeof(Hello))
+                r.again = r.tls.again = 1
+                s.began = r.began
+                continue
         elif r.kind == READ_HTTP:
             outcome = read_http(&r.http, &c)
             if r.http.is_http:

@@ -1,10 +1,11 @@
 """The control socket: one question a connection, one line of JSON back.
 
-In: "status" and a line end. Out: the counters. Only the daemon's own user (and root) may connect. Never here: a name
-or an address of anybody.
+In: "status" and a line end, or "check" with a name in JSON. Out: the counters, or what the lists say of that name.
+Only the daemon's own user (and root) may connect. Never here: a name or an address of anybody else.
 """
 
 import asyncio
+import inspect
 import json
 import os
 import socket
@@ -14,16 +15,19 @@ from typing import Any
 
 from edgeblock.errors import SystemProblem
 
-QUESTION_MAX = 256      # bytes of a question
+QUESTION_MAX = 1 << 16  # bytes of a question: a URL that a list can hold, with every byte escaped
 PATIENCE = 5.0          # seconds for the other side to ask, or to answer
 
 
 class Control:
     """Answers on a UNIX socket while it is open."""
 
-    def __init__(self, path: Path, answers: dict[str, Callable[[], Any]]) -> None:
+    def __init__(self, path: Path, answers: dict[str, Callable[[], Any]],
+                 about: dict[str, Callable[[str], Any]] | None = None) -> None:
+        """Answers whole questions with `answers`, and "WORD something" with `about`, which is told the something."""
         self.path = path
         self.answers = answers
+        self.about = about or {}
         self.server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -40,14 +44,24 @@ class Control:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             question = (await asyncio.wait_for(reader.readline(), PATIENCE)).decode("ascii", "replace").strip()
-            answer = self.answers.get(question)
-            said = answer() if answer else {"error": f"unknown question; known are {', '.join(self.answers)}"}
+            said = self._say(question)
+            if inspect.isawaitable(said):
+                said = await said
             writer.write(json.dumps(said).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
         except (OSError, ValueError, TimeoutError):     # it went away, asked too much or nothing at all
             return
         finally:
             writer.close()
+
+    def _say(self, question: str) -> Any:
+        word, _, rest = question.partition(" ")
+        if rest and word in self.about:
+            return self.about[word](rest)
+        if question in self.answers:
+            return self.answers[question]()
+        known = [*self.answers, *(f"{word} ..." for word in self.about)]
+        return {"error": f"unknown question; known are {', '.join(known)}"}
 
 
 def _listen(path: Path) -> socket.socket:
@@ -88,7 +102,9 @@ def _is_answered(path: Path) -> bool:
 
 
 def ask(path: Path, question: str) -> Any:
-    """What the daemon behind the socket answers. SystemProblem where none does."""
+    """What the daemon behind the socket answers. SystemProblem where none does, or for a question too long."""
+    if len(question) >= QUESTION_MAX:
+        raise SystemProblem(f"the question is longer than {QUESTION_MAX} bytes; a list has no name of that length")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
         daemon.settimeout(PATIENCE)
         try:

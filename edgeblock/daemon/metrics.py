@@ -6,7 +6,7 @@ number of series is bounded by the number of lists, workers and counters. Never 
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,13 @@ class Exposition:
         for name, count in status["stage1"].items():
             first.add_metric([name], count)
         yield first
+        for what in ("packets", "bytes"):
+            kernel = CounterMetricFamily(f"edgeblock_kernel_rule_{what}",
+                                         f"{what.capitalize()} in each kernel rule since it was applied.",
+                                         labels=["rule"])
+            for name, seen in status["kernel_rules"].items():
+                kernel.add_metric([name], seen[what])
+            yield kernel
         sent = CounterMetricFamily("edgeblock_replies", "Packets of answers, by whether they could be sent.",
                                    labels=["result"])
         for result in ("sent", "failed"):
@@ -160,7 +167,7 @@ def exposition(status: dict[str, Any], board: Board, places: dict[str, int]) -> 
 class MetricsServer:
     """Answers GET /metrics while it is open; `listen` is "HOST:PORT" or the path of a socket."""
 
-    def __init__(self, listen: str, answer: Callable[[], bytes]) -> None:
+    def __init__(self, listen: str, answer: Callable[[], Awaitable[bytes]]) -> None:
         self.listen = listen
         self.answer = answer
         self.server: asyncio.AbstractServer | None = None
@@ -201,7 +208,7 @@ class MetricsServer:
             elif target.partition(b"?")[0] != b"/metrics":
                 status, body = "404 Not Found", b"see /metrics\n"
             else:
-                status, body = "200 OK", self.answer()
+                status, body = "200 OK", await self.answer()
             writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
                          "Connection: close\r\n\r\n".encode() + (body if method != b"HEAD" else b""))
             await asyncio.wait_for(writer.drain(), PATIENCE)

@@ -46,6 +46,7 @@ class Loaded:
     warnings: list[str]
     problem: str
     again: bool
+    content: str
 
     @property
     def entries(self) -> int:
@@ -154,14 +155,15 @@ def main(arguments: list[str]) -> int:
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the daemon, which ends us
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    give_way()
     public_suffixes()
     shipped_protected()
     job = sys.stdin.buffer.read()
     if not job:
         return 0
+    rules, busy, digest = pickle.loads(job)
+    if digest:      # else nothing is in force yet, and nobody to give way to
+        give_way()
     try:
-        rules, busy, digest = pickle.loads(job)
         said = work(rules, busy, digest, fd)
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)

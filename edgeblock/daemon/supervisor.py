@@ -4,6 +4,9 @@ In: a Config. Out: workers that judge packets until SIGTERM or SIGINT; then the 
 had delivered is answered, and the counters are logged. SIGHUP, or a change in the rules directory, has the lists that
 changed compiled: every worker gets the new snapshot between two packets, and the log says what became of each list.
 
+A queue is its open socket, which the supervisor holds, and has the service manager hold: whoever reads it may end,
+and packets wait for the next one. SIGUSR2 before SIGTERM leaves the kernel rules in force for the next daemon.
+
 A worker that ends is replaced at once by a spare that has been waiting with everything but a queue; one whose packet
 path is silent for [daemon] hang seconds is killed first. One that fails again and again is replaced more and more
 slowly. Never here: a packet.
@@ -27,6 +30,8 @@ from typing import Any, TextIO
 import uvloop
 
 import edgeblock
+from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.rules import explain_alone
 from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.daemon import rules
@@ -42,7 +47,7 @@ from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.rules import queues
 from edgeblock.netfilter.stage1 import Stage, pin_path
-from edgeblock.source.nfqueue import BOARD, kernel_queues
+from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
 
 PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see
 QUIET = 0.05            # seconds without a change after which a burst of them counts as over
@@ -54,16 +59,22 @@ BACK_OFF = 0.1          # seconds until the second replacement of a worker; doub
 BACK_OFF_MAX = 30.0
 FORGIVEN = 10.0         # a worker that has lasted for so many seconds is no longer failing again and again
 TAKING = 5.0            # seconds that a worker may take to bind its queue, a hundred times what it takes
+HOLDING = 15.0          # seconds that packets may wait for a new daemon, where they may pass without one
+WAITING = 1.0           # seconds that they may wait for a new worker
 STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
 SPREADING = 10.0        # seconds that new rules may take to reach every worker
+COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
 SUMMARY = 60.0          # seconds between two lines about what was not logged
 
 
-def run(config: Config, log: TextIO = sys.stdout) -> int:
-    """The daemon, until a signal ends it; the exit status. EdgeblockError if it cannot start or go on."""
+def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = None) -> int:
+    """The daemon, until a signal ends it; the exit status. EdgeblockError if it cannot start or go on.
+
+    `kept` are the files that the service manager has kept for us, by their names.
+    """
     day = config.daemon.log_megabytes * 1_000_000
     with Journal(log, config.privacy, config.daemon.log_blocks, day_bytes=day) as journal:
-        return uvloop.run(Supervisor(config, journal).serve())
+        return uvloop.run(Supervisor(config, journal, kept or {}).serve())
 
 
 @dataclass(eq=False)
@@ -86,7 +97,10 @@ class Slot:
     queue: int
     cpu: int | None
     child: Child | None = None
-    since: float = 0.0
+    file: int = -1                      # the queue's socket, open
+    marks_by_verdict: bool = False
+    counts: tuple[int, int] = (0, 0)    # losses of the socket before our time
+    since: float = 0.0                  # when the worker took the queue, or ended
     due: float = 0.0
     failures: int = 0
     restarts: int = 0
@@ -96,7 +110,7 @@ class Slot:
 class Supervisor:
     """What `run` runs. Everything happens in the event loop's thread but the changing of kernel rules."""
 
-    def __init__(self, config: Config, journal: Journal) -> None:
+    def __init__(self, config: Config, journal: Journal, kept: dict[str, int]) -> None:
         self.config = config
         self.journal = journal
         self.log = journal.log
@@ -117,6 +131,7 @@ class Supervisor:
                       for row, queue in enumerate(range(first, last + 1))]
         self.children: set[Child] = set()
         self.serial = 0
+        self.asked: tuple[str, ListMatcher] | None = None       # a digest, and what answers questions about it
         self.files: tuple[int, int] | None = None       # the snapshot and the places of its lists
         self.stage: Stage | None = None        # the first stage, where there is one
         self.stage_problem = ""                # why there is none
@@ -126,12 +141,17 @@ class Supervisor:
         self.due: float | None = None          # when the lists are to be tried again
         self.changed = asyncio.Event()         # something about a worker has
         self.marks_by_verdict = True
+        self.backend: str | None = None         # of the kernel rules that we have applied
+        self.kernel_rules: dict[str, dict[str, int]] = {}
+        self.rules_counted = -COUNTING
         self.last_look = 0.0
         self.spared = 0.0                      # when the last spare was started
         self.unlogged_told = 0
         self.summary_due = 0.0
         self.ready = False
         self.stopping = False
+        self.handing_over = False
+        self._take_kept(kept)
 
     async def serve(self) -> int:
         """Starts, serves, stops; 0 after a signal. Raises what made it impossible to start or go on."""
@@ -140,6 +160,9 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._stop)
         self.loop.add_signal_handler(signal.SIGHUP, self._ask_to_reload)
+        self.loop.add_signal_handler(signal.SIGUSR2, self._hand_over)
+        if self.config.ruleset.absent == "open":
+            self.loop.call_later(HOLDING, self._let_pass)
         async with AsyncExitStack() as stack:
             try:
                 await self._start(stack)
@@ -172,15 +195,34 @@ class Supervisor:
                     "lost": counted["log"]["lost"] + self.journal.lost},
         }
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """The answer to `edgeblock status`: the counters, and what is running."""
+        await self._count_rules()
         return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
                 "overload": self.config.queue.overload, "absent": self.config.ruleset.absent,
-                "rules_digest": self.rules.digest if self.rules else "",
+                "rules_digest": self.rules.content if self.rules else "",
                 "rules_age": int(time.time() - self.rules_since), "rules_problem": self.problem,
                 "lists": self.lists(),
-                **self.counters(), "workers": self.workers(),
+                **self.counters(), "workers": self.workers(), "kernel_rules": self.kernel_rules,
                 "latency": {name: self.board.histogram(name) for name in ("judge", "lookup", "verdict")}}
+
+    def check(self, question: str) -> dict[str, Any]:
+        """The answer to `edgeblock check --live NAME`: what the snapshot that the workers have says of a name."""
+        try:
+            name = json.loads(question)
+            if not isinstance(name, str):
+                raise ValueError
+        except (ValueError, RecursionError):
+            return {"error": "a name to check is a string in JSON"}
+        if self.files is None or self.rules is None:
+            return {"error": "no lists are loaded yet"}
+        if self.asked is None or self.asked[0] != self.rules.digest:
+            try:
+                snapshot = rules.map_snapshot(self.files[0], read_key(self.config.rules.key))
+            except ListError as problem:
+                return {"error": str(problem)}
+            self.asked = self.rules.digest, ListMatcher(snapshot)
+        return {**explain_alone(self.asked[1], name).as_dict(), "snapshot": self.rules.digest}
 
     def lists(self) -> dict[str, dict[str, Any]]:
         """What is in force of each list, and why a newer version is not."""
@@ -210,15 +252,30 @@ class Supervisor:
                 "flows": counted["engine"]["table_flows"], "bytes": counted["engine"]["table_bytes"]}
         return told
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """The answer to Prometheus."""
-        return exposition(self.status(), self.board, self.places)
+        return exposition(await self.status(), self.board, self.places)
+
+    async def _count_rules(self) -> None:
+        """Asks the kernel what its rules have counted. Programs are run for it, so not for every question."""
+        now = self.loop.time()
+        if now < self.rules_counted + COUNTING:
+            return
+        self.rules_counted = now
+        try:
+            counted = await self._call(ruleset.counters, self.backend)
+        except SystemProblem:       # they have been taken away, or no program is there that tells
+            counted = {}
+        self.kernel_rules = {name: seen._asdict() for name, seen in counted.items()}
 
     # ---- start and stop
 
     async def _start(self, stack: AsyncExitStack) -> None:
         # Undone in reverse: rules of the kernel first, so that the queues run dry before they are let go.
         config = self.config
+        # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
+        self.helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
+        stack.callback(self._let_queues_go)
         stack.push_async_callback(self._end_workers)
         stack.push_async_callback(self.compiler.close)
         await self.compiler.prepare()
@@ -227,15 +284,20 @@ class Supervisor:
         if self.watch.fd >= 0:
             self.loop.add_reader(self.watch.fd, self.stirred.set)
             stack.callback(self.loop.remove_reader, self.watch.fd)
-        self._load_stage(stack)
+        # The kernel takes half a second to look through the program; meanwhile the rest goes on.
+        loading = self.loop.run_in_executor(None, self._load_stage)
+        stack.push_async_callback(self._close_stage, loading)
         self.sight = look(config.rules.directory)
         for _ in range(len(self.slots) + 1):
             await self._spawn()
         self.spared = self.loop.time()
         loaded = await self._load()
+        await asyncio.shield(loading)
+        for child in self.children:
+            self._tell_stage(child)
         await self._offer(loaded)
         self._take(loaded)
-        control = Control(config.daemon.control, {"status": self.status})
+        control = Control(config.daemon.control, {"status": self.status}, {"check": self.check})
         stack.push_async_callback(control.close)
         watching = self.loop.create_task(self._watch())
         stack.callback(watching.cancel)
@@ -249,21 +311,63 @@ class Supervisor:
             server = MetricsServer(config.metrics.listen, self.metrics)
             stack.push_async_callback(server.close)
             await server.open()
-        backend = None
         if config.ruleset.install:
-            # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
-            helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
-            stack.push_async_callback(self._call, helper, ruleset.remove)
-            backend = await self._install(helper)
+            stack.push_async_callback(self._remove_rules)
+            self.backend = await self._install()
         if self.stage_problem:
             self.log.warning("first stage off; every new flow goes to the queue", problem=self.stage_problem)
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),
-                      backend=backend, stage1=self.stage is not None, marks_by_verdict=self.marks_by_verdict,
+                      backend=self.backend, stage1=self.stage is not None, marks_by_verdict=self.marks_by_verdict,
                       **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
         self.ready = True
+        for slot in self.slots:
+            self._keep(slot)
 
-    def _load_stage(self, stack: AsyncExitStack) -> None:
+    # ---- queues that outlive whoever reads them
+
+    def _take_kept(self, kept: dict[str, int]) -> None:
+        """The sockets that the daemon before has left with the service manager."""
+        wanted = {f"queue{slot.queue}": slot for slot in self.slots}
+        for name, file in kept.items():
+            stem, _, marking = name.partition("-")
+            slot = wanted.get(stem)
+            counts = losses(file, slot.queue) if slot else None
+            if slot is None or counts is None or slot.file >= 0:
+                os.close(file)
+            else:
+                slot.file, slot.marks_by_verdict, slot.counts = file, marking == "marks", counts
+
+    def _keep(self, slot: Slot) -> None:
+        if self.ready and slot.file >= 0:
+            notify(FDSTORE="1", FDNAME=kept_name(slot), FDPOLL="0", file=slot.file)
+
+    def _let_go(self, slot: Slot) -> None:
+        """Nobody is there to read it: the kernel is to know."""
+        if slot.file >= 0:
+            notify(FDSTOREREMOVE="1", FDNAME=kept_name(slot))
+            os.close(slot.file)
+            slot.file, slot.counts = -1, (0, 0)
+
+    def _let_pass(self) -> None:
+        if not self.ready:
+            for slot in self.slots:
+                if slot.child is None:
+                    self._let_go(slot)
+
+    def _hand_over(self) -> None:
+        self.handing_over = True
+
+    def _let_queues_go(self) -> None:
+        for slot in self.slots:
+            if not (self.handing_over and self.ready):
+                self._let_go(slot)
+
+    async def _remove_rules(self) -> None:
+        if not self.handing_over:
+            await self._call(ruleset.remove)
+
+    def _load_stage(self) -> None:
         """The first stage, if it is wanted and can be had. Without it everything goes to the queue."""
         wanted, config = self.config.ruleset.stage1, self.config
         if wanted == "off" or not config.ruleset.install:
@@ -272,28 +376,39 @@ class Supervisor:
             if config.ruleset.backend == "nft":
                 raise SystemProblem("first stage: nftables cannot ask it; use backend = \"iptables\" or \"auto\"")
             # Each worker remembers so many flows; the kernel as many as all of them.
-            stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech)
-            stack.callback(stage.close)
-            stage.pin(pin_path(config.queue.number))
+            self.stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech)
+            self.stage.pin(pin_path(config.queue.number))
         except SystemProblem as problem:
             if wanted == "on":
                 raise
+            if self.stage is not None:
+                self.stage.close()
+                self.stage = None
             self.stage_problem = str(problem)
-        else:
-            self.stage = stage
 
-    async def _install(self, helper: ThreadPoolExecutor) -> str:
+    async def _close_stage(self, loading: "asyncio.Future[None]") -> None:
+        with suppress(SystemProblem):
+            await loading
+        if self.stage is not None:
+            self.stage.close()
+
+    def _tell_stage(self, child: Child) -> None:
+        if self.stage is not None:
+            self._tell(child, {"do": "stage1", "places": self.stage.places}, self.stage.memory())
+
+    async def _install(self) -> str:
         """The kernel rules; without the first stage where they cannot have it and need not."""
         if self.stage is not None:
             try:
-                backend: str = await self._call(helper, ruleset.apply, self.config, self.stage.pinned)
+                backend: str = await self._call(ruleset.apply, self.config, self.stage.pinned)
                 return backend
             except SystemProblem as problem:
                 if self.config.ruleset.stage1 == "on":
                     raise
                 self.stage_problem = str(problem)
+                self.stage.close()
                 self.stage = None
-        return await self._call(helper, ruleset.apply, self.config)     # type: ignore[no-any-return]
+        return await self._call(ruleset.apply, self.config)     # type: ignore[no-any-return]
 
     async def _end_workers(self) -> None:
         self.stopping = True
@@ -311,8 +426,8 @@ class Supervisor:
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=STOPPING)
 
-    async def _call(self, helper: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.loop.run_in_executor(helper, work, *arguments)
+    async def _call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.loop.run_in_executor(self.helper, work, *arguments)
 
     def _stop(self) -> None:
         if not self.stopping and self.task:
@@ -327,7 +442,7 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgeblock.daemon.worker", str(os.getpid()), str(theirs.fileno()),
                 str(self.board.fd), str(len(self.slots)), pass_fds=(theirs.fileno(), self.board.fd),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
+                stdin=None if is_table_given() else asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
         ours.setblocking(False)
         ours.send(pickle.dumps(self.config))
         child = Child(process, ours)
@@ -336,9 +451,8 @@ class Supervisor:
         task = self.loop.create_task(self._follow(child))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        if self.stage is not None:
-            self._tell(child, {"do": "stage1", "places": self.stage.places}, self.stage.memory())
         if self.files:
+            self._tell_stage(child)
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
 
     async def _follow(self, child: Child) -> None:
@@ -360,6 +474,9 @@ class Supervisor:
             slot.child = None
             slot.failures = 0 if now - slot.since > FORGIVEN else slot.failures + 1
             slot.due = now + (min(BACK_OFF * 2 ** (slot.failures - 2), BACK_OFF_MAX) if slot.failures > 1 else 0)
+            slot.since = now
+            if child.problem:
+                self._let_go(slot)
             if not self.stopping:
                 slot.restarts += 1
                 self.log.error("worker ended", queue=slot.queue, pid=child.process.pid, status=status,
@@ -379,11 +496,11 @@ class Supervisor:
     def _hear(self, child: Child) -> None:
         while True:
             try:
-                message = child.link.recv(1 << 16)
+                message, files, _, _ = socket.recv_fds(child.link, 1 << 16, 1)
             except BlockingIOError:
                 return
             except OSError:
-                message = b""
+                message, files = b"", []
             if not message:
                 self.loop.remove_reader(child.link.fileno())
                 return
@@ -393,9 +510,19 @@ class Supervisor:
             if "bound" in said:
                 child.bound = True
                 self.marks_by_verdict = said["marks_by_verdict"]
+                self._have(child.slot, files, said["marks_by_verdict"])
             if not self.stopping:
                 self._assign()
             self.changed.set()
+
+    def _have(self, slot: Slot | None, files: list[int], marks_by_verdict: bool) -> None:
+        """The socket that a worker has bound to its queue."""
+        for file in files:
+            if slot is None or slot.file >= 0:
+                os.close(file)
+            else:
+                slot.file, slot.marks_by_verdict, slot.counts = file, marks_by_verdict, (0, 0)
+                self._keep(slot)
 
     def _assign(self) -> None:
         """Queues without a worker get one that is ready."""
@@ -409,7 +536,9 @@ class Supervisor:
                 return
             slot.child, spare.slot, slot.since = spare, slot, now
             self.board.rows[slot.row][BOARD["heartbeat"]] = time.monotonic_ns()
-            self._tell(spare, {"do": "queue", "row": slot.row, "queue": slot.queue, "cpu": slot.cpu})
+            self._tell(spare, {"do": "queue", "row": slot.row, "queue": slot.queue, "cpu": slot.cpu,
+                               "counts": slot.counts, "marks_by_verdict": slot.marks_by_verdict},
+                       (slot.file,) if slot.file >= 0 else ())
 
     async def _watch(self) -> None:
         """Looks after the workers, several times in the time after which one counts as hung."""
@@ -420,7 +549,9 @@ class Supervisor:
             now = self.loop.time()
             late = now - self.last_look > 3 * pause     # it was us who stood still: nobody is judged by that
             self.last_look = now
-            beating = all(self._is_answering(slot, min(hang, 0.7)) for slot in self.slots)
+            # A queue whose worker fails again and again is no reason to end those that work.
+            beating = all(self._is_answering(slot, min(hang, 0.7)) for slot in self.slots
+                          if slot.child or slot.due <= now)
             silent = [slot for slot in self.slots if not self._is_answering(slot, hang)]
             if not late and not self.stopping:
                 for slot in silent:
@@ -430,6 +561,9 @@ class Supervisor:
                         slot.child.process.kill()
                         self._abandon(slot)
                 self._assign()
+                for slot in self.slots:
+                    if self.ready and slot.child is None and now - slot.since > WAITING:
+                        self._let_go(slot)
                 idle = sum(child.slot is None for child in self.children)
                 wanted = 1 + sum(slot.child is None and slot.due <= now for slot in self.slots)
                 if idle < wanted and now - self.spared >= BACK_OFF:
@@ -571,6 +705,7 @@ class Supervisor:
         for file in self.files or ():
             os.close(file)
         self.places = self.board.give_places(one["name"] for one in loaded.lists)
+        self.asked = None               # else the old snapshot would stay in memory
         self.files = loaded.fd, memory_file(json.dumps(self.places).encode())
         for child in self.children:
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
@@ -610,13 +745,18 @@ class Supervisor:
 
     def _rules_in_force(self) -> dict[str, Any]:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
-                "digest": self.rules.digest if self.rules else ""}
+                "digest": self.rules.content if self.rules else ""}
 
     def _summary(self) -> str:
         first, last = self.slots[0].queue, self.slots[-1].queue
         where = f"queue {first}" if first == last else f"queues {first} to {last}"
         refused = f", {len(self.refused)} refused" if self.refused else ""
         return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}"
+
+
+def kept_name(slot: Slot) -> str:
+    """What the service manager knows a queue's socket by: all that the next daemon has to know of it."""
+    return f"queue{slot.queue}-{'marks' if slot.marks_by_verdict else 'plain'}"
 
 
 def memory_file(content: bytes | memoryview) -> int:

@@ -97,10 +97,10 @@ class Worker:
                 self._tick()
         return status
 
-    def tell(self, **message: Any) -> None:
-        """A message to the supervisor; without one that listens nothing is to be told."""
+    def tell(self, *files: int, **message: Any) -> None:
+        """A message to the supervisor, with open files; without one that listens nothing is to be told."""
         try:
-            self.supervisor.send(json.dumps(message).encode())
+            socket.send_fds(self.supervisor, [json.dumps(message).encode()], files)
         except OSError:
             return
 
@@ -135,8 +135,9 @@ class Worker:
             elif order["do"] == "stage1":
                 self.recall = Recall(*files, order["places"])
             elif order["do"] == "queue":
-                self._take_queue(order["row"], order["queue"], order["cpu"])
-                self.tell(bound=order["queue"], marks_by_verdict=self.reader and self.reader.marks_by_verdict)
+                reader = self._take_queue(order, files)
+                self.tell(*() if files else (reader.fileno(),), bound=order["queue"],
+                          marks_by_verdict=reader.marks_by_verdict)
             else:
                 if not self.ended.done():
                     self.ended.set_result(0)
@@ -154,22 +155,28 @@ class Worker:
         else:
             self.engine.matcher = matcher
 
-    def _take_queue(self, row: int, queue: int, cpu: int | None) -> None:
-        if cpu is not None:
-            os.sched_setaffinity(0, {cpu})
+    def _take_queue(self, order: dict[str, Any], files: list[int]) -> QueueReader:
+        if order["cpu"] is not None:
+            os.sched_setaffinity(0, {order["cpu"]})
         config, bits = self.config, marks(self.config.ruleset.mark_mask)
-        self.row = self.board.rows[row]
+        self.row = self.board.rows[order["row"]]
         for i, name in enumerate(ENGINE_NAMES[FAST:]):
             if name in GAUGES:
                 self.row[ENGINE_REST + i] = 0
         self.base = list(self.row[ENGINE_REST:MATCHED])
+        # A queue that another worker has had goes on, and so do the kernel's counts of its losses.
+        held: dict[str, Any] = {}
+        if files:
+            counts = tuple(at + self.row[OWN + i] for i, at in enumerate(order["counts"]))
+            held = {"held": files[0], "held_marks": order["marks_by_verdict"], "held_counts": counts}
         self.reader = QueueReader(
-            queue, self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
+            order["queue"], self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
             fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked),
-            board=self.row)
+            board=self.row, **held)
         self.reader.recall = self.recall
         self.loop.add_reader(self.reader.fileno(), self._drain)
         self._beat()
+        return self.reader
 
     # ---- packets
 

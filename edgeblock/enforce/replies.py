@@ -39,7 +39,7 @@ ALERT = bytes((21, 3, 3, 0, 2, 2, 49))
 _TIMESTAMPS = 8         # TCP option kind, RFC 7323 section 3
 # The server acknowledges the first segment of a hello while we answer the second. Its clock is then newer than what
 # the client has echoed to us, and an answer with the echo alone is old to the client: it waited for its own
-# retransmission, 0.2 s. This is 17 s of a clock that counts microseconds; any value below 2**31 is newer to the client.
+# retransmission, 0.2 s. This is 17 s of a clock that counts microseconds; all below 2**31 is newer to the client.
 _AHEAD = 1 << 24
 _URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 

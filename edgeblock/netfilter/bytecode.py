@@ -27,6 +27,7 @@ RET = 0x06
 
 IP6_NEXT, IP6_HEADER = 6, 40
 TCP_OFFSET = 12      # the byte whose upper half is the TCP header's length in words
+TCP_FLAGS, URGENT = 13, 0x20
 UDP_PAYLOAD = 8
 TCP, UDP = 6, 17
 
@@ -35,13 +36,14 @@ YES: Instruction = (RET, 0, 0, 1)
 
 
 def bare(family: int) -> str:
-    """TCP whose length is exactly that of its headers. An IPv6 extension header: no."""
+    """TCP whose length is exactly that of its headers, not urgent. An IPv6 extension header: no."""
     words_to_bytes = [(AND, 0, 0, 0xF0), (RSH, 0, 0, 2)]
     equal = [(TAX, 0, 0, 0), (LD_LEN, 0, 0, 0), (JEQ_X, 0, 1, 0), YES, NO]
     if family == 4:
-        return encode([(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, TCP_OFFSET), *words_to_bytes, (ADD_X, 0, 0, 0), *equal])
-    return encode([*plain(TCP), (LDB_ABS, 0, 0, IP6_HEADER + TCP_OFFSET), *words_to_bytes, (ADD_K, 0, 0, IP6_HEADER),
-                   *equal])
+        return encode([(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, TCP_FLAGS), (JSET_K, 0, 1, URGENT), NO,
+                       (LDB_IND, 0, 0, TCP_OFFSET), *words_to_bytes, (ADD_X, 0, 0, 0), *equal])
+    return encode([*plain(TCP), (LDB_ABS, 0, 0, IP6_HEADER + TCP_FLAGS), (JSET_K, 0, 1, URGENT), NO,
+                   (LDB_ABS, 0, 0, IP6_HEADER + TCP_OFFSET), *words_to_bytes, (ADD_K, 0, 0, IP6_HEADER), *equal])
 
 
 def answer(family: int) -> str:

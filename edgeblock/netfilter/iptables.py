@@ -16,7 +16,7 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import bytecode, netlink, tools
 from edgeblock.netfilter.marks import marks
-from edgeblock.netfilter.rules import Do, Is, Rule, plan, queues
+from edgeblock.netfilter.rules import Do, Is, Rule, by_family, plan, queues
 
 PREFIX = "EDGEBLOCK_"
 TABLE = "mangle"
@@ -109,7 +109,19 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
     def program(code: str) -> tuple[str, ...]:
         return (f'-m bpf --bytecode "{code}"',)
 
+    def interfaces(option: str, listed: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{option} {name.replace('*', '+')}" for name in listed)
+
+    def networks(option: str, listed: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{option} {one}" for one in by_family(listed, family))
+
     return {
+        Is.FROM_CLIENTS: interfaces("-i", config.ruleset.clients),
+        Is.TO_CLIENTS: interfaces("-o", config.ruleset.clients),
+        Is.FROM_SERVERS: interfaces("-i", config.ruleset.servers),
+        Is.TO_SERVERS: interfaces("-o", config.ruleset.servers),
+        Is.EXEMPT_CLIENT: networks("-s", config.ruleset.exempt_clients),
+        Is.EXEMPT_SERVER: networks("-d", config.ruleset.exempt_servers),
         Is.TCP_TO_PORT: ports("-p tcp -m multiport --dports", config.ruleset.tcp_ports),
         Is.TCP_FROM_PORT: ports("-p tcp -m multiport --sports", config.ruleset.tcp_ports),
         Is.UDP_TO_PORT: ports("-p udp -m multiport --dports", config.ruleset.udp_ports),

@@ -11,7 +11,7 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import tools
 from edgeblock.netfilter.marks import marks
-from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS, Do, Is, Rule, plan, queues
+from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS, Do, Is, Rule, by_family, plan, queues
 
 TABLE = "inet edgeblock"
 
@@ -74,7 +74,22 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
     def ports(field: str, listed: tuple[int, ...] | str) -> tuple[str, ...]:
         return () if isinstance(listed, str) else (f"{field} {{ {', '.join(map(str, listed))} }}",)
 
+    def interfaces(field: str, listed: tuple[str, ...]) -> tuple[str, ...]:
+        whole = [f'"{name}"' for name in listed if not name.endswith("*")]
+        begun = [f'{field} "{name}"' for name in listed if name.endswith("*")]
+        return (*((f"{field} {{ {', '.join(whole)} }}",) if whole else ()), *begun)
+
+    def networks(field: str, listed: tuple[str, ...]) -> tuple[str, ...]:
+        parts = (("ip", by_family(listed, 4)), ("ip6", by_family(listed, 6)))
+        return tuple(f"{family} {field} {{ {', '.join(some)} }}" for family, some in parts if some)
+
     return {
+        Is.FROM_CLIENTS: interfaces("iifname", config.ruleset.clients),
+        Is.TO_CLIENTS: interfaces("oifname", config.ruleset.clients),
+        Is.FROM_SERVERS: interfaces("iifname", config.ruleset.servers),
+        Is.TO_SERVERS: interfaces("oifname", config.ruleset.servers),
+        Is.EXEMPT_CLIENT: networks("saddr", config.ruleset.exempt_clients),
+        Is.EXEMPT_SERVER: networks("daddr", config.ruleset.exempt_servers),
         Is.TCP_TO_PORT: ports("tcp dport", config.ruleset.tcp_ports),
         Is.TCP_FROM_PORT: ports("tcp sport", config.ruleset.tcp_ports),
         Is.UDP_TO_PORT: ports("udp dport", config.ruleset.udp_ports),
@@ -90,7 +105,8 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.DONE: marked(bits.done),
         Is.BLOCKED: marked(bits.blocked),
         Is.SYN: ("tcp flags & (syn | ack) == syn",),
-        Is.BARE: ("ip hdrlength . ip length . tcp doff @bare4", "ip6 nexthdr tcp ip6 length . tcp doff @bare6"),
+        Is.BARE: ("tcp flags & urg == 0 ip hdrlength . ip length . tcp doff @bare4",
+                  "tcp flags & urg == 0 ip6 nexthdr tcp ip6 length . tcp doff @bare6"),
         Is.ANSWER: (f"meta nfproto ipv4 meta length >= {ANSWER_BYTES}",
                     f"ip6 nexthdr tcp meta length >= {ANSWER_BYTES}"),
         # @th,64,8: the byte after the UDP header.

@@ -8,6 +8,7 @@ docs/ruleset.md argues each rule.
 """
 
 import os
+import re
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ ANSWER_BYTES = 248
 # version 2 (RFC 9369), drafts 23 to 34, and those of Meta's mvfst.
 QUIC_VERSIONS = (0x00000001, 0x6B3343CF, *range(0xFF000017, 0xFF000023), 0xFACEB002, *range(0xFACEB00E, 0xFACEB014))
 
+# What the kernel takes for an interface's name (15 bytes), with "*" at the end for any that begin so.
+INTERFACE = re.compile(r"(?=.{1,15}$)[A-Za-z0-9_.:@-]+\*?")
+
+# A packet may be compared with every pair of interfaces.
+PAIRS_MAX = 1024
+
 # Where the server's answers to packets of a hook come by.
 ANSWERS = {"forward": "forward", "input": "output", "output": "input"}
 
@@ -41,13 +48,19 @@ class Is(Enum):
     ORIGINAL = auto()         # travels in the direction of its connection's first packet
     REPLY = auto()
     STATELESS = auto()        # no conntrack entry: state INVALID or UNTRACKED
+    FROM_CLIENTS = auto()     # came in by an interface of `ruleset.clients`
+    TO_CLIENTS = auto()       # goes out by one
+    FROM_SERVERS = auto()     # the same for `ruleset.servers`
+    TO_SERVERS = auto()
+    EXEMPT_CLIENT = auto()    # its source is in `ruleset.exempt_clients`
+    EXEMPT_SERVER = auto()    # its destination is in `ruleset.exempt_servers`
     OURS = auto()             # made on this box and marked as our own reply
     OURS_LOOPED = auto()      # the same, arriving over loopback
     UNDECIDED = auto()
     DONE = auto()
     BLOCKED = auto()
     SYN = auto()              # SYN without ACK, whatever other flags say
-    BARE = auto()             # TCP, certainly without payload
+    BARE = auto()             # TCP, certainly without payload and without an urgent pointer
     ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
     SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
     INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS
@@ -83,6 +96,13 @@ class Chain(NamedTuple):
     rules: tuple[Rule, ...]
 
 
+# After the rules for done flows, so that bulk data is not compared with a long list of addresses, and after those for
+# blocked ones: what has been judged stays judged. `plan` leaves out what the settings do not name.
+EXEMPT = (
+    Rule("exempt_clients", (Is.EXEMPT_CLIENT,), Do.RETURN),
+    Rule("exempt_servers", (Is.EXEMPT_SERVER,), Do.RETURN),
+)
+
 TCP_CLIENT = (
     # A SYN may open a new connection on the entry of an old one (conntrack keeps the entry, and its mark, when it
     # missed the old one's end), so "done" does not outlive it.
@@ -90,19 +110,16 @@ TCP_CLIENT = (
     Rule("tcp_done", (Is.DONE,), Do.RETURN),
     Rule("tcp_blocked_bare", (Is.BLOCKED, Is.BARE), Do.DROP),
     Rule("tcp_blocked_data", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
+    *EXEMPT,
     Rule("tcp_syn", (Is.SYN,), Do.QUEUE),
     Rule("tcp_bare", (Is.BARE,), Do.RETURN),
     Rule("tcp_data", (), Do.QUEUE),
 )
 
 # The same with the first stage. It is asked last, and only what may be a hello, or the SYN before it.
-TCP_CLIENT_STAGE1 = (
-    *TCP_CLIENT[:4],
-    Rule("tcp_syn_cleared", (Is.SYN, Is.CLEARED), Do.RETURN),
-    *TCP_CLIENT[4:6],
-    Rule("tcp_cleared", (Is.CLEARED,), Do.RETURN),
-    *TCP_CLIENT[6:],
-)
+CLEARED = {"tcp_syn": Rule("tcp_syn_cleared", (Is.SYN, Is.CLEARED), Do.RETURN),
+           "tcp_data": Rule("tcp_cleared", (Is.CLEARED,), Do.RETURN)}
+TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rule.name), rule) if one)
 
 TCP_SERVER = (
     Rule("tcp_server_blocked", (Is.BLOCKED,), Do.DROP),
@@ -113,6 +130,7 @@ UDP_CLIENT = (
     Rule("udp_done", (Is.DONE, Is.SHORT), Do.RETURN),
     Rule("udp_blocked", (Is.BLOCKED, Is.SHORT), Do.DROP),
     Rule("udp_blocked_long", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
+    *EXEMPT,
     Rule("udp_data", (), Do.QUEUE),
 )
 
@@ -126,6 +144,7 @@ UDP_SERVER = (
 UDP_CLIENT_ALL = (
     Rule("udp_blocked_long", (Is.BLOCKED, Is.INITIAL), Do.QUEUE_OR_DROP),
     Rule("udp_blocked", (Is.BLOCKED,), Do.DROP),
+    *EXEMPT,
     Rule("udp_data", (Is.INITIAL,), Do.QUEUE),
 )
 
@@ -144,11 +163,11 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
     tcp, udp = bool(ruleset.tcp_ports), bool(ruleset.udp_ports)
     chains = []
     if tcp:
-        chains += [Chain("tcp_client", None, TCP_CLIENT_STAGE1 if stage1 else TCP_CLIENT),
+        chains += [Chain("tcp_client", None, named(config, TCP_CLIENT_STAGE1 if stage1 else TCP_CLIENT)),
                    Chain("tcp_server", None, TCP_SERVER)]
     if udp:
         every = ruleset.udp_ports == "all"
-        chains += [Chain("udp_client", None, UDP_CLIENT_ALL if every else UDP_CLIENT),
+        chains += [Chain("udp_client", None, named(config, UDP_CLIENT_ALL if every else UDP_CLIENT)),
                    Chain("udp_server", None, UDP_SERVER_ALL if every else UDP_SERVER)]
     for hook in ("forward", "input", "output"):
         if hook not in clients | servers:
@@ -161,30 +180,51 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
         elif hook == "input":
             rules.append(Rule("ours", (Is.OURS_LOOPED,), Do.RETURN))
         if hook in clients:
-            rules += to_client(ruleset.tcp_ports, Is.TCP, Is.TCP_TO_PORT, Do.TCP_CLIENT) if tcp else []
-            rules += to_client(ruleset.udp_ports, Is.UDP, Is.UDP_TO_PORT, Do.UDP_CLIENT) if udp else []
+            way = interfaces(config, (Is.FROM_CLIENTS, hook != "output"), (Is.TO_SERVERS, hook != "input"))
+            rules += to_client(ruleset.tcp_ports, way, Is.TCP, Is.TCP_TO_PORT, Do.TCP_CLIENT) if tcp else []
+            rules += to_client(ruleset.udp_ports, way, Is.UDP, Is.UDP_TO_PORT, Do.UDP_CLIENT) if udp else []
         if hook in servers:
-            rules += to_server(ruleset.tcp_ports, Is.TCP, Is.TCP_FROM_PORT, Do.TCP_SERVER) if tcp else []
-            rules += to_server(ruleset.udp_ports, Is.UDP, Is.UDP_FROM_PORT, Do.UDP_SERVER) if udp else []
+            way = interfaces(config, (Is.FROM_SERVERS, hook != "output"), (Is.TO_CLIENTS, hook != "input"))
+            rules += to_server(ruleset.tcp_ports, way, Is.TCP, Is.TCP_FROM_PORT, Do.TCP_SERVER) if tcp else []
+            rules += to_server(ruleset.udp_ports, way, Is.UDP, Is.UDP_FROM_PORT, Do.UDP_SERVER) if udp else []
         chains.append(Chain(hook, hook, tuple(rules)))
     return tuple(chains)
 
 
-def to_client(ports: tuple[int, ...] | str, protocol: Is, to_port: Is, chain: Do) -> list[Rule]:
+def named(config: Config, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Without the rules for addresses that the settings do not name."""
+    listed = {Is.EXEMPT_CLIENT: config.ruleset.exempt_clients, Is.EXEMPT_SERVER: config.ruleset.exempt_servers}
+    return tuple(rule for rule in rules if all(listed.get(one, True) for one in rule.when))
+
+
+def interfaces(config: Config, *ways: tuple[Is, bool]) -> tuple[Is, ...]:
+    """Of these conditions, each with whether its hook knows that interface, those that the settings name one for."""
+    sides = {Is.FROM_CLIENTS: config.ruleset.clients, Is.TO_CLIENTS: config.ruleset.clients,
+             Is.FROM_SERVERS: config.ruleset.servers, Is.TO_SERVERS: config.ruleset.servers}
+    return tuple(one for one, known in ways if known and sides[one])
+
+
+def by_family(networks: tuple[str, ...], family: int) -> list[str]:
+    """Those of IPv4, or of IPv6."""
+    return [one for one in networks if (":" in one) == (family == 6)]
+
+
+def to_client(ports: tuple[int, ...] | str, way: tuple[Is, ...], protocol: Is, to_port: Is, chain: Do) -> list[Rule]:
     """What counts as client to server: the destination port, or with all ports the connection's own direction.
 
     Without a conntrack entry there is no direction, so such a packet counts as the client's.
     """
     name = chain.name.lower()
     if ports == "all":
-        return [Rule(name, (protocol, Is.ORIGINAL), chain),
-                Rule(f"{name}_stateless", (protocol, Is.STATELESS), chain)]
-    return [Rule(name, (to_port,), chain)]
+        return [Rule(name, (*way, protocol, Is.ORIGINAL), chain),
+                Rule(f"{name}_stateless", (*way, protocol, Is.STATELESS), chain)]
+    return [Rule(name, (*way, to_port), chain)]
 
 
-def to_server(ports: tuple[int, ...] | str, protocol: Is, from_port: Is, chain: Do) -> list[Rule]:
+def to_server(ports: tuple[int, ...] | str, way: tuple[Is, ...], protocol: Is, from_port: Is,
+              chain: Do) -> list[Rule]:
     """What counts as server to client. These rules come after the client's, which win between two listed ports."""
-    return [Rule(chain.name.lower(), (protocol, Is.REPLY) if ports == "all" else (from_port,), chain)]
+    return [Rule(chain.name.lower(), (*way, protocol, Is.REPLY) if ports == "all" else (*way, from_port), chain)]
 
 
 def check(config: Config) -> None:
@@ -202,6 +242,15 @@ def check(config: Config) -> None:
             raise ConfigError(f"ruleset.{key}: {ports!r}: use \"all\" or a list of ports from 1 to 65535")
     if not ruleset.tcp_ports and not ruleset.udp_ports:
         raise ConfigError("ruleset.tcp_ports and ruleset.udp_ports are both empty: nothing would be queued")
+    for key in ("clients", "servers"):
+        for name in getattr(ruleset, key):
+            if not INTERFACE.fullmatch(name):
+                raise ConfigError(f"ruleset.{key}: {name!r}: no name of an interface, such as \"eth1\", "
+                                  f"\"eth1.100\" or \"ppp*\"")
+    pairs = len(ruleset.clients) * len(ruleset.servers)
+    if pairs > PAIRS_MAX:
+        raise ConfigError(f"ruleset.clients and ruleset.servers: {pairs} pairs of interfaces, at most {PAIRS_MAX}; "
+                          f"name many at once, such as \"eth1.*\"")
     if ruleset.absent not in ("open", "closed"):
         raise ConfigError(f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\"")
     first, last = queues(config)

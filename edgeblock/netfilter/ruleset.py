@@ -96,10 +96,13 @@ def in_force() -> tuple[str, ...]:
     return tuple(name for name, backend in BACKENDS.items() if backend.present())
 
 
-def counters() -> dict[str, Counter]:
-    """Each rule's name and what it has seen, IPv4 and IPv6 together; empty where no rules are in force."""
+def counters(backend: str | None = None) -> dict[str, Counter]:
+    """Each rule's name and what it has seen, IPv4 and IPv6 together; empty where no rules are in force.
+
+    `backend` is the one that holds them, where that is known.
+    """
     total: dict[str, Counter] = {}
-    for name in in_force():
+    for name in (backend,) if backend else in_force():
         for rule, packets, size in BACKENDS[name].counters():
             seen = total.get(rule, Counter(0, 0))
             total[rule] = Counter(seen.packets + packets, seen.bytes + size)

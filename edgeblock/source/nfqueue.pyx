@@ -19,6 +19,10 @@ CONFIG_NETFILTER_NETLINK_GLUE_CT ignores it without a word; there the mark goes 
 of its own, in the same system call, found by the packet's addresses and ports. That finds no flow whose destination
 this very box has translated, and none before its first packet has passed; both are counted as `unmarked`.
 
+Handing over. A queue lives as long as its socket, whoever holds it open. Another reader can take the socket and go
+on: what came meanwhile waits in it. Packets that the one before had received and not answered are dropped when the
+next packet arrives; their senders send them again.
+
 Losses. The kernel cannot deliver a packet when the socket's receive buffer is full; it then passes (fail-open) or
 drops it, and counts that on the socket in both cases. A queue at its length limit passes packets without any
 count, so with fail-open that limit is lifted and the buffer is the only one.
@@ -291,6 +295,9 @@ cdef class QueueReader:
         fail_open: packets that the kernel cannot hold pass unseen instead of being dropped.
         marks: mask of our bits in the conntrack mark, then their value for done, HTTP and blocked.
         board: at least BOARD["words"] writable 64-bit words to count on (see above); None: nobody wants to see.
+        held: the open socket of another reader of this queue, which has ended; the reader closes it.
+        held_marks: `marks_by_verdict` of that reader.
+        held_counts: what of the socket's `losses()` has been counted already.
 
     Raises:
         SystemProblem: no permission, no NFQUEUE in the kernel, or the queue is taken.
@@ -327,6 +334,8 @@ cdef class QueueReader:
     cdef readonly uint64_t failures      # exceptions of on_decision
     cdef uint64_t unreadable, cut, refused, unmarked, overruns, lost
     cdef uint32_t drops_seen
+    cdef uint32_t full_seen
+    cdef bint inherited                  # packets may wait that the reader before has received and not answered
     cdef uint64_t[::1] board_view        # keeps the memory that `board` points to
     cdef uint64_t* board                 # NULL: none
     cdef uint64_t base[BOARD_WORDS]      # what was on it before us
@@ -346,7 +355,8 @@ cdef class QueueReader:
 
     def __init__(self, int number, Engine engine not None, on_decision, *, unsigned int length=8192,
                  int buffer=8 << 20, bint fail_open=True,
-                 tuple marks=(0x30000000, 0x10000000, 0x20000000, 0x30000000), uint64_t[::1] board=None):
+                 tuple marks=(0x30000000, 0x10000000, 0x20000000, 0x30000000), uint64_t[::1] board=None,
+                 int held=-1, bint held_marks=False, tuple held_counts=(0, 0)):
         self.number = number
         self.engine = engine
         self.on_decision = on_decision
@@ -364,12 +374,19 @@ cdef class QueueReader:
         self.template.mark_type = CTA_MARK
         self.template.mask_type = CTA_MARK_MASK
         self.template.mask = htonl(mask)
+        length = UNLIMITED if fail_open else length
         try:
-            self.handle = NetfilterQueue()
-            self.fd = nfq_fd(self.handle.h)
+            if held >= 0:
+                self.fd = held
+                self.inherited = True
+                self.marks_by_verdict = held_marks
+                self.drops_seen, self.full_seen = (count & 0xFFFFFFFF for count in held_counts)
+                _configure_held(held, number, length, buffer, fail_open)
+            else:
+                self.handle = NetfilterQueue()
+                self.fd = nfq_fd(self.handle.h)
+                self.marks_by_verdict = _configure(self.fd, number, length, buffer, fail_open)
             os.set_inheritable(self.fd, False)     # a child that kept it would keep the queue
-            self.marks_by_verdict = _configure(self.fd, number, UNLIMITED if fail_open else length, buffer,
-                                               fail_open)
         except OSError as problem:
             self.release()
             raise SystemProblem(explain(number, problem)) from None
@@ -431,7 +448,8 @@ cdef class QueueReader:
             "packets": self.packets, "bytes": self.octets, "passed": self.passed, "dropped": self.dropped,
             "marked": self.marked, "decisions": self.decisions, "failures": self.failures,
             "unreadable": self.unreadable, "cut": self.cut, "refused": self.refused, "unmarked": self.unmarked,
-            "overruns": self.overruns, "lost": self.lost, "full": kernel.get("queue_dropped", 0),
+            "overruns": self.overruns, "lost": self.lost,
+            "full": <uint32_t>(kernel.get("queue_dropped", self.full_seen) - self.full_seen),
             "waiting": kernel.get("waiting", 0),
         }
 
@@ -449,8 +467,10 @@ cdef class QueueReader:
         self.release()
 
     cdef void release(self):
+        if self.handle is None and self.fd >= 0:
+            os.close(self.fd)
         self.fd = -1
-        self.handle = None               # closes the socket, and with it the kernel frees the queue
+        self.handle = None               # closes the socket, and with its last holder the kernel frees the queue
 
     # The packet path: no Python object, no allocation.
 
@@ -500,8 +520,10 @@ cdef class QueueReader:
             if not read_packet(&body, &self.packet) or self.packet.protocol not in (0x0800, 0x86DD):
                 self.unreadable += 1
                 if self.packet.numbered:     # without a number it passes with the next run
+                    self.drop_inherited()
                     self.answer(True, MARK_KEEP)
                 continue
+            self.drop_inherited()
             self.octets += self.packet.size
             self.cut += self.packet.cut
             if self.recall is not None and not self.recall.before(self.engine, self.packet.data, self.packet.size,
@@ -538,6 +560,15 @@ cdef class QueueReader:
         if self.accepting:
             self.accepting = False
             self.put(MSG_VERDICT_BATCH, True, self.accepted_to, MARK_KEEP)
+        return 0
+
+    cdef int drop_inherited(self) except -1 nogil:
+        # Everything before the first packet that we see. There may be nothing: the number tells the refusal apart.
+        if self.inherited:
+            self.inherited = False
+            self.template.sequence = 1
+            self.put(MSG_VERDICT_BATCH, False, self.packet.id - 1, MARK_KEEP)
+            self.template.sequence = 0
         return 0
 
     cdef int put(self, uint16_t kind, bint accept, uint32_t id, uint8_t mark) except -1 nogil:
@@ -611,7 +642,7 @@ cdef class QueueReader:
         memcpy(&what, raw, sizeof(nlmsgerr))
         if what.msg.nlmsg_type == CT_UPDATE:
             self.unmarked += 1
-        else:
+        elif not what.msg.nlmsg_seq:
             self.refused += 1
 
     cdef void judge_timed(self, uint32_t flags) noexcept nogil:
@@ -673,6 +704,20 @@ cdef class QueueReader:
             self.answer(accept, mark)
 
 
+def _set_buffer(netlink, buffer):
+    netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, min(buffer, 1 << 30))
+    # Without this, one full buffer makes the kernel deliver nothing more until the buffer has been emptied.
+    netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
+
+
+def _configure_held(int fd, number, length, buffer, fail_open):
+    # The queue is bound, and packets may wait in the socket: an answer would come after them, so none is looked for.
+    with socket.socket(fileno=os.dup(fd)) as netlink:
+        _set_buffer(netlink, buffer)
+        _send(netlink, number, [(3, struct.pack(">I", length)), (4, struct.pack(">I", 1)),
+                                (5, struct.pack(">I", 1 if fail_open else 0))])
+
+
 def _configure(int fd, number, length, buffer, fail_open):
     # Bind and set everything in one message, so that the queue never exists with other settings. The kernel
     # carries it out within send; without a request for an acknowledgement it answers only a failure, and a
@@ -689,9 +734,7 @@ def _configure(int fd, number, length, buffer, fail_open):
     wanted = flags(fail_open_flag, fail_open_flag if fail_open else 0)
     probing = flags(fail_open_flag | conntrack_flag, (fail_open_flag if fail_open else 0) | conntrack_flag)
     with socket.socket(fileno=os.dup(fd)) as netlink:
-        netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, min(buffer, 1 << 30))
-        # Without this, one full buffer makes the kernel deliver nothing more until the buffer has been emptied.
-        netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
+        _set_buffer(netlink, buffer)
         try:
             _tell(netlink, number, settings + probing)
         except OSError as problem:
@@ -704,11 +747,15 @@ def _configure(int fd, number, length, buffer, fail_open):
         return True
 
 
-def _tell(netlink, number, attributes):
+def _send(netlink, number, attributes):
     body = struct.pack(">BBH", 0, 0, number)
     for kind, value in attributes:
         body += struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) & 3)
     netlink.send(struct.pack("=IHHII", 16 + len(body), MSG_CONFIG, NLM_F_REQUEST, 0, 0) + body)
+
+
+def _tell(netlink, number, attributes):
+    _send(netlink, number, attributes)
     try:
         answer = netlink.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -724,6 +771,38 @@ def _lost_messages(int fd):
     return struct.unpack("=9I", words)[MEMINFO_DROPS]
 
 
+def losses(int fd, int number) -> tuple[int, int] | None:
+    """Of an open socket: the messages it has lost, and the packets that the queue, full, has dropped.
+
+    None where it is not the socket that this queue is bound to.
+    """
+    try:
+        with socket.socket(fileno=os.dup(fd)) as netlink:
+            owner = netlink.getsockname()[0] if netlink.family == socket.AF_NETLINK else None
+        kernel = kernel_queues().get(number)
+        if kernel is None or kernel["owner"] != owner:
+            return None
+        return _lost_messages(fd), kernel["queue_dropped"]
+    except OSError:
+        return None
+
+
+def is_table_given() -> bool:
+    """Whether standard input is the kernel's table of queues, which only root may open."""
+    try:
+        return os.readlink("/proc/self/fd/0").endswith("/netfilter/nfnetlink_queue")
+    except OSError:
+        return False
+
+
+def _read_given():
+    # By position: the other processes of the daemon read the same open file.
+    text = b""
+    while part := os.pread(0, 1 << 16, len(text)):
+        text += part
+    return text.decode("ascii")
+
+
 def kernel_queues() -> dict[int, dict[str, int]]:
     """What the kernel says about the queues of this network namespace, by queue number.
 
@@ -733,10 +812,12 @@ def kernel_queues() -> dict[int, dict[str, int]]:
     """
     names = ("owner", "waiting", "mode", "range", "queue_dropped", "user_dropped", "sequence")
     try:
-        lines = TABLE.read_text().splitlines()
+        text = TABLE.read_text()
+    except PermissionError:
+        text = _read_given() if is_table_given() else ""
     except OSError:
         return {}
-    fields = [[int(word) for word in line.split()] for line in lines]
+    fields = [[int(word) for word in line.split()] for line in text.splitlines()]
     return {line[0]: dict(zip(names, line[1:])) for line in fields}
 
 

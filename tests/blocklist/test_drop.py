@@ -139,6 +139,18 @@ def test_big_lists_do_not_hold_up_small_ones(box, monkeypatch):
     assert box.changes() == [("taken", "bigger")] and not box.outcome.again
 
 
+def test_boxes_of_one_key_can_be_compared(box, tmp_path):
+    box.write(a_list="a.example\n")
+    content = box.refresh(NOW).content
+    (tmp_path / "other").mkdir()
+    other = Box(tmp_path / "other")
+    other.write(a_list="a.example\n")
+    assert other.refresh(NOW + 5).content == content
+    other.write(a_toml="action = 'drop'\n")
+    assert other.refresh(NOW + 5).content != content
+    assert Box.refresh(box, NOW + 9).content == content
+
+
 # Refusing ----------------------------------------------------------------------------------------------------
 
 REFUSED = {
@@ -150,7 +162,7 @@ REFUSED = {
     "two files of a name": ({"court.txt": "other.example\n"},
                             "court.txt: has the same list name as court.list; rename one"),
     "a range": ({"court.list": "192.0.0.0/8\n"}, "court.list:1: 192.0.0.0/8 is wider than /20"),
-    "UTF-16": ({"court.list": "a.example\n".encode("utf-16")}, "court.list: 1 of 1 lines cannot be used"),
+    "UTF-16": ({"court.list": "a.example\n".encode("utf-16")}, "court.list:1: the file is UTF-16; save it as UTF-8"),
 }
 
 

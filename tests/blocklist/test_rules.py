@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeblock.blocklist.rules import SHARED_KEY, explain, lint, load
+from edgeblock.blocklist.formats import READERS, find_format
+from edgeblock.blocklist.lint import lint
+from edgeblock.blocklist.rules import SHARED_KEY, explain, load
 from edgeblock.errors import ListError
 
 from .canonical_cases import HOSTS, URLS
@@ -76,24 +78,25 @@ def test_an_expired_list_is_not_in_force(directory):
     assert rules.lists[0].expired and rules.lists[0].entries == 0
     assert [str(warning) for warning in rules.warnings] == [
         "a.list: expired on 2020-01-01 00:00 UTC; it is not in force"]
-    assert [str(finding) for finding in lint(path, now=when)] == [
+    assert [str(finding) for finding in lint(path, now=when).findings] == [
         "a.list: expired on 2020-01-01 00:00 UTC; it is not in force"]
 
 
 def test_what_is_no_list_is_left_alone_and_named(directory):
-    path = directory({"a.list": "example.com", "README.md": "# hello", "feed.csv": "x", ".hidden.list": "!!",
+    path = directory({"a.list": "example.com", "README.md": "# hello", "feed.xml": "x", ".hidden.list": "!!",
                       "a.list.rejected": "why", "orphan.toml": "action = 'drop'", "plain": "x"})
+    known = ".list, .txt, .urls, .hosts, .rpz, .csv, .adblock, .hashed"
     expected = [
-        "README.md: is not read: .md is not one of .list, .txt, and no README.toml states a format",
-        "feed.csv: is not read: .csv is not one of .list, .txt, and no feed.toml states a format",
+        f"README.md: is not read: .md is not one of {known}, and no README.toml states a format",
+        f"feed.xml: is not read: .xml is not one of {known}, and no feed.toml states a format",
         "orphan.toml: has no list beside it, such as orphan.list",
-        "plain: is not read: no extension is not one of .list, .txt, and no plain.toml states a format"]
+        f"plain: is not read: no extension is not one of {known}, and no plain.toml states a format"]
     assert sorted(map(str, load(path).warnings)) == expected
-    assert list(map(str, lint(path))) == expected
+    assert list(map(str, lint(path).findings)) == expected
 
 
 def test_a_format_may_be_stated(directory):
-    path = directory({"feed.csv": "example.com", "feed.toml": "format = 'domains'"})
+    path = directory({"feed.xml": "example.com", "feed.toml": "format = 'domains'"})
     assert load(path).matcher.look_up("tls", b"example.com").list == "feed"
 
 
@@ -111,8 +114,12 @@ def test_a_missing_directory(tmp_path):
     ({"court.list": "a.com", "court.toml": "acton = 'drop'"},
      "court.toml: unknown key 'acton'; did you mean 'action'?"),
     ({"court.list": "a.com", "court.txt": "b.com"}, "court.txt: has the same list name as court.list; rename one"),
-    ({"court.csv": "a.com", "court.toml": "action = 'drop'"},
-     "court.csv: has no known extension; state its format in court.toml"),
+    ({"court.xml": "a.com", "court.toml": "action = 'drop'"},
+     "court.xml: has no known extension; state its format in court.toml"),
+    ({"court.list.gz": b"\x1f\x8b\x08"}, "court.list.gz: is packed; unpack it and drop what is inside"),
+    ({"court.list": b"\x1f\x8b\x08\0\0"},
+     "court.list:1: the file is packed (gzip); unpack it and drop what is inside"),
+    ({"court.list": "a.com\n".encode("utf-16")}, "court.list:1: the file is UTF-16; save it as UTF-8"),
     ({"court.list": "a.com", "court.toml": "x" * 70_000},
      "court.toml: is longer than 65536 bytes; is it really the settings of a list?"),
     ({"co\nurt.list": "a.com"}, "'co\\nurt.list': has a character in its name that cannot be printed"),
@@ -120,15 +127,20 @@ def test_a_missing_directory(tmp_path):
 def test_what_cannot_be_used_is_one_line(directory, files, why):
     path = directory(files)
     assert refused(path) == why
-    assert list(map(str, lint(path))) == [why]
+    said = list(map(str, lint(path).findings))
+    assert said[0] == why
+    assert all("lines cannot be used, more than a share of" in other for other in said[1:])
 
 
 def test_the_first_of_several_is_named_and_the_others_counted(directory):
     path = directory({"a.list": "ok.com\na..b\n=\n", "b.list": "x\0y"})
     assert refused(path) == f"a.list:2: 'a..b' has an empty label (and 2 more; `edgeblock lint {path}` lists all)"
-    assert list(map(str, lint(path))) == [
+    assert list(map(str, lint(path).findings)) == [
         "a.list:2: 'a..b' has an empty label", "a.list:3: '=' has no host",
-        "b.list:1: the line has a control character (0x00)"]
+        "a.list: 2 of 3 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "max_unparsable into the settings of this list", "b.list:1: the line has a control character (0x00)",
+        "b.list: 1 of 1 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "max_unparsable into the settings of this list", "b.list: has no entries"]
 
 
 def test_things_that_are_no_files_are_refused_at_once(directory):
@@ -138,7 +150,7 @@ def test_things_that_are_no_files_are_refused_at_once(directory):
     (path / "gone.list").symlink_to(path / "nowhere")
     expected = ["folder.list: is a directory, not a file",
                 "gone.list: cannot be read: No such file or directory", "pipe.list: is a pipe, not a file"]
-    assert list(map(str, lint(path))) == expected
+    assert list(map(str, lint(path).findings)) == expected
     assert refused(path).startswith(f"{expected[0]} (and 2 more")
 
 
@@ -156,19 +168,21 @@ def test_a_file_that_cannot_be_opened(directory):
 
 def test_lint_of_a_list_without_entries(directory):
     path = directory({"a.list": "# nothing yet\n"})
-    assert list(map(str, lint(path))) == ["a.list: has no entries"]
+    assert list(map(str, lint(path).findings)) == ["a.list: has no entries"]
     assert load(path).lists[0].entries == 0
 
 
 # The shipped samples -----------------------------------------------------------------------------------------
 
 def test_the_samples_are_clean_and_show_every_kind_of_entry():
-    assert lint(SAMPLES) == []
+    assert lint(SAMPLES).findings == []
     rules = load(SAMPLES)
     text = "\n".join(path.read_text() for path in SAMPLES.iterdir())
     for sign in ("\n=", "\n*.", "\n@@", "\nhttp://", "?q=", "/*\n", "\n# ", "\n; ", "/48", "]:443", "ü"):
         assert sign in text
-    assert {info.action for info in rules.lists} == {"reset", "page", "drop", "redirect"}
+    assert {info.action for info in rules.lists} == {"reset", "page", "drop", "redirect", "observe"}
+    shown = {find_format(info.file, Path(info.file).suffix) for info in rules.lists}
+    assert shown == set(READERS) - {"hashed"}       # which needs the key of a box
 
 
 @pytest.mark.parametrize(("name", "verdict", "place"), [
@@ -182,11 +196,26 @@ def test_the_samples_are_clean_and_show_every_kind_of_entry():
     ("ordered.example.net", "drop", "mandatory"), ("moved.example.org", "redirect", "moved"),
     ("192.0.2.66", "reset", "addresses"), ("203.0.113.80:8443", "reset", "addresses"),
     ("203.0.113.80", "accept", None), ("2001:db8:bad::7", "reset", "addresses"),
+    ("http://press.example.com/listed/article.html", "reset", "press"),
+    ("http://press.example.com/archive/2020", "reset", "press"),
+    ("http://press.example.com/archive/index.html", "accept", "press"), ("press.example.com", "accept", None),
+    ("banner.adverts.example.com", "reset", "adverts"), ("x.adverts.example.com", "accept", None),
+    ("zone.example.com", "reset", "resolver"), ("www.zone.example.com", "reset", "resolver"),
+    ("good.zone.example.com", "accept", "resolver"), ("garden.example.com", "reset", "resolver"),
+    ("www.garden.example.com", "accept", None), ("198.51.100.79", "reset", "resolver"),
+    ("http://register.example.com/shop", "reset", "register"), ("www.register.example.org", "reset", "register"),
+    ("198.51.100.99", "reset", "register"), ("www.filters.example.com", "reset", "filters"),
+    ("good.filters.example.com", "accept", "filters"), ("other.example.com", "accept", None),
+    ("http://filters.example.net/listed/x", "reset", "filters"), ("only.filters.example.org", "reset", "filters"),
+    ("www.only.filters.example.org", "accept", None), ("www.nfq.example.com", "reset", "domains"),
+    ("www.nfq.example.net", "reset", "domains"), ("secure.nfq.example.org", "reset", "ssl_host"),
+    ("http://nfq.example.org/listed?id=1", "reset", "urls"), ("http://nfq.example.org/listed*page", "reset", "urls"),
+    ("192.0.2.77:3001", "reset", "hostlist"), ("192.0.2.77:80", "accept", None), ("192.0.2.78", "observe", "ssl_ips"),
 ])
 def test_the_samples_do_what_they_say(name, verdict, place):
     record = explain(load(SAMPLES), [name])[0]
     assert (record.verdicts[0].verdict, record.verdicts[0].list) == (verdict, place)
-    assert record.blocked == (verdict != "accept")
+    assert record.blocked == (verdict not in ("accept", "observe"))
 
 
 # Explaining --------------------------------------------------------------------------------------------------
@@ -289,3 +318,23 @@ def test_the_clock_is_asked_only_when_nothing_is_said(directory):
     before = int(time.time())
     assert before <= load(path).matcher.snapshot.built <= time.time()
     assert load(path, now=7).matcher.snapshot.built == 7
+
+
+# A snapshot file ---------------------------------------------------------------------------------------------------
+
+def test_a_snapshot_answers_as_its_directory_does(directory, tmp_path):
+    rules = load(directory({"court.list": "example.com\n@@www.example.com\n", "court.toml": "category = 'orders'"}))
+    path = tmp_path / "rules.snapshot"
+    path.write_bytes(rules.snapshot)
+    again = load(path)
+    assert [(info.name, info.action, info.category, info.entries) for info in again.lists] == [
+        ("court", "reset", "orders", 2)]
+    for name in ("example.com", "www.example.com", "other.example"):
+        [record], [expected] = explain(again, [name]), explain(rules, [name])
+        assert record.blocked == expected.blocked
+        assert [verdict.rule for verdict in record.verdicts] == [verdict.rule for verdict in expected.verdicts]
+    (tmp_path / "key").write_bytes(bytes(16))
+    assert refused(path, key_file=tmp_path / "key") == (
+        f"{path}: was built under another key; build it with the key of this box")
+    path.write_bytes(rules.snapshot[:-1])
+    assert "build or copy it again" in refused(path)

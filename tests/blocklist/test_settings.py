@@ -28,7 +28,12 @@ def test_every_key():
         https = "ignore"
         mandatory = true
         expires = 2030-01-02
-    """) == ListSettings("page", "court orders", "domains", "ignore", True, datetime(2030, 1, 2, tzinfo=UTC))
+        column = "url"
+        delimiter = ";"
+        subdomains = false
+    """) == ListSettings("page", "court orders", "domains", "ignore", True, datetime(2030, 1, 2, tzinfo=UTC),
+                         column="url", delimiter=";", subdomains=False)
+    assert parse("column = 3").column == 3
 
 
 @pytest.mark.parametrize(("text", "when"), [
@@ -47,8 +52,8 @@ def test_a_byte_order_mark_is_normal():
 @pytest.mark.parametrize(("text", "why"), [
     ("acton = 'drop'", "court.toml: unknown key 'acton'; did you mean 'action'?"),
     ("zzz = 1", "court.toml: unknown key 'zzz'; known are action, allow_addresses, allow_protected, "
-     "allow_public_suffixes, category, expires, format, https, mandatory, max_growth, max_shrink, max_unparsable, "
-     "signer, widest_ipv4, widest_ipv6"),
+     "allow_public_suffixes, category, column, delimiter, expires, format, https, mandatory, max_growth, max_shrink, "
+     "max_unparsable, signer, subdomains, widest_ipv4, widest_ipv6"),
     ("action = 'block'", "court.toml: action = 'block' is not one of drop, reset, page, redirect, observe"),
     ("action = 3", "court.toml: action = 3 is not one of drop, reset, page, redirect, observe"),
     ("action = ['drop']", "court.toml: action = ['drop'] is not one of drop, reset, page, redirect, observe"),
@@ -56,6 +61,12 @@ def test_a_byte_order_mark_is_normal():
     ("format = 'csv2'", "court.toml: format = 'csv2' is not one of domains"),
     ("category = 5", "court.toml: category = 5 is no text in quotes"),
     ("mandatory = 'yes'", "court.toml: mandatory = 'yes' is neither true nor false"),
+    ("subdomains = 1", "court.toml: subdomains = 1 is neither true nor false"),
+    ("column = 0", "court.toml: column = 0 is neither the head of a column in quotes nor a number from 1 on"),
+    ("column = true", "court.toml: column = True is neither the head of a column in quotes nor a number from 1 on"),
+    ("column = ''", "court.toml: column = '' is neither the head of a column in quotes nor a number from 1 on"),
+    ("delimiter = ', '",
+     "court.toml: delimiter = ', ' is no single character in quotes, such as \";\" or \"\\t\""),
     ("expires = '2030-01-02'", "court.toml: expires = '2030-01-02' is no date such as 2030-12-31 without quotes"),
     ("expires = 5", "court.toml: expires = 5 is no date such as 2030-12-31 without quotes"),
     ("mandatory = true\naction = 'observe'",

@@ -67,6 +67,8 @@ FOOLING = {
     "fin": {"flags": s.ACK | s.FIN, "ttl": 2},
     "rst": {"flags": s.ACK | s.RST, "ttl": 2},
     "syn": {"flags": s.ACK | s.SYN, "ttl": 2},
+    "syn_alone": {"flags": s.SYN | s.PSH, "ttl": 2},
+    "all_flags": {"flags": s.ACK | s.SYN | s.FIN | s.RST | s.URG, "ttl": 2},
 }
 
 
@@ -196,6 +198,33 @@ def split_handshake(path, data, at, size):
     yield path.data(0, data)
 
 
+def _server(path: Path, flags: int, seq: int, ack: int) -> bytes:
+    source, destination = path.settings.get("source", s.CLIENT), path.settings.get("destination", s.SERVER)
+    return s.tcp(seq, b"", flags, source=destination, destination=source, sport=path.settings["dport"], dport=40000,
+                 ack=ack)
+
+
+@strategy
+def split_handshake_seen_both_ways(path, data, at, size):
+    # A capture, or a box without connection tracking, sees the server's SYN too.
+    yield path.syn()
+    yield _server(path, s.SYN, 6999, 0)
+    yield path.bare(s.SYN | s.ACK, -1)
+    yield _server(path, s.ACK, 7000, path.isn + 1)
+    yield path.data(0, data)
+
+
+@strategy
+def split_synack_seen_both_ways(path, data, at, size):
+    yield path.syn()
+    yield _server(path, s.ACK, 6999, path.isn + 1)
+    yield _server(path, s.SYN, 6999, 0)
+    yield path.bare(s.SYN | s.ACK, -1)
+    yield path.ack()
+    for offset, piece in cuts(data, at, size):
+        yield path.data(offset, piece)
+
+
 @strategy
 def second_syn_behind(path, data, at, size):
     yield path.syn()
@@ -290,6 +319,28 @@ def overlap_below_disorder(path, data, at, size):
     yield path.data(0, data[:middle])
 
 
+def _overlap_below_by(size_below: int) -> None:
+    def overlap(path, data, at, size, backwards=False):
+        # The decoy's end lies at the stream's beginning; of the later pieces each may do the same to the one before.
+        yield from path.opening()
+        decoy = (decoy_of(data, at, size, b"decoy") * 9)[:size_below]
+        pieces = cuts(data, at, size)
+        for offset, piece in reversed(pieces) if backwards else pieces:
+            if offset == (pieces[1][0] if backwards else 0):
+                below = min(size_below, offset - 1) if backwards else size_below
+                yield path.data(offset - below, decoy[:below] + piece)
+            else:
+                yield path.data(offset, piece)
+
+    STRATEGIES[f"overlap_below_{size_below}"] = overlap
+    STRATEGIES[f"overlap_below_{size_below}_backwards"] = (
+        lambda path, data, at, size: overlap(path, data, at, size, True))
+
+
+for _below in (1, 336, 652, 681):
+    _overlap_below_by(_below)
+
+
 @strategy
 def zeros_first(path, data, at, size):
     yield from path.opening()
@@ -354,12 +405,59 @@ def _fake_with(name: str, settings: dict) -> None:
         yield path.data(at, decoy, **settings)
         yield path.data(at + size, data[at + size:])
 
-    for function in (fake, fake_disorder, fakes_around, fake_host):
+    # With SYN alone each is one more beginning, and only a few are kept: many_syns.
+    few = (fake, fake_host)
+    for function in few if name == "syn_alone" else (*few, fake_disorder, fakes_around):
         STRATEGIES[f"{function.__name__}_{name}"] = function
 
 
 for _name, _settings in FOOLING.items():
     _fake_with(_name, _settings)
+
+
+def _fakes_in_order(order: int, backwards: bool) -> None:
+    # Which of the two pieces has a fake before it, and which one behind.
+    def fakes(path, data, at, size):
+        yield from path.opening()
+        middle = at + size // 2
+        pieces = [(0, data[:middle], order), (middle, data[middle:], order >> 2)]
+        for offset, piece, around in reversed(pieces) if backwards else pieces:
+            if around & 1:
+                yield path.data(offset, zeros(piece), ttl=2)
+            yield path.data(offset, piece)
+            if around & 2:
+                yield path.data(offset, zeros(piece), ttl=2)
+
+    STRATEGIES[f"fakes_in_order_{order}{'_backwards' * backwards}"] = fakes
+
+
+for _order in range(1, 16):
+    _fakes_in_order(_order, False)
+    _fakes_in_order(_order, True)
+
+
+def _fake_host_in_order(order: int) -> None:
+    # Fakes of the host, and of its halves, before and behind the real ones.
+    def fakes(path, data, at, size):
+        yield from path.opening()
+        decoy = decoy_of(data, at, size, b"decoy")
+        yield path.data(0, data[:at])
+        edges = [at, at + size // 2, at + size] if order & 4 else [at, at + size]
+        for a, b in zip(edges, edges[1:], strict=False):
+            if order & 1:
+                yield path.data(a, decoy[a:b], ttl=2)
+            yield path.data(a, data[a:b])
+            if order & 2:
+                yield path.data(a, decoy[a:b], ttl=2)
+        if order & 8:
+            yield path.data(at, decoy[at:at + size], ttl=2)
+        yield path.data(at + size, data[at + size:])
+
+    STRATEGIES[f"fake_host_in_order_{order}"] = fakes
+
+
+for _order in range(1, 16):
+    _fake_host_in_order(_order)
 
 
 @strategy
@@ -411,6 +509,40 @@ def urgent_byte_in_disorder(path, data, at, size):
     sent = s.urgent_byte(data, spot)
     yield path.data(spot + 1, sent[spot + 1:])
     yield path.data(0, sent[:spot + 1], s.ACK | s.PSH | s.URG, urgent=spot + 1)
+
+
+@strategy
+def urgent_byte_by_a_pointer_of_zero(path, data, at, size):
+    # Linux takes zero for one.
+    yield from path.opening()
+    spot = at + size // 2
+    yield path.data(0, data[:spot])
+    yield path.data(spot, b"!", s.ACK | s.PSH | s.URG, urgent=0)
+    yield path.data(spot + 1, data[spot:])
+
+
+@strategy
+def urgent_byte_announced(path, data, at, size):
+    # By a segment before it, and by one without data.
+    yield from path.opening()
+    spot = at + size // 2
+    sent = s.urgent_byte(data, spot)
+    yield path.data(0, sent[:at - 2], s.ACK | s.PSH | s.URG, urgent=spot + 1)
+    yield path.bare(s.ACK | s.URG, at - 2, urgent=spot + 1 - at + 2)
+    yield path.data(at - 2, sent[at - 2:spot])
+    yield path.data(spot, sent[spot:])
+
+
+@strategy
+def urgent_byte_announced_late(path, data, at, size):
+    # The pointer comes by itself, in front of the last piece.
+    yield from path.opening()
+    spot = at + size // 2
+    sent = s.urgent_byte(data, spot)
+    yield path.data(spot + 1, sent[spot + 1:])
+    yield path.data(at, sent[at:spot + 1])
+    yield path.bare(s.ACK | s.URG, 0, urgent=spot + 1)
+    yield path.data(0, sent[:at])
 
 
 @strategy

@@ -232,6 +232,62 @@ def test_a_post_quantum_hello_in_the_usual_two_segments():
         assert play(engine("blocked.example.com"), [*path.opening(), *packets[::order]]).blocked
 
 
+AGAIN = {
+    "at-once": lambda first, second: first + second,
+    "behind-ccs": lambda first, second: first + s.record(b"\1", 20) + second,
+    "behind-early-data": lambda first, second: first + s.record(bytes(700), 23) * 3 + second,
+    "in-small-records": lambda first, second: first + s.record(b"\1", 20) + s.records(second[5:], 1, 4, 90),
+}
+
+
+@pytest.mark.parametrize("midway", [False, True], ids=["from-the-syn", "seen-midway"])
+@pytest.mark.parametrize("step", [1, 40, 5000])
+@pytest.mark.parametrize("how", AGAIN)
+def test_the_second_hello_of_a_retry(how, step, midway):
+    # RFC 8446, 4.1.4: the server asks for another one, and the client may put another name into it.
+    for name, blocked in ((LISTED, True), (OTHER, False)):
+        data = AGAIN[how](tls(b"first.example"), tls(name))
+        path = Path()
+        packets = [] if midway else path.opening()
+        packets += [path.data(at, data[at:at + step]) for at in range(0, len(data), step)]
+        played = play(engine("blocked.example.com", settle_packets=0), packets)
+        assert played.blocked == blocked
+        assert played.hosts == ["first.example", name.decode()]
+        assert blocked or played.accepted == packets
+
+
+def test_the_second_hello_with_a_decoy_and_in_disorder():
+    first, second = tls(b"first.example"), tls(LISTED)
+    path = Path()
+    cut = len(first) + 60
+    for pieces in ([path.data(cut, second[60:]), path.data(len(first), second[:60])],
+                   [path.data(len(first), tls(OTHER), ttl=2), path.data(len(first), second)],
+                   [path.data(0, tls(LISTED)[:20], ttl=2), path.data(len(first), second)]):
+        packets = [*path.opening(), path.data(0, first), *pieces]
+        assert play(engine("blocked.example.com"), packets).blocked
+
+
+def test_the_same_name_in_a_second_hello_is_reported_once_and_settles():
+    path = Path()
+    data = tls(OTHER)
+    more = s.record(b"\1", 20) + data + s.record(b"\1", 20) + s.record(bytes(900), 23) * 40
+    judge = engine("blocked.example.com", settle_packets=3)
+    packets = [*path.opening(), path.data(0, data)]
+    packets += [path.data(len(data) + at, more[at:at + 1000]) for at in range(0, len(more), 1000)]
+    played = play(judge, packets)
+    assert played.accepted == packets and played.hosts == ["www.innocent.example"]
+    assert played.counters["released"] == 1
+
+
+def test_urgent_bytes_of_other_protocols_are_let_alone():
+    # Telnet and FTP mark bytes; more than are kept are an overflow only where something is read.
+    path = Path(dport=23)
+    packets = path.opening()
+    packets += [path.data(at, b"\xff\xf4login"[:7], s.ACK | s.URG, urgent=2) for at in range(0, 700, 7)]
+    played = play(engine("blocked.example.com"), packets)
+    assert played.accepted == packets and played.counters["overflows"] == 0
+
+
 def test_each_of_several_names_counts():
     path = Path()
     packet = path.data(0, s.hello(b"one.example", b"two.example", LISTED))

@@ -57,6 +57,20 @@ def test_every_new_connection_of_an_old_flow_is_read():
     assert one.counters()["table_flows"] == 1
 
 
+def test_the_second_hello_of_a_retry_is_read():
+    # RFC 8446, 4.1.4: it follows the first one in the same CRYPTO stream, in a later packet.
+    for step in (9, 400):
+        one = engine()
+        first, second = named(b"first.example"), named(b"second.example")
+        assert hosts(one.judge(udp(initial(crypto(0, first))), 1.0, TRUST)) == [("quic", "first.example")]
+        found = []
+        for number, at in enumerate(range(0, len(second), step), 1):
+            frame = crypto(len(first) + at, second[at:at + step])
+            found += hosts(one.judge(udp(initial(frame, number=number)), 1.0, TRUST))
+        assert found == [("quic", "second.example")]
+        assert one.counters()["overflows"] == 0
+
+
 def test_other_datagrams_make_no_flow():
     one = engine()
     for payload in (b"", b"\x40" + bytes(60), b"\xc0\x1a\x2a\x3a\x4a" + bytes(60), b"\xc0\x00\x00", bytes(60)):

@@ -14,12 +14,12 @@ from edgeblock.errors import SystemProblem
 
 
 @contextmanager
-def serving(path, answers):
+def serving(path, answers, about=None):
     """A Control in an event loop of another thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = Control(path, answers)
+    server = Control(path, answers, about)
     try:
         asyncio.run_coroutine_threadsafe(server.open(), loop).result(10)
         yield server
@@ -40,9 +40,19 @@ def test_a_question_gets_its_answer_and_only_the_owner_may_ask(path):
         assert ask(path, "status")["packets"] == 7
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert ask(path, "moon") == {"error": "unknown question; known are status"}
+        assert ask(path, "status please") == {"error": "unknown question; known are status"}
     assert not path.exists()
     with pytest.raises(SystemProblem, match="no edgeblock is running here"):
         ask(path, "status")
+
+
+def test_a_question_may_be_about_something(path):
+    with serving(path, {"status": dict}, {"check": lambda text: {"asked": text}}):
+        assert ask(path, 'check "a b"') == {"asked": '"a b"'}
+        assert ask(path, "check") == {"error": "unknown question; known are status, check ..."}
+        assert len(ask(path, "check " + "x" * 60_000)["asked"]) == 60_000
+        with pytest.raises(SystemProblem, match="the question is longer than 65536 bytes"):
+            ask(path, "check " + "x" * 70_000)
 
 
 @pytest.mark.parametrize("question", [b"", b"\n", b"\xff\xfe\n", b"x" * 100_000, b"status"])

@@ -33,6 +33,7 @@ def made(matches=1):
     worker |= {"state": "running", "beat": 0.01, "pid": 7, "cpu": 0}
     status = {"version": "1", "rules_digest": "ab" * 32, "uptime": 5, "rules_age": 4, "overload": "open",
               "absent": "closed", "rules": {"lists": 2, "entries": 9, "loaded": 1, "refused": 0},
+              "kernel_rules": {"tcp_syn": {"packets": 4, "bytes": 240}},
               "lists": {"court": {"entries": 5, "refused": "court.list: is a directory, not a file"},
                         "pages": {"entries": 4, "refused": ""}}, "rules_problem": "",
               "stage1": {"passed_hello": 8, "name": 2},
@@ -61,6 +62,7 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_verdict_seconds_count", ] == 2
     assert values["edgeblock_verdict_seconds_sum", ] == pytest.approx(4e-6)
     assert values["edgeblock_worker_up", "1"] == 1
+    assert values["edgeblock_kernel_rule_bytes_total", "tcp_syn"] == 240
     assert values["edgeblock_rules_info", "ab" * 32] == 1
     assert values["edgeblock_list_entries", "court"] == 5 and values["edgeblock_list_refused", "court"] == 1
     assert values["edgeblock_list_refused", "pages"] == values["edgeblock_rules_unreadable", ] == 0
@@ -101,13 +103,16 @@ def test_dashboard_and_alerts_ask_for_what_there_is():
 def test_it_answers_over_http(tmp_path, kind):
     listen = "127.0.0.1:19477" if kind == "tcp" else str(tmp_path / "metrics.sock")
 
+    async def some():
+        return b"some 1\n"
+
     async def ask(question):
-        server = MetricsServer(listen, lambda: b"some 1\n")
+        server = MetricsServer(listen, some)
         await server.open()
         try:
             if kind == "tcp":
                 with pytest.raises(SystemProblem, match="metrics.listen"):
-                    await MetricsServer(listen, lambda: b"").open()
+                    await MetricsServer(listen, some).open()
             reader, writer = await (asyncio.open_connection("127.0.0.1", 19477) if kind == "tcp"
                                     else asyncio.open_unix_connection(listen))
             writer.write(question)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_reasons_and_unfinished_files_do_not_count(folder, watch):
 
 
 def test_more_events_than_the_kernel_keeps(folder, watch):
-    limit = int(open("/proc/sys/fs/inotify/max_queued_events").read())
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     for number in range(limit + 10):        # two events each
         os.close(os.open(folder / f"{number % 7}.list", os.O_CREAT | os.O_WRONLY | os.O_TRUNC))
         os.truncate(folder / f"{number % 7}.list", 0)

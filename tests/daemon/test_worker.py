@@ -25,7 +25,7 @@ from edgeblock.lab import CLIENT, Lab, page, until
 
 pytestmark = pytest.mark.live
 
-SOON = 5.0
+SOON = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,8 @@ def box(lab, tmp_path):
         file.write_text(text)
         command = [*wrapper, sys.executable, "-m", "edgeblock", "run", "--config", str(file)]
         done = lab.run_in("box", command, check=False)
-        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.returncode == 2, done
+        assert {json.loads(line)["event"] for line in done.stdout.splitlines()} <= {"rules audit"}
         [line] = done.stderr.splitlines()
         assert line.startswith("edgeblock: ")
         return line
@@ -136,14 +137,14 @@ def test_broken_lists_are_refused_in_one_line_without_their_words(lab, box):
 
 
 def test_a_list_ends_when_it_expires(lab, box):
-    soon = datetime.now(UTC) + timedelta(seconds=3)
-    (box.rules / "court.toml").write_text(f"expires = {soon:%Y-%m-%dT%H:%M:%S.%fZ}\n")
     daemon = box.start()
     assert is_reset(lab, "listed.example")
-    assert until(lambda: lab.fetch("https://listed.example/").body == page("listed.example"), 3 + SOON)
+    soon = datetime.now(UTC) + timedelta(seconds=4)
+    (box.rules / "court.toml").write_text(f"expires = {soon:%Y-%m-%dT%H:%M:%S.%fZ}\n")
+    assert until(lambda: lab.fetch("https://listed.example/").body == page("listed.example"), 4 + SOON)
     assert datetime.now(UTC) >= soon
     assert daemon.stop() == 0
-    assert len(said(daemon, "rules loaded")) == 1
+    assert [line["change"] for line in said(daemon, "rules audit")][-1] == "expired"
 
 
 def test_systemd_hears_of_every_step(lab, box):
@@ -186,11 +187,11 @@ def test_what_cannot_be_is_one_line(lab, box):
         box.config(own), "setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
     assert "is not two adjacent bits" in box.refused(box.config(own + "[ruleset]\nmark_mask = 5\n"))
     assert "reply.page" in box.refused(box.config(own + '[reply]\npage = "absent.html"\n'))
-    (box.rules / "bad.list").write_text("secret..example\n")
-    line = box.refused(box.config(own))
-    assert "bad.list:1: cannot be used" in line and "secret" not in line
-    (box.rules / "bad.list").unlink()
+    (box.rules / "bad.list").write_text("secret.example\nco.uk\n")
     daemon = box.start()
+    [line] = refused(daemon)
+    assert line["reason"].startswith("bad.list:2: cannot be used; ") and not line["version_before"]
+    assert is_reset(lab, "listed.example") and "secret" not in daemon.log.read_text()
     assert "queue 0 is in use by process" in box.refused(box.config(own))
     assert is_reset(lab, "listed.example")      # and the daemon that runs is unharmed
     assert daemon.stop() == 0
@@ -214,16 +215,17 @@ def test_kernel_rules_of_its_own_are_left_alone_when_told_to(lab, box):
 
 
 def test_no_packet_is_lost_while_lists_are_loaded(lab, box):
-    """Requests one after the other on one kept connection, while the lists are loaded again and again."""
+    """Requests one after the other on kept connections, while the lists are loaded again and again."""
     (box.rules / "long.list").write_text("".join(f"host{number}.example\n" for number in range(20_000)))
     daemon = box.start()
     answers, done = [], threading.Event()
 
     def browse():
-        with lab.connect(80) as connection:
-            while not done.is_set():
-                connection.sendall(b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n")
-                answers.append(connection.recv(65536))
+        while not done.is_set():
+            with lab.connect(80) as connection:
+                for _ in range(500):        # nginx ends a connection after a thousand
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n")
+                    answers.append(connection.recv(65536))
 
     thread = threading.Thread(target=browse)
     thread.start()

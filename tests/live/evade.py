@@ -570,6 +570,26 @@ def urgent_byte(p: Play) -> None:
     p.flow.send(p.message[p.middle:])
 
 
+@row("an urgent byte in the name, the pointer zero")
+def urgent_zero(p: Play) -> None:
+    # Linux takes zero for one: the first byte of the segment leaves the stream.
+    p.put(0, p.middle)
+    p.flow.send(b"!", flags=DATA | URG, urgent=0)
+    p.flow.listen(lambda: False, 0.05)
+    p.flow.send(p.message[p.middle:])
+
+
+@ways("an urgent byte in the name, announced", {"by the segment before": {"early": 3}, "without data": {"early": 0}})
+def urgent_ahead(p: Play, early: int) -> None:
+    # The pointer may point beyond its segment, and a segment without data may carry it.
+    p.put(0, p.middle - 8)
+    p.flow.segment(p.flow.sent, p.message[p.middle - 8:p.middle - 8 + early], flags=DATA | URG, urgent=9)
+    p.flow.sent += early
+    p.flow.send(p.message[p.middle - 8 + early:p.middle] + b"!")
+    p.flow.listen(lambda: False, 0.05)
+    p.flow.send(p.message[p.middle:])
+
+
 @ways("two IP fragments", {"8 bytes in the first": {"cut": 8}, "24": {"cut": 24}, "160": {"cut": 160}})
 def fragments(p: Play, cut: int) -> None:
     # A request is shorter than a hello: the last 8 bytes make the second fragment at the latest.

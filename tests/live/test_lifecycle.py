@@ -1,8 +1,12 @@
 """The daemon over time: lists that change under it, its end, its death, and a box with merged segments."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import Running, start
@@ -112,3 +116,19 @@ def test_merged_segments_and_checksums_left_to_hardware(tmp_path: Path):
         upload = lab.home / "upload"
         upload.write_bytes(content)
         assert lab.fetch("http://open.example/", options=["--data-binary", f"@{upload}"]).body == page("open.example")
+
+
+def test_check_live_asks_the_rules_in_force(fresh: Running):
+    def check(*names: str) -> list[dict[str, Any]]:
+        done = subprocess.run([sys.executable, "-m", "edgeblock", "check", "--live", "--json", "--config",
+                               str(fresh.daemon.config), *names], capture_output=True, text=True)
+        assert done.returncode in (0, 1), done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    listed, opened = check("www.listed.example", "http://open.example/")
+    assert listed["blocked"] and not opened["blocked"]
+    assert listed["verdicts"][0]["precedence"] == "a block (court.list, host and subdomains)"
+    fresh.drop("court.list", "open.example\n")
+    assert until(lambda: is_reset(fresh.lab, "open.example"), SOON)
+    listed, opened = check("www.listed.example", "http://open.example/")
+    assert opened["blocked"] and not listed["blocked"]

@@ -1,36 +1,30 @@
 """Two workers under steady load, killed, stopped and restarted: what passes meanwhile, and what is never cut."""
 
-import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from load import Load, add_sources
 from running import Running, start
 
-from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, page, until
+from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, until
 
 pytestmark = pytest.mark.live
 
 TWO = '\n[queue]\nworkers = 2\n'
-REQUEST = b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n"
-SOURCES = [f"192.0.2.{host}" for host in range(10, 26)]     # the kernel spreads pairs of addresses over the queues
-LISTED = b"GET / HTTP/1.1\r\nHost: pages.example\r\nConnection: close\r\n\r\n"
-
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Running]:
     """A daemon with two workers, which has to stop cleanly where it still runs."""
     with Lab() as lab:
-        for address in SOURCES:
-            lab.run_in("client", ["ip", "address", "add", f"{address}/24", "dev", "to-box"])
+        add_sources(lab)
         running = start(lab, tmp_path, TWO)
         yield running
         if running.daemon.process.poll() is None:
@@ -41,67 +35,6 @@ def pid(running: Running, queue: int) -> int:
     return running.lab.counters(running.daemon)[f"workers.{queue}.pid"]
 
 
-def connect(lab: Lab, source: str, timeout: float) -> socket.socket:
-    with lab.entered("client"):
-        return socket.create_connection((SERVER[4], 80), timeout, (source, 0))
-
-
-class Load:
-    """Kept connections that ask again and again, and listed pages asked for on new ones, until the `with` ends."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.done = threading.Event()
-        self.cut: list[str] = []
-        self.answers = 0
-        self.passed: list[float] = []       # when a listed page came
-        self.blocked: list[float] = []
-        self.threads = [threading.Thread(target=self.browse, args=(source,)) for source in SOURCES[:8]]
-        self.threads += [threading.Thread(target=self.try_listed) for _ in range(2)]
-
-    def browse(self, source: str) -> None:
-        try:
-            with connect(self.lab, source, 20.0) as connection:
-                while not self.done.is_set():
-                    connection.sendall(REQUEST)
-                    assert connection.recv(65536).endswith(page("open.example"))
-                    self.answers += 1
-                    self.done.wait(0.005)
-        except (OSError, AssertionError) as problem:
-            self.cut.append(repr(problem))
-
-    def try_listed(self) -> None:
-        for source in itertools.cycle(SOURCES):
-            if self.done.is_set():
-                return
-            try:
-                with connect(self.lab, source, 1.0) as connection:
-                    connection.sendall(LISTED)
-                    answer = connection.recv(65536)
-            except OSError:
-                continue            # its packet was lost with a worker
-            (self.passed if b" 200 " in answer[:20] else self.blocked).append(time.monotonic())
-            self.done.wait(0.003)
-
-    def __enter__(self) -> "Load":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        for thread in self.threads:
-            thread.join(30)
-
-    def gap(self, began: float, what: str, within: float = 1.0) -> None:
-        """Listed pages are blocked again in time; prints how many passed, and until when."""
-        assert until(lambda: [at for at in self.blocked if at > began + within], 20)
-        late = [at - began for at in self.passed if at > began]
-        print(f"{what}: {len(late)} listed pages passed, the last after {max(late, default=0):.3f} s")
-        assert max(late, default=0.0) < within
-        assert not self.cut
-
-
 def test_workers_killed_and_stopped_in_turn(two: Running):
     with Load(two.lab) as load:
         assert until(lambda: len(load.blocked) > 20, 20) and not load.passed
@@ -110,13 +43,13 @@ def test_workers_killed_and_stopped_in_turn(two: Running):
             before = two.lab.counters(two.daemon)["matched.pages.page"]
             began = time.monotonic()
             os.kill(victim, signal.SIGKILL)
-            load.gap(began, f"kill -9 of worker {queue}")
-            assert pid(two, queue) not in (0, victim)
+            load.gap(began, f"kill -9 of worker {queue}", within=0.001)       # packets wait for the next one
+            assert until(lambda queue=queue, victim=victim: pid(two, queue) not in (0, victim), 10)
             assert two.lab.counters(two.daemon)["matched.pages.page"] > before      # none is lost with it
         victim, began = pid(two, 0), time.monotonic()
         os.kill(victim, signal.SIGSTOP)
-        load.gap(began, "SIGSTOP of worker 0", within=1.5)
-        assert pid(two, 0) not in (0, victim)
+        load.gap(began, "SIGSTOP of worker 0", within=0.001)
+        assert until(lambda: pid(two, 0) not in (0, victim), 10)
         began = time.monotonic()
         two.daemon.process.send_signal(signal.SIGHUP)
         assert until(lambda: b"rules loaded" in two.daemon.log.read_bytes(), 15)
@@ -141,6 +74,108 @@ def test_a_new_supervisor_takes_over(two: Running, number: signal.Signals):
         load.gap(ready, "after it is ready", within=0.2)
         last = max(load.passed, default=began) - began
         print(f"{len(load.passed)} listed pages passed, the last after {last:.3f} s")
+
+
+class Manager:
+    """What systemd does for the service: it keeps the files it is given, and gives them to the next process."""
+
+    def __init__(self, lab: Lab, place: Path, settings: Path) -> None:
+        self.lab, self.settings, self.place = lab, settings, place
+        self.kept: dict[str, int] = {}
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(place / "notify"))
+        self.socket.settimeout(0.05)
+        self.log = (place / "log").open("ab")
+
+    def start(self) -> None:
+        words = [sys.executable, "-m", "edgeblock", "run", "--config", str(self.settings)]
+        given = "".join(f" {3 + number}<&{file} {file}<&-" for number, file in enumerate(self.kept.values()))
+        environment = {"NOTIFY_SOCKET": str(self.place / "notify"), "LISTEN_FDS": str(len(self.kept)),
+                       "LISTEN_FDNAMES": ":".join(self.kept)}
+        self.process = self.lab.popen_in(
+            "box", ["bash", "-c", f'export LISTEN_PID=$$; exec "$@"{given}', "-", *words], stdout=self.log,
+            stderr=self.log, env=os.environ | environment, pass_fds=[*self.kept.values()])
+
+    def hear(self, word: bytes = b"READY=1") -> bool:
+        """Does what it is told until it has heard that word."""
+        try:
+            said, files, _, _ = socket.recv_fds(self.socket, 1000, 1)
+        except TimeoutError:
+            return False
+        lines = dict(line.split(b"=", 1) for line in said.split(b"\n"))
+        name = lines.get(b"FDNAME", b"").decode()
+        if b"FDSTORE" in lines:
+            for file in files:
+                self.kept[name] = file
+        elif b"FDSTOREREMOVE" in lines and name in self.kept:
+            os.close(self.kept.pop(name))
+        return word in said
+
+    def close(self) -> None:
+        self.socket.close()
+        self.log.close()
+        for file in self.kept.values():
+            os.close(file)
+
+
+@pytest.fixture
+def managed(two: Running, tmp_path: Path) -> Iterator[Manager]:
+    """A daemon with two workers, started by a Manager."""
+    settings = two.daemon.config
+    assert two.daemon.stop() == 0
+    (tmp_path / "manager").mkdir()
+    manager = Manager(two.lab, tmp_path / "manager", settings)
+    try:
+        manager.start()
+        assert until(manager.hear, 20)
+        assert until(lambda: manager.hear(b"FDSTORE=1") or len(manager.kept) == 2, 5)
+        yield manager
+    finally:
+        manager.process.kill()
+        manager.process.wait()
+        manager.close()
+
+
+@pytest.mark.parametrize("way", ["kill -9", "restart"])
+def test_no_listed_page_passes_while_the_daemon_is_replaced(managed: Manager, way: str):
+    """Its queues stay open, and its packets wait in them for the next one."""
+    with Load(managed.lab) as load:
+        assert until(lambda: len(load.blocked) > 20, 20) and not load.passed
+        began = time.monotonic()
+        if way == "restart":
+            managed.process.send_signal(signal.SIGUSR2)
+        managed.process.send_signal(signal.SIGKILL if way == "kill -9" else signal.SIGTERM)
+        assert until(lambda: managed.hear(b"nothing") or managed.process.poll() is not None, 20)
+        while managed.hear(b"STOPPING"):
+            pass
+        assert sorted(name.split("-")[0] for name in managed.kept) == ["queue0", "queue1"]
+        stopped = time.monotonic()
+        managed.start()
+        assert until(managed.hear, 20)
+        ready = time.monotonic()
+        load.gap(began, way, within=0.001)
+        assert load.answers > 100
+        print(f"{way}: ended after {stopped - began:.3f} s, the next one ready after {ready - began:.3f} s")
+    managed.process.send_signal(signal.SIGTERM)
+    assert managed.process.wait(20) == 0
+    while managed.hear(b"STOPPING") or managed.kept:
+        pass                                                 # at an ordinary end it keeps nothing
+
+
+@pytest.mark.parametrize("mistake", ["settings", "list"])
+def test_a_daemon_that_cannot_start_keeps_no_packet_waiting(managed: Manager, mistake: str):
+    managed.process.kill()
+    managed.process.wait()
+    assert until(lambda: not managed.hear(b""), 5) and len(managed.kept) == 2
+    if mistake == "settings":
+        managed.settings.write_text("[rules\n")
+    else:
+        rules = Path(managed.settings.read_text().split('directory = "')[1].split('"')[0])
+        (rules / "pages.list").write_text("exmaple..com\n" * 100)
+    managed.start()
+    assert managed.process.wait(20) == 2
+    assert until(lambda: managed.hear(b"nothing") or not managed.kept, 5)
+    assert managed.lab.fetch("http://pages.example/").status == 200           # absent is open
 
 
 def queue_rules(lab: Lab) -> int:

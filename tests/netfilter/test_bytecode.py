@@ -84,6 +84,12 @@ def test_bare_is_exact_whatever_the_options(tcp_words, payload):
     assert run(bytecode.bare(6), bytes(ip6() / tcp(tcp_words, payload))) == (not payload)
 
 
+def test_an_urgent_pointer_is_not_bare():
+    for words in range(11):
+        assert run(bytecode.bare(4), bytes(ip4(words) / tcp(0, b"", "AU"))) == 0
+    assert run(bytecode.bare(6), bytes(ip6() / tcp(0, b"", "AU"))) == 0
+
+
 @pytest.mark.parametrize("extension", EXTENSIONS, ids=lambda e: e.summary())
 def test_behind_an_extension_header_nothing_is_certain(extension):
     """It may have payload (so: queued), it may be no answer (so: not done), it may be an Initial (so: queued)."""

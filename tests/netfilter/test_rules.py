@@ -29,6 +29,10 @@ SETTINGS = [
     settings(udp_ports=()),
     settings(tcp_ports=(), udp_ports="all"),
     settings(mark_mask=0x3, inject_mark=0x4),
+    settings(clients=("eth1", "eth1.7", "ppp*"), servers=("eth0",), exempt_clients=("192.0.2.0/24", "2001:db8::/32"),
+             exempt_servers=("198.51.100.1", "2001:db8:1::1/128")),
+    settings(clients=("br0",), hooks=("forward", "input", "output"), tcp_ports="all", udp_ports="all",
+             exempt_clients=("0.0.0.0/0", "::/0")),
 ]
 
 
@@ -59,6 +63,41 @@ def test_open_bypasses_and_closed_does_not_but_a_blocked_flow_never_does():
                 assert (bypass in line) == ("blocked" not in line), line
     for text in (nft.text(settings(absent="closed")), iptables.text(settings(absent="closed"))):
         assert "bypass" not in text
+
+
+def test_interfaces_stand_where_the_hook_knows_them():
+    both = settings(clients=("eth1", "ppp*"), servers=("eth0",), udp_ports=(), tcp_ports=(443,),
+                    hooks=("forward", "input", "output"))
+    text = nft.text(both)
+
+    def lines(hook: str, target: str) -> list[str]:
+        block = text.split(f"chain {hook} {{")[1].split("\n    }")[0]
+        return [line.strip().split(" counter")[0] for line in block.splitlines() if f"goto {target}" in line]
+
+    assert lines("forward", "tcp_client") == ['iifname { "eth1" } oifname { "eth0" } tcp dport { 443 }',
+                                              'iifname "ppp*" oifname { "eth0" } tcp dport { 443 }']
+    assert lines("forward", "tcp_server") == ['iifname { "eth0" } oifname { "eth1" } tcp sport { 443 }',
+                                              'iifname { "eth0" } oifname "ppp*" tcp sport { 443 }']
+    assert lines("input", "tcp_client") == ['iifname { "eth1" } tcp dport { 443 }',
+                                            'iifname "ppp*" tcp dport { 443 }']
+    assert lines("input", "tcp_server") == ['iifname { "eth0" } tcp sport { 443 }']
+    assert lines("output", "tcp_client") == ['oifname { "eth0" } tcp dport { 443 }']
+    assert lines("output", "tcp_server") == ['oifname { "eth1" } tcp sport { 443 }',
+                                             'oifname "ppp*" tcp sport { 443 }']
+    assert "-i ppp+ -o eth0 -p tcp -m multiport --dports 443 " in iptables.text(both)
+
+
+@pytest.mark.parametrize("name", ["eth0;drop", "a b", "*", "longer-than-15-x", 'eth0"', "eth+", "e*0"])
+def test_what_is_no_interface_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match="ruleset.servers: .* no name of an interface"):
+        plan(settings(servers=(name,)))
+
+
+def test_too_many_pairs_of_interfaces_are_refused():
+    many = tuple(f"eth1.{number}" for number in range(600))
+    plan(settings(clients=many, servers=("eth0",)))
+    with pytest.raises(ConfigError, match=r'1200 pairs of interfaces, at most 1024; name many at once'):
+        plan(settings(clients=many, servers=("eth0", "eth2")))
 
 
 def test_several_workers_share_a_range_of_queues():

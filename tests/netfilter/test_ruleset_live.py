@@ -7,13 +7,14 @@ drop without. What reads the queue itself is run for the back ends whose queue t
 
 import socket
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP, IPOption, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, PadN, fragment6
 from scapy.packet import Raw
-from triple import CLIENT, GHOST, SERVER, Ghost, Queue, inside, until
+from triple import CLIENT, GHOST, SERVER, Ghost, Queue, inside, mac, until
 
 from edgeblock.config import Config
 from edgeblock.config import Queue as QueueSettings
@@ -155,6 +156,14 @@ def test_syn_and_payload_are_queued_and_bare_segments_are_not(box, family):
     ghost.segment("R")
     box.settled("tcp_bare", 4)
     assert (box.count("tcp_data"), box.count("tcp_syn")) == (1, 1)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_urgent_pointer_is_queued_without_payload(box, family):
+    # It tells the server to leave out a byte of what comes next.
+    ghost = Ghost(box.triple, family)
+    ghost.segment("AU")
+    box.settled("tcp_data", 1)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -511,6 +520,82 @@ def test_input_the_box_is_the_server(box):
         served.close()
     finally:
         listener.close()
+
+
+# ---- interfaces and exemptions ----
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("ports", [(443,), "all"], ids=["listed", "all"])
+def test_only_what_comes_from_the_clients_side_and_goes_to_the_servers_is_queued(box, family, ports):
+    box.apply(clients=("c0",), servers=("s*",), tcp_ports=ports, udp_ports=ports)
+    ask(box.triple.connect(family), 3000)
+    box.settled("tcp_syn", 1)
+    box.settled("tcp_data", 1)
+    box.settled("tcp_answered", 1)
+    client = box.triple.udp(family)
+    client.sendto(LONG + b" reply 30 ", (SERVER[family], 443))
+    client.recv(100)
+    box.settled("udp_data", 1)
+    # The other way round nothing is looked at, though it is the same port.
+    box.apply(clients=("s0",), servers=("c0",), tcp_ports=ports, udp_ports=ports)
+    ask(box.triple.connect(family), 3000)
+    client.sendto(LONG + b" reply 30 ", (SERVER[family], 443))
+    client.recv(100)
+    assert all(seen.packets == 0 for seen in inside(box.triple.box, ruleset.counters).values())
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("ports", [(443,), "all"], ids=["listed", "all"])
+@pytest.mark.parametrize("side", ["exempt_clients", "exempt_servers"])
+def test_exempt_addresses_are_never_queued(box, family, ports, side):
+    where = CLIENT if side == "exempt_clients" else SERVER
+    others = ("192.0.2.0/24", "2001:db8::/32")
+    box.apply(tcp_ports=ports, udp_ports=ports, **{side: (*others, where[4], f"{where[6]}/126")})
+    ask(box.triple.connect(family), 3000)
+    client = box.triple.udp(family)
+    client.sendto(LONG + b" reply 30 ", (SERVER[family], 443))
+    client.recv(100)
+    assert box.count("tcp_syn", "tcp_data", "udp_data") == 0
+    assert box.count(side) >= 2
+    ghost = Ghost(box.triple, family)                        # a neighbour of the exempt client
+    if side == "exempt_clients" and family == 4:
+        ghost.segment("PA", b"hello")
+        box.settled("tcp_data", 1)
+    box.apply(tcp_ports=ports, udp_ports=ports, **{side: others})
+    ask(box.triple.connect(family), 10)
+    box.settled("tcp_data", 1)
+
+
+# ---- one way only ----
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_client_packets_are_queued_when_the_answers_take_another_way(box, family):
+    """The server answers over a cable that does not pass the box: every request is queued, none is marked done."""
+    with second_cable(box.triple, family):
+        connection = box.triple.connect(family)
+        for _ in range(4):
+            ask(connection, 3000)
+        box.settled("tcp_syn", 1)
+        box.settled("tcp_data", 4)
+        assert box.count("tcp_server") == box.count("tcp_answered") == 0
+
+
+@contextmanager
+def second_cable(triple, family: int):
+    """From the server straight to the client."""
+    wide = "/32" if family == 4 else "/128"
+    triple.ip("-n", triple.server, "link", "add", "back", "type", "veth",
+              "peer", "name", "back", "netns", triple.client)
+    for place in (triple.server, triple.client):
+        triple.ip("-n", place, "link", "set", "back", "up")
+    address = inside(triple.client, lambda: mac("back"))
+    gate = "10.201.9.9" if family == 4 else "fd00:201:9::9"
+    triple.ip("-n", triple.server, "neighbour", "add", gate, "lladdr", address, "dev", "back")
+    triple.ip("-n", triple.server, "route", "add", CLIENT[family] + wide, "via", gate, "dev", "back", "onlink")
+    try:
+        yield
+    finally:
+        triple.ip("-n", triple.server, "link", "delete", "back")
 
 
 # ---- absent, workers ----

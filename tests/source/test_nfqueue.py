@@ -422,6 +422,63 @@ def test_a_killed_reader_leaves_no_packet_hanging(pair):
         assert arrived(server) == [b"bypass"]
 
 
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_a_queue_whose_socket_is_held_goes_on_with_another_reader(pair, reader, fail_open):
+    """The first has received two packets, answers none and dies; what came after them waits."""
+    code = ("import os, socket, sys\nfrom edgeblock.core.engine import Engine\n"
+            "from edgeblock.core.matcher import Matcher; from edgeblock.source.nfqueue import QueueReader\n"
+            f"queue = QueueReader({QUEUE}, Engine(Matcher()), print, fail_open={fail_open})\n"
+            "socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b'held'], [queue.fileno()])\n"
+            "sys.stdin.readline(); [os.read(queue.fileno(), 70000) for _ in range(2)]; os.abort()")
+    ours, theirs = socket.socketpair()
+    command = ["ip", "netns", "exec", pair.box, sys.executable, "-c", code, str(theirs.fileno())]
+    with ours, theirs, udp(pair) as (client, server), \
+            subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()]) as process:
+        _, [held], _, _ = socket.recv_fds(ours, 100, 1)
+        for _ in range(2):
+            client.send(script(more=b"taken with it"))
+        process.communicate(b"\n", timeout=10)
+        for number in range(3):
+            client.send(script(more=str(number).encode()))
+        with inside(pair.box):
+            assert nfqueue.losses(held, QUEUE) == (0, 0)
+            assert nfqueue.losses(held, QUEUE + 1) is None
+            assert nfqueue.losses(server.fileno(), QUEUE) is None
+            assert nfqueue.kernel_queues()[QUEUE]["waiting"] == 5
+        queue, _ = reader(held=held, fail_open=fail_open)
+        while queue.drain():
+            pass
+        assert [packet[3:] for packet in arrived(server)] == [b"0", b"1", b"2"]
+        for _ in range(2):
+            client.send(script(more=b"and on"))
+            queue.drain()
+        assert len(arrived(server)) == 2
+        with inside(pair.box):
+            counters = queue.counters()
+        assert counters["packets"] == 5 and counters["waiting"] == counters["refused"] == counters["lost"] == 0
+        queue.close()
+        client.send(script(more=b"bypass"))
+        assert len(arrived(server)) == 1
+
+
+def test_the_kernels_counts_go_on_where_the_reader_before_has_left_them(pair, reader):
+    queue, _ = reader(fail_open=False, length=10)
+    with udp(pair) as (client, _):
+        for _ in range(30):
+            client.send(script())
+        with inside(pair.box):
+            assert queue.counters()["full"] == 20
+        held = os.dup(queue.fileno())
+        queue.close()
+        again, _ = reader(held=held, fail_open=False, length=10, held_counts=(0, 15))
+        with inside(pair.box):
+            assert again.counters()["full"] == 5             # those that nobody has counted
+        for _ in range(30):
+            client.send(script())
+        with inside(pair.box):
+            assert again.counters()["full"] == 25
+
+
 def test_a_taken_queue_is_refused_by_name(pair, reader):
     reader()
     words = rf"queue {QUEUE} is in use by (process {os.getpid()} \(|another process)"
@@ -436,6 +493,17 @@ def test_without_permission_it_says_so(pair):
             "except SystemProblem as problem: print(problem)")
     assert "no permission; run as root" in run(pair.box, "setpriv", "--bounding-set", "-net_admin", "--inh-caps",
                                                "-net_admin", sys.executable, "-c", code)
+
+
+def test_without_roots_rights_the_table_of_queues_is_read_where_it_was_opened_for_us(pair, reader):
+    """As the unit does: root opens it as standard input, and another user reads it."""
+    reader()
+    code = "from edgeblock.source.nfqueue import kernel_queues; print([*kernel_queues()], [*kernel_queues()])"
+    table = "/proc/net/netfilter/nfnetlink_queue"
+    user = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+    for given, told in ((f"<{table}", f"[{QUEUE}] [{QUEUE}]"), ("</dev/null", "[] []")):
+        shell = f'PYTHONPATH={":".join(filter(None, sys.path))} {user} {sys.executable} -c "{code}" {given}'
+        assert run(pair.box, "sh", "-c", shell).strip() == told
 
 
 def test_a_kernel_without_nfqueue_is_named(monkeypatch, tmp_path):

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import (
     DIRECTORY_DEPTH_MAX,
-    EXTENSIONS,
+    HOPELESS,
     LINE_MAX,
-    READERS,
     Entry,
     Problem,
     network_key,
     network_text,
     read_domains,
 )
+from edgeblock.blocklist.formats.plain import read_urls
 
 
 def read(data):
@@ -144,7 +144,7 @@ def test_a_mistake(line, why):
 
 
 def test_another_encoding_is_named_once():
-    assert read("example.com\n".encode("utf-16")) == [Problem(1, "the file is UTF-16; save it as UTF-8")]
+    assert read("example.com\n".encode("utf-16")) == [Problem(1, "the file is UTF-16; save it as UTF-8", whole=True)]
 
 
 def test_an_endless_line_is_never_held():
@@ -161,8 +161,10 @@ def test_an_endless_line_is_never_held():
             return b"a" * size
 
     file = Endless()
-    assert list(read_domains(file)) == [Problem(1, f"the line is longer than {LINE_MAX} bytes")]
+    assert list(read_domains(file)) == [
+        Problem(1, f"the line is longer than {HOPELESS} bytes; is this a list at all?", whole=True)]
     assert file.longest <= LINE_MAX + 1
+    assert file.left > 62 * 1024 * 1024
 
 
 ODD = st.text(st.sampled_from("a.=*@/?#; \t\r\n[]:0129-%\0ü"), max_size=80).map(str.encode)
@@ -180,5 +182,35 @@ def test_no_bytes_raise_and_every_line_has_its_say(data):
             assert item.key
 
 
-def test_every_extension_has_a_reader():
-    assert set(EXTENSIONS.values()) <= set(READERS)
+# .urls ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("line", "kind", "key", "exception"), [
+    ("http://example.com/a/b?c=1", Kind.URL_WITH_QUERY, b"example.com/a/b?c=1", False),
+    ("example.com/a/b", Kind.URL, b"example.com/a/b", False),
+    ("example.com", Kind.URL, b"example.com/", False),
+    ("HTTPS://Example.COM", Kind.URL, b"example.com/", False),
+    ("bücher.test/ä # why", Kind.URL, b"xn--bcher-kva.test/%C3%A4", False),
+    ("example.com/dir/*", Kind.DIRECTORY, b"example.com/dir", False),
+    ("@@ example.com/a", Kind.URL, b"example.com/a", True),
+    ("192.0.2.1", Kind.URL, b"192.0.2.1/", False),
+    ("192.0.2.0/24", Kind.URL, b"192.0.2.0/24", False),
+])
+def test_a_url(line, kind, key, exception):
+    depth = 1 if kind is Kind.DIRECTORY else 0
+    assert list(read_urls(io.BytesIO(line.encode()))) == [Entry(1, kind, key, exception, depth)]
+
+
+@pytest.mark.parametrize(("line", "why"), [
+    ("=example.com", "'=example.com' is a URL, which is of one host; '=' and '*.' are for hosts"),
+    ("*.example.com/a", "'*.example.com/a' is a URL, which is of one host; '=' and '*.' are for hosts"),
+    ("http://example.com/a b",
+     "'http://example.com/a b' has a space inside; one URL a line, and %20 for a space in it"),
+    ("ftp://example.com/", "'ftp://example.com/' is no http or https URL"),
+    ("http:///", "'http:///' has no host"),
+    (b"example.com/\xe4", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    ("example.com/\0", "the line has a control character (0x00)"),
+])
+def test_no_url(line, why):
+    line = line if isinstance(line, bytes) else line.encode()
+    assert list(read_urls(io.BytesIO(b"\n" + line + b"\r\nexample.com/x"))) == [
+        Problem(2, why), Entry(3, Kind.URL, b"example.com/x")]

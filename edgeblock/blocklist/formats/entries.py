@@ -1,104 +1,20 @@
-"""List files into entries, line by line.
+"""What one entry of a list can look like: hosts, URLs and addresses (docs/lists.md).
 
-In: a file opened for reading bytes. Out: an Entry for each thing listed and a Problem for each line that cannot be
-used, in file order; a reader holds one line at a time and never raises for what a line says. What a format is
-called and which file names have it is in READERS and EXTENSIONS at the end: a new format is one function and one
-line there.
+In: the text of one entry. Out: its kind and key, or BadEntry with the reason as the end of a sentence. Never here: a
+file, a line number.
 """
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist.canonical import canonical_host, canonical_url, host_address, why_not_host, why_not_url
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats.lines import BadEntry
 
-LINE_MAX = 16 * 1024    # a URL of 4096 canonical bytes is at most three times as long with every byte escaped
 DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-up of the URLs of its host
-SHOWN_MAX = 80          # characters of a line that a message repeats
 
-BLANKS = b" \t\r\n\v\f"
-CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-COMMENT = re.compile(rb"[ \t][#;]")
-PLAIN_HOST = re.compile(rb"(?:[A-Za-z0-9_-]+\.)*[A-Za-z_-][A-Za-z0-9_-]*")    # most lines of most lists
-IPV4 = re.compile(rb"\d+\.\d+\.\d+\.\d+")
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
 IPV6_LIKE = re.compile(rb"(?:([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/\d+)?|\[([0-9A-Fa-f:.]+)\](?::(\d+))?)")
-
-
-class Entry(NamedTuple):
-    """One rule of a list.
-
-    `key` is what is compared: a canonical host; host, path and query of a canonical URL; or what `network_key`
-    makes of an address. `depth` is the number of path segments of a DIRECTORY entry.
-    """
-
-    line: int
-    kind: Kind
-    key: bytes
-    exception: bool = False
-    depth: int = 0
-
-
-class Problem(NamedTuple):
-    """One line that cannot be used, and why, as a sentence without a final stop.
-
-    `whole`: nothing of the file can be used, and nothing follows.
-    """
-
-    line: int
-    why: str
-    whole: bool = False
-
-
-class Passed(NamedTuple):
-    """A well-formed line that is nothing for this filter, and of what sort."""
-
-    line: int
-    why: str
-
-
-class BadEntry(Exception):
-    """Why a line is no entry: the end of a sentence that begins with the line. Never leaves this module."""
-
-
-# What every reader of text lines shares ----------------------------------------------------------------------
-
-def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | Problem]]:
-    """Number and text of every line that is neither empty nor a comment; a Problem for one that is no text."""
-    number = 0
-    while line := file.readline(LINE_MAX + 1):
-        number += 1
-        if number == 1:
-            if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                yield 1, Problem(1, "the file is UTF-16; save it as UTF-8")
-                return
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if len(line) > LINE_MAX and line[-1:] != b"\n":
-            while line and line[-1:] != b"\n":
-                line = file.readline(LINE_MAX)
-            yield number, Problem(number, f"the line is longer than {LINE_MAX} bytes")
-            continue
-        line = line.strip(BLANKS)
-        if not line or line[0] in b"#;":
-            continue
-        if found := CONTROL.search(line):
-            yield number, Problem(number, f"the line has a control character (0x{found[0][0]:02x})")
-            continue
-        if not line.isascii():
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                yield number, Problem(number, f"the line is not UTF-8 (0x{line[error.start]:02x}); save it as UTF-8")
-                continue
-        yield number, line
-
-
-def shown(text: bytes) -> str:
-    """A line as a message repeats it: printable, and not longer than a message bears."""
-    whole = text.decode("utf-8", "backslashreplace")
-    return repr(whole if len(whole) <= SHOWN_MAX else whole[:SHOWN_MAX] + "...")
 
 
 # Addresses ---------------------------------------------------------------------------------------------------
@@ -147,7 +63,7 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     return [(Kind.ENDPOINT, network_key(first.packed, first.max_prefixlen, int(port)))]
 
 
-# The grammar of .list and .txt ----------------------------------------------------------------------------------
+# Hosts and URLs ----------------------------------------------------------------------------------------------
 
 def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     kind = Kind.HOST
@@ -163,6 +79,8 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     if key is None:
         raise BadEntry(why_not_host(text))
     if host_address(text) is not None:
+        if kind is Kind.HOST and text == key:
+            raise BadEntry("is an address, and this is a place for names")
         if kind is Kind.HOST:
             raise BadEntry(f"is an address in an unusual form; write {key.decode()}")
         raise BadEntry("is an address; '=' and '*.' are for names")
@@ -202,29 +120,3 @@ def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
     if b"/" in text or b"?" in text or b"\\" in text:
         return [read_url_entry(text)]
     return [(*read_host_entry(text), 0)]
-
-
-def read_domains(file: BinaryIO) -> Iterator[Entry | Problem]:
-    """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1)."""
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
-            yield line
-            continue
-        if PLAIN_HOST.fullmatch(line) and (key := canonical_host(line)):
-            yield Entry(number, Kind.HOST, key)
-            continue
-        if comment := COMMENT.search(line):
-            line = line[:comment.start()].rstrip(BLANKS)
-        exception = line[:2] == b"@@"
-        try:
-            for kind, key, depth in read_entry(line[2:].lstrip(BLANKS) if exception else line):
-                yield Entry(number, kind, key, exception, depth)
-        except BadEntry as error:
-            yield Problem(number, f"{shown(line)} {error}")
-
-
-Reader = Callable[[BinaryIO], Iterable[Entry | Problem]]
-
-# Every format by the name that settings use for it, and the file name extensions that have it when no settings say.
-READERS: dict[str, Reader] = {"domains": read_domains}
-EXTENSIONS: dict[str, str] = {".list": "domains", ".txt": "domains"}

@@ -1,0 +1,249 @@
+"""What somebody can cost a worker who sends the worst he can: memory, time of a packet, and the flows beside him.
+
+    .venv/bin/python benchmarks/floods.py [--scale N] [--floods NAME,...] [--json FILE]
+
+Every flood runs in a process of its own, against an engine with the daemon's limits. Beside it, all the time, clients
+open connections whose hello comes in two segments with flood between them: half of them for a listed name, half for
+another. Printed for each flood: processor time of a packet (median, 99.9th percentile, worst, all together), the most
+that the flow table held of its bound and by how much the process grew, and how many neighbours were judged wrongly.
+`--scale` is the flows of a flood (a million).
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from engine import CHECKSUM_TRUST, client_hello, datagram_packet, request
+from quic import first_initial
+from scapy.layers.inet import IP, TCP
+from scapy.packet import Raw
+
+from edgeblock.blocklist.rules import load
+from edgeblock.core.engine import Engine
+
+LISTED, OTHER = "blocked.example.com", "www.example.net"
+MEMORY = 256 * 1024 * 1024      # config.Limits.memory
+EVERY = 1000                    # packets of the flood between two neighbours
+RATE = 100_000                  # packets a second by the engine's clock
+SOURCE = 12                     # where an IPv4 packet has its source address
+FLOODS: dict[str, Callable[[int], Iterator[bytes]]] = {}
+
+
+def flood(function: Callable[[int], Iterator[bytes]]) -> Callable[[int], Iterator[bytes]]:
+    FLOODS[function.__name__] = function
+    return function
+
+
+def segment(flags: str, seq: int, payload: bytes = b"", *, host: int = 0, sport: int = 40_000, port: int = 443,
+            urgent: int = 0) -> bytes:
+    address = ".".join(str(byte) for byte in (10, *host.to_bytes(3, "big")))
+    return bytes(IP(src=address, dst="192.0.2.1") / TCP(sport=sport, dport=port, flags=flags, seq=seq, ack=1,
+                                                        urgptr=urgent) / Raw(payload))
+
+
+def from_each(packets: list[bytes], count: int) -> Iterator[bytes]:
+    """The packets, one after the other, from so many addresses."""
+    for index in range(count):
+        source = (0x0B000000 + index).to_bytes(4, "big")
+        for packet in packets:
+            yield packet[:SOURCE] + source + packet[SOURCE + 4:]
+
+
+@flood
+def half_hellos(scale: int) -> Iterator[bytes]:
+    hello = client_hello(OTHER)
+    yield from from_each([segment("S", 0), segment("PA", 1, hello[:len(hello) // 2])], scale)
+
+
+@flood
+def one_byte_each(scale: int) -> Iterator[bytes]:
+    yield from from_each([segment("S", 0), segment("PA", 1, b"\x16")], scale)
+
+
+@flood
+def half_requests_of_8_kB(scale: int) -> Iterator[bytes]:
+    head = request(OTHER, "/")[:-2] + b"X: " + b"y" * 1200
+    packets = [segment("S", 0, port=80), *(segment("PA", 1 + i * len(head), head, port=80) for i in range(6))]
+    yield from from_each(packets, scale // 10)
+
+
+def copied(data: bytes, step: int, copies: int) -> list[bytes]:
+    """A stream in pieces of `step`, each sent first with other bytes, so many times."""
+    rng = random.Random(5)
+    packets = [segment("S", 0)]
+    for at in range(0, len(data), step):
+        piece = data[at:at + step]
+        packets += [segment("PA", 1 + at, rng.randbytes(len(piece))) for _ in range(copies)]
+        packets.append(segment("PA", 1 + at, piece))
+    return packets
+
+
+@flood
+def overlaps_of_the_name(scale: int) -> Iterator[bytes]:
+    hello = client_hello(OTHER)
+    at = hello.index(OTHER.encode())
+    packets = [segment("S", 0), segment("PA", 1, hello[:at])]
+    for i in range(at, at + len(OTHER)):
+        packets += [segment("PA", 1 + i, b"x"), segment("PA", 1 + i, hello[i:i + 1])]
+    packets.append(segment("PA", 1 + at + len(OTHER), hello[at + len(OTHER):]))
+    yield from from_each(packets, scale // 500)
+
+
+@flood
+def overlaps_of_single_bytes(scale: int) -> Iterator[bytes]:
+    # In the session id, which is passed over: the readings stay one, so that every copy takes them back.
+    hello = client_hello(OTHER)
+    packets = [segment("S", 0), *(segment("PA", 1 + i, hello[i:i + 1]) for i in range(len(hello) - 1))]
+    packets += [segment("PA", 1 + 44 + i % 30, bytes([i])) for i in range(120)]
+    yield from from_each(packets, scale // 5000)
+
+
+@flood
+def overlaps_of_a_long_hello(scale: int) -> Iterator[bytes]:
+    hello = client_hello(OTHER, 40_000)
+    packets = [segment("S", 0), *(segment("PA", 1 + i, hello[i:i + 1400]) for i in range(0, len(hello), 1400))]
+    packets = packets[:-1] + [segment("PA", 1 + 50 + i, bytes(20 + i)) for i in range(120)]
+    yield from from_each(packets, scale // 5000)
+
+
+@flood
+def overlaps_in_a_head(scale: int) -> Iterator[bytes]:
+    # Every byte of a field before Host has two copies, one of them a colon, a line end or a blank.
+    head = b"GET / HTTP/1.1\r\n" + b"".join(b"Host: a%d.example\r\n" % i for i in range(9)) + b"\r\n"
+    packets = [segment("S", 0, port=80), segment("PA", 1, head[:16], port=80)]
+    for i in range(16, len(head)):
+        packets += [segment("PA", 1 + i, bytes([b"\r\n: "[i % 4]]), port=80),
+                    segment("PA", 1 + i, head[i:i + 1], port=80)]
+    yield from from_each(packets, scale // 1000)
+
+
+@flood
+def urgent_bytes(scale: int) -> Iterator[bytes]:
+    hello = client_hello(OTHER)
+    packets = [segment("S", 0)]
+    packets += [segment("PA", 1 + i, hello[i:i + 1]) for i in range(len(hello) - 1)]
+    packets += [segment("AU", 1, urgent=10 + 9 * i) for i in range(8)] * 2
+    yield from from_each(packets, scale // 2000)
+
+
+@flood
+def random_overlaps(scale: int) -> Iterator[bytes]:
+    rng = random.Random(9)
+    hello = client_hello(OTHER)
+    for index in range(scale // 2000):
+        packets = [segment("S", 0)]
+        for _ in range(200):
+            at = rng.randrange(len(hello))
+            size = rng.choice((1, 2, 8, 100, 500))
+            piece = bytearray(hello[at:at + size])
+            if rng.random() < 0.5:
+                piece[rng.randrange(len(piece))] = rng.randrange(256)
+            packets.append(segment("PA", 1 + at, bytes(piece)))
+        source = (0x0B000000 + index).to_bytes(4, "big")
+        yield from (packet[:SOURCE] + source + packet[SOURCE + 4:] for packet in packets)
+
+
+@flood
+def spoofed_initials(scale: int) -> Iterator[bytes]:
+    noise = random.Random(1).randbytes(1 << 16)
+    whole = datagram_packet(first_initial())
+    for index in range(scale):
+        at = index * 1201 % ((1 << 16) - len(whole))
+        source = (0x0B000000 + index).to_bytes(4, "big")
+        yield whole[:SOURCE] + source + whole[16:34] + noise[at:at + 8] + whole[42:60] + noise[at:at + len(whole) - 60]
+
+
+@flood
+def connection_ids_on_one_address(scale: int) -> Iterator[bytes]:
+    whole = datagram_packet(first_initial())
+    for index in range(scale // 10):
+        yield whole[:34] + index.to_bytes(8, "big") + whole[42:]
+
+
+def neighbours(step: int) -> Iterator[tuple[bytes, bytes, bytes, bool]]:
+    """Connections beside the flood: SYN, the two halves of a hello, whether it is listed."""
+    hellos = [(client_hello(name), name == LISTED) for name in (OTHER, LISTED)]
+    for index in range(1 << 24):
+        hello, listed = hellos[index % 2]
+        place = {"host": index, "sport": 1024 + index % 60_000}
+        cut = hello.index(b"example") + 3
+        yield segment("S", 0, **place), segment("PA", 1, hello[:cut], **place), segment(
+            "PA", 1 + cut, hello[cut:], **place), listed
+
+
+def grown() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def run(name: str, scale: int) -> dict:
+    with tempfile.TemporaryDirectory() as lists:
+        Path(lists, "one.list").write_text(f"{LISTED}\n")
+        engine = Engine(load(lists).matcher, memory=MEMORY)
+    beside, waiting = neighbours(EVERY), None
+    costs, wrong, judged, most, now = [], 0, 0, 0, 0.0
+    before = grown()
+    clock = time.thread_time_ns
+    nothing = statistics.median(-(clock() - clock()) for _ in range(1000))
+    for number, packet in enumerate(FLOODS[name](scale)):
+        now += 1 / RATE
+        single = [packet]
+        begin = clock()
+        engine.judge_all(single, now, CHECKSUM_TRUST)
+        costs.append(clock() - begin - nothing)
+        if number % EVERY == 0:
+            most = max(most, engine.counters()["table_bytes"])
+            if waiting:
+                judged += 1
+                wrong += (engine.judge_all([waiting[0]], now, CHECKSUM_TRUST) == 1) == waiting[1]
+            syn, first, second, listed = next(beside)
+            wrong += engine.judge_all([syn, first], now, CHECKSUM_TRUST) != 2
+            waiting = (second, listed)
+    costs.sort()
+    counted = engine.counters()
+    return {"packets": len(costs), "median": costs[len(costs) // 2] / 1000,
+            "p999": costs[len(costs) * 999 // 1000] / 1000, "worst": costs[-1] / 1000, "mean": statistics.fmean(costs) / 1000, "neighbours": judged, "wrong": wrong,
+            "table": most, "grown": grown() - before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "counters": {key: count for key, count in counted.items() if count}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=int, default=1_000_000, metavar="N", help="flows of a flood (1 000 000)")
+    parser.add_argument("--floods", default=",".join(FLOODS), metavar="NAME,...", help="these only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(run(options.only, options.scale)))
+        return
+    names = options.floods.split(",")
+    if unknown := set(names) - set(FLOODS):
+        parser.error(f"no such flood: {', '.join(sorted(unknown))}; there are {', '.join(FLOODS)}")
+    print(f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}; one core; "
+          f"table bound {MEMORY >> 20} MiB; processor time of a packet in microseconds")
+    print(f"{'flood':30} {'packets':>9} {'median':>7} {'99.9 %':>8} {'worst':>8} {'mean':>7} "
+          f"{'table MiB':>9} {'grown MiB':>9} {'neighbours':>10} {'wrong':>5}")
+    results = {}
+    for name in names:
+        command = [sys.executable, __file__, "--scale", str(options.scale), "--only", name]
+        found = results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        print(f"{name.replace('_', ' '):30} {found['packets']:>9} {found['median']:>7.2f} {found['p999']:>8.1f} "
+              f"{found['worst']:>8.1f} {found['mean']:>7.2f} {found['table'] / 2**20:>9.1f} "
+              f"{found['grown'] / 2**20:>9.1f} {found['neighbours']:>10} {found['wrong']:>5}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": platform.machine(), "kernel": platform.release(),
+                                            "scale": options.scale, "memory": MEMORY, "floods": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Hosts files: an address that leads nowhere, then the names that are to go there.
+
+In: a file opened for reading bytes. Out: items in the order of the lines. A name in a hosts file is that name and
+none below it; with `subdomains` it is both.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats.entries import read_host_entry
+from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
+
+NOWHERE = frozenset(ipaddress.ip_address(text) for text in ("0.0.0.0", "127.0.0.1", "::", "::1"))
+
+# What a machine calls itself and its networks, in the hosts files that systems and list makers ship.
+OWN_NAMES = frozenset((
+    b"localhost", b"localhost.localdomain", b"localhost4", b"localhost4.localdomain4", b"localhost6",
+    b"localhost6.localdomain6", b"local", b"localdomain", b"loopback", b"broadcasthost", b"0.0.0.0", b"127.0.0.1",
+    b"::1", b"ip6-localhost", b"ip6-loopback", b"ip6-localnet", b"ip6-mcastprefix", b"ip6-allnodes",
+    b"ip6-allrouters", b"ip6-allhosts"))
+
+
+def read_hosts(file: BinaryIO, subdomains: bool = False) -> Iterator[Item]:
+    """Lines such as `0.0.0.0 example.com www.example.com # why`."""
+    for number, line in read_lines(file):
+        if isinstance(line, Problem):
+            yield line
+        else:
+            yield from read_hosts_line(number, line, subdomains)
+
+
+def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item]:
+    """What one line says; `line` is neither blank nor a comment."""
+    words = line.partition(b"#")[0].split()
+    address, names = words[0], words[1:]
+    if names and all(name.lower().rstrip(b".") in OWN_NAMES for name in names):
+        yield Passed(number, "names of the machine itself, such as localhost")
+        return
+    try:
+        nowhere = ipaddress.ip_address(address.partition(b"%")[0].decode("ascii", "replace"))
+    except ValueError:
+        yield Problem(number, f"{shown(line)} has no address in front; write 0.0.0.0 {shown(address)[1:-1]}, or name "
+                              "the file .list, which has names alone")
+        return
+    if nowhere not in NOWHERE:
+        yield Problem(number, f"{shown(line)} leads to {nowhere}; only 0.0.0.0, 127.0.0.1, :: and ::1 mean that a "
+                              "name is blocked")
+    elif not names:
+        yield Problem(number, f"{shown(line)} has no name behind the address")
+    else:
+        for name in names:
+            if name.lower().rstrip(b".") in OWN_NAMES:
+                continue
+            try:
+                if name[:1] == b"=" or name[:2] == b"*.":
+                    raise BadEntry("is no name; a hosts file has names alone")
+                _, key = read_host_entry(name)
+                yield Entry(number, Kind.HOST if subdomains else Kind.HOST_ONLY, key)
+            except BadEntry as error:
+                yield Problem(number, f"{shown(name)} {error}")

@@ -1,0 +1,77 @@
+"""What every reader of a list file shares: its items, its limits, and what is said about a line that is no text.
+
+Never here: what a line means, an exception for what a file says.
+"""
+
+import re
+from typing import NamedTuple
+
+from edgeblock.blocklist.fingerprint import Kind
+
+LINE_MAX = 16 * 1024    # a URL of 4096 canonical bytes is at most three times as long with every byte escaped
+HOPELESS = 1024 * 1024  # bytes without a line end after which nobody reads on: a picture, not a list
+SHOWN_MAX = 80          # characters of a line that a message repeats
+
+BLANKS = b" \t\r\n\v\f"
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+# How packed files begin. A few kilobytes can unpack to a billion lines, so they are unpacked where somebody looks.
+PACKED = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"),
+          (b"PK\3\4", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"))
+
+
+class Entry(NamedTuple):
+    """One rule of a list.
+
+    `key` is what is compared: a canonical host; host, path and query of a canonical URL; or what `network_key`
+    makes of an address. `depth` is the number of path segments of a DIRECTORY entry.
+    """
+
+    line: int
+    kind: Kind
+    key: bytes
+    exception: bool = False
+    depth: int = 0
+
+
+class Problem(NamedTuple):
+    """One line that cannot be used, and why, as a sentence without a final stop.
+
+    `whole`: nothing of the file can be used, and nothing follows.
+    """
+
+    line: int
+    why: str
+    whole: bool = False
+
+
+class Passed(NamedTuple):
+    """A well-formed line that is nothing for this filter, and of what sort: ends "12 lines passed over: ..."."""
+
+    line: int
+    why: str
+
+
+class BadEntry(Exception):
+    """Why a line is no entry: the end of a sentence that begins with the line. Never leaves the readers."""
+
+
+Item = Entry | Problem | Passed
+
+
+def no_text(number: int, line: bytes, raw: bool = False) -> Problem | None:
+    """Why a line is no text; with `raw`, bytes that are no UTF-8 are."""
+    if found := CONTROL.search(line):
+        return Problem(number, f"the line has a control character (0x{found[0][0]:02x})")
+    if not raw and not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            return Problem(number, f"the line is not UTF-8 (0x{line[error.start]:02x}); save it as UTF-8")
+    return None
+
+
+def shown(text: bytes) -> str:
+    """A line as a message repeats it: printable, and not longer than a message bears."""
+    whole = text.decode("utf-8", "backslashreplace")
+    return repr(whole if len(whole) <= SHOWN_MAX else whole[:SHOWN_MAX] + "...")

@@ -1,0 +1,53 @@
+"""One entry a line: the grammar of .list and .txt, and the one of .urls.
+
+In: a file opened for reading bytes. Out: items in the order of the lines.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from edgeblock.blocklist.formats.entries import read_entry, read_url_entry
+from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
+
+COMMENT = re.compile(rb"[ \t][#;]")
+
+
+def read_domains(file: BinaryIO) -> Iterator[Item]:
+    """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1)."""
+    for number, line in read_lines(file, hosts=True):
+        if type(line) is not bytes:         # most lines of most lists are an Entry already
+            yield line
+            continue
+        line = without_comment(line)
+        exception = line[:2] == b"@@"
+        try:
+            for kind, key, depth in read_entry(line[2:].lstrip(BLANKS) if exception else line):
+                yield Entry(number, kind, key, exception, depth)
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
+
+
+def read_urls(file: BinaryIO) -> Iterator[Item]:
+    """URLs, directories and exceptions from them. A host alone is its front page, as in a browser."""
+    for number, line in read_lines(file):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        line = without_comment(line)
+        exception = line[:2] == b"@@"
+        text = line[2:].lstrip(BLANKS) if exception else line
+        try:
+            if b" " in text or b"\t" in text:
+                raise BadEntry("has a space inside; one URL a line, and %20 for a space in it")
+            kind, key, depth = read_url_entry(text)
+            yield Entry(number, kind, key, exception, depth)
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
+
+
+def without_comment(line: bytes) -> bytes:
+    """The line up to a blank and # or ;."""
+    found = COMMENT.search(line)
+    return line[:found.start()].rstrip(BLANKS) if found else line

@@ -1,0 +1,242 @@
+"""Everything that can be said about a directory of lists before it is used.
+
+In: a directory and the terms of this box. Out: a Report: what refuses a list (errors), what looks like a mistake
+(warnings), what is worth knowing (notes). Every list is read to its end, whatever is wrong with it. What never
+happens here: a change on disk; more than ENTRIES_COMPARED entries in memory.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeblock import config
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, read_items
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import Entry, HashedEntry, Passed, Problem, network_text
+from edgeblock.blocklist.guard import Guard, Seen
+from edgeblock.blocklist.intake import make_terms
+from edgeblock.blocklist.keys import key_id
+from edgeblock.blocklist.settings import default_settings
+from edgeblock.errors import ListError
+
+ENTRIES_COMPARED = 1_000_000    # with one another: some 200 bytes each
+ALIKE_MAX = 20                  # warnings and refusals of one sort that a list gets line by line; others are counted
+
+
+@dataclass
+class Report:
+    """What lint found; each list of Findings by file, and what is about the whole file behind its lines."""
+
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    lists: int = 0
+    entries: int = 0
+
+    @property
+    def findings(self) -> list[Finding]:
+        return sorted(self.errors + self.warnings, key=place_of)
+
+    def summary(self) -> str:
+        """One line for the end."""
+        def count(number: int, word: str) -> str:
+            return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+        entries = "1 entry" if self.entries == 1 else f"{self.entries} entries"
+        return (f"{count(len(self.errors), 'error')}, {count(len(self.warnings), 'warning')} in "
+                f"{count(self.lists, 'list')} with {entries}")
+
+
+def place_of(finding: Finding) -> tuple[str, float, str]:
+    return finding.file, finding.line or math.inf, finding.why
+
+
+def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float | None = None,
+         key: bytes | None = None) -> Report:
+    """What is wrong with the lists of `directory`.
+
+    Args:
+        rules: the configuration; None: its defaults.
+        now: Unix seconds, against which lists expire; None asks the clock.
+        key: of this box, for hashed lists; None: they are not tried for names that no list may block.
+
+    Raises:
+        ListError: the directory does not exist or may not be read, or the protected names cannot be.
+    """
+    rules = rules or config.Rules()
+    now = time.time() if now is None else now
+    protected = make_terms(rules, key or b"").protected
+    report = Report()
+    files, errors, warnings = find_lists(Path(directory), default_settings(rules))
+    report.errors += errors
+    report.warnings += warnings
+    report.lists = len(files)
+    comparison = Comparison(report)
+    for source in files:
+        lint_list(source, Guard(source.settings, protected, key), comparison, report, now, key)
+    comparison.finish(files)
+    for findings in (report.errors, report.warnings, report.notes):
+        findings.sort(key=place_of)
+    return report
+
+
+def lint_list(source: ListFile, guard: Guard, comparison: "Comparison", report: Report, now: float,
+              key: bytes | None) -> None:
+    name = source.path.name
+    passed: dict[str, list[int]] = {}
+    lines = entries = unusable = refused = last = 0
+    foreign = False
+    comparison.begin(name)
+    try:
+        for item in read_items(source):
+            if isinstance(item, Passed):
+                passed.setdefault(item.why, []).append(item.line)
+                continue
+            if item.line != last:
+                last = item.line
+                lines += 1
+            if isinstance(item, Problem):
+                unusable += 1
+                report.errors.append(Finding(name, item.line, item.why))
+                continue
+            entries += not isinstance(item, HashedEntry) or item.kind != Kind.URL_MARK
+            if isinstance(item, HashedEntry) and key is not None and item.head.key_id != key_id(key):
+                foreign = True
+                continue
+            if why := guard.refuses(item):
+                refused += 1
+                if refused <= ALIKE_MAX:
+                    report.errors.append(Finding(name, item.line, why))
+            if isinstance(item, Entry):
+                comparison.add(item)
+    except ListError as error:
+        report.errors.append(finding_of(source, error))
+        return
+    report.entries += entries
+    if refused > ALIKE_MAX:
+        report.errors.append(Finding(name, 0, f"has {refused - ALIKE_MAX} more entries that no list may have"))
+    if foreign:
+        report.errors.append(Finding(name, 0, "was made under another key than that of this box; make it again with "
+                                              "`edgeblock hash-list` and this key"))
+    if why := guard.refuses_list(Seen(lines, entries, unusable), None, now):
+        report.errors.append(Finding(name, 0, why))
+    if not entries:
+        report.warnings.append(Finding(name, 0, "has no entries"))
+    if source.expired(now):
+        report.warnings.append(Finding(
+            name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; it is not in force"))
+    for why, places in passed.items():
+        some = f"{len(places)} lines" if len(places) > 1 else "1 line"
+        report.notes.append(Finding(name, places[0], f"{some} passed over: {why}"))
+
+
+# Entries beside one another ------------------------------------------------------------------------------------
+
+Mark = tuple[Kind, bytes, bool]
+
+
+class Comparison:
+    """Entries that are listed twice, or that a broader one of the same list covers."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._places: list[dict[Mark, int]] = []    # of each list: where an entry stands first
+        self._names: list[str] = []
+        self._left = ENTRIES_COMPARED
+        self._alike: Counter[tuple[str, str]] = Counter()
+
+    def begin(self, name: str) -> None:
+        """What is added from here on is of the list file with this name."""
+        self._names.append(name)
+        self._places.append({})
+
+    def add(self, entry: Entry) -> None:
+        mark = (entry.kind, entry.key, entry.exception)
+        places = self._places[-1]
+        first = places.get(mark)
+        if first is not None:
+            self._warn(self._names[-1], entry.line, f"{text_of(mark)} is listed already, in line {first}", "twice")
+        elif self._left:
+            places[mark] = entry.line
+            self._left -= 1
+
+    def _warn(self, name: str, line: int, why: str, sort: str) -> None:
+        self._alike[name, sort] += 1
+        if self._alike[name, sort] <= ALIKE_MAX:
+            self._report.warnings.append(Finding(name, line, why))
+
+    def finish(self, files: list[ListFile]) -> None:
+        """Adds what is known once all lists have been read."""
+        for name, places in zip(self._names, self._places, strict=True):
+            for mark, line in places.items():
+                for broader in covering(mark):
+                    if (place := places.get(broader)) is not None:
+                        self._warn(name, line, f"{text_of(mark)} is covered by {text_of(broader)}, in line {place}",
+                                   "covered")
+                        break
+        for (name, sort), count in self._alike.items():
+            if count > ALIKE_MAX:
+                word = "are listed twice" if sort == "twice" else "are covered by others"
+                self._report.warnings.append(Finding(name, 0, f"has {count - ALIKE_MAX} more entries that {word}"))
+        for later in range(len(self._places)):
+            for earlier in range(later):
+                self._compare(earlier, later)
+        if not self._left:
+            self._report.notes.append(Finding(self._names[-1], 0, f"only the first {ENTRIES_COMPARED} entries of all "
+                                              "lists were compared with one another"))
+
+    def _compare(self, earlier: int, later: int) -> None:
+        one, other = self._places[earlier], self._places[later]
+        common = one.keys() & other.keys()
+        if common:
+            first = min(common, key=other.__getitem__)
+            some = "1 entry is" if len(common) == 1 else f"{len(common)} entries are"
+            self._report.notes.append(Finding(
+                self._names[later], other[first],
+                f"{some} also in {self._names[earlier]}, such as this one in line {one[first]}"))
+
+
+def covering(mark: Mark) -> Iterator[Mark]:
+    """Every entry that would match all that this one matches."""
+    kind, key, exception = mark
+    if kind in (Kind.NETWORK, Kind.ENDPOINT):
+        size = 4 if len(key) < 16 else 16
+        address, length = key[2:2 + size], key[1]
+        number = int.from_bytes(address)
+        if kind is Kind.ENDPOINT:
+            yield Kind.NETWORK, key[:2 + size], exception
+        for shorter in range(length - 1, -1, -1):
+            number &= ~(1 << (8 * size - shorter - 1))
+            yield Kind.NETWORK, bytes((0, shorter)) + number.to_bytes(size), exception
+        return
+    host, slash, target = key.partition(b"/")
+    if slash:
+        path, query, _ = target.partition(b"?")
+        if query:
+            yield Kind.URL, host + slash + path, exception
+        if kind is not Kind.DIRECTORY:
+            yield Kind.DIRECTORY, host + slash + path, exception
+        while path:
+            path = path.rpartition(b"/")[0]
+            yield Kind.DIRECTORY, host + slash + path, exception
+    if kind is Kind.HOST_ONLY or kind is Kind.SUBDOMAINS or slash:
+        yield Kind.HOST, host, exception
+    if slash:
+        yield Kind.HOST_ONLY, host, exception
+    while parent := host.partition(b".")[2]:
+        yield Kind.HOST, parent, exception
+        yield Kind.SUBDOMAINS, parent, exception
+        host = parent
+
+
+def text_of(mark: Mark) -> str:
+    """An entry as a list has it."""
+    kind, key, exception = mark
+    text = network_text(key) if kind >= Kind.NETWORK else key.decode("utf-8", "backslashreplace")
+    if kind is Kind.DIRECTORY:
+        text = text.rstrip("/") + "/*"
+    before = {Kind.HOST_ONLY: "=", Kind.SUBDOMAINS: "*."}.get(kind, "")
+    return repr(f"{'@@' if exception else ''}{before}{text}")

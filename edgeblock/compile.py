@@ -1,0 +1,97 @@
+"""A rules directory into one snapshot file, with a table of what is in it.
+
+In: the [rules] settings, a directory, where the file shall be. Out: the file, whole or not at all, and a table; while
+it works a progress bar, where somebody looks at a terminal. A list that is refused leaves no file: who asked for a
+snapshot of all lists is not given one of some. Never here: a rule of its own; the daemon takes lists the same way.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from edgeblock import config
+from edgeblock.blocklist.compiler import Compiled, merge
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists
+from edgeblock.blocklist.intake import Refused, Terms, make_terms, take
+from edgeblock.blocklist.snapshot import write
+from edgeblock.blocklist.store import open_file, read_key, write_file
+from edgeblock.errors import ListError
+
+
+def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO) -> int:
+    """Compiles `rules.directory` into `output`; the exit status: 0, or 2 where a list is refused.
+
+    Raises:
+        ListError: the directory cannot be read, or the file not be written.
+    """
+    began = time.perf_counter()
+    now = time.time()
+    key = read_key(rules.key, create=True)
+    terms = make_terms(rules, key)
+    files, errors, warnings = find_lists(rules.directory, terms.defaults)
+    findings = errors + warnings
+    parts, refused = take_all(files, terms, now, Console(file=err))
+    for finding in [*findings, *refused]:
+        print(finding, file=err)
+    if count := len(errors) + len({finding.file for finding in refused}):
+        print(f"edgeblock: {rules.directory}: {count} of {len(files) + len(errors)} lists refused; {output} is not "
+              "written", file=err)
+        return 2
+    merged = merge(parts)
+    digests: list[str] = []
+    try:
+        write_file(output, lambda file: digests.append(write(file, merged, key, int(now))))
+    except OSError as error:
+        raise ListError(f"{output}: cannot be written: {error.strerror}") from None
+    if open_file(output, key).digest != digests[0]:
+        raise ListError(f"{output}: is not what was written; is the disk sound?")
+    show(parts, output, time.perf_counter() - began, digests[0], Console(file=out, highlight=False))
+    return 0
+
+
+def take_all(files: list[ListFile], terms: Terms, now: float,
+             console: Console) -> tuple[list[Compiled], list[Finding]]:
+    """The parts of all lists that can be taken, by name, and why the others cannot."""
+    parts: list[Compiled] = []
+    refused: list[Finding] = []
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+                   console=console, transient=True, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task("", total=sum(source.path.stat().st_size for source in files))
+        for source in files:
+            bar.update(task, description=source.path.name)
+            try:
+                made = take(source, terms, None, now, lambda size: bar.advance(task, size))
+            except Refused as problem:
+                refused += problem.findings
+            except ListError as problem:
+                refused.append(Finding(source.path.name, 0, str(problem).removeprefix(f"{source.path.name}: ")))
+            else:
+                made.lists = [replace(made.lists[0], expired=source.expired(now))]
+                parts.append(made)
+    return parts, refused
+
+
+def show(parts: list[Compiled], output: Path, seconds: float, digest: str, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("list", "file", "action"):
+        table.add_column(head)
+    for head in ("entries", "duplicates", "left out", "bytes"):
+        table.add_column(head, justify="right")
+    for part in parts:
+        [record] = part.lists
+        size = sum(memoryview(section).nbytes for section in (part.rows, part.bitmap, part.ipv4))  # type: ignore
+        table.add_row(record.name, record.file, "expired" if record.expired else record.action, f"{record.entries:,}",
+                      f"{record.duplicates:,}", f"{record.unusable:,}", f"{size:,}")
+    console.print(table)
+    entries = sum(part.lists[0].entries for part in parts if not part.lists[0].expired)
+    size = output.stat().st_size
+    each = f", {size / entries:.1f} an entry" if entries else ""
+    console.print(f"{output}: {entries:,} entries, {size:,} bytes{each}, {seconds:.1f} s, digest {digest[:16]}",
+                  soft_wrap=True)

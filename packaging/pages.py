@@ -1,0 +1,164 @@
+"""Makes what a package has besides the program: edgeblock(8), edgeblock.toml(5) and the completion for bash.
+
+In: the arguments as cli.py declares them, and the settings as edgeblock.toml explains them. Out: files below a folder.
+Nothing is said here that is not said there.
+
+    packaging/pages.py FOLDER
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import edgeblock
+from edgeblock.cli import make_parser
+
+PLACES = {
+    "edgeblock.8": "share/man/man8/edgeblock.8",
+    "edgeblock.toml.5": "share/man/man5/edgeblock.toml.5",
+    "completion": "share/bash-completion/completions/edgeblock",
+}
+FILES = (
+    ("/etc/edgeblock/edgeblock.toml", "the configuration, see edgeblock.toml(5)"),
+    ("/etc/edgeblock/rules", "the lists"),
+    ("/run/edgeblock/control.sock", "where edgeblock status asks"),
+    ("/var/lib/edgeblock", "what the daemon keeps: the key of its fingerprints, and the last good lists"),
+)
+SIGNALS = (
+    ("SIGHUP", "the daemon loads the lists anew"),
+    ("SIGTERM, SIGINT", "it takes its kernel rules away, answers what is queued, and ends"),
+    ("SIGUSR2", "the SIGTERM that follows is the first half of a restart: the kernel rules stay"),
+)
+
+
+def commands() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+    """Each command's name, its summary in one line, and its parser."""
+    [sub] = [one for one in make_parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    for choice in sub._choices_actions:
+        yield choice.dest, choice.help or "", sub.choices[choice.dest]
+
+
+def escaped(text: str) -> str:
+    """Text as roff shows it."""
+    text = text.replace("\\", "\\e").replace("-", "\\-")
+    return re.sub(r"(?m)^([.'])", r"\\&\1", text)
+
+
+def head(name: str, section: int, summary: str) -> list[str]:
+    return [f'.TH {name.upper()} {section} "" "edgeblock {edgeblock.__version__}" "edgeblock"', ".SH NAME",
+            f"{escaped(name)} \\- {escaped(summary)}"]
+
+
+def usage(action: argparse.Action) -> str:
+    """An argument as it is typed."""
+    value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+    words = f"{'|'.join(action.option_strings)} {value}" if action.option_strings and action.nargs != 0 else \
+        "|".join(action.option_strings) or str(value)
+    many = " ..." if action.nargs in ("+", "*") else ""
+    return f"[{words}]" if action.option_strings and not action.required else words + many
+
+
+def manual() -> str:
+    """edgeblock(8)."""
+    lines = [*head("edgeblock", 8, "an inline blocklist filter for Linux NFQUEUE"), ".SH SYNOPSIS"]
+    every = list(commands())
+    for name, _, parser in every:
+        lines += [f".B edgeblock {name}", *(escaped(usage(one)) for one in arguments(parser)), ".br"]
+    lines += [".SH DESCRIPTION", escaped(make_parser().description or ""),
+              escaped("It reads the name that a connection asks for (TLS, QUIC, HTTP), looks it up in the operator's "
+                      "lists, and lets the connection pass or drops, resets, redirects it or answers with a block page."),
+              ".SH COMMANDS"]
+    for name, summary, parser in every:
+        lines += [f".SS {name}", escaped(summary[0].upper() + summary[1:] + ".")]
+        for one in arguments(parser):
+            lines += [".TP", f"\\fB{escaped(usage(one).strip('[]'))}\\fR", escaped(one.help or "")]
+        lines += [".PP", ".nf", escaped((parser.epilog or "").strip("\n")), ".fi"]
+    for title, table in (("FILES", FILES), ("SIGNALS", SIGNALS)):
+        lines += [f".SH {title}"]
+        for word, text in table:
+            lines += [".TP", f"\\fB{escaped(word)}\\fR", escaped(text)]
+    lines += [".SH EXIT STATUS",
+              escaped("0, or as said above; 2 after a mistake, which one line on standard error names."),
+              ".SH SEE ALSO", ".BR edgeblock.toml (5),", ".BR nft (8),", ".BR iptables (8)",
+              ".PP", escaped("The guides are in /usr/share/doc/edgeblock.")]
+    return "\n".join(lines) + "\n"
+
+
+def arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [one for one in parser._actions if "--help" not in one.option_strings]
+
+
+def settings() -> str:
+    """edgeblock.toml(5), from the comments of the file itself."""
+    text = (Path(edgeblock.__file__).parent / "edgeblock.toml").read_text()
+    lines = [*head("edgeblock.toml", 5, "the configuration of edgeblock"), ".SH DESCRIPTION"]
+    said: list[str] = []
+    keys: list[str] = []
+
+    def flush() -> None:
+        # What stands above several keys is about all of them.
+        tags = [part for number, key in enumerate(keys) for part in (".TQ" if number else ".TP", key)]
+        lines.extend([*tags, *paragraph(said, "")] if keys else paragraph(said))
+        said.clear()
+        keys.clear()
+
+    for line in text.splitlines():
+        if found := re.fullmatch(r"#?\[(\w+)\]", line):
+            flush()
+            lines.append(f".SH [{found[1]}]")
+        elif found := re.fullmatch(r"#([a-z_0-9]+) = (.*)", line):
+            keys.append(f"\\fB{escaped(f'{found[1]} = {found[2]}')}\\fR")
+        elif line.startswith("#"):
+            if keys:
+                flush()
+            said.append(line.lstrip("# "))
+        elif not keys:
+            flush()
+    flush()
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR edgeblock (8)"]) + "\n"
+
+
+def paragraph(said: list[str], begin: str = ".PP") -> list[str]:
+    return [*([begin] if begin else []), escaped(" ".join(said))] if said else []
+
+
+def completion() -> str:
+    """For bash: commands, then each command's options and choices, and files where a value is awaited."""
+    cases, names = [], []
+    for name, _, parser in commands():
+        names.append(name)
+        words = [option for one in parser._actions for option in one.option_strings if option.startswith("--")]
+        words += [str(choice) for one in arguments(parser) if not one.option_strings for choice in one.choices or ()]
+        values = [(option, one) for one in arguments(parser) for option in one.option_strings if one.nargs != 0]
+        chosen = "".join(f"            {option}) words='{' '.join(map(str, one.choices))}' ;;\n"
+                         for option, one in values if one.choices)
+        cases.append(f"    {name})\n        case $before in\n{chosen}"
+                     f"            {'|'.join(option for option, one in values if not one.choices) or '-'}) words= ;;\n"
+                     f"            *) words='{' '.join(words)}' ;;\n        esac ;;\n")
+    return f"""# Completion of edgeblock's commands and options for bash; made by packaging/pages.py.
+_edgeblock() {{
+    local words word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
+    if [ "$COMP_CWORD" = 1 ]; then
+        COMPREPLY=($(compgen -W '{' '.join(names)}' -- "$word"))
+        return
+    fi
+    case ${{COMP_WORDS[1]}} in
+{''.join(cases)}    *) return ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}}
+complete -o default -F _edgeblock edgeblock
+"""
+
+
+def main(folder: str) -> None:
+    for name, text in (("edgeblock.8", manual()), ("edgeblock.toml.5", settings()), ("completion", completion())):
+        place = Path(folder) / PLACES[name]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

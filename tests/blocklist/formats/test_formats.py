@@ -1,0 +1,128 @@
+"""What holds for every reader: any bytes, packed files, other encodings, canonical keys, names of formats."""
+
+import io
+import lzma
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeblock.blocklist.canonical import canonical_host, canonical_url
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import (
+    EXTENSIONS,
+    HOPELESS,
+    NAMES,
+    PACKED,
+    READERS,
+    Entry,
+    HashedEntry,
+    Passed,
+    Problem,
+    find_format,
+    reader_of,
+)
+from edgeblock.blocklist.settings import ListSettings
+
+FORMATS = sorted(READERS)
+# Pieces that take a reader into its corners more often than bytes alone do.
+PIECES = st.sampled_from([
+    b"\n", b"\r\n", b" ", b"\t", b".", b"*.", b"@@", b"||", b"^", b"|http://", b"$ORIGIN ", b"$TTL 1", b"SOA",
+    b"CNAME ", b"(", b")", b'"', b"'", b";", b"#", b"\\", b"\\0", b"\\300", b"rpz-ip", b"rpz-passthru.", b"0.0.0.0 ",
+    b"::1 ", b"24.0.2.0.192.", b"zz.", b"url,", b"domain;", b"a.example", b"example.com/x", b"?q", b"/*", b":443",
+    b"[", b"]", b"-", b"\0", b"\xff", "ü".encode(), b"##", b"$script", b"192.0.2.0/24", b"!",
+    b"edgeblock-hashed 1 key=0123456789abcdef labels=6 depths=1 url_max=9 directory_max=9\n", b"00" * 16, b" host",
+    b"end 1 ", b"\xef\xbb\xbf",
+    b"\xff\xfe"])
+ANYTHING = st.binary(max_size=120) | st.lists(PIECES, max_size=40).map(b"".join)
+SETTINGS = st.builds(ListSettings, subdomains=st.sampled_from([None, True, False]),
+                     column=st.sampled_from([None, "url", 1, 2]), delimiter=st.sampled_from([None, ";", "\t"]))
+
+
+def read(name, data, settings=None):
+    return list(reader_of(name, settings or ListSettings())(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=ANYTHING, settings=SETTINGS)
+def test_no_bytes_raise_and_every_item_has_its_place(name, data, settings):
+    items = read(name, data, settings)
+    lines = data.count(b"\n") + 1
+    for item in items:
+        assert 1 <= item.line <= lines
+        if isinstance(item, Entry):
+            if item.kind <= Kind.SUBDOMAINS:
+                assert canonical_host(item.key) == item.key
+            elif item.kind <= Kind.DIRECTORY:
+                assert canonical_url(item.key) == item.key
+            else:
+                assert item.key[0] == 0
+        elif isinstance(item, HashedEntry):
+            assert len(item.print) == 16
+        else:
+            assert item.why.isprintable()
+    assert [item for item in items if isinstance(item, Problem) and item.whole] in ([], items[-1:])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(("data", "why"), [
+    (zlib.compress(b"example.com\n" * 10_000_000, wbits=31),
+     "the file is packed (gzip); unpack it and drop what is inside"),
+    (lzma.compress(b"example.com\n" * 1000), "the file is packed (xz); unpack it and drop what is inside"),
+    (b"\x28\xb5\x2f\xfd\0\n", "the file is packed (zstd); unpack it and drop what is inside"),
+    ("example.com\n".encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
+    ("example.com\n".encode("utf-16-be").join((b"\xfe\xff", b"")), "the file is UTF-16; save it as UTF-8"),
+    (b"a" * 2 * HOPELESS, f"the line is longer than {HOPELESS} bytes; is this a list at all?"),
+])
+def test_no_list_at_all_is_said_once(name, data, why):
+    assert read(name, data) == [Problem(1, why, whole=True)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_one_line_is_never_held(name):
+    class Endless(io.RawIOBase):
+        """5 GB of one letter that counts what was asked for."""
+
+        left, longest = 5 * 10**9, 0
+
+        def readline(self, size=-1):
+            assert size > 0
+            self.left -= size
+            self.longest = max(self.longest, size)
+            return b"a" * size
+
+    file = Endless()
+    last = list(reader_of(name, ListSettings())(file))[-1]
+    assert isinstance(last, Problem) and last.whole
+    assert file.longest < 20_000 and file.left > 5 * 10**9 - 2 * HOPELESS
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "hashed"])
+def test_nothing_is_in_an_empty_file(name):
+    assert read(name, b"") == read(name, b"\xef\xbb\xbf\r\n \t\r\n\n") == []
+
+
+def test_every_name_has_a_reader():
+    assert set(EXTENSIONS.values()) | set(NAMES.values()) == set(READERS)
+    assert not set(EXTENSIONS) & set(PACKED)
+
+
+@pytest.mark.parametrize(("file", "extension", "name"), [
+    ("court.list", ".list", "domains"), ("hosts.list", ".list", "domains"), ("hosts.txt", ".txt", "domains"),
+    ("domains", "", "nfqfilter-domains"), ("ssl_host", "", "nfqfilter-domains"), ("urls", "", "nfqfilter-urls"),
+    ("hosts", "", "nfqfilter-addresses"), ("ssl_ips", "", "nfqfilter-addresses"), ("a.urls", ".urls", "urls"),
+    ("zone.rpz", ".rpz", "rpz"), ("a.csv", ".csv", "csv"), ("a.hosts", ".hosts", "hosts"),
+    ("a.adblock", ".adblock", "adblock"), ("protos", "", None), ("a.md", ".md", None),
+])
+def test_formats_by_name(file, extension, name):
+    assert find_format(file, extension) == name
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "hashed"])
+def test_international_names_become_a_labels(name):
+    line = {"domains": "bücher.test", "nfqfilter-domains": "bücher.test", "urls": "bücher.test/x",
+            "nfqfilter-urls": "bücher.test/x", "hosts": "0.0.0.0 bücher.test", "rpz": "bücher.test CNAME .",
+            "csv": "domain\nbücher.test", "adblock": "||bücher.test^", "nfqfilter-addresses": "0.0.0.0 bücher.test"}
+    entry, = (item for item in read(name, line[name].encode()) if not isinstance(item, Passed))
+    assert entry.key.partition(b"/")[0] == b"xn--bcher-kva.test"

@@ -1,0 +1,79 @@
+"""Tables: each sample and what it means, each mistake and what is said about it."""
+
+import io
+
+import pytest
+
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats.lines import LINE_MAX, Entry, Problem
+from edgeblock.blocklist.formats.table import read_table
+
+
+def read(text, **options):
+    return list(read_table(io.BytesIO(text if isinstance(text, bytes) else text.encode()), **options))
+
+
+def test_a_table_as_it_is_exported():
+    text = ("\ufeffid,URL,note\r\n1,http://example.com/a?b=1,x\r\n\r\n# comment\r\n"
+            '2,example.org,"a, ""b"""\r\n3,"192.0.2.0/24","two\r\nlines"\r\n4,@@bücher.test,\r\n'
+            "5,example.net/x/*,\r\n")
+    assert read(text) == [
+        Entry(2, Kind.URL_WITH_QUERY, b"example.com/a?b=1"), Entry(5, Kind.HOST, b"example.org"),
+        Entry(6, Kind.NETWORK, b"\0\x18\xc0\0\2\0"), Entry(8, Kind.HOST, b"xn--bcher-kva.test", True),
+        Entry(9, Kind.DIRECTORY, b"example.net/x", False, 1)]
+
+
+@pytest.mark.parametrize(("head", "row"), [
+    ("id,domain", "1,a.example"), ("id;domain", "1;a.example"), ("id\tdomain", "1\ta.example"),
+    ("id|domain", "1|a.example"), ("domain", "a.example"), ("\"x,y,z\";Domain ", "1; a.example "),
+    ("ip,host,url", "192.0.2.1,b.example,a.example"), ("ip,domain", "192.0.2.1,a.example"),
+])
+def test_delimiter_and_column_are_found(head, row):
+    assert read(f"{head}\n{row}\n") == [Entry(2, Kind.HOST, b"a.example")]
+
+
+def test_delimiter_and_column_are_stated():
+    text = "Domain blocked, as ordered;domain\na.example;b.example\n"
+    assert read(text, delimiter=";", column="domain blocked, as ordered") == [Entry(2, Kind.HOST, b"a.example")]
+    assert read("2026-01-01,a.example\n2026-01-02,b.example", column=2) == [
+        Entry(1, Kind.HOST, b"a.example"), Entry(2, Kind.HOST, b"b.example")]
+
+
+@pytest.mark.parametrize(("text", "options", "why"), [
+    ("id,name,\"why, then\"\n1,2,3", {},
+     "there is none of the columns url, domain, host, hostname, ...; the first row "
+     "has 'id', 'name', 'why, then': set column to one of these, or to a number if the first row is no head"),
+    ("id,url\n1,2", {"column": "domian"}, "there is no column 'domian'; the first row has 'id', 'url': set column to "
+     "one of these, or to a number if the first row is no head"),
+    (",".join("abcdefghijklmn"), {},
+     "there is none of the columns url, domain, host, hostname, ...; the first row has "
+     "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l' and 2 more: set column to one of these, or to a "
+     "number if the first row is no head"),
+])
+def test_a_column_that_is_not_there(text, options, why):
+    assert read(text, **options) == [Problem(1, why, whole=True)]
+
+
+@pytest.mark.parametrize(("row", "why"), [
+    ("1", "the row has 1 columns, and the entry is in number 2"),
+    ("1,,x", "'' has nothing in this column"),
+    ("1,a..example,x", "'a..example' has an empty label"),
+    ("1,a.example b.example",
+     "'a.example b.example' has a space inside; one entry a line, and %20 for a space in a URL"),
+    ('1,"a.example"x', "'1,\"a.example\"x' is no row: ',' expected after '\"'"),
+    ('1,"a.example', "'1,\"a.example' has a quote that is not closed"),
+    (b"1,\xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    ("1,a\0.example", "the line has a control character (0x00)"),
+    ("1," + "a" * LINE_MAX, f"the line is longer than {LINE_MAX} bytes"),
+])
+def test_a_mistake(row, why):
+    row = row if isinstance(row, bytes) else row.encode()
+    assert read(b"id,domain\n" + row + b"\n3,fine.example\n") == [
+        Problem(2, why), Entry(3, Kind.HOST, b"fine.example")]
+
+
+def test_an_open_quote_takes_no_more_than_its_row():
+    rows = "".join(f"{number},host{number}.example\n" for number in range(5000))
+    items = read(f'id,domain\n0,"open.example\n{rows}')
+    assert items[0] == Problem(2, "'0,\"open.example' has a quote that is not closed")
+    assert len(items) == 5001 and items[-1] == Entry(5002, Kind.HOST, b"host4999.example")

@@ -1,0 +1,156 @@
+"""What lint says of a directory: errors, warnings and notes, each with its place."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeblock import config
+from edgeblock.blocklist import lint as module
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import Entry, read_domains
+from edgeblock.blocklist.lint import covering, lint, text_of
+from edgeblock.errors import ListError
+
+from .making import matcher
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Writes lists and lints them: report({"a.list": "example.com"})."""
+    def run(files, rules=None, **more):
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        return lint(tmp_path, rules, **more)
+    return run
+
+
+def said(findings):
+    return list(map(str, findings))
+
+
+def test_clean_lists_get_a_summary(report):
+    made = report({"a.list": "example.com\n", "b.hosts": "0.0.0.0 a.example b.example\n"})
+    assert (made.findings, made.notes, made.lists, made.entries) == ([], [], 2, 3)
+    assert made.summary() == "0 errors, 0 warnings in 2 lists with 3 entries"
+
+
+def test_every_line_that_cannot_be_used_has_its_place(report):
+    made = report({"a.list": "ok.example\na..b\n\x00\n" + "".join(f"n{n}.example\n" for n in range(60)),
+                   "b.csv": "a,b\n1,2\n"})
+    assert said(made.errors) == [
+        "a.list:2: 'a..b' has an empty label", "a.list:3: the line has a control character (0x00)",
+        "b.csv:1: there is none of the columns url, domain, host, hostname, ...; the first row has 'a', 'b': set "
+        "column to one of these, or to a number if the first row is no head"]
+
+
+def test_guard_rails_are_errors_with_their_way_out(report):
+    made = report({"a.list": "example.com\nco.uk\n10.0.0.0/8\nbank.example\n", "b.list": "github.io\n",
+                   "b.toml": "allow_public_suffixes = ['github.io']"},
+                  config.Rules(allow_protected=("bank.example",)))
+    assert said(made.errors) == [
+        "a.list:2: 'co.uk' is a public suffix; if that is meant, put allow_public_suffixes = [\"co.uk\"] into the "
+        "settings of this list",
+        "a.list:3: 10.0.0.0/8 is wider than /20; if that is meant, put widest_ipv4 = 8 into the settings of this "
+        "list"]
+
+
+def test_the_operators_protected_names(report, tmp_path):
+    names = tmp_path / ".protected"
+    names.write_text("mine.example\n")
+    assert said(report({"a.list": "mine.example"}, config.Rules(protected=names)).errors) == [
+        "a.list:1: 'mine.example' is protected; if that is meant, put allow_protected = [\"mine.example\"] into the "
+        "settings of this list"]
+    with pytest.raises(ListError, match="the protected names cannot be read"):
+        report({}, config.Rules(protected=tmp_path / "none"))
+
+
+def test_many_refusals_are_counted(report):
+    made = report({"a.list": "".join(f"10.0.0.{n}\n" for n in range(50))})
+    assert len(made.errors) == module.ALIKE_MAX + 1
+    assert str(made.errors[-1]) == "a.list: has 30 more entries that no list may have"
+
+
+def test_twice_and_covered(report):
+    made = report({"a.list": "www.example.com\nexample.com\nexample.com\n=example.com\n*.example.com\n"
+                             "example.org/a?q\nexample.org/a\nexample.org/a/b/c\nexample.org/a/*\nexample.com/x\n@@example.com\n"
+                             "192.0.2.1\n192.0.2.0/24\n192.0.2.1:80\n2001:db8::1\n2001:db8::/32\n"})
+    assert not made.errors
+    assert said(made.warnings) == [
+        "a.list:1: 'www.example.com' is covered by 'example.com', in line 2",
+        "a.list:3: 'example.com' is listed already, in line 2",
+        "a.list:4: '=example.com' is covered by 'example.com', in line 2",
+        "a.list:5: '*.example.com' is covered by 'example.com', in line 2",
+        "a.list:6: 'example.org/a?q' is covered by 'example.org/a', in line 7",
+        "a.list:7: 'example.org/a' is covered by 'example.org/a/*', in line 9",
+        "a.list:8: 'example.org/a/b/c' is covered by 'example.org/a/*', in line 9",
+        "a.list:10: 'example.com/x' is covered by 'example.com', in line 2",
+        "a.list:12: '192.0.2.1' is covered by '192.0.2.0/24', in line 13",
+        "a.list:14: '192.0.2.1:80' is covered by '192.0.2.1', in line 12",
+        "a.list:15: '2001:db8::1' is covered by '2001:db8::/32', in line 16"]
+
+
+def test_many_of_a_sort_are_counted(report):
+    made = report({"a.list": "example.com\n" * 31 + "".join(f"n{n}.example.com\n" for n in range(50))})
+    assert len(made.warnings) == 2 * module.ALIKE_MAX + 2
+    assert said(made.warnings)[-2:] == ["a.list: has 10 more entries that are listed twice",
+                                        "a.list: has 30 more entries that are covered by others"]
+
+
+def test_lists_beside_one_another(report):
+    made = report({"a.list": "one.example\ntwo.example\n", "b.list": "x.example\ntwo.example\none.example\n",
+                   "c.list": "www.two.example\n"})
+    assert not made.findings
+    assert said(made.notes) == ["b.list:2: 2 entries are also in a.list, such as this one in line 2"]
+
+
+def test_what_is_passed_over_is_counted_by_sort(report):
+    made = report({"a.adblock": "||a.example^\nx##y\nx##z\n/re/\n", "b.hosts": "127.0.0.1 localhost\n"})
+    assert said(made.notes) == ["a.adblock:2: 2 lines passed over: rules about page elements (##, #@#, #?#, $$)",
+                                "a.adblock:4: 1 line passed over: regular expressions",
+                                "b.hosts:1: 1 line passed over: names of the machine itself, such as localhost"]
+    assert said(made.warnings) == ["b.hosts: has no entries"]
+
+
+def test_memory_has_a_bound(report, monkeypatch):
+    monkeypatch.setattr(module, "ENTRIES_COMPARED", 3)
+    made = report({"a.list": "".join(f"n{n}.example\n" for n in range(5)), "b.list": "n1.example\n"})
+    assert said(made.notes) == ["b.list: only the first 3 entries of all lists were compared with one another"]
+    assert made.entries == 6
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "example"]), min_size=1, max_size=3).map(".".join)
+LINES = NAMES | NAMES.map("=".__add__) | NAMES.map("*.".__add__) | st.builds(
+    str.__add__, NAMES, st.sampled_from(["/", "/x", "/x/y", "/x?q", "/*", "/x/*", "/x/y/*"])) | st.sampled_from(
+    ["192.0.2.1", "192.0.2.0/31", "192.0.2.0/24", "192.0.2.1:80", "2001:db8::1", "2001:db8::/32"])
+
+
+def entry_of(line):
+    entry, = read_domains(io.BytesIO(line.encode()))
+    assert isinstance(entry, Entry)
+    return entry
+
+
+@given(LINES, LINES, NAMES, st.sampled_from(["/", "/x", "/x/y", "/x/y/z", "/x?q"]))
+def test_what_is_covered_is_never_missed_without_it(narrow, broad, host, target):
+    """If lint says that one entry covers another, whatever the other matches the one matches too."""
+    one, other = entry_of(narrow), entry_of(broad)
+    marks = list(covering((one.kind, one.key, one.exception)))
+    if (other.kind, other.key, other.exception) not in marks:
+        return
+    both, alone = matcher(narrow, broad), matcher(broad)
+    for proto, path in (("tls", None), ("http", target.encode())):
+        assert bool(both.look_up(proto, host.encode(), path)) == bool(alone.look_up(proto, host.encode(), path))
+    for address in (b"\xc0\0\2\1", b"\xc0\0\2\0", bytes.fromhex("20010db8") + bytes(11) + b"\1"):
+        for port in (0, 80):
+            assert bool(both.look_up_address(address, port)) == bool(alone.look_up_address(address, port))
+
+
+@given(LINES)
+def test_entries_are_shown_as_written(line):
+    entry = entry_of(line)
+    shown = text_of((entry.kind, entry.key, False))
+    again = entry_of(shown[1:-1])
+    assert (again.kind, again.key) == (entry.kind, entry.key)
+    assert entry.kind is not Kind.URL_MARK

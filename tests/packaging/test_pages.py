@@ -1,0 +1,84 @@
+"""The manual and the completion say what the program does. In: packaging/pages.py. Out: its files, read and tried."""
+
+import importlib.util
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from edgeblock.config import Config
+
+SOURCE = Path(__file__).parent.parent.parent / "packaging" / "pages.py"
+
+
+@pytest.fixture(scope="module")
+def pages():
+    spec = importlib.util.spec_from_file_location("pages", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def plain(roff):
+    return re.sub(r"\\f[BR]|\\&", "", roff).replace("\\-", "-").replace("\\e", "\\")
+
+
+def test_the_manual_has_every_command_and_every_option(pages):
+    text = plain(pages.manual())
+    seen = 0
+    for name, summary, parser in pages.commands():
+        part = text.split(f".SS {name}\n")[1].split("\n.S")[0]
+        assert part.startswith(summary[0].upper() + summary[1:])
+        for one in pages.arguments(parser):
+            assert one.help is None or one.help in part
+            assert all(option in part for option in one.option_strings)
+            seen += 1
+        assert (parser.epilog or "").strip() in part
+    assert seen > 15
+
+
+def test_the_manual_has_every_setting_with_what_it_is_for(pages):
+    text = plain(pages.settings())
+    for section in fields(Config):
+        part = text.split(f".SH [{section.name}]\n")[1].split("\n.SH")[0]
+        for key in fields(section.default_factory):
+            assert re.search(rf"^\.T[PQ]\n{key.name} = ", part, re.MULTILINE), key.name
+        assert re.search(r"^\.TP\n.* = .*\n(\.TQ\n.*\n)*[A-Z\"]", part, re.MULTILINE)
+    assert not re.search(r"^\.TP\n.*\n\.TP", text, re.MULTILINE)      # none without a word
+
+
+def test_no_line_is_taken_for_a_request_of_roff(pages):
+    requests = r"(TH|SH|SS|TP|TQ|PP|nf|fi|br|B|BR)( |$)"
+    for text in (pages.manual(), pages.settings()):
+        for line in text.splitlines():
+            assert not line.startswith("'") and (not line.startswith(".") or re.match(requests, line[1:])), line
+
+
+@pytest.mark.parametrize(("typed", "offered"), [
+    (["st"], {"status"}),
+    (["r"], {"run", "replay", "ruleset"}),
+    (["ruleset", ""], {"print", "apply", "remove", "--config", "--backend", "--help"}),
+    (["ruleset", "print", "--backend", ""], {"nft", "iptables"}),
+    (["replay", "--checksums", "v"], {"verify"}),
+    (["status", "--j"], {"--json"}),
+    (["run", "--config", ""], set()),                # then bash offers files
+    (["nonsense", ""], set()),
+])
+def test_bash_offers_what_can_follow(pages, tmp_path, typed, offered):
+    (tmp_path / "completion").write_text(pages.completion())
+    words = " ".join(f"'{word}'" for word in ["edgeblock", *typed])
+    done = subprocess.run(
+        ["bash", "-c", f"source ./completion; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _edgeblock; "
+                       'printf "%s\\n" "${COMPREPLY[@]}"'],
+        cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert set(done.stdout.split()) == offered
+
+
+def test_they_go_where_a_system_looks_for_them(pages, tmp_path):
+    pages.main(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        "share/man/man8/edgeblock.8", "share/man/man5/edgeblock.toml.5",
+        "share/bash-completion/completions/edgeblock"}

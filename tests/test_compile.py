@@ -1,0 +1,66 @@
+"""`edgeblock compile`: one file of all lists or none, and a table that says what is in it."""
+
+import io
+import os
+import stat
+
+import pytest
+
+from edgeblock import compile, config
+from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.store import open_file, read_key
+from edgeblock.cli import main
+from edgeblock.errors import ListError
+
+
+@pytest.fixture
+def rules(tmp_path):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.list").write_text("a.example\na.example\n=b.example\n")
+    (tmp_path / "rules" / "old.list").write_text("old.example\n")
+    (tmp_path / "rules" / "old.toml").write_text("expires = 2020-01-01\n")
+    return config.Rules(directory=tmp_path / "rules", key=tmp_path / "key")
+
+
+def run(rules, output):
+    out, err = io.StringIO(), io.StringIO()
+    return compile.run(rules, output, out, err), out.getvalue(), err.getvalue()
+
+
+def test_a_file_of_all_lists_and_a_table(rules, tmp_path):
+    output = tmp_path / "rules.snapshot"
+    status, table, said = run(rules, output)
+    assert (status, said) == (0, "")
+    assert "\x1b" not in table
+    rows = {words[0]: words[1:] for line in table.splitlines() if (words := line.split())}
+    assert rows["a"][:5] == ["a.list", "reset", "2", "1", "0"] and 40 < int(rows["a"][5]) < 100
+    assert rows["old"][:2] == ["old.list", "expired"]
+    assert rows[f"{output}:"][:2] == ["2", "entries,"]
+    assert stat.S_IMODE(output.stat().st_mode) == stat.S_IMODE(rules.key.stat().st_mode) == 0o600
+    matcher = ListMatcher(open_file(output, read_key(rules.key)))
+    assert matcher.look_up("tls", b"www.a.example").list == "a" and matcher.look_up("tls", b"old.example") is None
+    assert sorted(os.listdir(tmp_path)) == ["key", "rules", "rules.snapshot"]
+
+
+def test_a_refused_list_leaves_no_file(rules, tmp_path):
+    (rules.directory / "b.list").write_text("co.uk\nexmaple..com\n")
+    (rules.directory / "c.toml").write_text("action = 'explode'\n")
+    (rules.directory / "c.list").write_text("c.example\n")
+    status, table, said = run(rules, tmp_path / "out")
+    assert (status, table) == (2, "")
+    assert [line.split(": ")[0] for line in said.splitlines()] == ["c.toml", "b.list:1", "edgeblock"]
+    assert f"2 of 4 lists refused; {tmp_path}/out is not written" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_is_one_line(rules, tmp_path):
+    with pytest.raises(ListError, match="out: cannot be written: No such file or directory"):
+        run(rules, tmp_path / "absent" / "out")
+
+
+def test_the_command(rules, tmp_path, capsys):
+    given = ["compile", "--key", str(rules.key), "--output", str(tmp_path / "out"), "--rules"]
+    assert main([*given, str(rules.directory)]) == 0
+    assert "a.list" in capsys.readouterr().out
+    assert main([*given, str(tmp_path / "absent")]) == 2
+    assert capsys.readouterr().err == f"edgeblock: {tmp_path}/absent: there is no such rules directory\n"
