@@ -152,10 +152,23 @@ cdef uint32_t _weight(const Reading* r) noexcept nogil:
 
 
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil:
-    """The stream offset of a sequence number: the one nearest to where reading stands."""
-    cdef int64_t near = w.starts[0].frontier if w.starts[0].kind != START_FREE else 0
-    cdef int32_t ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>near))
-    return near + ahead
+    """The stream offset of a sequence number: the one nearest to where some reading stands.
+
+    Not just the first: of two connections half the number space apart the other would change sides as soon as the
+    first is read on.
+    """
+    cdef int64_t at = <int32_t>(seq - w.base)
+    cdef int64_t nearest = -1, distance
+    cdef int32_t ahead
+    cdef int i
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE:
+            ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>w.starts[i].frontier))
+            distance = -<int64_t>ahead if ahead < 0 else ahead
+            if nearest < 0 or distance < nearest:
+                nearest = distance
+                at = w.starts[i].frontier + ahead
+    return at
 
 
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
