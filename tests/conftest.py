@@ -1,4 +1,8 @@
-"""What every run of the tests does first: see that the live tests can run, so that none is left out unnoticed."""
+"""What every run of the tests does first: see that the live tests can run, so that none is left out unnoticed.
+
+Hypothesis has two profiles, neither with a deadline: `fast`, the usual one, and `deep`, which looks fifty times as
+long (`--hypothesis-profile deep`, or HYPOTHESIS_PROFILE in the environment).
+"""
 
 import os
 import shutil
@@ -7,8 +11,13 @@ from pathlib import Path
 
 import browser
 import pytest
+from hypothesis import settings
 
 from edgeblock import lab
+
+settings.register_profile("fast", max_examples=100, deadline=None)
+settings.register_profile("deep", max_examples=5000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
