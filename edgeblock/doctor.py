@@ -72,8 +72,9 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, others_rules, forwarding,
-        interfaces, bridges, conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file, rules_directory)
+        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, others_rules, forwarding, interfaces,
+        bridges, conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file,
+        rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
