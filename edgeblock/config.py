@@ -223,6 +223,7 @@ class Ruleset:
 
     install: bool = _flag(True)               # `run` applies it at start and removes it at stop
     backend: str = _choice("auto", "auto", "nft", "iptables")
+    stage1: str = _choice("auto", "auto", "on", "off")      # most ClientHellos judged in the kernel; docs/stage1.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
     clients: tuple[str, ...] = _interfaces()  # towards the clients; () is any
     servers: tuple[str, ...] = _interfaces()  # towards the servers; () is any
@@ -248,6 +249,7 @@ class Limits:
     quic_derivations: int = _whole(64, 1, 1_000_000)   # QUIC keys derived for such a pair in 10 s
     quic_failures: int = _whole(256, 1, 1_000_000)     # tries of other keys than a packet's own, the same
     quic_worker_derivations: int = _whole(100_000, 1, 100_000_000)   # QUIC keys derived by a worker in 1 s
+    worker_rereading: int = _whole(1 << 25, 65_536, 1 << 31)     # bytes read again in 1 s, where copies conflict
 
 
 @dataclass(frozen=True)

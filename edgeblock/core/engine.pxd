@@ -72,6 +72,7 @@ cdef enum:
     COUNT_UNPARSABLE
     COUNT_CONFLICTS
     COUNT_OVERFLOWS
+    COUNT_REREADING_REFUSED
     COUNT_WINDOW_FULL
     COUNT_RELEASED
     COUNT_NO_MEMORY
@@ -90,10 +91,22 @@ cdef struct Seen:              # one name for the caller
     uint32_t target_size
 
 
+cdef struct Passed:            # a SYN that the kernel let by without asking, and the one hello behind it
+    uint32_t isn
+    uint32_t size              # of the hello; 0: there was none
+    uint32_t after             # how many of the SYNs had passed before the hello
+    const uint8_t* hello
+
+
 cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
                           Decision* out) noexcept nogil
+    # Before several packets are judged: what memory they will touch is fetched, while the others are looked at.
+    cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil    # for foresee_flow; 0: nothing
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil
+    cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
+                       double now) noexcept nogil
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
 
     cdef FlowTable table
@@ -102,6 +115,9 @@ cdef class Engine:
     cdef Seen seen[MAX_NAMES]
     cdef uint64_t counts[COUNTERS]
     cdef double clock
+    cdef double rereading_since
+    cdef uint32_t rereading        # what may still be read again in this second, in bytes
+    cdef uint32_t worker_rereading
     cdef uint32_t flow_bytes
     cdef uint32_t settle_packets
     cdef uint8_t drop_unparsable

@@ -19,12 +19,12 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
 from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Connection,
                                   QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
                                   read_quic)
-from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
-                                    READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LATE, START_LOOKS,
-                                    START_LOWEST, Finding, Findings, Window, add_bytes, add_start, add_syn,
-                                    add_urgent, begins_at, clear_findings, close_window, contiguous_end, goes_on,
-                                    in_body, is_contested, is_message, is_open, looks_like_message, offset_of,
-                                    open_window, read_on)
+from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO,
+                                    READ_HTTP, READ_HTTP2, MAX_AHEAD, MAX_STARTS, PACKET_WORK, START_FREE,
+                                    START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
+                                    add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
+                                    contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
+                                    looks_like_message, offset_of, open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -37,6 +37,7 @@ _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
+    PASSED_MAX = 4096          # bytes of a packet that the kernel let by
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
 cdef uint64_t FNV_PRIME = 0x100000001B3ULL
@@ -47,7 +48,7 @@ COUNTER_NAMES = (
     "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
     "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed", "blocked_drop",
     "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets", "replies_repeated",
-    "unparsable", "conflicts", "overflows", "window_full", "released", "no_memory",
+    "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released", "no_memory",
 )
 
 cdef class Engine:
@@ -60,6 +61,7 @@ cdef class Engine:
         ech: "accept", "block" or "block-listed-addresses".
         quic_connections, quic_derivations, quic_failures: of a UDP 4-tuple; see core.quic's QuicLimits.
         quic_worker_derivations: QUIC keys derived in one second, for all flows.
+        worker_rereading: bytes read again in one second where copies conflict, for all flows.
         report: whether the caller wants to hear of names that no rule matched (replay does, the daemon does not).
 
     Raises:
@@ -69,7 +71,8 @@ cdef class Engine:
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
                  flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
                  memory_full="pass", conflict="drop", no_sni="pass", ech="accept", quic_connections=8,
-                 quic_derivations=64, quic_failures=256, quic_worker_derivations=100_000, report=False):
+                 quic_derivations=64, quic_failures=256, quic_worker_derivations=100_000,
+                 worker_rereading=32 * 1024 * 1024, report=False):
         cdef QuicLimits quic_limits
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
             raise ValueError("a limit is out of its range")
@@ -77,6 +80,7 @@ cdef class Engine:
         self.table = FlowTable(flows, memory, idle)
         self.flow_bytes = flow_bytes
         self.settle_packets = settle_packets
+        self.worker_rereading = self.rereading = worker_rereading
         self.drop_unparsable = _drops("unparsable", unparsable)
         self.drop_midstream = _drops("midstream", midstream)
         self.drop_full = _drops("memory_full", memory_full)
@@ -110,6 +114,9 @@ cdef class Engine:
         clear_findings(&self.findings)
         if now > self.clock:
             self.clock = now            # a capture's clock may step back; ours does not
+        if self.clock - self.rereading_since >= 1.0 or self.clock < self.rereading_since:
+            self.rereading_since = self.clock
+            self.rereading = self.worker_rereading
         self.table.expire(self.clock)
         self.counts[COUNT_PACKETS] += 1
         view_packet(data, size, &p)
@@ -132,6 +139,42 @@ cdef class Engine:
             self.counts[COUNT_UDP] += 1
             self._judge_udp(&p, out)
         return 0
+
+    cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil:
+        cdef Packet p
+        view_packet(data, size, &p)
+        return self.table.foresee(&p) if p.kind == PACKET_TCP or p.kind == PACKET_UDP else 0
+
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
+        self.table.foresee_flow(hash)
+
+    cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
+                       double now) noexcept nogil:
+        """What the kernel let by of this TCP packet's flow, judged as if it came now; to be called before the packet
+        is judged. `past` is a number for exactly that, never 0: what a flow has caught up with is not judged again.
+        """
+        cdef uint8_t packet[PASSED_MAX]
+        cdef Packet p
+        cdef Flow* flow
+        cdef Decision made
+        cdef uint32_t i, k
+        view_packet(data, size, &p)
+        if p.kind != PACKET_TCP:
+            return
+        flow = self.table.find(&p, False)
+        if flow != NULL and flow.past == past:
+            return
+        for i in range(count):
+            size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
+            self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+            for k in range(i + 1):
+                if passed[k].size and (passed[k].after == i + 1 or i + 1 == count and passed[k].after > count):
+                    size = _write_packet(packet, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello, passed[k].size)
+                    if size:
+                        self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+        flow = self.table.find(&p, False)
+        if flow != NULL:
+            flow.past = past
 
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil:
         cdef Flow* flow = self.table.find(p, False)
@@ -260,7 +303,7 @@ cdef class Engine:
         cdef Connection* connection
         cdef uint8_t lane = LANE_SETTLED        # what does not open is the first to go: a flood of it takes no place
         cdef uint32_t seen = read_quic(self.quic, &flow.quic, p.payload, p.payload_size, self.clock, self.flow_bytes,
-                                       &self.findings)
+                                       &self.rereading, &self.findings)
         self._look_up(flow, p, 0, 0, out)
         if flow.state == FLOW_WATCHED and (seen & SEEN_CONFLICT or self.findings.full):
             self.counts[COUNT_OVERFLOWS] += 1
@@ -309,9 +352,11 @@ cdef class Engine:
             # Linux takes the byte before the pointer, which may lie far ahead; zero it takes for one.
             add_urgent(w, at + p.urgent - (1 if p.urgent else 0))
         add_bytes(w, at, p.payload, p.payload_size, self.flow_bytes)
-        read_on(w, &self.findings, self.flow_bytes)
+        read_on(w, &self.findings, self.flow_bytes, &self.rereading)
         if self.findings.full:
             w.overflow = 1
+        if w.overflow and self.rereading < PACKET_WORK:
+            self.counts[COUNT_REREADING_REFUSED] += 1
         if w.copy_count != copies:
             self.counts[COUNT_CONFLICTS] += 1
         self._look_up(flow, p, at, expected, out)
@@ -632,6 +677,20 @@ cdef class Engine:
         self.judge_packet(data, packet.shape[0], now, flags, &made)
         return self.decision(&made)
 
+    def catch_up_with(self, bytes packet not None, list passed not None, double now):
+        """`catch_up` for tests: `passed` is pairs of a SYN's sequence number and the hello behind it, or b""."""
+        cdef Passed what[8]
+        cdef uint32_t count = 0
+        cdef uint64_t past = FNV_BASIS
+        for isn, hello in passed[:8]:
+            what[count].isn = isn
+            what[count].size = len(hello)
+            what[count].after = count + 1
+            what[count].hello = hello
+            past = (past ^ <uint64_t>(hash((isn, hello)) & 0x7FFFFFFFFFFFFFFF)) * FNV_PRIME
+            count += 1
+        self.catch_up(packet, len(packet), past | 1, what, count, now)
+
     def judge_all(self, list packets, double now, uint32_t flags=0) -> int:
         """Judges packets (bytes) one after the other at one time; returns how many were accepted.
 
@@ -675,6 +734,49 @@ def plain_host(data: bytes) -> str:
     if colon and (port.isdigit() or not port):
         host = name
     return host.rstrip(".") or host
+
+
+cdef size_t _write_packet(uint8_t* out, const Packet* like, uint32_t seq, uint8_t flags, const uint8_t* payload,
+                          size_t payload_size) noexcept nogil:
+    # A plain TCP packet of the same flow; 0 if it does not fit.
+    cdef size_t address = 4 if like.family == 4 else 16
+    cdef size_t header = 20 if like.family == 4 else 40
+    cdef size_t size = header + 20 + payload_size
+    cdef size_t length = size if like.family == 4 else size - 40
+    cdef uint32_t[2] numbers = [seq, like.ack if flags & TCP_ACK else 0]
+    cdef uint8_t* tcp = out + header
+    cdef int i
+    if size > PASSED_MAX:
+        return 0
+    memset(out, 0, header + 20)
+    if like.family == 4:
+        out[0] = 0x45
+        out[2] = <uint8_t>(length >> 8)
+        out[3] = <uint8_t>length
+        out[8] = 64
+        out[9] = like.protocol
+        memcpy(out + 12, like.source, address)
+        memcpy(out + 16, like.destination, address)
+    else:
+        out[0] = 0x60
+        out[4] = <uint8_t>(length >> 8)
+        out[5] = <uint8_t>length
+        out[6] = like.protocol
+        out[7] = 64
+        memcpy(out + 8, like.source, address)
+        memcpy(out + 24, like.destination, address)
+    tcp[0] = <uint8_t>(like.source_port >> 8)
+    tcp[1] = <uint8_t>like.source_port
+    tcp[2] = <uint8_t>(like.destination_port >> 8)
+    tcp[3] = <uint8_t>like.destination_port
+    for i in range(4):
+        tcp[4 + i] = <uint8_t>(numbers[0] >> (24 - 8 * i))
+        tcp[8 + i] = <uint8_t>(numbers[1] >> (24 - 8 * i))
+    tcp[12] = 0x50
+    tcp[13] = flags
+    if payload_size:
+        memcpy(tcp + 20, payload, payload_size)
+    return size
 
 
 cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:
