@@ -138,7 +138,7 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, fd: int) -> d
     """The job: what `Loaded` has but for `fd`, which holds the snapshot afterwards unless it has that `digest`."""
     key = read_key(rules.key, create=True)
     store = Store(rules.key.parent, key)
-    outcome = refresh(rules, store, time.time(), busy, afresh)
+    outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest)
     said = asdict(outcome)
     said["digest"] = open_file(store.snapshot, key, verified=True).digest
     if said["digest"] != digest:
