@@ -19,8 +19,8 @@ import report
 
 LIMIT = 300.0           # seconds for one of them
 # What runs, in this order. Those that print JSON lines, and write no file of their own, are told how much to do.
-OWN_FILE = ("engine", "quic", "nfqueue", "box", "scale")
-LINES = {"rules": (["10000", "1000000"], ["10000"]), "floods": ([], [])}        # words in full, and with --quick
+OWN_FILE = ("engine", "quic", "floods", "nfqueue", "box", "scale")
+LINES = {"rules": (["10000", "1000000"], ["10000"])}        # words in full, and with --quick
 
 
 def words(name: str, quick: bool, folder: Path) -> list[str]:
