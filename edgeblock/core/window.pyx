@@ -29,6 +29,7 @@ cdef enum:
     LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     FEED_COST = 64             # work of a feed apart from its bytes
+    MEET_COST = 8              # and of comparing what became of it with one other reading
 
 
 # ---- life
@@ -624,7 +625,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef Reading* after
     cdef const uint8_t* versions[MAX_COPIES + 1]
     cdef int64_t pos, stop
-    cdef uint32_t size, count, i, weight
+    cdef uint32_t size, count, i, weight, others
     cdef bint plain, urgent, known
     _account(w, s, False)
     while _is_active(s) or s.again:
@@ -690,6 +691,18 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         count += 1
                 copy = copy.next
         s.frontier = stop
+        others = 0
+        if not plain:
+            if not _spend(w, w.copy_count + count * count // 2, budget):
+                _free_readings(s.readings)
+                s.readings = NULL
+                break
+            rest = s.readings
+            while rest != NULL:
+                others += count
+                rest = rest.next
+            if others > MAX_READINGS:
+                others = MAX_READINGS
         rest = s.readings
         s.readings = NULL
         after = NULL
@@ -710,7 +723,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     if fork == NULL:
                         w.overflow = 1
                         continue
-                if not plain and not _spend(w, size, budget):
+                if not plain and not _spend(w, size + FEED_COST + others * MEET_COST, budget):
                     _free_readings(fork)
                     if fork == r:
                         r = NULL
@@ -751,8 +764,7 @@ cdef bint _is_fresh(const Reading* r) noexcept nogil:
     return r.tls.header_size == 0 and r.tls.hello.phase == 0 and r.tls.hello.need <= 1 and r.tls.hello.value == 0
 
 
-cdef bint _spend(Window* w, uint32_t size, uint32_t* budget) noexcept nogil:
-    cdef uint32_t cost = size + FEED_COST
+cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
     if budget[0] < cost or w.work > <uint32_t>FLOW_WORK:
         w.overflow = 1
         return False
