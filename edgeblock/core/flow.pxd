@@ -73,6 +73,8 @@ cdef class FlowTable:
     cdef uint32_t spares
     cdef LaneList lanes[LANES]
     cdef uint8_t secret[16]
+    cdef uint8_t hashed[KEY_SIZE]        # the last key, its ends in a fixed order, and its hash
+    cdef uint64_t hash
     cdef readonly uint64_t flows
     cdef readonly uint64_t memory
     cdef readonly uint64_t max_flows
