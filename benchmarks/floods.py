@@ -160,7 +160,8 @@ def spoofed_initials(scale: int) -> Iterator[bytes]:
     for index in range(scale):
         at = index * 1201 % ((1 << 16) - len(whole))
         source = (0x0B000000 + index).to_bytes(4, "big")
-        yield whole[:SOURCE] + source + whole[16:34] + noise[at:at + 8] + whole[42:60] + noise[at:at + len(whole) - 60]
+        body = whole[42:60] + noise[at:at + len(whole) - 60]
+        yield whole[:SOURCE] + source + whole[16:34] + noise[at:at + 8] + body
 
 
 @flood
@@ -211,8 +212,10 @@ def run(name: str, scale: int) -> dict:
     costs.sort()
     counted = engine.counters()
     return {"packets": len(costs), "median": costs[len(costs) // 2] / 1000,
-            "p999": costs[len(costs) * 999 // 1000] / 1000, "worst": costs[-1] / 1000, "mean": statistics.fmean(costs) / 1000, "neighbours": judged, "wrong": wrong,
-            "table": most, "grown": grown() - before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "p999": costs[len(costs) * 999 // 1000] / 1000, "worst": costs[-1] / 1000,
+            "mean": statistics.fmean(costs) / 1000, "neighbours": judged, "wrong": wrong,
+            "table": most, "grown": grown() - before,
+            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "counters": {key: count for key, count in counted.items() if count}}
 
 

@@ -72,6 +72,7 @@ cdef enum:
     COUNT_UNPARSABLE
     COUNT_CONFLICTS
     COUNT_OVERFLOWS
+    COUNT_REREADING_REFUSED
     COUNT_WINDOW_FULL
     COUNT_RELEASED
     COUNT_NO_MEMORY
@@ -105,6 +106,9 @@ cdef class Engine:
     cdef Seen seen[MAX_NAMES]
     cdef uint64_t counts[COUNTERS]
     cdef double clock
+    cdef double rereading_since
+    cdef uint32_t rereading        # what may still be read again in this second, in bytes
+    cdef uint32_t worker_rereading
     cdef uint32_t flow_bytes
     cdef uint32_t settle_packets
     cdef uint8_t drop_unparsable

@@ -60,6 +60,7 @@ cdef void close_window(Window* w) noexcept nogil:
     w.recent = NULL
     w.copy_count = 0
     w.urgent_count = 0
+    w.urgent_lost = 0
     w.bytes = 0
 
 
@@ -227,6 +228,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     w.starts[place].at = at
     w.starts[place].frontier = at
     w.starts[place].unread = 1
+    if w.urgent_lost:
+        w.overflow = 1
     return True
 
 
@@ -236,20 +239,17 @@ cdef bint _is_between_messages(const Start* s) noexcept nogil:
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
-    # Where nothing is read any more an urgent byte changes nothing: other protocols make use of them.
     cdef int i
-    cdef bint matters = False
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and at >= w.starts[i].at and (
-                at < w.starts[i].frontier or _is_active(&w.starts[i]) or w.starts[i].again):
-            matters = True
-    if not matters:
-        return
     for i in range(w.urgent_count):
         if w.urgent[i] == at:
             return
     if w.urgent_count == MAX_URGENT:
-        w.overflow = 1
+        # Where nothing is read any more it changes nothing: other protocols have many. Unless reading begins again.
+        w.urgent_lost = 1
+        for i in range(MAX_STARTS):
+            if w.starts[i].kind != START_FREE and at >= w.starts[i].at and (
+                    at < w.starts[i].frontier or _is_active(&w.starts[i]) or w.starts[i].again):
+                w.overflow = 1
         return
     w.urgent[w.urgent_count] = at
     w.urgent_count += 1
@@ -268,6 +268,8 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
             s.frontier = s.at
             s.unread = 1
             s.again = 0
+            if w.urgent_lost:
+                w.overflow = 1
             if at < s.mark_at:
                 _free_readings(s.mark)
                 s.mark = NULL
@@ -311,7 +313,7 @@ cdef bint is_contested(const Window* w) noexcept nogil:
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]) and not _is_between_messages(&w.starts[i]):
             starts += 1
-    return starts > 1 or w.copies != NULL or w.urgent_count != 0
+    return starts > 1 or w.copies != NULL or w.urgent_count != 0 and goes_on(w)
 
 
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
@@ -586,14 +588,16 @@ cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t 
 # ---- reading
 
 
-cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil:
+cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil:
     """Lets every start's readings go on as far as the bytes reach."""
     cdef int i
-    cdef uint32_t budget = PACKET_WORK
+    cdef uint32_t most = PACKET_WORK if work[0] > PACKET_WORK else work[0]
+    cdef uint32_t budget = most
     w.forks = 0
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]) or w.starts[i].again:
             _advance(w, &w.starts[i], out, cap, &budget)
+    work[0] -= most - budget
     if w.bytes >= cap // 4:
         _slide(w, cap)
 

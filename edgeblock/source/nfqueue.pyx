@@ -828,10 +828,8 @@ def kernel_queues() -> dict[int, dict[str, int]]:
     names = ("owner", "waiting", "mode", "range", "queue_dropped", "user_dropped", "sequence")
     try:
         text = TABLE.read_text()
-    except PermissionError:
-        text = _read_given() if is_table_given() else ""
     except OSError:
-        return {}
+        text = _read_given() if is_table_given() else ""
     fields = [[int(word) for word in line.split()] for line in text.splitlines()]
     return {line[0]: dict(zip(names, line[1:])) for line in fields}
 
@@ -842,7 +840,7 @@ def explain(number: int, problem: OSError) -> str:
     capabilities = int(status.split("CapEff:")[1].split()[0], 16)
     if not capabilities >> CAP_NET_ADMIN & 1:
         return f"queue {number}: no permission; run as root, or with the capabilities CAP_NET_ADMIN and CAP_NET_RAW"
-    if not TABLE.exists():
+    if not TABLE.exists() and not is_table_given():
         return (f"queue {number}: this kernel has no NFQUEUE; load the module nfnetlink_queue, "
                 "or use a kernel built with CONFIG_NETFILTER_NETLINK_QUEUE")
     owner = kernel_queues().get(number, {}).get("owner")

@@ -141,6 +141,13 @@ def test_it_installs_without_network_and_starts(container: Container, lab: Lab, 
     assert "MISSING" not in container.run("edgeblock", "doctor", check=False)
 
 
+def test_its_manual_can_be_read_and_its_commands_completed(container: Container):
+    text = container.shell("for page in edgeblock edgeblock.toml; do man --warnings $page 2>&1; done")
+    assert "edgeblock run" in text and "mark_mask" in text and "warning" not in text
+    place = "/usr/share/bash-completion/completions/edgeblock"
+    assert "_edgeblock edgeblock" in container.shell(f"source {place}; complete -p edgeblock")
+
+
 def test_the_sandbox_is_in_effect(container: Container):
     main = container.show("MainPID")["MainPID"]
     user = container.run("id", "--user", "edgeblock").strip()
