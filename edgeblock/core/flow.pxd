@@ -74,20 +74,20 @@ cdef class FlowTable:
     cdef uint32_t spares
     cdef LaneList lanes[LANES]
     cdef uint8_t secret[16]
+    cdef uint8_t hashed[KEY_SIZE]        # the last key, its ends in a fixed order, and its hash
+    cdef uint64_t hash
     cdef readonly uint64_t flows
     cdef readonly uint64_t memory
     cdef readonly uint64_t max_flows
     cdef readonly uint64_t max_memory
     cdef double idle
-    cdef uint64_t sought           # the hash that was last looked for, forward
     cdef uint64_t expired
     cdef uint64_t evicted[LANES]
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil
     cdef uint64_t foresee(self, const Packet* packet) noexcept nogil           # its slots are fetched; 0: no flow's
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil                 # then the flow, where there is one
-    # For the packet that was last looked for, forward, and not found; NULL without memory.
-    cdef Flow* create(self, const Packet* packet, double now) noexcept nogil
+    cdef Flow* create(self, const Packet* packet, double now) noexcept nogil   # NULL without memory
     cdef void touch(self, Flow* flow, uint8_t lane, double now) noexcept nogil # accounts its bytes, makes room
     cdef void remove(self, Flow* flow) noexcept nogil
     cdef void expire(self, double now) noexcept nogil

@@ -62,6 +62,7 @@ cdef class FlowTable:
         self.max_memory = max_memory
         self.idle = idle
         randombytes_buf(self.secret, 16)
+        crypto_shorthash(<unsigned char*>&self.hash, self.hashed, KEY_SIZE, self.secret)
 
     def __dealloc__(self):
         cdef int lane
@@ -76,17 +77,28 @@ cdef class FlowTable:
         free(self.slots)
 
     cdef uint64_t _hash(self, const uint8_t* key) noexcept nogil:
-        cdef uint64_t hash = 0
-        crypto_shorthash(<unsigned char*>&hash, key, KEY_SIZE, self.secret)
-        return hash
+        # The same for both directions, so that looking for either costs one hash and one place in memory; and the
+        # last one is remembered, because a new flow is looked for both ways and then created.
+        cdef uint8_t both[KEY_SIZE]
+        cdef int order = memcmp(key, key + 16, 16)
+        cdef size_t first = 0
+        if order > 0 or order == 0 and memcmp(key + 32, key + 34, 2) > 0:
+            first = 16
+        memcpy(both, key + first, 16)
+        memcpy(both + 16, key + 16 - first, 16)
+        memcpy(both + 32, key + 32 + first // 8, 2)
+        memcpy(both + 34, key + 34 - first // 8, 2)
+        memcpy(both + 36, key + 36, 2)
+        if memcmp(both, self.hashed, KEY_SIZE) != 0:
+            memcpy(self.hashed, both, KEY_SIZE)
+            crypto_shorthash(<unsigned char*>&self.hash, both, KEY_SIZE, self.secret)
+        return self.hash
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]
         cdef uint64_t hash, place
         _key_of(packet, reverse, key)
         hash = self._hash(key)
-        if not reverse:
-            self.sought = hash
         place = hash & self.mask
         while self.slots[place].flow != NULL:
             if self.slots[place].hash == hash and memcmp(self.slots[place].flow.key, key, KEY_SIZE) == 0:
@@ -97,8 +109,6 @@ cdef class FlowTable:
     cdef uint64_t foresee(self, const Packet* packet) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]
         cdef uint64_t hash
-        _key_of(packet, True, key)
-        fetch(&self.slots[self._hash(key) & self.mask])
         _key_of(packet, False, key)
         hash = self._hash(key)
         fetch(&self.slots[hash & self.mask])
@@ -125,7 +135,7 @@ cdef class FlowTable:
                 return NULL
         memset(flow, 0, sizeof(Flow))
         _key_of(packet, False, flow.key)
-        flow.hash = self.sought
+        flow.hash = self._hash(flow.key)
         place = flow.hash & self.mask
         while self.slots[place].flow != NULL:
             place = (place + 1) & self.mask
