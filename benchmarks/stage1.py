@@ -7,17 +7,14 @@ each, on flows that come for the first time. That of a bare ACK is what an empty
 """
 
 import argparse
-import os
 import random
 import statistics
-import struct
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edgeblock.blocklist.canonical import canonical_host
 from edgeblock.blocklist.compiler import Compiled
 from edgeblock.blocklist.fingerprint import Kind, Rows, fingerprint
 from edgeblock.netfilter.stage1 import Stage, bpf

@@ -181,9 +181,9 @@ def run(seconds: float, executions: int, seed: int) -> int:
                     print("\n".join(each.hex() for each in packets))
                     return 1
         told = recall.recalled, recall.forgotten
-    print(f"first stage: {done:,} executions of {flows:,} flows in {time.monotonic() - began:.0f} s; {passed:,} passed "
-          f"in the kernel, {blocked:,} blocked, {told[0]:,} recalled, {told[1]:,} forgotten; no disagreement "
-          f"(seed {seed})")
+    taken = time.monotonic() - began
+    print(f"first stage: {done:,} executions of {flows:,} flows in {taken:.0f} s; {passed:,} passed in the kernel, "
+          f"{blocked:,} blocked, {told[0]:,} recalled, {told[1]:,} forgotten; no disagreement (seed {seed})")
     return 0
 
 

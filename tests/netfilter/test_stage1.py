@@ -1,4 +1,4 @@
-"""The first stage in the kernel: which packets it lets by, how rules change under it, and what it says when it cannot."""
+"""The first stage in the kernel: which packets it lets by, how rules change under it, what it says if it cannot."""
 
 import errno
 import struct
@@ -59,7 +59,8 @@ NAMES = {
     "LISTED.Example": "name", "listed.example.": "name", "notlisted.example": "passed_hello",
     "listed.example.org": "passed_hello", "only.example.net": "name", "below.example.org": "name",
     "x.below.example.org": "name", "fine.example.net": "passed_hello", "x.top": "name", "top": "name",
-    "example.com": "passed_hello", "192.0.2.9": "odd_name", "0x7f.1": "odd_name", "a..b": "odd_name", ".a": "odd_name",
+    "example.com": "passed_hello", "192.0.2.9": "odd_name", "0x7f.1": "odd_name", "a..b": "odd_name",
+    ".a": "odd_name",
     "a.": "passed_hello", ".": "odd_name", "a.7": "odd_name", "a.7b": "odd_name", "b.a7": "passed_hello",
     "a b.example": "odd_name", "a:443": "odd_name", "%6cisted.example": "odd_name", "b\xfccher.example": "odd_name",
     "xn--bcher-kva.example": "passed_hello", "_x-.example": "passed_hello", "a" * 63 + ".example": "passed_hello",

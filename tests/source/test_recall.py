@@ -11,13 +11,13 @@ from corpus import BESIDE
 
 from edgeblock import replay
 from edgeblock.netfilter.stage1 import Stage
-from tests.core import samples as s
-from tests.core.playing import LISTED, OTHER, engine, play
-from tests.core.strategies import MIDWAY, STRATEGIES, Path
 from edgeblock.source.capture import Capture
 from edgeblock.source.checksums import Survey
 from edgeblock.source.defragment import Defragmenter
 from edgeblock.source.recall import Recall
+from tests.core import samples as s
+from tests.core.playing import LISTED, OTHER, engine, play
+from tests.core.strategies import MIDWAY, STRATEGIES, Path
 from tests.staging import Box, is_tcp, key_of
 
 pytestmark = pytest.mark.live
@@ -67,7 +67,7 @@ def conversation(capture: File) -> Iterator[tuple[bytes, float, bool]]:
 
 @pytest.mark.parametrize("capture", sorted((BESIDE / "evasion").glob("*.pcap")), ids=lambda path: path.stem)
 def test_a_capture_ends_as_it_does_without_it(stage, capture):
-    listed = "blocked.example.com/bad/page.html" if capture.name.startswith("http-py-path-") else "blocked.example.com"
+    listed = "blocked.example.com" + "/bad/page.html" * capture.name.startswith("http-py-path-")
     packets = list(conversation(capture))
     survey = Survey("auto")
     for data, _, _ in packets:

@@ -97,10 +97,11 @@ class Stage:
         filter_map = bpf.create_map(FILTER._replace(entries=len(head) // BLOCK + blocks), "filter")
         try:
             size = len(head) + blocks * BLOCK
-            with mmap.mmap(filter_map, (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE) as memory:
-                with memoryview(memory) as view, view[:size] as used, used[len(head):].cast("Q") as words:
-                    used[:len(head)] = head
-                    fill(words, parts.rows)
+            pages = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+            with (mmap.mmap(filter_map, pages) as memory, memoryview(memory) as view, view[:size] as used,
+                  used[len(head):].cast("Q") as words):
+                used[:len(head)] = head
+                fill(words, parts.rows)
             self._forget_coming()
             if bpf.look_up(self.maps["filters"], struct.pack("=I", IN_FORCE), 4) is None:
                 bpf.update(self.maps["filters"], struct.pack("=I", IN_FORCE), struct.pack("=I", filter_map))
