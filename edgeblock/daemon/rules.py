@@ -71,10 +71,10 @@ class Compiler:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgeblock.daemon.rules", str(os.getpid()), str(fd), pass_fds=(fd,),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-        except OSError:
-            os.close(fd)
-            raise
-        self._spare = process, fd
+            self._spare = process, fd
+        finally:
+            if self._spare is None:     # none could be started, or we are about to stop
+                os.close(fd)
 
     async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False) -> Loaded:
         """The lists as they are now.
