@@ -44,20 +44,22 @@ def run(name: str, quick: bool, folder: Path) -> str:
     """Runs one; returns what went wrong, or nothing."""
     began = time.monotonic()
     process = subprocess.Popen(words(name, quick, folder), cwd=harness.ROOT, stdout=subprocess.PIPE, text=True)
+    problem = ""
     try:
         text, _ = process.communicate(timeout=LIMIT)
+        if process.returncode:
+            problem = f"ended with status {process.returncode}"
     except subprocess.TimeoutExpired:
+        problem = f"was stopped after {LIMIT:.0f} s"
         process.send_signal(signal.SIGINT)      # it removes its namespaces then
         try:
-            process.wait(30)
+            text, _ = process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             process.kill()
-        return f"was stopped after {LIMIT:.0f} s"
-    if process.returncode:
-        return f"ended with status {process.returncode}"
-    if name in LINES:
+            text, _ = process.communicate()
+    if name in LINES and text.strip():          # what it had printed by then
         keep_lines(name, quick, text, folder, time.monotonic() - began)
-    return ""
+    return problem
 
 
 def main() -> None:

@@ -306,7 +306,7 @@ def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:
                "Made by `make bench` from the JSON files beside it, which hold every sample; docs/benchmarks.md says "
                "how each figure comes about. A figure is the median, in brackets the lowest and the highest.", "")
     for name, problem in (failed or {}).items():
-        report.say(f"- **{name} {problem}**: its figures are not here.")
+        report.say(f"- **{name} {problem}**: not all of its figures are here.")
     for machine in {json.dumps(about(record)) for record in records}:
         report.say(*(f"- {key}: {value}" for key, value in json.loads(machine).items()))
     loads = [record["machine"]["load_before"] for record in records]
