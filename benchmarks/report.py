@@ -316,7 +316,10 @@ def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:
     report.say("")
     goals(report, {record["benchmark"]: record for record in records})
     for record in records:
-        PARTS.get(record["benchmark"], lines)(report, record)
+        try:
+            PARTS.get(record["benchmark"], lines)(report, record)
+        except (KeyError, statistics.StatisticsError):      # of a run that was stopped
+            report.say("", "**The file is not whole; what is missing is not shown.**", "")
         for note in record.get("notes", ()):
             report.say(f"- {note}")
         report.say(f"- took {record['seconds']:.0f} s", "")
