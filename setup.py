@@ -4,10 +4,13 @@ EDGEBLOCK_COVERAGE=1 builds them with line tracing for coverage; EDGEBLOCK_SANIT
 """
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 COVERAGE = os.environ.get("EDGEBLOCK_COVERAGE") == "1"
 SANITIZE = os.environ.get("EDGEBLOCK_SANITIZE") == "1"
@@ -43,7 +46,32 @@ def extensions():
         )
 
 
+# The first stage is bytecode for the kernel, the same for every machine; without clang there is none (and all works).
+STAGE1 = Path("edgeblock/netfilter/stage1/program.c")
+STAGE1_FLAGS = ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
+
+
+class Build(build_ext):
+    """The extension modules and the first stage."""
+
+    def run(self):
+        super().run()
+        clang = next(filter(None, map(shutil.which, ("clang", "clang-14", "clang-16", "clang-19"))), None)
+        if clang is None:
+            self.warn("no clang: built without the first stage (package clang)")
+            return
+        # <asm/types.h> is in a folder of the machine's own.
+        include = [f"-I{folder}" for folder in Path("/usr/include").glob("*-linux-gnu")]
+        target = STAGE1.with_suffix(".o")
+        subprocess.run([clang, *STAGE1_FLAGS, *include, "-c", STAGE1, "-o", target], check=True)
+        if not self.inplace:
+            built = Path(self.build_lib, target)
+            built.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(target, built)
+
+
 setup(
+    cmdclass={"build_ext": Build},
     ext_modules=cythonize(
         list(extensions()),
         compiler_directives={

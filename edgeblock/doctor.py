@@ -19,6 +19,7 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
 from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.stage1 import Stage, bpf_directory
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -71,8 +72,9 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, queue_owner, rules_in_force, others_rules, forwarding, interfaces, bridges,
-        conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file, rules_directory)
+        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, others_rules, forwarding, interfaces,
+        bridges, conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file,
+        rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -163,6 +165,31 @@ def kernel(config: Config) -> Iterator[Finding]:
         yield Finding("back end", MISSING, f"{wanted} in the settings; this machine can do {possible}",
                       f'set ruleset.backend = "{backends[0]}"' if backends else "mend one of the above")
     yield from in_new_namespace(lambda: list(queue_features()))
+
+
+def first_stage(config: Config) -> Iterator[Finding]:
+    """Whether most ClientHellos can be judged in the kernel: the program is loaded, and let go again."""
+    wanted = config.ruleset.stage1
+    if wanted == "off":
+        yield Finding("first stage", OK, "off in the settings")
+        return
+    state = MISSING if wanted == "on" else WARNING
+    other = '; with ruleset.stage1 = "off" every new flow goes to the queue, as it does without' * (wanted == "on")
+    if config.ruleset.backend == "nft":
+        yield Finding("first stage", state, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
+        return
+    try:
+        Stage(16, 1.0, hellos=1).close()
+    except SystemProblem as problem:
+        yield Finding("first stage", state, str(problem).removeprefix("first stage: "), other.removeprefix("; "))
+        return
+    kinds = {words[1]: words[2] for line in read("/proc/self/mounts").splitlines() if len(words := line.split()) > 2}
+    place = bpf_directory()
+    if kinds.get(str(place)) != "bpf":
+        yield Finding("first stage", state, f"the kernel takes it, but {place} is no bpf file system",
+                      f"mount -t bpf bpf {place}")
+    else:
+        yield Finding("first stage", OK, "the kernel takes the program")
 
 
 def refused(tool: str) -> list[str]:

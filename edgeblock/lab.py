@@ -56,6 +56,8 @@ PROGRAMS = {"ip": "iproute2", "nsenter": "util-linux", "sysctl": "procps", "etht
 SYSCTLS = ["net.ipv6.conf.default.disable_ipv6=0", "net.ipv6.conf.default.accept_dad=0",
            "net.ipv6.conf.default.accept_ra=0", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0",
            "net.ipv4.tcp_fastopen=3"]
+# A bpf file system of the daemon's own, where the kernel has one: the first stage is pinned there, and gone with it.
+WITH_BPF = ["unshare", "--mount", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf 2>/dev/null; exec "$@"', "sh"]
 OFFLOADS = ("tso", "gso", "gro", "tx")
 
 NETNS = Path("/run/netns")
@@ -410,7 +412,7 @@ class Lab:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as output:
             notify.bind(str(place / "notify"))
             process = self.popen_in(
-                "box", [sys.executable, "-m", "edgeblock", "run", "--config", str(settings)],
+                "box", [*WITH_BPF, sys.executable, "-m", "edgeblock", "run", "--config", str(settings)],
                 env=os.environ | {"NOTIFY_SOCKET": str(place / "notify")},
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
             daemon = Daemon(process, settings, log)

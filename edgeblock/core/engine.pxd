@@ -91,6 +91,13 @@ cdef struct Seen:              # one name for the caller
     uint32_t target_size
 
 
+cdef struct Passed:            # a SYN that the kernel let by without asking, and the one hello behind it
+    uint32_t isn
+    uint32_t size              # of the hello; 0: there was none
+    uint32_t after             # how many of the SYNs had passed before the hello
+    const uint8_t* hello
+
+
 cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
@@ -98,6 +105,8 @@ cdef class Engine:
     # Before several packets are judged: what memory they will touch is fetched, while the others are looked at.
     cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil    # for foresee_flow; 0: nothing
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil
+    cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
+                       double now) noexcept nogil
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
 
     cdef FlowTable table

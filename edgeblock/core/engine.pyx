@@ -37,6 +37,7 @@ _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
+    PASSED_MAX = 4096          # bytes of a packet that the kernel let by
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
 cdef uint64_t FNV_PRIME = 0x100000001B3ULL
@@ -146,6 +147,34 @@ cdef class Engine:
 
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
         self.table.foresee_flow(hash)
+
+    cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
+                       double now) noexcept nogil:
+        """What the kernel let by of this TCP packet's flow, judged as if it came now; to be called before the packet
+        is judged. `past` is a number for exactly that, never 0: what a flow has caught up with is not judged again.
+        """
+        cdef uint8_t packet[PASSED_MAX]
+        cdef Packet p
+        cdef Flow* flow
+        cdef Decision made
+        cdef uint32_t i, k
+        view_packet(data, size, &p)
+        if p.kind != PACKET_TCP:
+            return
+        flow = self.table.find(&p, False)
+        if flow != NULL and flow.past == past:
+            return
+        for i in range(count):
+            size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
+            self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+            for k in range(i + 1):
+                if passed[k].size and (passed[k].after == i + 1 or i + 1 == count and passed[k].after > count):
+                    size = _write_packet(packet, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello, passed[k].size)
+                    if size:
+                        self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+        flow = self.table.find(&p, False)
+        if flow != NULL:
+            flow.past = past
 
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil:
         cdef Flow* flow = self.table.find(p, False)
@@ -648,6 +677,20 @@ cdef class Engine:
         self.judge_packet(data, packet.shape[0], now, flags, &made)
         return self.decision(&made)
 
+    def catch_up_with(self, bytes packet not None, list passed not None, double now):
+        """`catch_up` for tests: `passed` is pairs of a SYN's sequence number and the hello behind it, or b""."""
+        cdef Passed what[8]
+        cdef uint32_t count = 0
+        cdef uint64_t past = FNV_BASIS
+        for isn, hello in passed[:8]:
+            what[count].isn = isn
+            what[count].size = len(hello)
+            what[count].after = count + 1
+            what[count].hello = hello
+            past = (past ^ <uint64_t>(hash((isn, hello)) & 0x7FFFFFFFFFFFFFFF)) * FNV_PRIME
+            count += 1
+        self.catch_up(packet, len(packet), past | 1, what, count, now)
+
     def judge_all(self, list packets, double now, uint32_t flags=0) -> int:
         """Judges packets (bytes) one after the other at one time; returns how many were accepted.
 
@@ -691,6 +734,49 @@ def plain_host(data: bytes) -> str:
     if colon and (port.isdigit() or not port):
         host = name
     return host.rstrip(".") or host
+
+
+cdef size_t _write_packet(uint8_t* out, const Packet* like, uint32_t seq, uint8_t flags, const uint8_t* payload,
+                          size_t payload_size) noexcept nogil:
+    # A plain TCP packet of the same flow; 0 if it does not fit.
+    cdef size_t address = 4 if like.family == 4 else 16
+    cdef size_t header = 20 if like.family == 4 else 40
+    cdef size_t size = header + 20 + payload_size
+    cdef size_t length = size if like.family == 4 else size - 40
+    cdef uint32_t[2] numbers = [seq, like.ack if flags & TCP_ACK else 0]
+    cdef uint8_t* tcp = out + header
+    cdef int i
+    if size > PASSED_MAX:
+        return 0
+    memset(out, 0, header + 20)
+    if like.family == 4:
+        out[0] = 0x45
+        out[2] = <uint8_t>(length >> 8)
+        out[3] = <uint8_t>length
+        out[8] = 64
+        out[9] = like.protocol
+        memcpy(out + 12, like.source, address)
+        memcpy(out + 16, like.destination, address)
+    else:
+        out[0] = 0x60
+        out[4] = <uint8_t>(length >> 8)
+        out[5] = <uint8_t>length
+        out[6] = like.protocol
+        out[7] = 64
+        memcpy(out + 8, like.source, address)
+        memcpy(out + 24, like.destination, address)
+    tcp[0] = <uint8_t>(like.source_port >> 8)
+    tcp[1] = <uint8_t>like.source_port
+    tcp[2] = <uint8_t>(like.destination_port >> 8)
+    tcp[3] = <uint8_t>like.destination_port
+    for i in range(4):
+        tcp[4 + i] = <uint8_t>(numbers[0] >> (24 - 8 * i))
+        tcp[8 + i] = <uint8_t>(numbers[1] >> (24 - 8 * i))
+    tcp[12] = 0x50
+    tcp[13] = flags
+    if payload_size:
+        memcpy(tcp + 20, payload, payload_size)
+    return size
 
 
 cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:

@@ -52,6 +52,7 @@ cdef struct Flow:
     uint32_t packets           # client packets with payload since it was settled
     uint8_t seen_count
     uint64_t seen[SEEN]
+    uint64_t past              # what was caught up with last (Engine.catch_up)
     Window window              # of TCP
     Quic quic                  # of UDP
 

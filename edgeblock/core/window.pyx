@@ -29,6 +29,7 @@ cdef enum:
     LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     FEED_COST = 64             # work of a feed apart from its bytes
+    MEET_COST = 8              # and of comparing what became of it with one other reading
 
 
 # ---- life
@@ -152,10 +153,23 @@ cdef uint32_t _weight(const Reading* r) noexcept nogil:
 
 
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil:
-    """The stream offset of a sequence number: the one nearest to where reading stands."""
-    cdef int64_t near = w.starts[0].frontier if w.starts[0].kind != START_FREE else 0
-    cdef int32_t ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>near))
-    return near + ahead
+    """The stream offset of a sequence number: the one nearest to where some reading stands.
+
+    Not just the first: of two connections half the number space apart the other would change sides as soon as the
+    first is read on.
+    """
+    cdef int64_t at = <int32_t>(seq - w.base)
+    cdef int64_t nearest = -1, distance
+    cdef int32_t ahead
+    cdef int i
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE:
+            ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>w.starts[i].frontier))
+            distance = -<int64_t>ahead if ahead < 0 else ahead
+            if nearest < 0 or distance < nearest:
+                nearest = distance
+                at = w.starts[i].frontier + ahead
+    return at
 
 
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
@@ -611,7 +625,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef Reading* after
     cdef const uint8_t* versions[MAX_COPIES + 1]
     cdef int64_t pos, stop
-    cdef uint32_t size, count, i, weight
+    cdef uint32_t size, count, i, weight, others
     cdef bint plain, urgent, known
     _account(w, s, False)
     while _is_active(s) or s.again:
@@ -677,6 +691,18 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         count += 1
                 copy = copy.next
         s.frontier = stop
+        others = 0
+        if not plain:
+            if not _spend(w, w.copy_count + count * count // 2, budget):
+                _free_readings(s.readings)
+                s.readings = NULL
+                break
+            rest = s.readings
+            while rest != NULL:
+                others += count
+                rest = rest.next
+            if others > MAX_READINGS:
+                others = MAX_READINGS
         rest = s.readings
         s.readings = NULL
         after = NULL
@@ -697,7 +723,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     if fork == NULL:
                         w.overflow = 1
                         continue
-                if not plain and not _spend(w, size, budget):
+                if not plain and not _spend(w, size + FEED_COST + others * MEET_COST, budget):
                     _free_readings(fork)
                     if fork == r:
                         r = NULL
@@ -738,8 +764,7 @@ cdef bint _is_fresh(const Reading* r) noexcept nogil:
     return r.tls.header_size == 0 and r.tls.hello.phase == 0 and r.tls.hello.need <= 1 and r.tls.hello.value == 0
 
 
-cdef bint _spend(Window* w, uint32_t size, uint32_t* budget) noexcept nogil:
-    cdef uint32_t cost = size + FEED_COST
+cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
     if budget[0] < cost or w.work > <uint32_t>FLOW_WORK:
         w.overflow = 1
         return False

@@ -102,6 +102,11 @@ class Exposition:
         for name in ("decisions", "marked", "failures", "unreadable", "cut", "refused", "unmarked", "overruns"):
             queue.add_metric([name], status["queue"][name])
         yield queue
+        first = CounterMetricFamily("edgeblock_first_stage_packets", "Packets that the first stage in the kernel has "
+                                    "looked at: let by (passed_...), or queued, and why.", labels=["outcome"])
+        for name, count in status["stage1"].items():
+            first.add_metric([name], count)
+        yield first
         for what in ("packets", "bytes"):
             kernel = CounterMetricFamily(f"edgeblock_kernel_rule_{what}",
                                          f"{what.capitalize()} in each kernel rule since it was applied.",

@@ -71,10 +71,10 @@ class Compiler:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgeblock.daemon.rules", str(os.getpid()), str(fd), pass_fds=(fd,),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-        except OSError:
-            os.close(fd)
-            raise
-        self._spare = process, fd
+            self._spare = process, fd
+        finally:
+            if self._spare is None:     # no process to be had, or given up while it started: asyncio ends it then
+                os.close(fd)
 
     async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False) -> Loaded:
         """The lists as they are now.
@@ -138,7 +138,7 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, fd: int) -> d
     """The job: what `Loaded` has but for `fd`, which holds the snapshot afterwards unless it has that `digest`."""
     key = read_key(rules.key, create=True)
     store = Store(rules.key.parent, key)
-    outcome = refresh(rules, store, time.time(), busy, afresh)
+    outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest)
     said = asdict(outcome)
     said["digest"] = open_file(store.snapshot, key, verified=True).digest
     if said["digest"] != digest:

@@ -46,6 +46,7 @@ from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.stage1 import Stage, pin_path
 from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
 
 PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see
@@ -132,6 +133,8 @@ class Supervisor:
         self.serial = 0
         self.asked: tuple[str, ListMatcher] | None = None       # a digest, and what answers questions about it
         self.files: tuple[int, int] | None = None       # the snapshot and the places of its lists
+        self.stage: Stage | None = None        # the first stage, where there is one
+        self.stage_problem = ""                # why there is none
         self.tasks: set[asyncio.Task[Any]] = set()
         self.reload_now = asyncio.Event()
         self.stirred = asyncio.Event()         # the rules directory is to be looked at
@@ -187,6 +190,7 @@ class Supervisor:
             "engine": counted["engine"],
             "matched": counted["matched"],
             "replies": counted["replies"],
+            "stage1": self.stage.counters() if self.stage is not None else {},
             "rules": {"lists": len(self._lists()), "entries": self._entries(), **self.loads},
             "log": {"unlogged": counted["log"]["unlogged"] + self.journal.over_day,
                     "lost": counted["log"]["lost"] + self.journal.lost},
@@ -281,11 +285,19 @@ class Supervisor:
         if self.watch.fd >= 0:
             self.loop.add_reader(self.watch.fd, self._see)
             stack.callback(self.loop.remove_reader, self.watch.fd)
+        # The kernel takes half a second to look through the program; meanwhile the rest goes on.
+        loading = self.loop.run_in_executor(None, self._load_stage)
+        stack.push_async_callback(self._close_stage, loading)
         self.sight = look(config.rules.directory)
         for _ in range(len(self.slots) + 1):
             await self._spawn()
         self.spared = self.loop.time()
-        self._take(await self._load())
+        loaded = await self._load()
+        await asyncio.shield(loading)
+        for child in self.children:
+            self._tell_stage(child)
+        await self._offer(loaded)
+        self._take(loaded)
         control = Control(config.daemon.control, {"status": self.status}, {"check": self.check})
         stack.push_async_callback(control.close)
         watching = self.loop.create_task(self._watch())
@@ -302,9 +314,12 @@ class Supervisor:
             await server.open()
         if config.ruleset.install:
             stack.push_async_callback(self._remove_rules)
-            self.backend = await self._call(ruleset.apply, config)
+            self.backend = await self._install()
+        if self.stage_problem:
+            self.log.warning("first stage off; every new flow goes to the queue", problem=self.stage_problem)
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),
-                      backend=self.backend, marks_by_verdict=self.marks_by_verdict, **self._rules_in_force())
+                      backend=self.backend, stage1=self.stage is not None, marks_by_verdict=self.marks_by_verdict,
+                      **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
         self.ready = True
         for slot in self.slots:
@@ -353,6 +368,49 @@ class Supervisor:
         if not self.handing_over:
             await self._call(ruleset.remove)
 
+    def _load_stage(self) -> None:
+        """The first stage, if it is wanted and can be had. Without it everything goes to the queue."""
+        wanted, config = self.config.ruleset.stage1, self.config
+        if wanted == "off" or not config.ruleset.install:
+            return
+        try:
+            if config.ruleset.backend == "nft":
+                raise SystemProblem("first stage: nftables cannot ask it; use backend = \"iptables\" or \"auto\"")
+            # Each worker remembers so many flows; the kernel as many as all of them.
+            self.stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech)
+            self.stage.pin(pin_path(config.queue.number))
+        except SystemProblem as problem:
+            if wanted == "on":
+                raise
+            if self.stage is not None:
+                self.stage.close()
+                self.stage = None
+            self.stage_problem = str(problem)
+
+    async def _close_stage(self, loading: "asyncio.Future[None]") -> None:
+        with suppress(SystemProblem):
+            await loading
+        if self.stage is not None:
+            self.stage.close()
+
+    def _tell_stage(self, child: Child) -> None:
+        if self.stage is not None:
+            self._tell(child, {"do": "stage1", "places": self.stage.places}, self.stage.memory())
+
+    async def _install(self) -> str:
+        """The kernel rules; without the first stage where they cannot have it and need not."""
+        if self.stage is not None:
+            try:
+                backend: str = await self._call(ruleset.apply, self.config, self.stage.pinned)
+                return backend
+            except SystemProblem as problem:
+                if self.config.ruleset.stage1 == "on":
+                    raise
+                self.stage_problem = str(problem)
+                self.stage.close()
+                self.stage = None
+        return await self._call(ruleset.apply, self.config)     # type: ignore[no-any-return]
+
     async def _end_workers(self) -> None:
         self.stopping = True
         for child in self.children:
@@ -395,6 +453,7 @@ class Supervisor:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         if self.files:
+            self._tell_stage(child)
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
 
     async def _follow(self, child: Child) -> None:
@@ -612,12 +671,28 @@ class Supervisor:
             self.log.error("rules not loaded; those in force stay", problem=self.problem)
         else:
             fresh = loaded.fd >= 0
+            await self._offer(loaded)
             self._take(loaded)
             if fresh:
                 await self._spread()
             if fresh or asked:
                 self.log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
+
+    async def _offer(self, loaded: rules.Loaded) -> None:
+        """Before any worker has the new rules the first stage asks about all that they or the old ones may list."""
+        if self.stage is None or loaded.fd < 0:
+            return
+
+        def fill(stage: Stage) -> None:
+            key = read_key(self.config.rules.key)
+            stage.offer(rules.map_snapshot(loaded.fd, key).parts, key)
+
+        try:
+            await self.loop.run_in_executor(None, fill, self.stage)
+        except (EdgeblockError, OSError) as problem:
+            self.stage.withdraw()
+            self.log.error("first stage without rules; every new flow goes to the queue", problem=str(problem))
 
     def _try_again(self) -> None:
         self.due = self.loop.time() + min(RETRY * 2 ** min(self.load_failures, 10), RETRY_MAX)
@@ -673,6 +748,8 @@ class Supervisor:
             self.changed.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), 0.1)
+        if self.stage is not None:
+            self.stage.settle()
 
     def _rules_in_force(self) -> dict[str, Any]:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),

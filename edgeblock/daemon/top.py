@@ -62,7 +62,19 @@ def picture(now: dict[str, Any], before: dict[str, Any], seconds: float) -> Rend
     latency = Table("of one packet", "half below", "99 % below", expand=True, title="latency", title_justify="left")
     for name, (counts, _) in now["latency"].items():
         latency.add_row(name, below(counts, 0.5), below(counts, 0.99))
-    return Group(head, workers, lists, latency)
+    return Group(head, workers, stage(now["stage1"], before["stage1"], seconds), lists, latency)
+
+
+def stage(now: dict[str, int], before: dict[str, int], seconds: float) -> RenderableType:
+    """What the first stage in the kernel does; a line where there is none."""
+    if not now:
+        return Text("first stage off: every new flow goes to the queue", "dim")
+    table = Table("outcome", "in all", "rate", expand=True, title="first stage, in the kernel", title_justify="left")
+    for name, count in now.items():
+        if count:
+            kept = name if name.startswith("passed_") else f"queued: {name}"
+            table.add_row(kept, f"{count:,}", rate(count - before.get(name, 0), seconds))
+    return table
 
 
 def rate(count: int, seconds: float) -> str:

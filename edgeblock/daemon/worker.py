@@ -47,6 +47,7 @@ from edgeblock.engine import make_engine
 from edgeblock.errors import EdgeblockError
 from edgeblock.netfilter.marks import marks
 from edgeblock.source.nfqueue import QueueReader
+from edgeblock.source.recall import Recall
 
 # Python hands the interpreter from thread to thread this often; packets wait so long for it at most.
 SWITCH_SECONDS = 0.0005
@@ -70,6 +71,7 @@ class Worker:
         self.board = board
         self.row: Any = None
         self.reader: QueueReader | None = None
+        self.recall: Recall | None = None      # of the first stage, where there is one
         self.engine: Any = None
         self.places: dict[str, int] = {POLICY: 0}
         self.base: list[int] = []
@@ -130,6 +132,8 @@ class Worker:
             if order["do"] == "rules":
                 await self._take_rules(files[0], files[1])
                 self.tell(rules=order["serial"])
+            elif order["do"] == "stage1":
+                self.recall = Recall(*files, order["places"])
             elif order["do"] == "queue":
                 reader = self._take_queue(order, files)
                 self.tell(*() if files else (reader.fileno(),), bound=order["queue"],
@@ -169,6 +173,7 @@ class Worker:
             order["queue"], self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
             fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked),
             board=self.row, **held)
+        self.reader.recall = self.recall
         self.loop.add_reader(self.reader.fileno(), self._drain)
         self._beat()
         return self.reader

@@ -9,6 +9,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from edgeblock.config import Config
@@ -40,12 +41,13 @@ def text(config: Config) -> str:
                    for family, tool in FAMILIES.items())
 
 
-def transaction(config: Config, family: int, now: Installed, made: Iterable[str] = ()) -> str:
+def transaction(config: Config, family: int, now: Installed, made: Iterable[str] = (),
+                stage1: Path | None = None) -> str:
     """The lines that lead from `now` to the rules of these settings.
 
-    `made` are the hooks (as mangle spells them) whose chain does not exist yet.
+    `made` are the hooks (as mangle spells them) whose chain does not exist yet; `stage1` is the pinned program.
     """
-    planned = {PREFIX + chain.name.upper(): chain for chain in plan(config)}
+    planned = {PREFIX + chain.name.upper(): chain for chain in plan(config, stage1 is not None)}
     stale = sorted(now.chains - planned.keys())
     wanted = {chain.hook.upper(): name for name, chain in planned.items() if chain.hook}
     # Declaring a chain makes it, or empties it.
@@ -58,7 +60,7 @@ def transaction(config: Config, family: int, now: Installed, made: Iterable[str]
         elif hook in wanted or jump.split()[-1] in stale:
             surplus.append("-D" + jump[2:])
     rules = [f"-A {name} {line}" for name, chain in planned.items() for rule in chain.rules
-             for line in specifications(rule, config, family)]
+             for line in specifications(rule, config, family, stage1)]
     jumps = [jump_line(hook, JUMP_AND_CHAIN if hook in made else JUMP) for hook in wanted if hook not in kept]
     return commands([*declared, *surplus, *rules, *jumps, *(f"-X {name}" for name in stale)])
 
@@ -83,14 +85,14 @@ def quoted(comment: str) -> str:
     return f'"{comment}"' if re.search(r"[^A-Za-z0-9_]", comment) else comment
 
 
-def specifications(rule: Rule, config: Config, family: int) -> Iterator[str]:
+def specifications(rule: Rule, config: Config, family: int, stage1: Path | None = None) -> Iterator[str]:
     """The rule's text after the chain's name: one for each combination of the alternatives of its conditions."""
-    table = conditions(config, family)
+    table = conditions(config, family, stage1)
     for parts in itertools.product(*(table[one] for one in rule.when)):
         yield " ".join([*parts, f"-m comment --comment {rule.name}", target(rule.do, config)])
 
 
-def conditions(config: Config, family: int) -> dict[Is, tuple[str, ...]]:
+def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[Is, tuple[str, ...]]:
     """Each condition as iptables says it; several texts are alternatives."""
     bits = marks(config.ruleset.mark_mask)
     ours = f"-m mark --mark {config.ruleset.inject_mark:#x}/{config.ruleset.inject_mark:#x}"
@@ -139,6 +141,7 @@ def conditions(config: Config, family: int) -> dict[Is, tuple[str, ...]]:
         Is.ANSWER: program(bytecode.answer(family)),
         Is.SHORT: program(bytecode.short(family)),
         Is.INITIAL: program(bytecode.initial(family)),
+        Is.CLEARED: (f"-m bpf --object-pinned {stage1}",),
     }
 
 
@@ -157,13 +160,14 @@ def target(do: Do, config: Config) -> str:
     }.get(do) or f"-g {PREFIX}{do.name}"
 
 
-def apply(config: Config) -> None:
+def apply(config: Config, stage1: Path | None = None) -> None:
     """Put the chains in force for both families. If the second refuses a first installation, the first is undone."""
     plan(config)
     before = {family: installed(family) for family in FAMILIES}
     try:
         for family, tool in FAMILIES.items():
-            tools.run([f"{tool}-restore", *OPTIONS], transaction(config, family, before[family], missing(family)))
+            tools.run([f"{tool}-restore", *OPTIONS],
+                      transaction(config, family, before[family], missing(family), stage1))
     except SystemProblem:
         if not any(rules.chains for rules in before.values()):
             remove()

@@ -64,6 +64,7 @@ class Is(Enum):
     ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
     SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
     INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS
+    CLEARED = auto()          # TCP that the first stage lets by; asked once for a packet, for it remembers
 
 
 class Do(Enum):
@@ -115,6 +116,11 @@ TCP_CLIENT = (
     Rule("tcp_data", (), Do.QUEUE),
 )
 
+# The same with the first stage. It is asked last, and only what may be a hello, or the SYN before it.
+CLEARED = {"tcp_syn": Rule("tcp_syn_cleared", (Is.SYN, Is.CLEARED), Do.RETURN),
+           "tcp_data": Rule("tcp_cleared", (Is.CLEARED,), Do.RETURN)}
+TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rule.name), rule) if one)
+
 TCP_SERVER = (
     Rule("tcp_server_blocked", (Is.BLOCKED,), Do.DROP),
     Rule("tcp_answered", (Is.UNDECIDED, Is.ANSWER), Do.MARK_DONE),
@@ -145,8 +151,11 @@ UDP_CLIENT_ALL = (
 UDP_SERVER_ALL = UDP_SERVER[:1]
 
 
-def plan(config: Config) -> tuple[Chain, ...]:
-    """The chains for these settings, those that rules lead to first. ConfigError names a setting that cannot be."""
+def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
+    """The chains for these settings, those that rules lead to first. ConfigError names a setting that cannot be.
+
+    `stage1` puts the first stage before the queue.
+    """
     ruleset = config.ruleset
     check(config)
     clients = set(ruleset.hooks)
@@ -154,7 +163,8 @@ def plan(config: Config) -> tuple[Chain, ...]:
     tcp, udp = bool(ruleset.tcp_ports), bool(ruleset.udp_ports)
     chains = []
     if tcp:
-        chains += [Chain("tcp_client", None, named(config, TCP_CLIENT)), Chain("tcp_server", None, TCP_SERVER)]
+        chains += [Chain("tcp_client", None, named(config, TCP_CLIENT_STAGE1 if stage1 else TCP_CLIENT)),
+                   Chain("tcp_server", None, TCP_SERVER)]
     if udp:
         every = ruleset.udp_ports == "all"
         chains += [Chain("udp_client", None, named(config, UDP_CLIENT_ALL if every else UDP_CLIENT)),

@@ -3,6 +3,7 @@
 Rules are always replaced whole and at once; rules of others are never changed.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from edgeblock.config import Config
@@ -33,17 +34,24 @@ def detect_backend() -> str:
             reason = str(problem)
     else:
         reason = "nft: not installed"
-    if tools.find("iptables-restore") and tools.find("ip6tables-restore"):
+    if has_iptables():
         return "iptables"
     raise SystemProblem(f"no back end for kernel rules ({reason}; iptables: not installed); "
                         f"install the package iptables")
 
 
-def choose(config: Config) -> str:
-    """The back end of these settings, "nft" or "iptables", found out where they say "auto"."""
+def has_iptables() -> bool:
+    return bool(tools.find("iptables-restore") and tools.find("ip6tables-restore"))
+
+
+def choose(config: Config, stage1: bool = False) -> str:
+    """The back end of these settings, "nft" or "iptables", found out where they say "auto".
+
+    The first stage is a program that iptables can ask and nftables cannot.
+    """
     backend = config.ruleset.backend
     if backend == "auto":
-        return detect_backend()
+        return "iptables" if stage1 and has_iptables() else detect_backend()
     if backend not in BACKENDS:
         raise ConfigError(f"ruleset.backend: {backend!r}: use \"auto\", \"nft\" or \"iptables\"")
     return backend
@@ -57,14 +65,18 @@ def text(config: Config) -> str:
     return BACKENDS[choose(config)].text(config)
 
 
-def apply(config: Config) -> str:
+def apply(config: Config, stage1: Path | None = None) -> str:
     """Put the rules in force, in place of whatever rules of ours there were; returns the back end's name.
 
+    `stage1` is the pinned program of the first stage, which only the iptables back end can ask.
     The other back end's rules go after the new ones are in force, so no packet passes between the two.
     """
     tools.need_permission()
-    backend = choose(config)
-    BACKENDS[backend].apply(config)
+    backend = choose(config, stage1 is not None)
+    if backend == "iptables":
+        iptables.apply(config, stage1)
+    else:
+        nft.apply(config)
     for name, other in BACKENDS.items():
         if name != backend:
             other.remove()

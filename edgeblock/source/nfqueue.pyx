@@ -47,6 +47,7 @@ from edgeblock.core.engine cimport (
     CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
 )
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
+from edgeblock.source.recall cimport Recall
 from edgeblock.errors import SystemProblem
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -305,6 +306,7 @@ cdef class QueueReader:
 
     cdef NetfilterQueue handle
     cdef readonly Engine engine
+    cdef public Recall recall            # of what the first stage let by; None: there is no first stage
     cdef object on_decision
     cdef readonly int number
     cdef readonly str failure            # the last exception of on_decision, for the log; None if there was none
@@ -545,6 +547,10 @@ cdef class QueueReader:
             self.drop_inherited()
             self.octets += self.packet.size
             self.cut += self.packet.cut
+            if self.recall is not None and not self.recall.before(self.engine, self.packet.data, self.packet.size,
+                                                                  self.now):
+                self.answer(False, MARK_KEEP)
+                continue
             flags = CHECKSUM_TRUST if self.packet.skb_info & NFQA_SKB_CSUMNOTREADY else CHECKSUM_VERIFY
             if self.board != NULL and not self.packets & SAMPLE:
                 self.judge_timed(flags)

@@ -155,6 +155,18 @@ def test_boxes_of_one_key_can_be_compared(box, tmp_path):
     assert Box.refresh(box, NOW + 9).content == content
 
 
+def test_in_a_hurry_a_long_list_is_served_as_it_was(box, monkeypatch):
+    monkeypatch.setattr(drop_module, "HURRY", 1000)
+    box.write(long_list=many(200), small_list="s.example\n")
+    box.refresh(hurry=True)             # there was no version before it
+    assert box.changes() == [("taken", "long"), ("taken", "small")] and not box.outcome.again
+    box.write(long_list=many(210), small_list="t.example\n", new_list=many(190, "n"))
+    box.refresh(hurry=True)
+    assert box.changes() == [("taken", "new"), ("taken", "small")] and box.outcome.again
+    box.refresh()
+    assert box.changes() == [("taken", "long")] and not box.outcome.again
+
+
 # Refusing ----------------------------------------------------------------------------------------------------
 
 REFUSED = {

@@ -47,6 +47,7 @@ def made(matches=1):
               "kernel_rules": {"tcp_syn": {"packets": 4, "bytes": 240}},
               "lists": {"court": {"entries": 5, "refused": "court.list: is a directory, not a file"},
                         "pages": {"entries": 4, "refused": ""}}, "rules_problem": "",
+              "stage1": {"passed_hello": 8, "name": 2},
               **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
               "latency": {name: board.histogram(name) for name in HISTOGRAMS}}
     return board, status, places
@@ -68,6 +69,7 @@ def test_the_exposition_is_as_the_conventions_say():
     assert all(re.fullmatch(r"edgeblock_[a-z_]+", sample.name) for sample in found)
     values = {(sample.name, *sample.labels.values()): sample.value for sample in found}
     assert values["edgeblock_matches_total", "court", "reset"] == 2
+    assert values["edgeblock_first_stage_packets_total", "passed_hello"] == 8
     assert values["edgeblock_verdict_seconds_count", ] == 2
     assert values["edgeblock_verdict_seconds_sum", ] == pytest.approx(4e-6)
     assert values["edgeblock_worker_up", "1"] == 1

@@ -16,17 +16,23 @@ def bare_lab() -> Iterator[Lab]:
         yield lab
 
 
+@pytest.fixture(scope="session", params=["on", "off"], ids=lambda how: f"stage1-{how}")
+def stage1(request: pytest.FixtureRequest) -> str:
+    """Everything is so with the first stage in the kernel and without it."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(stage1: str) -> Iterator[Lab]:
     """The lab of `running`: ask for that, too."""
     with Lab(extra_hop=True) as lab:
         yield lab
 
 
 @pytest.fixture(scope="session")
-def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(lab: Lab, stage1: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The daemon in the box of `lab`, for all tests that leave it as it is; at the end it has to stop cleanly."""
-    running = start(lab, tmp_path_factory.mktemp("daemon"))
+    running = start(lab, tmp_path_factory.mktemp("daemon"), f'[ruleset]\nstage1 = "{stage1}"\n')
     yield running
     assert running.daemon.stop() == 0, running.daemon.last_words()
 

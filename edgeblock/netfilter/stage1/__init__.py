@@ -1,0 +1,208 @@
+"""The first stage in the kernel: the program that lets most ClientHellos by without a look from user space.
+
+    program.c   the program, and the argument why it opens no door
+    bpf         bpf(2), and object files
+    sieve       the filter of a snapshot's fingerprints, compiled
+    here        the door: load, give it rules, pin, count
+
+In: limits, and snapshots. Out: a pinned program for the kernel rules, and the maps in which user space finds what the
+program has let by. A kernel that refuses is a SystemProblem of one line.
+"""
+
+import errno
+import mmap
+import os
+import string
+import struct
+from pathlib import Path
+from typing import Self
+
+from edgeblock.blocklist.compiler import Compiled
+from edgeblock.errors import SystemProblem
+from edgeblock.netfilter.stage1 import bpf
+from edgeblock.netfilter.stage1.sieve import BLOCK, blocks_for, fill, header
+
+OBJECT = Path(__file__).with_name("program.o")
+# The bpf file system of the service's user (systemd/run-edgeblockbpf.mount), and everybody's, which is root's.
+BPF_DIRECTORIES = (Path("/run/edgeblockbpf"), Path("/sys/fs/bpf"))
+PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the kernel judges
+
+# program.c: enum outcome.
+OUTCOMES = ("passed_syn", "passed_hello", "address", "name", "odd_name", "no_name", "ech", "piece", "other", "later",
+            "watched", "unknown", "odd", "no_filter")
+
+HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 70 MB
+FILTER = bpf.Spec(bpf.ARRAY, 4, BLOCK, 0, bpf.MMAPABLE | bpf.INNER_MAP)
+IN_FORCE, COMING = 0, 1
+
+
+class Stage:
+    """The program in the kernel, with no rules yet: until `offer` it queues everything.
+
+    Args:
+        flows: flows remembered, and as many again that are user space's.
+        idle: seconds after which they are forgotten.
+        ech: policies.ech; unless "accept", every hello with ECH is queued.
+
+    Raises:
+        SystemProblem: it cannot be loaded here, and why.
+    """
+
+    def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS) -> None:
+        self.maps: dict[str, int] = {}
+        self.program = -1
+        self.counted: dict[str, int] = {}
+        self.pinned: Path | None = None
+        self.cpus = possible_cpus()
+        self.places = max(1, hellos // self.cpus) * self.cpus
+        self.coming = -1
+        try:
+            self._load(flows, idle, ech)
+        except OSError as problem:
+            self.close()
+            raise SystemProblem(f"first stage: {explain(problem)}") from None
+        except SystemProblem as problem:
+            self.close()
+            raise SystemProblem(f"first stage: {problem}") from None
+
+    def _load(self, flows: int, idle: float, ech: str) -> None:
+        try:
+            program = bpf.read_object(OBJECT.read_bytes(), "socket")
+        except FileNotFoundError:
+            raise SystemProblem("was not compiled with this edgeblock; install clang and build it again") from None
+        sizes = {"flows": flows, "engine": flows, "hellos": self.places}
+        for name, spec in program.maps.items():
+            inner = bpf.create_map(FILTER._replace(entries=1), "inner") if spec.kind == bpf.ARRAY_OF_MAPS else 0
+            try:
+                self.maps[name] = bpf.create_map(spec._replace(entries=sizes.get(name, spec.entries)), name, inner)
+            finally:
+                if inner:
+                    os.close(inner)
+        zero = bytes(4)
+        settings = struct.pack("=QII", int(idle * 1e9), self.places // self.cpus, ech != "accept")
+        bpf.update(self.maps["settings"], zero, settings)
+        bpf.update(self.maps["classes"], zero, bytes(
+            ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
+        self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
+
+    # ---- rules
+
+    def offer(self, parts: Compiled, key: bytes) -> None:
+        """From now on no name passes that these rules may list, nor one that those in force may list.
+
+        Call this before the engines get the rules, and `settle` when all have them.
+        """
+        blocks = blocks_for(parts.rows)
+        head = header(key, parts.labels, blocks, parts.ipv4_lengths, parts.ipv6_lengths)
+        filter_map = bpf.create_map(FILTER._replace(entries=len(head) // BLOCK + blocks), "filter")
+        try:
+            size = len(head) + blocks * BLOCK
+            pages = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+            with (mmap.mmap(filter_map, pages) as memory, memoryview(memory) as view, view[:size] as used,
+                  used[len(head):].cast("Q") as words):
+                used[:len(head)] = head
+                fill(words, parts.rows)
+            self._forget_coming()
+            if bpf.look_up(self.maps["filters"], struct.pack("=I", IN_FORCE), 4) is None:
+                bpf.update(self.maps["filters"], struct.pack("=I", IN_FORCE), struct.pack("=I", filter_map))
+            else:
+                bpf.update(self.maps["filters"], struct.pack("=I", COMING), struct.pack("=I", filter_map))
+                self.coming = os.dup(filter_map)
+        finally:
+            os.close(filter_map)
+
+    def settle(self) -> None:
+        """The rules offered last are in force, and those before them are nobody's any more."""
+        if self.coming >= 0:
+            bpf.update(self.maps["filters"], struct.pack("=I", IN_FORCE), struct.pack("=I", self.coming))
+            bpf.delete(self.maps["filters"], struct.pack("=I", COMING))
+            self._forget_coming()
+
+    def withdraw(self) -> None:
+        """Everything is queued until rules are offered again."""
+        for at in (IN_FORCE, COMING):
+            bpf.delete(self.maps["filters"], struct.pack("=I", at))
+        self._forget_coming()
+
+    def _forget_coming(self) -> None:
+        if self.coming >= 0:
+            os.close(self.coming)
+            self.coming = -1
+
+    # ---- in the kernel
+
+    def pin(self, path: Path) -> Path:
+        """Give the program a name that iptables finds, in place of one that is left over; `close` takes it away."""
+        try:
+            path.unlink(missing_ok=True)
+            bpf.pin(self.program, path)
+        except OSError as problem:
+            raise SystemProblem(f"first stage: {path}: {explain(problem)}; "
+                                f"is a bpf file system there? mount -t bpf bpf {path.parent}") from None
+        self.pinned = path
+        return path
+
+    def memory(self) -> tuple[int, int]:
+        """The open maps in which source.recall finds what has passed."""
+        return self.maps["flows"], self.maps["hellos"]
+
+    def counters(self) -> dict[str, int]:
+        """What became of the packets, all CPUs together; after `close` what there was then."""
+        if not self.maps:
+            return self.counted
+        counted = {}
+        for i, name in enumerate(OUTCOMES):
+            value = bpf.look_up(self.maps["outcomes"], struct.pack("=I", i), 8 * self.cpus) or b""
+            counted[name] = sum(struct.unpack(f"={len(value) // 8}Q", value))
+        return counted
+
+    def judge(self, packet: bytes) -> bool:
+        """Whether the program lets an IP packet by, run on it here and now: for tests and measurements."""
+        return bool(bpf.test_run(self.program, packet)[0])
+
+    def close(self) -> None:
+        """Lets go. Where kernel rules use the program it stays for as long as they do."""
+        if self.program >= 0:
+            self.counted = self.counters()
+        if self.pinned is not None:
+            self.pinned.unlink(missing_ok=True)
+            self.pinned = None
+        self._forget_coming()
+        for fd in (self.program, *self.maps.values()):
+            if fd >= 0:
+                os.close(fd)
+        self.program = -1
+        self.maps = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def bpf_directory() -> Path:
+    """Where programs can be pinned: the first place that is there."""
+    return next((place for place in BPF_DIRECTORIES if place.is_mount()), BPF_DIRECTORIES[-1])
+
+
+def pin_path(queue: int) -> Path:
+    """Where the program of a daemon is pinned: there may be one in each network namespace."""
+    return bpf_directory() / f"edgeblock-{os.stat('/proc/self/ns/net').st_ino}-{queue}"
+
+
+def possible_cpus() -> int:
+    """How many CPUs the kernel makes room for: its maps have a value for each."""
+    ranges = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip().split(",")
+    return 1 + int(ranges[-1].split("-")[-1])
+
+
+def explain(problem: OSError) -> str:
+    """One line of what bpf(2) says, with the way out."""
+    if problem.errno == errno.EPERM:
+        return "not permitted; it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root"
+    if problem.errno == errno.ENOSYS:
+        return "this kernel has no bpf(2), or a filter of system calls forbids it"
+    if problem.errno in (errno.ENOMEM, errno.E2BIG):
+        return "there is not memory enough for its maps; lower limits.flows"
+    return problem.strerror or str(problem)

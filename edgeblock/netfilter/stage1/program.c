@@ -1,0 +1,759 @@
+// The first stage: which client packets of undecided TCP flows need not go to user space at all.
+//
+// Comes in: one packet, from its IP header on, that the kernel rules are about to queue (iptables, `-m bpf`).
+// Goes out: 1, it may pass; 0, the queue. Never here: a packet dropped, a flow released, a name that is certainly
+// listed: this stage says "certainly not" or "ask".
+//
+// Why nothing gets through that the engine would block. A flow is either the kernel's or the engine's, never both.
+//
+//   The kernel's: all it has let by is one to four SYNs without data (their destination is in no list) and, behind
+//   each, at most one ClientHello that begins exactly at the SYN's sequence number + 1, lies whole in the packet, in
+//   one record, ends with it, and whose one name and parent domains are not in the filter. All of that is remembered:
+//   the sequence numbers in `flows`, the bytes in `hellos`.
+//
+//   The engine's: from the first packet on that is anything else (a second packet with data, the same bytes again,
+//   another SYN near the first, a piece, a name that may be listed, an urgent pointer, ...), and for good. Before the
+//   engine judges that packet, user space plays to it what was remembered (source/recall.pyx). So of every flow that
+//   it judges the engine knows what it would know without this stage, and in the same order.
+//
+// So a decoy opens nothing: it is remembered, and what comes after it goes to the engine, where the decoy is one copy
+// of its bytes. What may be forgotten is the remembered itself, when a flood overflows `flows`, `engine` or `hellos`,
+// or when nothing comes for `idle`: the engine then sees the flow as one that began before it (policies.midstream),
+// as it does when its own table overflows.
+//
+// A mistake may only send too much to user space. So every check below asks "is it certain?", and whatever is
+// unknown, too long, unusual or damaged goes to the queue. The checksum is not looked at: a packet whose checksum is
+// wrong is dropped by the server, and to remember it is harmless for the reason above.
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#define SECTION(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+#define MEMORY_BARRIER() asm volatile("" ::: "memory")
+
+enum { PASS = 1, QUEUE = 0 };
+
+// What became of a packet. The names are in __init__.py, in this order.
+enum outcome {
+	PASSED_SYN, PASSED_HELLO,
+	QUEUED_ADDRESS,      // destination may be listed
+	QUEUED_NAME,         // name, or a parent domain, may be listed
+	QUEUED_ODD_NAME,     // name that is not plain: other bytes, empty labels, digits last, too many labels
+	QUEUED_NO_NAME,
+	QUEUED_ECH,          // ECH, and its policy is not "accept"
+	QUEUED_PIECE,        // not one whole plain ClientHello
+	QUEUED_OTHER,        // not TLS: HTTP, or anything
+	QUEUED_LATER,        // of a flow that has had its hello, or bytes somewhere else
+	QUEUED_WATCHED,      // of a flow that is the engine's
+	QUEUED_UNKNOWN,      // no SYN of the flow is remembered
+	QUEUED_ODD,          // SYN with data, options of IP, extension headers, flags
+	QUEUED_NO_FILTER,
+	OUTCOMES
+};
+
+enum {
+	HELLO_MAX = 2048,    // a hello with post-quantum keys, in one piece after GRO, takes 1900 to 2020
+	NAME_MAX = 127,      // longer names, and those of more labels, are for user space: there are few
+	LABELS = 8,
+	EXTENSIONS = 40,     // browsers send 16 to 20
+	PREFIXES = 4,        // different prefix lengths looked up for one destination
+	SYNS = 4,            // as many as the engine reads from (core/window.pxd, MAX_STARTS)
+	NEAR = (1 << 20) + (1 << 16),    // what may be of one stream (MAX_AHEAD), and a packet
+	FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
+	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
+	IP_TCP = 6,
+	IP6_HEADERS = 64,    // extension headers; source/recall.pyx drops what has more
+};
+
+// ---- maps: sizes that are 1 here are set by the loader
+
+struct map {
+	__u32 type, key_size, value_size, max_entries, flags;
+};
+
+struct key {
+	__u8 source[16], destination[16];    // IPv4 takes the first four bytes, the rest are zero
+	__u16 source_port, destination_port; // as in the packet
+	__u32 family;
+};
+
+struct passed {                          // a SYN that passed, and the hello behind it
+	__u32 isn;
+	__u32 size;                      // of the hello; 0: none yet
+	__u64 serial;                    // of the hello in its place
+	__u32 place;                     // in `hellos`
+	__u32 after;                     // how many SYNs had passed before the hello
+};
+
+struct flow {
+	__u32 head;                      // odd while somebody writes; a copy is whole where head and tail agree
+	__u32 count;                     // of passed[]
+	__u64 touched;                   // nanoseconds of the monotonic clock
+	__u64 handed;                    // 0: the kernel's; 1: the engine's
+	struct passed passed[SYNS];
+	__u32 tail;
+	__u32 unused;
+};
+
+struct hello {
+	__u64 serial;                    // 0 while it is written
+	__u64 unused;
+	__u8 data[HELLO_MAX + 64];       // the end is never written: a look behind the last byte stays inside
+};
+
+struct header {                          // the first element of a filter; its prefixes are next, then its blocks
+	__u64 secret[2];
+	__u64 labels;                    // bit n: some listed host has n labels
+	__u32 blocks;
+	__u32 crowded;                   // listed addresses have more prefix lengths than there is room for: 1 IPv4, 2 IPv6
+	__u64 unused[4];
+};
+
+struct prefix {                          // a length that some listed address has; the mask as it lies in packets
+	__u64 high, low;
+	__u32 bits, used;
+};
+
+struct prefixes {                        // elements of a filter, two in each: PREFIXES of IPv4, as many of IPv6
+	struct prefix prefix[2];
+	__u64 unused[2];
+};
+
+struct block {
+	__u64 words[8];
+};
+
+struct settings {
+	__u64 idle;                      // nanoseconds
+	__u32 places;                    // in `hellos`, for each CPU
+	__u32 queue_ech;
+};
+
+struct view {
+	struct key key;
+	__u32 seq;
+	__u32 at;                        // of the payload
+	__u32 size;
+	__u8 flags;
+	__u8 odd;                        // nothing is passed that is not as plain as can be
+};
+
+// Of one CPU. What stands here and not in variables, the verifier does not tell apart, so that it comes to an end.
+struct scratch {
+	__u64 turns;                     // programs that have begun on this CPU: one that was interrupted by another sees it
+	struct view view;
+	__u32 name_at, name_size, names, ech;
+	__u64 next;                      // hellos that this CPU has remembered
+	__u64 dots;                      // in `name`
+	__u64 hashes[LABELS];        // of the name behind each start
+	__u64 starts[LABELS];        // of labels in `name`, last label first
+	__u8 name[NAME_MAX + 9];
+};
+
+struct map flows SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), sizeof(struct flow), 1, 0};
+struct map engine SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), 8, 1, 0};
+struct map hellos SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct hello), 1, BPF_F_MMAPABLE};
+struct map filters SECTION("maps") = {BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 2, 0};
+struct map settings SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct settings), 1, 0};
+struct map scratches SECTION("maps") = {BPF_MAP_TYPE_PERCPU_ARRAY, 4, sizeof(struct scratch), 1, 0};
+struct map outcomes SECTION("maps") = {BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, OUTCOMES, 0};
+struct map classes SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, 256, 1, 0};    // byte -> lower case, 0 if not plain
+
+static void *(*look_up)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*update)(void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*load_bytes)(const void *skb, __u32 at, void *to, __u32 size) = (void *)BPF_FUNC_skb_load_bytes;
+static __u64 (*nanoseconds)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static __u32 (*cpu_number)(void) = (void *)BPF_FUNC_get_smp_processor_id;
+
+INLINE int count(enum outcome what)
+{
+	__u32 at = what;
+	__u64 *counter = look_up(&outcomes, &at);
+
+	if (counter)
+		*counter += 1;
+	return what <= PASSED_HELLO ? PASS : QUEUE;
+}
+
+// ---- the filter: blocked Bloom, six bits of a block of 512 for each fingerprint (sieve.pyx says the same)
+
+INLINE __u64 turn(__u64 x, int bits)
+{
+	return x << bits | x >> (64 - bits);
+}
+
+#define ROUND                                                                                     \
+	do {                                                                                      \
+		v0 += v1; v1 = turn(v1, 13); v1 ^= v0; v0 = turn(v0, 32);                         \
+		v2 += v3; v3 = turn(v3, 16); v3 ^= v2;                                            \
+		v0 += v3; v3 = turn(v3, 21); v3 ^= v0;                                            \
+		v2 += v1; v1 = turn(v1, 17); v1 ^= v2; v2 = turn(v2, 32);                         \
+	} while (0)
+
+#define SIPHASH_AGAIN(secret)                                                                     \
+	do {                                                                                      \
+		v0 = (secret)[0] ^ 0x736f6d6570736575ULL;                                         \
+		v1 = (secret)[1] ^ 0x646f72616e646f83ULL;                                         \
+		v2 = (secret)[0] ^ 0x6c7967656e657261ULL;                                         \
+		v3 = (secret)[1] ^ 0x7465646279746573ULL;                                         \
+	} while (0)
+
+#define SIPHASH_BEGIN(secret)                                                                     \
+	__u64 v0, v1, v2, v3;                                                                     \
+	SIPHASH_AGAIN(secret)
+
+#define SIPHASH_WORD(word)                                                                        \
+	do {                                                                                      \
+		__u64 w_ = (word);                                                                \
+		v3 ^= w_;                                                                         \
+		ROUND; ROUND;                                                                     \
+		v0 ^= w_;                                                                         \
+	} while (0)
+
+// The first eight bytes of the 128-bit output: all that the filter needs of a fingerprint.
+#define SIPHASH_END                                                                               \
+	({                                                                                        \
+		v2 ^= 0xee;                                                                       \
+		ROUND; ROUND; ROUND; ROUND;                                                       \
+		v0 ^ v1 ^ v2 ^ v3;                                                                \
+	})
+
+INLINE int holds(void *filter, const struct header *header, __u64 hash)
+{
+	__u32 at = 1 + PREFIXES + (__u32)((hash >> 32) * header->blocks >> 32);
+	const struct block *block = look_up(filter, &at);
+	__u64 all = 1;
+
+	if (!block)
+		return 1;
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		all &= block->words[hash >> (9 * i + 6) & 7] >> (hash >> 9 * i & 63);
+	hash = hash * 0x9E3779B97F4A7C15ULL >> 55;
+	all &= block->words[hash >> 6 & 7] >> (hash & 63);
+	return all & 1;
+}
+
+struct filters {                         // in force, and another while rules change: a name passes that is in neither
+	void *map[2];
+	const struct header *header[2];
+};
+
+INLINE int open_filters(struct filters *out)
+{
+	__u32 at = 0;
+
+	out->map[0] = look_up(&filters, &at);
+	if (!out->map[0])
+		return 0;
+	out->header[0] = look_up(out->map[0], &at);
+	if (!out->header[0])
+		return 0;
+	out->header[1] = 0;
+	at = 1;
+	out->map[1] = look_up(&filters, &at);
+	if (!out->map[1])
+		return 1;
+	at = 0;
+	out->header[1] = look_up(out->map[1], &at);
+	return out->header[1] && out->header[1]->secret[0] == out->header[0]->secret[0] &&
+	       out->header[1]->secret[1] == out->header[0]->secret[1];
+}
+
+INLINE int may_hold(const struct filters *f, __u64 hash)
+{
+	if (holds(f->map[0], f->header[0], hash))
+		return 1;
+	return f->map[1] && f->header[1] && holds(f->map[1], f->header[1], hash);
+}
+
+// ---- packets
+
+INLINE __u32 big16(const __u8 *p)
+{
+	return p[0] << 8 | p[1];
+}
+
+INLINE __u32 big32(const __u8 *p)
+{
+	return (__u32)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3];
+}
+
+// False for what is no TCP, or what nobody reads: the engine passes it over, so it belongs to no flow.
+INLINE int view_packet(struct __sk_buff *skb, struct view *v)
+{
+	__u8 head[40], tcp[20];
+	__u32 length = skb->len, next;
+
+	__builtin_memset(v, 0, sizeof(*v));
+	if (load_bytes(skb, 0, head, 20) < 0)
+		return 0;
+	if (head[0] >> 4 == 4) {
+		if (head[9] != IP_TCP || big16(head + 6) & 0x3fff)
+			return 0;
+		v->at = (head[0] & 15) * 4;
+		v->odd = v->at != 20 || big16(head + 2) != length;
+		__builtin_memcpy(v->key.source, head + 12, 4);
+		__builtin_memcpy(v->key.destination, head + 16, 4);
+		v->key.family = 4;
+	} else if (head[0] >> 4 == 6) {
+		if (load_bytes(skb, 20, head + 20, 20) < 0)
+			return 0;
+		v->odd = big16(head + 4) + 40 != length;
+		__builtin_memcpy(v->key.source, head + 8, 16);
+		__builtin_memcpy(v->key.destination, head + 24, 16);
+		v->key.family = 6;
+		v->at = 40;
+		next = head[6];
+		for (int i = 0; i < IP6_HEADERS; i++) {
+			// Hop-by-hop, routing and destination options, and the fragment header of a whole packet.
+			if (next != 0 && next != 43 && next != 60 && next != 44)
+				break;
+			if (load_bytes(skb, v->at, tcp, 4) < 0)
+				return 0;
+			v->at += next == 44 ? 8 : 8 + tcp[1] * 8;
+			next = tcp[0];
+			v->odd = 1;
+		}
+		if (next != IP_TCP)
+			return 0;
+	} else {
+		return 0;
+	}
+	if (load_bytes(skb, v->at, tcp, 20) < 0)
+		return 0;
+	__builtin_memcpy(&v->key.source_port, tcp, 4);
+	v->seq = big32(tcp + 4);
+	v->flags = tcp[13];
+	v->at += (tcp[12] >> 4) * 4;
+	if (tcp[12] >> 4 < 5 || v->at > length)
+		v->odd = 1;
+	v->size = length - v->at;
+	return 1;
+}
+
+// ---- flows
+
+INLINE void note_engine(const struct key *key, __u64 now)
+{
+	__u64 *touched = look_up(&engine, key);
+
+	if (touched)
+		*touched = now;
+	else
+		update(&engine, key, &now, BPF_ANY);
+}
+
+INLINE void hand_over(struct flow *flow)
+{
+	flow->handed = 1;
+}
+
+// Whether this packet may change the flow; one that finds another at work makes the flow the engine's.
+INLINE int lock(struct flow *flow, __u32 *head)
+{
+	*head = flow->head;
+	if (!(*head & 1) && __sync_val_compare_and_swap(&flow->head, *head, *head + 1) == *head)
+		return 1;
+	hand_over(flow);
+	return 0;
+}
+
+INLINE void unlock(struct flow *flow, __u32 head)
+{
+	__sync_lock_test_and_set(&flow->tail, head + 2);
+	__sync_lock_test_and_set(&flow->head, head + 2);
+}
+
+INLINE int is_past(__u64 touched, __u64 now)
+{
+	__u32 zero = 0;
+	const struct settings *set = look_up(&settings, &zero);
+
+	return set && now > touched && now - touched > set->idle;
+}
+
+INLINE int may_hold_address(void *filter, const struct header *header, const struct key *key)
+{
+	// The keys are those of blocklist/matcher.pyx: 0, prefix length, masked address, and once more with the port.
+	__u64 high = *(const __u64 *)key->destination, low = *(const __u64 *)(key->destination + 8);
+	__u64 port = key->destination_port, last;
+	__u32 six = key->family == 6;
+
+	if (header->crowded >> six & 1)
+		return 1;
+	for (__u32 i = 0; i < PREFIXES; i++) {
+		__u32 at = 1 + six * (PREFIXES / 2) + i / 2;
+		const struct prefixes *found = look_up(filter, &at);
+
+		if (!found)
+			return 1;
+		const struct prefix *prefix = &found->prefix[i & 1];
+
+		if (!prefix->used)
+			return 0;
+		__u64 a = high & prefix->high, b = low & prefix->low, bits = prefix->bits;
+		SIPHASH_BEGIN(header->secret);
+		if (six) {
+			SIPHASH_WORD(bits << 8 | a << 16);
+			SIPHASH_WORD(a >> 48 | b << 16);
+			SIPHASH_WORD(b >> 48 | 18ULL << 56);
+			if (holds(filter, header, SIPHASH_END))
+				return 1;
+			if (bits == 128) {
+				SIPHASH_AGAIN(header->secret);
+				SIPHASH_WORD(bits << 8 | a << 16);
+				SIPHASH_WORD(a >> 48 | b << 16);
+				SIPHASH_WORD(b >> 48 | port << 16 | 20ULL << 56);
+				if (holds(filter, header, SIPHASH_END))
+					return 1;
+			}
+		} else {
+			last = bits << 8 | (a << 16 & 0xFFFFFFFF0000ULL);
+			SIPHASH_WORD(last | 6ULL << 56);
+			if (holds(filter, header, SIPHASH_END))
+				return 1;
+			if (bits == 32) {
+				SIPHASH_AGAIN(header->secret);
+				SIPHASH_WORD(last | port << 48);
+				SIPHASH_WORD(8ULL << 56);
+				if (holds(filter, header, SIPHASH_END))
+					return 1;
+			}
+		}
+	}
+	return 0;
+}
+
+INLINE int may_be_listed(const struct key *key)
+{
+	struct filters f;
+
+	if (!open_filters(&f) || may_hold_address(f.map[0], f.header[0], key))
+		return 1;
+	return f.map[1] && f.header[1] && may_hold_address(f.map[1], f.header[1], key);
+}
+
+INLINE enum outcome judge_syn(const struct view *v, const struct key *key, __u64 now)
+{
+	struct flow *flow = look_up(&flows, key);
+	enum outcome what = PASSED_SYN;
+	__u32 head, n;
+
+	if (v->odd || (v->flags & (FIN | SYN | RST | ACK | URG)) != SYN || v->size)
+		what = QUEUED_ODD;
+	else if (may_be_listed(key))
+		what = QUEUED_ADDRESS;
+	if (!flow) {
+		// What the engine holds outlives what is remembered here, so ask for it before a flow becomes the kernel's.
+		__u64 *touched = look_up(&engine, key);
+
+		if (touched && what == PASSED_SYN && !is_past(*touched, now))
+			what = QUEUED_WATCHED;
+		if (what != PASSED_SYN)
+			return what;
+		struct flow fresh = {};
+		fresh.count = 1;
+		fresh.touched = now;
+		fresh.passed[0].isn = v->seq;
+		if (update(&flows, key, &fresh, BPF_NOEXIST) == 0)
+			return PASSED_SYN;
+		flow = look_up(&flows, key);     // another CPU was first, or there is no room
+		if (flow)
+			hand_over(flow);
+		return QUEUED_WATCHED;
+	}
+	if (!lock(flow, &head))
+		return QUEUED_WATCHED;
+	if (is_past(flow->touched, now)) {
+		flow->count = 0;
+		flow->handed = 0;
+	}
+	flow->touched = now;
+	if (flow->handed)
+		what = what == PASSED_SYN ? QUEUED_WATCHED : what;
+	else if (what == PASSED_SYN) {
+		// The same SYN again is nothing new. Another is remembered too: the client may speak on either connection.
+		int known = 0, near = 0;
+
+		n = flow->count;
+#pragma unroll
+		for (__u32 i = 0; i < SYNS; i++) {
+			if (i < n) {
+				__u32 ahead = v->seq - flow->passed[i].isn;
+				known |= ahead == 0;
+				near |= ahead < NEAR || -ahead < NEAR;
+			}
+		}
+		if (!known) {
+			if (near || (n == SYNS && !flow->passed[0].size)) {
+				what = QUEUED_LATER;
+			} else {
+				if (n >= SYNS) {     // the oldest has been read to its end: the engine, too, drops it
+#pragma unroll
+					for (__u32 i = 0; i < SYNS - 1; i++) {
+						flow->passed[i] = flow->passed[i + 1];
+						flow->passed[i].after -= 1;
+					}
+					n = SYNS - 1;
+				}
+				struct passed one = {.isn = v->seq};
+#pragma unroll
+				for (__u32 i = 0; i < SYNS; i++)
+					if (i == n)
+						flow->passed[i] = one;
+				flow->count = n + 1;
+			}
+		}
+	}
+	if (what != PASSED_SYN)
+		hand_over(flow);
+	unlock(flow, head);
+	return what;
+}
+
+// ---- hellos
+
+INLINE __u32 u8_at(const struct hello *h, __u32 at)
+{
+	return h->data[at & (HELLO_MAX - 1)];
+}
+
+INLINE __u32 u16_at(const struct hello *h, __u32 at)
+{
+	at &= HELLO_MAX - 1;
+	return h->data[at] << 8 | h->data[at + 1];
+}
+
+INLINE enum outcome judge_name(struct scratch *s, const struct hello *h)
+{
+	struct filters f;
+	__u32 zero = 0, from = s->name_at, size = s->name_size;
+	__u64 n = 0, labels, end;
+	const __u8 *class = look_up(&classes, &zero);
+
+	if (!class || !open_filters(&f))
+		return QUEUED_NO_FILTER;
+	labels = f.header[0]->labels;
+	if (f.header[1])
+		labels |= f.header[1]->labels;
+	if (size && u8_at(h, from + size - 1) == '.')
+		size--;
+	if (size == 0 || size > NAME_MAX)
+		return QUEUED_ODD_NAME;
+	// From the last byte to the first, so that labels come in the order in which they are needed.
+	__u64 bad = 0;
+	for (__u32 i = 0; i < NAME_MAX; i++) {
+		if (i >= size)
+			break;
+		__u32 at = size - 1 - i;
+		__u64 c = class[u8_at(h, from + at)];
+		bad |= c - 1;                             // the top bit: a byte that is not plain
+		s->name[at & 127] = c;
+		s->starts[n & 7] = at + 1;
+		n += ((c ^ '.') - 1) >> 63;
+	}
+	if (bad >> 63 || n >= LABELS)
+		return QUEUED_ODD_NAME;
+	s->starts[n & 7] = 0;
+	s->dots = n;
+	s->name_size = size;
+	MEMORY_BARRIER();
+	n = s->dots;
+	end = size = s->name_size;
+	for (__u32 k = 0; k < LABELS; k++) {
+		if (k > n)
+			break;
+		__u64 start = s->starts[k & 7], length = end - start;
+		if (length == 0 || length > 63)
+			return QUEUED_ODD_NAME;
+		__u32 first = s->name[start & 127];
+		if (k == 0 && first >= '0' && first <= '9')
+			return QUEUED_ODD_NAME;           // an address, however it is written
+		end = start - 1;
+		if (!(labels >> (k + 1) & 1))
+			continue;
+		__u32 left = size - start, at = start;
+		SIPHASH_BEGIN(f.header[0]->secret);
+		for (int w = 0; w < NAME_MAX / 8; w++) {
+			if (left < 8)
+				break;
+			SIPHASH_WORD(*(__u64 *)(s->name + (at & 127)));
+			at += 8;
+			left -= 8;
+		}
+		__u64 last = *(__u64 *)(s->name + (at & 127));
+		last &= (1ULL << (8 * (left & 7))) - 1;
+		SIPHASH_WORD(last | (__u64)(size - start) << 56);
+		s->hashes[k & 7] = SIPHASH_END;
+	}
+	MEMORY_BARRIER();
+	for (__u32 k = 0; k < LABELS; k++) {
+		if (k > n)
+			break;
+		if (labels >> (k + 1) & 1 && may_hold(&f, s->hashes[k & 7]))
+			return QUEUED_NAME;
+	}
+	return PASSED_HELLO;
+}
+
+INLINE enum outcome judge_hello(struct scratch *s, const struct hello *h, __u32 queue_ech)
+{
+	// RFC 8446, sections 5.1 and 4.1.2. Everything must end exactly where the packet does.
+	__u32 size = s->view.size, at, end = size;
+
+	if (size < 6 || h->data[0] != RECORD_HANDSHAKE || h->data[1] != 3)
+		return QUEUED_OTHER;
+	if (size > HELLO_MAX || u16_at(h, 3) != size - 5 || h->data[5] != CLIENT_HELLO || h->data[6] ||
+	    u16_at(h, 7) != size - 9)
+		return QUEUED_PIECE;
+	at = 9 + 34;
+	if (at + 1 > end)
+		return QUEUED_PIECE;
+	at += 1 + u8_at(h, at);                  // session id
+	if (at + 2 > end)
+		return QUEUED_PIECE;
+	at += 2 + u16_at(h, at);                 // cipher suites
+	if (at + 1 > end)
+		return QUEUED_PIECE;
+	at += 1 + u8_at(h, at);                  // compression
+	if (at + 2 > end)
+		return at == end ? QUEUED_NO_NAME : QUEUED_PIECE;
+	if (at + 2 + u16_at(h, at) != end)
+		return QUEUED_PIECE;
+	at += 2;
+	s->names = s->ech = 0;
+	for (int i = 0; i < EXTENSIONS; i++) {
+		if (at + 4 > end)
+			break;
+		__u32 type = u16_at(h, at), length = u16_at(h, at + 2);
+		at += 4;
+		if (at + length > end)
+			return QUEUED_PIECE;
+		if (type == SERVER_NAME) {
+			// One list of one name, of type host name.
+			s->names++;
+			s->name_at = at + 5;
+			s->name_size = length - 5;
+			if (length < 6 || u16_at(h, at) != length - 2 || u8_at(h, at + 2) ||
+			    u16_at(h, at + 3) != length - 5)
+				return QUEUED_PIECE;
+		} else if (type == ECH) {
+			s->ech = 1;
+		}
+		at += length;
+	}
+	if (at != end)
+		return QUEUED_PIECE;
+	MEMORY_BARRIER();
+	if (s->names != 1)
+		return s->names ? QUEUED_PIECE : QUEUED_NO_NAME;
+	if (s->ech && queue_ech)
+		return QUEUED_ECH;
+	return judge_name(s, h);
+}
+
+INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const struct key *key, __u64 turn, __u64 now)
+{
+	const struct view *v = &s->view;
+	struct flow *flow = look_up(&flows, key);
+	enum outcome what = QUEUED_LATER;
+	__u32 zero = 0, head, n, mine = SYNS, place;
+	struct settings *set = look_up(&settings, &zero);
+	struct hello *h;
+
+	if (!flow || !set)
+		return QUEUED_UNKNOWN;
+	if (!lock(flow, &head))
+		return QUEUED_WATCHED;
+	if (is_past(flow->touched, now))
+		flow->count = 0;
+	flow->touched = now;
+	if (flow->handed) {
+		what = QUEUED_WATCHED;
+		goto out;
+	}
+	n = flow->count;
+#pragma unroll
+	for (__u32 i = 0; i < SYNS; i++)
+		if (i < n && v->seq == flow->passed[i].isn + 1 && !flow->passed[i].size)
+			mine = i;
+	if (mine == SYNS)
+		goto out;
+	if (v->odd || (v->flags & (FIN | SYN | RST | ACK | URG)) != ACK) {
+		what = QUEUED_ODD;
+		goto out;
+	}
+	what = QUEUED_PIECE;
+	if (v->size > HELLO_MAX)
+		goto out;
+	place = cpu_number() * set->places + (__u32)(s->next % set->places);
+	h = look_up(&hellos, &place);
+	if (!h)
+		goto out;
+	h->serial = 0;
+	MEMORY_BARRIER();
+	// A mask, for the verifier of older kernels forgets a comparison. It changes nothing: 1 <= v->size <= HELLO_MAX.
+	__u64 size = v->size - 1;
+	asm volatile("%0 &= %1" : "+r"(size) : "i"(HELLO_MAX - 1));
+	if (load_bytes(skb, v->at, h->data, size + 1) < 0)
+		goto out;
+	what = judge_hello(s, h, set->queue_ech);
+	if (what != PASSED_HELLO)
+		goto out;
+	MEMORY_BARRIER();
+	if (s->turns != turn) {      // interrupted by another packet, which has used the same memory
+		what = QUEUED_WATCHED;
+		goto out;
+	}
+	s->next += 1;
+	struct passed one = {.isn = v->seq - 1, .size = v->size, .serial = s->next, .place = place, .after = n};
+	__sync_lock_test_and_set(&h->serial, one.serial);
+#pragma unroll
+	for (__u32 i = 0; i < SYNS; i++)
+		if (i == mine)
+			flow->passed[i] = one;
+out:
+	if (what != PASSED_HELLO)
+		hand_over(flow);
+	unlock(flow, head);
+	return what;
+}
+
+SECTION("socket") int first_stage(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct scratch *s = look_up(&scratches, &zero);
+	enum outcome what;
+	__u64 now, turn;
+
+	if (!s)
+		return QUEUE;
+	turn = s->turns += 1;
+	MEMORY_BARRIER();
+	if (!view_packet(skb, &s->view))
+		return count(QUEUED_ODD);
+	MEMORY_BARRIER();
+	if (!s->view.size && !(s->view.flags & SYN))
+		return count(QUEUED_ODD);            // says nothing, whosever the flow is
+	struct key key = s->view.key;
+	now = nanoseconds();
+	if (s->view.flags & SYN)
+		what = judge_syn(&s->view, &key, now);
+	else
+		what = judge_data(skb, s, &key, turn, now);
+	MEMORY_BARRIER();
+	if (s->turns != turn) {
+		struct flow *flow = look_up(&flows, &key);
+
+		what = QUEUED_WATCHED;
+		if (flow)
+			hand_over(flow);
+	}
+	if (what > PASSED_HELLO)
+		note_engine(&key, now);
+	return count(what);
+}
+
+char licence[] SECTION("license") = "GPL";

@@ -1,0 +1,109 @@
+"""The filter that the first stage asks: which fingerprints of a snapshot may be those of a name on the wire.
+
+In: the rows of a snapshot. Out: a blocked Bloom filter, laid out as program.c reads it: a header, the lengths of
+listed address prefixes, then blocks of 512 bits, six of which stand for a fingerprint. What is in it is always found;
+what is not is found once in a thousand times. Never here: plain text, of which a snapshot has none.
+
+Left out are rows that block nothing by themselves at this stage: exceptions, and URLs, whose paths only HTTP shows,
+which is always judged by the engine.
+"""
+
+import struct
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from edgeblock.blocklist.bitmap cimport load_u32
+from edgeblock.blocklist.fingerprint cimport (
+    ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
+)
+
+BLOCK = 64              # bytes: also of the header and of a pair of prefixes
+PREFIXES = 4            # lengths that there is room for, in each family: program.c
+PRINTS_A_BLOCK = 32     # 16 bits each
+
+cdef uint32_t KINDS = (1 << HOST | 1 << HOST_ONLY | 1 << SUBDOMAINS | 1 << NETWORK | 1 << ENDPOINT
+                       | 1 << HOST_OF_URL)
+
+
+cdef inline bint counts(const uint8_t* row, const uint8_t* before) noexcept nogil:
+    # Whether the row is one to be found, and its fingerprint not that of the one before.
+    cdef uint32_t value = load_u32(row + PRINT_SIZE)
+    return (value & 0xFF < 32 and KINDS >> (value & 0xFF) & 1 and not value & EXCEPTION
+            and (before == NULL or memcmp(row, before, PRINT_SIZE) != 0))
+
+
+cdef inline void bits_of(uint64_t hash, uint32_t* bits) noexcept nogil:
+    cdef int i
+    for i in range(5):
+        bits[i] = (hash >> (9 * i)) & 511
+    bits[5] = (hash * <uint64_t>0x9E3779B97F4A7C15) >> 55
+
+
+cdef inline uint32_t block_of(uint64_t hash, uint32_t blocks) noexcept nogil:
+    return <uint32_t>((hash >> 32) * blocks >> 32)
+
+
+def blocks_for(const uint8_t[::1] rows not None) -> int:
+    """How many blocks the fingerprints of these rows take, one at least."""
+    cdef size_t i, found = 0, count = rows.shape[0] // ROW_SIZE
+    cdef const uint8_t* row
+    cdef const uint8_t* before = NULL
+    with nogil:
+        for i in range(count):
+            row = &rows[i * ROW_SIZE]
+            if counts(row, before):
+                found += 1
+                before = row
+    return max(1, found // PRINTS_A_BLOCK)
+
+
+def fill(uint64_t[::1] words not None, const uint8_t[::1] rows not None) -> None:
+    """Set the bits of these rows' fingerprints in `words`, which are the blocks and nothing else."""
+    cdef size_t i, k, count = rows.shape[0] // ROW_SIZE
+    cdef uint32_t blocks = <uint32_t>(words.shape[0] // 8)
+    cdef uint32_t[6] bits
+    cdef uint64_t hash, at
+    if blocks == 0 or words.shape[0] % 8:
+        raise ValueError("blocks are whole, one at least")
+    with nogil:
+        for i in range(count):
+            if counts(&rows[i * ROW_SIZE], NULL):
+                memcpy(&hash, &rows[i * ROW_SIZE], 8)
+                at = <uint64_t>block_of(hash, blocks) * 8
+                bits_of(hash, bits)
+                for k in range(6):
+                    words[at + (bits[k] >> 6)] |= <uint64_t>1 << (bits[k] & 63)
+
+
+def header(bytes key not None, uint64_t labels, uint32_t blocks, uint64_t ipv4_lengths, object ipv6_lengths) -> bytes:
+    """The elements before the blocks. `labels` and the lengths are a snapshot's bounds of a look-up."""
+    crowded, prefixes = 0, b""
+    for lengths, size, flag in ((ipv4_lengths, 32, 1), (ipv6_lengths, 128, 2)):
+        wanted = [length for length in range(size + 1) if lengths >> length & 1]
+        if len(wanted) > PREFIXES:
+            crowded |= flag
+            wanted = []
+        listed = [struct.pack("=16sII", mask(length, size), length, 1) for length in wanted]
+        listed += [bytes(24)] * (PREFIXES - len(listed))
+        prefixes += b"".join(listed[i] + listed[i + 1] + bytes(16) for i in range(0, PREFIXES, 2))
+    return struct.pack("=16sQII32x", key, labels, blocks, crowded) + prefixes
+
+
+def mask(length: int, size: int) -> bytes:
+    """The network mask of a prefix as the address lies in a packet; IPv4 takes the first four bytes of sixteen."""
+    return (((1 << length) - 1) << (size - length)).to_bytes(size // 8, "big").ljust(16, b"\0")
+
+
+def holds(const uint64_t[::1] words not None, bytes print not None) -> bool:
+    """Whether blocks hold a fingerprint: what the kernel computes, for tests and measurements."""
+    cdef uint64_t hash
+    cdef uint32_t[6] bits
+    cdef size_t k, at
+    memcpy(&hash, <const uint8_t*>print, 8)
+    at = <size_t>block_of(hash, <uint32_t>(words.shape[0] // 8)) * 8
+    bits_of(hash, bits)
+    for k in range(6):
+        if not words[at + (bits[k] >> 6)] >> (bits[k] & 63) & 1:
+            return False
+    return True

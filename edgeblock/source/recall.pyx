@@ -1,0 +1,144 @@
+"""What the first stage let by in the kernel, found again when a packet of the same flow comes to user space.
+
+In: the first stage's maps, and a packet that was queued. Out: an engine that has judged, before that packet, what
+passed of its flow unseen. Never here: a decision, an exception because of a packet.
+
+netfilter/stage1/program.c has the argument why this is enough; the structures here are its.
+"""
+
+import mmap
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from edgeblock.core.cursor cimport Cursor, cursor, skip, take
+from edgeblock.core.engine cimport Engine, Passed
+from edgeblock.core.packet cimport PACKET_TCP, Packet, view_packet
+
+from edgeblock.netfilter.stage1 import bpf
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)
+
+cdef enum:
+    IP6_HEADERS = 64        # extension headers that the program walks
+    PATIENCE = 10_000       # looks at a flow that another CPU is writing; it takes less than a microsecond
+    MAP_LOOKUP = 1
+
+SIZES = {"flows": (sizeof(Key), sizeof(Remembered)), "hellos": (4, sizeof(Hello))}
+
+
+cdef class Recall:
+    """One reader of the maps.
+
+    Args:
+        flows, hellos: the open maps, which stay the caller's.
+        places: how many hellos there is room for.
+
+    Attributes:
+        recalled: packets before which something was found.
+        forgotten: hellos that were found to be overwritten.
+        overlong: packets refused for their many extension headers.
+    """
+
+    def __init__(self, int flows, int hellos, uint32_t places):
+        cdef size_t size = places * sizeof(Hello)
+        cdef const uint8_t[::1] view
+        self.flows = flows
+        self.places = places
+        self.number = bpf.call_number()
+        self.memory = mmap.mmap(hellos, (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE,
+                                prot=mmap.PROT_READ)
+        view = self.memory
+        self.hellos = &view[0]
+
+    cdef bint before(self, Engine engine, const uint8_t* data, size_t size, double now) noexcept nogil:
+        """To be called before that packet is judged. False: drop it, for the program could not read it."""
+        cdef Packet p
+        cdef Remembered r
+        cdef Passed passed[SYNS]
+        cdef uint32_t i, k, count = 0
+        cdef uint64_t past = 0xCBF29CE484222325ULL
+        view_packet(data, size, &p)
+        if p.kind != PACKET_TCP:
+            return True
+        if p.family == 6 and has_many_headers(data, size):
+            self.overlong += 1
+            return False
+        if not self.look_up(&p, &r):
+            return True
+        for i in range(r.count if r.count < SYNS else SYNS):
+            passed[count].isn = r.passed[i].isn
+            passed[count].size = r.passed[i].size
+            passed[count].hello = self.found[i]
+            passed[count].after = r.passed[i].after if r.passed[i].after > count else count + 1
+            if r.passed[i].size and not self.copy_hello(&r.passed[i], self.found[i]):
+                self.forgotten += 1     # without its beginning the rest reads as of a flow that began before us
+                for k in range(i + 1, <uint32_t>SYNS):
+                    if r.passed[k].after:
+                        r.passed[k].after -= 1
+                continue
+            past = (past ^ r.passed[i].isn) * <uint64_t>0x100000001B3
+            past = (past ^ r.passed[i].serial) * <uint64_t>0x100000001B3
+            past = (past ^ r.passed[i].place) * <uint64_t>0x100000001B3
+            count += 1
+        if count:
+            self.recalled += 1
+            engine.catch_up(data, size, past | 1, passed, count, now)
+        return True
+
+    cdef bint look_up(self, const Packet* p, Remembered* out) noexcept nogil:
+        cdef Key key
+        cdef Attributes what
+        cdef int turn
+        memset(&key, 0, sizeof(key))
+        memcpy(key.source, p.source, 16)
+        memcpy(key.destination, p.destination, 16)
+        key.source_port = <uint16_t>(p.source_port >> 8 | p.source_port << 8)
+        key.destination_port = <uint16_t>(p.destination_port >> 8 | p.destination_port << 8)
+        key.family = p.family
+        memset(&what, 0, sizeof(what))
+        what.map_fd = <uint32_t>self.flows
+        what.key = <uint64_t><size_t>&key
+        what.value = <uint64_t><size_t>out
+        for turn in range(PATIENCE):
+            if syscall(self.number, MAP_LOOKUP, &what, sizeof(what)) != 0:
+                return False
+            if not out.head & 1 and out.head == out.tail:
+                return True
+        return True     # what there is of it
+
+    cdef bint copy_hello(self, const PassedSyn* one, uint8_t* out) noexcept nogil:
+        # The place may be written anew meanwhile: whole only if it says the same before and after.
+        cdef const Hello* at
+        cdef bint same
+        if one.place >= self.places or one.size > HELLO_MAX:
+            return False
+        at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
+        same = (<const volatile uint64_t*>&at.serial)[0] == one.serial
+        memcpy(out, at.data, one.size)
+        return same and (<const volatile uint64_t*>&at.serial)[0] == one.serial
+
+    def prepare(self, Engine engine not None, bytes packet not None, double now):
+        """`before` for tests."""
+        return bool(self.before(engine, packet, len(packet), now))
+
+
+cdef bint has_many_headers(const uint8_t* data, size_t size) noexcept nogil:
+    cdef Cursor c = cursor(data, size)
+    cdef const uint8_t* head
+    cdef uint8_t kind
+    cdef uint32_t count = 0
+    if not take(&c, 40, &head):
+        return False
+    kind = head[6]
+    while kind == 0 or kind == 43 or kind == 60 or kind == 44:
+        if count == IP6_HEADERS:
+            return True
+        count += 1
+        if not take(&c, 8, &head):
+            return False
+        if kind != 44 and not skip(&c, <size_t>head[1] * 8):
+            return False
+        kind = head[0]
+    return False

@@ -1,0 +1,256 @@
+"""The first stage in the kernel: which packets it lets by, how rules change under it, what it says if it cannot."""
+
+import errno
+import struct
+
+import pytest
+
+from edgeblock.blocklist.fingerprint import fingerprint
+from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import stage1
+from edgeblock.netfilter.stage1 import Stage, bpf, explain, sieve
+from tests.blocklist.making import KEY, matcher
+from tests.core import samples as s
+from tests.core.strategies import Path
+
+pytestmark = pytest.mark.live
+
+LINES = ("listed.example", "=only.example.net", "*.below.example.org", "@@fine.example.net", "top", "198.51.100.7",
+         "203.0.113.128/25", "192.0.2.1:443", "2001:db8:bad::/48", "2001:db8::77", "example.com/only/a/path")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    with Stage(4096, 120.0, hellos=64) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(loaded):
+    """The program with LINES, and nothing remembered of the flow that the tests use."""
+    give(loaded, *LINES)
+    for name in ("flows", "engine"):
+        for six in (False, True):
+            for flow in (Path(six), Path(six, dport=80)):
+                seen = flow.syn()
+                at = 40 if six else 20
+                key = (seen[8:40] if six else seen[12:16].ljust(16, b"\0") + seen[16:20].ljust(16, b"\0"))
+                bpf.delete(loaded.maps[name], key + seen[at:at + 4] + struct.pack("=I", 6 if six else 4))
+    return loaded
+
+
+def give(stage, *lines):
+    snapshot = matcher(*lines).snapshot
+    stage.offer(snapshot.parts, snapshot.key)
+    stage.settle()
+
+
+def outcome(stage, packet):
+    """Whether it passes, and what was counted."""
+    before = stage.counters()
+    passed = stage.judge(packet)
+    (what,) = [name for name, count in stage.counters().items() if count != before[name]]
+    assert passed == what.startswith("passed_")
+    return what
+
+
+NAMES = {
+    "www.innocent.example": "passed_hello", "listed.example": "name", "www.listed.example": "name",
+    "LISTED.Example": "name", "listed.example.": "name", "notlisted.example": "passed_hello",
+    "listed.example.org": "passed_hello", "only.example.net": "name", "below.example.org": "name",
+    "x.below.example.org": "name", "fine.example.net": "passed_hello", "x.top": "name", "top": "name",
+    "example.com": "passed_hello", "192.0.2.9": "odd_name", "0x7f.1": "odd_name", "a..b": "odd_name",
+    ".a": "odd_name",
+    "a.": "passed_hello", ".": "odd_name", "a.7": "odd_name", "a.7b": "odd_name", "b.a7": "passed_hello",
+    "a b.example": "odd_name", "a:443": "odd_name", "%6cisted.example": "odd_name", "b\xfccher.example": "odd_name",
+    "xn--bcher-kva.example": "passed_hello", "_x-.example": "passed_hello", "a" * 63 + ".example": "passed_hello",
+    "a" * 64 + ".example": "odd_name", "a.b.c.d.e.f.g.example": "passed_hello", "a.b.c.d.e.f.g.h.example": "odd_name",
+    ".".join(["x" * 40] * 3): "passed_hello", ".".join(["x" * 50] * 3): "odd_name",
+}
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("name", NAMES)
+def test_names(stage, name, six):
+    path = Path(six)
+    assert outcome(stage, path.syn()) == "passed_syn"
+    assert outcome(stage, path.data(0, s.hello(name.encode("latin-1")))) == NAMES[name]
+
+
+HELLO = s.hello(b"www.innocent.example")
+ODD = {
+    "two records": (s.records(s.hello_message(b"www.innocent.example"), 40), "piece"),
+    "bytes behind": (HELLO + b"x", "piece"), "a byte less": (HELLO[:-1], "piece"), "two names":
+    (s.hello(b"www.innocent.example", b"x.example"), "piece"), "the name twice":
+    (s.hello(b"www.innocent.example", before=s.sni(b"x.example")), "piece"), "no name": (s.hello(), "no_name"),
+    "another type of name": (s.hello(before=s.sni(b"x.example", kind=1)), "piece"), "HTTP":
+    (s.request(b"www.innocent.example"), "other"), "one byte": (b"\x16", "other"), "an alert first":
+    (s.record(b"\1\0", 21) + HELLO, "other"), "large": (s.sized_hello(b"www.innocent.example", 2043), "passed_hello"),
+    "too large": (s.sized_hello(b"www.innocent.example", 2044), "piece"), "ECH":
+    (s.hello(b"www.innocent.example", before=s.ECH), "passed_hello"),
+}
+
+
+@pytest.mark.parametrize("how", ODD)
+def test_what_is_no_plain_hello(stage, how):
+    path = Path()
+    data, what = ODD[how]
+    stage.judge(path.syn())
+    assert outcome(stage, path.data(0, data)) == what
+    assert outcome(stage, path.data(0, HELLO)) == ("later" if what == "passed_hello" else "watched")
+
+
+FLAGS = {"URG": s.ACK | s.URG, "FIN": s.ACK | s.FIN, "RST": s.ACK | s.RST, "no ACK": s.PSH}
+
+
+@pytest.mark.parametrize("how", FLAGS)
+def test_odd_flags(stage, how):
+    path = Path()
+    stage.judge(path.syn())
+    assert outcome(stage, path.data(0, HELLO, FLAGS[how])) == "odd"
+    assert outcome(stage, path.data(0, HELLO)) == "watched"
+
+
+def test_it_must_begin_where_the_syn_says(stage):
+    for at in (-1, 1, 1 << 20):
+        path = Path(isn=90_000 + at)
+        path.settings["sport"] = 5000 + at % 1000
+        stage.judge(path.syn())
+        assert outcome(stage, path.data(at, HELLO)) == "later"
+
+
+def test_without_a_syn_nothing_passes(stage):
+    path = Path()
+    path.settings["sport"] = 999
+    assert outcome(stage, path.data(0, HELLO)) == "unknown"
+    assert outcome(stage, path.syn()) == "watched"       # the engine has got the flow already
+    assert outcome(stage, path.data(0, HELLO)) == "unknown"
+
+
+def test_syns(stage):
+    path = Path()
+    assert outcome(stage, path.syn()) == "passed_syn"
+    assert outcome(stage, path.syn()) == "passed_syn"
+    assert outcome(stage, path.data(0, HELLO)) == "passed_hello"
+    assert outcome(stage, path.syn()) == "passed_syn"
+    for turn in range(1, 6):    # the ports are used again and again
+        again = Path(isn=path.isn + turn * (1 << 28))
+        assert outcome(stage, again.syn()) == "passed_syn"
+        assert outcome(stage, again.data(0, HELLO)) == "passed_hello"
+    assert outcome(stage, Path(isn=path.isn + 5 * (1 << 28) + 1000).syn()) == "later"
+    assert outcome(stage, Path(isn=path.isn + 7 * (1 << 28)).syn()) == "watched"
+
+
+def test_five_syns_and_no_hello_are_the_engines(stage):
+    answers = [outcome(stage, Path(isn=turn << 28).syn()) for turn in range(5)]
+    assert answers == ["passed_syn"] * 4 + ["later"]
+
+
+def test_a_syn_with_data_is_the_engines(stage):
+    path = Path()
+    assert outcome(stage, path.syn(HELLO)) == "odd"
+    assert outcome(stage, path.syn()) == "watched"
+
+
+ADDRESSES = {"203.0.113.5": "passed_syn", "198.51.100.7": "address", "198.51.100.8": "passed_syn",
+             "203.0.113.127": "passed_syn", "203.0.113.128": "address", "203.0.113.255": "address",
+             "192.0.2.1": "address", "2001:db8::78": "passed_syn", "2001:db8::77": "address",
+             "2001:db8:bad:1::": "address", "2001:db8:bae::": "passed_syn"}
+
+
+@pytest.mark.parametrize("server", ADDRESSES)
+def test_destinations(stage, server):
+    source = s.CLIENT6 if ":" in server else s.CLIENT
+    packet = s.tcp(7, b"", s.SYN, ack=0, source=source, destination=server, sport=1234)
+    assert outcome(stage, packet) == ADDRESSES[server]
+
+
+def test_a_listed_port_only(stage):
+    assert outcome(stage, s.tcp(7, b"", s.SYN, ack=0, destination="192.0.2.1", dport=80)) == "passed_syn"
+
+
+def test_more_prefix_lengths_than_there_is_room_for(stage):
+    give(stage, *(f"198.51.100.0/{length}" for length in range(24, 29)))
+    assert outcome(stage, s.tcp(7, b"", s.SYN, ack=0, sport=4321)) == "address"
+    assert outcome(stage, Path(True).syn()) == "passed_syn"
+
+
+def test_ech_where_its_policy_asks():
+    with Stage(64, 120.0, "block", hellos=8) as strict:
+        give(strict, *LINES)
+        strict.judge(Path().syn())
+        assert outcome(strict, Path().data(0, s.hello(b"www.innocent.example", before=s.ECH))) == "ech"
+
+
+def test_flows_are_forgotten_when_idle():
+    with Stage(64, 0.0, hellos=8) as short:
+        give(short, *LINES)
+        short.judge(Path().syn())
+        assert outcome(short, Path().data(0, HELLO)) == "later"
+        assert outcome(short, Path().syn()) == "passed_syn"
+
+
+def test_rules_change_without_a_moment_between(stage):
+    old, new = matcher("old.example", "both.example").snapshot, matcher("new.example", "both.example").snapshot
+
+    def asked(name):
+        path = Path()
+        path.settings["sport"] = asked.port = asked.port + 1
+        stage.judge(path.syn())
+        return outcome(stage, path.data(0, s.hello(name))) == "name"
+
+    asked.port = 20_000
+    stage.offer(old.parts, old.key)
+    stage.settle()
+    assert [asked(b"old.example"), asked(b"both.example"), asked(b"new.example")] == [True, True, False]
+    stage.offer(new.parts, new.key)
+    assert [asked(b"old.example"), asked(b"both.example"), asked(b"new.example")] == [True, True, True]
+    stage.settle()
+    assert [asked(b"old.example"), asked(b"both.example"), asked(b"new.example")] == [False, True, True]
+    stage.withdraw()
+    path = Path()
+    path.settings["sport"] = 19_999
+    assert outcome(stage, path.syn()) == "address"
+    assert outcome(stage, path.data(0, HELLO)) == "unknown"
+
+
+def test_another_key_makes_everything_queued_until_it_is_in_force(stage):
+    other = matcher("x.example").snapshot
+    stage.offer(other.parts, bytes(16))
+    assert outcome(stage, Path().syn()) == "address"
+    stage.settle()
+    assert outcome(stage, Path(isn=1 << 30).syn()) == "watched"
+
+
+def test_the_filter_holds_all_and_little_else():
+    rules = matcher(*(f"host{number}.example.net" for number in range(20_000))).snapshot.parts
+    words = memoryview(bytearray(sieve.blocks_for(rules.rows) * sieve.BLOCK)).cast("Q")
+    sieve.fill(words, rules.rows)
+    assert len(words) * 64 <= 16 * 20_000
+    assert all(sieve.holds(words, fingerprint(KEY, b"host%d.example.net" % number)) for number in range(20_000))
+    found = sum(sieve.holds(words, fingerprint(KEY, b"host%d.example.org" % number)) for number in range(20_000))
+    assert found < 100
+
+
+def test_without_the_program_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(stage1, "OBJECT", tmp_path / "program.o")
+    with pytest.raises(SystemProblem, match="^first stage: was not compiled .* install clang and build it again$"):
+        Stage(16, 1.0)
+
+
+def test_a_program_that_the_kernel_refuses_says_why(monkeypatch):
+    whole = stage1.bpf.bind
+    monkeypatch.setattr(stage1.bpf, "bind", lambda *given: whole(*given)[8:])
+    with pytest.raises(SystemProblem, match="^first stage: the kernel does not take the program: [^\n]*$"):
+        Stage(16, 1.0)
+
+
+@pytest.mark.parametrize("code,says", [(errno.EPERM, "CAP_BPF"), (errno.ENOSYS, "no bpf"),
+                                       (errno.ENOMEM, "limits.flows"), (errno.EIO, "Input/output error")])
+def test_what_the_kernel_says_becomes_a_line(code, says):
+    assert says in explain(OSError(code, "Input/output error"))
+
+
+def test_where_no_bpf_file_system_is_it_cannot_be_pinned(stage, tmp_path):
+    with pytest.raises(SystemProblem, match=r"mount -t bpf bpf "):
+        stage.pin(tmp_path / "x")

@@ -1,0 +1,145 @@
+"""The first stage and the engine together, packet by packet: what the kernel lets by the engine hears of in time.
+
+Every way of sending of core/strategies.py and every capture beside the repository: the same verdicts as without it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path as File
+
+import pytest
+from corpus import BESIDE
+
+from edgeblock import replay
+from edgeblock.netfilter.stage1 import Stage
+from edgeblock.source.capture import Capture
+from edgeblock.source.checksums import Survey
+from edgeblock.source.defragment import Defragmenter
+from edgeblock.source.recall import Recall
+from tests.core import samples as s
+from tests.core.playing import LISTED, OTHER, engine, play
+from tests.core.strategies import MIDWAY, STRATEGIES, Path
+from tests.staging import Box, is_tcp, key_of
+
+pytestmark = pytest.mark.live
+
+SENDABLE = STRATEGIES | MIDWAY
+
+
+@pytest.fixture(scope="module")
+def stage():
+    with Stage(65_536, 120.0, hellos=1024) as loaded:
+        yield loaded
+
+
+REQUESTS = {"tls": s.hello, "http": s.request}
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("name", [LISTED, OTHER], ids=["listed", "other"])
+@pytest.mark.parametrize("how", SENDABLE)
+def test_the_same_verdict_as_without_it(stage, how, name, kind, six):
+    data = REQUESTS[kind](name)
+    packets = list(SENDABLE[how](Path(six), data, data.index(name), len(name)))
+    alone = play(engine("blocked.example.com"), packets)
+    both = Box(stage, engine("blocked.example.com")).play(packets)
+    assert both.blocked == alone.blocked
+    assert [a.accept for a in alone.decisions if a.mark == "blocked"] == [
+        b.accept for a, b in zip(alone.decisions, both.decisions, strict=True) if a.mark == "blocked"]
+
+
+def conversation(capture: File) -> Iterator[tuple[bytes, float, bool]]:
+    """Packets of a capture, their times, and whether the kernel rules would ask about them: the client's TCP."""
+    clients: set[bytes] = set()
+    with Capture(capture) as source:
+        for record, data, _ in replay._packets(source, Defragmenter(), None):
+            if not data:
+                continue
+            asked = False
+            if is_tcp(data):
+                key = key_of(data)
+                back = key[16:32] + key[:16] + key[34:36] + key[32:34] + key[36:]
+                if back not in clients:
+                    clients.add(key)
+                asked = key in clients
+            yield data, record.time, asked
+
+
+@pytest.mark.parametrize("capture", sorted((BESIDE / "evasion").glob("*.pcap")), ids=lambda path: path.stem)
+def test_a_capture_ends_as_it_does_without_it(stage, capture):
+    listed = "blocked.example.com" + "/bad/page.html" * capture.name.startswith("http-py-path-")
+    packets = list(conversation(capture))
+    survey = Survey("auto")
+    for data, _, _ in packets:
+        survey.add(data)
+    survey.close()
+    for line, blocks in ((listed, True), ("other.example.com", False)):
+        box = Box(stage, engine(line))
+        box.forget(data for data, _, _ in packets)
+        alone = engine(line)
+        before = after = False
+        for data, now, asked in packets:
+            flag = survey.flag(data, False)
+            before = before or alone.judge(data, now, flag).mark == "blocked"
+            made = box.judge(data, now, flag) if asked else box.engine.judge(data, now, flag)
+            after = after or made.mark == "blocked"
+        assert (before, after) == (blocks, blocks)
+
+
+def test_a_clean_hello_is_never_asked_about_and_what_follows_is(stage):
+    box, path = Box(stage, engine("blocked.example.com")), Path()
+    data = s.hello(OTHER)
+    played = box.play([*path.opening(), path.data(0, data)])
+    assert box.asked == 0 and played.counters["flows"] == 0
+    box.judge(path.data(len(data), b"x"), 1.0)
+    assert box.engine.counters()["hellos"] == 1 and box.recall.recalled == 1
+
+
+def test_the_past_is_told_once(stage):
+    box, path = Box(stage, engine("blocked.example.com")), Path()
+    data = s.hello(OTHER)
+    box.play([path.syn(), path.data(0, data)])
+    for turn in range(3):
+        box.judge(path.data(len(data), b"x"), 1.0 + turn)
+    assert box.engine.counters()["packets"] == 2 + 3
+
+
+def test_a_server_that_took_only_the_beginning_of_a_passed_hello(stage):
+    # A tiny window: the server keeps the first half of the hello that passed, then takes another second half.
+    path = Path()
+    other, listed = s.hello(b"blocked.innocent.net"), s.hello(b"blocked.example.com.")
+    cut = listed.index(b"blocked.") + 8
+    box = Box(stage, engine("blocked.example.com"))
+    played = box.play([*path.opening(), path.data(0, other), path.data(cut, listed[cut:])])
+    assert played.decisions[2].accept and played.blocked
+
+
+def test_a_hello_that_was_overwritten_is_counted_and_the_rest_is_read(stage):
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com")), Path()
+        box.play([path.syn(), path.data(0, s.hello(OTHER))])
+        for port in range(1000, 1000 + 8 * small.places):
+            later = Path()
+            later.settings["sport"] = port
+            assert small.judge(later.syn())
+            small.judge(later.data(0, s.hello(OTHER)))
+        assert box.judge(path.data(0, s.hello(LISTED)), 1.0).mark == "blocked"
+        assert box.recall.forgotten == 1
+
+
+def test_more_extension_headers_than_the_program_walks_are_refused(stage):
+    box = Box(stage, engine("blocked.example.com"))
+    for count, kept in ((64, True), (65, False)):
+        tcp = s.tcp_segment(1, s.hello(OTHER))
+        chain = b"".join(bytes([60]) + bytes(7) for _ in range(count - 1)) + bytes([6]) + bytes(7)
+        packet = s.ip_packet(60, chain + tcp, s.CLIENT6, s.SERVER6)
+        assert box.recall.prepare(box.engine, packet, 1.0) is kept
+    assert box.recall.overlong == 1
+
+
+def test_nothing_is_recalled_of_flows_the_stage_has_not_seen(stage):
+    box = Box(stage, engine("blocked.example.com"))
+    recall = Recall(*stage.memory(), stage.places)
+    for packet in (b"", b"\x45", s.ip_packet(17, b"12345678"), Path(True).data(0, b"x", sport=7)):
+        assert recall.prepare(box.engine, packet, 1.0)
+    assert recall.recalled == 0

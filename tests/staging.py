@@ -1,0 +1,98 @@
+"""Plays packets to the first stage and the engine as the kernel rules and the daemon do.
+
+In: packets as bytes. Out: what was decided, as core.playing tells it: what the stage lets by the engine does not see.
+"""
+
+import struct
+from collections.abc import Iterable
+
+from edgeblock.core.decision import Decision
+from edgeblock.core.engine import Engine
+from edgeblock.core.packet import view
+from edgeblock.netfilter.stage1 import Stage, bpf
+from edgeblock.source.recall import Recall
+from tests.core.playing import Played
+
+PASSED = Decision(True)
+
+
+class Box:
+    """A first stage, its reader and an engine with the same rules."""
+
+    def __init__(self, stage: Stage, engine: Engine):
+        self.stage = stage
+        self.engine = engine
+        self.recall = Recall(*self.stage.memory(), self.stage.places)
+        snapshot = engine.matcher.snapshot
+        self.stage.offer(snapshot.parts, snapshot.key)
+        self.stage.settle()
+        self.asked = 0
+
+    def judge(self, packet: bytes, now: float, flags: int = 0) -> Decision:
+        """As the kernel rules do: what certainly has no payload passes them unasked, unless it is a SYN."""
+        if is_tcp(packet) and is_bare(packet):
+            return self.engine.judge(packet, now, flags)    # for the marks of flows that are blocked
+        if is_tcp(packet) and self.stage.judge(packet):
+            return PASSED
+        if not self.recall.prepare(self.engine, packet, now):
+            return Decision(False)
+        self.asked += 1
+        return self.engine.judge(packet, now, flags)
+
+    def play(self, packets, start: float = 0.0, step: float = 0.001, flags: int = 0) -> Played:
+        """As core.playing.play. The stage starts from nothing; loading one takes half a second, so it serves many."""
+        packets = list(packets)
+        self.forget(packet[1] if isinstance(packet, tuple) else packet for packet in packets)
+        played = Played()
+        now = start
+        for packet in packets:
+            if isinstance(packet, tuple):
+                now += packet[0]
+                packet = packet[1]
+            decision = self.judge(packet, now, flags)
+            played.decisions.append(decision)
+            if decision.accept:
+                played.accepted.append(packet)
+            now += step
+        played.counters = self.engine.counters()
+        return played
+
+
+    def forget(self, packets: Iterable[bytes]) -> None:
+        """The kernel remembers nothing of these packets' flows any more."""
+        for key in {key_of(packet) for packet in packets if is_tcp(packet)}:
+            bpf.delete(self.stage.maps["flows"], key)
+            bpf.delete(self.stage.maps["engine"], key)
+
+
+def key_of(packet: bytes) -> bytes:
+    """struct key of program.c."""
+    seen = view(packet)
+    ports = seen.get("sport", 0) << 16 | seen.get("dport", 0)
+    return struct.pack("=16s16s4sI", seen.get("source", b""), seen.get("destination", b""), ports.to_bytes(4, "big"),
+                       seen["family"])
+
+
+def is_tcp(packet: bytes) -> bool:
+    """As `-p tcp` asks, headers before it walked."""
+    if not packet:
+        return False
+    if packet[0] >> 4 == 4:
+        return len(packet) > 9 and packet[9] == 6
+    kind, at = packet[6] if len(packet) > 6 else 0, 40
+    while kind in (0, 43, 44, 60) and at + 8 <= len(packet):
+        kind, at = packet[at], at + (8 if kind == 44 else 8 + 8 * packet[at + 1])
+    return kind == 6
+
+
+def is_bare(packet: bytes) -> bool:
+    """As netfilter.bytecode.bare asks, and no SYN."""
+    if packet[0] >> 4 == 4:
+        at = (packet[0] & 15) * 4
+    elif packet[6] == 6:
+        at = 40
+    else:
+        return False
+    if len(packet) < at + 20:
+        return False
+    return len(packet) == at + (packet[at + 12] >> 4) * 4 and packet[at + 13] & 0x12 != 0x02
