@@ -20,7 +20,8 @@ import report
 LIMIT = 400.0           # seconds for one of them
 # What runs, in this order. Those that print JSON lines, and write no file of their own, are told how much to do.
 OWN_FILE = ("engine", "quic", "floods", "nfqueue", "box", "scale")
-LINES = {"rules": (["10000", "1000000", "10000000"], ["--quick"])}      # words in full, and for a first look
+LINES = {"rules": (["10000", "1000000", "10000000"], ["--quick"]),      # words in full, and for a first look
+         "stage1": ([], ["--entries", "10000"])}
 
 
 def words(name: str, quick: bool, folder: Path) -> list[str]:
