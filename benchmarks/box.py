@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--way", action="append", metavar="NAME", help="leave the other ways out")
     chosen = parser.parse_args()
     harness.need_root()
-    seconds = 0.5 if chosen.quick else 1.5
+    seconds = 0.4 if chosen.quick else 1.2
     run = harness.Run("box", chosen, rounds=5, quick_rounds=1, seconds=seconds, names=NAMES, open=OPEN,
                       listed_one_in=EVERY, traffic=traffic.words())
     whats = chosen.only or WHATS

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import harness
 import traffic
-from traffic import ACK, CHECKSUM_TRUST, CHECKSUM_VERIFY, FIN, PUSH, SYN, Flow
+from traffic import ACK, CHECKSUM_TRUST, CHECKSUM_VERIFY, FIN, PUSH, SYN, Flow, client_hello, datagram_packet, request
 
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.rules import load
@@ -51,17 +51,18 @@ def measure(lists: ListMatcher, before: list[bytes], packets: list[bytes], flags
 
 def kinds(count: int) -> dict[str, tuple[list[bytes], list[bytes]]]:
     """For each kind of packet: what the engine has seen before, and the packets. One packet is of one flow."""
-    def each(payload_of, ipv6: bool = False, udp: bool = False) -> list[bytes]:
-        flows = (Flow(index, ipv6, 443) for index in range(count))
-        return [flow.udp(payload_of(flow.index)) if udp else flow.tcp(ACK | PUSH, payload_of(flow.index))
-                for flow in flows]
+    def each(payload_of, ipv6: bool = False) -> list[bytes]:
+        return [Flow(index, ipv6, 443).tcp(ACK | PUSH, payload_of(index)) for index in range(count)]
+
+    def datagrams(payload: bytes) -> list[bytes]:
+        return [datagram_packet(payload, index) for index in range(count)]
 
     def then(*segments: tuple[int, bytes]) -> tuple[list[bytes], list[bytes]]:
         clients = [Flow(index, False, 443) for index in range(count)]
         sent = [[client.tcp(flags, payload) for client in clients] for flags, payload in segments]
         return [packet for part in sent[:-1] for packet in part], sent[-1]
 
-    hello, long_hello = traffic.hello_named(0), traffic.client_hello("www.example.com", 1400)
+    hello, long_hello = traffic.hello_named(0), client_hello("www.example.com", 1400)
     initials = traffic.initials(count)
     noise = random.Random(1).randbytes(len(initials[0]) - 28 - 100)
     syn = (SYN, b"")
@@ -75,11 +76,12 @@ def kinds(count: int) -> dict[str, tuple[list[bytes], list[bytes]]]:
                                                      (ACK | PUSH, long_hello[traffic.MSS:])),
         "data behind a ClientHello": then(syn, (ACK | PUSH, hello), (ACK | PUSH, bytes(256))),
         "FIN": then(syn, (ACK | PUSH, hello), (ACK | FIN, b"")),
+        "HTTP request, first of its connection": then(syn, (ACK | PUSH, request("www.example.com", "/page?q=1"))),
         "HTTP request on a kept connection": ([], traffic.requests(count // 20, 20)),
         "QUIC Initial": ([], initials),
         "QUIC Initial that does not open": ([], [packet[:28 + 100] + noise for packet in initials]),
-        "QUIC short packet": (initials, each(lambda _: b"\x40" + bytes(60), udp=True)),
-        "other UDP": ([], each(lambda _: bytes(100), udp=True)),
+        "QUIC short packet": (initials, datagrams(b"\x40" + bytes(60))),
+        "other UDP": ([], datagrams(bytes(100))),
     }
 
 

@@ -1,32 +1,31 @@
 """What somebody can cost a worker who sends the worst he can: memory, time of a packet, and the flows beside him.
 
-    .venv/bin/python benchmarks/floods.py [--scale N] [--floods NAME,...] [--json FILE]
+    .venv/bin/python benchmarks/floods.py [--quick] [--floods NAME,...] [--rounds N] [--output DIR]
 
 Every flood runs in a process of its own, against an engine with the daemon's limits. Beside it, all the time, clients
 open connections whose hello comes in two segments with flood between them: half of them for a listed name, half for
-another. Printed for each flood: processor time of a packet (median, 99.9th percentile, worst, all together), the most
-that the flow table held of its bound and by how much the process grew, and how many neighbours were judged wrongly.
-`--scale` is the flows of a flood (a million).
+another. For each flood: processor time of a packet in microseconds (median, 99.9th percentile, worst, mean), the most
+that the flow table held of its bound and by how much the process grew, in MiB, and how many neighbours were judged
+wrongly. A million flows a flood; with --quick twenty thousand.
 """
 
-import argparse
 import json
 import os
-import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from engine import CHECKSUM_TRUST, client_hello, datagram_packet, request
+import harness
 from quic import first_initial
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
+from traffic import CHECKSUM_TRUST, client_hello, request
 
 from edgeblock.blocklist.rules import load
 from edgeblock.core.engine import Engine
@@ -49,6 +48,10 @@ def segment(flags: str, seq: int, payload: bytes = b"", *, host: int = 0, sport:
     address = ".".join(str(byte) for byte in (10, *host.to_bytes(3, "big")))
     return bytes(IP(src=address, dst="192.0.2.1") / TCP(sport=sport, dport=port, flags=flags, seq=seq, ack=1,
                                                         urgptr=urgent) / Raw(payload))
+
+
+def datagram_packet(datagram: bytes) -> bytes:
+    return bytes(IP(src="10.0.0.1", dst="192.0.2.1") / UDP(sport=50_000, dport=443) / Raw(datagram))
 
 
 def from_each(packets: list[bytes], count: int) -> Iterator[bytes]:
@@ -117,6 +120,16 @@ def overlaps_of_a_long_hello(scale: int) -> Iterator[bytes]:
 
 
 @flood
+def overlaps_between_edges(scale: int) -> Iterator[bytes]:
+    # Single bytes cut the stream everywhere, and a hundred whole copies differ in each of them.
+    rng = random.Random(6)
+    hello = client_hello(OTHER)
+    packets = [segment("S", 0), *(segment("PA", 1 + i, hello[i:i + 1]) for i in range(len(hello) - 1))]
+    packets += [segment("PA", 1 + 11, rng.randbytes(64)) for _ in range(100)]
+    yield from from_each(packets, scale // 5000)
+
+
+@flood
 def overlaps_in_a_head(scale: int) -> Iterator[bytes]:
     # Every byte of a field before Host has two copies, one of them a colon, a line end or a blank.
     head = b"GET / HTTP/1.1\r\n" + b"".join(b"Host: a%d.example\r\n" % i for i in range(9)) + b"\r\n"
@@ -160,7 +173,8 @@ def spoofed_initials(scale: int) -> Iterator[bytes]:
     for index in range(scale):
         at = index * 1201 % ((1 << 16) - len(whole))
         source = (0x0B000000 + index).to_bytes(4, "big")
-        yield whole[:SOURCE] + source + whole[16:34] + noise[at:at + 8] + whole[42:60] + noise[at:at + len(whole) - 60]
+        body = whole[42:60] + noise[at:at + len(whole) - 60]
+        yield whole[:SOURCE] + source + whole[16:34] + noise[at:at + 8] + body
 
 
 @flood
@@ -210,40 +224,36 @@ def run(name: str, scale: int) -> dict:
             waiting = (second, listed)
     costs.sort()
     counted = engine.counters()
-    return {"packets": len(costs), "median": costs[len(costs) // 2] / 1000,
-            "p999": costs[len(costs) * 999 // 1000] / 1000, "worst": costs[-1] / 1000, "mean": statistics.fmean(costs) / 1000, "neighbours": judged, "wrong": wrong,
-            "table": most, "grown": grown() - before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "counters": {key: count for key, count in counted.items() if count}}
+    return {"median us": costs[len(costs) // 2] / 1000, "99.9 % us": costs[len(costs) * 999 // 1000] / 1000,
+            "worst us": costs[-1] / 1000, "mean us": statistics.fmean(costs) / 1000,
+            "table MiB": most / 2**20, "grown MiB": (grown() - before) / 2**20,
+            "neighbours": judged, "judged wrongly": wrong, "packets": len(costs),
+            "dropped by policy": counted["blocked_policy"], "rereading refused": counted["rereading_refused"]}
+
+
+def apart(name: str, scale: int) -> dict[str, float]:
+    """`run` in a process of its own."""
+    command = [sys.executable, __file__, "--only", name, "--scale", str(scale)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=int, default=1_000_000, metavar="N", help="flows of a flood (1 000 000)")
+    parser = harness.options(__doc__)
     parser.add_argument("--floods", default=",".join(FLOODS), metavar="NAME,...", help="these only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only:
-        print(json.dumps(run(options.only, options.scale)))
-        return
-    names = options.floods.split(",")
+    parser.add_argument("--scale", type=int, metavar="N", help="flows of a flood (1 000 000; with --quick 20 000)")
+    parser.add_argument("--only", help="in this process, the figures as JSON on standard output")
+    chosen = parser.parse_args()
+    scale = chosen.scale or (20_000 if chosen.quick else 1_000_000)
+    names = [chosen.only] if chosen.only else chosen.floods.split(",")
     if unknown := set(names) - set(FLOODS):
         parser.error(f"no such flood: {', '.join(sorted(unknown))}; there are {', '.join(FLOODS)}")
-    print(f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}; one core; "
-          f"table bound {MEMORY >> 20} MiB; processor time of a packet in microseconds")
-    print(f"{'flood':30} {'packets':>9} {'median':>7} {'99.9 %':>8} {'worst':>8} {'mean':>7} "
-          f"{'table MiB':>9} {'grown MiB':>9} {'neighbours':>10} {'wrong':>5}")
-    results = {}
-    for name in names:
-        command = [sys.executable, __file__, "--scale", str(options.scale), "--only", name]
-        found = results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        print(f"{name.replace('_', ' '):30} {found['packets']:>9} {found['median']:>7.2f} {found['p999']:>8.1f} "
-              f"{found['worst']:>8.1f} {found['mean']:>7.2f} {found['table'] / 2**20:>9.1f} "
-              f"{found['grown'] / 2**20:>9.1f} {found['neighbours']:>10} {found['wrong']:>5}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": platform.machine(), "kernel": platform.release(),
-                                            "scale": options.scale, "memory": MEMORY, "floods": results}, indent=1))
+    if chosen.only:
+        print(json.dumps(run(chosen.only, scale)))
+        return
+    kept = harness.Run("floods", chosen, rounds=1, quick_rounds=1, scale=scale, memory=MEMORY)
+    kept.in_turn({name: partial(apart, name, scale) for name in names})
+    kept.save()
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(main)

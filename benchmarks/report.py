@@ -26,6 +26,7 @@ Samples = Mapping[str, Mapping[str, list[float]]]
 matplotlib.rcParams.update({
     "svg.fonttype": "none", "svg.hashsalt": "edgeblock", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "legend.frameon": False})
+WHATS = ("hellos", "hellos, not forwarded", "mixed")        # of nfqueue.py
 COLOURS = {"one": "#8da0cb", "many": "#66c2a5", "stock": "#b3b3b3", "ours": "#d95f02", "no filter": "#666666",
            "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77"}
 
@@ -69,6 +70,43 @@ def paired(samples: Samples, case: str, base: str, figure: str) -> list[float]:
     return [a / b for a, b in zip(samples[case][figure], samples[base][figure], strict=False) if b]
 
 
+# ---- what was to be reached: benchmark, case, figure (as a ratio to another case, if one is named), what, goal
+
+GOALS = (
+    ("engine", "mixed traffic", "packets_per_s", "", "engine, mixed traffic, packets/s", ">=", 1.5e6),
+    ("engine", "ClientHello, first seen of its flow", "packets_per_s", "", "engine, ClientHellos/s", ">=", 7e5),
+    ("engine", "QUIC Initial", "packets_per_s", "", "engine, QUIC Initials/s", ">=", 1.5e5),
+    ("nfqueue", "emptying, hellos, ours", "user_us", "", "queue, user µs a ClientHello", "<=", 1.5),
+    ("nfqueue", "emptying, mixed, ours", "user_us", "", "queue, user µs a packet of the mix", "<=", 1.5),
+    ("nfqueue", "emptying, hellos, ours", "packets_per_s", "emptying, hellos, many",
+     "queue, every packet a ClientHello, of the bare loop", ">=", 0.9),
+    ("box", "bulk, wire, queue", "gbit_per_s", "bulk, wire, no filter", "bulk TCP, filter / none", ">=", 0.97),
+    ("box", "bulk, offload, queue", "gbit_per_s", "bulk, offload, no filter", "the same, offloads on", ">=", 0.97),
+    ("box", "connections, queue", "per_s", "connections, no filter", "new TLS connections, filter / none", ">=", 0.9),
+    ("box", "connections, queue", "per_s", "connections, tracking", "the same, filter / tracking alone", ">=", 0.9),
+    ("box", "connections, both stages", "per_s", "connections, no filter",
+     "new TLS connections, both stages / none", ">=", 0.98),
+    ("box", "connections, both stages", "per_s", "connections, tracking",
+     "the same, both stages / tracking alone", ">=", 0.98),
+)
+
+
+def goals(report: Report, records: Mapping[str, Record]) -> None:
+    rows = []
+    for benchmark, case, figure, base, what, sense, goal in GOALS:
+        samples = records.get(benchmark, {}).get("samples", {})
+        if case not in samples or base and base not in samples:
+            continue
+        values = paired(samples, case, base, figure) if base else samples[case][figure]
+        got = statistics.median(values)
+        reached = got >= goal if sense == ">=" else got <= goal
+        least = "at least" if sense == ">=" else "at most"
+        rows.append([what, f"{least} {short(goal)}", spread(values), "yes" if reached else "**no**"])
+    if rows:
+        report.say("## Goals and what was reached")
+        report.table(["", "goal", "measured", "reached"], rows)
+
+
 # ---- one function a benchmark
 
 
@@ -104,8 +142,8 @@ def nfqueue(report: Report, record: Record) -> None:
     report.table(["traffic", "reader", "packets/s", "user µs a packet", "system µs a packet"], [
         [what, kind, *(cell(samples, f"emptying, {what}, {kind}", figure)
                        for figure in ("packets_per_s", "user_us", "system_us"))]
-        for what in ("hellos", "mixed") for kind in readers if f"emptying, {what}, {kind}" in samples])
-    for what in ("hellos", "mixed"):
+        for what in WHATS for kind in readers if f"emptying, {what}, {kind}" in samples])
+    for what in WHATS:
         case = f"emptying, {what}, ours / many"
         if case in samples:
             report.say(f"- {what}: ours / many, by wall clock {cell(samples, case, 'ratio')}, "
@@ -276,6 +314,7 @@ def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:
         report.say(f"- load average when each began: {', '.join(f'{load:.1f}' for load in loads)} "
                    "(what ran before counts, too)")
     report.say("")
+    goals(report, {record["benchmark"]: record for record in records})
     for record in records:
         PARTS.get(record["benchmark"], lines)(report, record)
         for note in record.get("notes", ()):

@@ -132,6 +132,10 @@ def mixed(flows: int) -> list[bytes]:
     return packets
 
 
+def datagram_packet(datagram: bytes, index: int = 0) -> bytes:
+    return Flow(index, False, 443).udp(datagram)
+
+
 def hellos(count: int) -> list[bytes]:
     """One packet a flow: a whole ClientHello, for a name of its own."""
     return [Flow(index, False, 443).tcp(ACK | PUSH, hello_named(index)) for index in range(count)]
@@ -140,7 +144,7 @@ def hellos(count: int) -> list[bytes]:
 def initials(count: int) -> list[bytes]:
     """One datagram a flow: a QUIC Initial that holds a whole ClientHello."""
     initial = first_initial()
-    return [Flow(index, False, 443).udp(initial) for index in range(count)]
+    return [datagram_packet(initial, index) for index in range(count)]
 
 
 def requests(flows: int, each: int) -> list[bytes]:

@@ -93,7 +93,8 @@ Exit status: 0 after SIGTERM or Ctrl-C. SIGHUP loads the lists anew. The log goe
   edgeblock replay morning.pcapng.gz --rules rules --expect verdicts.jsonl
 Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules cannot be read.""")
     made.add_argument("capture", metavar="CAPTURE", help="a pcap or pcapng file, also compressed with gzip")
-    made.add_argument("--rules", metavar="DIR", help="the lists, or a snapshot of them (default: those of the configuration)")
+    made.add_argument("--rules", metavar="DIR",
+                      help="the lists, or a snapshot of them (default: those of the configuration)")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name observed")
     made.add_argument("--write", metavar="OUT", help="save what would have left the box, answers included")
     made.add_argument("--expect", metavar="FILE", help="compare with the saved output of --json")

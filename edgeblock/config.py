@@ -249,6 +249,7 @@ class Limits:
     quic_derivations: int = _whole(64, 1, 1_000_000)   # QUIC keys derived for such a pair in 10 s
     quic_failures: int = _whole(256, 1, 1_000_000)     # tries of other keys than a packet's own, the same
     quic_worker_derivations: int = _whole(100_000, 1, 100_000_000)   # QUIC keys derived by a worker in 1 s
+    worker_rereading: int = _whole(1 << 25, 65_536, 1 << 31)     # bytes read again in 1 s, where copies conflict
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ BRIDGE = Path("/proc/sys/net/bridge")
 # Services that begin by flushing every ruleset: their file, and the line in it that does so; "" is always.
 FLUSHING = {"nftables": ("/etc/nftables.conf", "flush ruleset"), "netfilter-persistent": ("/etc/iptables", "")}
 
-MEMORY_SHARE = 0.5                 # of the machine's, for connections' beginnings; the rest is for lists and the kernel
+MEMORY_SHARE = 0.5                 # of the machine's, for connections' beginnings; the rest is for lists and others
 FILES = 256                        # open files of a supervisor, besides those for its workers
 TIMEX_BYTES = 1024                 # more than struct timex has
 TIME_ERROR = 5                     # linux/timex.h: the clock is not synchronised
@@ -72,8 +72,9 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, others_rules, forwarding, interfaces, bridges,
-        conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file, rules_directory)
+        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, others_rules, forwarding, interfaces,
+        bridges, conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file,
+        rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -299,12 +300,12 @@ def interfaces(config: Config) -> Iterator[Finding]:
             if found:
                 yield Finding(f"ruleset.{key}", OK, f"{name}: {some(found)}")
             else:
-                yield Finding(f"ruleset.{key}", WARNING, f"{name}: there is no such interface (yet): nothing is queued",
+                yield Finding(f"ruleset.{key}", WARNING, f"{name}: there is no such interface (yet)",
                               f"see ip link, and set ruleset.{key}")
 
 
 def bridges(config: Config) -> Iterator[Finding]:
-    """What a bridge forwards is shown to our rules only if br_netfilter says so, VLAN tags by a setting of its own."""
+    """What a bridge forwards is shown to our rules only if br_netfilter says so, VLAN tags by one setting more."""
     found = sorted(one.parent.name for one in NETWORK.glob("*/bridge"))
     if not found or "forward" not in config.ruleset.hooks:
         return

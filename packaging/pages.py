@@ -1,7 +1,7 @@
 """Makes what a package has besides the program: edgeblock(8), edgeblock.toml(5) and the completion for bash.
 
-In: the arguments as cli.py declares them, and the settings as edgeblock.toml explains them. Out: files below a folder.
-Nothing is said here that is not said there.
+In: the arguments as cli.py declares them, and the settings as edgeblock.toml explains them. Out: files below a
+folder. Nothing is said here that is not said there.
 
     packaging/pages.py FOLDER
 """
@@ -68,7 +68,7 @@ def manual() -> str:
         lines += [f".B edgeblock {name}", *(escaped(usage(one)) for one in arguments(parser)), ".br"]
     lines += [".SH DESCRIPTION", escaped(make_parser().description or ""),
               escaped("It reads the name that a connection asks for (TLS, QUIC, HTTP), looks it up in the operator's "
-                      "lists, and lets the connection pass or drops, resets, redirects it or answers with a block page."),
+                      "lists, and lets the connection pass or drops, resets, redirects it or answers with a page."),
               ".SH COMMANDS"]
     for name, summary, parser in every:
         lines += [f".SS {name}", escaped(summary[0].upper() + summary[1:] + ".")]
@@ -131,11 +131,13 @@ def completion() -> str:
         names.append(name)
         words = [option for one in parser._actions for option in one.option_strings if option.startswith("--")]
         words += [str(choice) for one in arguments(parser) if not one.option_strings for choice in one.choices or ()]
+        free = "|".join(option for one in arguments(parser) for option in one.option_strings
+                        if one.nargs != 0 and not one.choices)
         values = [(option, one) for one in arguments(parser) for option in one.option_strings if one.nargs != 0]
         chosen = "".join(f"            {option}) words='{' '.join(map(str, one.choices))}' ;;\n"
                          for option, one in values if one.choices)
         cases.append(f"    {name})\n        case $before in\n{chosen}"
-                     f"            {'|'.join(option for option, one in values if not one.choices) or '-'}) words= ;;\n"
+                     f"            {free or '-'}) words= ;;\n"
                      f"            *) words='{' '.join(words)}' ;;\n        esac ;;\n")
     return f"""# Completion of edgeblock's commands and options for bash; made by packaging/pages.py.
 _edgeblock() {{

@@ -1,11 +1,23 @@
-"""What every run of the tests does first: see that the live tests can run, so that none is left out unnoticed."""
+"""What every run of the tests does first: see that the live tests can run, so that none is left out unnoticed.
+
+Hypothesis has two profiles, neither with a deadline: `fast`, the usual one, and `deep`, which looks fifty times as
+long (`--hypothesis-profile deep`, or HYPOTHESIS_PROFILE in the environment).
+"""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
 import browser
 import pytest
+from hypothesis import settings
 
 from edgeblock import lab
+
+settings.register_profile("fast", max_examples=100, deadline=None)
+settings.register_profile("deep", max_examples=5000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -13,6 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("chromium"):
                 item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium"))
+    if shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        for item in items:
+            if item.get_closest_marker("promtool"):
+                item.add_marker(pytest.mark.skip(reason="no promtool here: apt-get install prometheus"))
     live = [item for item in items if item.get_closest_marker("live")]
     problem = lab.obstacle() if live else None
     if problem and os.geteuid() != 0 and not os.environ.get("CI"):

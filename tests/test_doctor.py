@@ -109,7 +109,7 @@ def test_another_program_on_the_queue_is_named(lists):
 @pytest.mark.parametrize("running", [True, False])
 def test_a_queue_that_a_worker_before_has_bound(lists, monkeypatch, running):
     """The kernel still names that worker, by a process id that is gone."""
-    there = {"/proc/thread-self/net/netfilter/nfnetlink_queue": "    0 4194305     0 2 65531     0     0        1  1\n"}
+    there = {"/proc/thread-self/net/netfilter/nfnetlink_queue": "0 4194305 0 2 65531 0 0 1 1\n"}
     ours = f"/proc/{os.getpid()}/cmdline"
     monkeypatch.setattr(doctor, "read", lambda path: there.get(str(path), "edgeblock run" * running
                                                                if str(path) == ours else ""))

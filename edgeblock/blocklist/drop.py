@@ -24,6 +24,7 @@ from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError
 
 MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
+HURRY = 4 << 20         # bytes of a list that is compiled while nothing is in force yet, though it has a last version
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
 
 
@@ -46,25 +47,29 @@ class Outcome:
     content: str = ""
 
 
-def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = ()) -> Outcome:
+def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
+            afresh: bool = False, hurry: bool = False) -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
         now: Unix seconds, against which lists expire.
         busy: names of files that are being written: their lists stay as they are.
+        afresh: what is refused is read again, although nobody has touched it.
+        hurry: a long list that has a last version is left for the next round, and that version served meanwhile.
 
     Raises:
         ListError: the state directory cannot be written. Nothing that was in force has changed.
     """
     store.prepare()
-    return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}).run()
+    return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry).run()
 
 
 class Round:
     """One look at the directory."""
 
-    def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str]) -> None:
-        self.rules, self.store, self.now = rules, store, now
+    def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
+                 hurry: bool) -> None:
+        self.rules, self.store, self.now, self.afresh, self.hurry = rules, store, now, afresh, hurry
         self.busy = {Path(name).stem for name in busy}
         self.outcome = Outcome()
         self.parts, self.outcome.warnings = store.parts()
@@ -107,11 +112,12 @@ class Round:
             before = self.known.get(name, {})
             if part is not None and part.parts.lists[0].origin == origin:
                 continue
-            if name in self.busy or spent > BATCH or (
-                    before.get("origin") == origin and Path(before.get("where", "")).is_file()):
+            known = before.get("origin") == origin and Path(before.get("where", "")).is_file() and not self.afresh
+            later = spent > BATCH or self.hurry and part is not None and size > HURRY
+            if name in self.busy or known or later:
                 if before:
                     self.outcome.refused[name] = before
-                self.outcome.again |= spent > BATCH and name not in self.busy
+                self.outcome.again |= later and name not in self.busy and not known
                 continue
             spent += size
             try:
@@ -237,6 +243,11 @@ class Round:
         return ""
 
     def _clear_rejected(self) -> None:
+        for left in self.rules.directory.glob(".*.rejected.*.tmp"):     # of a process that was killed
+            try:
+                left.unlink()
+            except OSError:
+                continue
         wanted = {Path(one["where"]) for one in self.outcome.refused.values()}
         for folder in (self.rules.directory, self.store.rejected):
             for path in folder.glob("*.rejected"):

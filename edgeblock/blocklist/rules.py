@@ -88,8 +88,8 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
         return load_snapshot(directory, key or (read_key(key_file) if key_file else SHARED_KEY))
     files, errors, warnings = find_lists(directory, ListSettings(action=action, https=https))
     if key is None:
-        hashed = key_file is not None and any(source.reader is formats.read_hashed for source in files)
-        key = read_key(key_file) if hashed else SHARED_KEY      # type: ignore[arg-type]
+        hashed = next((source.path.name for source in files if source.reader is formats.read_hashed), None)
+        key = SHARED_KEY if hashed is None or key_file is None else key_for(hashed, key_file)
     compiler = Compiler(key)
     totals = []
     for source in files:
@@ -135,6 +135,15 @@ def load_snapshot(path: Path, key: bytes) -> Rules:
                  record.entries, record.duplicates)
         for record in snapshot.parts.lists)
     return Rules(path, ListMatcher(snapshot), snapshot.data, infos, (), (), snapshot.built)
+
+
+def key_for(file_name: str, key_file: Path) -> bytes:
+    """The key of the box, which the hashed list of that name needs."""
+    try:
+        return read_key(key_file)
+    except ListError as error:
+        raise ListError(f"{file_name}: is a hashed list and needs its key: {error}; run this as root, or with the "
+                        "--config of the box") from None
 
 
 # Explaining --------------------------------------------------------------------------------------------------

@@ -94,8 +94,10 @@ class Store:
         try:
             for folder in (self.directory, self.lists, self.rejected):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                for left in folder.glob(".*.tmp"):
-                    left.unlink(missing_ok=True)
+            for left in (*self.lists.glob(".*.tmp"), *self.rejected.glob(".*.tmp"),
+                         *self.directory.glob(".rules.snapshot.*.tmp"), *self.directory.glob(".refused.json.*.tmp"),
+                         *self.directory.glob(".key.*.tmp")):
+                left.unlink(missing_ok=True)
         except OSError as error:
             raise ListError(f"{error.filename}: cannot be written: {error.strerror}") from None
 

@@ -72,6 +72,7 @@ cdef enum:
     COUNT_UNPARSABLE
     COUNT_CONFLICTS
     COUNT_OVERFLOWS
+    COUNT_REREADING_REFUSED
     COUNT_WINDOW_FULL
     COUNT_RELEASED
     COUNT_NO_MEMORY
@@ -101,6 +102,9 @@ cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
                           Decision* out) noexcept nogil
+    # Before several packets are judged: what memory they will touch is fetched, while the others are looked at.
+    cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil    # for foresee_flow; 0: nothing
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil
     cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
                        double now) noexcept nogil
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
@@ -111,6 +115,9 @@ cdef class Engine:
     cdef Seen seen[MAX_NAMES]
     cdef uint64_t counts[COUNTERS]
     cdef double clock
+    cdef double rereading_since
+    cdef uint32_t rereading        # what may still be read again in this second, in bytes
+    cdef uint32_t worker_rereading
     cdef uint32_t flow_bytes
     cdef uint32_t settle_packets
     cdef uint8_t drop_unparsable

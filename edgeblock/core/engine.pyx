@@ -19,12 +19,12 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
 from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Connection,
                                   QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
                                   read_quic)
-from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
-                                    READ_HTTP2, MAX_AHEAD, MAX_STARTS, START_FREE, START_LATE, START_LOOKS,
-                                    START_LOWEST, Finding, Findings, Window, add_bytes, add_start, add_syn,
-                                    add_urgent, begins_at, clear_findings, close_window, contiguous_end, goes_on,
-                                    in_body, is_contested, is_message, is_open, looks_like_message, offset_of,
-                                    open_window, read_on)
+from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO,
+                                    READ_HTTP, READ_HTTP2, MAX_AHEAD, MAX_STARTS, PACKET_WORK, START_FREE,
+                                    START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
+                                    add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
+                                    contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
+                                    looks_like_message, offset_of, open_window, read_on)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -48,7 +48,7 @@ COUNTER_NAMES = (
     "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
     "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed", "blocked_drop",
     "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets", "replies_repeated",
-    "unparsable", "conflicts", "overflows", "window_full", "released", "no_memory",
+    "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released", "no_memory",
 )
 
 cdef class Engine:
@@ -61,6 +61,7 @@ cdef class Engine:
         ech: "accept", "block" or "block-listed-addresses".
         quic_connections, quic_derivations, quic_failures: of a UDP 4-tuple; see core.quic's QuicLimits.
         quic_worker_derivations: QUIC keys derived in one second, for all flows.
+        worker_rereading: bytes read again in one second where copies conflict, for all flows.
         report: whether the caller wants to hear of names that no rule matched (replay does, the daemon does not).
 
     Raises:
@@ -70,7 +71,8 @@ cdef class Engine:
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
                  flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
                  memory_full="pass", conflict="drop", no_sni="pass", ech="accept", quic_connections=8,
-                 quic_derivations=64, quic_failures=256, quic_worker_derivations=100_000, report=False):
+                 quic_derivations=64, quic_failures=256, quic_worker_derivations=100_000,
+                 worker_rereading=32 * 1024 * 1024, report=False):
         cdef QuicLimits quic_limits
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
             raise ValueError("a limit is out of its range")
@@ -78,6 +80,7 @@ cdef class Engine:
         self.table = FlowTable(flows, memory, idle)
         self.flow_bytes = flow_bytes
         self.settle_packets = settle_packets
+        self.worker_rereading = self.rereading = worker_rereading
         self.drop_unparsable = _drops("unparsable", unparsable)
         self.drop_midstream = _drops("midstream", midstream)
         self.drop_full = _drops("memory_full", memory_full)
@@ -111,6 +114,9 @@ cdef class Engine:
         clear_findings(&self.findings)
         if now > self.clock:
             self.clock = now            # a capture's clock may step back; ours does not
+        if self.clock - self.rereading_since >= 1.0 or self.clock < self.rereading_since:
+            self.rereading_since = self.clock
+            self.rereading = self.worker_rereading
         self.table.expire(self.clock)
         self.counts[COUNT_PACKETS] += 1
         view_packet(data, size, &p)
@@ -133,6 +139,14 @@ cdef class Engine:
             self.counts[COUNT_UDP] += 1
             self._judge_udp(&p, out)
         return 0
+
+    cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil:
+        cdef Packet p
+        view_packet(data, size, &p)
+        return self.table.foresee(&p) if p.kind == PACKET_TCP or p.kind == PACKET_UDP else 0
+
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
+        self.table.foresee_flow(hash)
 
     cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
                        double now) noexcept nogil:
@@ -289,7 +303,7 @@ cdef class Engine:
         cdef Connection* connection
         cdef uint8_t lane = LANE_SETTLED        # what does not open is the first to go: a flood of it takes no place
         cdef uint32_t seen = read_quic(self.quic, &flow.quic, p.payload, p.payload_size, self.clock, self.flow_bytes,
-                                       &self.findings)
+                                       &self.rereading, &self.findings)
         self._look_up(flow, p, 0, 0, out)
         if flow.state == FLOW_WATCHED and (seen & SEEN_CONFLICT or self.findings.full):
             self.counts[COUNT_OVERFLOWS] += 1
@@ -338,9 +352,11 @@ cdef class Engine:
             # Linux takes the byte before the pointer, which may lie far ahead; zero it takes for one.
             add_urgent(w, at + p.urgent - (1 if p.urgent else 0))
         add_bytes(w, at, p.payload, p.payload_size, self.flow_bytes)
-        read_on(w, &self.findings, self.flow_bytes)
+        read_on(w, &self.findings, self.flow_bytes, &self.rereading)
         if self.findings.full:
             w.overflow = 1
+        if w.overflow and self.rereading < PACKET_WORK:
+            self.counts[COUNT_REREADING_REFUSED] += 1
         if w.copy_count != copies:
             self.counts[COUNT_CONFLICTS] += 1
         self._look_up(flow, p, at, expected, out)

@@ -23,10 +23,11 @@ cdef enum FlowState:
     FLOW_RELEASED = 2          # never looked at again
 
 cdef struct Flow:
-    Flow* chain                # next in the same bucket
+    uint64_t hash              # of the key
     Flow* older                # neighbours in the lane
     Flow* newer
     double touched             # caller's clock at the last packet
+    uint32_t held              # bytes accounted for in the table
     uint8_t key[KEY_SIZE]
     uint8_t lane
     uint8_t state
@@ -49,7 +50,6 @@ cdef struct Flow:
     uint8_t quic_id_size
     uint8_t quic_id[MAX_CONNECTION_ID]
     uint32_t packets           # client packets with payload since it was settled
-    uint32_t held              # bytes accounted for in the table
     uint8_t seen_count
     uint64_t seen[SEEN]
     uint64_t past              # what was caught up with last (Engine.catch_up)
@@ -62,11 +62,20 @@ cdef struct LaneList:
     Flow* newest
 
 
+cdef struct Slot:              # the hash stands beside the flow, so that no other flow is touched on the way to one
+    uint64_t hash
+    Flow* flow
+
+
 cdef class FlowTable:
-    cdef Flow** buckets
+    cdef Slot* slots           # the first free or fitting one from the hash on; at least twice as many as flows
     cdef uint64_t mask
+    cdef Flow* spare           # memory of removed flows, joined by `newer`
+    cdef uint32_t spares
     cdef LaneList lanes[LANES]
     cdef uint8_t secret[16]
+    cdef uint8_t hashed[KEY_SIZE]        # the last key, its ends in a fixed order, and its hash
+    cdef uint64_t hash
     cdef readonly uint64_t flows
     cdef readonly uint64_t memory
     cdef readonly uint64_t max_flows
@@ -76,11 +85,15 @@ cdef class FlowTable:
     cdef uint64_t evicted[LANES]
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil
+    cdef uint64_t foresee(self, const Packet* packet) noexcept nogil           # its slots are fetched; 0: no flow's
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil                 # then the flow, where there is one
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil   # NULL without memory
     cdef void touch(self, Flow* flow, uint8_t lane, double now) noexcept nogil # accounts its bytes, makes room
     cdef void remove(self, Flow* flow) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
-    cdef uint64_t _bucket(self, const uint8_t* key) noexcept nogil
+    cdef uint64_t _hash(self, const uint8_t* key) noexcept nogil
+    cdef void _take_out(self, const Flow* flow) noexcept nogil
     cdef void _append(self, Flow* flow) noexcept nogil
     cdef void _unhook(self, Flow* flow) noexcept nogil
     cdef bint _evict(self, Flow* spared) noexcept nogil
+    cdef void _fetch_next(self, const Flow* flow) noexcept nogil

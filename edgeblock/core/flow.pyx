@@ -1,9 +1,10 @@
 """The flow table.
 
 Comes in: packet views and the caller's clock. Goes out: flows. Never here: what a flow's bytes mean, a clock.
-A bucket's place is a keyed hash (SipHash from libsodium), so that nobody outside can aim at one bucket. Every flow
+A flow's place is a keyed hash (SipHash from libsodium), so that nobody outside can aim at one place. Every flow
 hangs in one lane, ordered by its last packet; the oldest of the lowest lane goes first when a limit is reached, which
-costs the same however many flows there are.
+costs the same however many flows there are. A flow that has not been touched for long is in no cache: so a search
+compares hashes in the slots and touches a flow only when they agree, and whoever is next to go is fetched ahead.
 """
 
 from libc.stdlib cimport calloc, free, malloc
@@ -18,6 +19,13 @@ cdef extern from "sodium.h" nogil:
                          const unsigned char* key)
     void randombytes_buf(void* buffer, size_t size)
 
+cdef extern from *:
+    void fetch "__builtin_prefetch"(const void* at) noexcept nogil
+
+cdef enum:
+    MAX_SPARES = 1024          # removed flows whose memory is kept for the next; one that goes makes room for one
+    LINE = 64                  # bytes of a cache line
+
 
 cdef void _key_of(const Packet* p, bint reverse, uint8_t* key) noexcept nogil:
     cdef size_t client = 16 if reverse else 0
@@ -30,44 +38,86 @@ cdef void _key_of(const Packet* p, bint reverse, uint8_t* key) noexcept nogil:
     key[37] = p.protocol
 
 
+cdef void _fetch_flow(const Flow* flow) noexcept nogil:
+    cdef size_t at = 0
+    while at < sizeof(Flow):
+        fetch(<const uint8_t*>flow + at)
+        at += LINE
+
+
 cdef class FlowTable:
     """FlowTable(max_flows, max_memory in bytes, idle in seconds)"""
 
     def __cinit__(self, uint64_t max_flows, uint64_t max_memory, double idle):
-        cdef uint64_t size = 1024
-        while size < max_flows and size < (<uint64_t>1 << 26):
+        cdef uint64_t size = 2048
+        while size < 2 * max_flows:
             size *= 2
         if sodium_init() < 0:
             raise RuntimeError("libsodium cannot be initialised")
-        self.buckets = <Flow**>calloc(size, sizeof(Flow*))
-        if self.buckets == NULL:
+        self.slots = <Slot*>calloc(size, sizeof(Slot))
+        if self.slots == NULL:
             raise MemoryError
         self.mask = size - 1
         self.max_flows = max_flows
         self.max_memory = max_memory
         self.idle = idle
         randombytes_buf(self.secret, 16)
+        crypto_shorthash(<unsigned char*>&self.hash, self.hashed, KEY_SIZE, self.secret)
 
     def __dealloc__(self):
         cdef int lane
+        cdef Flow* flow
         for lane in range(<int>LANES):
             while self.lanes[lane].oldest != NULL:
                 self.remove(self.lanes[lane].oldest)
-        free(self.buckets)
+        while self.spare != NULL:
+            flow = self.spare
+            self.spare = flow.newer
+            free(flow)
+        free(self.slots)
 
-    cdef uint64_t _bucket(self, const uint8_t* key) noexcept nogil:
-        cdef uint64_t place = 0
-        crypto_shorthash(<unsigned char*>&place, key, KEY_SIZE, self.secret)
-        return place & self.mask
+    cdef uint64_t _hash(self, const uint8_t* key) noexcept nogil:
+        # The same for both directions, so that looking for either costs one hash and one place in memory; and the
+        # last one is remembered, because a new flow is looked for both ways and then created.
+        cdef uint8_t both[KEY_SIZE]
+        cdef int order = memcmp(key, key + 16, 16)
+        cdef size_t first = 0
+        if order > 0 or order == 0 and memcmp(key + 32, key + 34, 2) > 0:
+            first = 16
+        memcpy(both, key + first, 16)
+        memcpy(both + 16, key + 16 - first, 16)
+        memcpy(both + 32, key + 32 + first // 8, 2)
+        memcpy(both + 34, key + 34 - first // 8, 2)
+        memcpy(both + 36, key + 36, 2)
+        if memcmp(both, self.hashed, KEY_SIZE) != 0:
+            memcpy(self.hashed, both, KEY_SIZE)
+            crypto_shorthash(<unsigned char*>&self.hash, both, KEY_SIZE, self.secret)
+        return self.hash
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]
-        cdef Flow* flow
+        cdef uint64_t hash, place
         _key_of(packet, reverse, key)
-        flow = self.buckets[self._bucket(key)]
-        while flow != NULL and memcmp(flow.key, key, KEY_SIZE) != 0:
-            flow = flow.chain
-        return flow
+        hash = self._hash(key)
+        place = hash & self.mask
+        while self.slots[place].flow != NULL:
+            if self.slots[place].hash == hash and memcmp(self.slots[place].flow.key, key, KEY_SIZE) == 0:
+                return self.slots[place].flow
+            place = (place + 1) & self.mask
+        return NULL
+
+    cdef uint64_t foresee(self, const Packet* packet) noexcept nogil:
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint64_t hash
+        _key_of(packet, False, key)
+        hash = self._hash(key)
+        fetch(&self.slots[hash & self.mask])
+        return hash
+
+    cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
+        cdef const Slot* slot = &self.slots[hash & self.mask]
+        if slot.flow != NULL and slot.hash == hash:
+            _fetch_flow(slot.flow)
 
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil:
         cdef Flow* flow
@@ -75,14 +125,22 @@ cdef class FlowTable:
         while self.flows >= self.max_flows:
             if not self._evict(NULL):
                 return NULL
-        flow = <Flow*>malloc(sizeof(Flow))
-        if flow == NULL:
-            return NULL
+        if self.spare != NULL:
+            flow = self.spare
+            self.spare = flow.newer
+            self.spares -= 1
+        else:
+            flow = <Flow*>malloc(sizeof(Flow))
+            if flow == NULL:
+                return NULL
         memset(flow, 0, sizeof(Flow))
         _key_of(packet, False, flow.key)
-        place = self._bucket(flow.key)
-        flow.chain = self.buckets[place]
-        self.buckets[place] = flow
+        flow.hash = self._hash(flow.key)
+        place = flow.hash & self.mask
+        while self.slots[place].flow != NULL:
+            place = (place + 1) & self.mask
+        self.slots[place].hash = flow.hash
+        self.slots[place].flow = flow
         flow.lane = LANE_UNDECIDED
         flow.touched = now
         self._append(flow)
@@ -132,21 +190,47 @@ cdef class FlowTable:
                 flow = flow.newer
             if flow != NULL:
                 self.evicted[lane] += 1
+                self._fetch_next(flow.newer)
                 self.remove(flow)
                 return True
         return False
 
+    cdef void _fetch_next(self, const Flow* flow) noexcept nogil:
+        # Of the next to go the slot is fetched, of the one after it the flow; each has been fetched one step ago.
+        if flow != NULL:
+            fetch(&self.slots[flow.hash & self.mask])
+            if flow.newer != NULL:
+                _fetch_flow(flow.newer)
+
     cdef void remove(self, Flow* flow) noexcept nogil:
-        cdef Flow** link = &self.buckets[self._bucket(flow.key)]
-        while link[0] != flow:
-            link = &link[0].chain
-        link[0] = flow.chain
+        self._take_out(flow)
         self._unhook(flow)
         self.flows -= 1
         self.memory -= sizeof(Flow) + FLOW_COST + flow.held
         close_window(&flow.window)
         free_connections(&flow.quic)
-        free(flow)
+        if self.spares < MAX_SPARES:
+            flow.newer = self.spare
+            self.spare = flow
+            self.spares += 1
+        else:
+            free(flow)
+
+    cdef void _take_out(self, const Flow* flow) noexcept nogil:
+        # Free its slot, and let those behind it that had to go past it move up.
+        cdef uint64_t hole = flow.hash & self.mask
+        cdef uint64_t place
+        while self.slots[hole].flow != flow:
+            hole = (hole + 1) & self.mask
+        place = hole
+        while True:
+            place = (place + 1) & self.mask
+            if self.slots[place].flow == NULL:
+                break
+            if ((place - self.slots[place].hash) & self.mask) >= ((place - hole) & self.mask):
+                self.slots[hole] = self.slots[place]
+                hole = place
+        self.slots[hole].flow = NULL
 
     cdef void expire(self, double now) noexcept nogil:
         # At most two of each lane for one packet: time is paid for as it goes.

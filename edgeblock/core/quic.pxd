@@ -102,6 +102,6 @@ cdef void free_connections(Quic* quic) noexcept nogil
 
 cdef bint may_hold_initial(const uint8_t* data, size_t size) noexcept nogil     # of a version known here
 cdef uint32_t read_quic(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
-                        uint32_t cap, Findings* out) noexcept nogil        # -> bits of Seen
+                        uint32_t cap, uint32_t* work, Findings* out) noexcept nogil    # -> bits of Seen
 cdef uint32_t read_datagram(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
                             OnCrypto on_crypto, void* context) noexcept nogil   # -> bits of Seen

@@ -138,7 +138,7 @@ cdef struct Gathering:
 
 
 cdef uint32_t read_quic(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
-                        uint32_t cap, Findings* out) noexcept nogil:
+                        uint32_t cap, uint32_t* work, Findings* out) noexcept nogil:
     """Reads one datagram and leaves in `out` the names it completes; `cap` bounds the memory of the 4-tuple."""
     cdef Gathering gathering
     cdef Connection* connection
@@ -151,7 +151,7 @@ cdef uint32_t read_quic(QuicReader* reader, Quic* quic, const uint8_t* data, siz
         if connection.fresh:
             connection.fresh = 0
             before = connection.window.bytes
-            read_on(&connection.window, out, _room(quic, connection, cap))
+            read_on(&connection.window, out, _room(quic, connection, cap), work)
             quic.bytes += connection.window.bytes - before
             if connection.window.overflow:
                 seen |= SEEN_CONFLICT
@@ -683,8 +683,10 @@ cdef class Reader:
         """As read, with the names the datagram completes instead of pieces."""
         cdef size_t size = datagram.shape[0]
         cdef uint32_t i, at
+        cdef uint32_t work = 0xFFFFFFFF
         clear_findings(&self.findings)
-        seen = read_quic(self.reader, &self.quic, &datagram[0] if size else NULL, size, now, cap, &self.findings)
+        seen = read_quic(self.reader, &self.quic, &datagram[0] if size else NULL, size, now, cap, &work,
+                         &self.findings)
         found = []
         for i in range(self.findings.count):
             if self.findings.items[i].kind == FINDING_NAME:
@@ -705,12 +707,13 @@ cdef class Reader:
         `forget` makes each the first of its 4-tuple, with keys of its own to derive."""
         cdef int opened = 0
         cdef int i
+        cdef uint32_t work = 0xFFFFFFFF
         cdef const uint8_t* data = &datagram[0]
         cdef size_t size = datagram.shape[0]
         with nogil:
             for i in range(times):
                 clear_findings(&self.findings)
-                opened += read_quic(self.reader, &self.quic, data, size, 10.0 * i, 160 * 1024,
+                opened += read_quic(self.reader, &self.quic, data, size, 10.0 * i, 160 * 1024, &work,
                                     &self.findings) & SEEN_INITIAL
                 if forget:
                     free_connections(&self.quic)

@@ -19,7 +19,7 @@ cdef enum:
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
-    PACKET_WORK = 512 * 1024   # bytes read again for one packet, all readings together
+    PACKET_WORK = 256 * 1024   # bytes read again for one packet, all readings together: 1.5 ms
     FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
 
 cdef enum ReadingKind:
@@ -93,6 +93,7 @@ cdef struct Window:
     uint16_t edge_count
     uint16_t edge_room
     uint8_t edges_lost
+    uint8_t urgent_lost        # there were more urgent bytes, while nothing was read
     Start starts[MAX_STARTS]
 
 cdef enum FindingKind:
@@ -129,7 +130,8 @@ cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil
-cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil
+# `work` is what may be read again at present, all windows together, and is lessened by what was.
+cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
 cdef bint goes_on(const Window* w) noexcept nogil                        # or would take a second ClientHello
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know

@@ -29,6 +29,7 @@ cdef enum:
     LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     FEED_COST = 64             # work of a feed apart from its bytes
+    MEET_COST = 8              # and of comparing what became of it with one other reading
 
 
 # ---- life
@@ -60,6 +61,7 @@ cdef void close_window(Window* w) noexcept nogil:
     w.recent = NULL
     w.copy_count = 0
     w.urgent_count = 0
+    w.urgent_lost = 0
     w.bytes = 0
 
 
@@ -240,6 +242,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     w.starts[place].at = at
     w.starts[place].frontier = at
     w.starts[place].unread = 1
+    if w.urgent_lost:
+        w.overflow = 1
     return True
 
 
@@ -249,20 +253,17 @@ cdef bint _is_between_messages(const Start* s) noexcept nogil:
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
-    # Where nothing is read any more an urgent byte changes nothing: other protocols make use of them.
     cdef int i
-    cdef bint matters = False
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and at >= w.starts[i].at and (
-                at < w.starts[i].frontier or _is_active(&w.starts[i]) or w.starts[i].again):
-            matters = True
-    if not matters:
-        return
     for i in range(w.urgent_count):
         if w.urgent[i] == at:
             return
     if w.urgent_count == MAX_URGENT:
-        w.overflow = 1
+        # Where nothing is read any more it changes nothing: other protocols have many. Unless reading begins again.
+        w.urgent_lost = 1
+        for i in range(MAX_STARTS):
+            if w.starts[i].kind != START_FREE and at >= w.starts[i].at and (
+                    at < w.starts[i].frontier or _is_active(&w.starts[i]) or w.starts[i].again):
+                w.overflow = 1
         return
     w.urgent[w.urgent_count] = at
     w.urgent_count += 1
@@ -281,6 +282,8 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
             s.frontier = s.at
             s.unread = 1
             s.again = 0
+            if w.urgent_lost:
+                w.overflow = 1
             if at < s.mark_at:
                 _free_readings(s.mark)
                 s.mark = NULL
@@ -324,7 +327,7 @@ cdef bint is_contested(const Window* w) noexcept nogil:
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]) and not _is_between_messages(&w.starts[i]):
             starts += 1
-    return starts > 1 or w.copies != NULL or w.urgent_count != 0
+    return starts > 1 or w.copies != NULL or w.urgent_count != 0 and goes_on(w)
 
 
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
@@ -599,14 +602,16 @@ cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t 
 # ---- reading
 
 
-cdef void read_on(Window* w, Findings* out, uint32_t cap) noexcept nogil:
+cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil:
     """Lets every start's readings go on as far as the bytes reach."""
     cdef int i
-    cdef uint32_t budget = PACKET_WORK
+    cdef uint32_t most = PACKET_WORK if work[0] > PACKET_WORK else work[0]
+    cdef uint32_t budget = most
     w.forks = 0
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]) or w.starts[i].again:
             _advance(w, &w.starts[i], out, cap, &budget)
+    work[0] -= most - budget
     if w.bytes >= cap // 4:
         _slide(w, cap)
 
@@ -620,7 +625,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef Reading* after
     cdef const uint8_t* versions[MAX_COPIES + 1]
     cdef int64_t pos, stop
-    cdef uint32_t size, count, i, weight
+    cdef uint32_t size, count, i, weight, others
     cdef bint plain, urgent, known
     _account(w, s, False)
     while _is_active(s) or s.again:
@@ -686,6 +691,18 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         count += 1
                 copy = copy.next
         s.frontier = stop
+        others = 0
+        if not plain:
+            if not _spend(w, w.copy_count + count * count // 2, budget):
+                _free_readings(s.readings)
+                s.readings = NULL
+                break
+            rest = s.readings
+            while rest != NULL:
+                others += count
+                rest = rest.next
+            if others > MAX_READINGS:
+                others = MAX_READINGS
         rest = s.readings
         s.readings = NULL
         after = NULL
@@ -706,7 +723,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     if fork == NULL:
                         w.overflow = 1
                         continue
-                if not plain and not _spend(w, size, budget):
+                if not plain and not _spend(w, size + FEED_COST + others * MEET_COST, budget):
                     _free_readings(fork)
                     if fork == r:
                         r = NULL
@@ -747,8 +764,7 @@ cdef bint _is_fresh(const Reading* r) noexcept nogil:
     return r.tls.header_size == 0 and r.tls.hello.phase == 0 and r.tls.hello.need <= 1 and r.tls.hello.value == 0
 
 
-cdef bint _spend(Window* w, uint32_t size, uint32_t* budget) noexcept nogil:
-    cdef uint32_t cost = size + FEED_COST
+cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
     if budget[0] < cost or w.work > <uint32_t>FLOW_WORK:
         w.overflow = 1
         return False

@@ -71,17 +71,18 @@ class Compiler:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgeblock.daemon.rules", str(os.getpid()), str(fd), pass_fds=(fd,),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-        except OSError:
-            os.close(fd)
-            raise
-        self._spare = process, fd
+            self._spare = process, fd
+        finally:
+            if self._spare is None:     # no process to be had, or given up while it started: asyncio ends it then
+                os.close(fd)
 
-    async def load(self, busy: Collection[str] = (), digest: str = "") -> Loaded:
+    async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False) -> Loaded:
         """The lists as they are now.
 
         Args:
             busy: names of files that are being written.
             digest: of the snapshot that is in force.
+            afresh: what is refused is read again, although nobody has touched it.
 
         Raises:
             ListError: they cannot be used.
@@ -93,7 +94,7 @@ class Compiler:
         (process, fd), self._spare = self._spare, None
         done = False
         try:
-            output, complaint = await process.communicate(pickle.dumps((self.rules, list(busy), digest)))
+            output, complaint = await process.communicate(pickle.dumps((self.rules, list(busy), digest, afresh)))
             if process.returncode == 2:
                 raise ListError(complaint.decode(errors="replace").strip())
             if process.returncode != 0:
@@ -133,11 +134,11 @@ def map_snapshot(fd: int, key: bytes) -> Snapshot:
     return open_snapshot(memoryview(mapped), key, verified=sealed)
 
 
-def work(rules: Rules, busy: list[str], digest: str, fd: int) -> dict[str, Any]:
+def work(rules: Rules, busy: list[str], digest: str, afresh: bool, fd: int) -> dict[str, Any]:
     """The job: what `Loaded` has but for `fd`, which holds the snapshot afterwards unless it has that `digest`."""
     key = read_key(rules.key, create=True)
     store = Store(rules.key.parent, key)
-    outcome = refresh(rules, store, time.time(), busy)
+    outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest)
     said = asdict(outcome)
     said["digest"] = open_file(store.snapshot, key, verified=True).digest
     if said["digest"] != digest:
@@ -160,11 +161,11 @@ def main(arguments: list[str]) -> int:
     job = sys.stdin.buffer.read()
     if not job:
         return 0
-    rules, busy, digest = pickle.loads(job)
+    rules, busy, digest, afresh = pickle.loads(job)
     if digest:      # else nothing is in force yet, and nobody to give way to
         give_way()
     try:
-        said = work(rules, busy, digest, fd)
+        said = work(rules, busy, digest, afresh, fd)
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)
         return 2

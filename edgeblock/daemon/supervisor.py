@@ -138,7 +138,8 @@ class Supervisor:
         self.stage_problem = ""                # why there is none
         self.tasks: set[asyncio.Task[Any]] = set()
         self.reload_now = asyncio.Event()
-        self.stirred = asyncio.Event()         # something about the rules directory may have
+        self.stirred = asyncio.Event()         # the rules directory is to be looked at
+        self.arrived = False                   # a file in it was completed since it was
         self.due: float | None = None          # when the lists are to be tried again
         self.changed = asyncio.Event()         # something about a worker has
         self.marks_by_verdict = True
@@ -283,7 +284,7 @@ class Supervisor:
         self.watch = Watch(config.rules.directory)
         stack.callback(self.watch.close)
         if self.watch.fd >= 0:
-            self.loop.add_reader(self.watch.fd, self.stirred.set)
+            self.loop.add_reader(self.watch.fd, self._see)
             stack.callback(self.loop.remove_reader, self.watch.fd)
         # The kernel takes half a second to look through the program; meanwhile the rest goes on.
         loading = self.loop.run_in_executor(None, self._load_stage)
@@ -629,20 +630,27 @@ class Supervisor:
 
     async def _settle(self) -> bool:
         """Whether a file was completed; waits for the end of a burst of them."""
-        arrived = self.watch.read()
+        arrived, self.arrived = self.arrived, False
         until = self.loop.time() + BURST
         while arrived and self.loop.time() < until:
             await asyncio.sleep(QUIET)
-            if not self.watch.read():
+            if not self.arrived:
                 break
+            self.arrived = False
         return arrived
+
+    def _see(self) -> None:
+        # Read at once, even while lists are being loaded: else the descriptor would stay ready, and the loop busy.
+        if self.watch.read():
+            self.arrived = True
+            self.stirred.set()
 
     def _ask_to_reload(self) -> None:
         self.reload_now.set()
         self.stirred.set()
 
-    async def _load(self) -> rules.Loaded:
-        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "")
+    async def _load(self, afresh: bool = False) -> rules.Loaded:
+        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh)
         with suppress(OSError):     # no process to be had now; the next job asks again
             await self.compiler.prepare()
         if loaded.problem and not loaded.lists and not self.rules:
@@ -656,7 +664,7 @@ class Supervisor:
         began = time.monotonic()
         self.due = None
         try:
-            loaded = await self._load()
+            loaded = await self._load(afresh=asked)
         except (EdgeblockError, OSError) as problem:
             self.loads["refused"] += 1
             self.load_failures += 1

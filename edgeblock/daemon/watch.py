@@ -9,6 +9,7 @@ import ctypes
 import os
 import stat
 import struct
+import time
 from pathlib import Path
 
 from edgeblock.blocklist.directory import is_unfinished
@@ -20,6 +21,7 @@ WATCHED = (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO 
 COMPLETE = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE
 EVENT = struct.Struct("iIII")
 EVENTS_MAX = 1 << 16    # bytes of events read at a time
+STALLED = 60.0          # seconds without a change after which a file counts as complete, whoever has it open
 
 Sight = dict[str, tuple[int, int, int, int]]
 
@@ -52,11 +54,17 @@ class Watch:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.busy: set[str] = set()
+        self._written: dict[str, float] = {}        # when a file that is open for writing was changed last
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._number = -1
         self.aim()
+
+    @property
+    def busy(self) -> set[str]:
+        """The files that are being written."""
+        since = time.monotonic() - STALLED
+        return {name for name, at in self._written.items() if at > since}
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -72,7 +80,7 @@ class Watch:
             if self._number >= 0:
                 self._libc.inotify_rm_watch(self.fd, self._number)
             self._number = number
-            self.busy.clear()
+            self._written.clear()
 
     def read(self) -> bool:
         """Takes note of what has happened; whether any file was completed, changed its owner, or went."""
@@ -88,7 +96,7 @@ class Watch:
                 name = os.fsdecode(data[at + EVENT.size:at + EVENT.size + size].rstrip(b"\0"))
                 at += EVENT.size + size
                 if mask & IN_Q_OVERFLOW:
-                    self.busy.clear()
+                    self._written.clear()
                     counts = True
                 elif number == self._number and name and not is_ours(name):
                     counts |= self._note(name, mask)
@@ -96,10 +104,10 @@ class Watch:
 
     def _note(self, name: str, mask: int) -> bool:
         if mask & COMPLETE:
-            self.busy.discard(name)
+            self._written.pop(name, None)
             return True
         if mask & IN_MODIFY or mask & IN_CREATE and self._is_new(name):
-            self.busy.add(name)
+            self._written[name] = time.monotonic()
             return False
         return name not in self.busy
 

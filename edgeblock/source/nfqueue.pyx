@@ -120,6 +120,7 @@ cdef enum:
 
 cdef enum:
     RECEIVE = 32           # packets in one system call; their answers leave in one, too, before the next
+    AHEAD = 4              # so many of them are worth a look ahead
     BURST = 1024           # packets in one drain(), a few milliseconds, before other events have their turn
     # A message is at most a 64 KiB packet and some attributes. The odd cache line on top keeps the heads of the
     # buffers, which are all that most packets use, from falling on the same few lines of the processor's cache.
@@ -493,7 +494,27 @@ cdef class QueueReader:
         self.now = <double>clock.tv_sec + <double>clock.tv_nsec * 1e-9
         self.received = count
         self.next = 0
+        if count >= AHEAD:
+            self.look_ahead()
         return count
+
+    cdef void look_ahead(self) noexcept nogil:
+        # What the engine remembers of these packets' flows is in no cache: it is fetched for all of them at once, so
+        # that it is waited for once.
+        cdef uint64_t hashes[RECEIVE]
+        cdef nlmsghdr header
+        cdef Cursor datagram, body
+        cdef Queued packet
+        cdef int i
+        for i in range(self.received):
+            hashes[i] = 0
+            datagram = cursor(self.buffers + <size_t>i * BUFFER, self.headers[i].msg_len)
+            if take_message(&datagram, &header, &body) and header.nlmsg_type == MSG_PACKET and \
+                    read_packet(&body, &packet):
+                hashes[i] = self.engine.foresee(packet.data, packet.size)
+        for i in range(self.received):
+            if hashes[i]:
+                self.engine.foresee_flow(hashes[i])
 
     cdef int find_decision(self) except -1 nogil:
         # Judge and answer up to the next packet that Python must hear of: 1, or 0 when all have been seen.
@@ -813,10 +834,8 @@ def kernel_queues() -> dict[int, dict[str, int]]:
     names = ("owner", "waiting", "mode", "range", "queue_dropped", "user_dropped", "sequence")
     try:
         text = TABLE.read_text()
-    except PermissionError:
-        text = _read_given() if is_table_given() else ""
     except OSError:
-        return {}
+        text = _read_given() if is_table_given() else ""
     fields = [[int(word) for word in line.split()] for line in text.splitlines()]
     return {line[0]: dict(zip(names, line[1:])) for line in fields}
 
@@ -827,7 +846,7 @@ def explain(number: int, problem: OSError) -> str:
     capabilities = int(status.split("CapEff:")[1].split()[0], 16)
     if not capabilities >> CAP_NET_ADMIN & 1:
         return f"queue {number}: no permission; run as root, or with the capabilities CAP_NET_ADMIN and CAP_NET_RAW"
-    if not TABLE.exists():
+    if not TABLE.exists() and not is_table_given():
         return (f"queue {number}: this kernel has no NFQUEUE; load the module nfnetlink_queue, "
                 "or use a kernel built with CONFIG_NETFILTER_NETLINK_QUEUE")
     owner = kernel_queues().get(number, {}).get("owner")

@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -19,6 +22,7 @@ from edgeblock.blocklist.store import Store, open_file
 from edgeblock.errors import ListError
 
 from .making import KEY
+from .test_signature import Signer
 
 NOW = 1_700_000_000
 
@@ -34,7 +38,7 @@ class Box:
         self.rules = config.Rules(directory=self.folder, key=home / "state" / "key")
 
     def write(self, **files):
-        """write(court_list="a.example") is the file court.list."""
+        """write(court_list="a.example") is the file court.list, and what is renamed in counts at once."""
         for name, text in files.items():
             name = name.replace("_", ".")
             new = self.folder / f".{name}.new"
@@ -151,6 +155,18 @@ def test_boxes_of_one_key_can_be_compared(box, tmp_path):
     assert Box.refresh(box, NOW + 9).content == content
 
 
+def test_in_a_hurry_a_long_list_is_served_as_it_was(box, monkeypatch):
+    monkeypatch.setattr(drop_module, "HURRY", 1000)
+    box.write(long_list=many(200), small_list="s.example\n")
+    box.refresh(hurry=True)             # there was no version before it
+    assert box.changes() == [("taken", "long"), ("taken", "small")] and not box.outcome.again
+    box.write(long_list=many(210), small_list="t.example\n", new_list=many(190, "n"))
+    box.refresh(hurry=True)
+    assert box.changes() == [("taken", "new"), ("taken", "small")] and box.outcome.again
+    box.refresh()
+    assert box.changes() == [("taken", "long")] and not box.outcome.again
+
+
 # Refusing ----------------------------------------------------------------------------------------------------
 
 REFUSED = {
@@ -222,6 +238,15 @@ def test_each_refusal_can_be_overridden_for_one_list_by_one_key(box):
         assert box.refresh().refused == {} and box.changes() == [("taken", "court")], key
 
 
+def test_what_is_refused_is_read_again_when_asked_to(box, monkeypatch):
+    signer = Signer(1)
+    box.rules = replace(box.rules, signers=(signer.public,), require_signatures=True)
+    sign(box, signer, "new.example\n", NOW + 90_000)
+    assert "in the future" in box.refresh().refused["court"]["told"]
+    assert list(box.refresh(NOW + 9000).refused) == ["court"]
+    assert box.refresh(NOW + 9000, afresh=True).refused == {} and box.action("new.example") == "court"
+
+
 def test_the_reason_is_no_more_readable_than_the_list(box):
     box.write(court_list="co.uk\n", open_list="co.uk\n")
     (box.folder / "court.list").chmod(0o600)
@@ -276,6 +301,61 @@ def test_protected_names_that_cannot_be_read_refuse_nothing_and_take_nothing(box
     box.write(court_list="new.example\n")
     assert box.refresh().problem.endswith("absent: the protected names cannot be read: No such file or directory")
     assert box.action("old.example") == "court"
+
+
+# Signatures --------------------------------------------------------------------------------------------------
+
+def sign(box, signer, text, stamp):
+    """The list and its signature, as somebody drops them: the signature first."""
+    box.write(court_list_minisig=signer.sign(text.encode(), f"timestamp:{stamp}\tfile:court.list"))
+    box.write(court_list=text)
+
+
+def test_a_signed_list_and_what_is_none(box):
+    signer, other = Signer(1), Signer(2)
+    box.rules = replace(box.rules, signers=(f"court={signer.public}",))
+    sign(box, signer, "old.example\n", 1000)
+    box.refresh()
+    assert box.outcome.changes[0]["signed"] == 1000 and box.action("old.example") == "court"
+
+    sign(box, other, "new.example\n", 2000)
+    box.refresh()
+    assert "is signed with the key" in box.reason("court")[0] and box.action("old.example") == "court"
+    box.write(court_list_minisig=signer.sign(b"another\n", "timestamp:2000\tfile:court.list"))
+    box.refresh()
+    assert "the signature does not fit the list" in box.reason("court")[0]
+    (box.folder / "court.list.minisig").unlink()
+    box.refresh()
+    assert "there is no court.list.minisig" in box.reason("court")[0]
+    assert box.action("old.example") == "court" and box.outcome.refused["court"]["in_force"]
+
+    sign(box, signer, "new.example\n", 2000)
+    box.refresh()
+    assert box.outcome.refused == {} and box.action("new.example") == "court"
+
+
+def test_an_older_list_cannot_be_played_again_after_a_restart_either(box):
+    signer = Signer(1)
+    box.rules = replace(box.rules, signers=(signer.public,), require_signatures=True)
+    sign(box, signer, "newer.example\n", 2000)
+    box.refresh()
+    sign(box, signer, "older.example\n", 1000)
+    for _ in range(2):
+        box.store = Store(box.store.directory, KEY)
+        box.refresh()
+        assert box.reason("court")[0].startswith("court.list: is older than the version in force")
+        assert (box.action("newer.example"), box.action("older.example")) == ("court", None)
+
+
+def test_a_list_stays_as_it_is_while_its_signature_is_being_written(box):
+    signer = Signer(1)
+    box.rules = replace(box.rules, signers=(signer.public,), require_signatures=True)
+    sign(box, signer, "old.example\n", 1000)
+    box.refresh()
+    sign(box, signer, "new.example\n", 2000)
+    assert box.refresh(busy=["court.list.minisig"]).refused == {} and box.action("old.example") == "court"
+    box.refresh()
+    assert box.action("new.example") == "court"
 
 
 # Removing ----------------------------------------------------------------------------------------------------
@@ -507,3 +587,48 @@ def test_a_full_disk_changes_nothing(box, monkeypatch, full):
     monkeypatch.setattr(store_module, "write_file", write_file)
     assert box.refresh().refused == {}
     assert (box.action("new.example"), box.action("other.example")) == ("court", "other")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from edgeblock import config
+from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist.store import Store
+
+left = int(sys.argv[3])
+
+def deadly(call):
+    def wrapped(*arguments, **more):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **more)
+    return wrapped
+
+for name in ("open", "fchmod", "fsync", "rename", "unlink", "link"):
+    setattr(os, name, deadly(getattr(os, name)))
+home = Path(sys.argv[1])
+rules = config.Rules(directory=home / "rules", key=home / "state" / "key")
+refresh(rules, Store(home / "state", bytes.fromhex(sys.argv[2])), 1_700_000_000)
+"""
+
+
+def test_killed_at_every_step_that_it_takes_on_disk(box):
+    """Whatever was reached, what is published is a whole snapshot, old or new, and the next round makes it new."""
+    box.write(court_list="old.example\n", bad_list="co.uk\n")
+    box.refresh()
+    steps = 0
+    while True:
+        steps += 1
+        box.write(court_list=f"new{steps}.example\n", bad_list="#\n" * steps + "co.uk\n")
+        done = subprocess.run([sys.executable, "-c", KILLED, str(box.home), KEY.hex(), str(steps)], check=False)
+        old = "old.example" if steps == 1 else f"new{steps - 1}.example"
+        assert [box.action(old), box.action(f"new{steps}.example")] in (["court", None], [None, "court"])
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        box.refresh()
+        assert box.action(f"new{steps}.example") == "court" and list(box.outcome.refused) == ["bad"]
+    assert steps > 20

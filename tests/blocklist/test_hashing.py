@@ -234,6 +234,14 @@ def test_the_host_of_a_hashed_url_has_its_line(directory):
     assert re.search(r"a block \(court\.hashed:\d+, host of a URL", record.verdicts[0].precedence)
 
 
+def test_a_missing_key_is_said(directory):
+    with pytest.raises(ListError) as refused:
+        load(directory, key_file=directory / "none")
+    assert str(refused.value) == (
+        f"court.hashed: is a hashed list and needs its key: {directory}/none: the key cannot be used: No such file "
+        "or directory; run this as root, or with the --config of the box")
+
+
 def test_another_key_is_said(directory):
     for key, shown in ((None, key_id(b"edgeblock-replay")), (bytes(16), key_id(bytes(16)))):
         with pytest.raises(ListError) as refused:

@@ -74,8 +74,8 @@ def test_many_refusals_are_counted(report):
 
 def test_twice_and_covered(report):
     made = report({"a.list": "www.example.com\nexample.com\nexample.com\n=example.com\n*.example.com\n"
-                             "example.org/a?q\nexample.org/a\nexample.org/a/b/c\nexample.org/a/*\nexample.com/x\n@@example.com\n"
-                             "192.0.2.1\n192.0.2.0/24\n192.0.2.1:80\n2001:db8::1\n2001:db8::/32\n"})
+                             "example.org/a?q\nexample.org/a\nexample.org/a/b/c\nexample.org/a/*\nexample.com/x\n"
+                             "@@example.com\n192.0.2.1\n192.0.2.0/24\n192.0.2.1:80\n2001:db8::1\n2001:db8::/32\n"})
     assert not made.errors
     assert said(made.warnings) == [
         "a.list:1: 'www.example.com' is covered by 'example.com', in line 2",

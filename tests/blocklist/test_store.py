@@ -92,10 +92,12 @@ def test_what_was_published_is_told_until_it_is_spoilt(store):
 
 
 def test_what_a_killed_process_has_left_is_removed(store):
-    for folder in (store.directory, store.lists, store.rejected):
-        (folder / ".court.part.123.tmp").write_bytes(b"half")
+    for name in ("lists/.court.part.123.tmp", "rejected/.court.rejected.123.tmp", ".rules.snapshot.9.tmp",
+                 ".refused.json.9.tmp", ".key.9.tmp"):
+        (store.directory / name).write_bytes(b"half")
+    (store.directory / ".others.tmp").touch()
     store.prepare()
-    assert not list(store.directory.rglob(".*"))
+    assert [path.name for path in store.directory.rglob(".*")] == [".others.tmp"]
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):

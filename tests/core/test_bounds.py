@@ -135,3 +135,98 @@ def test_an_upload_that_loses_segments_passes(listed):
     assert played.accepted == packets
     assert played.hosts == ["first.example"]
     assert play(engine("blocked.example.com"), [*packets, path.data(len(body), s.request(LISTED))]).blocked
+
+
+# ---- floods: what many clients can do together, small and untimed; benchmarks/floods.py has the large ones
+
+
+def half(path: Path, name: bytes) -> tuple[bytes, bytes]:
+    data = s.hello(name)
+    cut = data.index(name) + 5
+    return path.data(0, data[:cut]), path.data(cut, data[cut:])
+
+
+def from_address(path: Path, number: int) -> Path:
+    path.settings |= {"source": f"10.1.{number // 256}.{number % 256}"}
+    return path
+
+
+@pytest.mark.parametrize("sent", [b"\x16", s.hello(OTHER)[:90], s.request(OTHER)[:30]], ids=["byte", "hello", "head"])
+def test_a_flood_of_beginnings_stays_within_memory_and_beside_it_judgements_are_right(sent):
+    # The oldest go first, so that a client who is not slower than the flood takes to go round is read.
+    judge = engine("blocked.example.com", flows=300, memory=400 * 1024)
+    for number in range(3000):
+        path = from_address(Path(), number)
+        assert all(judge.judge(packet, number / 1000).accept for packet in (path.syn(), path.data(0, sent)))
+        counters = judge.counters()
+        assert counters["table_flows"] <= 300 and counters["table_bytes"] <= 400 * 1024
+        if number % 50 == 0:
+            listed, other = (Path(), LISTED), (Path(), OTHER)
+            for place, (beside, name) in enumerate((listed, other)):
+                beside.settings["source"] = f"10.9.{number // 256}.{number % 256}"
+                beside.settings["sport"] = 1000 + place
+                first, second = half(beside, name)
+                assert judge.judge(beside.syn(), number / 1000).accept
+                assert judge.judge(first, number / 1000).accept
+                assert judge.judge(second, number / 1000).accept == (name == OTHER)
+    assert counters["evicted_undecided"] + counters["evicted_kept"] > 2000
+
+
+def test_those_go_first_that_are_read_to_their_end_then_the_oldest():
+    judge = engine(flows=30)
+    settled, undecided = [], []
+    for number in range(30):
+        path = from_address(Path(), number)
+        whole = number % 3 == 0
+        (settled if whole else undecided).append(path)
+        play(judge, [path.syn(), path.data(0, s.hello(OTHER) if whole else s.hello(OTHER)[:60])], number)
+    for number in range(1, 21):
+        play(judge, [from_address(Path(), 100 + number).syn()], 50)
+        counters = judge.counters()
+        assert counters["evicted_settled"] == min(number, len(settled))
+        assert counters["evicted_undecided"] == max(0, number - len(settled))
+    # Of the undecided the last ones are still there, and read on.
+    rest = [path.data(60, s.hello(OTHER)[60:]) for path in reversed(undecided)]
+    assert [bool(judge.judge(packet, 51).names) for packet in rest] == [True] * 10 + [False] * 10
+
+
+def test_a_blocked_flow_outlives_a_flood():
+    judge = engine("blocked.example.com", flows=50)
+    path = Path()
+    assert play(judge, [path.syn(), path.data(0, s.hello(LISTED))]).blocked
+    for number in range(2000):
+        other = from_address(Path(), number)
+        play(judge, [other.syn(), other.data(0, b"\x16")], 1)
+    assert not judge.judge(path.data(0, s.hello(LISTED)), 2).accept
+
+
+def contradictions(path: Path, name: bytes, copies: int) -> list[bytes]:
+    """A hello whose session id is sent over and over, each time with other bytes."""
+    data = s.hello(name)
+    packets = [path.syn(), path.data(0, data[:-1])]
+    packets += [path.data(44, bytes([number]) * 30) for number in range(copies)]
+    return [*packets, path.data(len(data) - 1, data[-1:])]
+
+
+def test_contradictions_of_many_flows_have_a_budget_together():
+    judge = engine("blocked.example.com", worker_rereading=65_536)
+    dropped = 0
+    for number in range(60):
+        played = play(judge, contradictions(from_address(Path(), number), OTHER, 20), step=0)
+        dropped += played.blocked
+        plain = from_address(Path(), 1000 + number)
+        assert play(judge, [plain.syn(), *half(plain, OTHER)], step=0).counters["blocked_policy"] == dropped
+        plain = from_address(Path(), 2000 + number)
+        assert play(judge, [plain.syn(), *half(plain, LISTED)], step=0).blocked
+    counters = judge.counters()
+    assert 0 < counters["rereading_refused"] == dropped < 60
+    # A second later there is time again, and one flow alone is far from the bound.
+    assert not play(judge, contradictions(from_address(Path(), 99), OTHER, 20), start=1.5, step=0).blocked
+
+
+def test_contradictions_beyond_the_budget_pass_where_the_policy_says_so():
+    judge = engine("blocked.example.com", worker_rereading=65_536, conflict="pass")
+    for number in range(60):
+        packets = contradictions(from_address(Path(), number), OTHER, 20)
+        assert play(judge, packets, step=0).accepted == packets
+    assert judge.counters()["rereading_refused"] > 0

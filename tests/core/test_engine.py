@@ -279,6 +279,19 @@ def test_the_same_name_in_a_second_hello_is_reported_once_and_settles():
     assert played.counters["released"] == 1
 
 
+def test_an_urgent_byte_that_comes_while_nothing_is_read():
+    # The fuzzer's: decoys had ended every reading; what came with the pointer began them anew, the pointer was lost.
+    data = tls(LISTED)
+    spot = data.index(LISTED) + 4
+    sent = s.urgent_byte(data, spot)
+    path = Path()
+    for packets in ([path.data(0, sent, s.ACK | s.URG, urgent=spot + 1)],
+                    [path.bare(s.ACK | s.URG, 0, urgent=spot + 1), path.data(0, sent)],
+                    [path.bare(s.ACK | s.URG, at) for at in range(9)] + [path.data(0, sent)]):
+        packets = [path.syn(), path.data(0, data[:41]), path.data(32, bytes(100), ttl=2), *packets]
+        assert play(engine("blocked.example.com"), packets).blocked
+
+
 def test_urgent_bytes_of_other_protocols_are_let_alone():
     # Telnet and FTP mark bytes; more than are kept are an overflow only where something is read.
     path = Path(dport=23)

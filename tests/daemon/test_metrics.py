@@ -1,17 +1,28 @@
 """What Prometheus gets: conventions, bounded series, a dashboard and alerts that ask for what is there."""
 
 import asyncio
+import io
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgeblock.config import Config, Privacy
+from edgeblock.core.decision import Decision, Name
 from edgeblock.daemon import board as boards
 from edgeblock.daemon import top
 from edgeblock.daemon.board import Board, matched_at
+from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import HISTOGRAMS, MetricsServer, exposition
+from edgeblock.daemon.worker import Worker
 from edgeblock.errors import SystemProblem
 from edgeblock.source.nfqueue import BOARD
 
@@ -97,6 +108,52 @@ def test_dashboard_and_alerts_ask_for_what_there_is():
         names = set(re.findall(r"[a-z_]{2,}", re.sub(r'"[^"]*"', "", expression)))
         assert names - FUNCTIONS - there == set(), expression
         assert expression.count("(") == expression.count(")")
+
+
+PROMTOOL = shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.promtool
+def test_prometheus_own_checker_has_nothing_to_say(tmp_path):
+    """Of the exposition, of the alert rules, and of the dashboard's expressions, written down as rules."""
+    def check(*words, **more):
+        done = subprocess.run([PROMTOOL, "check", *words], capture_output=True, text=True, check=False, **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    board, status, places = made()
+    assert check("metrics", input=exposition(status, board, places).decode()) == ""
+    assert "SUCCESS: 7 rules found" in check("rules", FILES / "alerts.yml")
+    expressions = [one for one in asked() if "$__" not in one]
+    rules = "".join(f"      - record: asked:{number}\n        expr: {json.dumps(one)}\n"
+                    for number, one in enumerate(expressions))
+    (tmp_path / "asked.yml").write_text(f"groups:\n  - name: asked\n    rules:\n{rules}")
+    assert f"SUCCESS: {len(expressions)} rules found" in check("rules", tmp_path / "asked.yml")
+    with pytest.raises(AssertionError, match="parse error"):
+        (tmp_path / "asked.yml").write_text("groups: [{name: x, rules: [{record: a, expr: 'sum('}]}]\n")
+        check("rules", tmp_path / "asked.yml")
+
+
+def test_a_million_distinct_names_make_no_series_more():
+    """All of them on one list, as a worker counts them."""
+    board, status, places = made()
+    with socket.socketpair()[0] as link, Journal(io.StringIO(), Privacy(), 0, summary=False) as journal:
+        worker = Worker(Config(), journal, link, board)
+        worker.row, worker.places = board.rows[0], places
+        worker.base = list(worker.row[boards.ENGINE_REST:boards.MATCHED])
+        worker.injector = SimpleNamespace(sent=0, failed=0)
+        packet = bytes.fromhex("45" + "00" * 19)
+
+        def seen(count):
+            for number in range(count):
+                name = Name("tls", f"{number}.listed.example", None, "reset", "court", f"{number:08x}")
+                worker.decide(packet, Decision(False, names=(name,)))
+            return exposition(status | board.counters([0, 1]), board, places)
+        one, million = seen(1), seen(1_000_000)
+    assert [(one.name, one.labels) for one in samples(million)] == [(one.name, one.labels) for one in samples(one)]
+    values = {(sample.name, *sample.labels.values()): sample.value for sample in samples(million)}
+    assert values["edgeblock_matches_total", "court", "reset"] == 1_000_003
+    assert b"listed" not in million
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

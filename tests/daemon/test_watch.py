@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeblock.daemon import watch as watch_module
 from edgeblock.daemon.watch import Watch, look
 
 
@@ -69,6 +70,15 @@ def test_a_file_counts_when_it_is_closed(folder, watch):
         os.fchmod(file.fileno(), 0o640)
         assert not watch.read()
     assert watch.read() and not watch.busy
+
+
+def test_a_writer_that_stalls_does_not_hold_a_file_for_ever(folder, watch, monkeypatch):
+    (folder / "a.list").write_text("a.example\n")
+    assert watch.read()
+    os.truncate(folder / "a.list", 5)           # changed, and never closed
+    assert not watch.read() and watch.busy == {"a.list"}
+    monkeypatch.setattr(watch_module, "STALLED", 0.0)
+    assert watch.busy == set()
 
 
 def test_renames_links_and_removals_count_at_once(folder, watch, tmp_path):

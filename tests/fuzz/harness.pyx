@@ -664,6 +664,8 @@ cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
         before = allocated_bytes()
         b.at = data
         b.end = data + size
+        # Every input has the worker's time to itself.
+        engine.rereading = lenient.rereading = strict.rereading = engine.worker_rereading
         if game == GAME_PACKETS:
             _play_packets(engine, b)
             _forget(engine.table)

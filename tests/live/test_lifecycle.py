@@ -133,3 +133,14 @@ def test_check_live_asks_the_rules_in_force(fresh: Running):
     assert until(lambda: is_reset(fresh.lab, "open.example"), SOON)
     listed, opened = check("www.listed.example", "http://open.example/")
     assert opened["blocked"] and not listed["blocked"]
+
+
+def test_a_hashed_list_is_enforced(fresh: Running, tmp_path: Path):
+    (tmp_path / "secret.list").write_text("open.example\n")
+    done = subprocess.run([sys.executable, "-m", "edgeblock", "hash-list", "--config", str(fresh.daemon.config),
+                           str(tmp_path / "secret.list"), str(fresh.rules / "secret.hashed")],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert b"example" not in (fresh.rules / "secret.hashed").read_bytes()
+    assert until(lambda: is_reset(fresh.lab, "open.example"), SOON)
+    assert is_reset(fresh.lab, "listed.example")

@@ -162,16 +162,12 @@ def test_no_listed_page_passes_while_the_daemon_is_replaced(managed: Manager, wa
         pass                                                 # at an ordinary end it keeps nothing
 
 
-@pytest.mark.parametrize("mistake", ["settings", "list"])
+@pytest.mark.parametrize("mistake", ["[rules\n", "[ruleset]\nmark_mask = 0x5\n"])
 def test_a_daemon_that_cannot_start_keeps_no_packet_waiting(managed: Manager, mistake: str):
     managed.process.kill()
     managed.process.wait()
     assert until(lambda: not managed.hear(b""), 5) and len(managed.kept) == 2
-    if mistake == "settings":
-        managed.settings.write_text("[rules\n")
-    else:
-        rules = Path(managed.settings.read_text().split('directory = "')[1].split('"')[0])
-        (rules / "pages.list").write_text("exmaple..com\n" * 100)
+    managed.settings.write_text(mistake)
     managed.start()
     assert managed.process.wait(20) == 2
     assert until(lambda: managed.hear(b"nothing") or not managed.kept, 5)

@@ -21,7 +21,7 @@ from tests.live.load import Load, add_sources
 pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CAPABILITIES = 1 << 12 | 1 << 13          # CAP_NET_ADMIN, CAP_NET_RAW
+CAPABILITIES = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39     # CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF
 SETTINGS = '[queue]\nworkers = 2\n[metrics]\nlisten = "/run/edgeblock/metrics.sock"\n'
 LISTS = {"pages.list": "pages.example\n", "pages.toml": 'action = "page"\n', "court.list": "listed.example\n"}
 NEXT = "99.0"
@@ -141,6 +141,14 @@ def test_it_installs_without_network_and_starts(container: Container, lab: Lab, 
     assert "MISSING" not in container.run("edgeblock", "doctor", check=False)
 
 
+def test_its_manual_can_be_read_and_its_commands_completed(container: Container):
+    for page, word in (("edgeblock", "edgeblock run"), ("edgeblock.toml", "mark_mask")):
+        assert word in container.run("man", page)
+        assert container.shell(f"man --warnings {page} 2>&1 >/dev/null") == ""
+    place = "/usr/share/bash-completion/completions/edgeblock"
+    assert "_edgeblock edgeblock" in container.shell(f"source {place}; complete -p edgeblock")
+
+
 def test_the_sandbox_is_in_effect(container: Container):
     main = container.show("MainPID")["MainPID"]
     user = container.run("id", "--user", "edgeblock").strip()
@@ -249,4 +257,5 @@ def test_removed_it_keeps_what_is_the_operators_and_purged_nothing(container: Co
     assert people(container) == bare["people"]
     assert kernel_rules(container) == bare["rules"]
     assert container.shell("ls -A /run/edgeblock /etc/edgeblock /var/lib/edgeblock 2>/dev/null || :") == ""
-    assert container.run("systemctl", "list-units", "--all", "--no-legend", "edgeblock*") == ""
+    assert container.run("systemctl", "list-units", "--all", "--no-legend", "*edgeblock*") == ""
+    assert "edgeblock" not in container.run("cat", "/proc/mounts")

@@ -9,12 +9,18 @@ import re
 
 from edgeblock.blocklist.canonical import canonical_host, canonical_url, host_address, why_not_host, why_not_url
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.lines import BadEntry
+from edgeblock.blocklist.formats.lines import BadEntry, shown
+from edgeblock.blocklist.formats.scan import plain_host
 
 DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-up of the URLs of its host
 
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
 IPV6_LIKE = re.compile(rb"(?:([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/\d+)?|\[([0-9A-Fa-f:.]+)\](?::(\d+))?)")
+
+# A host may have these, and none has: what stood beside it in a spreadsheet, a program or a sentence.
+PUNCTUATION = re.compile(rb"[,;\"=]|^['(!]|[')!]$")
+SCHEME_ALONE = re.compile(rb"https?/")          # http//example.com/
+MASKED = re.compile(rb"\d+\.\d+\.\d+\.\d+/\d+\.\d+\.\d+\.\d+")
 
 
 # Addresses ---------------------------------------------------------------------------------------------------
@@ -34,14 +40,25 @@ def network_text(key: bytes) -> str:
     return str(address) if key[1] == 8 * size else f"{address}/{key[1]}"
 
 
+def such_as(masked: bytes) -> str:
+    try:
+        return f", {ipaddress.ip_network(masked.decode(), strict=False)}"
+    except ValueError:
+        return ", such as 192.0.2.0/24"
+
+
 def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     """Kinds and keys of an address entry (a range is several); empty when `text` does not look like one."""
     last: str | None = None
     if found := IPV4_LIKE.fullmatch(text):
         address, prefix, port = found[1], found[2], found[3]
         last = found[4].decode() if found[4] else None
+        if prefix is None and last is None and canonical_host(address) == address:
+            return [read_port(host_address(address), port)]         # the usual one, without a detour
     elif found := IPV6_LIKE.fullmatch(text):
         address, prefix, port = found[1] or found[3], found[2], found[4]
+    elif MASKED.fullmatch(text):
+        raise BadEntry(f"is a range with a mask; write it as a prefix{such_as(text)}")
     else:
         return []
     try:
@@ -58,12 +75,25 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     if port is None:
         return [(Kind.NETWORK, network_key(network.network_address.packed, network.prefixlen))
                 for network in networks]
-    if not 0 < int(port[:6]) < 65536:
+    return [read_port(first.packed, port)]
+
+
+def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
+    """Kind and key of an address with or without a port."""
+    if port is None:
+        return Kind.NETWORK, network_key(address, 8 * len(address))
+    if len(port) > 5 or not 0 < int(port) < 65536:
         raise BadEntry("has a port that is no number from 1 to 65535")
-    return [(Kind.ENDPOINT, network_key(first.packed, first.max_prefixlen, int(port)))]
+    return Kind.ENDPOINT, network_key(address, 8 * len(address), int(port))
 
 
 # Hosts and URLs ----------------------------------------------------------------------------------------------
+
+def refuse_punctuation(host: bytes) -> None:
+    """Raises BadEntry for what stood beside the host in another file, and would be a host that nobody has."""
+    if found := PUNCTUATION.search(host):
+        raise BadEntry(f"has a {found[0].decode()!r} in its host; one entry a line, without quotes and punctuation")
+
 
 def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     kind = Kind.HOST
@@ -71,13 +101,19 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
         kind, text = Kind.HOST_ONLY, text[1:]
     elif text[:2] == b"*.":
         kind, text = Kind.SUBDOMAINS, text[2:]
+    if plain := plain_host(text):
+        return kind, plain
     if b"*" in text:
         raise BadEntry("has a star; a star stands only in '*.' at the front of a host or '/*' at the end of a URL")
     if b"@" in text:
         raise BadEntry("has an '@'; write the host alone")
     key = canonical_host(text)
     if key is None:
+        if text[:1] == b".":
+            raise BadEntry(f"begins with a dot; write *{shown(text)[1:-1]} for what is below a host, and without the "
+                           "dot for the host too")
         raise BadEntry(why_not_host(text))
+    refuse_punctuation(key)
     if host_address(text) is not None:
         if kind is Kind.HOST and text == key:
             raise BadEntry("is an address, and this is a place for names")
@@ -102,6 +138,9 @@ def read_url_entry(text: bytes) -> tuple[Kind, bytes, int]:
     key = canonical_url(text)
     if key is None:
         raise BadEntry(why_not_url(text))
+    if SCHEME_ALONE.match(key) and b"://" not in text:
+        raise BadEntry("has no ':' behind http")
+    refuse_punctuation(key.partition(b"/")[0])
     if kind is Kind.DIRECTORY:
         depth = 0 if key[-1:] == b"/" else key.count(b"/")
         if depth > DIRECTORY_DEPTH_MAX:

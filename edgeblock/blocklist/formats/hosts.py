@@ -13,6 +13,7 @@ from edgeblock.blocklist.formats.entries import read_host_entry
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import read_lines
 
+USUAL = frozenset((b"0.0.0.0", b"127.0.0.1", b"::", b"::1"))
 NOWHERE = frozenset(ipaddress.ip_address(text) for text in ("0.0.0.0", "127.0.0.1", "::", "::1"))
 
 # What a machine calls itself and its networks, in the hosts files that systems and list makers ship.
@@ -39,11 +40,17 @@ def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item
     if names and all(name.lower().rstrip(b".") in OWN_NAMES for name in names):
         yield Passed(number, "names of the machine itself, such as localhost")
         return
+    if names and address in USUAL:
+        yield from read_names(number, names, subdomains)
+        return
     try:
         nowhere = ipaddress.ip_address(address.partition(b"%")[0].decode("ascii", "replace"))
     except ValueError:
-        yield Problem(number, f"{shown(line)} has no address in front; write 0.0.0.0 {shown(address)[1:-1]}, or name "
-                              "the file .list, which has names alone")
+        if names:
+            yield Problem(number, f"{shown(address)} is no address; write 0.0.0.0 in front of names")
+        else:
+            yield Problem(number, f"{shown(line)} has no address in front; write 0.0.0.0 {shown(address)[1:-1]}, or "
+                                  "name the file .list, which has names alone")
         return
     if nowhere not in NOWHERE:
         yield Problem(number, f"{shown(line)} leads to {nowhere}; only 0.0.0.0, 127.0.0.1, :: and ::1 mean that a "
@@ -51,13 +58,17 @@ def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item
     elif not names:
         yield Problem(number, f"{shown(line)} has no name behind the address")
     else:
-        for name in names:
-            if name.lower().rstrip(b".") in OWN_NAMES:
-                continue
-            try:
-                if name[:1] == b"=" or name[:2] == b"*.":
-                    raise BadEntry("is no name; a hosts file has names alone")
-                _, key = read_host_entry(name)
-                yield Entry(number, Kind.HOST if subdomains else Kind.HOST_ONLY, key)
-            except BadEntry as error:
-                yield Problem(number, f"{shown(name)} {error}")
+        yield from read_names(number, names, subdomains)
+
+
+def read_names(number: int, names: list[bytes], subdomains: bool) -> Iterator[Item]:
+    for name in names:
+        if name.lower().rstrip(b".") in OWN_NAMES:
+            continue
+        try:
+            if name[:1] == b"=" or name[:2] == b"*." or b"/" in name:
+                raise BadEntry("is no name; a hosts file has names alone")
+            _, key = read_host_entry(name)
+            yield Entry(number, Kind.HOST if subdomains else Kind.HOST_ONLY, key)
+        except BadEntry as error:
+            yield Problem(number, f"{shown(name)} {error}")

@@ -15,6 +15,13 @@ cdef inline bint is_blank(uint8_t c) noexcept nogil:
     return c == 32 or 9 <= c <= 13
 
 
+def plain_host(bytes text not None):
+    """The canonical form of a host of letters, digits, "-" and "_", as nearly all are; None for anything else."""
+    cdef Host host
+    cdef const uint8_t* start = text
+    return host.text[:host.size] if read_plain_host(start, <size_t>len(text), &host) else None
+
+
 def read_raw_lines(file):
     """Number and text of every line as it is, but for its end; a Problem in place of one that is too long."""
     cdef Py_ssize_t number = 0, size, line_max = LINE_MAX

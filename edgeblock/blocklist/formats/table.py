@@ -40,7 +40,8 @@ def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str |
         try:
             cells = next(csv.reader([text], delimiter=delimiter, strict=True))
         except csv.Error as error:
-            yield Problem(number, f"{shown(text.encode())} is no row: {error}")
+            why = str(error).encode("unicode_escape").decode()      # it quotes the delimiter, which may be a tab
+            yield Problem(number, f"{shown(text.encode())} is no row: {why}")
             continue
         if place is None:
             heads = [cell.strip() for cell in cells]

@@ -24,6 +24,7 @@ from edgeblock.blocklist.formats.scan import read_raw_lines
 
 RECORD_MAX = 64 * 1024      # bytes of one record in parentheses: the most a record can have on the wire
 TOKEN = re.compile(rb'[ \t]+|;[^\n]*|"(?:[^"\\]|\\.)*"|[()]|(?:[^ \t;()"\\]|\\.)+|(["\\])', re.DOTALL)
+SPECIAL = re.compile(rb'[;"()\\\v\f\r]')      # what makes a line more than words
 TTL = re.compile(rb"\d+[\dsmhdwSMHDW]*")
 CLASSES = frozenset((b"IN", b"CH", b"HS", b"CS", b"ANY"))
 UPKEEP = frozenset((b"SOA", b"NS", b"RRSIG", b"NSEC", b"NSEC3", b"NSEC3PARAM", b"DNSKEY", b"DS", b"CDS", b"CDNSKEY",
@@ -59,6 +60,11 @@ def read_zone(file: BinaryIO) -> Iterator[Item]:
             if line[:1] in (b" ", b"\t"):
                 tokens.append(b"")
         size += len(line)
+        if depth == 0 and not SPECIAL.search(line):
+            tokens += line.split()          # as nearly all lines are
+            if tokens and tokens != [b""]:
+                yield from read_record(zone, start, tokens)
+            continue
         for found in TOKEN.finditer(line):
             token = found[0]
             if found[1]:
@@ -134,7 +140,7 @@ def read_directive(zone: Zone, tokens: list[bytes]) -> None:
 
 def absolute(zone: Zone, name: bytes) -> bytes:
     """A name with the origin behind it, in lower case, without the final dot; `@` is the origin."""
-    name = ESCAPE.sub(unescaped, name).lower()
+    name = (ESCAPE.sub(unescaped, name) if b"\\" in name else name).lower()
     if name == b"@":
         if zone.origin is None:
             # A file without $ORIGIN is loaded under a name that stands elsewhere: all names are relative to it.
@@ -179,6 +185,8 @@ def read_policy(zone: Zone, number: int, kind: bytes, data: list[bytes]) -> Iter
     exception = False
     if kind == b"CNAME":
         target = absolute(zone, data[0])
+        if target[:4] == b"rpz-" and data[0][-1:] != b".":
+            raise BadEntry(f"leads to a name inside the zone; write {shown(data[0])[1:-1]}. with its dot")
         if target == b"rpz-passthru" or target == trigger or target == trigger.removeprefix(b"*."):
             exception = True
         elif target == b"rpz-tcp-only":
@@ -203,7 +211,7 @@ def read_rpz_ip(text: bytes) -> bytes:
     length, _, rest = text.partition(b".")
     words = rest.split(b".")[::-1]
     try:
-        if not length.isdigit():
+        if not length.isdigit() or len(length) > 3:
             raise ValueError
         address: ipaddress.IPv4Address | ipaddress.IPv6Address
         if len(words) == 4 and b"zz" not in words:
@@ -215,7 +223,7 @@ def read_rpz_ip(text: bytes) -> bytes:
             if b"zz" in words[-1:]:
                 spelt += ":"
             address = ipaddress.IPv6Address(spelt)
-        network = ipaddress.ip_network((address, int(length[:4])), strict=False)
+        network = ipaddress.ip_network((address, int(length)), strict=False)
     except ValueError:
         raise BadEntry("is no address in the way of rpz-ip, such as 24.0.2.0.192.rpz-ip for 192.0.2.0/24") from None
     if network.network_address != address:

@@ -2,6 +2,7 @@
 
 import io
 import lzma
+import tracemalloc
 import zlib
 
 import pytest
@@ -33,8 +34,8 @@ PIECES = st.sampled_from([
     b"::1 ", b"24.0.2.0.192.", b"zz.", b"url,", b"domain;", b"a.example", b"example.com/x", b"?q", b"/*", b":443",
     b"[", b"]", b"-", b"\0", b"\xff", "ü".encode(), b"##", b"$script", b"192.0.2.0/24", b"!",
     b"edgeblock-hashed 1 key=0123456789abcdef labels=6 depths=1 url_max=9 directory_max=9\n", b"00" * 16, b" host",
-    b"end 1 ", b"\xef\xbb\xbf",
-    b"\xff\xfe"])
+    b"end 1 ", b"192.0.2.1:", b"[2001:db8::1]:", b"0000", b"199999", b"-192.0.2.9", b"/33", b"/255.255.255.0",
+    b"\xef\xbb\xbf", b"\xff\xfe"])
 ANYTHING = st.binary(max_size=120) | st.lists(PIECES, max_size=40).map(b"".join)
 SETTINGS = st.builds(ListSettings, subdomains=st.sampled_from([None, True, False]),
                      column=st.sampled_from([None, "url", 1, 2]), delimiter=st.sampled_from([None, ";", "\t"]))
@@ -126,3 +127,25 @@ def test_international_names_become_a_labels(name):
             "csv": "domain\nbücher.test", "adblock": "||bücher.test^", "nfqfilter-addresses": "0.0.0.0 bücher.test"}
     entry, = (item for item in read(name, line[name].encode()) if not isinstance(item, Passed))
     assert entry.key.partition(b"/")[0] == b"xn--bcher-kva.test"
+
+
+LONG = {"domains": b"a%d.example\n", "urls": b"a%d.example/x\n", "hosts": b"0.0.0.0 a%d.example\n",
+        "rpz": b"a%d.example CNAME .\n", "csv": b"%d,\"a.example\"\n", "adblock": b"||a%d.example^\n",
+        "nfqfilter-domains": b"*.a%d.example\n", "nfqfilter-urls": b"a%d.example/x\n",
+        "nfqfilter-addresses": b"192.0.2.1:%d\n", "hashed": b"%032x host\n"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_long_file_is_never_held(name):
+    head = {"csv": b"n,url\n", "hashed": b"edgeblock-hashed 1 key=0123456789abcdef labels=6 depths=0 url_max=0 "
+            b"directory_max=0\n"}.get(name, b"")
+    file = io.BytesIO(head + b"".join(LONG[name] % (number + 1) for number in range(20_000)))
+    reader = reader_of(name, ListSettings())
+    tracemalloc.start()
+    try:
+        entries = sum(not isinstance(item, Problem) for item in reader(file))
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert entries == 20_000
+    assert held < 300_000       # a line and what the reader remembers, not 20 000 of them

@@ -77,3 +77,8 @@ def test_an_open_quote_takes_no_more_than_its_row():
     items = read(f'id,domain\n0,"open.example\n{rows}')
     assert items[0] == Problem(2, "'0,\"open.example' has a quote that is not closed")
     assert len(items) == 5001 and items[-1] == Entry(5002, Kind.HOST, b"host4999.example")
+
+
+def test_a_tab_is_shown_as_one_can_read_it():
+    assert read('url\tn\n"a.example" \t1', delimiter="\t") == [
+        Problem(2, "'\"a.example\" \\t1' is no row: '\\t' expected after '\"'")]

@@ -119,6 +119,8 @@ def test_names_of_the_zone_itself_are_passed_over():
     ("a.example IN 300", "'a.example IN 300' has no type such as CNAME or A"),
     ("a.example CNAME rpz-tcp-only.",
      "'a.example CNAME rpz-tcp-only.' asks for TCP, which neither blocks nor passes"),
+    ("a.example CNAME rpz-passthru",
+     "'a.example CNAME rpz-passthru' leads to a name inside the zone; write rpz-passthru. with its dot"),
     ("a.example CNAME rpz-new.", "'a.example CNAME rpz-new.' has a policy that is not known"),
     ("32.1.2.0.192.rpz-client-ip CNAME .",
      "'32.1.2.0.192.rpz-client-ip CNAME .' is about who asks (rpz-client-ip), which only a resolver sees"),
@@ -127,6 +129,8 @@ def test_names_of_the_zone_itself_are_passed_over():
     ("32.1.2.0.192.rpz-nsip CNAME .",
      "'32.1.2.0.192.rpz-nsip CNAME .' is about the address of a server (rpz-nsip), which only a resolver sees"),
     ("33.1.2.0.192.rpz-ip CNAME .", "'33.1.2.0.192.rpz-ip CNAME .' is no address in the way of rpz-ip, such as "
+     "24.0.2.0.192.rpz-ip for 192.0.2.0/24"),
+    ("00008.0.0.0.0.rpz-ip CNAME .", "'00008.0.0.0.0.rpz-ip CNAME .' is no address in the way of rpz-ip, such as "
      "24.0.2.0.192.rpz-ip for 192.0.2.0/24"),
     ("x.rpz-ip CNAME .", "'x.rpz-ip CNAME .' is no address in the way of rpz-ip, such as 24.0.2.0.192.rpz-ip for "
      "192.0.2.0/24"),
