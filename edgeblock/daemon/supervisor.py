@@ -64,6 +64,7 @@ WAITING = 1.0           # seconds that they may wait for a new worker
 STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
 SPREADING = 10.0        # seconds that new rules may take to reach every worker
 COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
+ABSENT = 0.5            # seconds after which a daemon counts as gone where nothing may pass without it
 SUMMARY = 60.0          # seconds between two lines about what was not logged
 
 
@@ -578,6 +579,8 @@ class Supervisor:
                 notify(WATCHDOG="1")
                 fed = now
             self._tell_unlogged(now)
+            if self.stage is not None and self.config.ruleset.absent == "closed":
+                self.stage.hold(ABSENT)
             await asyncio.sleep(pause)
 
     def _is_answering(self, slot: Slot, hang: float) -> bool:

@@ -88,5 +88,6 @@ def test_ports_that_were_blocked_several_times_are_not_lost_to_an_innocent_name(
     for turn in range(8):
         assert not opened(engine, FIRST + turn * 100_000_000, s.hello(b"listed.example"), 1.0 + turn).accept
     assert opened(engine, FIRST + 8 * 100_000_000, s.hello(b"open.example"), 20.0).accept
+    rest = s.hello(b"listed.example")[100:]
     for turn in range(8):
-        assert not engine.judge(s.tcp(FIRST + turn * 100_000_000 + 101, s.hello(b"listed.example")[100:]), 21.0).accept
+        assert not engine.judge(s.tcp(FIRST + turn * 100_000_000 + 101, rest), 21.0).accept
