@@ -621,7 +621,8 @@ class Supervisor:
             now = self.loop.time()
             again = self.due is not None and now >= self.due
             expired = self.expires is not None and time.time() >= self.expires
-            changed = any(seen.get(name) != self.sight.get(name) for name in seen.keys() | self.sight.keys() - busy)
+            names = (seen.keys() | self.sight.keys()) - busy
+            changed = any(seen.get(name) != self.sight.get(name) for name in names)
             # What inotify has not seen counts when two looks agree: nobody says when it is complete.
             if asked or again or expired or changed and (arrived or seen == before):
                 self.sight = {name: state for name, state in seen.items() if name not in busy} | {
