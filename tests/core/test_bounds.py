@@ -232,7 +232,7 @@ def test_contradictions_beyond_the_budget_pass_where_the_policy_says_so():
     assert judge.counters()["rereading_refused"] > 0
 
 
-@pytest.mark.parametrize("size, swapped", [(1448, 1), (1448, 90), (1448, 200), (1448, 700), (60_000, 1), (60_000, 15)])
+@pytest.mark.parametrize("size, swapped", [(1448, 1), (1448, 90), (1448, 700), (60_000, 1), (60_000, 15)])
 def test_an_upload_whose_bytes_come_late_is_not_dropped(size, swapped):
     # Bytes of a body that come late, or once more, filled the window; then nobody read on, and the flow was dropped.
     path = Path(dport=80)
