@@ -416,6 +416,11 @@ cdef class Engine:
         if not any_start:
             add_start(w, START_LOWEST, at)
             return
+        if w.given_up:
+            # Of many SYNs one was given up, and here may be its stream, whoever else reads these bytes: it is read from
+            # the first byte that comes.
+            add_start(w, START_LOWEST, at)
+            return
         if at == frontier and goes_on(w):
             return                      # in order, and read: the common case
         if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
@@ -426,10 +431,7 @@ cdef class Engine:
         if flow.syn and w.syn_count < MAX_STARTS and not w.forgetful:
             if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
                 return
-        if flow.syn and w.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):
-            # Of many SYNs one was given up, and here may be its stream: it is read from the first byte that comes.
-            add_start(w, START_LOWEST, at)
-        elif looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
+        if looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
             if at < floor or at > frontier or not is_open(w):
                 add_start(w, START_LOOKS, at)
         elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts[lowest].message:

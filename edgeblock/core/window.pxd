@@ -79,6 +79,7 @@ cdef struct Window:
     uint8_t http               # a reading is certain to be HTTP
     uint8_t overflow           # a cap was reached with conflicting bytes
     uint8_t forgetful          # bytes that were read are not kept any more, or were passed over unseen
+    uint8_t given_up           # a SYN's start had to make room for another: that stream may still be the server's
     uint16_t copy_count
     uint16_t forks             # of this packet: readings that forked where servers frame a body differently
     uint32_t base              # TCP sequence number of offset 0

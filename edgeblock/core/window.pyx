@@ -206,7 +206,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
 
     Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
     first. If all are still being read, somebody crowds them out, and that is an overflow. Late bytes take the place
-    of others that have not come to a message; if all have, the same holds.
+    of others that have not come to a message; if all have, the same holds. Once a SYN's start had to go, any bytes may
+    be those of its stream, and a place for them must be found like one for a SYN.
     """
     cdef int i, place = -1
     for i in range(MAX_STARTS):
@@ -221,7 +222,7 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             if not _is_active(&w.starts[i]) and not w.starts[i].message:
                 place = i
                 break
-    if place < 0 and kind == START_SYN:
+    if place < 0 and (kind == START_SYN or kind == START_LOWEST and w.given_up):
         place = MAX_STARTS - 1
         for i in range(MAX_STARTS - 1, -1, -1):
             if _is_between_messages(&w.starts[i]) and w.starts[i].message:
@@ -237,6 +238,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             w.overflow = 1
     if place < 0:
         return False
+    if w.starts[place].kind == START_SYN:
+        w.given_up = 1
     _free_start(w, &w.starts[place])
     w.starts[place].kind = kind
     w.starts[place].at = at
