@@ -24,7 +24,7 @@ from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_
                                     START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
                                     add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
                                     contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
-                                    looks_like_message, offset_of, open_window, read_on)
+                                    looks_like_message, offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -417,10 +417,7 @@ cdef class Engine:
             add_start(w, START_LOWEST, at)
             return
         if w.given_up:
-            # Of many SYNs one was given up, and here may be its stream, whoever else reads these bytes: it is read from
-            # the first byte that comes.
-            add_start(w, START_LOWEST, at)
-            return
+            take_back(w, at)
         if at == frontier and goes_on(w):
             return                      # in order, and read: the common case
         if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
@@ -431,7 +428,9 @@ cdef class Engine:
         if flow.syn and w.syn_count < MAX_STARTS and not w.forgetful:
             if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
                 return
-        if looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
+        if flow.syn and w.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):
+            add_start(w, START_LOWEST, at)
+        elif looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
             if at < floor or at > frontier or not is_open(w):
                 add_start(w, START_LOOKS, at)
         elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts[lowest].message:

@@ -227,7 +227,14 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
         for i in range(MAX_STARTS - 1, -1, -1):
             if _is_between_messages(&w.starts[i]) and w.starts[i].message:
                 place = i
-        if not _is_between_messages(&w.starts[place]):
+        if w.given_up > <uint32_t>MAX_GIVEN_UP and not _is_between_messages(&w.starts[place]):
+            for i in range(MAX_STARTS):         # one that was a guess (take_back), and has come to nothing yet
+                if w.starts[i].kind == START_LOWEST and not w.starts[i].message:
+                    place = i
+                    break
+            else:
+                w.overflow = 1
+        elif not _is_between_messages(&w.starts[place]):
             w.overflow = 1
     if place < 0 and kind == START_LATE:
         for i in range(1, MAX_STARTS):
@@ -239,7 +246,9 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     if place < 0:
         return False
     if w.starts[place].kind == START_SYN:
-        w.given_up = 1
+        w.given_up_at[w.given_up % <uint32_t>MAX_GIVEN_UP] = w.starts[place].at
+        w.given_up_to[w.given_up % <uint32_t>MAX_GIVEN_UP] = w.starts[place].frontier
+        w.given_up += 1
     _free_start(w, &w.starts[place])
     w.starts[place].kind = kind
     w.starts[place].at = at
@@ -248,6 +257,26 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     if w.urgent_lost:
         w.overflow = 1
     return True
+
+
+cdef void take_back(Window* w, int64_t at) noexcept nogil:
+    """Starts again where bytes at this offset may belong to a SYN that was given up.
+
+    It was read to its end, so it is read on from there; but bytes below that are another copy of what was read. Of so
+    many that not all are remembered, it is read from here.
+    """
+    cdef uint32_t i, k
+    cdef bint stands
+    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+        if at < w.given_up_at[i] or at > w.given_up_to[i] + MAX_AHEAD:
+            continue
+        stands = False
+        for k in range(<uint32_t>MAX_STARTS):
+            stands = stands or w.starts[k].kind != START_FREE and w.starts[k].at == w.given_up_at[i]
+        if not stands:
+            add_start(w, START_LOWEST, w.given_up_at[i] if at < w.given_up_to[i] else w.given_up_to[i])
+    if w.given_up > <uint32_t>MAX_GIVEN_UP:
+        add_start(w, START_LOWEST, at)
 
 
 cdef bint _is_between_messages(const Start* s) noexcept nogil:

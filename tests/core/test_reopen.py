@@ -55,7 +55,7 @@ def test_ports_that_are_used_again_and_again_are_no_attack(tmp_path):
     for turn in range(40):
         seq = FIRST + turn * 50_000_000
         assert opened(engine, seq, s.hello(b"open.example"), 1.0 + turn).accept
-        assert engine.judge(s.tcp(seq + 600, b"\x17\x03\x03\x00\x04more"), 1.5 + turn).accept
+        assert engine.judge(s.tcp(seq + 600, b"more"), 1.5 + turn).accept
         seq = SECOND - turn * 20_000_000
         assert opened(engine, seq, s.request(b"open.example"), 1.0 + turn).accept
     assert engine.counters()["overflows"] == 0
@@ -97,6 +97,15 @@ def test_a_syn_given_up_just_now_is_found_again_wherever_the_others_stand(tmp_pa
                 verdicts = [engine.judge(s.tcp(FIRST + 1 + at, piece), 2.0).accept
                             for at, piece in ((0, data[:cut]), (cut, data[cut:])) if piece]
                 assert not all(verdicts), (how, cut)
+    # The server has the beginning that both hellos share; the end of the decoy died, and the SYNs after it.
+    listed, decoy = s.hello(b"listed.example"), s.hello(b"listed.exampla")
+    cut = listed.index(b"exampl") + 6
+    engine = engine_for(tmp_path)
+    opened(engine, FIRST, decoy[:cut], 1.0)
+    engine.judge(s.tcp(FIRST + 1 + cut, decoy[cut:]), 1.0)
+    for packet in forged["far"]:
+        engine.judge(packet, 1.0)
+    assert not engine.judge(s.tcp(FIRST + 1 + cut, listed[cut:]), 2.0).accept
     engine = engine_for(tmp_path)
     engine.judge(s.tcp(5, flags=s.SYN), 1.0)
     opened(engine, FIRST, b"\xff junk", 1.0)
