@@ -212,6 +212,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     cdef int i, place = -1
     for i in range(MAX_STARTS):
         if w.starts[i].kind != START_FREE and w.starts[i].at == at and w.starts[i].checkpoint == NULL:
+            if kind == START_SYN:
+                w.starts[i].kind = kind
             return True
     for i in range(MAX_STARTS):
         if w.starts[i].kind == START_FREE:
@@ -263,18 +265,25 @@ cdef void take_back(Window* w, int64_t at) noexcept nogil:
     """Starts again where bytes at this offset may belong to a SYN that was given up.
 
     It was read to its end, so it is read on from there; but bytes below that are another copy of what was read. Of so
-    many that not all are remembered, it is read from here.
+    many that not all are remembered, it is read from here. Where that makes another go whose bytes these may be, too,
+    somebody crowds them out.
     """
-    cdef uint32_t i, k
+    cdef uint32_t i, k, turn
+    cdef int64_t wanted
     cdef bint stands
-    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
-        if at < w.given_up_at[i] or at > w.given_up_to[i] + MAX_AHEAD:
-            continue
-        stands = False
-        for k in range(<uint32_t>MAX_STARTS):
-            stands = stands or w.starts[k].kind != START_FREE and w.starts[k].at == w.given_up_at[i]
-        if not stands:
-            add_start(w, START_LOWEST, w.given_up_at[i] if at < w.given_up_to[i] else w.given_up_to[i])
+    for turn in range(2):
+        for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+            if at < w.given_up_at[i] or at > w.given_up_to[i] + MAX_AHEAD:
+                continue
+            wanted = w.given_up_at[i] if at < w.given_up_to[i] else w.given_up_to[i]
+            stands = False
+            for k in range(<uint32_t>MAX_STARTS):
+                stands = stands or w.starts[k].kind != START_FREE and (
+                    w.starts[k].at == w.given_up_at[i] or w.starts[k].at == wanted)
+            if not stands and turn:
+                w.overflow = 1
+            elif not stands:
+                add_start(w, START_LOWEST, wanted)
     if w.given_up > <uint32_t>MAX_GIVEN_UP:
         add_start(w, START_LOWEST, at)
 

@@ -42,6 +42,20 @@ def test_a_forged_syn_does_not_give_the_blocked_connection_back(tmp_path):
     assert opened(engine, SECOND, s.hello(b"open.example"), 4.0).accept
 
 
+def test_a_decoy_that_is_blocked_gives_no_other_connection_back(tmp_path):
+    # The real SYN; then one that dies, a listed name behind it, and a third SYN, so that the flow begins anew.
+    for early in (b"", s.hello(b"listed.example")[:40]):
+        engine = engine_for(tmp_path)
+        engine.judge(s.tcp(FIRST, flags=s.SYN), 1.0)
+        if early:
+            assert engine.judge(s.tcp(FIRST + 1, early), 1.0).accept
+        assert opened(engine, SECOND, s.hello(b"listed.example"), 1.0).mark == "blocked"
+        assert engine.judge(s.tcp(2 * SECOND, flags=s.SYN), 1.0).accept
+        rest = s.hello(b"listed.example")[len(early):]
+        assert not engine.judge(s.tcp(FIRST + 1 + len(early), rest), 2.0).accept
+        assert engine.judge(s.tcp(2 * SECOND + 1, s.hello(b"open.example")), 2.0).accept
+
+
 def test_a_repeated_syn_changes_nothing(tmp_path):
     engine = engine_for(tmp_path)
     hello = s.hello(b"listed.example")
