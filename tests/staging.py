@@ -86,7 +86,7 @@ def is_tcp(packet: bytes) -> bool:
 
 
 def is_bare(packet: bytes) -> bool:
-    """As netfilter.bytecode.bare asks, and no SYN."""
+    """As netfilter.bytecode.bare asks: no SYN, and nothing urgent."""
     if packet[0] >> 4 == 4:
         at = (packet[0] & 15) * 4
     elif packet[6] == 6:
@@ -95,4 +95,5 @@ def is_bare(packet: bytes) -> bool:
         return False
     if len(packet) < at + 20:
         return False
-    return len(packet) == at + (packet[at + 12] >> 4) * 4 and packet[at + 13] & 0x12 != 0x02
+    return len(packet) == at + (packet[at + 12] >> 4) * 4 and packet[at + 13] & 0x12 != 0x02 and \
+        not packet[at + 13] & 0x20

@@ -20,11 +20,11 @@ from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_
                                   QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
                                   read_quic)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO,
-                                    READ_HTTP, READ_HTTP2, MAX_AHEAD, MAX_STARTS, PACKET_WORK, START_FREE,
+                                    READ_HTTP, READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_WORK, START_FREE,
                                     START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
                                     add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
                                     contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
-                                    looks_like_message, offset_of, open_window, read_on)
+                                    looks_like_message, offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -253,16 +253,20 @@ cdef class Engine:
         # Whether another SYN begins the flow anew. It is one more place where the stream may begin, never instead of
         # the others. A released flow starts anew, and so does a blocked one: the ports may have come round again for
         # an innocent name. But whether the server took our RST is the client's to spoil, and with a SYN that dies on
-        # the way it would have its old connection back; so what belongs to that one stays blocked. So many such
-        # places are remembered; after them the flow stays blocked until it is idle.
+        # the way it would have its old connection back. So what belongs to any stream that had begun by then stays
+        # blocked, not only to the one that was blocked: that may have been a decoy, and another the server's. Where
+        # more of them would have to be remembered than there is room for, the flow stays blocked until it is idle.
         cdef bint anew = flow.state != FLOW_WATCHED
-        if flow.state == FLOW_BLOCKED and (
-                flow.buried == BURIED or _is_near(p.seq, flow.client_ack) or _is_buried(flow, p.seq)):
+        cdef uint8_t i
+        if flow.state == FLOW_BLOCKED and (flow.buried + flow.stood_count > <int>BURIED
+                                           or _is_near(p.seq, flow.client_ack) or _is_buried(flow, p.seq)):
             return False
         if anew:
             if flow.state == FLOW_BLOCKED:
-                flow.buried_seq[flow.buried] = flow.client_ack
-                flow.buried += 1
+                flow.stood[0] = flow.client_ack
+                for i in range(flow.stood_count):
+                    flow.buried_seq[flow.buried + i] = flow.stood[i]
+                flow.buried += flow.stood_count
             close_window(&flow.window)
             open_window(&flow.window, READ_ANY, p.seq + 1)
             flow.state = FLOW_WATCHED
@@ -417,6 +421,8 @@ cdef class Engine:
         if not any_start:
             add_start(w, START_LOWEST, at)
             return
+        if w.given_up:
+            take_back(w, at)
         if at == frontier and goes_on(w):
             return                      # in order, and read: the common case
         if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
@@ -428,7 +434,6 @@ cdef class Engine:
             if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
                 return
         if flow.syn and w.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):
-            # Of many SYNs one was given up, and here may be its stream: it is read from the first byte that comes.
             add_start(w, START_LOWEST, at)
         elif looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
             if at < floor or at > frontier or not is_open(w):
@@ -582,6 +587,7 @@ cdef class Engine:
         flow.reset_seqs = 1 if at == p.seq else 2
         flow.reset_ack = p.ack
         flow.marked = MARK_BLOCKED
+        _note_streams(flow)
         self.counts[COUNT_BLOCKED_DROP + found.action - ACTION_DROP] += 1
         self._answer(flow, out)
 
@@ -778,6 +784,19 @@ cdef size_t _write_packet(uint8_t* out, const Packet* like, uint32_t seq, uint8_
     if payload_size:
         memcpy(tcp + 20, payload, payload_size)
     return size
+
+
+cdef void _note_streams(Flow* flow) noexcept nogil:
+    cdef const Window* w = &flow.window
+    cdef uint32_t i
+    flow.stood_count = 1                # the first is client_ack
+    for i in range(<uint32_t>MAX_STARTS):
+        if w.starts[i].kind != START_FREE:
+            flow.stood[flow.stood_count] = w.base + <uint32_t>w.starts[i].frontier
+            flow.stood_count += 1
+    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+        flow.stood[flow.stood_count] = w.base + <uint32_t>w.given_up_to[i]
+        flow.stood_count += 1
 
 
 cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:

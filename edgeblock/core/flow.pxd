@@ -4,12 +4,13 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, Quic
-from edgeblock.core.window cimport Window
+from edgeblock.core.window cimport MAX_GIVEN_UP, MAX_STARTS, Window
 
 cdef enum:
-    BURIED = 8                 # a client of many has its ports again within minutes, seldom for listed names only
+    BURIED = 32                # a client of many has its ports again within minutes, seldom for listed names only
     KEY_SIZE = 38              # addresses, ports, family, protocol
     SEEN = 8                   # names of a flow that were reported, so that a second reading is not reported again
+    STOOD = 1 + MAX_STARTS + MAX_GIVEN_UP
     FLOW_COST = 96             # bytes a flow costs besides its structures: allocator and table
 
 cdef enum Lane:                # which flows go first when memory is short: lowest lane first, oldest first
@@ -36,8 +37,10 @@ cdef struct Flow:
     uint8_t marked             # the Mark that was last asked for
     uint8_t counted            # its stream was counted as unparsable
     uint8_t replies            # answers sent so far
-    uint8_t buried             # so many connections on these ports were blocked before this one
-    uint32_t buried_seq[BURIED]    # and where
+    uint8_t buried             # streams of connections on these ports that were blocked before this one
+    uint8_t stood_count
+    uint32_t buried_seq[BURIED]    # sequence numbers: where those are,
+    uint32_t stood[STOOD]      # and how far each of this one's had come when the flow was blocked
     uint8_t action             # of a blocked flow, and what follows
     uint8_t proto
     uint8_t head

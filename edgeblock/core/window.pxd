@@ -15,6 +15,7 @@ from edgeblock.core.tls cimport Tls
 
 cdef enum:
     MAX_STARTS = 4
+    MAX_GIVEN_UP = 8
     MAX_URGENT = 8
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
@@ -81,6 +82,7 @@ cdef struct Window:
     uint8_t forgetful          # bytes that were read are not kept any more, or were passed over unseen
     uint8_t body_open          # the only reading is in a body now
     uint8_t late_lost          # late bytes of that body were not kept
+    uint32_t given_up          # how often a SYN's start had to make room: any of those streams may be the server's
     uint16_t copy_count
     uint16_t forks             # of this packet: readings that forked where servers frame a body differently
     uint32_t base              # TCP sequence number of offset 0
@@ -90,6 +92,8 @@ cdef struct Window:
     uint32_t bytes             # memory held by runs, copies and readings
     uint32_t work
     uint64_t dropped           # bytes that were not kept because the window was full
+    int64_t given_up_at[MAX_GIVEN_UP]        # where they began, the last of them,
+    int64_t given_up_to[MAX_GIVEN_UP]        # and how far they were read
     int64_t urgent[MAX_URGENT]
     Run* runs
     Run* recent                # where the last bytes were added, NULL: not known; bytes in order need no walk
@@ -133,6 +137,7 @@ cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil                 # seq of the first byte behind the SYN
 cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
+cdef void take_back(Window* w, int64_t at) noexcept nogil                # of what was given up, what holds that offset
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil
 # `work` is what may be read again at present, all windows together, and is lessened by what was.

@@ -207,11 +207,14 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
 
     Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
     first. If all are still being read, somebody crowds them out, and that is an overflow. Late bytes take the place
-    of others that have not come to a message; if all have, the same holds.
+    of others that have not come to a message; if all have, the same holds. Once a SYN's start had to go, any bytes may
+    be those of its stream, and a place for them must be found like one for a SYN.
     """
     cdef int i, place = -1
     for i in range(MAX_STARTS):
         if w.starts[i].kind != START_FREE and w.starts[i].at == at and w.starts[i].checkpoint == NULL:
+            if kind == START_SYN:
+                w.starts[i].kind = kind
             return True
     for i in range(MAX_STARTS):
         if w.starts[i].kind == START_FREE:
@@ -222,12 +225,19 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             if not _is_active(&w.starts[i]) and not w.starts[i].message:
                 place = i
                 break
-    if place < 0 and kind == START_SYN:
+    if place < 0 and (kind == START_SYN or kind == START_LOWEST and w.given_up):
         place = MAX_STARTS - 1
         for i in range(MAX_STARTS - 1, -1, -1):
             if _is_between_messages(&w.starts[i]) and w.starts[i].message:
                 place = i
-        if not _is_between_messages(&w.starts[place]):
+        if w.given_up > <uint32_t>MAX_GIVEN_UP and not _is_between_messages(&w.starts[place]):
+            for i in range(MAX_STARTS):         # one that was a guess (take_back), and has come to nothing yet
+                if w.starts[i].kind == START_LOWEST and not w.starts[i].message:
+                    place = i
+                    break
+            else:
+                w.overflow = 1
+        elif not _is_between_messages(&w.starts[place]):
             w.overflow = 1
     if place < 0 and kind == START_LATE:
         for i in range(1, MAX_STARTS):
@@ -238,6 +248,10 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             w.overflow = 1
     if place < 0:
         return False
+    if w.starts[place].kind == START_SYN:
+        w.given_up_at[w.given_up % <uint32_t>MAX_GIVEN_UP] = w.starts[place].at
+        w.given_up_to[w.given_up % <uint32_t>MAX_GIVEN_UP] = w.starts[place].frontier
+        w.given_up += 1
     _free_start(w, &w.starts[place])
     w.starts[place].kind = kind
     w.starts[place].at = at
@@ -255,6 +269,33 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
 
 cdef inline bint _is_passed_over(const Window* w, int64_t at) noexcept nogil:
     return w.body_at <= at and at < w.body_end
+
+
+cdef void take_back(Window* w, int64_t at) noexcept nogil:
+    """Starts again where bytes at this offset may belong to a SYN that was given up.
+
+    It was read to its end, so it is read on from there; but bytes below that are another copy of what was read. Of so
+    many that not all are remembered, it is read from here. Where that makes another go whose bytes these may be, too,
+    somebody crowds them out.
+    """
+    cdef uint32_t i, k, turn
+    cdef int64_t wanted
+    cdef bint stands
+    for turn in range(2):
+        for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+            if at < w.given_up_at[i] or at > w.given_up_to[i] + MAX_AHEAD:
+                continue
+            wanted = w.given_up_at[i] if at < w.given_up_to[i] else w.given_up_to[i]
+            stands = False
+            for k in range(<uint32_t>MAX_STARTS):
+                stands = stands or w.starts[k].kind != START_FREE and (
+                    w.starts[k].at == w.given_up_at[i] or w.starts[k].at == wanted)
+            if not stands and turn:
+                w.overflow = 1
+            elif not stands:
+                add_start(w, START_LOWEST, wanted)
+    if w.given_up > <uint32_t>MAX_GIVEN_UP:
+        add_start(w, START_LOWEST, at)
 
 
 cdef bint _is_between_messages(const Start* s) noexcept nogil:

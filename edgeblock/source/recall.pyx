@@ -57,7 +57,7 @@ cdef class Recall:
         cdef Packet p
         cdef Remembered r
         cdef Passed passed[SYNS]
-        cdef uint32_t i, k, count = 0
+        cdef uint32_t i, count
         cdef uint64_t past = 0xCBF29CE484222325ULL
         view_packet(data, size, &p)
         if p.kind != PACKET_TCP:
@@ -67,21 +67,19 @@ cdef class Recall:
             return False
         if not self.look_up(&p, &r):
             return True
-        for i in range(r.count if r.count < SYNS else SYNS):
-            passed[count].isn = r.passed[i].isn
-            passed[count].size = r.passed[i].size
-            passed[count].hello = self.found[i]
-            passed[count].after = r.passed[i].after if r.passed[i].after > count else count + 1
-            if r.passed[i].size and not self.copy_hello(&r.passed[i], self.found[i]):
-                self.forgotten += 1     # without its beginning the rest reads as of a flow that began before us
-                for k in range(i + 1, <uint32_t>SYNS):
-                    if r.passed[k].after:
-                        r.passed[k].after -= 1
-                continue
+        count = r.count if r.count < SYNS else SYNS
+        for i in range(count):
+            passed[i].isn = r.passed[i].isn
+            passed[i].size = r.passed[i].size
+            passed[i].hello = self.found[i]
+            passed[i].after = r.passed[i].after if r.passed[i].after > i else i + 1
             past = (past ^ r.passed[i].isn) * <uint64_t>0x100000001B3
             past = (past ^ r.passed[i].serial) * <uint64_t>0x100000001B3
             past = (past ^ r.passed[i].place) * <uint64_t>0x100000001B3
-            count += 1
+            if r.passed[i].size and not self.copy_hello(&r.passed[i], self.found[i]):
+                # What stood behind this SYN is lost, but not that the stream begins there.
+                self.forgotten += 1
+                passed[i].size = 0
         if count:
             self.recalled += 1
             engine.catch_up(data, size, past | 1, passed, count, now)

@@ -42,6 +42,20 @@ def test_a_forged_syn_does_not_give_the_blocked_connection_back(tmp_path):
     assert opened(engine, SECOND, s.hello(b"open.example"), 4.0).accept
 
 
+def test_a_decoy_that_is_blocked_gives_no_other_connection_back(tmp_path):
+    # The real SYN; then one that dies, a listed name behind it, and a third SYN, so that the flow begins anew.
+    for early in (b"", s.hello(b"listed.example")[:40]):
+        engine = engine_for(tmp_path)
+        engine.judge(s.tcp(FIRST, flags=s.SYN), 1.0)
+        if early:
+            assert engine.judge(s.tcp(FIRST + 1, early), 1.0).accept
+        assert opened(engine, SECOND, s.hello(b"listed.example"), 1.0).mark == "blocked"
+        assert engine.judge(s.tcp(2 * SECOND, flags=s.SYN), 1.0).accept
+        rest = s.hello(b"listed.example")[len(early):]
+        assert not engine.judge(s.tcp(FIRST + 1 + len(early), rest), 2.0).accept
+        assert engine.judge(s.tcp(2 * SECOND + 1, s.hello(b"open.example")), 2.0).accept
+
+
 def test_a_repeated_syn_changes_nothing(tmp_path):
     engine = engine_for(tmp_path)
     hello = s.hello(b"listed.example")
@@ -73,6 +87,58 @@ def test_a_stream_whose_syn_was_crowded_out_is_found_again(tmp_path):
         verdicts = [engine.judge(s.tcp(FIRST + 1 + at, piece), 2.0).accept
                     for at, piece in ((0, hello[:cut]), (cut, hello[cut:]))]
         assert not all(verdicts), cut
+
+
+def test_a_syn_given_up_just_now_is_found_again_wherever_the_others_stand(tmp_path):
+    # As many forged SYNs as it takes, and no more: far away, just below the real one, just above it, around it, so
+    # that its next byte is where a half decoy ended; and where the real one was not the first, read as junk.
+    decoy, near = s.hello(b"open.example"), FIRST - 100
+    forged = {
+        "far": [s.tcp(FIRST + turn * 100_000_000, flags=s.SYN) for turn in range(1, 5)],
+        "below": [s.tcp(FIRST - turn * 1000, flags=s.SYN) for turn in range(1, 5)],
+        "above": [s.tcp(FIRST + turn * 1000, flags=s.SYN) for turn in range(1, 5)],
+        "around": [s.tcp(FIRST + step, flags=s.SYN) for step in (-2000, -1000, 1000, 2000)],
+        "adjacent": [*(s.tcp(FIRST + turn * 100_000_000, flags=s.SYN) for turn in range(1, 4)),
+                     s.tcp(near, flags=s.SYN), s.tcp(near + 1, decoy[:100])],
+    }
+    for how, packets in forged.items():
+        for data in (s.hello(b"listed.example"), s.request(b"listed.example")):
+            for cut in (0, 1, 5, 100):
+                engine = engine_for(tmp_path)
+                opened(engine, FIRST, decoy, 1.0)
+                for packet in packets:
+                    engine.judge(packet, 1.0)
+                verdicts = [engine.judge(s.tcp(FIRST + 1 + at, piece), 2.0).accept
+                            for at, piece in ((0, data[:cut]), (cut, data[cut:])) if piece]
+                assert not all(verdicts), (how, cut)
+    # The server has the beginning that both hellos share; the end of the decoy died, and the SYNs after it.
+    listed, decoy = s.hello(b"listed.example"), s.hello(b"listed.exampla")
+    cut = listed.index(b"exampl") + 6
+    engine = engine_for(tmp_path)
+    opened(engine, FIRST, decoy[:cut], 1.0)
+    engine.judge(s.tcp(FIRST + 1 + cut, decoy[cut:]), 1.0)
+    for packet in forged["far"]:
+        engine.judge(packet, 1.0)
+    assert not engine.judge(s.tcp(FIRST + 1 + cut, listed[cut:]), 2.0).accept
+    engine = engine_for(tmp_path)
+    engine.judge(s.tcp(5, flags=s.SYN), 1.0)
+    opened(engine, FIRST, b"\xff junk", 1.0)
+    for packet in forged["far"][:3]:
+        engine.judge(packet, 1.0)
+    assert not engine.judge(s.tcp(FIRST + 1, s.hello(b"listed.example")), 2.0).accept
+
+
+def test_pieces_in_any_order_on_ports_used_again_and_again_are_no_attack(tmp_path):
+    hello = s.hello(b"open.example")
+    for data in (hello, s.request(b"open.example")):
+        engine = engine_for(tmp_path)
+        for turn in range(20):
+            seq = FIRST + turn * 50_000_000
+            assert engine.judge(s.tcp(seq, flags=s.SYN), 1.0 + turn).accept
+            for at, end in ((40, 70), (0, 40), (70, len(data)), (0, 40)):
+                assert engine.judge(s.tcp(seq + 1 + at, data[at:end]), 1.0 + turn).accept
+            for at in range(len(data), len(data) + 3000, 1000):
+                assert engine.judge(s.tcp(seq + 1 + at, b"\x17\x03\x03" + bytes(997)), 1.5 + turn).accept
 
 
 def test_a_listed_address_stays_blocked_on_ports_used_again(tmp_path):

@@ -128,6 +128,35 @@ def test_a_hello_that_was_overwritten_is_counted_and_the_rest_is_read(stage):
         assert box.recall.forgotten == 1
 
 
+def test_where_a_stream_begins_outlives_the_hello_behind_it(stage):
+    # The hello that passed is overwritten; then a decoy five bytes into the stream, and only then its first bytes.
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com")), Path()
+        box.play([path.syn(), path.data(0, s.hello(OTHER))])
+        for port in range(1000, 1000 + 8 * small.places):
+            later = Path()
+            later.settings["sport"] = port
+            small.judge(later.syn())
+            small.judge(later.data(0, s.hello(OTHER)))
+        listed = s.hello(LISTED)
+        decisions = [box.judge(packet, 1.0) for packet in (
+            path.data(5, s.hello(OTHER)), path.data(0, listed[:3]), path.data(3, listed[3:]))]
+        assert decisions[-1].mark == "blocked" and box.recall.forgotten
+
+
+def test_a_connection_that_many_syns_push_aside_is_found_again(stage):
+    # The real SYN, a decoy hello that dies, and SYNs that die: the stage and the engine remember four of them.
+    for forged in range(3, 8):
+        for data in (s.hello(LISTED), s.request(LISTED)):
+            path = Path()
+            box = Box(stage, engine("blocked.example.com"))
+            played = box.play([
+                s.tcp(path.isn, flags=s.SYN), path.data(0, s.hello(OTHER)),
+                *(s.tcp(path.isn + turn * 100_000_000, flags=s.SYN) for turn in range(1, 1 + forged)),
+                path.data(0, data)])
+            assert played.decisions[1].accept and played.blocked, forged
+
+
 def test_more_extension_headers_than_the_program_walks_are_refused(stage):
     box = Box(stage, engine("blocked.example.com"))
     for count, kept in ((64, True), (65, False)):

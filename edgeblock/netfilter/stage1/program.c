@@ -249,6 +249,10 @@ INLINE int open_filters(struct filters *out, __u64 now)
 
 	if (!set || (set->until && now > set->until))
 		return 0;
+	// The coming one first: it is put in force before it leaves this place, so it is seen in one or the other.
+	at = 1;
+	out->map[1] = look_up(&filters, &at);
+	at = 0;
 	out->map[0] = look_up(&filters, &at);
 	if (!out->map[0])
 		return 0;
@@ -256,11 +260,8 @@ INLINE int open_filters(struct filters *out, __u64 now)
 	if (!out->header[0])
 		return 0;
 	out->header[1] = 0;
-	at = 1;
-	out->map[1] = look_up(&filters, &at);
 	if (!out->map[1])
 		return 1;
-	at = 0;
 	out->header[1] = look_up(out->map[1], &at);
 	return out->header[1] && out->header[1]->secret[0] == out->header[0]->secret[0] &&
 	       out->header[1]->secret[1] == out->header[0]->secret[1];
@@ -492,17 +493,9 @@ INLINE enum outcome judge_syn(const struct view *v, const struct key *key, __u64
 			}
 		}
 		if (!known) {
-			if (near || (n == SYNS && !flow->passed[0].size)) {
+			if (near || n >= SYNS) {     // one more makes the engine give one up, which it must know of
 				what = QUEUED_LATER;
 			} else {
-				if (n >= SYNS) {     // the oldest has been read to its end: the engine, too, drops it
-#pragma unroll
-					for (__u32 i = 0; i < SYNS - 1; i++) {
-						flow->passed[i] = flow->passed[i + 1];
-						flow->passed[i].after -= 1;
-					}
-					n = SYNS - 1;
-				}
 				struct passed one = {.isn = v->seq};
 #pragma unroll
 				for (__u32 i = 0; i < SYNS; i++)
@@ -740,7 +733,7 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 	if (!view_packet(skb, &s->view))
 		return count(QUEUED_ODD);
 	MEMORY_BARRIER();
-	if (!s->view.size && !(s->view.flags & SYN))
+	if (!s->view.size && !(s->view.flags & (SYN | URG)))
 		return count(QUEUED_ODD);            // says nothing, whosever the flow is
 	struct key key = s->view.key;
 	now = s->now = nanoseconds();
