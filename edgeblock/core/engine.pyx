@@ -19,8 +19,8 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
 from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Connection,
                                   QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
                                   read_quic)
-from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO,
-                                    READ_HTTP, READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_WORK, START_FREE,
+from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
+                                    READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_WORK, START_FREE,
                                     START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
                                     add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
                                     contiguous_end, goes_on, in_body, is_contested, is_message, is_open,

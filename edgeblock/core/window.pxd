@@ -137,7 +137,7 @@ cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil                 # seq of the first byte behind the SYN
 cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
-cdef void take_back(Window* w, int64_t at) noexcept nogil                # of what was given up, what holds that offset
+cdef void take_back(Window* w, int64_t at) noexcept nogil          # of what was given up, what has that offset
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil
 # `work` is what may be read again at present, all windows together, and is lessened by what was.

@@ -207,8 +207,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
 
     Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
     first. If all are still being read, somebody crowds them out, and that is an overflow. Late bytes take the place
-    of others that have not come to a message; if all have, the same holds. Once a SYN's start had to go, any bytes may
-    be those of its stream, and a place for them must be found like one for a SYN.
+    of others that have not come to a message; if all have, the same holds. Once a SYN's start had to go, any bytes
+    may be those of its stream, and a place for them must be found like one for a SYN.
     """
     cdef int i, place = -1
     for i in range(MAX_STARTS):
@@ -248,10 +248,7 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             w.overflow = 1
     if place < 0:
         return False
-    if w.starts[place].kind == START_SYN:
-        w.given_up_at[w.given_up % <uint32_t>MAX_GIVEN_UP] = w.starts[place].at
-        w.given_up_to[w.given_up % <uint32_t>MAX_GIVEN_UP] = w.starts[place].frontier
-        w.given_up += 1
+    _give_up(w, &w.starts[place])
     _free_start(w, &w.starts[place])
     w.starts[place].kind = kind
     w.starts[place].at = at
@@ -269,6 +266,21 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
 
 cdef inline bint _is_passed_over(const Window* w, int64_t at) noexcept nogil:
     return w.body_at <= at and at < w.body_end
+
+
+cdef void _give_up(Window* w, const Start* s) noexcept nogil:
+    # Remembers a SYN's start that has to go; or how far it was read, of one that was taken back meanwhile.
+    cdef uint32_t i
+    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+        if s.kind != START_FREE and (s.at == w.given_up_at[i] or s.at == w.given_up_to[i]):
+            w.given_up_to[i] = max(w.given_up_to[i], s.frontier)
+            if s.at == w.given_up_at[i]:
+                return
+    if s.kind == START_SYN:
+        i = w.given_up % <uint32_t>MAX_GIVEN_UP
+        w.given_up_at[i] = s.at
+        w.given_up_to[i] = s.frontier
+        w.given_up += 1
 
 
 cdef void take_back(Window* w, int64_t at) noexcept nogil:
