@@ -196,8 +196,9 @@ def check(chosen: argparse.Namespace) -> int:
     if chosen.live:
         records = [rules.record_of(ask_daemon(whole, f"check {json.dumps(name)}")) for name in chosen.names]
     else:
-        loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https,
-                            key_file=settings.key)
+        loaded = rules.load(chosen.rules or settings.directory, settings)
+        for warning in loaded.warnings:
+            print(f"edgeblock: warning: {warning}", file=sys.stderr)
         records = rules.explain(loaded, chosen.names)
     for record in records:
         if chosen.json:

@@ -66,8 +66,8 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     expected = None if expect is None else _Expected(expect)
     answers = replies.prepare(config.reply)
     if engine is None:
-        loaded = rules.load(Path(rules_dir), action=config.rules.action, https=config.rules.https,
-                            key_file=config.rules.key)
+        loaded = rules.load(Path(rules_dir), config.rules)
+        err.writelines(f"edgeblock: warning: {warning}\n" for warning in loaded.warnings)
         engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):
         raise CaptureError(f"{os.fspath(write)}: is the capture itself; write to another file")
