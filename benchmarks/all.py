@@ -20,7 +20,8 @@ import report
 LIMIT = 400.0           # seconds for one of them
 # What runs, in this order. Those that print JSON lines, and write no file of their own, are told how much to do.
 OWN_FILE = ("engine", "quic", "floods", "nfqueue", "box", "scale")
-LINES = {"rules": (["10000", "1000000", "10000000"], ["--quick"])}      # words in full, and for a first look
+LINES = {"rules": (["10000", "1000000", "10000000"], ["--quick"]),      # words in full, and for a first look
+         "stage1": ([], ["--entries", "10000"])}
 
 
 def words(name: str, quick: bool, folder: Path) -> list[str]:
@@ -43,20 +44,22 @@ def run(name: str, quick: bool, folder: Path) -> str:
     """Runs one; returns what went wrong, or nothing."""
     began = time.monotonic()
     process = subprocess.Popen(words(name, quick, folder), cwd=harness.ROOT, stdout=subprocess.PIPE, text=True)
+    problem = ""
     try:
         text, _ = process.communicate(timeout=LIMIT)
+        if process.returncode:
+            problem = f"ended with status {process.returncode}"
     except subprocess.TimeoutExpired:
+        problem = f"was stopped after {LIMIT:.0f} s"
         process.send_signal(signal.SIGINT)      # it removes its namespaces then
         try:
-            process.wait(30)
+            text, _ = process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             process.kill()
-        return f"was stopped after {LIMIT:.0f} s"
-    if process.returncode:
-        return f"ended with status {process.returncode}"
-    if name in LINES:
+            text, _ = process.communicate()
+    if name in LINES and text.strip():          # what it had printed by then
         keep_lines(name, quick, text, folder, time.monotonic() - began)
-    return ""
+    return problem
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -204,7 +205,7 @@ def run(name: str, scale: int) -> dict:
         Path(lists, "one.list").write_text(f"{LISTED}\n")
         engine = Engine(load(lists).matcher, memory=MEMORY)
     beside, waiting = neighbours(EVERY), None
-    costs, wrong, judged, most, now = [], 0, 0, 0, 0.0
+    costs, wrong, judged, most, now = array("q"), 0, 0, 0, 0.0
     before = grown()
     clock = time.thread_time_ns
     nothing = statistics.median(-(clock() - clock()) for _ in range(1000))
@@ -213,7 +214,7 @@ def run(name: str, scale: int) -> dict:
         single = [packet]
         begin = clock()
         engine.judge_all(single, now, CHECKSUM_TRUST)
-        costs.append(clock() - begin - nothing)
+        costs.append(int(clock() - begin - nothing))
         if number % EVERY == 0:
             most = max(most, engine.counters()["table_bytes"])
             if waiting:
@@ -222,11 +223,12 @@ def run(name: str, scale: int) -> dict:
             syn, first, second, listed = next(beside)
             wrong += engine.judge_all([syn, first], now, CHECKSUM_TRUST) != 2
             waiting = (second, listed)
-    costs.sort()
+    held = grown() - before - len(costs) * costs.itemsize
+    costs = sorted(costs)
     counted = engine.counters()
     return {"median us": costs[len(costs) // 2] / 1000, "99.9 % us": costs[len(costs) * 999 // 1000] / 1000,
             "worst us": costs[-1] / 1000, "mean us": statistics.fmean(costs) / 1000,
-            "table MiB": most / 2**20, "grown MiB": (grown() - before) / 2**20,
+            "table MiB": most / 2**20, "grown MiB": held / 2**20,
             "neighbours": judged, "judged wrongly": wrong, "packets": len(costs),
             "dropped by policy": counted["blocked_policy"], "rereading refused": counted["rereading_refused"]}
 

@@ -88,17 +88,23 @@ class Run:
                 self.add(case, figures)
                 self.say(f"{turn + 1}/{rounds or self.rounds}  {case}: "
                          + ", ".join(f"{name} {value:,.4g}" for name, value in list(figures.items())[:3]))
+            self.keep()
 
     def samples(self, case: str, figure: str) -> list[float]:
         return self.record["samples"][case][figure]
 
-    def save(self) -> None:
-        """The file, and on standard output the table: a line a figure of a case."""
+    def keep(self) -> Path:
+        """Writes the file, as far as the run has come."""
         self.record["seconds"] = round(time.monotonic() - self.began, 1)
         self.record["machine"]["load_after"] = os.getloadavg()[0]
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.name}.json"
         path.write_text(json.dumps(self.record, indent=1) + "\n")
+        return path
+
+    def save(self) -> None:
+        """The file, and on standard output the table: a line a figure of a case."""
+        path = self.keep()
         for case, figures in self.record["samples"].items():
             for name, values in figures.items():
                 print(f"{case}; {name}: {spread(values)}")

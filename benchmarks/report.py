@@ -275,8 +275,15 @@ def scale(report: Report, record: Record) -> None:
 
 
 def lines(report: Report, record: Record) -> None:
-    """A benchmark that printed JSON lines: a table of them, as they are."""
+    """A benchmark without a section of its own: its samples, or the JSON lines or the text that it printed."""
     report.say(f"## {record['benchmark'].capitalize()}")
+    samples = record.get("samples", {})
+    if samples:
+        figures = list(dict.fromkeys(figure for case in samples.values() for figure in case))
+        report.table(["", *(figure.replace("_", " ") for figure in figures)],
+                     [[case.replace("_", " "), *(cell(samples, case, figure) for figure in figures)]
+                      for case in samples])
+        return
     rows = record["rows"]
     if not rows:
         report.say("", "```", *record["text"], "```", "")
@@ -298,7 +305,7 @@ PARTS = {"engine": engine, "engine-capture": engine, "quic": quic, "nfqueue": nf
 def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:
     """The report of the files in `folder`; `failed` are benchmarks that gave none, and why."""
     report = Report(folder)
-    order = [*PARTS, "rules", "floods"]
+    order = [*PARTS, "stage1", "rules", "floods"]
     found = sorted((path for path in folder.glob("*.json")),
                    key=lambda path: order.index(path.stem) if path.stem in order else len(order))
     records = [json.loads(path.read_text()) for path in found]
@@ -306,7 +313,7 @@ def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:
                "Made by `make bench` from the JSON files beside it, which hold every sample; docs/benchmarks.md says "
                "how each figure comes about. A figure is the median, in brackets the lowest and the highest.", "")
     for name, problem in (failed or {}).items():
-        report.say(f"- **{name} {problem}**: its figures are not here.")
+        report.say(f"- **{name} {problem}**: not all of its figures are here.")
     for machine in {json.dumps(about(record)) for record in records}:
         report.say(*(f"- {key}: {value}" for key, value in json.loads(machine).items()))
     loads = [record["machine"]["load_before"] for record in records]
@@ -316,7 +323,10 @@ def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:
     report.say("")
     goals(report, {record["benchmark"]: record for record in records})
     for record in records:
-        PARTS.get(record["benchmark"], lines)(report, record)
+        try:
+            PARTS.get(record["benchmark"], lines)(report, record)
+        except (KeyError, statistics.StatisticsError):      # of a run that was stopped
+            report.say("", "**The file is not whole; what is missing is not shown.**", "")
         for note in record.get("notes", ()):
             report.say(f"- {note}")
         report.say(f"- took {record['seconds']:.0f} s", "")

@@ -92,18 +92,18 @@ def main() -> None:
     sizes = (10_000, 100_000) if chosen.quick else (10_000, 1_000_000, 10_000_000)
     crowds = (10_000, 100_000) if chosen.quick else (10_000, 100_000, 1_000_000)
     run.settings(names=sizes, flows=crowds)
+    workers(run, 0.5 if chosen.quick else 2.0)
     few = lists_of(10_000)
+    for size in crowds:             # one after the other: a million flows take memory
+        crowd = Crowd(few, size)
+        run.in_turn({f"flows, {size}": crowd.measure})
+    del crowd
     names = {}
     for size in sizes:
         begin = time.monotonic()
         names[f"names, {size}"] = partial(hellos, few if size == 10_000 else lists_of(size), packets)
         run.say(f"{size:,} names compiled in {time.monotonic() - begin:.1f} s")
     run.in_turn(names)
-    names.clear()
-    for size in crowds:             # one after the other: a million flows take memory
-        crowd = Crowd(few, size)
-        run.in_turn({f"flows, {size}": crowd.measure})
-    workers(run, 0.5 if chosen.quick else 2.0)
     run.save()
 
 

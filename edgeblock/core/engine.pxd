@@ -5,7 +5,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from edgeblock.core.flow cimport Flow, FlowTable
+from edgeblock.core.flow cimport BURIED, Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, QuicReader

@@ -207,7 +207,7 @@ cdef class Engine:
             return
         if flow.state == FLOW_BLOCKED:
             self._again(flow, p, out)
-        elif flow.buried and _is_near(p.seq, flow.buried_seq):
+        elif flow.buried and _is_buried(flow, p.seq):
             self.counts[COUNT_BLOCKED_PACKETS] += 1
             out.accept = 0
         elif flow.state == FLOW_RELEASED:
@@ -253,15 +253,16 @@ cdef class Engine:
         # Whether another SYN begins the flow anew. It is one more place where the stream may begin, never instead of
         # the others. A released flow starts anew, and so does a blocked one: the ports may have come round again for
         # an innocent name. But whether the server took our RST is the client's to spoil, and with a SYN that dies on
-        # the way it would have its old connection back; so what belongs to that one stays blocked. There is one such
-        # memory: blocked twice, the flow stays blocked until it is idle.
+        # the way it would have its old connection back; so what belongs to that one stays blocked. So many such places
+        # are remembered; after them the flow stays blocked until it is idle.
         cdef bint anew = flow.state != FLOW_WATCHED
-        if flow.state == FLOW_BLOCKED and (flow.buried or _is_near(p.seq, flow.client_ack)):
+        if flow.state == FLOW_BLOCKED and (
+                flow.buried == BURIED or _is_near(p.seq, flow.client_ack) or _is_buried(flow, p.seq)):
             return False
         if anew:
             if flow.state == FLOW_BLOCKED:
-                flow.buried = 1
-                flow.buried_seq = flow.client_ack
+                flow.buried_seq[flow.buried] = flow.client_ack
+                flow.buried += 1
             close_window(&flow.window)
             open_window(&flow.window, READ_ANY, p.seq + 1)
             flow.state = FLOW_WATCHED
@@ -782,6 +783,14 @@ cdef size_t _write_packet(uint8_t* out, const Packet* like, uint32_t seq, uint8_
 cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:
     # Of the same connection, as far as sequence numbers tell; those of two connections are this close once in 2000.
     return a - b < MAX_AHEAD or b - a < MAX_AHEAD
+
+
+cdef bint _is_buried(const Flow* flow, uint32_t seq) noexcept nogil:
+    cdef uint8_t i
+    for i in range(flow.buried):
+        if _is_near(seq, flow.buried_seq[i]):
+            return True
+    return False
 
 
 cdef size_t _address_text(const Packet* p, uint8_t* out) noexcept nogil:

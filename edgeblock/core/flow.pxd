@@ -7,6 +7,7 @@ from edgeblock.core.quic cimport MAX_CONNECTION_ID, Quic
 from edgeblock.core.window cimport Window
 
 cdef enum:
+    BURIED = 8                 # a client of many has its ports again within minutes, seldom for listed names only
     KEY_SIZE = 38              # addresses, ports, family, protocol
     SEEN = 8                   # names of a flow that were reported, so that a second reading is not reported again
     FLOW_COST = 96             # bytes a flow costs besides its structures: allocator and table
@@ -35,8 +36,8 @@ cdef struct Flow:
     uint8_t marked             # the Mark that was last asked for
     uint8_t counted            # its stream was counted as unparsable
     uint8_t replies            # answers sent so far
-    uint8_t buried             # a connection on these ports was blocked before this one, at buried_seq
-    uint32_t buried_seq
+    uint8_t buried             # so many connections on these ports were blocked before this one
+    uint32_t buried_seq[BURIED]    # and where
     uint8_t action             # of a blocked flow, and what follows
     uint8_t proto
     uint8_t head

@@ -73,7 +73,7 @@ class Compiler:
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
             self._spare = process, fd
         finally:
-            if self._spare is None:     # no process to be had, or given up while it started: asyncio ends it then
+            if self._spare is None:     # none could be started, or we are about to stop
                 os.close(fd)
 
     async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False) -> Loaded:

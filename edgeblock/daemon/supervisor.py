@@ -64,6 +64,7 @@ WAITING = 1.0           # seconds that they may wait for a new worker
 STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
 SPREADING = 10.0        # seconds that new rules may take to reach every worker
 COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
+ABSENT = 0.5            # seconds after which a daemon counts as gone where nothing may pass without it
 SUMMARY = 60.0          # seconds between two lines about what was not logged
 
 
@@ -578,6 +579,8 @@ class Supervisor:
                 notify(WATCHDOG="1")
                 fed = now
             self._tell_unlogged(now)
+            if self.stage is not None and self.config.ruleset.absent == "closed":
+                self.stage.hold(ABSENT)
             await asyncio.sleep(pause)
 
     def _is_answering(self, slot: Slot, hang: float) -> bool:
@@ -618,7 +621,8 @@ class Supervisor:
             now = self.loop.time()
             again = self.due is not None and now >= self.due
             expired = self.expires is not None and time.time() >= self.expires
-            changed = any(seen.get(name) != self.sight.get(name) for name in seen.keys() | self.sight.keys() - busy)
+            names = (seen.keys() | self.sight.keys()) - busy
+            changed = any(seen.get(name) != self.sight.get(name) for name in names)
             # What inotify has not seen counts when two looks agree: nobody says when it is complete.
             if asked or again or expired or changed and (arrived or seen == before):
                 self.sight = {name: state for name, state in seen.items() if name not in busy} | {

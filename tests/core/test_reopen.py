@@ -80,3 +80,14 @@ def test_a_listed_address_stays_blocked_on_ports_used_again(tmp_path):
     for seq in (FIRST, SECOND, FIRST + SECOND):
         assert not engine.judge(s.tcp(seq, flags=s.SYN), 1.0).accept
         assert not engine.judge(s.tcp(seq + 1, s.hello(b"open.example")), 1.0).accept
+
+
+def test_ports_that_were_blocked_several_times_are_not_lost_to_an_innocent_name(tmp_path):
+    # Many customers behind one address: the same ports come round again, for a listed name and for others.
+    engine = engine_for(tmp_path)
+    for turn in range(8):
+        assert not opened(engine, FIRST + turn * 100_000_000, s.hello(b"listed.example"), 1.0 + turn).accept
+    assert opened(engine, FIRST + 8 * 100_000_000, s.hello(b"open.example"), 20.0).accept
+    rest = s.hello(b"listed.example")[100:]
+    for turn in range(8):
+        assert not engine.judge(s.tcp(FIRST + turn * 100_000_000 + 101, rest), 21.0).accept

@@ -115,14 +115,13 @@ def test_more_events_than_the_kernel_keeps(folder, watch):
 
 
 def test_a_directory_that_was_replaced_is_watched_again(folder, watch, tmp_path):
-    open_file = open(folder / "a.list", "w")
-    assert not watch.read() and watch.busy
-    folder.rename(tmp_path / "old")
-    watch.aim()
-    folder.mkdir()
-    watch.aim()
-    assert not watch.busy
-    open_file.close()
+    with open(folder / "a.list", "w"):
+        assert not watch.read() and watch.busy
+        folder.rename(tmp_path / "old")
+        watch.aim()
+        folder.mkdir()
+        watch.aim()
+        assert not watch.busy
     watch.read()
     (folder / "b.list").write_text("b.example\n")
     assert watch.read()

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,10 +163,8 @@ def test_the_compiler_is_killed_at_ten_points_of_a_reload(fresh: Running):
         [compiler] = children(daemon, "edgeblock.daemon.rules")
         fresh.drop("long.list", long_list(host))
         threading.Event().wait(0.05 * number)
-        try:
+        with suppress(ProcessLookupError):      # it was done
             os.kill(compiler, signal.SIGKILL)
-        except ProcessLookupError:
-            pass            # it was done
         assert is_reset(fresh.lab, "pages.example")
         assert until(lambda host=host: is_reset(fresh.lab, host), SOON), f"kill {number}"
         assert until(lambda: len(children(daemon, "edgeblock.daemon.rules")) == 1, SOON)

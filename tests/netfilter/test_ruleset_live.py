@@ -529,7 +529,7 @@ def test_input_the_box_is_the_server(box):
 def test_only_what_comes_from_the_clients_side_and_goes_to_the_servers_is_queued(box, family, ports):
     box.apply(clients=("c0",), servers=("s*",), tcp_ports=ports, udp_ports=ports)
     ask(box.triple.connect(family), 3000)
-    box.settled("tcp_syn", 1)
+    assert box.count("tcp_syn") >= 1                         # again where a neighbour has to be found first
     box.settled("tcp_data", 1)
     box.settled("tcp_answered", 1)
     client = box.triple.udp(family)
@@ -575,7 +575,7 @@ def test_client_packets_are_queued_when_the_answers_take_another_way(box, family
         connection = box.triple.connect(family)
         for _ in range(4):
             ask(connection, 3000)
-        box.settled("tcp_syn", 1)
+        assert box.count("tcp_syn") >= 1
         box.settled("tcp_data", 4)
         assert box.count("tcp_server") == box.count("tcp_answered") == 0
 

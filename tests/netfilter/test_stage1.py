@@ -214,6 +214,16 @@ def test_rules_change_without_a_moment_between(stage):
     assert outcome(stage, path.data(0, HELLO)) == "unknown"
 
 
+def test_nothing_passes_when_nobody_holds_it_any_more(stage):
+    first, second = Path(), Path(isn=1 << 30)
+    stage.hold(3600)
+    assert outcome(stage, first.syn()) == "passed_syn"
+    stage.hold(0)
+    assert outcome(stage, first.data(0, HELLO)) == "no_filter"
+    assert outcome(stage, second.syn()) == "address"
+    stage.hold(3600)
+
+
 def test_another_key_makes_everything_queued_until_it_is_in_force(stage):
     other = matcher("x.example").snapshot
     stage.offer(other.parts, bytes(16))

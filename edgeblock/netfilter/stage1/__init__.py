@@ -14,6 +14,7 @@ import mmap
 import os
 import string
 import struct
+import time
 from pathlib import Path
 from typing import Self
 
@@ -79,8 +80,8 @@ class Stage:
                 if inner:
                     os.close(inner)
         zero = bytes(4)
-        settings = struct.pack("=QII", int(idle * 1e9), self.places // self.cpus, ech != "accept")
-        bpf.update(self.maps["settings"], zero, settings)
+        self.settings = int(idle * 1e9), self.places // self.cpus, ech != "accept"
+        bpf.update(self.maps["settings"], zero, struct.pack("=QIIQ", *self.settings, 0))
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
         self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
@@ -128,6 +129,11 @@ class Stage:
         if self.coming >= 0:
             os.close(self.coming)
             self.coming = -1
+
+    def hold(self, seconds: float) -> None:
+        """Nothing passes any more so many seconds from here, unless this is called again."""
+        until = time.monotonic_ns() + int(seconds * 1e9)
+        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QIIQ", *self.settings, until))
 
     # ---- in the kernel
 

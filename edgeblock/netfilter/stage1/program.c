@@ -128,6 +128,7 @@ struct settings {
 	__u64 idle;                      // nanoseconds
 	__u32 places;                    // in `hellos`, for each CPU
 	__u32 queue_ech;
+	__u64 until;                     // nanoseconds of the monotonic clock, after which nothing passes; 0: no end
 };
 
 struct view {
@@ -141,6 +142,7 @@ struct view {
 
 // Of one CPU. What stands here and not in variables, the verifier does not tell apart, so that it comes to an end.
 struct scratch {
+	__u64 now;
 	__u64 turns;                     // programs that have begun on this CPU: one that was interrupted by another sees it
 	struct view view;
 	__u32 name_at, name_size, names, ech;
@@ -240,10 +242,13 @@ struct filters {                         // in force, and another while rules ch
 	const struct header *header[2];
 };
 
-INLINE int open_filters(struct filters *out)
+INLINE int open_filters(struct filters *out, __u64 now)
 {
 	__u32 at = 0;
+	const struct settings *set = look_up(&settings, &at);
 
+	if (!set || (set->until && now > set->until))
+		return 0;
 	out->map[0] = look_up(&filters, &at);
 	if (!out->map[0])
 		return 0;
@@ -426,11 +431,11 @@ INLINE int may_hold_address(void *filter, const struct header *header, const str
 	return 0;
 }
 
-INLINE int may_be_listed(const struct key *key)
+INLINE int may_be_listed(const struct key *key, __u64 now)
 {
 	struct filters f;
 
-	if (!open_filters(&f) || may_hold_address(f.map[0], f.header[0], key))
+	if (!open_filters(&f, now) || may_hold_address(f.map[0], f.header[0], key))
 		return 1;
 	return f.map[1] && f.header[1] && may_hold_address(f.map[1], f.header[1], key);
 }
@@ -443,7 +448,7 @@ INLINE enum outcome judge_syn(const struct view *v, const struct key *key, __u64
 
 	if (v->odd || (v->flags & (FIN | SYN | RST | ACK | URG)) != SYN || v->size)
 		what = QUEUED_ODD;
-	else if (may_be_listed(key))
+	else if (may_be_listed(key, now))
 		what = QUEUED_ADDRESS;
 	if (!flow) {
 		// What the engine holds outlives what is remembered here, so ask for it before a flow becomes the kernel's.
@@ -533,7 +538,7 @@ INLINE enum outcome judge_name(struct scratch *s, const struct hello *h)
 	__u64 n = 0, labels, end;
 	const __u8 *class = look_up(&classes, &zero);
 
-	if (!class || !open_filters(&f))
+	if (!class || !open_filters(&f, s->now))
 		return QUEUED_NO_FILTER;
 	labels = f.header[0]->labels;
 	if (f.header[1])
@@ -738,7 +743,7 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 	if (!s->view.size && !(s->view.flags & SYN))
 		return count(QUEUED_ODD);            // says nothing, whosever the flow is
 	struct key key = s->view.key;
-	now = nanoseconds();
+	now = s->now = nanoseconds();
 	if (s->view.flags & SYN)
 		what = judge_syn(&s->view, &key, now);
 	else

@@ -1,0 +1,70 @@
+"""The first stage in a box: what never reaches the queue, and rules that change under it. That verdicts are the same
+with it and without is the business of the other live tests, which run both ways."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import Running, start
+
+from edgeblock.errors import SystemProblem
+from edgeblock.lab import Lab, until
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Running]:
+    with Lab() as lab:
+        running = start(lab, tmp_path, '[ruleset]\nstage1 = "on"\n')
+        yield running
+        assert running.daemon.stop() == 0, running.daemon.last_words()
+
+
+def greets(lab: Lab, host: str, version: int = 4) -> bool:
+    """Whether a TLS client of the client's kernel gets through to the server with this name."""
+    settings = ssl.create_default_context(cafile=str(lab.home / "ca.pem"))
+    try:
+        with (lab.connect(443, version=version) as connection,
+              settings.wrap_socket(connection, server_hostname=host) as wrapped):
+            return wrapped.version() is not None
+    except OSError:     # reset, an alert, or silence on a port that was blocked a moment ago
+        return False
+
+
+def test_clean_hellos_never_reach_the_queue(box: Running):
+    before, counted = box.lab.queued(), box.lab.counters(box.daemon)
+    assert all(greets(box.lab, "open.example", version) for version in (4, 6) for _ in range(100))
+    assert box.lab.queued() == before
+    after = box.lab.counters(box.daemon)
+    assert after["stage1.passed_hello"] - counted["stage1.passed_hello"] == 200
+
+
+def test_no_listed_name_passes_while_rules_change(box: Running):
+    results: list[bool] = []
+    done = threading.Event()
+
+    def client() -> None:
+        while not done.is_set():
+            results.append(greets(box.lab, "listed.example"))
+            done.wait(0.02)
+
+    threads = [threading.Thread(target=client) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(1, 11):
+            box.drop("more.list", f"other{turn}.example\nopen.example\n" if turn % 2 else f"other{turn}.example\n")
+            assert until(lambda turn=turn: greets(box.lab, "open.example") != bool(turn % 2), 10)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(30)
+    assert len(results) > 10 and not any(results)
+
+
+def test_asked_for_with_a_back_end_that_cannot_it_is_one_line(tmp_path: Path):
+    with Lab() as lab, pytest.raises(SystemProblem, match='use backend = "iptables" or "auto"'):
+        start(lab, tmp_path, '[ruleset]\nstage1 = "on"\nbackend = "nft"\n')
