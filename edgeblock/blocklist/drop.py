@@ -7,6 +7,7 @@ word of a list in the Outcome, which is for the log.
 """
 
 import pwd
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from edgeblock.blocklist.compiler import ListRecord, merge
 from edgeblock.blocklist.directory import Finding, ListFile, find_lists, read_settings
 from edgeblock.blocklist.guard import SHRINK_FLOOR
 from edgeblock.blocklist.intake import Refused, Terms, Unsettled, make_terms, origin_of, take
+from edgeblock.blocklist.settings import GUARD_KEYS
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError
@@ -26,13 +28,15 @@ from edgeblock.errors import ListError
 MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
 HURRY = 4 << 20         # bytes of a list that is compiled while nothing is in force yet, though it has a last version
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
+OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")     # in a refusal by a guard rail
 
 
 @dataclass
 class Outcome:
     """What a round has done.
 
-    `changes`: what is in force now and was not before, or is no more; `refused`: by list, what is refused now;
+    `changes`: what is in force now and was not before, or is no more, and what is not refused any more although
+    nothing has changed in force; `refused`: by list, what is refused now;
     `lists`: all in force; `problem`: why the directory could not be looked at, so that all lists stayed; `again`:
     something is left to do, although nobody may touch the directory any more; `content`: the same on every box of
     this key that has the same lists in force.
@@ -92,6 +96,7 @@ class Round:
         self._take_changed(terms, files)
         self._remove_gone({source.name for source in files} | self.outcome.refused.keys() | self.busy, terms)
         self._publish()
+        self._tell_withdrawn()
         for name in self.gone:
             self.store.forget(name)
         self._clear_rejected()
@@ -200,10 +205,19 @@ class Round:
                 digest = blake2b(new.sha256.encode(), key=self.store.key, digest_size=16).hexdigest()
                 changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
                                 "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
-                                "signed": new.signed, "digest": digest, **owner_of(self.rules.directory / new.file)})
+                                "signed": new.signed, "digest": digest, "action": new.action,
+                                **owner_of(self.rules.directory / new.file),
+                                **owner_of(self.rules.directory / f"{name}.toml", "settings_")})
             elif old.expired != new.expired:
                 changes.append({"change": "expired", "list": name, "entries_before": before})
         return changes
+
+    def _tell_withdrawn(self) -> None:
+        told = {change["list"] for change in self.outcome.changes}
+        for name in sorted(self.known.keys() - self.outcome.refused.keys() - told):
+            before = self.before.get(name)
+            self.outcome.changes.append({"change": "withdrawn", "list": name,
+                                         "entries_before": before.entries if before else None})
 
     # ---- refusals
 
@@ -212,9 +226,8 @@ class Round:
             return
         where = self._write_rejected(name, refused, path)
         file, line, why = refused.findings[0]
-        # What stands in a line may be a listed name, and what stands in settings may be one that is allowed.
-        if line or file.endswith(".toml"):
-            why = f"cannot be used; {where or 'edgeblock lint'} says why"
+        if has_words(refused.findings[0]):
+            why = f"{without_words(why)}; {where or 'edgeblock lint'} says why"
         self.outcome.refused[name] = {
             "file": file, "told": str(Finding(file, line, why)), "origin": origin,
             "where": str(where), "in_force": name in self.parts, **owner_of(path or self.rules.directory / file)}
@@ -224,16 +237,23 @@ class Round:
         stays = "there is no version before it, so nothing of it is in force"
         if part:
             stays = f"the version of {when(part)} with {part.parts.lists[0].entries} entries stays in force"
-        lines = [f"{MARK.decode()}; {stays}.", *map(str, refused.findings)]
+        ask = f"`edgeblock lint {self.rules.directory}`"
+        whole = [f"{MARK.decode()}; {stays}.", *map(str, refused.findings)]
+        # There is no plain text of a list in the state directory.
+        told = [whole[0]] + [
+            str(one._replace(why=f"{without_words(one.why)}; {ask} says why") if has_words(one) else one)
+            for one in refused.findings]
         if refused.more:
-            lines.append(f"and {refused.more} more; `edgeblock lint {self.rules.directory}` names them all")
-        text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+            more = f"and {refused.more} more; {ask} names them all"
+            whole.append(more)
+            told.append(more)
         try:
             mode = (path or self.rules.directory / refused.findings[0].file).stat().st_mode & 0o664 | 0o600
         except (OSError, ValueError):
             mode = 0o640
-        for folder in (self.rules.directory, self.store.rejected):
+        for folder, lines in ((self.rules.directory, whole), (self.store.rejected, told)):
             where = folder / f"{name}.rejected"
+            text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
             try:
                 if not (where.is_file() and where.read_bytes() == text):
                     write_file(where, lambda file: file.write(text), mode=mode)
@@ -277,16 +297,26 @@ def is_expired(record: ListRecord, now: float) -> bool:
     return record.expires is not None and record.expires <= now
 
 
-def owner_of(path: Path) -> dict[str, Any]:
+def has_words(finding: Finding) -> bool:
+    """Whether it may quote a list: a line may be a listed name, and what stands in settings one that is allowed."""
+    return finding.line > 0 or finding.file.endswith(".toml")
+
+
+def without_words(why: str) -> str:
+    """What may be said of a reason that quotes a list: which guard rail it is."""
+    found = OVERRIDE.search(why)
+    return f"cannot be used ({found[1]})" if found else "cannot be used"
+
+
+def owner_of(path: Path, prefix: str = "") -> dict[str, Any]:
     """Who has put a file there, as far as the file system knows: the user id, and the name where there is one."""
+    uid = owner = None
     try:
         uid = path.stat().st_uid
-    except (OSError, ValueError):
-        return {"uid": None, "owner": None}
-    try:
-        return {"uid": uid, "owner": pwd.getpwuid(uid).pw_name}
-    except KeyError:
-        return {"uid": uid, "owner": None}
+        owner = pwd.getpwuid(uid).pw_name
+    except (OSError, ValueError, KeyError):
+        pass
+    return {f"{prefix}uid": uid, f"{prefix}owner": owner}
 
 
 def told_of(record: ListRecord) -> dict[str, Any]:

@@ -247,6 +247,27 @@ def test_what_is_refused_is_read_again_when_asked_to(box, monkeypatch):
     assert box.refresh(NOW + 9000, afresh=True).refused == {} and box.action("new.example") == "court"
 
 
+def test_the_end_of_a_refusal_is_told(box):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.write(court_txt="old.example\n", new_list="co.uk\n")
+    assert sorted(box.refresh().refused) == ["court", "new"] and box.changes() == []
+    for name in ("court.txt", "new.list"):
+        (box.folder / name).unlink()
+    assert box.refresh().changes == [{"change": "withdrawn", "list": "court", "entries_before": 1},
+                                     {"change": "withdrawn", "list": "new", "entries_before": None}]
+    assert box.refresh().changes == []
+
+
+def test_who_changed_what_a_list_does_is_told(box):
+    box.write(court_list="a.example\n")
+    [taken] = box.refresh().changes
+    assert (taken["action"], taken["uid"], taken["settings_uid"]) == ("reset", os.getuid(), None)
+    box.write(court_toml="action = 'drop'")
+    [taken] = box.refresh().changes
+    assert (taken["action"], taken["settings_uid"]) == ("drop", os.getuid())
+
+
 def test_the_reason_is_no_more_readable_than_the_list(box):
     box.write(court_list="co.uk\n", open_list="co.uk\n")
     (box.folder / "court.list").chmod(0o600)
@@ -268,8 +289,11 @@ def test_a_reason_that_cannot_stand_beside_its_list_is_in_the_state_directory(bo
     (box.folder / "court.rejected").mkdir()
     outcome = box.refresh()
     where = box.store.rejected / "court.rejected"
-    assert outcome.refused["court"]["told"] == f"court.list:1: cannot be used; {where} says why"
+    assert outcome.refused["court"]["told"] == (
+        f"court.list:1: cannot be used (allow_public_suffixes); {where} says why")
     assert where.read_bytes().startswith(MARK)
+    assert "co.uk" not in where.read_text()         # the state directory has no plain text of a list
+    assert f"court.list:1: cannot be used (allow_public_suffixes); `edgeblock lint {box.folder}`" in where.read_text()
     box.write(court_list="a.example\n")
     box.refresh()
     assert not where.exists()
