@@ -37,7 +37,8 @@ class Outcome:
 
     `changes`: what is in force now and was not before, or is no more, and what is not refused any more although
     nothing has changed in force; `refused`: by list, what is refused now;
-    `lists`: all in force; `problem`: why the directory could not be looked at, so that all lists stayed; `again`:
+    `lists`: all in force; `problem`: why the directory could not be looked at or no snapshot be written, so that all
+    lists stayed; `again`:
     something is left to do, although nobody may touch the directory any more; `content`: the same on every box of
     this key that has the same lists in force.
     """
@@ -62,7 +63,7 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         hurry: a long list that has a last version is left for the next round, and that version served meanwhile.
 
     Raises:
-        ListError: the state directory cannot be written. Nothing that was in force has changed.
+        ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry).run()
@@ -96,7 +97,8 @@ class Round:
         self._take_changed(terms, files)
         self._remove_gone({source.name for source in files} | self.outcome.refused.keys() | self.busy, terms)
         self._publish()
-        self._tell_withdrawn()
+        if not self.outcome.problem:
+            self._tell_withdrawn()
         for name in self.gone:
             self.store.forget(name)
         self._clear_rejected()
@@ -180,19 +182,23 @@ class Round:
             part.lists[0] = replace(record, part=self.parts[name].digest, expired=is_expired(record, self.now))
             in_force.append(part)
         merged = merge(in_force)
-        was = self.store.published()
-        if was != merged.lists:
+        was, now = self.store.published(), merged.lists
+        if was != now:
             try:
                 self.store.publish(merged, self.now)
             except OSError as error:
-                raise ListError(f"{self.store.snapshot}: cannot be written: {error.strerror}; the rules in force "
-                                "stay") from None
-        self.outcome.lists = [told_of(record) for record in merged.lists]
+                why = f"{self.store.snapshot}: cannot be written: {error.strerror}"
+                if was is None:
+                    raise ListError(why) from None
+                # A daemon that starts has nothing better than what was published last.
+                self.outcome.problem = self.outcome.problem or f"{why}; the rules in force stay"
+                now, self.gone = was, []
+        self.outcome.lists = [told_of(record) for record in now]
         same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
-                     for record in merged.lists])
+                     for record in now])
         self.outcome.content = blake2b(same.encode(), key=self.store.key, digest_size=32).hexdigest()
         self.outcome.changes = self._changes({record.name: record for record in was or ()},
-                                             {record.name: record for record in merged.lists})
+                                             {record.name: record for record in now})
 
     def _changes(self, was: dict[str, ListRecord], now: dict[str, ListRecord]) -> list[dict[str, Any]]:
         changes = []

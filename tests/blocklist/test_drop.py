@@ -586,6 +586,27 @@ def test_a_snapshot_that_was_spoilt_on_disk_is_made_anew(box):
     assert box.action("a.example") == "court"
 
 
+def test_a_list_that_was_removed_stays_while_no_snapshot_can_be_written(box, monkeypatch):
+    """A daemon started on a disk that had become read-only, after a list was removed, and ended with an error."""
+    box.write(court_list="old.example\n", other_list="other.example\n")
+    box.refresh()
+    (box.folder / "other.list").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "publish", lambda *_: fail(OSError(30, "Read-only file system")))
+        outcome = box.refresh(hurry=True)
+        assert "Read-only file system; the rules in force stay" in outcome.problem
+        assert [one["name"] for one in outcome.lists] == ["court", "other"] and box.action("other.example")
+        box.store.snapshot.unlink()
+        with pytest.raises(ListError, match="cannot be written: Read-only file system$"):
+            box.refresh()
+    box.refresh()
+    assert box.action("other.example") is None and box.outcome.problem == ""
+
+
+def fail(error):
+    raise error
+
+
 @pytest.mark.parametrize("full", ["lists", "snapshot"])
 def test_a_full_disk_changes_nothing(box, monkeypatch, full):
     box.write(court_list="old.example\n")
@@ -605,8 +626,11 @@ def test_a_full_disk_changes_nothing(box, monkeypatch, full):
         assert box.reason("court") == [f"court.list: could be read, but not be kept: {box.store.lists}: "
                                        "No space left on device"]
     else:
-        with pytest.raises(ListError, match="rules.snapshot: cannot be written: No space left on device; the rules"):
-            box.refresh()
+        for hurry in (False, True):     # a daemon that runs, and one that starts
+            outcome = box.refresh(hurry=hurry)
+            assert outcome.problem == (f"{box.store.snapshot}: cannot be written: No space left on device; the rules "
+                                       "in force stay")
+            assert outcome.changes == [] and [one["name"] for one in outcome.lists] == ["court"]
     assert box.action("old.example") == "court"
     monkeypatch.setattr(store_module, "write_file", write_file)
     assert box.refresh().refused == {}
