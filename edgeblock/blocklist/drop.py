@@ -11,9 +11,10 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist.compiler import ListRecord, merge
@@ -262,7 +263,7 @@ class Round:
             text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
             try:
                 if not (where.is_file() and where.read_bytes() == text):
-                    write_file(where, lambda file: file.write(text), mode=mode)
+                    write_file(where, partial(write_to, text), mode=mode)
             except OSError:
                 continue            # read-only for us, or full
             return where
@@ -286,6 +287,10 @@ class Round:
                         path.unlink()
                 except OSError:
                     continue
+
+
+def write_to(text: bytes, file: BinaryIO) -> None:
+    file.write(text)
 
 
 def size_of(path: Path) -> int:

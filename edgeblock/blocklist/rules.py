@@ -90,7 +90,8 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
     now = time.time() if now is None else now
     key_file = rules.key if rules else key_file
     if is_snapshot(directory):
-        return load_snapshot(directory, key or (read_key(key_file) if key_file else SHARED_KEY))
+        return load_snapshot(directory, key or (key_for(directory.name, key_file, "snapshot") if key_file
+                                                else SHARED_KEY), now)
     terms = make_terms(rules, b"") if rules else None
     files, errors, warnings = find_lists(directory, terms.defaults if terms else ListSettings(
         action=action, https=https))
@@ -168,8 +169,8 @@ class Reading:
             self.warnings.append(first._replace(why=f"{first.why}{more}; the daemon refuses this list"))
 
 
-def load_snapshot(path: Path, key: bytes) -> Rules:
-    """The rules of a snapshot file, which has no lines to show.
+def load_snapshot(path: Path, key: bytes, now: float) -> Rules:
+    """The rules of a snapshot file, which has no lines to show; what has expired since is still in force in it.
 
     Raises:
         ListError: it is none, or was cut, altered, or made under another key.
@@ -180,16 +181,20 @@ def load_snapshot(path: Path, key: bytes) -> Rules:
                  None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,
                  record.entries, record.duplicates)
         for record in snapshot.parts.lists)
-    return Rules(path, ListMatcher(snapshot), snapshot.data, infos, (), (), snapshot.built)
+    warnings = tuple(
+        Finding(path.name, 0, f"the list {info.name} expired on {info.expires:%Y-%m-%d %H:%M %Z}, after this "
+                "snapshot was made, and is in force in it; compile it again")
+        for info in infos if info.expires is not None and info.expires.timestamp() <= now and not info.expired)
+    return Rules(path, ListMatcher(snapshot), snapshot.data, infos, warnings, (), snapshot.built)
 
 
-def key_for(file_name: str, key_file: Path) -> bytes:
-    """The key of the box, which the hashed list of that name needs."""
+def key_for(file_name: str, key_file: Path, what: str = "hashed list") -> bytes:
+    """The key of the box, which the hashed list or snapshot of that name needs."""
     try:
         return read_key(key_file)
     except ListError as error:
-        raise ListError(f"{file_name}: is a hashed list and needs its key: {error}; run this as root, or with the "
-                        "--config of the box") from None
+        raise ListError(f"{file_name}: is a {what} and needs its key: {error}; run this as root, or with "
+                        "the --config of the box") from None
 
 
 # Explaining --------------------------------------------------------------------------------------------------
