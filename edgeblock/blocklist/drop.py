@@ -27,7 +27,7 @@ from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError
 
 MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
-HURRY = 4 << 20         # bytes of a list that is compiled while nothing is in force yet, though it has a last version
+HURRY = 4 << 20         # bytes of a list that is compiled at a start, before what was in force is served again
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
 OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")     # in a refusal by a guard rail
 
@@ -61,7 +61,7 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         now: Unix seconds, against which lists expire.
         busy: names of files that are being written: their lists stay as they are.
         afresh: what is refused is read again, although nobody has touched it.
-        hurry: a long list that has a last version is left for the next round, and that version served meanwhile.
+        hurry: a long list is left for the next round, and what was in force before served meanwhile, if anything was.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
@@ -121,11 +121,12 @@ class Round:
             if part is not None and part.parts.lists[0].origin == origin:
                 continue
             known = before.get("origin") == origin and Path(before.get("where", "")).is_file() and not self.afresh
-            later = spent > BATCH or self.hurry and part is not None and size > HURRY
+            # A list that is too much for this machine ends the process: what came with it is in force by then.
+            later = spent > BATCH or spent > 0 and size > BATCH // 2 or self.hurry and size > HURRY and self.parts
             if name in self.busy or known or later:
                 if before:
                     self.outcome.refused[name] = before
-                self.outcome.again |= later and name not in self.busy and not known
+                self.outcome.again |= bool(later) and name not in self.busy and not known
                 continue
             spent += size
             try:
@@ -135,6 +136,16 @@ class Round:
                 continue
             except Unsettled:
                 self.outcome.again = True
+                continue
+            except MemoryError:
+                self.outcome.again = True
+                self._refuse(name, Refused([Finding(source.path.name, 0, "needs more memory than there is")]),
+                             source.path)
+                continue
+            except Exception as error:  # a fault of ours is no reason to leave the other lists as they were
+                self._refuse(name, Refused([Finding(source.path.name, 0, "cannot be read by a fault of edgeblock "
+                                                    f"({type(error).__name__}); please report it")]), source.path,
+                             origin)
                 continue
             try:
                 self.parts[name] = self.store.keep(compiled, self.now)

@@ -135,7 +135,7 @@ def test_an_expired_list_leaves_force_and_may_come_back(box):
 
 
 def test_big_lists_do_not_hold_up_small_ones(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "BATCH", 1000)
+    monkeypatch.setattr(drop_module, "BATCH", 5000)
     box.write(big_list=many(200), bigger_list=many(300, "b"), small_list="s.example\n")
     box.refresh()
     assert box.changes() == [("taken", "big"), ("taken", "small")] and box.outcome.again
@@ -158,13 +158,31 @@ def test_boxes_of_one_key_can_be_compared(box, tmp_path):
 def test_in_a_hurry_a_long_list_is_served_as_it_was(box, monkeypatch):
     monkeypatch.setattr(drop_module, "HURRY", 1000)
     box.write(long_list=many(200), small_list="s.example\n")
-    box.refresh(hurry=True)             # there was no version before it
+    box.refresh()
     assert box.changes() == [("taken", "long"), ("taken", "small")] and not box.outcome.again
+    # The new one may be too much for this machine: a start must not depend on it.
     box.write(long_list=many(210), small_list="t.example\n", new_list=many(190, "n"))
     box.refresh(hurry=True)
-    assert box.changes() == [("taken", "new"), ("taken", "small")] and box.outcome.again
+    assert box.changes() == [("taken", "small")] and box.outcome.again
     box.refresh()
+    assert box.changes() == [("taken", "long"), ("taken", "new")] and not box.outcome.again
+
+
+def test_a_first_start_with_one_long_list_waits_for_it(box, monkeypatch):
+    monkeypatch.setattr(drop_module, "HURRY", 1000)
+    box.write(long_list=many(200))
+    box.refresh(hurry=True)
     assert box.changes() == [("taken", "long")] and not box.outcome.again
+
+
+def test_what_comes_with_a_huge_list_does_not_wait_for_it(box, monkeypatch):
+    """A list that is too much for the machine ends the process, and would again and again, with all that came with it."""
+    monkeypatch.setattr(drop_module, "BATCH", 4000)
+    box.write(huge_list=many(300), small_list="s.example\n")
+    box.refresh()
+    assert box.changes() == [("taken", "small")] and box.outcome.again
+    box.refresh()
+    assert box.changes() == [("taken", "huge")] and not box.outcome.again
 
 
 # Refusing ----------------------------------------------------------------------------------------------------
@@ -245,6 +263,18 @@ def test_what_is_refused_is_read_again_when_asked_to(box, monkeypatch):
     assert "in the future" in box.refresh().refused["court"]["told"]
     assert list(box.refresh(NOW + 9000).refused) == ["court"]
     assert box.refresh(NOW + 9000, afresh=True).refused == {} and box.action("new.example") == "court"
+
+
+def test_a_fault_of_a_reader_refuses_one_list(box, monkeypatch):
+    box.write(court_list="old.example\n", other_list="a.example\n")
+    box.refresh()
+    box.write(court_list="new.example\n", other_list="b.example\nc.example\n")
+    take = drop_module.take
+    monkeypatch.setattr(drop_module, "take", lambda source, *more: (
+        fail(KeyError("new.example")) if source.name == "court" else take(source, *more)))
+    assert box.refresh().refused["court"]["told"] == (
+        "court.list: cannot be read by a fault of edgeblock (KeyError); please report it")
+    assert box.changes() == [("taken", "other")] and box.action("old.example") == "court"
 
 
 def test_the_end_of_a_refusal_is_told(box):
