@@ -77,4 +77,5 @@ def test_the_command(rules, tmp_path, capsys):
     assert main([*given, str(rules.directory)]) == 0
     assert "a.list" in capsys.readouterr().out
     assert main([*given, str(tmp_path / "absent")]) == 2
-    assert capsys.readouterr().err == f"edgeblock: {tmp_path}/absent: there is no such rules directory\n"
+    assert capsys.readouterr().err == (
+        f"edgeblock: {tmp_path}/absent: there is no such rules directory; make it, or name another\n")

@@ -38,7 +38,8 @@ def read_key(path: Path | str, create: bool = False) -> bytes:
     except OSError as error:
         raise ListError(f"{path}: the key cannot be used: {error.strerror}") from None
     if len(key) != KEY_SIZE:
-        raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; remove it and a new one is made")
+        raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; name another file, or remove it and a new one is "
+                        "made")
     return key
 
 

@@ -176,7 +176,7 @@ def test_a_first_start_with_one_long_list_waits_for_it(box, monkeypatch):
 
 
 def test_what_comes_with_a_huge_list_does_not_wait_for_it(box, monkeypatch):
-    """A list that is too much for the machine ends the process, and would again and again, with all that came with it."""
+    """A list that is too much for the machine ends the process, again and again, with all that came with it."""
     monkeypatch.setattr(drop_module, "BATCH", 4000)
     box.write(huge_list=many(300), small_list="s.example\n")
     box.refresh()
@@ -343,7 +343,7 @@ def test_an_unreadable_directory_leaves_everything_in_force(box):
     box.refresh()
     shutil.rmtree(box.folder)
     outcome = box.refresh()
-    assert outcome.problem == f"{box.folder}: there is no such rules directory"
+    assert outcome.problem == f"{box.folder}: there is no such rules directory; make it, or name another"
     assert outcome.changes == [] and [one["name"] for one in outcome.lists] == ["court"]
     assert box.action("old.example") == "court"
 

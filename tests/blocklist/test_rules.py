@@ -136,7 +136,8 @@ def test_a_format_may_be_stated(directory):
 
 
 def test_a_missing_directory(tmp_path):
-    assert refused(tmp_path / "none") == f"{tmp_path}/none: there is no such rules directory"
+    assert refused(tmp_path / "none") == (
+        f"{tmp_path}/none: there is no such rules directory; make it, or name another")
     (tmp_path / "file").touch()
     assert refused(tmp_path / "file") == (
         f"{tmp_path}/file: is no directory; give the directory that the lists are in")

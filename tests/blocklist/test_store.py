@@ -28,7 +28,7 @@ def test_a_key_is_made_once_and_for_its_owner_only(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(path.parent) == ["key"]
     path.write_bytes(b"short")
-    with pytest.raises(ListError, match="is no key of 16 bytes; remove it and a new one is made"):
+    with pytest.raises(ListError, match="is no key of 16 bytes; name another file, or remove it"):
         read_key(path)
 
 
