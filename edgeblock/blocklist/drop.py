@@ -245,7 +245,7 @@ class Round:
         where = self._write_rejected(name, refused, path)
         file, line, why = refused.findings[0]
         if has_words(refused.findings[0]):
-            why = f"{without_words(why)}; {where or 'edgeblock lint'} says why"
+            why = without_words(why, str(where or "edgeblock lint"))
         self.outcome.refused[name] = {
             "file": file, "told": str(Finding(file, line, why)), "origin": origin,
             "where": str(where), "in_force": name in self.parts, **owner_of(path or self.rules.directory / file)}
@@ -259,7 +259,7 @@ class Round:
         whole = [f"{MARK.decode()}; {stays}.", *map(str, refused.findings)]
         # There is no plain text of a list in the state directory.
         told = [whole[0]] + [
-            str(one._replace(why=f"{without_words(one.why)}; {ask} says why") if has_words(one) else one)
+            str(one._replace(why=without_words(one.why, ask)) if has_words(one) else one)
             for one in refused.findings]
         if refused.more:
             more = f"and {refused.more} more; {ask} names them all"
@@ -324,10 +324,10 @@ def has_words(finding: Finding) -> bool:
     return finding.line > 0 or finding.file.endswith(".toml")
 
 
-def without_words(why: str) -> str:
-    """What may be said of a reason that quotes a list: which guard rail it is."""
+def without_words(why: str, where: str) -> str:
+    """What may be said of a reason that quotes a list: which guard rail it is, and where the rest is."""
     found = OVERRIDE.search(why)
-    return f"cannot be used ({found[1]})" if found else "cannot be used"
+    return f"cannot be used; {where} says why" + (f" ({found[1]})" if found else "")
 
 
 def owner_of(path: Path, prefix: str = "") -> dict[str, Any]:

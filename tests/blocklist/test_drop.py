@@ -320,10 +320,10 @@ def test_a_reason_that_cannot_stand_beside_its_list_is_in_the_state_directory(bo
     outcome = box.refresh()
     where = box.store.rejected / "court.rejected"
     assert outcome.refused["court"]["told"] == (
-        f"court.list:1: cannot be used (allow_public_suffixes); {where} says why")
+        f"court.list:1: cannot be used; {where} says why (allow_public_suffixes)")
     assert where.read_bytes().startswith(MARK)
     assert "co.uk" not in where.read_text()         # the state directory has no plain text of a list
-    assert f"court.list:1: cannot be used (allow_public_suffixes); `edgeblock lint {box.folder}`" in where.read_text()
+    assert f"court.list:1: cannot be used; `edgeblock lint {box.folder}` says why (allow_" in where.read_text()
     box.write(court_list="a.example\n")
     box.refresh()
     assert not where.exists()
