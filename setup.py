@@ -52,7 +52,11 @@ STAGE1_FLAGS = ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werro
 
 
 class Build(build_ext):
-    """The extension modules and the first stage."""
+    """The extension modules, as many at a time as there are processors, and the first stage."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def run(self):
         super().run()
@@ -74,6 +78,7 @@ setup(
     cmdclass={"build_ext": Build},
     ext_modules=cythonize(
         list(extensions()),
+        nthreads=os.cpu_count(),
         compiler_directives={
             "language_level": 3,
             "boundscheck": True,

@@ -253,8 +253,8 @@ cdef class Engine:
         # Whether another SYN begins the flow anew. It is one more place where the stream may begin, never instead of
         # the others. A released flow starts anew, and so does a blocked one: the ports may have come round again for
         # an innocent name. But whether the server took our RST is the client's to spoil, and with a SYN that dies on
-        # the way it would have its old connection back; so what belongs to that one stays blocked. So many such places
-        # are remembered; after them the flow stays blocked until it is idle.
+        # the way it would have its old connection back; so what belongs to that one stays blocked. So many such
+        # places are remembered; after them the flow stays blocked until it is idle.
         cdef bint anew = flow.state != FLOW_WATCHED
         if flow.state == FLOW_BLOCKED and (
                 flow.buried == BURIED or _is_near(p.seq, flow.client_ack) or _is_buried(flow, p.seq)):

@@ -54,6 +54,7 @@ cdef Outcome read_http(Http* http, Cursor* c) noexcept nogil
 cdef void choose_framing(Http* http, uint8_t index) noexcept nogil
 cdef bint pass_over(Http* http, uint64_t size) noexcept nogil      # True: they were body bytes, unseen
 cdef uint64_t body_left(const Http* http) noexcept nogil           # body bytes certain to be passed over
+cdef bint within_body(const Http* http) noexcept nogil             # behind the head, before the next message
 cdef bint copy_http(Http* copy, const Http* http) noexcept nogil
 cdef bint same_http(const Http* a, const Http* b) noexcept nogil
 cdef void free_http(Http* http) noexcept nogil

@@ -446,6 +446,10 @@ cdef uint64_t body_left(const Http* h) noexcept nogil:
     return h.body if h.phase == PHASE_BODY or h.phase == PHASE_CHUNK else 0
 
 
+cdef bint within_body(const Http* h) noexcept nogil:
+    return PHASE_BODY <= h.phase and h.phase <= PHASE_CHUNK_END
+
+
 cdef void _follow(Http* h) noexcept nogil:
     # Behind the head: the body as the first framing says. The head's texts have served.
     cdef uint8_t kind = h.framings[0].kind if h.framing_count else <uint8_t>FRAMING_NONE

@@ -79,9 +79,14 @@ cdef struct Window:
     uint8_t http               # a reading is certain to be HTTP
     uint8_t overflow           # a cap was reached with conflicting bytes
     uint8_t forgetful          # bytes that were read are not kept any more, or were passed over unseen
+    uint8_t body_open          # the only reading is in a body now
+    uint8_t late_lost          # late bytes of that body were not kept
     uint16_t copy_count
     uint16_t forks             # of this packet: readings that forked where servers frame a body differently
     uint32_t base              # TCP sequence number of offset 0
+    int64_t body_at            # the last body that the only reading there was passed over: from here
+    int64_t body_end           # to here, as far as it is certain
+    uint64_t unseen            # bytes of it that were passed over and never came
     uint32_t bytes             # memory held by runs, copies and readings
     uint32_t work
     uint64_t dropped           # bytes that were not kept because the window was full

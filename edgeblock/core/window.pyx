@@ -18,7 +18,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.http cimport (body_left, choose_framing, copy_http, free_http, is_token, pass_over, read_http,
-                                  same_http)
+                                  same_http, within_body)
 from edgeblock.core.http2 cimport copy_http2, free_http2, last_request, read_http2, same_http2
 from edgeblock.core.text cimport append
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
@@ -30,6 +30,7 @@ cdef enum:
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     FEED_COST = 64             # work of a feed apart from its bytes
     MEET_COST = 8              # and of comparing what became of it with one other reading
+    MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy takes sequence numbers round with few packets
 
 
 # ---- life
@@ -242,9 +243,18 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     w.starts[place].at = at
     w.starts[place].frontier = at
     w.starts[place].unread = 1
+    if kind == START_LATE:
+        if _is_passed_over(w, at):
+            w.starts[place].unread = 0      # no message begins there; kept for one that turns out to begin below
+        elif w.late_lost:
+            w.overflow = 1                  # that one, and it may go on with what is lost
     if w.urgent_lost:
         w.overflow = 1
     return True
+
+
+cdef inline bint _is_passed_over(const Window* w, int64_t at) noexcept nogil:
+    return w.body_at <= at and at < w.body_end
 
 
 cdef bint _is_between_messages(const Start* s) noexcept nogil:
@@ -282,7 +292,7 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
             s.frontier = s.at
             s.unread = 1
             s.again = 0
-            if w.urgent_lost:
+            if w.urgent_lost or w.late_lost and at < w.body_at:
                 w.overflow = 1
             if at < s.mark_at:
                 _free_readings(s.mark)
@@ -371,8 +381,12 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
     """Keeps what is new or different in `size` bytes at offset `at`; `cap` bounds the memory of the window."""
     cdef Run* before = NULL
     cdef Run* run
-    cdef int64_t end, stop
-    cdef int64_t floor = _floor(w)
+    cdef int64_t end, stop, floor
+    if w.bytes + size + sizeof(Run) > cap and w.body_open:
+        _drop_late(w)
+        if w.bytes + size + sizeof(Run) > cap:
+            _slide(w, cap, True)
+    floor = _floor(w)
     if at < floor:
         if at + <int64_t>size <= floor:
             return
@@ -613,7 +627,7 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
             _advance(w, &w.starts[i], out, cap, &budget)
     work[0] -= most - budget
     if w.bytes >= cap // 4:
-        _slide(w, cap)
+        _slide(w, cap, False)
 
 
 cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* budget) noexcept nogil:
@@ -636,6 +650,8 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
         if run == NULL or run.at > pos:
             if run != NULL and _leap(s, run.at):
                 w.forgetful = 1
+                w.unseen += <uint64_t>(s.frontier - pos)
+                _note_body(w, s)
                 continue
             break
         if s.unread:
@@ -730,6 +746,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     continue
                 _feed(w, s, fork, cursor(versions[i], size), pos, &after, out)
         s.readings = after
+        _note_body(w, s)
         if after != NULL and after.next == NULL and after.again and _is_fresh(after):
             s.again = after.kind            # nothing is kept of what may never come
             s.readings = NULL
@@ -798,10 +815,64 @@ cdef bint _leap(Start* s, int64_t to) noexcept nogil:
     return True
 
 
-cdef void _slide(Window* w, uint32_t cap) noexcept nogil:
+cdef void _note_body(Window* w, const Start* s) noexcept nogil:
+    # Where the only reading passes over a body, its first bytes aside. What comes late there, or once more, changes
+    # nothing, as long as what stands before the body is what was read.
+    cdef const Reading* r = s.readings
+    cdef uint64_t left
+    cdef int i
+    if s.kind == START_LATE:
+        return
+    for i in range(MAX_STARTS):
+        if &w.starts[i] != s and _is_active(&w.starts[i]):
+            return
+    if r == NULL or r.next != NULL or r.kind != READ_HTTP or not within_body(&r.http):
+        w.body_open = 0
+        return
+    if not w.body_open:
+        w.body_open = 1
+        w.body_at = s.frontier
+        w.unseen = 0
+        w.late_lost = 0
+    left = body_left(&r.http)
+    w.body_end = s.frontier + <int64_t>(left if left < MAX_AHEAD else MAX_AHEAD)
+    if w.unseen > MAX_UNSEEN:
+        w.body_at = w.body_end
+
+
+cdef void _drop_late(Window* w) noexcept nogil:
+    # Late bytes of a body that was passed over make room for those to come: an upload may send many of them again.
+    cdef int i
+    cdef bint late = False, other = False
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind == START_LATE and _is_passed_over(w, w.starts[i].at):
+            late = True
+        elif w.starts[i].kind != START_FREE:
+            other = True
+    if not late or not other:
+        return
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind == START_LATE and _is_passed_over(w, w.starts[i].at):
+            _free_start(w, &w.starts[i])
+    _move_up(w)
+    _forget(w, _floor(w))
+    w.late_lost = 1
+
+
+cdef void _move_up(Window* w) noexcept nogil:
+    # The first place tells where the stream stands.
+    cdef int i
+    for i in range(1, MAX_STARTS):
+        if w.starts[0].kind == START_FREE and w.starts[i].kind != START_FREE:
+            w.starts[0] = w.starts[i]
+            memset(&w.starts[i], 0, sizeof(Start))
+
+
+cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
     # A long connection, other than TLS: its readings are marked now and then, and once half the memory is used and a
     # quarter of it lies behind the mark, what stands before the mark is forgotten; reading begins anew from there, if
-    # it must. So what is sent again is compared with what it was for as long as clients usually send it again.
+    # it must. So what is sent again is compared with what it was for as long as clients usually send it again. In a
+    # hurry all that was read is forgotten: for a body that could not be passed over otherwise.
     cdef Start* s
     cdef Reading* r
     cdef int64_t floor = 0
@@ -816,9 +887,12 @@ cdef void _slide(Window* w, uint32_t cap) noexcept nogil:
             r = r.next
         if s.readings == NULL:
             continue
+        if hurry:
+            _free_readings(s.mark)
+            s.mark = NULL
         if s.mark == NULL:
             _mark(w, s)
-        if s.mark == NULL or s.frontier - s.mark_at < cap // 4:
+        if s.mark == NULL or not hurry and s.frontier - s.mark_at < cap // 4:
             ready = False
         if not any_mark or s.mark_at < floor:
             floor = s.mark_at
@@ -836,10 +910,7 @@ cdef void _slide(Window* w, uint32_t cap) noexcept nogil:
         s.at = s.mark_at
         s.mark = NULL
         _mark(w, s)
-    for i in range(1, MAX_STARTS):          # the first place tells where the stream stands
-        if w.starts[0].kind == START_FREE and w.starts[i].kind != START_FREE:
-            w.starts[0] = w.starts[i]
-            memset(&w.starts[i], 0, sizeof(Start))
+    _move_up(w)
     _forget(w, floor)
 
 

@@ -230,3 +230,18 @@ def test_contradictions_beyond_the_budget_pass_where_the_policy_says_so():
         packets = contradictions(from_address(Path(), number), OTHER, 20)
         assert play(judge, packets, step=0).accepted == packets
     assert judge.counters()["rereading_refused"] > 0
+
+
+@pytest.mark.parametrize("size, swapped", [(1448, 1), (1448, 90), (1448, 700), (60_000, 1), (60_000, 15)])
+def test_an_upload_whose_bytes_come_late_is_not_dropped(size, swapped):
+    # Bytes of a body that come late, or once more, filled the window; then nobody read on, and the flow was dropped.
+    path = Path(dport=80)
+    count = 2 * swapped + 100
+    head = b"POST / HTTP/1.1\r\nHost: open.example\r\nContent-Length: %d\r\n\r\n" % (size * count)
+    order = [*range(50), *range(50 + swapped, 50 + 2 * swapped), *range(50, 50 + swapped), *range(30, 50),
+             *range(50 + 2 * swapped, count)]
+    text = (b"GET / HTTP/1.1\nHost: listed.example\n\n" * size)[:size]
+    body = [path.data(len(head) + size * number, text) for number in order]
+    last = path.data(len(head) + size * count, b"GET / HTTP/1.1\r\nHost: listed.example\r\n\r\n")
+    played = play(engine("listed.example"), [*path.opening(), path.data(0, head), *body, last])
+    assert [decision.accept for decision in played.decisions] == [True] * (len(body) + 3) + [False]

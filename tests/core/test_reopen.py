@@ -82,6 +82,16 @@ def test_a_listed_address_stays_blocked_on_ports_used_again(tmp_path):
         assert not engine.judge(s.tcp(seq + 1, s.hello(b"open.example")), 1.0).accept
 
 
+def test_two_connections_half_the_number_space_apart(tmp_path):
+    # Found by fuzzing: once the first was read on, the second's bytes counted as 2**32 away from its SYN.
+    engine = engine_for(tmp_path)
+    far = FIRST + (1 << 31)
+    for isn in (FIRST, far):
+        assert engine.judge(s.tcp(isn, flags=s.SYN), 1.0).accept
+    assert engine.judge(s.tcp(FIRST + 1, s.hello(b"open.example")), 2.0).accept
+    assert engine.judge(s.tcp(far + 1, s.hello(b"listed.example")), 3.0).mark == "blocked"
+
+
 def test_ports_that_were_blocked_several_times_are_not_lost_to_an_innocent_name(tmp_path):
     # Many customers behind one address: the same ports come round again, for a listed name and for others.
     engine = engine_for(tmp_path)

@@ -18,6 +18,7 @@ from edgeblock.source.recall import Recall
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
 from tests.core.strategies import MIDWAY, STRATEGIES, Path
+from tests.fuzz.stage1 import run as fuzz
 from tests.staging import Box, is_tcp, key_of
 
 pytestmark = pytest.mark.live
@@ -143,3 +144,8 @@ def test_nothing_is_recalled_of_flows_the_stage_has_not_seen(stage):
     for packet in (b"", b"\x45", s.ip_packet(17, b"12345678"), Path(True).data(0, b"x", sport=7)):
         assert recall.prepare(box.engine, packet, 1.0)
     assert recall.recalled == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_flows(seed):
+    assert fuzz(60.0, 20_000, seed) == 0
