@@ -115,10 +115,14 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
 
 def test_what_was_refused_is_remembered(store):
     assert store.refused() == {}
-    store.keep_refused({"court": {"origin": "1"}})
-    assert store.refused() == {"court": {"origin": "1"}}
-    (store.directory / "refused.json").write_bytes(b"{")
-    assert store.refused() == {}
+    court = dict.fromkeys(("file", "told", "origin", "where", "in_force", "uid", "owner"), "1")
+    store.keep_refused({"court": court})
+    assert store.refused() == {"court": court}
+    store.keep_refused({"court": court, "of another version": {"origin": "1"}})
+    assert store.refused() == {"court": court}
+    for damaged in (b"{", b"[]", b'{"court": 1}'):
+        (store.directory / "refused.json").write_bytes(damaged)
+        assert store.refused() == {}
 
 
 def test_a_state_directory_that_cannot_be(tmp_path):
