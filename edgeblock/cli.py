@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")      # type: ignore[union-attr]
     try:
         chosen = make_parser().parse_args(arguments)
-        status = chosen.command(chosen)
+        try:
+            status = chosen.command(chosen)
+        except SystemExit:      # how rich ends where nobody reads its tables
+            raise BrokenPipeError from None
         sys.stdout.flush()
         return status
     except EdgeblockError as problem:
