@@ -45,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = make_parser().parse_args(arguments)
         try:
             status = chosen.command(chosen)
-        except SystemExit:      # how rich ends where nobody reads its tables
-            raise BrokenPipeError from None
+        except SystemExit as ending:
+            if ending.code != 1:
+                raise               # a signal that the lab had to clean up after
+            raise BrokenPipeError from None     # how rich ends where nobody reads its tables
         sys.stdout.flush()
         return status
     except EdgeblockError as problem:
