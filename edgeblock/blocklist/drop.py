@@ -142,7 +142,8 @@ class Round:
                 self._refuse(name, Refused([Finding(source.path.name, 0, "needs more memory than there is")]),
                              source.path)
                 continue
-            except Exception as error:  # a fault of ours is no reason to leave the other lists as they were
+            except Exception as error:
+                # A fault of ours is no reason to leave the other lists as they were.
                 self._refuse(name, Refused([Finding(source.path.name, 0, "cannot be read by a fault of edgeblock "
                                                     f"({type(error).__name__}); please report it")]), source.path,
                              origin)

@@ -333,7 +333,11 @@ class Supervisor:
 
     def _claim_rules(self, stack: AsyncExitStack) -> None:
         # A second daemon would replace the kernel rules of the first, and take them away at its end.
-        claim = stack.enter_context(claim_namespace())
+        claim = claim_namespace()
+        if claim is None:
+            self.log.warning("another user's program has the name that edgeblock claims its kernel rules with")
+            return
+        stack.enter_context(claim)
         self.loop.add_reader(claim.fileno(), lambda: claim.accept()[0].close())
         stack.callback(self.loop.remove_reader, claim.fileno())
 
@@ -774,25 +778,28 @@ class Supervisor:
         return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}"
 
 
-def claim_namespace() -> socket.socket:
+def claim_namespace() -> socket.socket | None:
     """A socket by whose name others of the network namespace see that its kernel rules have a daemon.
 
+    None where a stranger has that name, which says nothing.
+
     Raises:
-        SystemProblem: another daemon has it, of root or of our own user. What a stranger has says nothing.
+        SystemProblem: another daemon has it, of root or of our own user.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         claim.bind(CLAIM)
         claim.listen()
     except OSError:
+        claim.close()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as other, suppress(OSError):
             other.connect(CLAIM)
             process, user, _ = PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
             if user in (0, os.geteuid()):
-                claim.close()
                 raise SystemProblem(
                     f"the kernel rules of this network namespace are those of another edgeblock (process {process}); "
                     "stop it, or set install = false in [ruleset]") from None
+        return None
     return claim
 
 
