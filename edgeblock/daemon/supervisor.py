@@ -162,7 +162,8 @@ class Supervisor:
     async def serve(self) -> int:
         """Starts, serves, stops; 0 after a signal. Raises what made it impossible to start or go on."""
         self.loop = asyncio.get_running_loop()
-        self.task = asyncio.current_task()
+        self.task = task = asyncio.current_task()
+        assert task is not None
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._stop)
         self.loop.add_signal_handler(signal.SIGHUP, self._ask_to_reload)
@@ -174,7 +175,7 @@ class Supervisor:
                 await self._start(stack)
                 await self._keep_rules()
             except asyncio.CancelledError:
-                pass
+                task.uncancel()     # else every timeout from here on would count as another one
             finally:
                 notify(STOPPING="1")
                 # What is undone from here on is not to be interrupted: a second signal changes nothing.
