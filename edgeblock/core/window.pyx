@@ -30,7 +30,7 @@ cdef enum:
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     FEED_COST = 64             # work of a feed apart from its bytes
     MEET_COST = 8              # and of comparing what became of it with one other reading
-    MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy takes sequence numbers round with few packets
+    MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
 
 
 # ---- life
