@@ -147,6 +147,12 @@ def test_it_stops_although_a_list_arrives_in_the_same_moment(lab, box):
     assert daemon.process.wait(SOON) == 0 and said(daemon, "stopped")
 
 
+def test_it_stops_although_its_worker_does_not(lab, box):
+    daemon = box.start(f'[daemon]\ncontrol = "{box.home}/control.sock"\n')
+    os.kill(lab.counters(daemon)["workers.0.pid"], signal.SIGSTOP)
+    assert daemon.stop() == 0 and said(daemon, "stopped")
+
+
 def test_a_list_ends_when_it_expires(lab, box):
     daemon = box.start()
     assert is_reset(lab, "listed.example")
