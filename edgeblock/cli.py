@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")      # type: ignore[union-attr]
     try:
         chosen = make_parser().parse_args(arguments)
-        status = chosen.command(chosen)
+        try:
+            status = chosen.command(chosen)
+        except SystemExit as ending:
+            if ending.code != 1:
+                raise               # a signal that the lab had to clean up after
+            raise BrokenPipeError from None     # how rich ends where nobody reads its tables
         sys.stdout.flush()
         return status
     except EdgeblockError as problem:
@@ -196,8 +201,9 @@ def check(chosen: argparse.Namespace) -> int:
     if chosen.live:
         records = [rules.record_of(ask_daemon(whole, f"check {json.dumps(name)}")) for name in chosen.names]
     else:
-        loaded = rules.load(chosen.rules or settings.directory, action=settings.action, https=settings.https,
-                            key_file=settings.key)
+        loaded = rules.load(chosen.rules or settings.directory, settings)
+        for warning in loaded.warnings:
+            print(f"edgeblock: warning: {warning}", file=sys.stderr)
         records = rules.explain(loaded, chosen.names)
     for record in records:
         if chosen.json:

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from edgeblock import wire
 from edgeblock.blocklist import rules
+from edgeblock.blocklist.directory import Finding
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name
 from edgeblock.enforce import replies
@@ -65,9 +66,10 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     config = config or Config()
     expected = None if expect is None else _Expected(expect)
     answers = replies.prepare(config.reply)
+    warnings: tuple[Finding, ...] = ()
     if engine is None:
-        loaded = rules.load(Path(rules_dir), action=config.rules.action, https=config.rules.https,
-                            key_file=config.rules.key)
+        loaded = rules.load(Path(rules_dir), config.rules)
+        warnings = loaded.warnings
         engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):
         raise CaptureError(f"{os.fspath(write)}: is the capture itself; write to another file")
@@ -95,6 +97,7 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
                 box.writer.close()
     different = expected is not None and expected.report(err if json_output else out)
     out.flush()
+    err.writelines(f"edgeblock: warning: {warning}\n" for warning in warnings)
     _summarize(err, source, fragments, survey, engine, counts)
     if source.trouble:
         raise CaptureError(f"{source.path}: {source.trouble}")

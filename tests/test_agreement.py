@@ -1,6 +1,7 @@
 """`check` and `replay` agree: whatever the tables of canonical forms hold, what people are told is what traffic gets.
 
 Each sample is sent as a client would send it, in one capture, and asked about, with lists that hold every second one.
+And all who read a directory of lists agree about it.
 """
 
 import io
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from edgeblock import replay
-from edgeblock.blocklist import rules
+from edgeblock import compile, config, replay
+from edgeblock.blocklist import lint, rules
 from edgeblock.blocklist.canonical import host_address
+from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist.store import Store, read_key
+from edgeblock.errors import ListError
 from tests.blocklist.canonical_cases import HOSTS, URLS
 from tests.core import samples as s
 
@@ -111,3 +115,50 @@ def test_a_listed_host_and_its_look_alikes(tmp_path: Path):
         found = replayed(tmp_path, lists, payloads, port)
         assert {name: bool(found[place] & STOPPED) for place, name in enumerate(names)} == names
         assert dict(zip(names, asked(lists, list(names), proto), strict=True)) == names
+
+
+SIGNER = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+LONG = "".join(f"h{number}.example\n" for number in range(50))
+DIRECTORIES = {      # what is in it -> whether its list is taken, and whether check and replay can use it
+    "two names": ({"a.list": "blocked.example.com\nvk.com\n"}, True, True),
+    "addresses": ({"a.list": "192.0.2.0/24\n2001:db8::1\n"}, True, True),
+    "nothing": ({}, True, True),
+    "a public suffix": ({"a.list": "co.uk\n"}, False, True),
+    "a protected name": ({"a.list": "facebook.com\n"}, False, True),
+    "a private address": ({"a.list": "10.98.3.10\n"}, False, True),
+    "everything": ({"a.list": "0.0.0.0/0\n"}, False, True),
+    "a bad line of fifty": ({"a.list": LONG + "b..c\n"}, True, True),
+    "a bad line of two": ({"a.list": "a.example\nb..c\n"}, False, False),
+    "a bad line that is allowed": ({"a.list": "a.example\nb..c\n", "a.toml": "max_unparsable = 0.5"}, True, True),
+    "two files of one name": ({"a.list": "a.example\n", "a.txt": "b.example\n"}, False, False),
+    "bad settings": ({"a.list": "a.example\n", "a.toml": "action = 'explode'"}, False, False),
+    "no signature": ({"a.list": "a.example\n", "a.toml": f"signer = '{SIGNER}'"}, False, True),
+    "a packed file": ({"a.list.gz": "\x1f\x8b"}, False, False),
+    "an expired list": ({"a.list": "a.example\n", "a.toml": "expires = 2020-01-01"}, True, True),
+    "backups and halves": ({"a.list": "a.example\n", "a.list~": "co.uk", ".a.list.swp": "\0", "a.list.tmp": "!",
+                            ".a.list.Xy12": "half", "a.list.bak": "co.uk"}, True, True),
+}
+
+
+@pytest.mark.parametrize("what", DIRECTORIES)
+def test_all_who_read_a_directory_agree_about_it(what: str, tmp_path: Path):
+    """The daemon, lint and compile refuse the same; check and replay use whatever can be read, and warn."""
+    files, taken, usable = DIRECTORIES[what]
+    settings = config.Rules(directory=tmp_path / "rules", key=tmp_path / "key")
+    settings.directory.mkdir()
+    for name, text in files.items():
+        (settings.directory / name).write_bytes(text.encode("latin-1"))
+    report = lint.lint(settings.directory, settings)
+    assert (report.errors == []) == taken
+    assert compile.run(settings, tmp_path / "out", io.StringIO(), io.StringIO()) == (0 if taken else 2)
+    outcome = refresh(settings, Store(tmp_path / "state", read_key(settings.key)), 1.8e9)
+    assert (outcome.refused == {}) == taken
+    if not usable:
+        with pytest.raises(ListError):
+            rules.load(settings.directory, settings)
+        return
+    loaded = rules.load(settings.directory, settings)
+    assert any(str(warning).endswith("; the daemon refuses this list") for warning in loaded.warnings) == (not taken)
+    if taken:
+        assert [info.entries for info in loaded.lists] == [
+            0 if one["expired"] else one["entries"] for one in outcome.lists]

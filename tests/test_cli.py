@@ -209,6 +209,16 @@ def test_a_reader_that_goes_away_is_no_error(rules):
         assert process.wait(30) == cli.PIPE_CLOSED
 
 
+def test_a_table_whose_reader_has_gone_ends_like_any_other_output(rules, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        done = subprocess.run([sys.executable, "-m", "edgeblock", "compile", "--rules", str(rules), "--output",
+                               str(tmp_path / "out"), "--key", str(tmp_path / "key")], stdout=gone,
+                              stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (cli.PIPE_CLOSED, "")
+
+
 def test_ctrl_c_is_no_traceback(tmp_path):
     os.mkfifo(tmp_path / "box.toml")    # reading it waits until somebody writes
     with subprocess.Popen([sys.executable, "-m", "edgeblock", "lint", str(tmp_path), "--config",

@@ -8,6 +8,7 @@ import pytest
 
 from edgeblock import compile, config
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.rules import load
 from edgeblock.blocklist.store import open_file, read_key
 from edgeblock.cli import main
 from edgeblock.errors import ListError
@@ -42,6 +43,19 @@ def test_a_file_of_all_lists_and_a_table(rules, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["key", "rules", "rules.snapshot"]
 
 
+def test_a_snapshot_without_its_key_or_past_an_expiry_says_so(rules, tmp_path):
+    (rules.directory / "a.toml").write_text("expires = 2999-01-01\n")
+    output = tmp_path / "rules.snapshot"
+    run(rules, output)
+    assert load(output, rules).warnings == ()
+    [warning] = load(output, rules, now=4e10).warnings
+    assert str(warning) == ("rules.snapshot: the list a expired on 2999-01-01 00:00 UTC, after this snapshot was "
+                            "made, and is in force in it; compile it again")
+    rules.key.unlink()
+    with pytest.raises(ListError, match=r"^rules.snapshot: is a snapshot and needs its key: .*; run this as root"):
+        load(output, rules)
+
+
 def test_a_refused_list_leaves_no_file(rules, tmp_path):
     (rules.directory / "b.list").write_text("co.uk\nexmaple..com\n")
     (rules.directory / "c.toml").write_text("action = 'explode'\n")
@@ -63,4 +77,5 @@ def test_the_command(rules, tmp_path, capsys):
     assert main([*given, str(rules.directory)]) == 0
     assert "a.list" in capsys.readouterr().out
     assert main([*given, str(tmp_path / "absent")]) == 2
-    assert capsys.readouterr().err == f"edgeblock: {tmp_path}/absent: there is no such rules directory\n"
+    assert capsys.readouterr().err == (
+        f"edgeblock: {tmp_path}/absent: there is no such rules directory; make it, or name another\n")

@@ -109,7 +109,7 @@ def names_in(directory: Path) -> list[str]:
     try:
         return sorted(name for name in os.listdir(directory) if not is_unfinished(name))
     except FileNotFoundError:
-        raise ListError(f"{directory}: there is no such rules directory") from None
+        raise ListError(f"{directory}: there is no such rules directory; make it, or name another") from None
     except NotADirectoryError:
         raise ListError(f"{directory}: is no directory; give the directory that the lists are in") from None
     except OSError as error:

@@ -7,33 +7,39 @@ word of a list in the Outcome, which is for the log.
 """
 
 import pwd
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist.compiler import ListRecord, merge
 from edgeblock.blocklist.directory import Finding, ListFile, find_lists, read_settings
 from edgeblock.blocklist.guard import SHRINK_FLOOR
 from edgeblock.blocklist.intake import Refused, Terms, Unsettled, make_terms, origin_of, take
+from edgeblock.blocklist.settings import GUARD_KEYS
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError
 
 MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
-HURRY = 4 << 20         # bytes of a list that is compiled while nothing is in force yet, though it has a last version
+HURRY = 4 << 20         # bytes of a list that is compiled at a start, before what was in force is served again
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
+OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")     # in a refusal by a guard rail
 
 
 @dataclass
 class Outcome:
     """What a round has done.
 
-    `changes`: what is in force now and was not before, or is no more; `refused`: by list, what is refused now;
-    `lists`: all in force; `problem`: why the directory could not be looked at, so that all lists stayed; `again`:
+    `changes`: what is in force now and was not before, or is no more, and what is not refused any more although
+    nothing has changed in force; `refused`: by list, what is refused now;
+    `lists`: all in force; `problem`: why the directory could not be looked at or no snapshot be written, so that all
+    lists stayed; `again`:
     something is left to do, although nobody may touch the directory any more; `content`: the same on every box of
     this key that has the same lists in force.
     """
@@ -55,10 +61,10 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         now: Unix seconds, against which lists expire.
         busy: names of files that are being written: their lists stay as they are.
         afresh: what is refused is read again, although nobody has touched it.
-        hurry: a long list that has a last version is left for the next round, and that version served meanwhile.
+        hurry: a long list is left for the next round, and what was in force before served meanwhile, if anything was.
 
     Raises:
-        ListError: the state directory cannot be written. Nothing that was in force has changed.
+        ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry).run()
@@ -92,6 +98,8 @@ class Round:
         self._take_changed(terms, files)
         self._remove_gone({source.name for source in files} | self.outcome.refused.keys() | self.busy, terms)
         self._publish()
+        if not self.outcome.problem:
+            self._tell_withdrawn()
         for name in self.gone:
             self.store.forget(name)
         self._clear_rejected()
@@ -113,11 +121,12 @@ class Round:
             if part is not None and part.parts.lists[0].origin == origin:
                 continue
             known = before.get("origin") == origin and Path(before.get("where", "")).is_file() and not self.afresh
-            later = spent > BATCH or self.hurry and part is not None and size > HURRY
+            # A list that is too much for this machine ends the process: what came with it is in force by then.
+            later = spent > BATCH or spent > 0 and size > BATCH // 2 or self.hurry and size > HURRY and self.parts
             if name in self.busy or known or later:
                 if before:
                     self.outcome.refused[name] = before
-                self.outcome.again |= later and name not in self.busy and not known
+                self.outcome.again |= bool(later) and name not in self.busy and not known
                 continue
             spent += size
             try:
@@ -127,6 +136,17 @@ class Round:
                 continue
             except Unsettled:
                 self.outcome.again = True
+                continue
+            except MemoryError:
+                self.outcome.again = True
+                self._refuse(name, Refused([Finding(source.path.name, 0, "needs more memory than there is")]),
+                             source.path)
+                continue
+            except Exception as error:
+                # A fault of ours is no reason to leave the other lists as they were.
+                self._refuse(name, Refused([Finding(source.path.name, 0, "cannot be read by a fault of edgeblock "
+                                                    f"({type(error).__name__}); please report it")]), source.path,
+                             origin)
                 continue
             try:
                 self.parts[name] = self.store.keep(compiled, self.now)
@@ -175,19 +195,23 @@ class Round:
             part.lists[0] = replace(record, part=self.parts[name].digest, expired=is_expired(record, self.now))
             in_force.append(part)
         merged = merge(in_force)
-        was = self.store.published()
-        if was != merged.lists:
+        was, now = self.store.published(), merged.lists
+        if was != now:
             try:
                 self.store.publish(merged, self.now)
             except OSError as error:
-                raise ListError(f"{self.store.snapshot}: cannot be written: {error.strerror}; the rules in force "
-                                "stay") from None
-        self.outcome.lists = [told_of(record) for record in merged.lists]
+                why = f"{self.store.snapshot}: cannot be written: {error.strerror}"
+                if was is None:
+                    raise ListError(why) from None
+                # A daemon that starts has nothing better than what was published last.
+                self.outcome.problem = self.outcome.problem or f"{why}; the rules in force stay"
+                now, self.gone = was, []
+        self.outcome.lists = [told_of(record) for record in now]
         same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
-                     for record in merged.lists])
+                     for record in now])
         self.outcome.content = blake2b(same.encode(), key=self.store.key, digest_size=32).hexdigest()
         self.outcome.changes = self._changes({record.name: record for record in was or ()},
-                                             {record.name: record for record in merged.lists})
+                                             {record.name: record for record in now})
 
     def _changes(self, was: dict[str, ListRecord], now: dict[str, ListRecord]) -> list[dict[str, Any]]:
         changes = []
@@ -200,10 +224,19 @@ class Round:
                 digest = blake2b(new.sha256.encode(), key=self.store.key, digest_size=16).hexdigest()
                 changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
                                 "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
-                                "signed": new.signed, "digest": digest, **owner_of(self.rules.directory / new.file)})
+                                "signed": new.signed, "digest": digest, "action": new.action,
+                                **owner_of(self.rules.directory / new.file),
+                                **owner_of(self.rules.directory / f"{name}.toml", "settings_")})
             elif old.expired != new.expired:
                 changes.append({"change": "expired", "list": name, "entries_before": before})
         return changes
+
+    def _tell_withdrawn(self) -> None:
+        told = {change["list"] for change in self.outcome.changes}
+        for name in sorted(self.known.keys() - self.outcome.refused.keys() - told):
+            before = self.before.get(name)
+            self.outcome.changes.append({"change": "withdrawn", "list": name,
+                                         "entries_before": before.entries if before else None})
 
     # ---- refusals
 
@@ -212,9 +245,8 @@ class Round:
             return
         where = self._write_rejected(name, refused, path)
         file, line, why = refused.findings[0]
-        # What stands in a line may be a listed name, and what stands in settings may be one that is allowed.
-        if line or file.endswith(".toml"):
-            why = f"cannot be used; {where or 'edgeblock lint'} says why"
+        if has_words(refused.findings[0]):
+            why = without_words(why, str(where or "edgeblock lint"))
         self.outcome.refused[name] = {
             "file": file, "told": str(Finding(file, line, why)), "origin": origin,
             "where": str(where), "in_force": name in self.parts, **owner_of(path or self.rules.directory / file)}
@@ -224,19 +256,26 @@ class Round:
         stays = "there is no version before it, so nothing of it is in force"
         if part:
             stays = f"the version of {when(part)} with {part.parts.lists[0].entries} entries stays in force"
-        lines = [f"{MARK.decode()}; {stays}.", *map(str, refused.findings)]
+        ask = f"`edgeblock lint {self.rules.directory}`"
+        whole = [f"{MARK.decode()}; {stays}.", *map(str, refused.findings)]
+        # There is no plain text of a list in the state directory.
+        told = [whole[0]] + [
+            str(one._replace(why=without_words(one.why, ask)) if has_words(one) else one)
+            for one in refused.findings]
         if refused.more:
-            lines.append(f"and {refused.more} more; `edgeblock lint {self.rules.directory}` names them all")
-        text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+            more = f"and {refused.more} more; {ask} names them all"
+            whole.append(more)
+            told.append(more)
         try:
             mode = (path or self.rules.directory / refused.findings[0].file).stat().st_mode & 0o664 | 0o600
         except (OSError, ValueError):
             mode = 0o640
-        for folder in (self.rules.directory, self.store.rejected):
+        for folder, lines in ((self.rules.directory, whole), (self.store.rejected, told)):
             where = folder / f"{name}.rejected"
+            text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
             try:
                 if not (where.is_file() and where.read_bytes() == text):
-                    write_file(where, lambda file: file.write(text), mode=mode)
+                    write_file(where, partial(write_to, text), mode=mode)
             except OSError:
                 continue            # read-only for us, or full
             return where
@@ -262,6 +301,10 @@ class Round:
                     continue
 
 
+def write_to(text: bytes, file: BinaryIO) -> None:
+    file.write(text)
+
+
 def size_of(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -277,16 +320,26 @@ def is_expired(record: ListRecord, now: float) -> bool:
     return record.expires is not None and record.expires <= now
 
 
-def owner_of(path: Path) -> dict[str, Any]:
+def has_words(finding: Finding) -> bool:
+    """Whether it may quote a list: a line may be a listed name, and what stands in settings one that is allowed."""
+    return finding.line > 0 or finding.file.endswith(".toml")
+
+
+def without_words(why: str, where: str) -> str:
+    """What may be said of a reason that quotes a list: which guard rail it is, and where the rest is."""
+    found = OVERRIDE.search(why)
+    return f"cannot be used; {where} says why" + (f" ({found[1]})" if found else "")
+
+
+def owner_of(path: Path, prefix: str = "") -> dict[str, Any]:
     """Who has put a file there, as far as the file system knows: the user id, and the name where there is one."""
+    uid = owner = None
     try:
         uid = path.stat().st_uid
-    except (OSError, ValueError):
-        return {"uid": None, "owner": None}
-    try:
-        return {"uid": uid, "owner": pwd.getpwuid(uid).pw_name}
-    except KeyError:
-        return {"uid": uid, "owner": None}
+        owner = pwd.getpwuid(uid).pw_name
+    except (OSError, ValueError, KeyError):
+        pass
+    return {f"{prefix}uid": uid, f"{prefix}owner": owner}
 
 
 def told_of(record: ListRecord) -> dict[str, Any]:

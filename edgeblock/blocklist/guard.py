@@ -179,6 +179,14 @@ class Seen(NamedTuple):
     unparsable: int
 
 
+def unusable_lines(settings: ListSettings, seen: Seen) -> str | None:
+    """Why a list with so many lines that cannot be used is refused, or None."""
+    if seen.unparsable > settings.max_unparsable * seen.lines:
+        return unless(f"{seen.unparsable} of {seen.lines} lines cannot be used, more than a share of "
+                      f"{settings.max_unparsable:.4g}: mend them", "a higher max_unparsable")
+    return None
+
+
 class Guard:
     """The guard rails of one list; `key` is that of a hashed list, if it may be one."""
 
@@ -346,9 +354,8 @@ class Guard:
             now: Unix seconds. An expired list has left force by order, so it may be of any length.
         """
         settings = self._settings
-        if seen.unparsable > settings.max_unparsable * seen.lines:
-            return unless(f"{seen.unparsable} of {seen.lines} lines cannot be used, more than a share of "
-                          f"{settings.max_unparsable:.4g}: mend them", "a higher max_unparsable")
+        if why := unusable_lines(settings, seen):
+            return why
         if previous is None or (settings.expires is not None and settings.expires.timestamp() <= now):
             return None
         more, fewer = seen.entries - previous, previous - seen.entries

@@ -233,3 +233,14 @@ def signed_reader(source: ListFile, terms: Terms, watched: Watched) -> Hashed | 
                         "first")
     with open_regular(path) as file:
         return Hashed(watched, file.read(MINISIG_MAX + 1), keys, source.path.name)   # type: ignore[arg-type]
+
+
+def why_unsigned(source: ListFile, terms: Terms, now: float) -> str | None:
+    """Why the signature of a list would not do; None where it does, or none is needed. Reads the whole list."""
+    name = source.path.name
+    try:
+        with open_regular(source.path) as file:
+            hashed = signed_reader(source, terms, Watched(file.raw, None))      # type: ignore[attr-defined]
+            return None if hashed is None else refuses_replay(hashed.signed(), None, now)
+    except ListError as error:
+        return str(error).removeprefix(f"{name}: ")

@@ -17,9 +17,8 @@ from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, HashedEntry, Passed, Problem, network_text
 from edgeblock.blocklist.guard import Guard, Seen
-from edgeblock.blocklist.intake import make_terms
+from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import key_id
-from edgeblock.blocklist.settings import default_settings
 from edgeblock.errors import ListError
 
 ENTRIES_COMPARED = 1_000_000    # with one another: some 200 bytes each
@@ -68,26 +67,28 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     """
     rules = rules or config.Rules()
     now = time.time() if now is None else now
-    protected = make_terms(rules, key or b"").protected
+    terms = make_terms(rules, key or b"")
     report = Report()
-    files, errors, warnings = find_lists(Path(directory), default_settings(rules))
+    files, errors, warnings = find_lists(Path(directory), terms.defaults)
     report.errors += errors
     report.warnings += warnings
     report.lists = len(files)
     comparison = Comparison(report)
     for source in files:
-        lint_list(source, Guard(source.settings, protected, key), comparison, report, now, key)
+        lint_list(source, terms, comparison, report, now, key)
     comparison.finish(files)
     for findings in (report.errors, report.warnings, report.notes):
         findings.sort(key=place_of)
     return report
 
 
-def lint_list(source: ListFile, guard: Guard, comparison: "Comparison", report: Report, now: float,
+def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: Report, now: float,
               key: bytes | None) -> None:
     name = source.path.name
+    guard = Guard(source.settings, terms.protected, key)
+    problems: list[Finding] = []
     passed: dict[str, list[int]] = {}
-    lines = entries = unusable = refused = last = 0
+    lines = entries = refused = last = 0
     foreign = False
     comparison.begin(name)
     try:
@@ -99,8 +100,7 @@ def lint_list(source: ListFile, guard: Guard, comparison: "Comparison", report: 
                 last = item.line
                 lines += 1
             if isinstance(item, Problem):
-                unusable += 1
-                report.errors.append(Finding(name, item.line, item.why))
+                problems.append(Finding(name, item.line, item.why))
                 continue
             entries += not isinstance(item, HashedEntry) or item.kind != Kind.URL_MARK
             if isinstance(item, HashedEntry) and key is not None and item.head.key_id != key_id(key):
@@ -113,7 +113,7 @@ def lint_list(source: ListFile, guard: Guard, comparison: "Comparison", report: 
             if isinstance(item, Entry):
                 comparison.add(item)
     except ListError as error:
-        report.errors.append(finding_of(source, error))
+        report.errors += [*problems, finding_of(source, error)]
         return
     report.entries += entries
     if refused > ALIKE_MAX:
@@ -121,7 +121,11 @@ def lint_list(source: ListFile, guard: Guard, comparison: "Comparison", report: 
     if foreign:
         report.errors.append(Finding(name, 0, "was made under another key than that of this box; make it again with "
                                               "`edgeblock hash-list` and this key"))
-    if why := guard.refuses_list(Seen(lines, entries, unusable), None, now):
+    if why := guard.refuses_list(Seen(lines, entries, len(problems)), None, now):
+        report.errors += [*problems, Finding(name, 0, why)]
+    else:
+        report.warnings += [finding._replace(why=f"{finding.why}; this line is left out") for finding in problems]
+    if why := why_unsigned(source, terms, now):
         report.errors.append(Finding(name, 0, why))
     if not entries:
         report.warnings.append(Finding(name, 0, "has no entries"))

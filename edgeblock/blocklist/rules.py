@@ -1,18 +1,19 @@
 """A rules directory, and what people ask about it: load, check (`explain`) and lint.
 
 In: a directory of lists (docs/lists.md). Out: Rules with a matcher, a Record that explains one name, or Findings.
-A directory is loaded whole or not at all. What never happens here: a name judged by anything but the matcher that
-the engine uses.
+A directory is loaded whole or not at all; what the daemon would refuse beyond that is a warning. What never happens
+here: a name judged by anything but the matcher that the engine uses.
 """
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgeblock import config
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import (
     canonical_host,
@@ -24,6 +25,8 @@ from edgeblock.blocklist.canonical import (
 from edgeblock.blocklist.compiler import Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
+from edgeblock.blocklist.guard import Guard, Protected, Seen, unusable_lines
+from edgeblock.blocklist.intake import make_terms, why_unsigned
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
@@ -69,14 +72,15 @@ class Rules:
 
 # Loading -----------------------------------------------------------------------------------------------------
 
-def load(directory: Path | str, *, action: str = "reset", https: str = "ignore", key: bytes | None = None,
-         key_file: Path | None = None, now: float | None = None) -> Rules:
+def load(directory: Path | str, rules: config.Rules | None = None, *, action: str = "reset", https: str = "ignore",
+         key: bytes | None = None, key_file: Path | None = None, now: float | None = None) -> Rules:
     """All lists of `directory`, or of the snapshot file that is there instead, as one matcher.
 
     Args:
-        action, https: what a list without settings of its own does.
+        rules: the configuration: what a list without settings of its own does, and where the key is. Then there is a
+            warning for each list that the daemon would refuse for its entries or its signature.
+        action, https, key_file: the same without a configuration. The key is for hashed lists, which no other reads.
         key: 16 bytes, the key of this deployment; None for rules that do not leave this process.
-        key_file: where that key is, for hashed lists, which no other key can read.
         now: Unix seconds, against which lists expire; None asks the clock.
 
     Raises:
@@ -84,9 +88,13 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
     """
     directory = Path(directory)
     now = time.time() if now is None else now
+    key_file = rules.key if rules else key_file
     if is_snapshot(directory):
-        return load_snapshot(directory, key or (read_key(key_file) if key_file else SHARED_KEY))
-    files, errors, warnings = find_lists(directory, ListSettings(action=action, https=https))
+        return load_snapshot(directory, key or (key_for(directory.name, key_file, "snapshot") if key_file
+                                                else SHARED_KEY), now)
+    terms = make_terms(rules, b"") if rules else None
+    files, errors, warnings = find_lists(directory, terms.defaults if terms else ListSettings(
+        action=action, https=https))
     if key is None:
         hashed = next((source.path.name for source in files if source.reader is formats.read_hashed), None)
         key = SHARED_KEY if hashed is None or key_file is None else key_for(hashed, key_file)
@@ -99,15 +107,17 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
             warnings.append(Finding(source.path.name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; "
                                     "it is not in force"))
         else:
+            reading = Reading(source, terms.protected if terms else None, key)
             try:
-                for item in read_list(source):
-                    if isinstance(item, Finding):
-                        errors.append(item)
-                    elif not errors:
+                for item in reading.entries():
+                    if not errors:
                         compiler.add(index, item)
                         total += item.kind != Kind.URL_MARK
+                warnings += reading.warnings
+                if terms and (why := why_unsigned(source, terms, now)):
+                    warnings.append(Finding(source.path.name, 0, f"{why}; the daemon refuses this list"))
             except ListError as error:
-                errors.append(finding_of(source, error))
+                errors += reading.problems or [finding_of(source, error)]
         totals.append(total)
     if errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
@@ -122,8 +132,45 @@ def load(directory: Path | str, *, action: str = "reset", https: str = "ignore",
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
 
 
-def load_snapshot(path: Path, key: bytes) -> Rules:
-    """The rules of a snapshot file, which has no lines to show.
+class Reading:
+    """One list on its way in. Lines that cannot be used are left out up to the share that its settings allow."""
+
+    def __init__(self, source: ListFile, protected: Protected | None, key: bytes) -> None:
+        self.source = source
+        self.guard = None if protected is None else Guard(source.settings, protected, key)
+        self.problems: list[Finding] = []
+        self.warnings: list[Finding] = []
+
+    def entries(self) -> Iterator[formats.Entry | formats.HashedEntry]:
+        """Raises ListError where nothing of the list can be used, or too little of it."""
+        refuses = self.guard.refuses if self.guard else None
+        name = self.source.path.name
+        lines = last = refused = 0
+        first: Finding | None = None
+        for item in read_list(self.source):
+            if item.line != last:
+                last = item.line
+                lines += 1
+            if isinstance(item, Finding):
+                self.problems.append(item)
+                continue
+            if refuses is not None and (why := refuses(item)) is not None:
+                refused += 1
+                first = first or Finding(name, item.line, why)
+            yield item
+        if why := unusable_lines(self.source.settings, Seen(lines, 0, len(self.problems))):
+            raise ListError(why)
+        if self.problems:
+            file, line, why = self.problems[0]
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            self.warnings.append(Finding(file, line, f"{why}; this line is left out{more}"))
+        if first:
+            more = f" (and {refused - 1} more)" if refused > 1 else ""
+            self.warnings.append(first._replace(why=f"{first.why}{more}; the daemon refuses this list"))
+
+
+def load_snapshot(path: Path, key: bytes, now: float) -> Rules:
+    """The rules of a snapshot file, which has no lines to show; what has expired since is still in force in it.
 
     Raises:
         ListError: it is none, or was cut, altered, or made under another key.
@@ -134,16 +181,20 @@ def load_snapshot(path: Path, key: bytes) -> Rules:
                  None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,
                  record.entries, record.duplicates)
         for record in snapshot.parts.lists)
-    return Rules(path, ListMatcher(snapshot), snapshot.data, infos, (), (), snapshot.built)
+    warnings = tuple(
+        Finding(path.name, 0, f"the list {info.name} expired on {info.expires:%Y-%m-%d %H:%M %Z}, after this "
+                "snapshot was made, and is in force in it; compile it again")
+        for info in infos if info.expires is not None and info.expires.timestamp() <= now and not info.expired)
+    return Rules(path, ListMatcher(snapshot), snapshot.data, infos, warnings, (), snapshot.built)
 
 
-def key_for(file_name: str, key_file: Path) -> bytes:
-    """The key of the box, which the hashed list of that name needs."""
+def key_for(file_name: str, key_file: Path, what: str = "hashed list") -> bytes:
+    """The key of the box, which the hashed list or snapshot of that name needs."""
     try:
         return read_key(key_file)
     except ListError as error:
-        raise ListError(f"{file_name}: is a hashed list and needs its key: {error}; run this as root, or with the "
-                        "--config of the box") from None
+        raise ListError(f"{file_name}: is a {what} and needs its key: {error}; run this as root, or with "
+                        "the --config of the box") from None
 
 
 # Explaining --------------------------------------------------------------------------------------------------

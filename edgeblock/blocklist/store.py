@@ -22,6 +22,8 @@ from edgeblock.blocklist.keys import KEY_SIZE
 from edgeblock.blocklist.snapshot import MAGIC, Snapshot, open_snapshot, write
 from edgeblock.errors import ListError
 
+REFUSED = {"file", "told", "origin", "where", "in_force", "uid", "owner"}      # what is kept of each refusal
+
 
 def read_key(path: Path | str, create: bool = False) -> bytes:
     """The 16 bytes of a key file; with `create`, a new random one of mode 0600 where there is none.
@@ -38,7 +40,8 @@ def read_key(path: Path | str, create: bool = False) -> bytes:
     except OSError as error:
         raise ListError(f"{path}: the key cannot be used: {error.strerror}") from None
     if len(key) != KEY_SIZE:
-        raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; remove it and a new one is made")
+        raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; name another file, or remove it and a new one is "
+                        "made")
     return key
 
 
@@ -135,12 +138,12 @@ class Store:
         write_file(self.snapshot, lambda file: write(file, merged, self.key, int(now)))
 
     def refused(self) -> dict[str, dict[str, Any]]:
-        """What `keep_refused` was given last."""
+        """What `keep_refused` was given last; without what another version or hand has written in another way."""
         try:
             read = json.loads((self.directory / "refused.json").read_bytes())
-        except (OSError, ValueError):
+            return {name: one for name, one in read.items() if one.keys() >= REFUSED}
+        except (OSError, ValueError, AttributeError):
             return {}
-        return read if isinstance(read, dict) else {}
 
     def keep_refused(self, refused: dict[str, dict[str, Any]]) -> None:
         if refused != self.refused():

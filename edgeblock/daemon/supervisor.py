@@ -18,6 +18,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import sys
 import time
 from collections import Counter
@@ -66,6 +67,9 @@ SPREADING = 10.0        # seconds that new rules may take to reach every worker
 COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
 ABSENT = 0.5            # seconds after which a daemon counts as gone where nothing may pass without it
 SUMMARY = 60.0          # seconds between two lines about what was not logged
+
+CLAIM = "\0edgeblock-ruleset"          # abstract: each network namespace has its own, and it goes with its owner
+PEER = struct.Struct("3i")              # SO_PEERCRED: process, user, group
 
 
 def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = None) -> int:
@@ -158,7 +162,8 @@ class Supervisor:
     async def serve(self) -> int:
         """Starts, serves, stops; 0 after a signal. Raises what made it impossible to start or go on."""
         self.loop = asyncio.get_running_loop()
-        self.task = asyncio.current_task()
+        self.task = task = asyncio.current_task()
+        assert task is not None
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._stop)
         self.loop.add_signal_handler(signal.SIGHUP, self._ask_to_reload)
@@ -170,7 +175,7 @@ class Supervisor:
                 await self._start(stack)
                 await self._keep_rules()
             except asyncio.CancelledError:
-                pass
+                task.uncancel()     # else every timeout from here on would count as another one
             finally:
                 notify(STOPPING="1")
                 # What is undone from here on is not to be interrupted: a second signal changes nothing.
@@ -314,6 +319,7 @@ class Supervisor:
             stack.push_async_callback(server.close)
             await server.open()
         if config.ruleset.install:
+            self._claim_rules(stack)
             stack.push_async_callback(self._remove_rules)
             self.backend = await self._install()
         if self.stage_problem:
@@ -325,6 +331,16 @@ class Supervisor:
         self.ready = True
         for slot in self.slots:
             self._keep(slot)
+
+    def _claim_rules(self, stack: AsyncExitStack) -> None:
+        # A second daemon would replace the kernel rules of the first, and take them away at its end.
+        claim = claim_namespace()
+        if claim is None:
+            self.log.warning("another user's program has the name that edgeblock claims its kernel rules with")
+            return
+        stack.enter_context(claim)
+        self.loop.add_reader(claim.fileno(), lambda: claim.accept()[0].close())
+        stack.callback(self.loop.remove_reader, claim.fileno())
 
     # ---- queues that outlive whoever reads them
 
@@ -421,8 +437,7 @@ class Supervisor:
         deadline = self.loop.time() + STOPPING
         while self.children and self.loop.time() < deadline:
             self.changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), 0.1)
+            await wait(self.changed, 0.1)
         for child in self.children:
             child.process.kill()
         if self.tasks:
@@ -609,8 +624,7 @@ class Supervisor:
         """Has the lists taken in whenever files are complete, when one expires, and when asked to."""
         seen = self.sight
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stirred.wait(), PAUSE)
+            await wait(self.stirred, PAUSE)
             self.stirred.clear()
             asked = self.reload_now.is_set()
             self.reload_now.clear()
@@ -750,8 +764,7 @@ class Supervisor:
             if self.loop.time() > deadline:
                 return
             self.changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), 0.1)
+            await wait(self.changed, 0.1)
         if self.stage is not None:
             self.stage.settle()
 
@@ -764,6 +777,42 @@ class Supervisor:
         where = f"queue {first}" if first == last else f"queues {first} to {last}"
         refused = f", {len(self.refused)} refused" if self.refused else ""
         return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}"
+
+
+def claim_namespace() -> socket.socket | None:
+    """A socket by whose name others of the network namespace see that its kernel rules have a daemon.
+
+    None where a stranger has that name, which says nothing.
+
+    Raises:
+        SystemProblem: another daemon has it, of root or of our own user.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        claim.bind(CLAIM)
+        claim.listen()
+    except OSError:
+        claim.close()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as other, suppress(OSError):
+            other.connect(CLAIM)
+            process, user, _ = PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+            if user in (0, os.geteuid()):
+                raise SystemProblem(
+                    f"the kernel rules of this network namespace are those of another edgeblock (process {process}); "
+                    "stop it, or set install = false in [ruleset]") from None
+        return None
+    return claim
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, so long at most.
+
+    Not by `asyncio.wait_for`: in Python 3.11 it forgets a cancellation that comes in one turn of the loop with the
+    event, and the daemon would not stop.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def kept_name(slot: Slot) -> str:

@@ -41,8 +41,11 @@ def look(directory: Path) -> Sight:
                     continue
                 try:
                     state = entry.stat()
-                except OSError:         # gone since, or a link to nowhere
-                    continue
+                except OSError:
+                    try:
+                        state = entry.stat(follow_symlinks=False)   # a link to nowhere is to be refused
+                    except OSError:     # gone since
+                        continue
                 seen[entry.name] = state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
     except OSError:
         return {}

@@ -135,7 +135,7 @@ def test_an_expired_list_leaves_force_and_may_come_back(box):
 
 
 def test_big_lists_do_not_hold_up_small_ones(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "BATCH", 1000)
+    monkeypatch.setattr(drop_module, "BATCH", 5000)
     box.write(big_list=many(200), bigger_list=many(300, "b"), small_list="s.example\n")
     box.refresh()
     assert box.changes() == [("taken", "big"), ("taken", "small")] and box.outcome.again
@@ -158,13 +158,31 @@ def test_boxes_of_one_key_can_be_compared(box, tmp_path):
 def test_in_a_hurry_a_long_list_is_served_as_it_was(box, monkeypatch):
     monkeypatch.setattr(drop_module, "HURRY", 1000)
     box.write(long_list=many(200), small_list="s.example\n")
-    box.refresh(hurry=True)             # there was no version before it
+    box.refresh()
     assert box.changes() == [("taken", "long"), ("taken", "small")] and not box.outcome.again
+    # The new one may be too much for this machine: a start must not depend on it.
     box.write(long_list=many(210), small_list="t.example\n", new_list=many(190, "n"))
     box.refresh(hurry=True)
-    assert box.changes() == [("taken", "new"), ("taken", "small")] and box.outcome.again
+    assert box.changes() == [("taken", "small")] and box.outcome.again
     box.refresh()
+    assert box.changes() == [("taken", "long"), ("taken", "new")] and not box.outcome.again
+
+
+def test_a_first_start_with_one_long_list_waits_for_it(box, monkeypatch):
+    monkeypatch.setattr(drop_module, "HURRY", 1000)
+    box.write(long_list=many(200))
+    box.refresh(hurry=True)
     assert box.changes() == [("taken", "long")] and not box.outcome.again
+
+
+def test_what_comes_with_a_huge_list_does_not_wait_for_it(box, monkeypatch):
+    """A list that is too much for the machine ends the process, again and again, with all that came with it."""
+    monkeypatch.setattr(drop_module, "BATCH", 4000)
+    box.write(huge_list=many(300), small_list="s.example\n")
+    box.refresh()
+    assert box.changes() == [("taken", "small")] and box.outcome.again
+    box.refresh()
+    assert box.changes() == [("taken", "huge")] and not box.outcome.again
 
 
 # Refusing ----------------------------------------------------------------------------------------------------
@@ -247,6 +265,39 @@ def test_what_is_refused_is_read_again_when_asked_to(box, monkeypatch):
     assert box.refresh(NOW + 9000, afresh=True).refused == {} and box.action("new.example") == "court"
 
 
+def test_a_fault_of_a_reader_refuses_one_list(box, monkeypatch):
+    box.write(court_list="old.example\n", other_list="a.example\n")
+    box.refresh()
+    box.write(court_list="new.example\n", other_list="b.example\nc.example\n")
+    take = drop_module.take
+    monkeypatch.setattr(drop_module, "take", lambda source, *more: (
+        fail(KeyError("new.example")) if source.name == "court" else take(source, *more)))
+    assert box.refresh().refused["court"]["told"] == (
+        "court.list: cannot be read by a fault of edgeblock (KeyError); please report it")
+    assert box.changes() == [("taken", "other")] and box.action("old.example") == "court"
+
+
+def test_the_end_of_a_refusal_is_told(box):
+    box.write(court_list="old.example\n")
+    box.refresh()
+    box.write(court_txt="old.example\n", new_list="co.uk\n")
+    assert sorted(box.refresh().refused) == ["court", "new"] and box.changes() == []
+    for name in ("court.txt", "new.list"):
+        (box.folder / name).unlink()
+    assert box.refresh().changes == [{"change": "withdrawn", "list": "court", "entries_before": 1},
+                                     {"change": "withdrawn", "list": "new", "entries_before": None}]
+    assert box.refresh().changes == []
+
+
+def test_who_changed_what_a_list_does_is_told(box):
+    box.write(court_list="a.example\n")
+    [taken] = box.refresh().changes
+    assert (taken["action"], taken["uid"], taken["settings_uid"]) == ("reset", os.getuid(), None)
+    box.write(court_toml="action = 'drop'")
+    [taken] = box.refresh().changes
+    assert (taken["action"], taken["settings_uid"]) == ("drop", os.getuid())
+
+
 def test_the_reason_is_no_more_readable_than_the_list(box):
     box.write(court_list="co.uk\n", open_list="co.uk\n")
     (box.folder / "court.list").chmod(0o600)
@@ -268,8 +319,11 @@ def test_a_reason_that_cannot_stand_beside_its_list_is_in_the_state_directory(bo
     (box.folder / "court.rejected").mkdir()
     outcome = box.refresh()
     where = box.store.rejected / "court.rejected"
-    assert outcome.refused["court"]["told"] == f"court.list:1: cannot be used; {where} says why"
+    assert outcome.refused["court"]["told"] == (
+        f"court.list:1: cannot be used; {where} says why (allow_public_suffixes)")
     assert where.read_bytes().startswith(MARK)
+    assert "co.uk" not in where.read_text()         # the state directory has no plain text of a list
+    assert f"court.list:1: cannot be used; `edgeblock lint {box.folder}` says why (allow_" in where.read_text()
     box.write(court_list="a.example\n")
     box.refresh()
     assert not where.exists()
@@ -289,7 +343,7 @@ def test_an_unreadable_directory_leaves_everything_in_force(box):
     box.refresh()
     shutil.rmtree(box.folder)
     outcome = box.refresh()
-    assert outcome.problem == f"{box.folder}: there is no such rules directory"
+    assert outcome.problem == f"{box.folder}: there is no such rules directory; make it, or name another"
     assert outcome.changes == [] and [one["name"] for one in outcome.lists] == ["court"]
     assert box.action("old.example") == "court"
 
@@ -562,6 +616,27 @@ def test_a_snapshot_that_was_spoilt_on_disk_is_made_anew(box):
     assert box.action("a.example") == "court"
 
 
+def test_a_list_that_was_removed_stays_while_no_snapshot_can_be_written(box, monkeypatch):
+    """A daemon started on a disk that had become read-only, after a list was removed, and ended with an error."""
+    box.write(court_list="old.example\n", other_list="other.example\n")
+    box.refresh()
+    (box.folder / "other.list").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "publish", lambda *_: fail(OSError(30, "Read-only file system")))
+        outcome = box.refresh(hurry=True)
+        assert "Read-only file system; the rules in force stay" in outcome.problem
+        assert [one["name"] for one in outcome.lists] == ["court", "other"] and box.action("other.example")
+        box.store.snapshot.unlink()
+        with pytest.raises(ListError, match="cannot be written: Read-only file system$"):
+            box.refresh()
+    box.refresh()
+    assert box.action("other.example") is None and box.outcome.problem == ""
+
+
+def fail(error):
+    raise error
+
+
 @pytest.mark.parametrize("full", ["lists", "snapshot"])
 def test_a_full_disk_changes_nothing(box, monkeypatch, full):
     box.write(court_list="old.example\n")
@@ -581,8 +656,11 @@ def test_a_full_disk_changes_nothing(box, monkeypatch, full):
         assert box.reason("court") == [f"court.list: could be read, but not be kept: {box.store.lists}: "
                                        "No space left on device"]
     else:
-        with pytest.raises(ListError, match="rules.snapshot: cannot be written: No space left on device; the rules"):
-            box.refresh()
+        for hurry in (False, True):     # a daemon that runs, and one that starts
+            outcome = box.refresh(hurry=hurry)
+            assert outcome.problem == (f"{box.store.snapshot}: cannot be written: No space left on device; the rules "
+                                       "in force stay")
+            assert outcome.changes == [] and [one["name"] for one in outcome.lists] == ["court"]
     assert box.action("old.example") == "court"
     monkeypatch.setattr(store_module, "write_file", write_file)
     assert box.refresh().refused == {}

@@ -15,6 +15,8 @@ from edgeblock.errors import ListError
 
 from .making import matcher
 
+KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+
 
 @pytest.fixture
 def report(tmp_path):
@@ -37,12 +39,28 @@ def test_clean_lists_get_a_summary(report):
 
 
 def test_every_line_that_cannot_be_used_has_its_place(report):
-    made = report({"a.list": "ok.example\na..b\n\x00\n" + "".join(f"n{n}.example\n" for n in range(60)),
-                   "b.csv": "a,b\n1,2\n"})
+    made = report({"a.list": "ok.example\na..b\n\x00\n", "b.csv": "a,b\n1,2\n"})
     assert said(made.errors) == [
         "a.list:2: 'a..b' has an empty label", "a.list:3: the line has a control character (0x00)",
+        "a.list: 2 of 3 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "max_unparsable into the settings of this list",
         "b.csv:1: there is none of the columns url, domain, host, hostname, ...; the first row has 'a', 'b': set "
         "column to one of these, or to a number if the first row is no head"]
+
+
+def test_a_line_that_is_left_out_is_a_warning(report):
+    made = report({"a.list": "a..b\n" + "".join(f"n{n}.example\n" for n in range(60))})
+    assert made.errors == []
+    assert said(made.warnings) == ["a.list:1: 'a..b' has an empty label; this line is left out"]
+
+
+def test_a_signature_is_looked_at_as_in_the_drop_directory(report):
+    files = {"a.list": "a.example\n", "a.toml": f"signer = '{KEY}'", "b.list": "b.example\n"}
+    assert said(report(files).errors) == [
+        "a.list: needs a signature by E7620F1842B4E81F, and there is no a.list.minisig; drop that first"]
+    assert said(report({"a.list.minisig": "x"}).errors) == [
+        "a.list: the signature is no .minisig file of four lines; sign the list again"]
+    assert len(report({}, config.Rules(signers=(KEY,), require_signatures=True)).errors) == 2
 
 
 def test_guard_rails_are_errors_with_their_way_out(report):

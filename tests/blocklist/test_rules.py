@@ -10,6 +10,7 @@ import pytest
 from edgeblock.blocklist.formats import READERS, find_format
 from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.rules import SHARED_KEY, explain, load
+from edgeblock.config import Rules
 from edgeblock.errors import ListError
 
 from .canonical_cases import HOSTS, URLS
@@ -95,13 +96,48 @@ def test_what_is_no_list_is_left_alone_and_named(directory):
     assert list(map(str, lint(path).findings)) == expected
 
 
+def test_a_bad_line_of_a_long_list_is_left_out_as_in_the_daemon(directory):
+    path = directory({"a.list": "x..y\n" + "".join(f"n{n}.example\n" for n in range(40)) + "z..y\n"})
+    rules = load(path)
+    assert rules.matcher.look_up("tls", b"n39.example") and rules.lists[0].entries == 40
+    assert [str(warning) for warning in rules.warnings] == [
+        "a.list:1: 'x..y' has an empty label; this line is left out (and 1 more)"]
+    (path / "a.toml").write_text("max_unparsable = 0")
+    assert refused(path).startswith("a.list:1: 'x..y' has an empty label (and 1 more; ")
+
+
+@pytest.mark.parametrize(("entry", "name", "warned"), [
+    ("blocked.example.com", "blocked.example.com", False), ("vk.com", "vk.com", False),
+    ("192.0.2.0/24", "192.0.2.1", False), ("facebook.com", "facebook.com", True), ("com", "a.com", True),
+    ("co.uk", "a.co.uk", True), ("gov.uk", "www.gov.uk", True), ("10.98.3.10", "10.98.3.10", True),
+    ("0.0.0.0/0", "203.0.113.7", True), ("::/0", "[2001:db8::1]", True)])
+def test_what_only_the_daemon_refuses_is_in_force_here(directory, entry, name, warned):
+    """A capture is replayed, and a name checked, against any list that can be read: the guard rails only warn."""
+    path = directory({"a.list": entry})
+    assert explain(load(path), [name])[0].blocked and load(path).warnings == ()
+    loaded = load(path, Rules())
+    assert explain(loaded, [name])[0].blocked
+    assert [str(one).startswith("a.list:1: ") and str(one).endswith("; the daemon refuses this list")
+            for one in loaded.warnings] == [True] * warned
+
+
+def test_a_missing_signature_is_a_warning(directory):
+    path = directory({"a.list": "a.example"})
+    loaded = load(path, Rules(require_signatures=True))
+    assert explain(loaded, ["a.example"])[0].blocked
+    assert [str(warning) for warning in loaded.warnings] == [
+        "a.list: [rules] require_signatures = true, and [rules] signers has no key for this list; the daemon refuses "
+        "this list"]
+
+
 def test_a_format_may_be_stated(directory):
     path = directory({"feed.xml": "example.com", "feed.toml": "format = 'domains'"})
     assert load(path).matcher.look_up("tls", b"example.com").list == "feed"
 
 
 def test_a_missing_directory(tmp_path):
-    assert refused(tmp_path / "none") == f"{tmp_path}/none: there is no such rules directory"
+    assert refused(tmp_path / "none") == (
+        f"{tmp_path}/none: there is no such rules directory; make it, or name another")
     (tmp_path / "file").touch()
     assert refused(tmp_path / "file") == (
         f"{tmp_path}/file: is no directory; give the directory that the lists are in")

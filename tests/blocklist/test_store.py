@@ -28,7 +28,7 @@ def test_a_key_is_made_once_and_for_its_owner_only(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(path.parent) == ["key"]
     path.write_bytes(b"short")
-    with pytest.raises(ListError, match="is no key of 16 bytes; remove it and a new one is made"):
+    with pytest.raises(ListError, match="is no key of 16 bytes; name another file, or remove it"):
         read_key(path)
 
 
@@ -115,10 +115,14 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
 
 def test_what_was_refused_is_remembered(store):
     assert store.refused() == {}
-    store.keep_refused({"court": {"origin": "1"}})
-    assert store.refused() == {"court": {"origin": "1"}}
-    (store.directory / "refused.json").write_bytes(b"{")
-    assert store.refused() == {}
+    court = dict.fromkeys(("file", "told", "origin", "where", "in_force", "uid", "owner"), "1")
+    store.keep_refused({"court": court})
+    assert store.refused() == {"court": court}
+    store.keep_refused({"court": court, "of another version": {"origin": "1"}})
+    assert store.refused() == {"court": court}
+    for damaged in (b"{", b"[]", b'{"court": 1}'):
+        (store.directory / "refused.json").write_bytes(damaged)
+        assert store.refused() == {}
 
 
 def test_a_state_directory_that_cannot_be(tmp_path):

@@ -46,11 +46,12 @@ def test_looking_notices_every_kind_of_change_and_no_other(folder):
     os.utime(folder / ".a.new", ns=(before.st_atime_ns, before.st_mtime_ns))
     (folder / ".a.new").rename(path)
     assert changed()
-    (folder / "nowhere.list").symlink_to(folder / "absent")
-    assert not changed()
+    (folder / "nowhere.list").symlink_to(folder / "absent")     # is to be refused
+    assert changed()
     path.chmod(0o600)
     assert changed()
     path.unlink()
+    (folder / "nowhere.list").unlink()
     assert look(folder) == sights[0]
     assert look(folder / "absent") == {}
 

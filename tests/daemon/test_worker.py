@@ -136,6 +136,23 @@ def test_broken_lists_are_refused_in_one_line_without_their_words(lab, box):
     assert "secret" not in daemon.log.read_text()
 
 
+def test_it_stops_although_a_list_arrives_in_the_same_moment(lab, box):
+    """Python 3.11's asyncio.wait_for forgot a cancellation that came with what it waited for: SIGTERM did nothing."""
+    daemon = box.start()
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    (box.rules / ".new").write_text("open.example\n")
+    (box.rules / ".new").rename(box.rules / "court.list")
+    os.kill(daemon.process.pid, signal.SIGTERM)
+    os.kill(daemon.process.pid, signal.SIGCONT)
+    assert daemon.process.wait(SOON) == 0 and said(daemon, "stopped")
+
+
+def test_it_stops_although_its_worker_does_not(lab, box):
+    daemon = box.start(f'[daemon]\ncontrol = "{box.home}/control.sock"\n')
+    os.kill(lab.counters(daemon)["workers.0.pid"], signal.SIGSTOP)
+    assert daemon.stop() == 0 and said(daemon, "stopped")
+
+
 def test_a_list_ends_when_it_expires(lab, box):
     daemon = box.start()
     assert is_reset(lab, "listed.example")
@@ -199,6 +216,8 @@ def test_what_cannot_be_is_one_line(lab, box):
     assert line["reason"].startswith("bad.list:2: cannot be used; ") and not line["version_before"]
     assert is_reset(lab, "listed.example") and "secret" not in daemon.log.read_text()
     assert "queue 0 is in use by process" in box.refused(box.config(own))
+    line = box.refused(box.config(own + "[queue]\nnumber = 9\n"))
+    assert f"rules of this network namespace are those of another edgeblock (process {daemon.process.pid})" in line
     assert is_reset(lab, "listed.example")      # and the daemon that runs is unharmed
     assert daemon.stop() == 0
 
