@@ -154,23 +154,28 @@ cdef uint32_t _weight(const Reading* r) noexcept nogil:
 
 
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil:
-    """The stream offset of a sequence number: the one nearest to where some reading stands.
+    """The stream offset of a sequence number: the one nearest to where some reading stands, or stood that had to go.
 
     Not just the first: of two connections half the number space apart the other would change sides as soon as the
     first is read on.
     """
     cdef int64_t at = <int32_t>(seq - w.base)
-    cdef int64_t nearest = -1, distance
-    cdef int32_t ahead
+    cdef int64_t nearest = -1
     cdef int i
     for i in range(MAX_STARTS):
         if w.starts[i].kind != START_FREE:
-            ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>w.starts[i].frontier))
-            distance = -<int64_t>ahead if ahead < 0 else ahead
-            if nearest < 0 or distance < nearest:
-                nearest = distance
-                at = w.starts[i].frontier + ahead
+            _nearer(w, seq, w.starts[i].frontier, &nearest, &at)
+    for i in range(min(<int>w.given_up, <int>MAX_GIVEN_UP)):
+        _nearer(w, seq, w.given_up_to[i], &nearest, &at)
     return at
+
+
+cdef inline void _nearer(const Window* w, uint32_t seq, int64_t place, int64_t* nearest, int64_t* at) noexcept nogil:
+    cdef int32_t ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>place))
+    cdef int64_t distance = -<int64_t>ahead if ahead < 0 else ahead
+    if nearest[0] < 0 or distance < nearest[0]:
+        nearest[0] = distance
+        at[0] = place + ahead
 
 
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
