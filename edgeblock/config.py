@@ -198,7 +198,7 @@ class Rules:
     signers: tuple[str, ...] = _words()                # minisign keys: "KEY" for all lists, "NAME=KEY" for that list
     allow_public_suffixes: bool | tuple[str, ...] = _allowed()
     allow_protected: bool | tuple[str, ...] = _allowed()
-    allow_addresses: bool | tuple[str, ...] = _allowed()    # private, loopback, multicast and such
+    allow_addresses: bool | tuple[str, ...] = _allowed()    # loopback, multicast and such
     widest_ipv4: int = _whole(20, 0, 32)               # prefix length of the widest range that a list may have
     widest_ipv6: int = _whole(32, 0, 128)
     max_growth: float = _number(3.0, 1, 1e9)           # times the entries of the last accepted version

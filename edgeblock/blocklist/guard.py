@@ -31,13 +31,13 @@ SLASH = ord("/")
 HOST, HOST_ONLY, SUBDOMAINS, DIRECTORY = Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS, Kind.DIRECTORY
 NAT64 = bytes.fromhex("0064ff9b0000000000000000")       # RFC 6052: IPv4 addresses behind a prefix of 96 bits
 
-# RFC 6890 and its successors. The documentation ranges are left out: nothing is there that a block could hurt.
+# RFC 6890 and its successors. The documentation ranges are left out, as nothing is there that a block could hurt; and
+# the private ones: labs and hosted networks list them on purpose. A provider's own go into [rules] protected.
 SPECIAL = {
-    "0.0.0.0/8": "this network", "10.0.0.0/8": "private", "100.64.0.0/10": "shared by customers of a provider",
-    "127.0.0.0/8": "loopback", "169.254.0.0/16": "link-local", "172.16.0.0/12": "private", "192.0.0.0/24": "protocol",
-    "192.168.0.0/16": "private", "198.18.0.0/15": "benchmarking", "224.0.0.0/4": "multicast",
+    "0.0.0.0/8": "this network", "127.0.0.0/8": "loopback", "169.254.0.0/16": "link-local", "192.0.0.0/24": "protocol",
+    "198.18.0.0/15": "benchmarking", "224.0.0.0/4": "multicast",
     "240.0.0.0/4": "reserved and broadcast", "::/127": "loopback and unspecified", "::ffff:0:0/96": "IPv4-mapped",
-    "fc00::/7": "private", "fe80::/10": "link-local", "ff00::/8": "multicast",
+    "fe80::/10": "link-local", "ff00::/8": "multicast",
 }
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -136,11 +136,11 @@ RANGES = [
     ("203.0.96.0/19", "widest_ipv4 = 19"), ("0.0.0.0/0", "widest_ipv4 = 0"), ("@@0.0.0.0/0", "widest_ipv4 = 0"),
     ("2001:d00::/31", "widest_ipv6 = 31"), ("::/0", "widest_ipv6 = 0"), ("64:ff9b::/64", "widest_ipv4 = 0"),
     ("64:ff9b::5000:0/115", "widest_ipv4 = 19"), ("80.0.0.0-80.255.255.255", "widest_ipv4 = 8"),
-    ("10.1.2.3", 'allow_addresses = ["10.1.2.3/32"]'), ("127.0.0.1:80", 'allow_addresses = ["127.0.0.1/32"]'),
-    ("192.168.7.0/24", 'allow_addresses = ["192.168.7.0/24"]'), ("224.0.0.251", "allow_addresses"),
+    ("169.254.2.3", 'allow_addresses = ["169.254.2.3/32"]'), ("127.0.0.1:80", 'allow_addresses = ["127.0.0.1/32"]'),
+    ("169.254.7.0/24", 'allow_addresses = ["169.254.7.0/24"]'), ("224.0.0.251", "allow_addresses"),
     ("255.255.255.255", "allow_addresses"), ("::1", 'allow_addresses = ["::1/128"]'), ("fe80::1", "allow_addresses"),
-    ("[fd00::1]:443", "allow_addresses"), ("ff02::1", "allow_addresses"), ("::ffff:80.1.2.3", "allow_addresses"),
-    ("@@10.0.0.0/24", "allow_addresses"),
+    ("[fe80::2]:443", "allow_addresses"), ("ff02::1", "allow_addresses"), ("::ffff:80.1.2.3", "allow_addresses"),
+    ("@@127.0.0.0/24", "allow_addresses"),
 ]
 
 
@@ -152,7 +152,8 @@ def test_wide_and_special_ranges_are_refused(entry, override):
 
 @pytest.mark.parametrize("entry", [
     "80.1.2.3", "80.1.16.0/20", "203.0.113.0/24", "2001:db8:1::/48", "2a00::/32", "64:ff9b::5001:203",
-    "64:ff9b::5000:0/116", "80.1.2.3:443", "9.255.255.255", "11.0.0.0", "128.0.0.0"])
+    "64:ff9b::5000:0/116", "80.1.2.3:443", "9.255.255.255", "11.0.0.0", "128.0.0.0", "10.1.2.3",
+    "192.168.7.0/24", "[fd00::1]:443"])
 def test_other_addresses_are_not(entry):
     assert refusals(entry) == []
 
@@ -160,9 +161,9 @@ def test_other_addresses_are_not(entry):
 def test_ranges_are_overridden_by_the_keys_that_are_named():
     assert refusals("80.0.0.0/8", widest_ipv4=8) == []
     assert refusals("2001:d00::/31", widest_ipv6=31) == []
-    assert refusals("10.1.2.0/24", allow_addresses=("10.0.0.0/8",)) == []
-    assert len(refusals("10.1.2.0/24", allow_addresses=("10.1.2.0/25", "::/0", "bank.example"))) == 1
-    assert refusals("10.1.2.0/24\n::1", allow_addresses=True) == []
+    assert refusals("127.1.2.0/24", allow_addresses=("127.0.0.0/8",)) == []
+    assert len(refusals("127.1.2.0/24", allow_addresses=("127.1.2.0/25", "::/0", "bank.example"))) == 1
+    assert refusals("127.1.2.0/24\n::1", allow_addresses=True) == []
 
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()

@@ -152,7 +152,7 @@ def test_line_ends_and_comments_do_not_alter_it():
     ("co.uk", "'co.uk' is a public suffix; if that is meant, put allow_public_suffixes = [\"co.uk\"]"),
     ("bank.example", "'bank.example' is protected; if that is meant, put allow_protected = [\"bank.example\"]"),
     ("x.tree.example", "'x.tree.example' is below the protected '*.tree.example'"),
-    ("10.0.0.1", "10.0.0.1 has addresses of 10.0.0.0/8 (private)"),
+    ("127.0.0.1", "127.0.0.1 has addresses of 127.0.0.0/8 (loopback)"),
     ("a..b", "1 of 1 lines cannot be used"),
     ("# nothing", "has no entries"),
 ])
