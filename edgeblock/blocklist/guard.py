@@ -34,8 +34,8 @@ NAT64 = bytes.fromhex("0064ff9b0000000000000000")       # RFC 6052: IPv4 address
 # RFC 6890 and its successors. The documentation ranges are left out, as nothing is there that a block could hurt; and
 # the private ones: labs and hosted networks list them on purpose. A provider's own go into [rules] protected.
 SPECIAL = {
-    "0.0.0.0/8": "this network", "127.0.0.0/8": "loopback", "169.254.0.0/16": "link-local", "192.0.0.0/24": "protocol",
-    "198.18.0.0/15": "benchmarking", "224.0.0.0/4": "multicast",
+    "0.0.0.0/8": "this network", "127.0.0.0/8": "loopback", "169.254.0.0/16": "link-local",
+    "192.0.0.0/24": "protocol", "198.18.0.0/15": "benchmarking", "224.0.0.0/4": "multicast",
     "240.0.0.0/4": "reserved and broadcast", "::/127": "loopback and unspecified", "::ffff:0:0/96": "IPv4-mapped",
     "fe80::/10": "link-local", "ff00::/8": "multicast",
 }

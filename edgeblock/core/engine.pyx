@@ -381,7 +381,9 @@ cdef class Engine:
         lane = LANE_UNDECIDED
         if w.http:
             lane = LANE_KEPT
-            if flow.marked != MARK_HTTP:
+            if flow.marked != MARK_HTTP or self.findings.count:
+                # With every request: the tracker's entry may be another than the one that was marked. Ports come
+                # round again, and a forged RST ends an entry; the next answer would then end the flow.
                 flow.marked = MARK_HTTP
                 out.mark = MARK_HTTP
         if not is_open(w):

@@ -77,6 +77,8 @@ cdef class FlowTable:
     cdef Flow* spare           # memory of removed flows, joined by `newer`
     cdef uint32_t spares
     cdef LaneList lanes[LANES]
+    cdef uint64_t lane_flows[LANES]
+    cdef uint64_t lane_memory[LANES]
     cdef uint8_t secret[16]
     cdef uint8_t hashed[KEY_SIZE]        # the last key, its ends in a fixed order, and its hash
     cdef uint64_t hash

@@ -157,6 +157,8 @@ cdef class FlowTable:
         else:
             lane.oldest = flow
         lane.newest = flow
+        self.lane_flows[flow.lane] += 1
+        self.lane_memory[flow.lane] += sizeof(Flow) + FLOW_COST + flow.held
 
     cdef void _unhook(self, Flow* flow) noexcept nogil:
         cdef LaneList* lane = &self.lanes[flow.lane]
@@ -168,23 +170,32 @@ cdef class FlowTable:
             flow.newer.older = flow.older
         else:
             lane.newest = flow.older
+        self.lane_flows[flow.lane] -= 1
+        self.lane_memory[flow.lane] -= sizeof(Flow) + FLOW_COST + flow.held
 
     cdef void touch(self, Flow* flow, uint8_t lane, double now) noexcept nogil:
         self._unhook(flow)
         flow.lane = lane
         flow.touched = now
-        self._append(flow)
         self.memory -= flow.held
         flow.held = flow.window.bytes + flow.quic.bytes
         self.memory += flow.held
+        self._append(flow)
         while self.memory > self.max_memory:
             if not self._evict(flow):
                 break
 
     cdef bint _evict(self, Flow* spared) noexcept nogil:
-        cdef int lane
+        # Kept flows that have more than half of everything give way to undecided ones: whoever opens many of them
+        # would otherwise have all others forgotten.
+        cdef int turn, lane
         cdef Flow* flow
-        for lane in range(<int>LANES):
+        cdef bint crowded = (self.lane_memory[<int>LANE_KEPT] > self.max_memory // 2
+                             or self.lane_flows[<int>LANE_KEPT] > self.max_flows // 2)
+        for turn in range(<int>LANES):
+            lane = turn
+            if crowded and turn > 0:
+                lane = <int>LANES - turn
             flow = self.lanes[lane].oldest
             if flow == spared and flow != NULL:
                 flow = flow.newer

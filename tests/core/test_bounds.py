@@ -245,3 +245,17 @@ def test_an_upload_whose_bytes_come_late_is_not_dropped(size, swapped):
     last = path.data(len(head) + size * count, b"GET / HTTP/1.1\r\nHost: listed.example\r\n\r\n")
     played = play(engine("listed.example"), [*path.opening(), path.data(0, head), *body, last])
     assert [decision.accept for decision in played.decisions] == [True] * (len(body) + 3) + [False]
+
+
+def test_requests_that_never_end_do_not_have_other_flows_forgotten():
+    judging = engine("listed.example", flow_bytes=16_384, memory=1 << 20)
+    hello, number = s.hello(b"listed.example"), 0
+    for turn in range(40):
+        at = s.tcp(1, flags=s.SYN, sport=20_000 + turn), s.tcp(2, hello[:60], sport=20_000 + turn)
+        assert all(judging.judge(packet, 1.0).accept for packet in at)
+        for _ in range(10):
+            number += 1
+            head = b"GET / HTTP/1.1\r\nHost: open.example\r\nX: " + b"y" * 8000
+            judging.judge(s.tcp(1, flags=s.SYN, sport=number, dport=80), 1.0)
+            judging.judge(s.tcp(2, head, sport=number, dport=80), 1.0)
+        assert not judging.judge(s.tcp(62, hello[60:], sport=20_000 + turn), 1.0).accept
