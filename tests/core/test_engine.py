@@ -865,7 +865,7 @@ def test_counters_add_up():
 
 
 def test_each_request_marks_its_connection_again():
-    # The tracker forgets a connection that a forged RST has ended, and ports come round again: a new entry has no mark.
+    # The tracker forgets a connection that a forged RST has ended, and ports come round again, to an entry unmarked.
     path = Path(dport=80)
     first, again = http(OTHER), http(OTHER)
     packets = [path.syn(), path.data(0, first), path.data(len(first), again),
