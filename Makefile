@@ -28,7 +28,7 @@ test-vm: ## the package under systemd in a container, and nftables on Debian's k
 	@$(PY) -m pytest -q tests/vm/service.py
 	@$(PY) tests/vm/boot.py
 
-bench: ## every measurement, in about ten minutes: files, plots and report.md under benchmarks/results (root)
+bench: ## every measurement, in about twelve minutes: files, plots and report.md under benchmarks/results (root)
 	@.ci/setup lab bench
 	@$(PY) benchmarks/all.py
 
