@@ -47,6 +47,8 @@ class Control:
             said = self._say(question)
             if inspect.isawaitable(said):
                 said = await said
+            if writer.is_closing():     # it went away meanwhile; uvloop would raise
+                return
             writer.write(json.dumps(said).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
         except (OSError, ValueError, TimeoutError):     # it went away, asked too much or nothing at all

@@ -209,6 +209,8 @@ class MetricsServer:
                 status, body = "404 Not Found", b"see /metrics\n"
             else:
                 status, body = "200 OK", await self.answer()
+            if writer.is_closing():     # it went away meanwhile; uvloop would raise
+                return
             writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
                          "Connection: close\r\n\r\n".encode() + (body if method != b"HEAD" else b""))
             await asyncio.wait_for(writer.drain(), PATIENCE)

@@ -94,7 +94,10 @@ class Compiler:
         (process, fd), self._spare = self._spare, None
         done = False
         try:
-            output, complaint = await process.communicate(pickle.dumps((self.rules, list(busy), digest, afresh)))
+            try:
+                output, complaint = await process.communicate(pickle.dumps((self.rules, list(busy), digest, afresh)))
+            except RuntimeError:        # from uvloop: its end of the pipe is closed, but it is not dead yet
+                await end(process)
             if process.returncode == 2:
                 raise ListError(complaint.decode(errors="replace").strip())
             if process.returncode != 0:

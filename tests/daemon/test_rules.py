@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.store import read_key
@@ -151,6 +152,24 @@ def test_a_spare_that_was_killed_is_replaced(settings):
     loaded = asyncio.run(kill_and_load())
     assert loaded.entries == 1
     os.close(loaded.fd)
+
+
+def test_a_spare_that_is_dying_is_an_error_and_no_more(settings, monkeypatch, tmp_path):
+    """Its files are closed before its parent hears of its end."""
+    dying = tmp_path / "python"
+    dying.write_text("#!/usr/bin/python3\nimport os, time\nos.closerange(0, 1000)\ntime.sleep(1000)\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(rules.sys, "executable", str(dying))
+
+    async def load_from_it():
+        compiler = rules.Compiler(settings)
+        await compiler.prepare()
+        while not compiler._spare[0].stdin.is_closing():
+            await asyncio.sleep(0.01)
+        await compiler.load()
+
+    with pytest.raises(ListError, match="the process that compiles the lists ended with status -9"):
+        uvloop.run(load_from_it())
 
 
 def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, monkeypatch, tmp_path):
