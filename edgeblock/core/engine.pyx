@@ -37,6 +37,7 @@ _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
+    PASSED_SYNS = 4            # as the kernel remembers (netfilter/stage1/program.c)
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
@@ -151,7 +152,8 @@ cdef class Engine:
     cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
                        double now) noexcept nogil:
         """What the kernel let by of this TCP packet's flow, judged as if it came now; to be called before the packet
-        is judged. `past` is a number for exactly that, never 0: what a flow has caught up with is not judged again.
+        is judged. `past` says what it is: a number for all that has passed, and in the lowest PASSED_SYNS bits which of
+        those SYNs are told now. What a flow has caught up with is not judged again.
         """
         cdef uint8_t packet[PASSED_MAX]
         cdef Packet p
@@ -162,8 +164,10 @@ cdef class Engine:
         if p.kind != PACKET_TCP:
             return
         flow = self.table.find(&p, False)
-        if flow != NULL and flow.past == past:
-            return
+        if flow != NULL and (flow.past ^ past) >> PASSED_SYNS == 0:
+            if past & ~flow.past == 0:
+                return
+            past |= flow.past
         for i in range(count):
             size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
             self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
@@ -698,7 +702,7 @@ cdef class Engine:
             what[count].hello = hello
             past = (past ^ <uint64_t>(hash((isn, hello)) & 0x7FFFFFFFFFFFFFFF)) * FNV_PRIME
             count += 1
-        self.catch_up(packet, len(packet), past | 1, what, count, now)
+        self.catch_up(packet, len(packet), past << PASSED_SYNS | 1, what, count, now)
 
     def judge_all(self, list packets, double now, uint32_t flags=0) -> int:
         """Judges packets (bytes) one after the other at one time; returns how many were accepted.

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from edgeblock.core.engine cimport Engine
+from edgeblock.core.engine cimport Engine, Passed
 from edgeblock.core.packet cimport Packet
 
 cdef enum:
@@ -57,5 +57,6 @@ cdef class Recall:
     cdef readonly uint64_t overlong
 
     cdef bint before(self, Engine engine, const uint8_t* data, size_t size, double now) noexcept nogil
+    cdef uint32_t gather(self, const Remembered* r, uint32_t seq, Passed* passed, uint64_t* past) noexcept nogil
     cdef bint look_up(self, const Packet* p, Remembered* out) noexcept nogil
     cdef bint copy_hello(self, const PassedSyn* one, uint8_t* out) noexcept nogil

@@ -22,6 +22,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     IP6_HEADERS = 64        # extension headers that the program walks
+    NEAR = (1 << 20) + (1 << 16)    # as in program.c
     PATIENCE = 10_000       # looks at a flow that another CPU is writing; it takes less than a microsecond
     MAP_LOOKUP = 1
 
@@ -57,8 +58,8 @@ cdef class Recall:
         cdef Packet p
         cdef Remembered r
         cdef Passed passed[SYNS]
-        cdef uint32_t i, count
-        cdef uint64_t past = 0xCBF29CE484222325ULL
+        cdef uint32_t count
+        cdef uint64_t past
         view_packet(data, size, &p)
         if p.kind != PACKET_TCP:
             return True
@@ -67,23 +68,46 @@ cdef class Recall:
             return False
         if not self.look_up(&p, &r):
             return True
-        count = r.count if r.count < SYNS else SYNS
-        for i in range(count):
-            passed[i].isn = r.passed[i].isn
-            passed[i].size = r.passed[i].size
-            passed[i].hello = self.found[i]
-            passed[i].after = r.passed[i].after if r.passed[i].after > i else i + 1
-            past = (past ^ r.passed[i].isn) * <uint64_t>0x100000001B3
-            past = (past ^ r.passed[i].serial) * <uint64_t>0x100000001B3
-            past = (past ^ r.passed[i].place) * <uint64_t>0x100000001B3
-            if r.passed[i].size and not self.copy_hello(&r.passed[i], self.found[i]):
-                # What stood behind this SYN is lost, but not that the stream begins there.
-                self.forgotten += 1
-                passed[i].size = 0
+        count = self.gather(&r, p.seq, passed, &past)
         if count:
             self.recalled += 1
-            engine.catch_up(data, size, past | 1, passed, count, now)
+            engine.catch_up(data, size, past, passed, count, now)
         return True
+
+    cdef uint32_t gather(self, const Remembered* r, uint32_t seq, Passed* passed, uint64_t* past) noexcept nogil:
+        """What is still known of it for a packet with that sequence number: how many SYNs, and Engine.catch_up's `past`.
+
+        Of a hello that is overwritten the SYN is left, where the packet may belong to its stream: it begins there.
+        Elsewhere it is forgotten as well, as the engine forgets flows that were read to their end. To the engine it
+        would be a stream that is still to come, and four of those are a crowd that somebody has sent on purpose.
+        """
+        cdef const PassedSyn* one
+        cdef uint32_t i, count = 0, known = min(r.count, <uint32_t>SYNS)
+        cdef uint32_t[SYNS + 1] kept        # of the SYNs before each
+        cdef uint64_t number = 0xCBF29CE484222325ULL, which = 0
+        kept[0] = 0
+        for i in range(known):
+            one = &r.passed[i]
+            number = (number ^ one.isn) * <uint64_t>0x100000001B3
+            number = (number ^ one.serial) * <uint64_t>0x100000001B3
+            number = (number ^ one.place) * <uint64_t>0x100000001B3
+            kept[i + 1] = count
+            passed[count].isn = one.isn
+            passed[count].size = one.size
+            passed[count].after = one.after
+            passed[count].hello = self.found[count]
+            if one.size and not self.copy_hello(one, self.found[count]):
+                self.forgotten += 1
+                if one.isn - seq >= <uint32_t>NEAR and seq - one.isn >= <uint32_t>NEAR:
+                    continue
+                passed[count].size = 0
+            which |= <uint64_t>1 << i
+            count += 1
+            kept[i + 1] = count
+        for i in range(count):
+            passed[i].after = max(kept[min(passed[i].after, known)], i + 1)
+        past[0] = number << SYNS | which
+        return count
 
     cdef bint look_up(self, const Packet* p, Remembered* out) noexcept nogil:
         cdef Key key

@@ -119,11 +119,7 @@ def test_a_hello_that_was_overwritten_is_counted_and_the_rest_is_read(stage):
     with Stage(64, 120.0, hellos=1) as small:
         box, path = Box(small, engine("blocked.example.com")), Path()
         box.play([path.syn(), path.data(0, s.hello(OTHER))])
-        for port in range(1000, 1000 + 8 * small.places):
-            later = Path()
-            later.settings["sport"] = port
-            assert small.judge(later.syn())
-            small.judge(later.data(0, s.hello(OTHER)))
+        overwrite_hellos(small)
         assert box.judge(path.data(0, s.hello(LISTED)), 1.0).mark == "blocked"
         assert box.recall.forgotten == 1
 
@@ -133,15 +129,52 @@ def test_where_a_stream_begins_outlives_the_hello_behind_it(stage):
     with Stage(64, 120.0, hellos=1) as small:
         box, path = Box(small, engine("blocked.example.com")), Path()
         box.play([path.syn(), path.data(0, s.hello(OTHER))])
-        for port in range(1000, 1000 + 8 * small.places):
-            later = Path()
-            later.settings["sport"] = port
-            small.judge(later.syn())
-            small.judge(later.data(0, s.hello(OTHER)))
+        overwrite_hellos(small)
         listed = s.hello(LISTED)
         decisions = [box.judge(packet, 1.0) for packet in (
             path.data(5, s.hello(OTHER)), path.data(0, listed[:3]), path.data(3, listed[3:]))]
         assert decisions[-1].mark == "blocked" and box.recall.forgotten
+
+
+def overwrite_hellos(stage):
+    """Passes so many of other flows that the bytes of all before are gone."""
+    for port in range(1000, 1000 + 8 * stage.places):
+        later = Path()
+        later.settings["sport"] = port
+        stage.judge(later.syn())
+        stage.judge(later.data(0, s.hello(OTHER)))
+
+
+def test_ports_that_come_round_again_when_their_hellos_are_overwritten_are_no_crowd(stage):
+    # Five hundred connections a second of one client: of each the hello is gone before its ports are used again.
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com")), Path()
+        box.forget([path.syn()])
+        for turn in range(12):
+            path.isn = turn * 100_000_000
+            for packet in (path.syn(), path.data(0, s.hello(OTHER))):
+                assert box.judge(packet, 1.0 + turn).accept, turn
+            overwrite_hellos(small)
+        assert box.engine.counters()["overflows"] == 0 and box.recall.forgotten
+        assert box.judge(path.data(0, s.hello(LISTED)), 20.0).mark == "blocked"
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_of_overwritten_hellos_the_one_in_question_is_read_from_its_syn(stage, which):
+    # Four streams passed, their hellos are gone, a fifth is the engine's; then one of them in pieces, the last first.
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com")), Path()
+        box.forget([path.syn()])
+        for turn in range(5):
+            path.isn = turn * 100_000_000
+            box.judge(path.syn(), 1.0)
+            box.judge(path.data(0, s.hello(OTHER)), 1.0)
+            overwrite_hellos(small)
+        listed = s.hello(LISTED)
+        path.isn = which * 100_000_000
+        for at, end in ((40, None), (5, 40), (1, 5), (0, 1)):
+            made = box.judge(path.data(at, listed[at:end]), 2.0)
+        assert made.mark == "blocked"
 
 
 def test_a_connection_that_many_syns_push_aside_is_found_again(stage):
