@@ -137,6 +137,7 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
         Is.DONE: marked(bits.done),
         Is.BLOCKED: marked(bits.blocked),
         Is.SYN: ("-p tcp -m tcp --tcp-flags SYN,ACK SYN",),
+        Is.NO_SYN: ("-m tcp ! --tcp-flags SYN,ACK SYN",),
         Is.BARE: program(bytecode.bare(family)),
         Is.ANSWER: program(bytecode.answer(family)),
         Is.SHORT: program(bytecode.short(family)),

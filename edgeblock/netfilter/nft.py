@@ -105,6 +105,7 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.DONE: marked(bits.done),
         Is.BLOCKED: marked(bits.blocked),
         Is.SYN: ("tcp flags & (syn | ack) == syn",),
+        Is.NO_SYN: ("tcp flags & (syn | ack) != syn",),
         Is.BARE: ("tcp flags & urg == 0 ip hdrlength . ip length . tcp doff @bare4",
                   "tcp flags & urg == 0 ip6 nexthdr tcp ip6 length . tcp doff @bare6"),
         Is.ANSWER: (f"meta nfproto ipv4 meta length >= {ANSWER_BYTES}",

@@ -60,6 +60,7 @@ class Is(Enum):
     DONE = auto()
     BLOCKED = auto()
     SYN = auto()              # SYN without ACK, whatever other flags say
+    NO_SYN = auto()           # of TCP: not that
     BARE = auto()             # TCP, certainly without payload and without an urgent pointer
     ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
     SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
@@ -103,11 +104,14 @@ EXEMPT = (
     Rule("exempt_servers", (Is.EXEMPT_SERVER,), Do.RETURN),
 )
 
+# First of all and for both directions, since this is nearly all that a box forwards: it is compared with no port.
+TCP_DONE = Rule("tcp_done", (Is.TCP, Is.DONE, Is.NO_SYN), Do.RETURN)
+UDP_DONE = Rule("udp_done", (Is.UDP, Is.DONE, Is.SHORT), Do.RETURN)
+
 TCP_CLIENT = (
     # A SYN may open a new connection on the entry of an old one (conntrack keeps the entry, and its mark, when it
     # missed the old one's end), so "done" does not outlive it.
     Rule("tcp_reopened", (Is.SYN, Is.DONE), Do.MARK_UNDECIDED),
-    Rule("tcp_done", (Is.DONE,), Do.RETURN),
     Rule("tcp_blocked_bare", (Is.BLOCKED, Is.BARE), Do.DROP),
     Rule("tcp_blocked_data", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
     *EXEMPT,
@@ -127,7 +131,6 @@ TCP_SERVER = (
 )
 
 UDP_CLIENT = (
-    Rule("udp_done", (Is.DONE, Is.SHORT), Do.RETURN),
     Rule("udp_blocked", (Is.BLOCKED, Is.SHORT), Do.DROP),
     Rule("udp_blocked_long", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
     *EXEMPT,
@@ -179,6 +182,8 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
             rules.append(Rule("ours", (Is.OURS,), Do.RETURN))
         elif hook == "input":
             rules.append(Rule("ours", (Is.OURS_LOOPED,), Do.RETURN))
+        rules += [TCP_DONE] if tcp else []
+        rules += [UDP_DONE] if udp and ruleset.udp_ports != "all" else []
         if hook in clients:
             way = interfaces(config, (Is.FROM_CLIENTS, hook != "output"), (Is.TO_SERVERS, hook != "input"))
             rules += to_client(ruleset.tcp_ports, way, Is.TCP, Is.TCP_TO_PORT, Do.TCP_CLIENT) if tcp else []
