@@ -152,8 +152,8 @@ cdef class Engine:
     cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
                        double now) noexcept nogil:
         """What the kernel let by of this TCP packet's flow, judged as if it came now; to be called before the packet
-        is judged. `past` says what it is: a number for all that has passed, and in the lowest PASSED_SYNS bits which of
-        those SYNs are told now. What a flow has caught up with is not judged again.
+        is judged. `past` says what it is: a number for all that has passed, and in the lowest PASSED_SYNS bits which
+        of those SYNs are told now. What a flow has caught up with is not judged again.
         """
         cdef uint8_t packet[PASSED_MAX]
         cdef Packet p

@@ -75,7 +75,7 @@ cdef class Recall:
         return True
 
     cdef uint32_t gather(self, const Remembered* r, uint32_t seq, Passed* passed, uint64_t* past) noexcept nogil:
-        """What is still known of it for a packet with that sequence number: how many SYNs, and Engine.catch_up's `past`.
+        """What is still known for a packet with that sequence number: how many SYNs, and Engine.catch_up's `past`.
 
         Of a hello that is overwritten the SYN is left, where the packet may belong to its stream: it begins there.
         Elsewhere it is forgotten as well, as the engine forgets flows that were read to their end. To the engine it
