@@ -14,8 +14,9 @@ from edgeblock.lab import NETNS, Lab, page, until
 pytestmark = pytest.mark.live
 
 OWNER = """
-import sys
+import signal, sys
 from edgeblock.lab import Lab
+signal.signal(signal.SIGHUP, signal.SIG_DFL)        # whoever runs the tests under nohup has it ignored
 with Lab() as lab:
     print(lab.home, *(lab.namespace(place) for place in lab.places), flush=True)
     sys.stdin.read()
