@@ -223,7 +223,7 @@ class Ruleset:
 
     install: bool = _flag(True)               # `run` applies it at start and removes it at stop
     backend: str = _choice("auto", "auto", "nft", "iptables")
-    stage1: str = _choice("off", "auto", "on", "off")      # most ClientHellos judged in the kernel; docs/stage1.md
+    stage1: str = _choice("auto", "auto", "on", "off")     # most ClientHellos judged in the kernel; docs/stage1.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
     clients: tuple[str, ...] = _interfaces()  # towards the clients; () is any
     servers: tuple[str, ...] = _interfaces()  # towards the servers; () is any

@@ -159,7 +159,11 @@ def kernel(config: Config) -> Iterator[Finding]:
     wanted = config.ruleset.backend
     if wanted in backends or wanted == "auto" and backends:
         chosen = wanted if wanted != "auto" else "nft" if "nft" in backends else "iptables"
-        yield Finding("back end", OK, f"{chosen} ({wanted} in the settings)")
+        if chosen != wanted and config.ruleset.stage1 != "off" and "iptables" in backends:
+            yield Finding("back end", OK, "iptables where the first stage can be had (see below)"
+                          + (", else nft" if chosen == "nft" else ""))
+        else:
+            yield Finding("back end", OK, f"{chosen} ({wanted} in the settings)")
     else:
         possible = " and ".join(backends) or "none"
         yield Finding("back end", MISSING, f"{wanted} in the settings; this machine can do {possible}",
@@ -176,7 +180,10 @@ def first_stage(config: Config) -> Iterator[Finding]:
     state = MISSING if wanted == "on" else WARNING
     other = '; with ruleset.stage1 = "off" every new flow goes to the queue, as it does without' * (wanted == "on")
     if config.ruleset.backend == "nft":
-        yield Finding("first stage", state, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
+        if wanted == "auto":
+            yield Finding("first stage", OK, "off, as nftables cannot ask it")
+        else:
+            yield Finding("first stage", MISSING, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
         return
     try:
         Stage(16, 1.0, hellos=1).close()

@@ -37,7 +37,7 @@ _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
-    PASSED_SYNS = 4            # as the kernel remembers (netfilter/stage1/program.c)
+    PASSED_SYNS = 12           # as the kernel remembers (netfilter/stage1/program.c)
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
@@ -692,10 +692,10 @@ cdef class Engine:
 
     def catch_up_with(self, bytes packet not None, list passed not None, double now):
         """`catch_up` for tests: `passed` is pairs of a SYN's sequence number and the hello behind it, or b""."""
-        cdef Passed what[8]
+        cdef Passed what[PASSED_SYNS]
         cdef uint32_t count = 0
         cdef uint64_t past = FNV_BASIS
-        for isn, hello in passed[:8]:
+        for isn, hello in passed[:PASSED_SYNS]:
             what[count].isn = isn
             what[count].size = len(hello)
             what[count].after = count + 1

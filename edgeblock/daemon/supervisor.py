@@ -388,7 +388,7 @@ class Supervisor:
     def _load_stage(self) -> None:
         """The first stage, if it is wanted and can be had. Without it everything goes to the queue."""
         wanted, config = self.config.ruleset.stage1, self.config
-        if wanted == "off" or not config.ruleset.install:
+        if wanted == "off" or not config.ruleset.install or wanted == "auto" and config.ruleset.backend == "nft":
             return
         try:
             if config.ruleset.backend == "nft":

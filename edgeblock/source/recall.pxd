@@ -6,15 +6,15 @@ from edgeblock.core.engine cimport Engine, Passed
 from edgeblock.core.packet cimport Packet
 
 cdef enum:
-    SYNS = 4
+    SYNS = 12
     HELLO_MAX = 2048
 
 cdef struct PassedSyn:
     uint32_t isn
-    uint32_t size
-    uint64_t serial
+    uint32_t serial
     uint32_t place
-    uint32_t after
+    uint16_t size
+    uint16_t after
 
 cdef struct Remembered:
     uint32_t head
@@ -26,8 +26,8 @@ cdef struct Remembered:
     uint32_t unused
 
 cdef struct Hello:
-    uint64_t serial
-    uint64_t unused
+    uint32_t serial
+    uint32_t unused[3]
     uint8_t data[HELLO_MAX + 64]
 
 cdef struct Key:

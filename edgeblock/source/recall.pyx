@@ -105,7 +105,7 @@ cdef class Recall:
             count += 1
             kept[i + 1] = count
         for i in range(count):
-            passed[i].after = max(kept[min(passed[i].after, known)], i + 1)
+            passed[i].after = max(kept[min(<uint32_t>passed[i].after, known)], i + 1)
         past[0] = number << SYNS | which
         return count
 
@@ -137,9 +137,9 @@ cdef class Recall:
         if one.place >= self.places or one.size > HELLO_MAX:
             return False
         at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
-        same = (<const volatile uint64_t*>&at.serial)[0] == one.serial
+        same = (<const volatile uint32_t*>&at.serial)[0] == one.serial
         memcpy(out, at.data, one.size)
-        return same and (<const volatile uint64_t*>&at.serial)[0] == one.serial
+        return same and (<const volatile uint32_t*>&at.serial)[0] == one.serial
 
     def prepare(self, Engine engine not None, bytes packet not None, double now):
         """`before` for tests."""

@@ -108,8 +108,15 @@ def flow(dice: random.Random, ends: tuple[bytes, bytes, int]) -> Iterator[bytes]
     """Some packets of one client: connections one after the other on the same ports, or pieces of several."""
     isns = [dice.getrandbits(32)]
     hellos: list[bytes] = []
+    if dice.randrange(8) == 0:      # ports that have come round again, with a hello each time or mostly
+        for _ in range(dice.randrange(2, 16)):
+            yield packet(dice, ends, isns[-1], s.SYN, b"")
+            hellos.append(drawn(dice))
+            if dice.randrange(10):
+                yield packet(dice, ends, isns[-1] + 1, s.ACK, hellos[-1])
+            isns.append(isns[-1] + dice.choice((1 << 24, 1 << 29, 1 << 31, dice.getrandbits(32))))
     if dice.randrange(12):
-        yield packet(dice, ends, isns[0], s.SYN, b"")
+        yield packet(dice, ends, isns[-1], s.SYN, b"")
     for _ in range(dice.choice((1, 1, 2, 3, 6))):
         turn = dice.randrange(14)
         isn = dice.choice(isns)

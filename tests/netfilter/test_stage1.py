@@ -142,12 +142,12 @@ def test_syns(stage):
     assert outcome(stage, path.syn()) == "passed_syn"
     assert outcome(stage, path.data(0, HELLO)) == "passed_hello"
     assert outcome(stage, path.syn()) == "passed_syn"
-    for turn in range(1, 4):    # the ports are used again and again
+    for turn in range(1, 12):   # the ports are used again and again
         again = Path(isn=path.isn + turn * (1 << 28))
         assert outcome(stage, again.syn()) == "passed_syn"
         assert outcome(stage, again.data(0, HELLO)) == "passed_hello"
-    assert outcome(stage, Path(isn=path.isn + 4 * (1 << 28)).syn()) == "later"
-    assert outcome(stage, Path(isn=path.isn + 7 * (1 << 28)).syn()) == "watched"
+    assert outcome(stage, Path(isn=path.isn + 12 * (1 << 28)).syn()) == "later"
+    assert outcome(stage, Path(isn=path.isn + 14 * (1 << 28)).syn()) == "watched"
 
 
 def test_a_syn_near_another_is_the_engines(stage):
@@ -156,7 +156,9 @@ def test_a_syn_near_another_is_the_engines(stage):
     assert outcome(stage, Path(isn=path.isn + 1000).syn()) == "later"
 
 
-def test_the_fifth_syn_is_the_engines(stage):
+def test_the_fifth_syn_without_a_hello_is_the_engines(stage):
+    again = Path(isn=8 << 28)
+    assert (outcome(stage, again.syn()), outcome(stage, again.data(0, HELLO))) == ("passed_syn", "passed_hello")
     answers = [outcome(stage, Path(isn=turn << 28).syn()) for turn in range(5)]
     assert answers == ["passed_syn"] * 4 + ["later"]
 

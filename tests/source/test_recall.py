@@ -150,22 +150,22 @@ def test_ports_that_come_round_again_when_their_hellos_are_overwritten_are_no_cr
     with Stage(64, 120.0, hellos=1) as small:
         box, path = Box(small, engine("blocked.example.com")), Path()
         box.forget([path.syn()])
-        for turn in range(12):
+        for turn in range(30):
             path.isn = turn * 100_000_000
             for packet in (path.syn(), path.data(0, s.hello(OTHER))):
                 assert box.judge(packet, 1.0 + turn).accept, turn
             overwrite_hellos(small)
         assert box.engine.counters()["overflows"] == 0 and box.recall.forgotten
-        assert box.judge(path.data(0, s.hello(LISTED)), 20.0).mark == "blocked"
+        assert box.judge(path.data(0, s.hello(LISTED)), 40.0).mark == "blocked"
 
 
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", [0, 1, 6, 11, 12])
 def test_of_overwritten_hellos_the_one_in_question_is_read_from_its_syn(stage, which):
-    # Four streams passed, their hellos are gone, a fifth is the engine's; then one of them in pieces, the last first.
+    # Twelve streams passed, their hellos are gone, another is the engine's; then one of them in pieces, the last first.
     with Stage(64, 120.0, hellos=1) as small:
         box, path = Box(small, engine("blocked.example.com")), Path()
         box.forget([path.syn()])
-        for turn in range(5):
+        for turn in range(13):
             path.isn = turn * 100_000_000
             box.judge(path.syn(), 1.0)
             box.judge(path.data(0, s.hello(OTHER)), 1.0)
@@ -178,8 +178,8 @@ def test_of_overwritten_hellos_the_one_in_question_is_read_from_its_syn(stage, w
 
 
 def test_a_connection_that_many_syns_push_aside_is_found_again(stage):
-    # The real SYN, a decoy hello that dies, and SYNs that die: the stage and the engine remember four of them.
-    for forged in range(3, 8):
+    # The real SYN, a decoy hello that dies, and SYNs that die, more than the engine or the stage remember.
+    for forged in (3, 4, 5, 8, 11, 12, 13):
         for data in (s.hello(LISTED), s.request(LISTED)):
             path = Path()
             box = Box(stage, engine("blocked.example.com"))

@@ -6,7 +6,7 @@
 //
 // Why nothing gets through that the engine would block. A flow is either the kernel's or the engine's, never both.
 //
-//   The kernel's: all it has let by is one to four SYNs without data (their destination is in no list) and, behind
+//   The kernel's: all it has let by is one to SYNS SYNs without data (their destination is in no list) and, behind
 //   each, at most one ClientHello that begins exactly at the SYN's sequence number + 1, lies whole in the packet, in
 //   one record, ends with it, and whose one name and parent domains are not in the filter. All of that is remembered:
 //   the sequence numbers in `flows`, the bytes in `hellos`.
@@ -58,7 +58,8 @@ enum {
 	LABELS = 8,
 	EXTENSIONS = 40,     // browsers send 16 to 20
 	PREFIXES = 4,        // different prefix lengths looked up for one destination
-	SYNS = 4,            // as many as the engine reads from (core/window.pxd, MAX_STARTS)
+	SYNS = 12,           // ports that come round again within `idle` that often stay the kernel's
+	STARTS = 4,          // as many as the engine reads from (core/window.pxd, MAX_STARTS)
 	NEAR = (1 << 20) + (1 << 16),    // what may be of one stream (MAX_AHEAD), and a packet
 	FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
 	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
@@ -80,10 +81,10 @@ struct key {
 
 struct passed {                          // a SYN that passed, and the hello behind it
 	__u32 isn;
-	__u32 size;                      // of the hello; 0: none yet
-	__u64 serial;                    // of the hello in its place
+	__u32 serial;                    // of the hello in its place
 	__u32 place;                     // in `hellos`
-	__u32 after;                     // how many SYNs had passed before the hello
+	__u16 size;                      // of the hello; 0: none yet
+	__u16 after;                     // how many SYNs had passed before the hello
 };
 
 struct flow {
@@ -97,8 +98,8 @@ struct flow {
 };
 
 struct hello {
-	__u64 serial;                    // 0 while it is written
-	__u64 unused;
+	__u32 serial;                    // 0 while it is written
+	__u32 unused[3];
 	__u8 data[HELLO_MAX + 64];       // the end is never written: a look behind the last byte stays inside
 };
 
@@ -146,6 +147,8 @@ struct scratch {
 	__u64 turns;                     // programs that have begun on this CPU: one that was interrupted by another sees it
 	struct view view;
 	__u32 name_at, name_size, names, ech;
+	__u32 mine;                      // which of passed[] a hello is behind
+	__u32 known, read, near, bare;   // of a SYN: whether it is in passed[], with a hello, or near one; how many have none
 	__u64 next;                      // hellos that this CPU has remembered
 	__u64 dots;                      // in `name`
 	__u64 hashes[LABELS];        // of the name behind each start
@@ -441,8 +444,9 @@ INLINE int may_be_listed(const struct key *key, __u64 now)
 	return f.map[1] && f.header[1] && may_hold_address(f.map[1], f.header[1], key);
 }
 
-INLINE enum outcome judge_syn(const struct view *v, const struct key *key, __u64 now)
+INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 now)
 {
+	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
 	enum outcome what = PASSED_SYN;
 	__u32 head, n;
@@ -481,26 +485,34 @@ INLINE enum outcome judge_syn(const struct view *v, const struct key *key, __u64
 		what = what == PASSED_SYN ? QUEUED_WATCHED : what;
 	else if (what == PASSED_SYN) {
 		// The same SYN again is nothing new. Another is remembered too: the client may speak on either connection.
-		int known = 0, near = 0;
-
+		// More of them without a hello than the engine reads from are a crowd, which it must know of itself.
+		s->known = s->read = s->near = s->bare = 0;
 		n = flow->count;
-#pragma unroll
 		for (__u32 i = 0; i < SYNS; i++) {
-			if (i < n) {
-				__u32 ahead = v->seq - flow->passed[i].isn;
-				known |= ahead == 0;
-				near |= ahead < NEAR || -ahead < NEAR;
+			if (i >= n)
+				break;
+			__u32 ahead = v->seq - flow->passed[i].isn;
+			if (ahead == 0) {
+				s->known = 1;
+				if (flow->passed[i].size)
+					s->read = 1;
 			}
+			if (ahead < NEAR || -ahead < NEAR)
+				s->near = 1;
+			if (!flow->passed[i].size)
+				s->bare += 1;
 		}
-		if (!known) {
-			if (near || n >= SYNS) {     // one more makes the engine give one up, which it must know of
+		MEMORY_BARRIER();
+		n = flow->count;
+		if (s->known) {
+			if (s->read && n > STARTS)   // the engine may have given that one up, and now begins it again
+				what = QUEUED_LATER;
+		} else {
+			if (s->near || s->bare >= STARTS || n >= SYNS) {
 				what = QUEUED_LATER;
 			} else {
 				struct passed one = {.isn = v->seq};
-#pragma unroll
-				for (__u32 i = 0; i < SYNS; i++)
-					if (i == n)
-						flow->passed[i] = one;
+				flow->passed[n] = one;
 				flow->count = n + 1;
 			}
 		}
@@ -657,7 +669,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
 	enum outcome what = QUEUED_LATER;
-	__u32 zero = 0, head, n, mine = SYNS, place;
+	__u32 zero = 0, head, n, mine, place;
 	struct settings *set = look_up(&settings, &zero);
 	struct hello *h;
 
@@ -673,11 +685,15 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		goto out;
 	}
 	n = flow->count;
-#pragma unroll
-	for (__u32 i = 0; i < SYNS; i++)
-		if (i < n && v->seq == flow->passed[i].isn + 1 && !flow->passed[i].size)
-			mine = i;
-	if (mine == SYNS)
+	s->mine = SYNS;
+	for (__u32 i = 0; i < SYNS; i++) {
+		if (i >= n)
+			break;
+		if (v->seq == flow->passed[i].isn + 1 && !flow->passed[i].size)
+			s->mine = i;
+	}
+	MEMORY_BARRIER();
+	if (s->mine >= SYNS)
 		goto out;
 	if (v->odd || (v->flags & (FIN | SYN | RST | ACK | URG)) != ACK) {
 		what = QUEUED_ODD;
@@ -700,6 +716,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	what = judge_hello(s, h, set->queue_ech);
 	if (what != PASSED_HELLO)
 		goto out;
+	mine = s->mine;
 	MEMORY_BARRIER();
 	if (s->turns != turn) {      // interrupted by another packet, which has used the same memory
 		what = QUEUED_WATCHED;
@@ -708,10 +725,8 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	s->next += 1;
 	struct passed one = {.isn = v->seq - 1, .size = v->size, .serial = s->next, .place = place, .after = n};
 	__sync_lock_test_and_set(&h->serial, one.serial);
-#pragma unroll
-	for (__u32 i = 0; i < SYNS; i++)
-		if (i == mine)
-			flow->passed[i] = one;
+	if (mine < SYNS)
+		flow->passed[mine] = one;
 out:
 	if (what != PASSED_HELLO)
 		hand_over(flow);
@@ -738,7 +753,7 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 	struct key key = s->view.key;
 	now = s->now = nanoseconds();
 	if (s->view.flags & SYN)
-		what = judge_syn(&s->view, &key, now);
+		what = judge_syn(s, &key, now);
 	else
 		what = judge_data(skb, s, &key, turn, now);
 	MEMORY_BARRIER();
