@@ -183,7 +183,7 @@ def first_stage(config: Config) -> Iterator[Finding]:
         if wanted == "auto":
             yield Finding("first stage", OK, "off, as nftables cannot ask it")
         else:
-            yield Finding("first stage", MISSING, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
+            yield Finding("first stage", state, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
         return
     try:
         Stage(16, 1.0, hellos=1).close()

@@ -161,7 +161,7 @@ def test_ports_that_come_round_again_when_their_hellos_are_overwritten_are_no_cr
 
 @pytest.mark.parametrize("which", [0, 1, 6, 11, 12])
 def test_of_overwritten_hellos_the_one_in_question_is_read_from_its_syn(stage, which):
-    # Twelve streams passed, their hellos are gone, another is the engine's; then one of them in pieces, the last first.
+    # Twelve streams passed, their hellos are gone, another is the engine's; then one comes in pieces, the last first.
     with Stage(64, 120.0, hellos=1) as small:
         box, path = Box(small, engine("blocked.example.com")), Path()
         box.forget([path.syn()])
