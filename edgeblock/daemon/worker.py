@@ -1,9 +1,9 @@
 """One worker: a process with a queue, an engine and an event loop of its own.
 
-In: from the supervisor, over the socket it was started with: the configuration, snapshots as open files, the queue to
-take, the order to stop. Out: packets judged; counters on the board, which outlives it; lines about blocks on standard
-output. It can be ready without a queue: then it is the spare that takes the place of another within milliseconds.
-Without its supervisor it ends (PR_SET_PDEATHSIG), so that the next supervisor finds the queues free.
+In: from the supervisor, a file with the configuration, and over the socket it was started with: snapshots as open
+files, the queue to take, the order to stop. Out: packets judged; counters on the board, which outlives it; lines
+about blocks on standard output. It can be ready without a queue: then it is the spare that takes the place of another
+within milliseconds. Without its supervisor it ends (PR_SET_PDEATHSIG), so that the next one finds the queues free.
 
 Never here: the lists themselves, kernel rules, a packet that waits for a file, a program or a reader of the log.
 """
@@ -17,12 +17,12 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import uvloop
 
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
 from edgeblock.daemon.board import (
@@ -108,19 +108,24 @@ class Worker:
         if self.ended.done():
             return
         problem = None if obeying.cancelled() else obeying.exception()
-        if isinstance(problem, EdgeblockError):
-            self.tell(refused=str(problem))
+        if isinstance(problem, EdgeblockError | OSError | MemoryError):     # memory and descriptors run out anywhere
+            self.tell(refused=str(problem) or "not enough memory")
             self.ended.set_result(2)
         elif problem is not None:
             self.ended.set_exception(problem)
 
     def _hear(self, orders: "asyncio.Queue[tuple[dict[str, Any], list[int]]]") -> None:
         try:
-            message, files, _, _ = socket.recv_fds(self.supervisor, MESSAGE_MAX, 4)
+            message, files, flags, _ = socket.recv_fds(self.supervisor, MESSAGE_MAX, 4)
         except BlockingIOError:
             return
         except OSError:
-            message, files = b"", []
+            message, files, flags = b"", [], 0
+        if flags & socket.MSG_CTRUNC:
+            self.tell(refused="no descriptor is left for the files that come with an order")
+            if not self.ended.done():
+                self.ended.set_result(2)
+            return
         if not message:         # the supervisor has gone
             self.loop.remove_reader(self.supervisor.fileno())
             message = b'{"do": "stop"}'
@@ -143,11 +148,11 @@ class Worker:
                     self.ended.set_result(0)
                 return
 
-    async def _take_rules(self, snapshot: int, places: int) -> None:
+    async def _take_rules(self, snapshot: int, notes: int) -> None:
         # In a thread, beside the packets: opening ten million entries takes milliseconds.
-        key = read_key(self.config.rules.key)
-        matcher = await self.loop.run_in_executor(None, map_rules, snapshot, key)
-        self.places = json.loads(read_all(places))
+        told = json.loads(read_all(notes))
+        matcher = await self.loop.run_in_executor(None, map_rules, snapshot, bytes.fromhex(told["key"]))
+        self.places = told["places"]
         if self.engine is None:
             self.engine = make_engine(self.config, matcher)
             gc.collect()
@@ -157,7 +162,8 @@ class Worker:
 
     def _take_queue(self, order: dict[str, Any], files: list[int]) -> QueueReader:
         if order["cpu"] is not None:
-            os.sched_setaffinity(0, {order["cpu"]})
+            with suppress(OSError):     # it has been taken from us since: any other will do
+                os.sched_setaffinity(0, {order["cpu"]})
         config, bits = self.config, marks(self.config.ruleset.mark_mask)
         self.row = self.board.rows[order["row"]]
         for i, name in enumerate(ENGINE_NAMES[FAST:]):
@@ -255,14 +261,14 @@ def read_all(fd: int) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """The process: the supervisor's id, the socket to it, the board and its rows."""
-    parent, link, board, rows = map(int, arguments)
+    """The process: the supervisor's id, the socket to it, the board and its rows, a file with the configuration."""
+    parent, link, board, rows, settings = map(int, arguments)
     end_with_parent(parent)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)       # they are the supervisor's, which tells us in its own time
     sys.setswitchinterval(SWITCH_SECONDS)
     with socket.socket(fileno=link) as supervisor:
-        config: Config = pickle.loads(supervisor.recv(MESSAGE_MAX))
+        config: Config = pickle.loads(read_all(settings))
         supervisor.setblocking(False)
         rate = -(-config.daemon.log_blocks // rows)
         with Journal(sys.stdout, config.privacy, rate, summary=False) as journal:
