@@ -96,6 +96,7 @@ class Child:
     serial: int = 0
     slot: "Slot | None" = None
     bound: bool = False
+    broken: bool = False            # its queue's socket is
     problem: str = ""
 
 
@@ -167,6 +168,7 @@ class Supervisor:
         self.ready = False
         self.stopping = False
         self.handing_over = False
+        self.rules_left = False                # although they should be gone
         self._take_kept(kept)
 
     async def serve(self) -> int:
@@ -298,6 +300,7 @@ class Supervisor:
         config = self.config
         # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
         self.helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
+        stack.push_async_callback(self._remove_rules_left)
         stack.callback(self._let_queues_go)
         stack.push_async_callback(self._end_workers)
         stack.push_async_callback(self.compiler.close)
@@ -307,8 +310,10 @@ class Supervisor:
         if self.watch.fd >= 0:
             self.loop.add_reader(self.watch.fd, self._see)
             stack.callback(self.loop.remove_reader, self.watch.fd)
-        # The kernel takes half a second to look through the program; meanwhile the rest goes on.
-        loading = self.loop.run_in_executor(None, self._load_stage)
+        # The kernel takes half a second to look through the program; meanwhile the rest goes on. The thread is kept:
+        # the event loop's own would need another one to end, and at an end there may be none to be had.
+        self.beside = ThreadPoolExecutor(1, "stage1")
+        loading = self.loop.run_in_executor(self.beside, self._load_stage)
         stack.push_async_callback(self._close_stage, loading)
         self.sight = look(config.rules.directory)
         for _ in range(len(self.slots) + 1):
@@ -398,6 +403,14 @@ class Supervisor:
 
     async def _remove_rules(self) -> None:
         if not self.handing_over:
+            try:
+                await self._call(ruleset.remove)
+            except SystemProblem as problem:
+                self.rules_left = True
+                self.log.error("kernel rules not removed; once more without workers", problem=str(problem))
+
+    async def _remove_rules_left(self) -> None:
+        if self.rules_left:             # where no process was to be had there may be one when ours have ended
             await self._call(ruleset.remove)
 
     def _load_stage(self) -> None:
@@ -422,6 +435,7 @@ class Supervisor:
     async def _close_stage(self, loading: "asyncio.Future[None]") -> None:
         with suppress(SystemProblem):
             await loading
+        self.beside.shutdown()          # an offer that nobody waits for any more may be under way
         if self.stage is not None:
             self.stage.close()
 
@@ -510,10 +524,10 @@ class Supervisor:
         while line:
             try:
                 line = await child.process.stdout.readline()
-            except ValueError:          # a line over the limit; the next one may be shorter
+            except ValueError:          # longer than the journal's are; what is left of it is no line of theirs
                 self.journal.lost += 1
                 continue
-            if line.endswith(b"\n"):
+            if line.startswith(b"{") and line.endswith(b"\n"):
                 self.journal.relay(time.time(), line[:-1].decode("ascii", "backslashreplace"))
         status = await child.process.wait()
         with suppress(OSError):
@@ -528,19 +542,14 @@ class Supervisor:
             slot.failures = 0 if now - slot.since > FORGIVEN else slot.failures + 1
             slot.due = now + (min(BACK_OFF * 2 ** (slot.failures - 2), BACK_OFF_MAX) if slot.failures > 1 else 0)
             slot.since = now
-            if child.problem:
+            if child.broken or child.problem and not child.bound:       # nobody could go on with this socket
                 self._let_go(slot)
             if not self.stopping:
                 slot.restarts += 1
                 self.log.error("worker ended", queue=slot.queue, pid=child.process.pid, status=status,
                                problem=child.problem or None, again_in=round(slot.due - now, 1))
         elif slot is None and not self.stopping:
-            self.spares_failed += 1
-            self.spare_problem = child.problem or f"status {status}"
-            pause = min(BACK_OFF * 2 ** min(self.spares_failed - 1, 10), BACK_OFF_MAX)
-            self.spare_due = max(self.spare_due, self.loop.time() + pause)
-            self.log.error("spare worker ended", pid=child.process.pid, problem=self.spare_problem,
-                           again_in=round(pause, 1))
+            self._put_off_spares(child.problem or f"ended with status {status}")
         if not self.stopping:
             self._assign()
         self.changed.set()
@@ -564,6 +573,7 @@ class Supervisor:
                 return
             said = json.loads(message)
             child.problem = said.get("refused", child.problem)
+            child.broken = said.get("broken", child.broken)
             if "rules" in said:
                 child.serial = said["rules"]
                 self.spares_failed = 0
@@ -632,8 +642,7 @@ class Supervisor:
                     try:
                         await self._spawn()
                     except OSError as problem:      # no process or file to be had now
-                        self.spare_due = now + BACK_OFF_MAX
-                        self.log.error("no worker can be started", problem=problem.strerror)
+                        self._put_off_spares(problem.strerror or str(problem))
             if watchdog and beating and now - fed >= watchdog / 3:
                 notify(WATCHDOG="1")
                 fed = now
@@ -641,6 +650,13 @@ class Supervisor:
             if self.stage is not None and self.config.ruleset.absent == "closed":
                 self.stage.hold(ABSENT)
             await asyncio.sleep(pause)
+
+    def _put_off_spares(self, problem: str) -> None:
+        self.spares_failed += 1
+        self.spare_problem = problem
+        pause = min(BACK_OFF * 2 ** min(self.spares_failed - 1, 10), BACK_OFF_MAX)
+        self.spare_due = max(self.spare_due, self.loop.time() + pause)
+        self.log.error("no spare worker", problem=problem, again_in=round(pause, 1))
 
     def _is_answering(self, slot: Slot, hang: float) -> bool:
         if slot.child is None:
@@ -753,7 +769,7 @@ class Supervisor:
             stage.offer(rules.map_snapshot(loaded.fd, key).parts, key)
 
         try:
-            await self.loop.run_in_executor(None, fill, self.stage)
+            await self.loop.run_in_executor(self.beside, fill, self.stage)
         except (EdgeblockError, OSError) as problem:
             self._withdraw(self.stage, problem)
 

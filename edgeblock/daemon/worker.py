@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -85,7 +86,9 @@ class Worker:
         self.ended: asyncio.Future[int] = self.loop.create_future()
         orders: asyncio.Queue[tuple[dict[str, Any], list[int]]] = asyncio.Queue()
         self.loop.add_reader(self.supervisor.fileno(), self._hear, orders)
-        with Injector(self.config.ruleset.inject_mark) as self.injector:
+        # Not the event loop's own, which needs a thread more to end: there may be none to be had.
+        with (ThreadPoolExecutor(1, "rules") as self.beside,
+              Injector(self.config.ruleset.inject_mark) as self.injector):
             obeying = asyncio.create_task(self._obey(orders))
             obeying.add_done_callback(self._end)
             status = await self.ended
@@ -98,11 +101,8 @@ class Worker:
         return status
 
     def tell(self, *files: int, **message: Any) -> None:
-        """A message to the supervisor, with open files; without one that listens nothing is to be told."""
-        try:
-            socket.send_fds(self.supervisor, [json.dumps(message).encode()], files)
-        except OSError:
-            return
+        """A message to the supervisor, with open files."""
+        tell(self.supervisor, *files, **message)
 
     def _end(self, obeying: "asyncio.Task[None]") -> None:
         if self.ended.done():
@@ -151,7 +151,7 @@ class Worker:
     async def _take_rules(self, snapshot: int, notes: int) -> None:
         # In a thread, beside the packets: opening ten million entries takes milliseconds.
         told = json.loads(read_all(notes))
-        matcher = await self.loop.run_in_executor(None, map_rules, snapshot, bytes.fromhex(told["key"]))
+        matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, bytes.fromhex(told["key"]))
         self.places = told["places"]
         if self.engine is None:
             self.engine = make_engine(self.config, matcher)
@@ -192,7 +192,7 @@ class Worker:
             self.reader.drain()
         except OSError as problem:      # the socket is broken: nothing can be answered any more
             self.loop.remove_reader(self.reader.fileno())
-            self.tell(refused=str(problem))
+            self.tell(refused=str(problem), broken=True)
             if not self.ended.done():
                 self.ended.set_result(2)
 
@@ -244,6 +244,14 @@ class Worker:
             self.failures_told = failures
 
 
+def tell(supervisor: socket.socket, *files: int, **message: Any) -> None:
+    """A message to the supervisor, with open files; without one that listens nothing is to be told."""
+    try:
+        socket.send_fds(supervisor, [json.dumps(message).encode()], files)
+    except OSError:
+        return
+
+
 def map_rules(fd: int, key: bytes) -> ListMatcher:
     """The matcher of a snapshot file that is open as `fd`, mapped and shared with the other workers."""
     try:
@@ -271,13 +279,12 @@ def main(arguments: list[str]) -> int:
         config: Config = pickle.loads(read_all(settings))
         supervisor.setblocking(False)
         rate = -(-config.daemon.log_blocks // rows)
-        with Journal(sys.stdout, config.privacy, rate, summary=False) as journal:
-            worker = Worker(config, journal, supervisor, Board(rows, board))
-            try:
-                return uvloop.run(worker.serve())
-            except EdgeblockError as problem:
-                worker.tell(refused=str(problem))
-                return 2
+        try:
+            with Journal(sys.stdout, config.privacy, rate, summary=False) as journal:
+                return uvloop.run(Worker(config, journal, supervisor, Board(rows, board)).serve())
+        except (EdgeblockError, OSError) as problem:
+            tell(supervisor, refused=str(problem))
+            return 2
 
 
 if __name__ == "__main__":
