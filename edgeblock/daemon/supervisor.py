@@ -162,6 +162,7 @@ class Supervisor:
         self.spare_due = 0.0                   # when the next spare may be started
         self.spares_failed = 0                 # that have ended without a task since one was ready for it
         self.spare_problem = ""                # of the last of them
+        self.worker_problem = ""               # what a worker has said last of why it ends
         self.failure: BaseException | None = None       # a fault of ours that nobody else would notice
         self.unlogged_told = 0
         self.summary_due = 0.0
@@ -328,8 +329,8 @@ class Supervisor:
         stack.push_async_callback(control.close)
         stack.push_async_callback(give_up, self._go_on(self._watch()))
         while not all(slot.child and slot.child.bound for slot in self.slots):
-            if problems := [child.problem for child in self.children if child.problem]:
-                raise SystemProblem(problems[0])
+            if self.worker_problem:
+                raise SystemProblem(self.worker_problem)
             if self.spares_failed >= SPARES:
                 raise SystemProblem(f"workers end as soon as they are started: {self.spare_problem}")
             self.changed.clear()
@@ -572,7 +573,8 @@ class Supervisor:
                 self.loop.remove_reader(child.link.fileno())
                 return
             said = json.loads(message)
-            child.problem = said.get("refused", child.problem)
+            if "refused" in said:
+                child.problem = self.worker_problem = said["refused"]
             child.broken = said.get("broken", child.broken)
             if "rules" in said:
                 child.serial = said["rules"]
@@ -656,7 +658,8 @@ class Supervisor:
         self.spare_problem = problem
         pause = min(BACK_OFF * 2 ** min(self.spares_failed - 1, 10), BACK_OFF_MAX)
         self.spare_due = max(self.spare_due, self.loop.time() + pause)
-        self.log.error("no spare worker", problem=problem, again_in=round(pause, 1))
+        if self.ready:                         # else a start fails, and says why
+            self.log.error("no spare worker", problem=problem, again_in=round(pause, 1))
 
     def _is_answering(self, slot: Slot, hang: float) -> bool:
         if slot.child is None:

@@ -2,36 +2,14 @@
 
 import asyncio
 import os
-import resource
-from contextlib import contextmanager
 
 import pytest
 import uvloop
 
 from edgeblock.daemon import process
+from tests.daemon.scarce import descriptors_left
 
 PIPE = asyncio.subprocess.PIPE
-
-
-@contextmanager
-def descriptors_left(count):
-    """Room for so many files more, and not one above."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
-        while True:
-            try:
-                held.append(os.open(os.devnull, os.O_RDONLY))
-            except OSError:
-                break
-        for file in [held.pop() for _ in range(count)]:
-            os.close(file)
-        yield
-    finally:
-        for file in held:
-            os.close(file)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_lack_of_descriptors_is_over_when_there_are_some_again():
