@@ -116,7 +116,7 @@ class Compiler:
     async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> tuple[bytes, bytes]:
         """What it says to the job, on standard output and error. ListError where it never will."""
         asking = asyncio.ensure_future(process.communicate(job))
-        used: int | None = -1
+        used = processor_time(process.pid)
         try:
             while not (await asyncio.wait({asking}, timeout=STILL))[0]:
                 before, used = used, processor_time(process.pid)

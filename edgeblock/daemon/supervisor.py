@@ -745,6 +745,8 @@ class Supervisor:
         self.due = None
         try:
             loaded = await self._load(afresh=asked)
+            await self._offer(loaded)
+            self._take(loaded)
         except (EdgeblockError, OSError) as problem:
             self.loads["refused"] += 1
             self.load_failures += 1
@@ -754,8 +756,6 @@ class Supervisor:
             self.log.error("rules not loaded; those in force stay", problem=self.problem)
         else:
             fresh = loaded.fd >= 0
-            await self._offer(loaded)
-            self._take(loaded)
             if fresh:
                 await self._spread()
             if fresh or asked:
@@ -784,7 +784,17 @@ class Supervisor:
         self.due = self.loop.time() + min(RETRY * 2 ** min(self.load_failures, 10), RETRY_MAX)
 
     def _take(self, loaded: rules.Loaded) -> None:
-        """The rules that are in force from now on, and what is to be said about the lists."""
+        """The rules that are in force from now on, and what is to be said about the lists.
+
+        OSError where there is no memory for them, and nothing has changed.
+        """
+        if loaded.fd >= 0:
+            places = self.board.give_places(one["name"] for one in loaded.lists)
+            try:
+                write_all(self.notes, json.dumps({"key": loaded.key, "places": places}).encode())
+            except OSError:
+                os.close(loaded.fd)
+                raise
         self._audit(loaded)
         self.rules = loaded
         self.expires = loaded.expires
@@ -798,9 +808,8 @@ class Supervisor:
         self.serial += 1
         for file in self.files or ():
             os.close(file)
-        self.places = self.board.give_places(one["name"] for one in loaded.lists)
+        self.places = places
         self.asked = None               # else the old snapshot would stay in memory
-        write_all(self.notes, json.dumps({"key": loaded.key, "places": self.places}).encode())
         self.files, self.notes = (loaded.fd, self.notes), -1
         for child in self.children:
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
@@ -916,5 +925,7 @@ def memory_file(content: bytes | memoryview) -> int:
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
+    os.ftruncate(fd, 0)         # of a try before, for which there was no memory
+    os.lseek(fd, 0, os.SEEK_SET)
     with open(fd, "wb", closefd=False) as file:
         file.write(content)

@@ -12,6 +12,7 @@ import uvloop
 from edgeblock.config import Config
 from edgeblock.daemon import supervisor
 from edgeblock.daemon.process import start
+from edgeblock.daemon.rules import Loaded
 from edgeblock.daemon.supervisor import Child, Supervisor, greet
 from edgeblock.errors import SystemProblem
 from tests.daemon.scarce import descriptors_left
@@ -135,6 +136,28 @@ def test_kernel_rules_that_could_not_be_removed_go_when_the_workers_have(made, m
     assert len(done) == 3
     [(event, more)] = made.log.said
     assert event == "kernel rules not removed; once more without workers" and "nft: cannot be" in more["problem"]
+
+
+def test_without_memory_for_new_rules_those_in_force_stay(made, monkeypatch):
+    def no_memory(*_):
+        raise OSError(28, "No space left on device")
+
+    fd = os.dup(0)
+    loaded = Loaded(fd, "digest", [], [], {}, [], "", False, "content", "00" * 16)
+    before = made.supervisor.rules, made.supervisor.files, made.supervisor.serial
+    monkeypatch.setattr(supervisor, "write_all", no_memory)
+    with pytest.raises(OSError, match="No space left"):
+        made.supervisor._take(loaded)
+    assert before == (made.supervisor.rules, made.supervisor.files, made.supervisor.serial)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_notes_are_whole_whatever_was_written_before():
+    fd = supervisor.memory_file(b"a longer text")
+    supervisor.write_all(fd, b"notes")
+    assert os.pread(fd, 100, 0) == b"notes"
+    os.close(fd)
 
 
 def test_spares_that_end_at_once_are_started_more_and_more_slowly(made):

@@ -54,10 +54,10 @@ class Stage:
         self.program = -1
         self.counted: dict[str, int] = {}
         self.pinned: Path | None = None
-        self.cpus = possible_cpus()
-        self.places = max(1, hellos // self.cpus) * self.cpus
         self.coming = -1
         try:
+            self.cpus = possible_cpus()
+            self.places = max(1, hellos // self.cpus) * self.cpus
             self._load(flows, idle, ech)
         except OSError as problem:
             self.close()
