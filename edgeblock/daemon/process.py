@@ -17,7 +17,7 @@ DESCRIPTORS = 16        # that starting a process takes, for some milliseconds; 
 
 
 async def start(module: str, *arguments: str, **more: Any) -> asyncio.subprocess.Process:
-    """A Python module as a process; `more` as for asyncio.create_subprocess_exec.
+    """A Python module as a process, wherever we were started from; `more` as for asyncio.create_subprocess_exec.
 
     Raises:
         OSError: no process, or no descriptor, is to be had now. Nothing is left of it.
@@ -30,7 +30,7 @@ async def start(module: str, *arguments: str, **more: Any) -> asyncio.subprocess
     finally:
         for file in files:
             os.close(file)
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, **more)
+    return await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", module, *arguments, **more)
 
 
 def kill(process: asyncio.subprocess.Process) -> None:

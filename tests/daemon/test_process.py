@@ -28,6 +28,18 @@ def test_a_lack_of_descriptors_is_over_when_there_are_some_again():
     uvloop.run(lack())
 
 
+def test_what_lies_where_the_daemon_was_started_is_not_run(monkeypatch, tmp_path):
+    """Python looks there first for every module that it is asked for by name."""
+    (tmp_path / "this.py").write_text("print('a stranger')\n")
+    monkeypatch.chdir(tmp_path)
+
+    async def ask():
+        output, _ = await (await process.start("this", stdout=PIPE)).communicate()
+        return output
+
+    assert uvloop.run(ask()).startswith(b"The Zen of Python")
+
+
 def test_who_has_ended_is_not_killed_again():
     """uvloop raises ProcessLookupError for it, also before anybody has waited for it."""
     async def twice():

@@ -26,7 +26,8 @@ def two(tmp_path: Path) -> Iterator[Running]:
     """A daemon with two workers, which has to stop cleanly where it still runs."""
     with Lab() as lab:
         add_sources(lab)
-        running = start(lab, tmp_path, TWO)
+        # A worker that has to wait for the processor here does not hang.
+        running = start(lab, tmp_path, f'{TWO}[daemon]\nhang = 5.0\ncontrol = "{tmp_path}/control.sock"\n')
         yield running
         if running.daemon.process.poll() is None:
             assert running.daemon.stop() == 0, running.daemon.last_words()
