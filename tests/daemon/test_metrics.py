@@ -217,6 +217,41 @@ def test_a_crowd_at_the_metrics_takes_no_more_than_its_share(tmp_path):
     uvloop.run(crowd())
 
 
+def test_who_reads_late_gets_the_whole_answer():
+    """Whatever of it is still here when the kernel takes no more."""
+    async def ask(size):
+        async def some():
+            return b"x" * size
+
+        server = MetricsServer("127.0.0.1:19478", some)
+        await server.open()
+        with socket.socket() as late:
+            late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            late.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(late, ("127.0.0.1", 19478))
+            await loop.sock_sendall(late, b"GET /metrics HTTP/1.1\r\n\r\n")
+            await asyncio.sleep(0.05)
+            whole = b""
+            while part := await loop.sock_recv(late, 1 << 16):
+                whole += part
+        await server.close()
+        return len(whole.partition(b"\r\n\r\n")[2])
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as late:
+        late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        late.connect(server.getsockname())
+        sender, _ = server.accept()
+        with sender:
+            sender.setblocking(False)
+            room = 0                # that the kernel has for somebody who does not read
+            with suppress(BlockingIOError):
+                while True:
+                    room += sender.send(bytes(1 << 20))
+    for size in (room // 2, room + 20_000, room + 40_000, 2 * room):
+        assert uvloop.run(ask(size)) == size
+
+
 def test_top_draws_what_it_is_told(capsys):
     from rich.console import Console
 

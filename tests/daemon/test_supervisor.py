@@ -248,9 +248,18 @@ def test_a_line_that_is_too_long_costs_itself_only(made):
 
 def test_who_asks_for_the_claim_waits_where_there_is_no_descriptor(monkeypatch):
     """The event loop was busy with nothing else, and wrote a traceback each time around."""
+    tries = []
+
     async def ask():
         problems = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, problem: problems.append(problem))
+
+        async def accept(claim):
+            tries.append(claim)
+            return await loop.sock_accept(claim)
+
+        monkeypatch.setattr(supervisor.asyncio, "get_running_loop", lambda: SimpleNamespace(sock_accept=accept))
         with socket.socket(socket.AF_UNIX) as claim, socket.socket(socket.AF_UNIX) as other:
             claim.setblocking(False)
             claim.bind(f"\0edgeblock-test-{os.getpid()}")
@@ -261,8 +270,8 @@ def test_who_asks_for_the_claim_waits_where_there_is_no_descriptor(monkeypatch):
                 other.connect(claim.getsockname())
                 await asyncio.sleep(0.05)
             other.setblocking(False)
-            assert await asyncio.get_running_loop().sock_recv(other, 1) == b""
+            assert await loop.sock_recv(other, 1) == b""
             await supervisor.give_up(greeting)
-        assert not problems
+        assert not problems and len(tries) <= 3
 
     uvloop.run(ask())

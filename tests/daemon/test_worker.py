@@ -192,10 +192,10 @@ def test_systemd_hears_of_every_step(lab, box):
         assert process.wait(20) == 0
 
 
-def test_standard_streams_that_are_closed_are_no_obstacle(lab, box):
-    """What was opened first had their numbers then, and was lost on the way to a worker."""
+def test_a_standard_input_that_is_closed_is_no_obstacle(lab, box):
+    """What was opened first had its number then, and was lost on the way to a worker."""
     (box.home / "daemon.toml").write_text(box.config(f'[daemon]\ncontrol = "{box.home}/control.sock"\n'))
-    process = lab.popen_in("box", ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "-", sys.executable, "-m", "edgeblock",
+    process = lab.popen_in("box", ["bash", "-c", 'exec "$@" <&-', "-", sys.executable, "-m", "edgeblock",
                                    "run", "--config", str(box.home / "daemon.toml")])
     assert until(lambda: is_reset(lab, "listed.example"), SOON)
     process.terminate()
