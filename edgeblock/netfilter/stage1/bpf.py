@@ -1,7 +1,7 @@
 """The bpf(2) system call, and what an object file of clang needs to become a program in the kernel.
 
-In: an object file with one program, whose maps are `struct map` in the section "maps". Out: open files of the maps
-and of the program. What the kernel refuses is a SystemProblem of one line. Never here: what the program does.
+In: an object file with programs, each in a section of its own, whose maps are `struct map` in the section "maps". Out:
+open files of the maps and of the programs. What the kernel refuses is a SystemProblem of one line. Never here: what the program does.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ class Spec(NamedTuple):
 
 
 class Object(NamedTuple):
-    """What of an object file the kernel gets: instructions, maps, and the instructions that name a map."""
+    """What of an object file one program needs: its instructions, all maps, and which instructions name a map."""
 
     code: bytes
     maps: dict[str, Spec]
