@@ -45,7 +45,7 @@ from edgeblock.daemon.watch import Watch, look
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
-from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.marks import marks, program_path
 from edgeblock.netfilter.rules import check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage, pin_path
 from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
@@ -399,10 +399,12 @@ class Supervisor:
         try:
             if config.ruleset.backend == "nft":
                 raise SystemProblem("first stage: nftables cannot ask it; use backend = \"iptables\" or \"auto\"")
+            place = pin_path(config.queue.number)
             # Each worker remembers so many flows; the kernel as many as all of them.
             self.stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech,
-                               marks=config.ruleset.marks if keeps_marks else 0)
-            self.stage.pin(pin_path(config.queue.number))
+                               marks=config.ruleset.marks if keeps_marks else 0,
+                               kept=program_path(place, "marks") if keeps_marks else None)
+            self.stage.pin(place)
         except SystemProblem as problem:
             if keeps_marks:
                 raise SystemProblem(f"ruleset.tracking = \"stage1\": {problem}") from None
@@ -417,7 +419,7 @@ class Supervisor:
         with suppress(SystemProblem):
             await loading
         if self.stage is not None:
-            self.stage.close()
+            self.stage.close(keep=self.handing_over)
 
     def _tell_stage(self, child: Child) -> None:
         if self.stage is not None:

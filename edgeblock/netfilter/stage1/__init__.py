@@ -47,18 +47,21 @@ class Stage:
         idle: seconds after which they are forgotten.
         ech: policies.ech; unless "accept", every hello with ECH is queued.
         marks: flows whose mark is remembered here; 0: conntrack has them.
+        kept: where the map of marks is pinned, so that the next daemon finds them; taken on from there if it fits.
 
     Raises:
         SystemProblem: it cannot be loaded here, and why.
     """
 
-    def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS, marks: int = 0) -> None:
+    def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS, marks: int = 0,
+                 kept: Path | None = None) -> None:
         self.maps: dict[str, int] = {}
         self.program = -1
         self.asking: dict[str, int] = {}       # the programs for flow marks
         self.counted: dict[str, int] = {}
         self.pinned: Path | None = None
         self.pins: list[Path] = []
+        self.kept = kept
         self.cpus = possible_cpus()
         self.places = max(1, hellos // self.cpus) * self.cpus
         self.coming = -1
@@ -82,6 +85,9 @@ class Stage:
         sizes = {"flows": flows, "engine": flows, "hellos": self.places, "marks": marks}
         for name, spec in program.maps.items():
             if name not in used:
+                continue
+            if name == "marks" and self.kept is not None:
+                self.maps[name] = marks_map(spec._replace(entries=marks), self.kept)
                 continue
             inner = bpf.create_map(FILTER._replace(entries=1), "inner") if spec.kind == bpf.ARRAY_OF_MAPS else 0
             try:
@@ -189,13 +195,18 @@ class Stage:
         """The same of one of the programs for flow marks."""
         return bool(bpf.test_run(self.asking[name], packet)[0])
 
-    def close(self) -> None:
-        """Lets go. Where kernel rules use the program it stays for as long as they do."""
+    def close(self, keep: bool = False) -> None:
+        """Lets go. Where kernel rules use the programs they stay for as long as those do.
+
+        `keep` leaves the map of marks where the next daemon finds it.
+        """
         if self.program >= 0:
             self.counted = self.counters()
         for place in self.pins:
             place.unlink(missing_ok=True)
         self.pins, self.pinned = [], None
+        if self.kept is not None and not keep:
+            self.kept.unlink(missing_ok=True)
         self._forget_coming()
         for fd in (self.program, *self.asking.values(), *self.maps.values()):
             if fd >= 0:
@@ -208,6 +219,27 @@ class Stage:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def marks_map(spec: bpf.Spec, place: Path) -> int:
+    """The map of marks that is pinned there; a new one, pinned in its place, where there is none that fits."""
+    try:
+        found = bpf.open_pinned(place)
+        if found is not None:
+            if bpf.describe(found) == spec:
+                return found
+            os.close(found)
+            place.unlink()
+        made = bpf.create_map(spec, "marks")
+        try:
+            bpf.pin(made, place)
+        except OSError:
+            os.close(made)
+            raise
+    except OSError as problem:
+        raise SystemProblem(f"{place}: {explain(problem)}; "
+                            f"is a bpf file system there? mount -t bpf bpf {place.parent}") from None
+    return made
 
 
 def bpf_directory() -> Path:

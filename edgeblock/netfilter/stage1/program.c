@@ -142,7 +142,7 @@ enum what { UNDECIDED, DONE, HTTP, BLOCKED };    // as netfilter/marks.py number
 struct mark {                            // of a flow, both directions
 	__u64 touched;                   // nanoseconds of the monotonic clock
 	__u32 what;
-	__u32 isn;                       // of the SYN that made it undecided again
+	__u32 isn;                       // of the SYN that made it undecided
 	__u32 server_isn;                // of the answer to that SYN
 	__u8 reopened;                   // there was such a SYN: 1 from the higher end, 2 from the lower one
 	__u8 waiting;                    // for the answer to it
@@ -801,7 +801,8 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 // Without conntrack nothing says which packets belong to a connection, only which ends they have. So a SYN makes the
 // flow undecided, whatever it was, and an answer ends it only if the server has acknowledged that SYN, and the answer
 // lies behind its own. Else what is still on its way of the connection before would release the new one: a client that
-// is being sent data only had to reset it and to connect again from the same port.
+// is being answered only had to reset that connection and to connect again from the same port. Flows whose SYN nobody
+// has seen, or that have been forgotten, are ended by any answer.
 
 struct ends {
 	struct key key;                  // the family has the protocol above it
@@ -962,15 +963,24 @@ SECTION("answered") int mark_done(struct __sk_buff *skb)
 	return __sync_val_compare_and_swap(&mark->what, what, DONE) == what;
 }
 
-// A SYN: whatever was decided, was decided of another connection.
+// A SYN: whatever was decided, was decided of another connection. Remembered also where nothing was, for an answer to
+// the connection before may be on its way.
 SECTION("reopened") int reopen(struct __sk_buff *skb)
 {
+	struct mark *mark, fresh = {.what = UNDECIDED, .waiting = 1};
 	struct ends e;
-	struct mark *mark;
 
 	if (!view_ends(skb, &e) || !e.tcp || (e.flags & (SYN | ACK)) != SYN)
 		return 0;
 	mark = look_up(&marks, &e.key);
+	if (!mark) {
+		fresh.touched = coarse_nanoseconds();
+		fresh.isn = e.seq;
+		fresh.reopened = e.from;
+		if (update(&marks, &e.key, &fresh, BPF_NOEXIST) == 0)
+			return 1;
+		mark = look_up(&marks, &e.key);  // another CPU was first
+	}
 	if (!mark || (mark->what == UNDECIDED && mark->reopened == e.from && mark->isn == e.seq))
 		return 0;
 	mark->isn = e.seq;
