@@ -43,7 +43,15 @@ def running(lab: Lab, stage1: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Running]:
+def tracking() -> str:
+    """Who keeps the flow marks of `fresh`: a module may say otherwise."""
+    return "conntrack"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, tracking: str) -> Iterator[Running]:
     """A lab and a daemon of the test's own, to be stopped, killed and confused."""
     with Lab() as lab:
-        yield start(lab, tmp_path)
+        if tracking == "stage1":
+            track_nothing(lab)
+        yield start(lab, tmp_path, UNTRACKED if tracking == "stage1" else "")
