@@ -378,7 +378,7 @@ def forwarding(config: Config) -> Iterator[Finding]:
 def conntrack_table(config: Config) -> Iterator[Finding]:
     """Room in the connection table: where it is full, the kernel refuses new connections, filtered or not."""
     if config.ruleset.tracking == "stage1":
-        yield Finding("flow marks", OK, "the first stage keeps them (ruleset.tracking); no connection need be tracked")
+        yield Finding("flow marks", OK, "kept by the first stage (ruleset.tracking): no connection need be tracked")
         return
     most, now = (read(f"/proc/sys/net/netfilter/nf_conntrack_{what}").strip() for what in ("max", "count"))
     if not most or not now:
