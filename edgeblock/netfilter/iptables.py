@@ -90,7 +90,7 @@ def specifications(rule: Rule, config: Config, family: int, stage1: Path | None 
     table = conditions(config, family, stage1)
     when = rule.when
     if marks_kept_by(config, stage1) and rule.do in (Do.MARK_DONE, Do.MARK_UNDECIDED):
-        when = tuple(one for one in when if one not in (Is.UNDECIDED, Is.DONE))
+        when = tuple(one for one in when if one not in (Is.UNDECIDED, Is.DONE, Is.ASSURED))
     for parts in itertools.product(*(table[one] for one in when)):
         yield " ".join([*parts, f"-m comment --comment {rule.name}", target(rule.do, config, stage1)])
 
@@ -137,6 +137,7 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
         Is.ORIGINAL: ("-m conntrack --ctdir ORIGINAL",),
         Is.REPLY: ("-m conntrack --ctdir REPLY",),
         Is.STATELESS: ("-m conntrack --ctstate INVALID,UNTRACKED",),
+        Is.ASSURED: ("-m conntrack --ctstatus ASSURED",),
         Is.OURS: (ours,),
         Is.OURS_LOOPED: (f"-i lo {ours}",),
         Is.UNDECIDED: (f"-m connmark --mark {bits.undecided:#x}/{bits.mask:#x}",),

@@ -57,6 +57,7 @@ class Is(Enum):
     TO_SERVERS = auto()
     EXEMPT_CLIENT = auto()    # its source is in `ruleset.exempt_clients`
     EXEMPT_SERVER = auto()    # its destination is in `ruleset.exempt_servers`
+    ASSURED = auto()          # of a connection whose handshake is over, or of whose beginning nothing is known
     OURS = auto()             # made on this box and marked as our own reply
     OURS_LOOPED = auto()      # the same, arriving over loopback
     UNDECIDED = auto()
@@ -134,7 +135,9 @@ TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rul
 
 TCP_SERVER = (
     Rule("tcp_server_blocked", (Is.BLOCKED,), Do.DROP),
-    Rule("tcp_answered", (Is.UNDECIDED, Is.ANSWER), Do.MARK_DONE),
+    # Behind a SYN conntrack counts what is still on its way of the connection before on the same ports as the new
+    # one's. So an answer counts only when the handshake is over.
+    Rule("tcp_answered", (Is.UNDECIDED, Is.ASSURED, Is.ANSWER), Do.MARK_DONE),
 )
 
 UDP_CLIENT = (

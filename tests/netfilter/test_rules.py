@@ -167,7 +167,8 @@ def test_without_conntrack_no_rule_asks_it(family):
     assert not any(word in line.lower() for line in lines for word in ("connmark", "conntrack", "ctstate", "ctdir"))
 
     def rest(said: list[str]) -> list[str]:
-        marking = r"-m connmark --mark \S+|-j CONNMARK --set-xmark \S+|-m bpf --object-pinned \S+-[a-z]+(?= |$)"
+        marking = (r"-m connmark --mark \S+|-j CONNMARK --set-xmark \S+|-m conntrack --ctstatus ASSURED|"
+                   r"-m bpf --object-pinned \S+-[a-z]+(?= |$)")
         return [" ".join(re.sub(marking, "", line).split()) for line in said if "DEFRAGMENT" not in line]
     assert rest(lines) == rest(usual)          # the same rules in the same order, but for the marks
 
