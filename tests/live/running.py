@@ -1,5 +1,6 @@
 """A daemon in a lab with the lists that the live tests are about. In: a lab, a folder. Out: a Running."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,3 +70,17 @@ def tracked(lab: Lab) -> int:
     lines = lab.run_in("box", ["cat", "/proc/net/stat/nf_conntrack"]).stdout.splitlines()
     names = lines[0].split()
     return sum(int(line.split()[names.index(name)], 16) for line in lines[1:] for name in ("entries", "insert"))
+
+
+def children(parent: int, module: str) -> list[int]:
+    """The processes of this parent that run this module."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                status = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                if int(status[1]) == parent and module in Path(f"/proc/{name}/cmdline").read_text():
+                    found.append(int(name))
+            except OSError:
+                continue
+    return found

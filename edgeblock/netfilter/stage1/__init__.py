@@ -62,10 +62,10 @@ class Stage:
         self.pinned: Path | None = None
         self.pins: list[Path] = []
         self.kept = kept
-        self.cpus = possible_cpus()
-        self.places = max(1, hellos // self.cpus) * self.cpus
         self.coming = -1
         try:
+            self.cpus = possible_cpus()
+            self.places = max(1, hellos // self.cpus) * self.cpus
             self._load(flows, idle, ech, marks)
         except OSError as problem:
             self.close()
