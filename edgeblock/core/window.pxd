@@ -135,6 +135,8 @@ cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil
 cdef void close_window(Window* w) noexcept nogil
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil                 # seq of the first byte behind the SYN
+# A stream behind a SYN of which the first bytes, `size` of them, are not known any more.
+cdef void add_lost(Window* w, uint32_t seq, uint32_t size) noexcept nogil
 cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
 cdef void take_back(Window* w, int64_t at) noexcept nogil          # of what was given up, what has that offset

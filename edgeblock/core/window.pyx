@@ -197,6 +197,31 @@ cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
     add_start(w, START_SYN, at)
 
 
+cdef void add_lost(Window* w, uint32_t seq, uint32_t size) noexcept nogil:
+    """A stream behind a SYN of which the first bytes, `size` of them, are not known any more.
+
+    It is one that was given up. What comes of it is read behind those bytes; or from their beginning, where it is
+    another copy of them. These are two places, for what stands between them may never come.
+    """
+    cdef int i
+    cdef int64_t at = offset_of(w, seq)
+    cdef Start gone
+    memset(&gone, 0, sizeof(Start))
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and w.starts[i].at == at:
+            if w.starts[i].kind != START_SYN or not w.starts[i].unread:
+                return                      # it is being read
+            _free_start(w, &w.starts[i])
+            _move_up(w)
+            break
+    gone.kind = START_SYN
+    gone.at = at
+    gone.frontier = at + <int64_t>size
+    _give_up(w, &gone)
+    gone.at = gone.frontier
+    _give_up(w, &gone)
+
+
 cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil:
     """Whether a start stands at this sequence number."""
     cdef int i
@@ -235,15 +260,13 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
         for i in range(MAX_STARTS - 1, -1, -1):
             if _is_between_messages(&w.starts[i]) and w.starts[i].message:
                 place = i
-        if w.given_up > <uint32_t>MAX_GIVEN_UP and not _is_between_messages(&w.starts[place]):
-            for i in range(MAX_STARTS):         # one that was a guess (take_back), and has come to nothing yet
-                if w.starts[i].kind == START_LOWEST and not w.starts[i].message:
+        if not _is_between_messages(&w.starts[place]):
+            for i in range(MAX_STARTS):
+                if _is_guess(w, &w.starts[i]):
                     place = i
                     break
             else:
                 w.overflow = 1
-        elif not _is_between_messages(&w.starts[place]):
-            w.overflow = 1
     if place < 0 and kind == START_LATE:
         for i in range(1, MAX_STARTS):
             if w.starts[i].kind >= START_LOOKS and not w.starts[i].message:
@@ -267,6 +290,19 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     if w.urgent_lost:
         w.overflow = 1
     return True
+
+
+cdef bint _is_guess(const Window* w, const Start* s) noexcept nogil:
+    # Taken back (take_back), and come to nothing yet. It may go: it is taken back again, or anything is read from.
+    cdef uint32_t i
+    if s.kind != START_LOWEST or s.message:
+        return False
+    if w.given_up > <uint32_t>MAX_GIVEN_UP:
+        return True
+    for i in range(w.given_up):
+        if s.unread and (s.at == w.given_up_at[i] or s.at == w.given_up_to[i]):
+            return True
+    return False
 
 
 cdef inline bint _is_passed_over(const Window* w, int64_t at) noexcept nogil:
