@@ -442,12 +442,12 @@ cdef class Engine:
                 lowest = i
         if not any_start:
             if w.given_up:
-                take_back(w, at)
+                take_back(w, at, p.payload_size)
             if not is_open(w):
                 add_start(w, START_LOWEST, at)
             return
         if w.given_up:
-            take_back(w, at)
+            take_back(w, at, p.payload_size)
         if at == frontier and goes_on(w):
             return                      # in order, and read: the common case
         if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
@@ -652,7 +652,9 @@ cdef class Engine:
             out.reply = 0
         elif out.reply:
             self.counts[COUNT_REPLIES_REPEATED] += 1
-        self.table.touch(flow, LANE_KEPT, self.clock)
+        if p.payload_size or not p.flags & TCP_SYN:
+            # A SYN that may not begin the flow anew does not keep it: who tries again and again is let in some day.
+            self.table.touch(flow, LANE_KEPT, self.clock)
 
     cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
         # A policy says drop: silent, because nobody knows what would be answered to.
