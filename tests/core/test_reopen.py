@@ -1,8 +1,8 @@
 """One pair of addresses and ports, several connections: what was blocked stays so, what is new is judged anew."""
 
 import pytest
-from core import samples as s
 
+from core import samples as s
 from edgeblock.blocklist.rules import load
 from edgeblock.core.engine import Engine
 
