@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,7 +37,10 @@ def _nowhere() -> TextIO:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
-    # Closed by whoever started us: then nobody wants to hear.
+    # Closed by whoever started us: then nobody wants to hear. What is opened later is not to have these numbers.
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(file, True)
+    os.close(file)
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
@@ -179,6 +183,7 @@ def run(chosen: argparse.Namespace) -> int:
 
     kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
     settings = config.load(chosen.config)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)    # the lists are loaded soon anyway
     from edgeblock.daemon import supervisor
 
     return supervisor.run(settings, kept=kept)

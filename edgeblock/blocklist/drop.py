@@ -100,10 +100,10 @@ class Round:
         self._publish()
         if not self.outcome.problem:
             self._tell_withdrawn()
-        for name in self.gone:
-            self.store.forget(name)
         self._clear_rejected()
         try:
+            for name in self.gone:
+                self.store.forget(name)
             self.store.keep_refused(self.outcome.refused)
         except OSError as error:
             self.outcome.warnings.append(f"{self.store.directory}: cannot be written: {error.strerror}")

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgeblock.errors import SystemProblem
 
 QUESTION_MAX = 1 << 16  # bytes of a question: a URL that a list can hold, with every byte escaped
 PATIENCE = 5.0          # seconds for the other side to ask, or to answer
+ASKING_MAX = 32         # connections at a time; who comes after them is let go at once
 
 
 class Control:
@@ -29,6 +31,7 @@ class Control:
         self.answers = answers
         self.about = about or {}
         self.server: asyncio.AbstractServer | None = None
+        self.asking = 0
 
     async def open(self) -> None:
         """Raises SystemProblem where the socket cannot be made, or another daemon answers on it."""
@@ -39,9 +42,14 @@ class Control:
         if self.server is not None:
             self.server.close()
             self.server = None
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):         # it or its directory has been taken away, or may not be changed any more
+                self.path.unlink()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.asking >= ASKING_MAX:
+            writer.transport.abort()
+            return
+        self.asking += 1
         try:
             question = (await asyncio.wait_for(reader.readline(), PATIENCE)).decode("ascii", "replace").strip()
             said = self._say(question)
@@ -49,12 +57,15 @@ class Control:
                 said = await said
             if writer.is_closing():     # it went away meanwhile; uvloop would raise
                 return
+            writer.transport.set_write_buffer_limits(0)     # else drain would not wait for the end of the answer
             writer.write(json.dumps(said).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
+            writer.close()
         except (OSError, ValueError, TimeoutError):     # it went away, asked too much or nothing at all
             return
         finally:
-            writer.close()
+            self.asking -= 1
+            writer.transport.abort()    # what is closed already is closed; nothing waits for one that does not read
 
     def _say(self, question: str) -> Any:
         word, _, rest = question.partition(" ")

@@ -17,8 +17,10 @@ import structlog
 
 from edgeblock.config import Privacy
 from edgeblock.core.decision import Name
+from edgeblock.errors import SystemProblem
 
 BACKLOG = 10_000        # lines that wait for a slow reader of the log; some megabytes
+WORDS_MAX = 2048        # characters of a host or a path; escaped, both fit into what the supervisor takes as one line
 LAST_WORDS = 2.0        # seconds that closing waits for that reader
 
 
@@ -58,7 +60,10 @@ class Journal:
             cache_logger_on_first_use=False)
 
     def __enter__(self) -> "Journal":
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            raise SystemProblem("no thread is to be had for the log; allow more (ulimit -u, or TasksMax)") from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,7 +95,7 @@ class Journal:
             self._left -= 1
             said: dict[str, Any] = {"list": name.list, "rule": name.rule, "action": name.action, "proto": name.proto}
             if self.privacy.names:
-                said |= {"host": name.host, "path": name.path}
+                said |= {"host": cut(name.host), "path": cut(name.path)}
             if self.privacy.clients:
                 said["client"] = client_of(packet)
             self.log.info("observed" if name.action == "observe" else "blocked", **said)
@@ -128,6 +133,11 @@ class Journal:
 
 def _in_reading_order(_logger: Any, _method: str, event: Any) -> Any:
     return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def cut(text: str | None) -> str | None:
+    """What a line says of a host or a path; one that somebody has made very long is not to fill memory and disk."""
+    return text if text is None or len(text) <= WORDS_MAX else text[:WORDS_MAX] + "..."
 
 
 def client_of(packet: bytes) -> str:

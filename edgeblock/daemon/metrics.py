@@ -7,6 +7,7 @@ number of series is bounded by the number of lists, workers and counters. Never 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from edgeblock.source.nfqueue import BUCKET_SECONDS
 
 PATIENCE = 5.0          # seconds for the other side to ask, and to read
 HEAD_MAX = 8192         # bytes of a request's head
+ASKING_MAX = 32         # connections at a time; who comes after them is let go at once
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Figures of a worker, as `status` names them: metric, help.
@@ -171,6 +173,7 @@ class MetricsServer:
         self.listen = listen
         self.answer = answer
         self.server: asyncio.AbstractServer | None = None
+        self.asking = 0
 
     async def open(self) -> None:
         """Raises SystemProblem where the address cannot be had."""
@@ -197,9 +200,14 @@ class MetricsServer:
             self.server.close()
             self.server = None
             if self.listen.startswith("/"):
-                Path(self.listen).unlink(missing_ok=True)
+                with suppress(OSError):     # it or its directory has been taken away, or may not be changed any more
+                    Path(self.listen).unlink()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.asking >= ASKING_MAX:
+            writer.transport.abort()
+            return
+        self.asking += 1
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
             method, target = (head.split(b" ", 2) + [b""])[:2]
@@ -211,10 +219,13 @@ class MetricsServer:
                 status, body = "200 OK", await self.answer()
             if writer.is_closing():     # it went away meanwhile; uvloop would raise
                 return
+            writer.transport.set_write_buffer_limits(0)     # else drain would not wait for the end of the answer
             writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
                          "Connection: close\r\n\r\n".encode() + (body if method != b"HEAD" else b""))
             await asyncio.wait_for(writer.drain(), PATIENCE)
+            writer.close()
         except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return              # it went away, asked too much or nothing at all
         finally:
-            writer.close()
+            self.asking -= 1
+            writer.transport.abort()    # what is closed already is closed; nothing waits for one that does not read

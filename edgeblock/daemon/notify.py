@@ -23,13 +23,13 @@ def notify(*, file: int = -1, **states: str) -> None:
     if "RELOADING" in states:
         states["MONOTONIC_USEC"] = str(time.monotonic_ns() // 1000)
     message = "\n".join(f"{name}={value}" for name, value in states.items())
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
             manager.connect("\0" + address[1:] if address[0] == "@" else address)
             files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))] if file >= 0 else []
             manager.sendmsg([message.encode()], files)
-        except OSError:     # nobody is listening; that is not ours to mend
-            return
+    except OSError:         # nobody is listening, or there is no descriptor to be had; that is not ours to mend
+        return
 
 
 def kept_files() -> dict[str, int]:

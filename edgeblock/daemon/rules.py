@@ -19,7 +19,8 @@ import signal
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgeblock.blocklist.drop import refresh
@@ -27,8 +28,11 @@ from edgeblock.blocklist.guard import public_suffixes, shipped_protected
 from edgeblock.blocklist.snapshot import Snapshot, open_snapshot
 from edgeblock.blocklist.store import Store, open_file, read_key
 from edgeblock.config import Rules
-from edgeblock.daemon.process import end_with_parent, give_way
+from edgeblock.daemon.process import end_with_parent, give_way, kill, start
 from edgeblock.errors import EdgeblockError, ListError
+
+STILL = 30.0            # seconds in which a process that compiles does something, however slow the machine
+ENDING = 3.0            # seconds that a process may take to end once it is killed
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -36,7 +40,8 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 @dataclass(frozen=True)
 class Loaded:
     """Rules in force. `fd` is the snapshot, -1 where it is the one that was in force before; the rest is what
-    `drop.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none will."""
+    `drop.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none will. `key` is
+    what the snapshot was made with, in hexadecimal: its file may be gone when a worker is replaced."""
 
     fd: int
     digest: str
@@ -47,6 +52,7 @@ class Loaded:
     problem: str
     again: bool
     content: str
+    key: str = field(repr=False)
 
     @property
     def entries(self) -> int:
@@ -68,9 +74,9 @@ class Compiler:
         """Starts a process that will wait for the next job."""
         fd = os.memfd_create("edgeblock-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edgeblock.daemon.rules", str(os.getpid()), str(fd), pass_fds=(fd,),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+            process = await start(
+                "edgeblock.daemon.rules", str(os.getpid()), str(fd), pass_fds=(fd,), stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
             self._spare = process, fd
         finally:
             if self._spare is None:     # none could be started, or we are about to stop
@@ -94,15 +100,11 @@ class Compiler:
         (process, fd), self._spare = self._spare, None
         done = False
         try:
-            try:
-                output, complaint = await process.communicate(pickle.dumps((self.rules, list(busy), digest, afresh)))
-            except RuntimeError:        # from uvloop: its end of the pipe is closed, but it is not dead yet
-                await end(process)
+            output, complaint = await self._ask(process, pickle.dumps((self.rules, list(busy), digest, afresh)))
             if process.returncode == 2:
                 raise ListError(complaint.decode(errors="replace").strip())
             if process.returncode != 0:
-                raise ListError(f"{self.rules.directory}: the process that compiles the lists ended with status "
-                                f"{process.returncode}; is there memory enough?")
+                raise self._ended(process)
             said = json.loads(output)
             done = said["digest"] != digest
             return Loaded(fd if done else -1, **said)
@@ -110,6 +112,27 @@ class Compiler:
             if not done:
                 os.close(fd)
             await end(process)
+
+    async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> tuple[bytes, bytes]:
+        """What it says to the job, on standard output and error. ListError where it never will."""
+        asking = asyncio.ensure_future(process.communicate(job))
+        used = processor_time(process.pid)
+        try:
+            while not (await asyncio.wait({asking}, timeout=STILL))[0]:
+                before, used = used, processor_time(process.pid)
+                if used == before:
+                    raise ListError(f"{self.rules.directory}: the process that compiles the lists has stood still "
+                                    f"for {STILL:.0f} s; is it stopped, or waiting for a disk?")
+            return asking.result()
+        except RuntimeError:            # from uvloop: its end of the pipe is closed, but it is not dead yet
+            await end(process)
+            raise self._ended(process) from None
+        finally:
+            asking.cancel()
+
+    def _ended(self, process: asyncio.subprocess.Process) -> ListError:
+        return ListError(f"{self.rules.directory}: the process that compiles the lists ended with status "
+                         f"{process.returncode}; is there memory enough?")
 
     async def close(self) -> None:
         if self._spare is not None:
@@ -119,9 +142,20 @@ class Compiler:
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
+    kill(process)
+    with suppress(TimeoutError):        # one that waits for a disk that does not answer ends when that does
+        async with asyncio.timeout(ENDING):
+            await process.wait()
+
+
+def processor_time(process: int) -> int | None:
+    """How much it has used the processor, in clock ticks; None where there is no such process any more."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            user, system = file.read().rpartition(b")")[2].split()[11:13]
+    except OSError:
+        return None
+    return int(user) + int(system)
 
 
 def map_snapshot(fd: int, key: bytes) -> Snapshot:
@@ -143,6 +177,7 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, fd: int) -> d
     store = Store(rules.key.parent, key)
     outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest)
     said = asdict(outcome)
+    said["key"] = key.hex()
     said["digest"] = open_file(store.snapshot, key, verified=True).digest
     if said["digest"] != digest:
         with open(store.snapshot, "rb") as source, open(os.dup(fd), "wb") as target:

@@ -22,7 +22,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -33,7 +33,6 @@ import uvloop
 import edgeblock
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.rules import explain_alone
-from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.daemon import rules
 from edgeblock.daemon.board import Board
@@ -41,6 +40,7 @@ from edgeblock.daemon.control import Control
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import MetricsServer, exposition
 from edgeblock.daemon.notify import notify, watchdog_seconds
+from edgeblock.daemon.process import kill, start
 from edgeblock.daemon.watch import Watch, look
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
@@ -56,8 +56,9 @@ BURST = 0.3             # seconds that a burst may last until those that came fi
 RETRY = 0.5             # seconds until the lists are tried again; doubled where it fails again
 RETRY_MAX = 60.0
 
-BACK_OFF = 0.1          # seconds until the second replacement of a worker; doubled for each after it
+BACK_OFF = 0.1          # seconds until the second replacement of a worker, or of a spare; doubled for each after it
 BACK_OFF_MAX = 30.0
+SPARES = 5              # that may end as soon as they are started before a daemon gives up that is starting itself
 FORGIVEN = 10.0         # a worker that has lasted for so many seconds is no longer failing again and again
 TAKING = 5.0            # seconds that a worker may take to bind its queue, a hundred times what it takes
 HOLDING = 15.0          # seconds that packets may wait for a new daemon, where they may pass without one
@@ -79,7 +80,11 @@ def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = 
     """
     day = config.daemon.log_megabytes * 1_000_000
     with Journal(log, config.privacy, config.daemon.log_blocks, day_bytes=day) as journal:
-        return uvloop.run(Supervisor(config, journal, kept or {}).serve())
+        try:
+            return uvloop.run(Supervisor(config, journal, kept or {}).serve())
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)       # it is ending already
 
 
 @dataclass(eq=False)
@@ -91,6 +96,7 @@ class Child:
     serial: int = 0
     slot: "Slot | None" = None
     bound: bool = False
+    broken: bool = False            # its queue's socket is
     problem: str = ""
 
 
@@ -132,12 +138,14 @@ class Supervisor:
         first, last = queues(config)
         cpus = sorted(os.sched_getaffinity(0))
         self.board = Board(last - first + 1)
+        self.settings = memory_file(pickle.dumps(config))       # no message is too small for them
         self.slots = [Slot(row, queue, cpus[row % len(cpus)] if last > first else None)
                       for row, queue in enumerate(range(first, last + 1))]
         self.children: set[Child] = set()
         self.serial = 0
         self.asked: tuple[str, ListMatcher] | None = None       # a digest, and what answers questions about it
-        self.files: tuple[int, int] | None = None       # the snapshot and the places of its lists
+        self.files: tuple[int, int] | None = None       # the snapshot, and notes for who reads it
+        self.notes = -1                        # those of the next one, still empty
         self.stage: Stage | None = None        # the first stage, where there is one
         self.stage_problem = ""                # why there is none
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -151,12 +159,17 @@ class Supervisor:
         self.kernel_rules: dict[str, dict[str, int]] = {}
         self.rules_counted = -COUNTING
         self.last_look = 0.0
-        self.spared = 0.0                      # when the last spare was started
+        self.spare_due = 0.0                   # when the next spare may be started
+        self.spares_failed = 0                 # that have ended without a task since one was ready for it
+        self.spare_problem = ""                # of the last of them
+        self.worker_problem = ""               # what a worker has said last of why it ends
+        self.failure: BaseException | None = None       # a fault of ours that nobody else would notice
         self.unlogged_told = 0
         self.summary_due = 0.0
         self.ready = False
         self.stopping = False
         self.handing_over = False
+        self.rules_left = False                # although they should be gone
         self._take_kept(kept)
 
     async def serve(self) -> int:
@@ -172,7 +185,11 @@ class Supervisor:
             self.loop.call_later(HOLDING, self._let_pass)
         async with AsyncExitStack() as stack:
             try:
-                await self._start(stack)
+                try:
+                    await self._start(stack)
+                except OSError as problem:
+                    raise SystemProblem(f"the daemon cannot start: {problem.strerror}; it needs some processes and "
+                                        "a hundred open files (ulimit, or LimitNOFILE and TasksMax)") from None
                 await self._keep_rules()
             except asyncio.CancelledError:
                 task.uncancel()     # else every timeout from here on would count as another one
@@ -180,6 +197,8 @@ class Supervisor:
                 notify(STOPPING="1")
                 # What is undone from here on is not to be interrupted: a second signal changes nothing.
                 self.stopping = True
+        if self.failure is not None:
+            raise self.failure
         if self.ready:
             self.log.info("counters", **self.counters())
         self.log.info("stopped")
@@ -225,7 +244,7 @@ class Supervisor:
             return {"error": "no lists are loaded yet"}
         if self.asked is None or self.asked[0] != self.rules.digest:
             try:
-                snapshot = rules.map_snapshot(self.files[0], read_key(self.config.rules.key))
+                snapshot = rules.map_snapshot(self.files[0], bytes.fromhex(self.rules.key))
             except ListError as problem:
                 return {"error": str(problem)}
             self.asked = self.rules.digest, ListMatcher(snapshot)
@@ -282,6 +301,7 @@ class Supervisor:
         config = self.config
         # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
         self.helper = stack.enter_context(ThreadPoolExecutor(1, "ruleset"))
+        stack.push_async_callback(self._remove_rules_left)
         stack.callback(self._let_queues_go)
         stack.push_async_callback(self._end_workers)
         stack.push_async_callback(self.compiler.close)
@@ -291,13 +311,14 @@ class Supervisor:
         if self.watch.fd >= 0:
             self.loop.add_reader(self.watch.fd, self._see)
             stack.callback(self.loop.remove_reader, self.watch.fd)
-        # The kernel takes half a second to look through the program; meanwhile the rest goes on.
-        loading = self.loop.run_in_executor(None, self._load_stage)
+        # The kernel takes half a second to look through the program; meanwhile the rest goes on. The thread is kept:
+        # the event loop's own would need another one to end, and at an end there may be none to be had.
+        self.beside = ThreadPoolExecutor(1, "stage1")
+        loading = self.loop.run_in_executor(self.beside, self._load_stage)
         stack.push_async_callback(self._close_stage, loading)
         self.sight = look(config.rules.directory)
         for _ in range(len(self.slots) + 1):
             await self._spawn()
-        self.spared = self.loop.time()
         loaded = await self._load()
         await asyncio.shield(loading)
         for child in self.children:
@@ -306,11 +327,12 @@ class Supervisor:
         self._take(loaded)
         control = Control(config.daemon.control, {"status": self.status}, {"check": self.check})
         stack.push_async_callback(control.close)
-        watching = self.loop.create_task(self._watch())
-        stack.callback(watching.cancel)
+        stack.push_async_callback(give_up, self._go_on(self._watch()))
         while not all(slot.child and slot.child.bound for slot in self.slots):
-            if problems := [child.problem for child in self.children if child.problem]:
-                raise SystemProblem(problems[0])
+            if self.worker_problem:
+                raise SystemProblem(self.worker_problem)
+            if self.spares_failed >= SPARES:
+                raise SystemProblem(f"workers end as soon as they are started: {self.spare_problem}")
             self.changed.clear()
             await self.changed.wait()
         await control.open()
@@ -339,8 +361,7 @@ class Supervisor:
             self.log.warning("another user's program has the name that edgeblock claims its kernel rules with")
             return
         stack.enter_context(claim)
-        self.loop.add_reader(claim.fileno(), lambda: claim.accept()[0].close())
-        stack.callback(self.loop.remove_reader, claim.fileno())
+        stack.push_async_callback(give_up, self._go_on(greet(claim)))
 
     # ---- queues that outlive whoever reads them
 
@@ -383,6 +404,14 @@ class Supervisor:
 
     async def _remove_rules(self) -> None:
         if not self.handing_over:
+            try:
+                await self._call(ruleset.remove)
+            except SystemProblem as problem:
+                self.rules_left = True
+                self.log.error("kernel rules not removed; once more without workers", problem=str(problem))
+
+    async def _remove_rules_left(self) -> None:
+        if self.rules_left:             # where no process was to be had there may be one when ours have ended
             await self._call(ruleset.remove)
 
     def _load_stage(self) -> None:
@@ -407,6 +436,7 @@ class Supervisor:
     async def _close_stage(self, loading: "asyncio.Future[None]") -> None:
         with suppress(SystemProblem):
             await loading
+        self.beside.shutdown()          # an offer that nobody waits for any more may be under way
         if self.stage is not None:
             self.stage.close()
 
@@ -433,13 +463,13 @@ class Supervisor:
         for child in self.children:
             self._tell(child, {"do": "stop"})
             if child.slot is None or not child.bound:
-                child.process.kill()        # it holds nothing
+                kill(child.process)        # it holds nothing
         deadline = self.loop.time() + STOPPING
         while self.children and self.loop.time() < deadline:
             self.changed.clear()
             await wait(self.changed, 0.1)
         for child in self.children:
-            child.process.kill()
+            kill(child.process)
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=STOPPING)
 
@@ -453,19 +483,35 @@ class Supervisor:
 
     # ---- workers
 
+    def _go_on(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Does it beside everything else. The daemon ends where it fails: nobody would notice that it is not done."""
+        task = self.loop.create_task(work)
+        task.add_done_callback(self._fail)
+        return task
+
+    def _fail(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (failure := task.exception()):
+            self.failure = failure
+            self._stop()
+
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edgeblock.daemon.worker", str(os.getpid()), str(theirs.fileno()),
-                str(self.board.fd), str(len(self.slots)), pass_fds=(theirs.fileno(), self.board.fd),
+        process = None
+        try:
+            files = theirs.fileno(), self.board.fd, self.settings
+            process = await start(
+                "edgeblock.daemon.worker", str(os.getpid()), str(theirs.fileno()), str(self.board.fd),
+                str(len(self.slots)), str(self.settings), pass_fds=files,
                 stdin=None if is_table_given() else asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
+        finally:
+            theirs.close()
+            if process is None:     # none is to be had, or we are about to stop
+                ours.close()
         ours.setblocking(False)
-        ours.send(pickle.dumps(self.config))
         child = Child(process, ours)
         self.children.add(child)
         self.loop.add_reader(ours.fileno(), self._hear, child)
-        task = self.loop.create_task(self._follow(child))
+        task = self._go_on(self._follow(child))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         if self.files:
@@ -475,10 +521,15 @@ class Supervisor:
     async def _follow(self, child: Child) -> None:
         """Passes its lines on, and sees to its end."""
         assert child.process.stdout is not None
-        with suppress(ValueError):          # a line over the limit: nobody's
-            async for line in child.process.stdout:
-                if line.endswith(b"\n"):
-                    self.journal.relay(time.time(), line[:-1].decode("ascii", "backslashreplace"))
+        line = b"?"
+        while line:
+            try:
+                line = await child.process.stdout.readline()
+            except ValueError:          # longer than the journal's are; what is left of it is no line of theirs
+                self.journal.lost += 1
+                continue
+            if line.startswith(b"{") and line.endswith(b"\n"):
+                self.journal.relay(time.time(), line[:-1].decode("ascii", "backslashreplace"))
         status = await child.process.wait()
         with suppress(OSError):
             self._hear(child)
@@ -492,12 +543,14 @@ class Supervisor:
             slot.failures = 0 if now - slot.since > FORGIVEN else slot.failures + 1
             slot.due = now + (min(BACK_OFF * 2 ** (slot.failures - 2), BACK_OFF_MAX) if slot.failures > 1 else 0)
             slot.since = now
-            if child.problem:
+            if child.broken or child.problem and not child.bound:       # nobody could go on with this socket
                 self._let_go(slot)
             if not self.stopping:
                 slot.restarts += 1
                 self.log.error("worker ended", queue=slot.queue, pid=child.process.pid, status=status,
                                problem=child.problem or None, again_in=round(slot.due - now, 1))
+        elif slot is None and not self.stopping:
+            self._put_off_spares(child.problem or f"ended with status {status}")
         if not self.stopping:
             self._assign()
         self.changed.set()
@@ -505,10 +558,8 @@ class Supervisor:
     def _tell(self, child: Child, order: dict[str, Any], files: tuple[int, ...] = ()) -> None:
         try:
             socket.send_fds(child.link, [json.dumps(order).encode()], list(files))
-        except BlockingIOError:     # it has not read a hundred orders
-            child.process.kill()
-        except OSError:             # it is ending, and _follow hears of it
-            return
+        except OSError:     # it is ending, has not read a hundred orders, or the kernel has no memory for this one
+            kill(child.process)     # what has missed an order is not to go on without it
 
     def _hear(self, child: Child) -> None:
         while True:
@@ -522,8 +573,12 @@ class Supervisor:
                 self.loop.remove_reader(child.link.fileno())
                 return
             said = json.loads(message)
-            child.problem = said.get("refused", child.problem)
-            child.serial = said.get("rules", child.serial)
+            if "refused" in said:
+                child.problem = self.worker_problem = said["refused"]
+            child.broken = said.get("broken", child.broken)
+            if "rules" in said:
+                child.serial = said["rules"]
+                self.spares_failed = 0
             if "bound" in said:
                 child.bound = True
                 self.marks_by_verdict = said["marks_by_verdict"]
@@ -538,6 +593,7 @@ class Supervisor:
             if slot is None or slot.file >= 0:
                 os.close(file)
             else:
+                os.set_inheritable(file, False)     # a child that kept it would keep the queue when we let it go
                 slot.file, slot.marks_by_verdict, slot.counts = file, marks_by_verdict, (0, 0)
                 self._keep(slot)
 
@@ -575,7 +631,7 @@ class Supervisor:
                     if slot.child:
                         slot.hangs += 1
                         self.log.error("worker hangs", queue=slot.queue, pid=slot.child.process.pid)
-                        slot.child.process.kill()
+                        kill(slot.child.process)
                         self._abandon(slot)
                 self._assign()
                 for slot in self.slots:
@@ -583,13 +639,12 @@ class Supervisor:
                         self._let_go(slot)
                 idle = sum(child.slot is None for child in self.children)
                 wanted = 1 + sum(slot.child is None and slot.due <= now for slot in self.slots)
-                if idle < wanted and now - self.spared >= BACK_OFF:
-                    self.spared = now
+                if idle < wanted and now >= self.spare_due:
+                    self.spare_due = now + BACK_OFF
                     try:
                         await self._spawn()
-                    except OSError as problem:      # no process or file to be had now; perhaps with the next look
-                        self.spared = now + BACK_OFF_MAX
-                        self.log.error("no worker can be started", problem=problem.strerror)
+                    except OSError as problem:      # no process or file to be had now
+                        self._put_off_spares(problem.strerror or str(problem))
             if watchdog and beating and now - fed >= watchdog / 3:
                 notify(WATCHDOG="1")
                 fed = now
@@ -597,6 +652,14 @@ class Supervisor:
             if self.stage is not None and self.config.ruleset.absent == "closed":
                 self.stage.hold(ABSENT)
             await asyncio.sleep(pause)
+
+    def _put_off_spares(self, problem: str) -> None:
+        self.spares_failed += 1
+        self.spare_problem = problem
+        pause = min(BACK_OFF * 2 ** min(self.spares_failed - 1, 10), BACK_OFF_MAX)
+        self.spare_due = max(self.spare_due, self.loop.time() + pause)
+        if self.ready:                         # else a start fails, and says why
+            self.log.error("no spare worker", problem=problem, again_in=round(pause, 1))
 
     def _is_answering(self, slot: Slot, hang: float) -> bool:
         if slot.child is None:
@@ -665,6 +728,8 @@ class Supervisor:
         self.stirred.set()
 
     async def _load(self, afresh: bool = False) -> rules.Loaded:
+        if self.notes < 0:      # first: where no file is to be had, nothing has changed yet
+            self.notes = os.memfd_create("edgeblock")
         loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh)
         with suppress(OSError):     # no process to be had now; the next job asks again
             await self.compiler.prepare()
@@ -680,6 +745,8 @@ class Supervisor:
         self.due = None
         try:
             loaded = await self._load(afresh=asked)
+            await self._offer(loaded)
+            self._take(loaded)
         except (EdgeblockError, OSError) as problem:
             self.loads["refused"] += 1
             self.load_failures += 1
@@ -689,8 +756,6 @@ class Supervisor:
             self.log.error("rules not loaded; those in force stay", problem=self.problem)
         else:
             fresh = loaded.fd >= 0
-            await self._offer(loaded)
-            self._take(loaded)
             if fresh:
                 await self._spread()
             if fresh or asked:
@@ -703,20 +768,33 @@ class Supervisor:
             return
 
         def fill(stage: Stage) -> None:
-            key = read_key(self.config.rules.key)
+            key = bytes.fromhex(loaded.key)
             stage.offer(rules.map_snapshot(loaded.fd, key).parts, key)
 
         try:
-            await self.loop.run_in_executor(None, fill, self.stage)
+            await self.loop.run_in_executor(self.beside, fill, self.stage)
         except (EdgeblockError, OSError) as problem:
-            self.stage.withdraw()
-            self.log.error("first stage without rules; every new flow goes to the queue", problem=str(problem))
+            self._withdraw(self.stage, problem)
+
+    def _withdraw(self, stage: Stage, problem: Exception) -> None:
+        stage.withdraw()
+        self.log.error("first stage without rules; every new flow goes to the queue", problem=str(problem))
 
     def _try_again(self) -> None:
         self.due = self.loop.time() + min(RETRY * 2 ** min(self.load_failures, 10), RETRY_MAX)
 
     def _take(self, loaded: rules.Loaded) -> None:
-        """The rules that are in force from now on, and what is to be said about the lists."""
+        """The rules that are in force from now on, and what is to be said about the lists.
+
+        OSError where there is no memory for them, and nothing has changed.
+        """
+        if loaded.fd >= 0:
+            places = self.board.give_places(one["name"] for one in loaded.lists)
+            try:
+                write_all(self.notes, json.dumps({"key": loaded.key, "places": places}).encode())
+            except OSError:
+                os.close(loaded.fd)
+                raise
         self._audit(loaded)
         self.rules = loaded
         self.expires = loaded.expires
@@ -730,9 +808,9 @@ class Supervisor:
         self.serial += 1
         for file in self.files or ():
             os.close(file)
-        self.places = self.board.give_places(one["name"] for one in loaded.lists)
+        self.places = places
         self.asked = None               # else the old snapshot would stay in memory
-        self.files = loaded.fd, memory_file(json.dumps(self.places).encode())
+        self.files, self.notes = (loaded.fd, self.notes), -1
         for child in self.children:
             self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
 
@@ -766,7 +844,10 @@ class Supervisor:
             self.changed.clear()
             await wait(self.changed, 0.1)
         if self.stage is not None:
-            self.stage.settle()
+            try:
+                self.stage.settle()
+            except OSError as problem:
+                self._withdraw(self.stage, problem)
 
     def _rules_in_force(self) -> dict[str, Any]:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
@@ -804,6 +885,22 @@ def claim_namespace() -> socket.socket | None:
     return claim
 
 
+async def greet(claim: socket.socket) -> None:
+    """Lets everybody connect who wants to know who has the claim."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            (await loop.sock_accept(claim))[0].close()
+        except OSError:             # no descriptor to be had: who asks has to wait
+            await asyncio.sleep(1)
+
+
+async def give_up(task: "asyncio.Task[None]") -> None:
+    """Ends it, and waits for its end."""
+    task.cancel()
+    await asyncio.wait({task})
+
+
 async def wait(event: asyncio.Event, seconds: float) -> None:
     """Until the event is set, so long at most.
 
@@ -823,6 +920,12 @@ def kept_name(slot: Slot) -> str:
 def memory_file(content: bytes | memoryview) -> int:
     """A file that is nowhere but in memory and that only those see who are given it."""
     fd = os.memfd_create("edgeblock")
-    with open(os.dup(fd), "wb") as file:
-        file.write(content)
+    write_all(fd, content)
     return fd
+
+
+def write_all(fd: int, content: bytes | memoryview) -> None:
+    os.ftruncate(fd, 0)         # of a try before, for which there was no memory
+    os.lseek(fd, 0, os.SEEK_SET)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)

@@ -1,9 +1,9 @@
 """One worker: a process with a queue, an engine and an event loop of its own.
 
-In: from the supervisor, over the socket it was started with: the configuration, snapshots as open files, the queue to
-take, the order to stop. Out: packets judged; counters on the board, which outlives it; lines about blocks on standard
-output. It can be ready without a queue: then it is the spare that takes the place of another within milliseconds.
-Without its supervisor it ends (PR_SET_PDEATHSIG), so that the next supervisor finds the queues free.
+In: from the supervisor, a file with the configuration, and over the socket it was started with: snapshots as open
+files, the queue to take, the order to stop. Out: packets judged; counters on the board, which outlives it; lines
+about blocks on standard output. It can be ready without a queue: then it is the spare that takes the place of another
+within milliseconds. Without its supervisor it ends (PR_SET_PDEATHSIG), so that the next one finds the queues free.
 
 Never here: the lists themselves, kernel rules, a packet that waits for a file, a program or a reader of the log.
 """
@@ -17,12 +17,13 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import uvloop
 
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.store import read_key
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
 from edgeblock.daemon.board import (
@@ -85,7 +86,9 @@ class Worker:
         self.ended: asyncio.Future[int] = self.loop.create_future()
         orders: asyncio.Queue[tuple[dict[str, Any], list[int]]] = asyncio.Queue()
         self.loop.add_reader(self.supervisor.fileno(), self._hear, orders)
-        with Injector(self.config.ruleset.inject_mark) as self.injector:
+        # Not the event loop's own, which needs a thread more to end: there may be none to be had.
+        with (ThreadPoolExecutor(1, "rules") as self.beside,
+              Injector(self.config.ruleset.inject_mark) as self.injector):
             obeying = asyncio.create_task(self._obey(orders))
             obeying.add_done_callback(self._end)
             status = await self.ended
@@ -98,29 +101,31 @@ class Worker:
         return status
 
     def tell(self, *files: int, **message: Any) -> None:
-        """A message to the supervisor, with open files; without one that listens nothing is to be told."""
-        try:
-            socket.send_fds(self.supervisor, [json.dumps(message).encode()], files)
-        except OSError:
-            return
+        """A message to the supervisor, with open files."""
+        tell(self.supervisor, *files, **message)
 
     def _end(self, obeying: "asyncio.Task[None]") -> None:
         if self.ended.done():
             return
         problem = None if obeying.cancelled() else obeying.exception()
-        if isinstance(problem, EdgeblockError):
-            self.tell(refused=str(problem))
+        if isinstance(problem, EdgeblockError | OSError | MemoryError):     # memory and descriptors run out anywhere
+            self.tell(refused=str(problem) or "not enough memory")
             self.ended.set_result(2)
         elif problem is not None:
             self.ended.set_exception(problem)
 
     def _hear(self, orders: "asyncio.Queue[tuple[dict[str, Any], list[int]]]") -> None:
         try:
-            message, files, _, _ = socket.recv_fds(self.supervisor, MESSAGE_MAX, 4)
+            message, files, flags, _ = socket.recv_fds(self.supervisor, MESSAGE_MAX, 4)
         except BlockingIOError:
             return
         except OSError:
-            message, files = b"", []
+            message, files, flags = b"", [], 0
+        if flags & socket.MSG_CTRUNC:
+            self.tell(refused="no descriptor is left for the files that come with an order")
+            if not self.ended.done():
+                self.ended.set_result(2)
+            return
         if not message:         # the supervisor has gone
             self.loop.remove_reader(self.supervisor.fileno())
             message = b'{"do": "stop"}'
@@ -143,11 +148,11 @@ class Worker:
                     self.ended.set_result(0)
                 return
 
-    async def _take_rules(self, snapshot: int, places: int) -> None:
+    async def _take_rules(self, snapshot: int, notes: int) -> None:
         # In a thread, beside the packets: opening ten million entries takes milliseconds.
-        key = read_key(self.config.rules.key)
-        matcher = await self.loop.run_in_executor(None, map_rules, snapshot, key)
-        self.places = json.loads(read_all(places))
+        told = json.loads(read_all(notes))
+        matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, bytes.fromhex(told["key"]))
+        self.places = told["places"]
         if self.engine is None:
             self.engine = make_engine(self.config, matcher)
             gc.collect()
@@ -157,7 +162,8 @@ class Worker:
 
     def _take_queue(self, order: dict[str, Any], files: list[int]) -> QueueReader:
         if order["cpu"] is not None:
-            os.sched_setaffinity(0, {order["cpu"]})
+            with suppress(OSError):     # it has been taken from us since: any other will do
+                os.sched_setaffinity(0, {order["cpu"]})
         config, bits = self.config, marks(self.config.ruleset.mark_mask)
         self.row = self.board.rows[order["row"]]
         for i, name in enumerate(ENGINE_NAMES[FAST:]):
@@ -186,7 +192,7 @@ class Worker:
             self.reader.drain()
         except OSError as problem:      # the socket is broken: nothing can be answered any more
             self.loop.remove_reader(self.reader.fileno())
-            self.tell(refused=str(problem))
+            self.tell(refused=str(problem), broken=True)
             if not self.ended.done():
                 self.ended.set_result(2)
 
@@ -238,6 +244,14 @@ class Worker:
             self.failures_told = failures
 
 
+def tell(supervisor: socket.socket, *files: int, **message: Any) -> None:
+    """A message to the supervisor, with open files; without one that listens nothing is to be told."""
+    try:
+        socket.send_fds(supervisor, [json.dumps(message).encode()], files)
+    except OSError:
+        return
+
+
 def map_rules(fd: int, key: bytes) -> ListMatcher:
     """The matcher of a snapshot file that is open as `fd`, mapped and shared with the other workers."""
     try:
@@ -255,23 +269,22 @@ def read_all(fd: int) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """The process: the supervisor's id, the socket to it, the board and its rows."""
-    parent, link, board, rows = map(int, arguments)
+    """The process: the supervisor's id, the socket to it, the board and its rows, a file with the configuration."""
+    parent, link, board, rows, settings = map(int, arguments)
     end_with_parent(parent)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)       # they are the supervisor's, which tells us in its own time
     sys.setswitchinterval(SWITCH_SECONDS)
     with socket.socket(fileno=link) as supervisor:
-        config: Config = pickle.loads(supervisor.recv(MESSAGE_MAX))
+        config: Config = pickle.loads(read_all(settings))
         supervisor.setblocking(False)
         rate = -(-config.daemon.log_blocks // rows)
-        with Journal(sys.stdout, config.privacy, rate, summary=False) as journal:
-            worker = Worker(config, journal, supervisor, Board(rows, board))
-            try:
-                return uvloop.run(worker.serve())
-            except EdgeblockError as problem:
-                worker.tell(refused=str(problem))
-                return 2
+        try:
+            with Journal(sys.stdout, config.privacy, rate, summary=False) as journal:
+                return uvloop.run(Worker(config, journal, supervisor, Board(rows, board)).serve())
+        except (EdgeblockError, OSError) as problem:
+            tell(supervisor, refused=str(problem))
+            return 2
 
 
 if __name__ == "__main__":

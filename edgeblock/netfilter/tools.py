@@ -48,6 +48,8 @@ def run(command: Sequence[str], text: str = "") -> str:
     try:
         done = subprocess.run([program, *command[1:]], input=text, capture_output=True, text=True, timeout=SECONDS,
                               check=False)
+    except OSError as problem:          # no process, memory or descriptor to be had
+        raise SystemProblem(f"{command[0]}: cannot be started: {problem.strerror}") from None
     except subprocess.TimeoutExpired:
         raise SystemProblem(f"{command[0]}: no answer in {SECONDS:.0f} s; "
                             f"another program may hold the lock: see fuser /run/xtables.lock") from None

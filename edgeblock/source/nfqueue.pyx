@@ -787,8 +787,11 @@ def _tell(netlink, number, attributes):
 
 
 def _lost_messages(int fd):
-    with socket.socket(fileno=os.dup(fd)) as netlink:
+    netlink = socket.socket(fileno=fd)      # no copy: it is asked also where no descriptor is left
+    try:
         words = netlink.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+    finally:
+        netlink.detach()
     return struct.unpack("=9I", words)[MEMINFO_DROPS]
 
 

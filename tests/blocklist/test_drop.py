@@ -633,6 +633,19 @@ def test_a_list_that_was_removed_stays_while_no_snapshot_can_be_written(box, mon
     assert box.action("other.example") is None and box.outcome.problem == ""
 
 
+def test_a_removed_list_that_cannot_be_deleted_is_out_of_force_all_the_same(box, monkeypatch):
+    """What was published already was taken back as an error, at every look."""
+    box.write(court_list="old.example\n", other_list="other.example\n")
+    box.refresh()
+    (box.folder / "other.list").unlink()
+    monkeypatch.setattr(Store, "forget", lambda *_: fail(OSError(5, "Input/output error")))
+    for _ in range(2):
+        outcome = box.refresh()
+        assert [one["name"] for one in outcome.lists] == ["court"] and box.action("other.example") is None
+        assert outcome.problem == "" and outcome.warnings == [
+            f"{box.store.directory}: cannot be written: Input/output error"]
+
+
 def fail(error):
     raise error
 

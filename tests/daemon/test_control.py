@@ -4,19 +4,21 @@ import asyncio
 import socket
 import stat
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
+import uvloop
 
 from edgeblock.daemon import control
 from edgeblock.daemon.control import Control, ask
 from edgeblock.errors import SystemProblem
+from edgeblock.lab import until
 
 
 @contextmanager
 def serving(path, answers, about=None):
     """A Control in an event loop of another thread."""
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()       # as in the daemon
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = Control(path, answers, about)
@@ -77,6 +79,39 @@ def test_who_asks_nothing_is_let_go(path, monkeypatch):
         silent.settimeout(10)
         silent.connect(str(path))
         assert silent.recv(100) == b""
+
+
+def test_hundreds_who_ask_nothing_take_no_more_than_their_share(path):
+    """Each would cost the supervisor a descriptor, for seconds."""
+    with serving(path, {"status": dict}) as server:
+        crowd = [socket.socket(socket.AF_UNIX) for _ in range(100)]
+        for one in crowd:
+            one.settimeout(10)
+            one.connect(str(path))
+        for one in crowd[control.ASKING_MAX:]:
+            with suppress(ConnectionResetError):
+                assert one.recv(100) == b""
+        assert server.asking == control.ASKING_MAX
+        for one in crowd:
+            one.close()
+        assert until(lambda: not server.asking, 10) and ask(path, "status") == {}
+
+
+def test_who_does_not_read_the_answer_is_let_go(path, monkeypatch):
+    monkeypatch.setattr(control, "PATIENCE", 0.1)
+    with serving(path, {"status": lambda: "x" * 3_000_000}) as server, socket.socket(socket.AF_UNIX) as deaf:
+        deaf.settimeout(10)
+        deaf.connect(str(path))
+        deaf.sendall(b"status\n")
+        assert until(lambda: server.asking, 10) and until(lambda: not server.asking, 10)
+        assert len(b"".join(iter(lambda: deaf.recv(1 << 16), b""))) < 3_000_000
+
+
+def test_a_socket_that_has_been_replaced_does_not_matter_at_the_end(path):
+    with serving(path, {"status": dict}):
+        path.unlink()
+        path.mkdir()
+    assert path.is_dir()
 
 
 def test_a_socket_that_a_killed_daemon_left_is_taken_over(path):

@@ -11,6 +11,7 @@ from edgeblock.config import Privacy
 from edgeblock.core.decision import Name
 from edgeblock.daemon import journal
 from edgeblock.daemon.journal import Journal
+from edgeblock.errors import SystemProblem
 
 IPV4 = bytes.fromhex("45000014000000004006000064400001cb007150")        # from 100.64.0.1
 IPV6 = bytes.fromhex("60000000000006ff20010db8000100000000000000000002") + bytes(16)
@@ -39,6 +40,24 @@ def test_privacy_is_widened_key_by_key(packet, client):
     assert (line["host"], line["path"]) == ("secret.example", "/page?q=1") and "client" not in line
     [line], _ = lines_of(Privacy(clients=True), 10, lambda log: log.blocked(1.0, packet, [BLOCKED]))
     assert line["client"] == client and "host" not in line and "path" not in line
+
+
+def test_a_host_or_path_of_any_length_fits_into_a_line():
+    """One that did not silenced the worker that had blocked it: the supervisor took no line of it any more."""
+    long = BLOCKED._replace(host="\\xff" * 100_000, path="/" + "\\xff" * 100_000)
+    [line], _ = lines_of(Privacy(names=True), 10, lambda log: log.blocked(1.0, IPV4, [long]))
+    assert line["path"].startswith("/\\xff") and line["path"].endswith("...")
+    assert len(json.dumps(line)) < 1 << 15
+
+
+def test_without_a_thread_for_the_log_the_end_is_one_line(monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(SystemProblem, match="no thread is to be had for the log; allow more"), \
+            Journal(io.StringIO(), Privacy(), 1):
+        pass
 
 
 def test_what_is_observed_is_said_and_what_passes_is_not():

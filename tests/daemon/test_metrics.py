@@ -9,10 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeblock.config import Config, Privacy
@@ -21,7 +23,7 @@ from edgeblock.daemon import board as boards
 from edgeblock.daemon import top
 from edgeblock.daemon.board import Board, matched_at
 from edgeblock.daemon.journal import Journal
-from edgeblock.daemon.metrics import HISTOGRAMS, MetricsServer, exposition
+from edgeblock.daemon.metrics import ASKING_MAX, HISTOGRAMS, MetricsServer, exposition
 from edgeblock.daemon.worker import Worker
 from edgeblock.errors import SystemProblem
 from edgeblock.source.nfqueue import BOARD
@@ -180,11 +182,39 @@ def test_it_answers_over_http(tmp_path, kind):
         finally:
             await server.close()
 
-    answer = asyncio.run(ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+    answer = uvloop.run(ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith(b"\r\n\r\nsome 1\n")
-    assert asyncio.run(ask(b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
-    assert asyncio.run(ask(b"POST /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+    assert uvloop.run(ask(b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+    assert uvloop.run(ask(b"POST /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
     assert not Path(listen).exists()
+
+
+def test_a_crowd_at_the_metrics_takes_no_more_than_its_share(tmp_path):
+    """Everybody on the machine may connect, and each would cost the supervisor a descriptor, for seconds."""
+    listen = str(tmp_path / "metrics.sock")
+
+    async def some():
+        return b"some 1\n"
+
+    async def crowd():
+        server = MetricsServer(listen, some)
+        await server.open()
+        silent = [await asyncio.open_unix_connection(listen) for _ in range(ASKING_MAX + 5)]
+        for reader, _ in silent[ASKING_MAX:]:
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        assert server.asking == ASKING_MAX
+        for _, writer in silent:
+            writer.close()
+        while server.asking:
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_unix_connection(listen)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert (await reader.read()).endswith(b"some 1\n")
+        writer.close()
+        await server.close()
+
+    uvloop.run(crowd())
 
 
 def test_top_draws_what_it_is_told(capsys):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from edgeblock.daemon.notify import kept_files, notify
+from tests.daemon.scarce import descriptors_left
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -22,6 +23,12 @@ def test_states_arrive_as_one_datagram(monkeypatch, tmp_path, abstract):
         notify(RELOADING="1")
         first, second = manager.recv(1000).decode().split("\n")
         assert first == "RELOADING=1" and second.removeprefix("MONOTONIC_USEC=").isdigit()
+
+
+def test_without_a_descriptor_nothing_is_told_and_nothing_is_raised(monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with descriptors_left(0):
+        notify(WATCHDOG="1")
 
 
 def test_a_file_goes_with_a_message(monkeypatch, tmp_path):

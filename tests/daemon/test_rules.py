@@ -172,6 +172,25 @@ def test_a_spare_that_is_dying_is_an_error_and_no_more(settings, monkeypatch, tm
         uvloop.run(load_from_it())
 
 
+def test_a_process_that_stands_still_is_an_error_and_no_more(settings, monkeypatch, tmp_path):
+    """It is stopped, or its disk does not answer: lists that come later are not to wait for it."""
+    stopped = tmp_path / "python"
+    stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
+    stopped.chmod(0o755)
+    monkeypatch.setattr(rules.sys, "executable", str(stopped))
+    monkeypatch.setattr(rules, "STILL", 0.3)
+
+    async def load_from_it():
+        compiler = rules.Compiler(settings)
+        await compiler.prepare()
+        process = compiler._spare[0]
+        with pytest.raises(ListError, match="has stood still for 0 s; is it stopped, or waiting for a disk"):
+            await compiler.load()
+        assert process.returncode == -9
+
+    uvloop.run(load_from_it())
+
+
 def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, monkeypatch, tmp_path):
     slow = tmp_path / "python"
     slow.write_text(f"#!/bin/sh\ncd {tmp_path}\necho $$ > pid.new\nmv pid.new pid\nexec sleep 1000\n")

@@ -1,5 +1,6 @@
 """The daemon as a process in a lab: what it says, what it refuses, and how it ends."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 
 from edgeblock.config import Config, Privacy, Reply
 from edgeblock.core.decision import Decision, Name
@@ -22,6 +24,7 @@ from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.supervisor import Supervisor
 from edgeblock.errors import ConfigError
 from edgeblock.lab import CLIENT, Lab, page, until
+from tests.daemon.scarce import descriptors_left
 
 pytestmark = pytest.mark.live
 
@@ -189,6 +192,16 @@ def test_systemd_hears_of_every_step(lab, box):
         assert process.wait(20) == 0
 
 
+def test_standard_streams_that_are_closed_are_no_obstacle(lab, box):
+    """What was opened first had their numbers then, and was lost on the way to a worker."""
+    (box.home / "daemon.toml").write_text(box.config(f'[daemon]\ncontrol = "{box.home}/control.sock"\n'))
+    process = lab.popen_in("box", ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "-", sys.executable, "-m", "edgeblock",
+                                   "run", "--config", str(box.home / "daemon.toml")])
+    assert until(lambda: is_reset(lab, "listed.example"), SOON)
+    process.terminate()
+    assert process.wait(SOON) == 0
+
+
 def test_stopping_while_it_starts_is_a_clean_stop(lab, box):
     # A list that takes a while to compile: the signal comes before the daemon is ready.
     (box.rules / "long.list").write_text("".join(f"host{number}.example\n" for number in range(300_000)))
@@ -305,6 +318,46 @@ def test_a_broken_socket_ends_the_worker_with_its_reason(made):
     made.worker._drain()
     assert removed == [5, 2]
     assert "receiving from queue 0: Bad file descriptor" in json.loads(made.heard.recv(1000))["refused"]
+
+
+def test_a_processor_that_was_taken_away_is_no_reason_to_leave_a_queue_alone(made, monkeypatch):
+    """Every replacement of the worker ended with it, one after the other."""
+    reader = SimpleNamespace(fileno=lambda: 5)
+    monkeypatch.setattr(worker, "QueueReader", lambda *_, **__: reader)
+    made.worker.loop = SimpleNamespace(add_reader=lambda *_: None)
+    made.worker._beat = lambda: None
+    absent = os.sysconf("SC_NPROCESSORS_CONF")
+    assert made.worker._take_queue({"row": 0, "queue": 0, "cpu": absent, "counts": (0, 0)}, []) is reader
+
+
+@pytest.mark.parametrize("problem, told", [
+    (OSError(12, "Cannot allocate memory"), "[Errno 12] Cannot allocate memory"),
+    (MemoryError(), "not enough memory"),
+])
+def test_a_worker_without_memory_ends_with_a_line(made, problem, told):
+    async def fail():
+        made.worker.loop = asyncio.get_running_loop()
+
+        async def obey(_):
+            raise problem
+
+        made.worker._obey = obey
+        return await made.worker.serve()
+
+    assert uvloop.run(fail()) == 2
+    assert json.loads(made.heard.recv(1000)) == {"refused": told}
+
+
+def test_a_worker_without_a_descriptor_for_an_order_ends_with_a_line(made):
+    async def hear():
+        made.worker.ended = asyncio.get_running_loop().create_future()
+        socket.send_fds(made.heard, [b'{"do": "rules"}'], [0, 0])
+        with descriptors_left(1):
+            made.worker._hear(asyncio.Queue())
+        return made.worker.ended.result()
+
+    assert uvloop.run(hear()) == 2
+    assert json.loads(made.heard.recv(1000))["refused"].startswith("no descriptor is left")
 
 
 def test_a_policy_without_a_list_is_counted_as_one(made):

@@ -34,6 +34,7 @@ class Load:
         self.cut: list[str] = []
         self.answers = 0
         self.passed: list[float] = []       # when a listed page came
+        self.passed_since: list[float] = []     # and when its connection was begun
         self.blocked: list[float] = []
         self.threads = [threading.Thread(target=self.browse, args=(source,)) for source in SOURCES[:8]]
         self.threads += [threading.Thread(target=self.try_listed) for _ in range(2)]
@@ -53,13 +54,18 @@ class Load:
         for source in itertools.cycle(SOURCES):
             if self.done.is_set():
                 return
+            began = time.monotonic()
             try:
                 with connect(self.lab, source, 1.0) as connection:
                     connection.sendall(LISTED)
                     answer = connection.recv(65536)
             except OSError:
                 continue            # its packet was lost with a worker
-            (self.passed if b" 200 " in answer[:20] else self.blocked).append(time.monotonic())
+            if b" 200 " in answer[:20]:
+                self.passed.append(time.monotonic())
+                self.passed_since.append(began)
+            else:
+                self.blocked.append(time.monotonic())
             self.done.wait(0.003)
 
     def __enter__(self) -> "Load":

@@ -1,5 +1,6 @@
 """A daemon in a lab with the lists that the live tests are about. In: a lab, a folder. Out: a Running."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,3 +53,17 @@ def start(lab: Lab, home: Path, more: str = "") -> Running:
         (rules / name).write_text(text)
     config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT) + more
     return Running(lab, lab.start_daemon(config), rules)
+
+
+def children(parent: int, module: str) -> list[int]:
+    """The processes of this parent that run this module."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                status = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                if int(status[1]) == parent and module in Path(f"/proc/{name}/cmdline").read_text():
+                    found.append(int(name))
+            except OSError:
+                continue
+    return found

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from load import Load, add_sources
-from running import Running, start
+from running import Running, children, start
 
 from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, until
 
@@ -25,10 +26,19 @@ def two(tmp_path: Path) -> Iterator[Running]:
     """A daemon with two workers, which has to stop cleanly where it still runs."""
     with Lab() as lab:
         add_sources(lab)
-        running = start(lab, tmp_path, TWO)
+        # A worker that has to wait for the processor here does not hang.
+        running = start(lab, tmp_path, f'{TWO}[daemon]\nhang = 5.0\ncontrol = "{tmp_path}/control.sock"\n')
         yield running
         if running.daemon.process.poll() is None:
             assert running.daemon.stop() == 0, running.daemon.last_words()
+
+
+def spare_is_ready(running: Running) -> bool:
+    """Whether there is a process more than queues that has the rules. Without one packets wait for a second only."""
+    maps = [f"/proc/{child}/maps" for child in children(running.daemon.process.pid, "edgeblock.daemon.worker")]
+    with suppress(OSError):
+        return sum("memfd:edgeblock-rules" in Path(path).read_text() for path in maps) == 3
+    return False
 
 
 def pid(running: Running, queue: int) -> int:
@@ -39,6 +49,7 @@ def test_workers_killed_and_stopped_in_turn(two: Running):
     with Load(two.lab) as load:
         assert until(lambda: len(load.blocked) > 20, 20) and not load.passed
         for queue in (0, 1):
+            assert until(lambda: spare_is_ready(two), 20)
             victim, began = pid(two, queue), time.monotonic()
             before = two.lab.counters(two.daemon)["matched.pages.page"]
             began = time.monotonic()
@@ -46,6 +57,7 @@ def test_workers_killed_and_stopped_in_turn(two: Running):
             load.gap(began, f"kill -9 of worker {queue}", within=0.001)       # packets wait for the next one
             assert until(lambda queue=queue, victim=victim: pid(two, queue) not in (0, victim), 10)
             assert two.lab.counters(two.daemon)["matched.pages.page"] > before      # none is lost with it
+        assert until(lambda: spare_is_ready(two), 20)
         victim, began = pid(two, 0), time.monotonic()
         os.kill(victim, signal.SIGSTOP)
         load.gap(began, "SIGSTOP of worker 0", within=0.001)
@@ -71,7 +83,9 @@ def test_a_new_supervisor_takes_over(two: Running, number: signal.Signals):
         two.daemon = two.lab.start_daemon(settings)
         ready = time.monotonic()
         print(f"{number.name}: the new daemon is ready after {ready - began:.3f} s")
-        load.gap(ready, "after it is ready", within=0.2)
+        # A connection that was begun before may end whenever this machine gets to it; none that is begun now passes.
+        assert until(lambda: [at for at in load.blocked if at > ready + 0.2], 20)
+        assert not [at - ready for at in load.passed_since if at > ready] and not load.cut
         last = max(load.passed, default=began) - began
         print(f"{len(load.passed)} listed pages passed, the last after {last:.3f} s")
 

@@ -212,6 +212,15 @@ def test_a_missing_program_is_one_line_with_the_package(monkeypatch):
         tools.run(["iptables-restore"])
 
 
+def test_a_program_that_cannot_be_started_is_one_line(monkeypatch):
+    def no_process(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(tools.subprocess, "run", no_process)
+    with pytest.raises(SystemProblem, match="^sh: cannot be started: Resource temporarily unavailable$"):
+        tools.run(["sh"])
+
+
 def test_what_is_queued_on_every_port_is_what_the_core_reads():
     reader = Reader()
     near = {(version + step) % 2**32 for version in (0, *QUIC_VERSIONS) for step in range(-256, 257)}

@@ -20,6 +20,7 @@ from edgeblock.core.matcher import Matcher
 from edgeblock.errors import SystemProblem
 from edgeblock.source import nfqueue
 from tests.box import Pair, inside, run
+from tests.daemon.scarce import descriptors_left
 
 pytestmark = pytest.mark.live
 
@@ -510,3 +511,11 @@ def test_a_kernel_without_nfqueue_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(nfqueue, "TABLE", tmp_path / "absent")
     assert "this kernel has no NFQUEUE" in nfqueue.explain(0, OSError(22, "Invalid argument"))
     assert nfqueue.kernel_queues() == {}
+
+
+def test_losses_are_counted_where_no_descriptor_is_left():
+    """A worker's heartbeat stopped with it, and it was killed as one that hangs."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
+        with descriptors_left(0):
+            assert nfqueue._lost_messages(netlink.fileno()) == 0
+        assert netlink.getsockname()        # and the socket is still open

@@ -28,7 +28,7 @@ mkdir -p "/sys/fs/cgroup/$NAME/self"
 echo $$ >"/sys/fs/cgroup/$NAME/self/cgroup.procs"
 exec systemd-nspawn --quiet --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off \\
     --timezone=off --directory="$PLACE/root" --boot --network-namespace-path="$NETWORK" --capability=all \\
-    --machine="$NAME" --bind-ro="$FILES:/srv" --console=pipe
+    --system-call-filter=bpf --machine="$NAME" --bind-ro="$FILES:/srv" --console=pipe
 """
 SWEEP = """umount -R /sys/fs/cgroup 2>/dev/null || :
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -84,7 +84,10 @@ class Container:
         """The container's first process: a child of systemd-nspawn that is process 1 in its own namespace."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for child in children:
-            lines = Path(f"/proc/{child}/status").read_text().splitlines()
+            try:
+                lines = Path(f"/proc/{child}/status").read_text().splitlines()
+            except (FileNotFoundError, ProcessLookupError):     # a mount or an rmdir of the script, and done
+                continue
             numbers = next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
             if len(numbers) > 1 and numbers[-1] == "1":
                 self.leader = int(child)

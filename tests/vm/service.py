@@ -138,6 +138,9 @@ def test_it_installs_without_network_and_starts(container: Container, lab: Lab, 
     assert filtered(lab)
     assert lab.fetch("https://listed.example/").exit in (35, 56)
     assert lab.fetch("https://open.example/").status == 200
+    # The unit's user may load the first stage, and its hello did not come to the queue.
+    status = json.loads(container.run("edgeblock", "status", "--json"))
+    assert status["stage1"].get("passed_hello", 0) >= 1, journal(container)
     assert "MISSING" not in container.run("edgeblock", "doctor", check=False)
 
 

@@ -54,10 +54,10 @@ class Stage:
         self.program = -1
         self.counted: dict[str, int] = {}
         self.pinned: Path | None = None
-        self.cpus = possible_cpus()
-        self.places = max(1, hellos // self.cpus) * self.cpus
         self.coming = -1
         try:
+            self.cpus = possible_cpus()
+            self.places = max(1, hellos // self.cpus) * self.cpus
             self._load(flows, idle, ech)
         except OSError as problem:
             self.close()
@@ -206,7 +206,8 @@ def possible_cpus() -> int:
 def explain(problem: OSError) -> str:
     """One line of what bpf(2) says, with the way out."""
     if problem.errno == errno.EPERM:
-        return "not permitted; it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root"
+        return ("not permitted; it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root, and in a container the "
+                "system call bpf (systemd-nspawn --system-call-filter=bpf)")
     if problem.errno == errno.ENOSYS:
         return "this kernel has no bpf(2), or a filter of system calls forbids it"
     if problem.errno in (errno.ENOMEM, errno.E2BIG):

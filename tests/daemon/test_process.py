@@ -1,0 +1,55 @@
+"""Processes of the supervisor where there is no room for them, and where they have ended already."""
+
+import asyncio
+import os
+
+import pytest
+import uvloop
+
+from edgeblock.daemon import process
+from tests.daemon.scarce import descriptors_left
+
+PIPE = asyncio.subprocess.PIPE
+
+
+def test_a_lack_of_descriptors_is_over_when_there_are_some_again():
+    """uvloop keeps each one that it had opened before it found no more."""
+    async def lack():
+        await (await process.start("this", stdin=PIPE, stdout=PIPE, stderr=PIPE)).communicate()
+        before = sorted(os.listdir("/proc/self/fd"))
+        for count in range(12):
+            with descriptors_left(count), pytest.raises(OSError, match="Too many open files"):
+                await process.start("this", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        await asyncio.sleep(0)
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        output, _ = await (await process.start("this", stdout=PIPE)).communicate()
+        assert output.startswith(b"The Zen of Python")
+
+    uvloop.run(lack())
+
+
+def test_what_lies_where_the_daemon_was_started_is_not_run(monkeypatch, tmp_path):
+    """Python looks there first for every module that it is asked for by name."""
+    (tmp_path / "this.py").write_text("print('a stranger')\n")
+    monkeypatch.chdir(tmp_path)
+
+    async def ask():
+        output, _ = await (await process.start("this", stdout=PIPE)).communicate()
+        return output
+
+    assert uvloop.run(ask()).startswith(b"The Zen of Python")
+
+
+def test_who_has_ended_is_not_killed_again():
+    """uvloop raises ProcessLookupError for it, also before anybody has waited for it."""
+    async def twice():
+        ended = await process.start("this", stdout=asyncio.subprocess.DEVNULL)
+        while ended.returncode is None:
+            await asyncio.sleep(0.01)
+        process.kill(ended)
+        alive = await process.start("asyncio", stdin=PIPE, stdout=asyncio.subprocess.DEVNULL,
+                                    stderr=asyncio.subprocess.DEVNULL)
+        process.kill(alive)
+        assert await alive.wait() == -9
+
+    uvloop.run(twice())
