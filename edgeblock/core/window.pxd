@@ -16,7 +16,7 @@ from edgeblock.core.tls cimport Tls
 cdef enum:
     MAX_STARTS = 4
     MAX_GIVEN_UP = 8
-    MAX_OVER = 256             # connections on the same ports whose bytes are not kept any more
+    MAX_OVER = 64              # connections on the same ports whose bytes are not kept any more
     MAX_URGENT = 8
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
