@@ -96,7 +96,7 @@ struct flow {
 	__u32 head;                      // odd while somebody writes; a copy is whole where head and tail agree
 	__u32 count;                     // of passed[]
 	__u64 touched;                   // nanoseconds of the monotonic clock
-	__u64 handed;                    // 0: the kernel's; 1: the engine's
+	__u64 handed;                    // 0: the kernel's; else the engine's, and how often that was said
 	struct passed passed[SYNS];
 	__u32 tail;
 	__u32 unused;
@@ -377,7 +377,7 @@ INLINE void note_engine(const struct key *key, __u64 now)
 
 INLINE void hand_over(struct flow *flow)
 {
-	flow->handed = 1;
+	__sync_fetch_and_add(&flow->handed, 1);
 }
 
 // Whether this packet may change the flow; one that finds another at work makes the flow the engine's.
@@ -470,6 +470,7 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
 	enum outcome what = PASSED_SYN;
+	__u64 handed;
 	__u32 head, n;
 
 	if (v->odd || (v->flags & (FIN | SYN | RST | ACK | URG)) != SYN || v->size)
@@ -495,11 +496,13 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 			hand_over(flow);
 		return QUEUED_WATCHED;
 	}
+	handed = flow->handed;
+	MEMORY_BARRIER();
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
 	if (is_past(flow->touched, now)) {
 		flow->count = 0;
-		flow->handed = 0;
+		__sync_val_compare_and_swap(&flow->handed, handed, 0);   // another packet may have handed it over meanwhile
 	}
 	flow->touched = now;
 	if (flow->handed)
