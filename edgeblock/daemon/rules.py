@@ -120,7 +120,7 @@ class Compiler:
         try:
             while not (await asyncio.wait({asking}, timeout=STILL))[0]:
                 before, used = used, processor_time(process.pid)
-                if used == before:
+                if used is not None and used == before:
                     raise ListError(f"{self.rules.directory}: the process that compiles the lists has stood still "
                                     f"for {STILL:.0f} s; is it stopped, or waiting for a disk?")
             return asking.result()
@@ -149,7 +149,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
 
 
 def processor_time(process: int) -> int | None:
-    """How much it has used the processor, in clock ticks; None where there is no such process any more."""
+    """How much it has used the processor, in clock ticks; None where a sandbox hides it, or it has ended."""
     try:
         with open(f"/proc/{process}/stat", "rb") as file:
             user, system = file.read().rpartition(b")")[2].split()[11:13]

@@ -41,7 +41,7 @@ from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import MetricsServer, exposition
 from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.process import kill, start
-from edgeblock.daemon.watch import Watch, look
+from edgeblock.daemon.watch import Looker, Watch
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
@@ -188,8 +188,9 @@ class Supervisor:
             try:
                 try:
                     await self._start(stack)
-                except OSError as problem:
-                    raise SystemProblem(f"the daemon cannot start: {problem.strerror}; it needs some processes and "
+                except (OSError, RuntimeError) as problem:      # RuntimeError: no thread is to be had
+                    why = getattr(problem, "strerror", None) or problem
+                    raise SystemProblem(f"the daemon cannot start: {why}; it needs some processes and "
                                         "a hundred open files (ulimit, or LimitNOFILE and TasksMax)") from None
                 await self._keep_rules()
             except asyncio.CancelledError:
@@ -318,7 +319,9 @@ class Supervisor:
         self.beside = ThreadPoolExecutor(1, "stage1")
         loading = self.loop.run_in_executor(self.beside, self._load_stage)
         stack.push_async_callback(self._close_stage, loading)
-        self.sight = look(config.rules.directory)
+        self.looker = Looker(self.watch)
+        stack.callback(self.looker.close)
+        self.sight = await self.looker.look()
         for _ in range(len(self.slots) + 1):
             await self._spawn()
         loaded = await self._load()
@@ -539,6 +542,8 @@ class Supervisor:
             except ValueError:          # longer than the journal's are; what is left of it is no line of theirs
                 self.journal.lost += 1
                 continue
+            except OSError:             # its end comes as one
+                break
             if line.startswith(b"{") and line.endswith(b"\n"):
                 self.journal.relay(time.time(), line[:-1].decode("ascii", "backslashreplace"))
         status = await child.process.wait()
@@ -703,8 +708,7 @@ class Supervisor:
             asked = self.reload_now.is_set()
             self.reload_now.clear()
             arrived = await self._settle()
-            self.watch.aim()
-            before, seen = seen, look(self.config.rules.directory)
+            before, seen = seen, await self.looker.look()
             busy = self.watch.busy
             now = self.loop.time()
             again = self.due is not None and now >= self.due

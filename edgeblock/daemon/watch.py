@@ -5,10 +5,13 @@ inotify, which knows nothing of what other machines do in a shared directory: wh
 then as well (`look`). Never here: a file opened.
 """
 
+import asyncio
 import ctypes
 import os
+import queue
 import stat
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -52,6 +55,40 @@ def look(directory: Path) -> Sight:
     return seen
 
 
+class Looker:
+    """Looks in a thread of its own: a directory on a machine that does not answer keeps nobody else waiting."""
+
+    def __init__(self, watch: "Watch") -> None:
+        self.watch = watch
+        self._asked: queue.SimpleQueue[asyncio.Future[tuple[int, Sight]] | None] = queue.SimpleQueue()
+        # A daemon: while it waits for such a directory it keeps the process from ending no more than anybody else.
+        threading.Thread(target=self._work, name="look", daemon=True).start()
+
+    async def look(self) -> Sight:
+        """As the function of that name; and the watch is aimed at what is there now."""
+        answer: asyncio.Future[tuple[int, Sight]] = asyncio.get_running_loop().create_future()
+        self._asked.put(answer)
+        number, seen = await answer
+        self.watch.aim(number)
+        return seen
+
+    def close(self) -> None:
+        self._asked.put(None)
+
+    def _work(self) -> None:
+        while (answer := self._asked.get()) is not None:
+            seen = self.watch.find(), look(self.watch.directory)
+            try:
+                answer.get_loop().call_soon_threadsafe(_settle, answer, seen)
+            except RuntimeError:        # nobody waits for it any more: the event loop has ended
+                return
+
+
+def _settle(answer: "asyncio.Future[tuple[int, Sight]]", seen: tuple[int, Sight]) -> None:
+    if not answer.done():               # else whoever asked has given up
+        answer.set_result(seen)
+
+
 class Watch:
     """`fd` becomes readable when something happens in the directory, -1 where the kernel has no watch to give."""
 
@@ -74,11 +111,17 @@ class Watch:
             os.close(self.fd)
             self.fd = -1
 
-    def aim(self) -> None:
+    def find(self) -> int:
+        """Has what the path leads to now watched, and says what `aim` takes. May be called in another thread."""
+        number: int = self._libc.inotify_add_watch(self.fd, os.fsencode(self.directory), WATCHED)
+        return number
+
+    def aim(self, number: int | None = None) -> None:
         """Watches what the path leads to now: a directory can be replaced by another, or a link be set anew."""
         if self.fd < 0:
             return
-        number = self._libc.inotify_add_watch(self.fd, os.fsencode(self.directory), WATCHED)
+        if number is None:
+            number = self.find()
         if number != self._number:
             if self._number >= 0:
                 self._libc.inotify_rm_watch(self.fd, self._number)

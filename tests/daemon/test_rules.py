@@ -191,6 +191,15 @@ def test_a_process_that_stands_still_is_an_error_and_no_more(settings, monkeypat
     uvloop.run(load_from_it())
 
 
+def test_a_process_of_which_nothing_is_to_be_seen_may_take_its_time(settings, monkeypatch):
+    (settings.directory / "court.list").write_text("listed.example\n")
+    monkeypatch.setattr(rules, "STILL", 0.01)
+    monkeypatch.setattr(rules, "processor_time", lambda _: None)
+    loaded = load(settings)
+    assert loaded.entries == 1
+    os.close(loaded.fd)
+
+
 def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, monkeypatch, tmp_path):
     slow = tmp_path / "python"
     slow.write_text(f"#!/bin/sh\ncd {tmp_path}\necho $$ > pid.new\nmv pid.new pid\nexec sleep 1000\n")

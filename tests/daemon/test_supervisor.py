@@ -202,6 +202,26 @@ def test_only_a_socket_that_is_broken_is_let_go(made, said, kept):
     uvloop.run(follow())
 
 
+def test_a_worker_whose_lines_end_with_an_error_is_seen_off_like_any_other(made):
+    async def follow():
+        stdout = asyncio.StreamReader()
+        stdout.set_exception(ConnectionResetError(104, "Connection reset by peer"))
+        made.supervisor.loop = asyncio.get_running_loop()
+        made.supervisor.stopping = True
+
+        async def wait():
+            return -9
+
+        with linked() as (ours, theirs):
+            theirs.close()
+            child = Child(SimpleNamespace(pid=7, stdout=stdout, wait=wait), ours)
+            made.supervisor.children.add(child)
+            await made.supervisor._follow(child)
+        assert not made.supervisor.children
+
+    asyncio.run(follow())
+
+
 def test_a_line_that_is_too_long_costs_itself_only(made):
     async def follow():
         stdout = asyncio.StreamReader(limit=100)

@@ -1,13 +1,16 @@
 """What counts as a change of a rules directory, and which files are still being written."""
 
+import asyncio
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from edgeblock.daemon import watch as watch_module
-from edgeblock.daemon.watch import Watch, look
+from edgeblock.daemon.watch import Looker, Watch, look
 
 
 @pytest.fixture
@@ -54,6 +57,33 @@ def test_looking_notices_every_kind_of_change_and_no_other(folder):
     (folder / "nowhere.list").unlink()
     assert look(folder) == sights[0]
     assert look(folder / "absent") == {}
+
+
+def test_a_directory_that_does_not_answer_keeps_nobody_else_waiting(folder, watch, monkeypatch):
+    """One on another machine: the supervisor stood still, and was killed as one that hangs, its workers with it."""
+    (folder / "a.list").write_text("a.example\n")
+    answering, asked = threading.Event(), threading.Event()
+
+    def wait_and_look(directory):
+        asked.set()
+        answering.wait()
+        return look(directory)
+
+    monkeypatch.setattr(watch_module, "look", wait_and_look)
+
+    async def ask():
+        looker = Looker(watch)
+        given_up, asking = (asyncio.create_task(looker.look()) for _ in range(2))
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.wait({given_up})
+        assert not asking.done()
+        answering.set()
+        assert (await asking).keys() == {"a.list"}
+        looker.close()
+
+    uvloop.run(ask())
 
 
 def test_a_file_counts_when_it_is_closed(folder, watch):
