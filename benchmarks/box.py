@@ -10,6 +10,7 @@ ClientHello with 1200 bytes and no TLS, so that no arithmetic hides what the way
     tracking      the box forwards and tracks connections, as any box does that translates addresses
     queue         edgeblock as it is installed, the kernel's first stage off
     both stages   edgeblock with the first stage, where there is one
+    untracked     the same on a box that tracks no connection, with the flow marks in the first stage
     peers         other programs in the same place, those that are installed (peers/)
 
     bulk          one download over one connection, segments whole (offload) and of 1500 bytes (wire)
@@ -92,6 +93,11 @@ class Place:
     def track(self) -> None:
         for tool in ("iptables", "ip6tables"):
             self.lab.run_in("box", [tool, "-A", "FORWARD", "-m", "conntrack", "--ctstate", "UNTRACKED", "-j", "DROP"])
+
+    def track_nothing(self) -> None:
+        for tool in ("iptables", "ip6tables"):
+            for chain in ("PREROUTING", "OUTPUT"):
+                self.lab.run_in("box", [tool, "-t", "raw", "-A", chain, "-j", "CT", "--notrack"])
 
     def filter(self, settings: str) -> None:
         rules = self.folder / "rules"
@@ -196,10 +202,11 @@ def readdress(frames: Path, to: Path, mac: bytes) -> None:
     to.write_bytes(data)
 
 
-def settings_of(home: Path, stage1: str | None, workers: int = 1) -> str:
+def settings_of(home: Path, stage1: str | None, workers: int = 1, **ruleset: Any) -> str:
     """edgeblock's configuration in a place; `stage1` is None where this version knows no first stage."""
     sections: dict[str, dict[str, Any]] = {"rules": {"directory": str(home / "rules"), "key": str(home / "key")},
-                                           "ruleset": {"tcp_ports": [TLS, HTTP, BULK]}, "queue": {"workers": workers}}
+                                           "ruleset": {"tcp_ports": [TLS, HTTP, BULK], **ruleset},
+                                           "queue": {"workers": workers}}
     if stage1 is not None:
         sections.setdefault(first_stage(), {})["stage1"] = stage1
     return "".join(f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
@@ -211,10 +218,16 @@ def ways(run: harness.Run) -> dict[str, Callable[[Path, Place], None]]:
     def edgeblock(stage1: str | None) -> Callable[[Path, Place], None]:
         return lambda home, place: place.filter(settings_of(home, stage1))
 
+    def untracked(home: Path, place: Place) -> None:
+        place.track_nothing()
+        place.filter(settings_of(home, "on", tracking="stage1"))
+
     known: dict[str, Callable[[Path, Place], None]] = {
         "no filter": lambda home, place: None, "tracking": lambda home, place: place.track()}
     if first_stage():
         known |= {"queue": edgeblock("off"), "both stages": edgeblock("on")}
+        if hasattr(Config().ruleset, "tracking"):
+            known["untracked"] = untracked
     else:
         known["queue"] = edgeblock(None)
         run.note("both stages was left out: this version has no first stage in the kernel")

@@ -28,7 +28,7 @@ matplotlib.rcParams.update({
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "legend.frameon": False})
 WHATS = ("hellos", "hellos, not forwarded", "mixed")        # of nfqueue.py
 COLOURS = {"one": "#8da0cb", "many": "#66c2a5", "stock": "#b3b3b3", "ours": "#d95f02", "no filter": "#666666",
-           "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77"}
+           "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77", "untracked": "#7570b3"}
 
 
 class Report:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
 from edgeblock.config import Config
-from edgeblock.errors import SystemProblem
+from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
-from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.rules import check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage, bpf_directory
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
@@ -37,6 +37,10 @@ FEATURES = {
     "mark": "-m mark --mark 0x1/0x1",
     "comment": "-m comment --comment probe",
 }
+
+OF_CONNTRACK = ("conntrack", "connmark", "CONNMARK")
+FRAGMENTS = "-m socket"            # what has them put together; see netfilter/rules.py
+MARKS_TRIED = 1024
 
 MODULES = {"netfilterqueue": "NetfilterQueue", "pyroaring": "pyroaring", "uvloop": "uvloop", "structlog": "structlog",
            "idna": "idna", "publicsuffixlist": "publicsuffixlist", "cryptography": "cryptography", "hpack": "hpack",
@@ -138,14 +142,15 @@ def kernel(config: Config) -> Iterator[Finding]:
         yield Finding("kernel features", WARNING, "not tried: needs root", "run edgeblock doctor as root")
         return
     backends = []
-    lacking = {tool: in_new_namespace(partial(refused, tool))
+    features = [name for name in FEATURES if config.ruleset.tracking == "conntrack" or name not in OF_CONNTRACK]
+    lacking = {tool: in_new_namespace(partial(refused, tool, features))
                for tool in ("iptables", "ip6tables") if tools.find(tool)}
     for tool, names in lacking.items():
         if names:
             yield Finding(f"{tool} features", WARNING, f"the kernel refuses {', '.join(names)}",
                           f"modprobe {' '.join('xt_' + name for name in names)}, or boot a kernel that has them")
         else:
-            yield Finding(f"{tool} features", OK, ", ".join(FEATURES))
+            yield Finding(f"{tool} features", OK, ", ".join(features))
     if lacking and not any(lacking.values()) and len(lacking) == 2:
         backends.append("iptables")
     if tools.find("nft"):
@@ -174,11 +179,22 @@ def kernel(config: Config) -> Iterator[Finding]:
 def first_stage(config: Config) -> Iterator[Finding]:
     """Whether most ClientHellos can be judged in the kernel: the program is loaded, and let go again."""
     wanted = config.ruleset.stage1
+    keeps_marks = config.ruleset.tracking == "stage1"
+    if keeps_marks:
+        wanted = "on"
+        try:
+            check_tracking(config)
+        except ConfigError as problem:
+            yield Finding("flow marks", MISSING, str(problem), 'set ruleset.tracking = "conntrack"')
+            return
+        yield from defragmenting()
     if wanted == "off":
         yield Finding("first stage", OK, "off in the settings")
         return
     state = MISSING if wanted == "on" else WARNING
     other = '; with ruleset.stage1 = "off" every new flow goes to the queue, as it does without' * (wanted == "on")
+    if keeps_marks:
+        other = '; or set ruleset.tracking = "conntrack"'
     if config.ruleset.backend == "nft":
         if wanted == "auto":
             yield Finding("first stage", OK, "off, as nftables cannot ask it")
@@ -186,7 +202,7 @@ def first_stage(config: Config) -> Iterator[Finding]:
             yield Finding("first stage", state, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
         return
     try:
-        Stage(16, 1.0, hellos=1).close()
+        Stage(16, 1.0, hellos=1, marks=MARKS_TRIED if keeps_marks else 0).close()
     except SystemProblem as problem:
         yield Finding("first stage", state, str(problem).removeprefix("first stage: "), other.removeprefix("; "))
         return
@@ -196,15 +212,30 @@ def first_stage(config: Config) -> Iterator[Finding]:
         yield Finding("first stage", state, f"the kernel takes it, but {place} is no bpf file system",
                       f"mount -t bpf bpf {place}")
     else:
-        yield Finding("first stage", OK, "the kernel takes the program")
+        yield Finding("first stage", OK, "the kernel takes the program" + "s, flow marks included" * keeps_marks)
 
 
-def refused(tool: str) -> list[str]:
-    """The features that iptables or ip6tables cannot have from this kernel."""
+def defragmenting() -> Iterator[Finding]:
+    """Whether fragments are put together where conntrack does not do it."""
+    if not tools.capable(CAP_SYS_ADMIN):
+        return
+    try:
+        for tool in ("iptables", "ip6tables"):
+            rule = f"*mangle\n:PROBE - [0:0]\n-A PROBE {FRAGMENTS}\nCOMMIT\n"
+            in_new_namespace(partial(tools.run, [f"{tool}-restore", "--noflush"], rule))
+    except SystemProblem as problem:
+        yield Finding("fragments", MISSING, f"nothing puts them together without conntrack: {problem}",
+                      'modprobe xt_socket, or set ruleset.tracking = "conntrack"')
+    else:
+        yield Finding("fragments", OK, "the kernel puts them together without conntrack")
+
+
+def refused(tool: str, features: list[str]) -> list[str]:
+    """Those of these features that iptables or ip6tables cannot have from this kernel."""
     lacking = []
-    for name, rule in FEATURES.items():
+    for name in features:
         try:
-            tools.run([f"{tool}-restore", "--noflush"], f"*mangle\n-A FORWARD {rule}\nCOMMIT\n")
+            tools.run([f"{tool}-restore", "--noflush"], f"*mangle\n-A FORWARD {FEATURES[name]}\nCOMMIT\n")
         except SystemProblem:
             lacking.append(name)
     return lacking
@@ -346,6 +377,9 @@ def forwarding(config: Config) -> Iterator[Finding]:
 
 def conntrack_table(config: Config) -> Iterator[Finding]:
     """Room in the connection table: where it is full, the kernel refuses new connections, filtered or not."""
+    if config.ruleset.tracking == "stage1":
+        yield Finding("flow marks", OK, "kept by the first stage (ruleset.tracking): no connection need be tracked")
+        return
     most, now = (read(f"/proc/sys/net/netfilter/nf_conntrack_{what}").strip() for what in ("max", "count"))
     if not most or not now:
         yield Finding("conntrack", WARNING, "not loaded yet; the rules load it",

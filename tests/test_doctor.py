@@ -11,6 +11,7 @@ import pytest
 from edgeblock import doctor
 from edgeblock.config import Config, Rules
 from edgeblock.doctor import MISSING, OK, WARNING, Finding
+from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import netlink, ruleset, tools
 
 
@@ -251,3 +252,37 @@ def test_lists_that_everybody_may_change(lists, tmp_path):
     found = list(doctor.rules_directory(lists))
     assert [one.state for one in found] == [WARNING, WARNING, OK]
     assert found[0].mend == f"chmod o-w {tmp_path}" and "court.list" in found[1].found
+
+
+def test_flow_marks_without_conntrack(lists, monkeypatch):
+    wanted = replace(lists, ruleset=replace(lists.ruleset, tracking="stage1"))
+    assert find(list(doctor.conntrack_table(wanted)), "flow marks").state == OK
+    never = replace(lists, ruleset=replace(wanted.ruleset, tcp_ports="all"))
+    (one,) = doctor.first_stage(never)
+    assert (one.name, one.state) == ("flow marks", MISSING) and "a list in ruleset.tcp_ports" in one.found
+
+    def refuse(*arguments, **settings):
+        raise SystemProblem("first stage: not permitted")
+    monkeypatch.setattr(doctor, "Stage", refuse)
+    one = find(list(doctor.first_stage(wanted)), "first stage")
+    assert one.state == MISSING and 'ruleset.tracking = "conntrack"' in one.mend
+
+
+@pytest.mark.live
+def test_a_kernel_without_conntrack_will_do_where_it_is_not_to_keep_the_marks(lists, monkeypatch):
+    for name in doctor.OF_CONNTRACK:
+        monkeypatch.setitem(doctor.FEATURES, name, "-m no_such_match")
+    monkeypatch.setattr(doctor.nft, "probe", lambda: None)
+    only = replace(lists.ruleset, backend="iptables")
+    assert find(list(doctor.kernel(replace(lists, ruleset=only))), "back end").state == MISSING
+    wanted = replace(only, tracking="stage1")
+    assert find(list(doctor.kernel(replace(lists, ruleset=wanted))), "back end").state == OK
+
+
+@pytest.mark.live
+def test_fragments_without_conntrack(lists, monkeypatch):
+    wanted = replace(lists, ruleset=replace(lists.ruleset, tracking="stage1"))
+    assert find(list(doctor.first_stage(wanted)), "fragments").state == OK
+    assert "the kernel takes" in find(list(doctor.first_stage(wanted)), "first stage").found
+    monkeypatch.setattr(doctor, "FRAGMENTS", "-m no_such_match")
+    assert find(list(doctor.first_stage(wanted)), "fragments").state == MISSING

@@ -95,7 +95,7 @@ cdef struct Passed:            # a SYN that the kernel let by without asking, an
     uint32_t isn
     uint32_t size              # of the hello; 0: there was none
     uint32_t after             # how many of the SYNs had passed before the hello
-    const uint8_t* hello
+    const uint8_t* hello       # NULL: it is not known any more
 
 
 cdef class Engine:
@@ -105,6 +105,7 @@ cdef class Engine:
     # Before several packets are judged: what memory they will touch is fetched, while the others are looked at.
     cdef uint64_t foresee(self, const uint8_t* data, size_t size) noexcept nogil    # for foresee_flow; 0: nothing
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil
+    cdef uint64_t untold(self, const Packet* p, uint64_t past) noexcept nogil
     cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
                        double now) noexcept nogil
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side

@@ -22,7 +22,7 @@ from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
                                     READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_WORK, START_FREE,
                                     START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
-                                    add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
+                                    add_lost, add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
                                     contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
                                     looks_like_message, offset_of, open_window, read_on, take_back)
 
@@ -38,6 +38,7 @@ cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
     PASSED_SYNS = 12           # as the kernel remembers (netfilter/stage1/program.c)
+    TOLD = (1 << PASSED_SYNS) - 1
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
@@ -149,30 +150,45 @@ cdef class Engine:
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
         self.table.foresee_flow(hash)
 
+    cdef uint64_t untold(self, const Packet* p, uint64_t past) noexcept nogil:
+        """Which SYNs of `past` (see catch_up) this packet's flow has yet to be told. One that is blocked or released
+        waits with what was lost until it begins anew."""
+        cdef Flow* flow = self.table.find(p, False)
+        if flow == NULL or (flow.past ^ past) >> PASSED_SYNS:
+            return past & TOLD
+        return past & TOLD & ~flow.past if flow.state == FLOW_WATCHED else 0
+
     cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
                        double now) noexcept nogil:
         """What the kernel let by of this TCP packet's flow, judged as if it came now; to be called before the packet
         is judged. `past` says what it is: a number for all that has passed, and in the lowest PASSED_SYNS bits which
-        of those SYNs are told now. What a flow has caught up with is not judged again.
+        of those SYNs are told now or have been; `passed` are those that `untold` names.
         """
         cdef uint8_t packet[PASSED_MAX]
         cdef Packet p
         cdef Flow* flow
         cdef Decision made
+        cdef bint lost
         cdef uint32_t i, k
         view_packet(data, size, &p)
         if p.kind != PACKET_TCP:
             return
         flow = self.table.find(&p, False)
         if flow != NULL and (flow.past ^ past) >> PASSED_SYNS == 0:
-            if past & ~flow.past == 0:
-                return
             past |= flow.past
         for i in range(count):
-            size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
-            self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+            lost = passed[i].size != 0 and passed[i].hello == NULL
+            flow = self.table.find(&p, False)
+            if not lost or flow == NULL or flow.state != FLOW_WATCHED or not flow.syn:
+                size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
+                self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+                flow = self.table.find(&p, False)
+            if lost and flow != NULL and flow.state == FLOW_WATCHED:
+                add_lost(&flow.window, passed[i].isn + 1, passed[i].size)
             for k in range(i + 1):
-                if passed[k].size and (passed[k].after == i + 1 or i + 1 == count and passed[k].after > count):
+                if passed[k].hello == NULL or not passed[k].size:
+                    continue
+                if passed[k].after == i + 1 or i + 1 == count and passed[k].after > count:
                     size = _write_packet(packet, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello, passed[k].size)
                     if size:
                         self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
@@ -425,10 +441,13 @@ cdef class Engine:
             if w.starts[i].kind == START_LOWEST:
                 lowest = i
         if not any_start:
-            add_start(w, START_LOWEST, at)
+            if w.given_up:
+                take_back(w, at, p.payload_size)
+            if not is_open(w):
+                add_start(w, START_LOWEST, at)
             return
         if w.given_up:
-            take_back(w, at)
+            take_back(w, at, p.payload_size)
         if at == frontier and goes_on(w):
             return                      # in order, and read: the common case
         if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
@@ -633,7 +652,9 @@ cdef class Engine:
             out.reply = 0
         elif out.reply:
             self.counts[COUNT_REPLIES_REPEATED] += 1
-        self.table.touch(flow, LANE_KEPT, self.clock)
+        if p.payload_size or not p.flags & TCP_SYN:
+            # A SYN that may not begin the flow anew does not keep it: who tries again and again is let in some day.
+            self.table.touch(flow, LANE_KEPT, self.clock)
 
     cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
         # A policy says drop: silent, because nobody knows what would be answered to.
@@ -689,20 +710,6 @@ cdef class Engine:
         cdef const uint8_t* data = &packet[0] if packet.shape[0] else NULL
         self.judge_packet(data, packet.shape[0], now, flags, &made)
         return self.decision(&made)
-
-    def catch_up_with(self, bytes packet not None, list passed not None, double now):
-        """`catch_up` for tests: `passed` is pairs of a SYN's sequence number and the hello behind it, or b""."""
-        cdef Passed what[PASSED_SYNS]
-        cdef uint32_t count = 0
-        cdef uint64_t past = FNV_BASIS
-        for isn, hello in passed[:PASSED_SYNS]:
-            what[count].isn = isn
-            what[count].size = len(hello)
-            what[count].after = count + 1
-            what[count].hello = hello
-            past = (past ^ <uint64_t>(hash((isn, hello)) & 0x7FFFFFFFFFFFFFFF)) * FNV_PRIME
-            count += 1
-        self.catch_up(packet, len(packet), past << PASSED_SYNS | 1, what, count, now)
 
     def judge_all(self, list packets, double now, uint32_t flags=0) -> int:
         """Judges packets (bytes) one after the other at one time; returns how many were accepted.

@@ -16,6 +16,7 @@ from edgeblock.core.tls cimport Tls
 cdef enum:
     MAX_STARTS = 4
     MAX_GIVEN_UP = 8
+    MAX_OVER = 64              # connections on the same ports whose bytes are not kept any more
     MAX_URGENT = 8
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
@@ -73,6 +74,10 @@ cdef struct Start:
     Reading* mark              # the readings as they stood at `mark_at`: the next checkpoint
     int64_t mark_at
 
+cdef struct Over:              # the sequence numbers of a stream that is over
+    uint32_t seq
+    uint32_t size
+
 cdef struct Window:
     uint8_t first              # ReadingKind at a start
     uint8_t syn_count          # SYNs with different sequence numbers, counted up to 255
@@ -94,6 +99,8 @@ cdef struct Window:
     uint64_t dropped           # bytes that were not kept because the window was full
     int64_t given_up_at[MAX_GIVEN_UP]        # where they began, the last of them,
     int64_t given_up_to[MAX_GIVEN_UP]        # and how far they were read
+    Over* over                 # of those that were given up before them: bytes that come here may be other copies
+    uint32_t over_count        # of which the last MAX_OVER are known
     int64_t urgent[MAX_URGENT]
     Run* runs
     Run* recent                # where the last bytes were added, NULL: not known; bytes in order need no walk
@@ -135,9 +142,12 @@ cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil
 cdef void close_window(Window* w) noexcept nogil
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil                 # seq of the first byte behind the SYN
+# A stream behind a SYN of which the first bytes, `size` of them, are not known any more.
+cdef void add_lost(Window* w, uint32_t seq, uint32_t size) noexcept nogil
 cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
-cdef void take_back(Window* w, int64_t at) noexcept nogil          # of what was given up, what has that offset
+# Of what was given up, what has these offsets.
+cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil
 # `work` is what may be read again at present, all windows together, and is lessened by what was.

@@ -58,6 +58,11 @@ cdef void close_window(Window* w) noexcept nogil:
     for i in range(MAX_STARTS):
         _free_start(w, &w.starts[i])
     _drop_edges(w)
+    free(w.over)
+    if w.over != NULL:
+        w.bytes -= <uint32_t>(MAX_OVER * sizeof(Over))
+    w.over = NULL
+    w.over_count = 0
     w.edges_lost = 0
     w.recent = NULL
     w.copy_count = 0
@@ -197,6 +202,31 @@ cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
     add_start(w, START_SYN, at)
 
 
+cdef void add_lost(Window* w, uint32_t seq, uint32_t size) noexcept nogil:
+    """A stream behind a SYN of which the first bytes, `size` of them, are not known any more.
+
+    It is one that was given up. What comes of it is read behind those bytes; or from their beginning, where it is
+    another copy of them. These are two places, for what stands between them may never come.
+    """
+    cdef int i
+    cdef int64_t at = offset_of(w, seq)
+    cdef Start gone
+    memset(&gone, 0, sizeof(Start))
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and w.starts[i].at == at:
+            if w.starts[i].kind != START_SYN or not w.starts[i].unread:
+                return                      # it is being read
+            _free_start(w, &w.starts[i])
+            _move_up(w)
+            break
+    gone.kind = START_SYN
+    gone.at = at
+    gone.frontier = at + <int64_t>size
+    _give_up(w, &gone)
+    gone.at = gone.frontier
+    _give_up(w, &gone)
+
+
 cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil:
     """Whether a start stands at this sequence number."""
     cdef int i
@@ -235,15 +265,13 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
         for i in range(MAX_STARTS - 1, -1, -1):
             if _is_between_messages(&w.starts[i]) and w.starts[i].message:
                 place = i
-        if w.given_up > <uint32_t>MAX_GIVEN_UP and not _is_between_messages(&w.starts[place]):
-            for i in range(MAX_STARTS):         # one that was a guess (take_back), and has come to nothing yet
-                if w.starts[i].kind == START_LOWEST and not w.starts[i].message:
+        if not _is_between_messages(&w.starts[place]):
+            for i in range(MAX_STARTS):
+                if _is_guess(w, &w.starts[i]):
                     place = i
                     break
             else:
                 w.overflow = 1
-        elif not _is_between_messages(&w.starts[place]):
-            w.overflow = 1
     if place < 0 and kind == START_LATE:
         for i in range(1, MAX_STARTS):
             if w.starts[i].kind >= START_LOOKS and not w.starts[i].message:
@@ -269,6 +297,19 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     return True
 
 
+cdef bint _is_guess(const Window* w, const Start* s) noexcept nogil:
+    # Taken back (take_back), and come to nothing yet. It may go: it is taken back again, or anything is read from.
+    cdef uint32_t i
+    if s.kind != START_LOWEST or s.message:
+        return False
+    if w.given_up > <uint32_t>MAX_GIVEN_UP:
+        return True
+    for i in range(w.given_up):
+        if s.unread and (s.at == w.given_up_at[i] or s.at == w.given_up_to[i]):
+            return True
+    return False
+
+
 cdef inline bint _is_passed_over(const Window* w, int64_t at) noexcept nogil:
     return w.body_at <= at and at < w.body_end
 
@@ -283,16 +324,89 @@ cdef void _give_up(Window* w, const Start* s) noexcept nogil:
                 return
     if s.kind == START_SYN:
         i = w.given_up % <uint32_t>MAX_GIVEN_UP
+        if w.given_up >= <uint32_t>MAX_GIVEN_UP:
+            _end_stream(w, i)
         w.given_up_at[i] = s.at
         w.given_up_to[i] = s.frontier
         w.given_up += 1
 
 
-cdef void take_back(Window* w, int64_t at) noexcept nogil:
+cdef void _end_stream(Window* w, uint32_t which) noexcept nogil:
+    # The oldest that was given up: its bytes are not kept any more, unless they may be another's, too.
+    cdef int64_t at = w.given_up_at[which], end = w.given_up_to[which]
+    cdef Run* run
+    cdef Run** link = &w.runs
+    cdef Copy* copy
+    cdef Copy** next_copy = &w.copies
+    cdef uint32_t i, low, high
+    if at == end:
+        return
+    for i in range(<uint32_t>MAX_STARTS):
+        if w.starts[i].kind != START_FREE and w.starts[i].at <= end and at <= w.starts[i].frontier + MAX_AHEAD:
+            return
+    for i in range(<uint32_t>MAX_GIVEN_UP):
+        if i != which and w.given_up_at[i] <= end and at <= w.given_up_to[i] + MAX_AHEAD:
+            return
+    if w.over == NULL:
+        w.over = <Over*>malloc(MAX_OVER * sizeof(Over))
+        if w.over == NULL:
+            return
+        w.bytes += <uint32_t>(MAX_OVER * sizeof(Over))
+    i = w.over_count % <uint32_t>MAX_OVER
+    w.over[i].seq = w.base + <uint32_t>at
+    w.over[i].size = <uint32_t>(end - at)
+    w.over_count += 1
+    w.recent = NULL
+    while link[0] != NULL:
+        run = link[0]
+        if run.at >= at and run.at + run.size <= end:
+            link[0] = run.next
+            w.bytes -= <uint32_t>(sizeof(Run) + run.room)
+            free(run.data)
+            free(run)
+        else:
+            link = &run.next
+    while next_copy[0] != NULL:
+        copy = next_copy[0]
+        if copy.at >= at and copy.at + copy.size <= end:
+            next_copy[0] = copy.next
+            w.copy_count -= 1
+            w.bytes -= <uint32_t>(sizeof(Copy) + copy.size)
+            free(copy)
+        else:
+            next_copy = &copy.next
+    if w.edge_count == 0:
+        return
+    low = _edge_behind(w, at - 1)
+    high = _edge_behind(w, end)
+    memmove(w.edges + low, w.edges + high, (w.edge_count - high) * sizeof(int64_t))
+    w.edge_count -= <uint16_t>(high - low)
+
+
+cdef bint _is_over(const Window* w, int64_t at, size_t size) noexcept nogil:
+    # Whether these may be other copies of bytes that are not kept any more.
+    cdef uint32_t seq = w.base + <uint32_t>at
+    cdef uint32_t i
+    for i in range(min(w.over_count, <uint32_t>MAX_OVER)):
+        if seq - w.over[i].seq < w.over[i].size or w.over[i].seq - seq < size:
+            return True
+    if w.over_count <= <uint32_t>MAX_OVER:
+        return False
+    for i in range(<uint32_t>MAX_STARTS):
+        if w.starts[i].kind != START_FREE and w.starts[i].at <= at and at <= w.starts[i].frontier + MAX_AHEAD:
+            return False
+    for i in range(<uint32_t>MAX_GIVEN_UP):
+        if w.given_up_at[i] <= at and at <= w.given_up_to[i] + MAX_AHEAD:
+            return False
+    return True
+
+
+cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil:
     """Starts again where bytes at this offset may belong to a SYN that was given up.
 
     It was read to its end, so it is read on from there; but bytes below that are another copy of what was read. Of so
-    many that not all are remembered, it is read from here. Where that makes another go whose bytes these may be, too,
+    many that not all are remembered, it is read from here, unless it may be another copy of bytes that are not kept
+    any more: that is an overflow. Where that makes another go whose bytes these may be, too,
     somebody crowds them out.
     """
     cdef uint32_t i, k, turn
@@ -312,6 +426,8 @@ cdef void take_back(Window* w, int64_t at) noexcept nogil:
             elif not stands:
                 add_start(w, START_LOWEST, wanted)
     if w.given_up > <uint32_t>MAX_GIVEN_UP:
+        if w.over_count and _is_over(w, at, size):
+            w.overflow = 1
         add_start(w, START_LOWEST, at)
 
 

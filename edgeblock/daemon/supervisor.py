@@ -45,8 +45,8 @@ from edgeblock.daemon.watch import Looker, Watch
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
-from edgeblock.netfilter.marks import marks
-from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.marks import marks, program_path
+from edgeblock.netfilter.rules import check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage, pin_path
 from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
 
@@ -135,6 +135,7 @@ class Supervisor:
         self.loads = Counter(loaded=0, refused=0)
         replies.prepare(config.reply)          # what cannot be answered with is refused before anything starts
         marks(config.ruleset.mark_mask)
+        check_tracking(config)
         first, last = queues(config)
         cpus = sorted(os.sched_getaffinity(0))
         self.board = Board(last - first + 1)
@@ -227,6 +228,7 @@ class Supervisor:
         await self._count_rules()
         return {"version": edgeblock.__version__, "queue_number": self.config.queue.number,
                 "overload": self.config.queue.overload, "absent": self.config.ruleset.absent,
+                "tracking": self.config.ruleset.tracking,
                 "rules_digest": self.rules.content if self.rules else "",
                 "rules_age": int(time.time() - self.rules_since), "rules_problem": self.problem,
                 "lists": self.lists(),
@@ -350,8 +352,8 @@ class Supervisor:
         if self.stage_problem:
             self.log.warning("first stage off; every new flow goes to the queue", problem=self.stage_problem)
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),
-                      backend=self.backend, stage1=self.stage is not None, marks_by_verdict=self.marks_by_verdict,
-                      **self._rules_in_force())
+                      backend=self.backend, stage1=self.stage is not None, tracking=config.ruleset.tracking,
+                      marks_by_verdict=self.marks_by_verdict, **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
         self.ready = True
         for slot in self.slots:
@@ -418,17 +420,26 @@ class Supervisor:
             await self._call(ruleset.remove)
 
     def _load_stage(self) -> None:
-        """The first stage, if it is wanted and can be had. Without it everything goes to the queue."""
+        """The first stage, if it is wanted and can be had. Without it everything goes to the queue.
+
+        Where it is to keep the flow marks it is needed: there is nothing to go back to.
+        """
         wanted, config = self.config.ruleset.stage1, self.config
+        keeps_marks = config.ruleset.tracking == "stage1"
         if wanted == "off" or not config.ruleset.install or wanted == "auto" and config.ruleset.backend == "nft":
             return
         try:
             if config.ruleset.backend == "nft":
                 raise SystemProblem("first stage: nftables cannot ask it; use backend = \"iptables\" or \"auto\"")
+            place = pin_path(config.queue.number)
             # Each worker remembers so many flows; the kernel as many as all of them.
-            self.stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech)
-            self.stage.pin(pin_path(config.queue.number))
+            self.stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech,
+                               marks=config.ruleset.marks if keeps_marks else 0,
+                               kept=program_path(place, "marks") if keeps_marks else None)
+            self.stage.pin(place)
         except SystemProblem as problem:
+            if keeps_marks:
+                raise SystemProblem(f"ruleset.tracking = \"stage1\": {problem}") from None
             if wanted == "on":
                 raise
             if self.stage is not None:
@@ -441,7 +452,7 @@ class Supervisor:
             await loading
         self.beside.shutdown()          # an offer that nobody waits for any more may be under way
         if self.stage is not None:
-            self.stage.close()
+            self.stage.close(keep=self.handing_over)
 
     def _tell_stage(self, child: Child) -> None:
         if self.stage is not None:
@@ -454,7 +465,7 @@ class Supervisor:
                 backend: str = await self._call(ruleset.apply, self.config, self.stage.pinned)
                 return backend
             except SystemProblem as problem:
-                if self.config.ruleset.stage1 == "on":
+                if self.config.ruleset.stage1 == "on" or self.config.ruleset.tracking == "stage1":
                     raise
                 self.stage_problem = str(problem)
                 self.stage.close()

@@ -47,6 +47,7 @@ from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
 from edgeblock.errors import EdgeblockError
 from edgeblock.netfilter.marks import marks
+from edgeblock.source.marking import Marking
 from edgeblock.source.nfqueue import QueueReader
 from edgeblock.source.recall import Recall
 
@@ -73,6 +74,7 @@ class Worker:
         self.row: Any = None
         self.reader: QueueReader | None = None
         self.recall: Recall | None = None      # of the first stage, where there is one
+        self.marking: Marking | None = None    # where conntrack does not keep the marks
         self.engine: Any = None
         self.places: dict[str, int] = {POLICY: 0}
         self.base: list[int] = []
@@ -138,7 +140,8 @@ class Worker:
                 await self._take_rules(files[0], files[1])
                 self.tell(rules=order["serial"])
             elif order["do"] == "stage1":
-                self.recall = Recall(*files, order["places"])
+                self.recall = Recall(files[0], files[1], order["places"])
+                self.marking = Marking(files[2]) if len(files) > 2 else None
             elif order["do"] == "queue":
                 reader = self._take_queue(order, files)
                 self.tell(*() if files else (reader.fileno(),), bound=order["queue"],
@@ -180,6 +183,7 @@ class Worker:
             fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked),
             board=self.row, **held)
         self.reader.recall = self.recall
+        self.reader.marking = self.marking
         self.loop.add_reader(self.reader.fileno(), self._drain)
         self._beat()
         return self.reader

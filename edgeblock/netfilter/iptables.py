@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeblock.config import Config
-from edgeblock.errors import SystemProblem
+from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bytecode, netlink, tools
-from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.marks import marks, program_path
 from edgeblock.netfilter.rules import Do, Is, Rule, by_family, plan, queues
 
 PREFIX = "EDGEBLOCK_"
@@ -35,9 +35,9 @@ class Installed(NamedTuple):
     jumps: tuple[str, ...] = ()
 
 
-def text(config: Config) -> str:
+def text(config: Config, stage1: Path | None = None) -> str:
     """What `apply` gives to iptables-restore and ip6tables-restore on a machine without rules of ours."""
-    return "".join(f"# {tool}-restore --noflush\n{transaction(config, family, Installed())}"
+    return "".join(f"# {tool}-restore --noflush\n{transaction(config, family, Installed(), (), stage1)}"
                    for family, tool in FAMILIES.items())
 
 
@@ -88,16 +88,22 @@ def quoted(comment: str) -> str:
 def specifications(rule: Rule, config: Config, family: int, stage1: Path | None = None) -> Iterator[str]:
     """The rule's text after the chain's name: one for each combination of the alternatives of its conditions."""
     table = conditions(config, family, stage1)
-    for parts in itertools.product(*(table[one] for one in rule.when)):
-        yield " ".join([*parts, f"-m comment --comment {rule.name}", target(rule.do, config)])
+    when = rule.when
+    if marks_kept_by(config, stage1) and rule.do in (Do.MARK_DONE, Do.MARK_UNDECIDED):
+        when = tuple(one for one in when if one not in (Is.UNDECIDED, Is.DONE, Is.ASSURED))
+    for parts in itertools.product(*(table[one] for one in when)):
+        yield " ".join([*parts, f"-m comment --comment {rule.name}", target(rule.do, config, stage1)])
 
 
 def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[Is, tuple[str, ...]]:
     """Each condition as iptables says it; several texts are alternatives."""
     bits = marks(config.ruleset.mark_mask)
+    without_conntrack = marks_kept_by(config, stage1)
     ours = f"-m mark --mark {config.ruleset.inject_mark:#x}/{config.ruleset.inject_mark:#x}"
 
-    def marked(value: int) -> tuple[str, ...]:
+    def marked(value: int, program: str) -> tuple[str, ...]:
+        if without_conntrack is not None:
+            return (pinned(program_path(without_conntrack, program)),)
         return (f"-m connmark --mark {value:#x}/{bits.mask:#x}",)
 
     def ports(match: str, listed: tuple[int, ...] | str) -> tuple[str, ...]:
@@ -131,23 +137,43 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
         Is.ORIGINAL: ("-m conntrack --ctdir ORIGINAL",),
         Is.REPLY: ("-m conntrack --ctdir REPLY",),
         Is.STATELESS: ("-m conntrack --ctstate INVALID,UNTRACKED",),
+        Is.ASSURED: ("-m conntrack --ctstatus ASSURED",),
         Is.OURS: (ours,),
         Is.OURS_LOOPED: (f"-i lo {ours}",),
-        Is.UNDECIDED: marked(bits.undecided),
-        Is.DONE: marked(bits.done),
-        Is.BLOCKED: marked(bits.blocked),
+        Is.UNDECIDED: (f"-m connmark --mark {bits.undecided:#x}/{bits.mask:#x}",),
+        Is.DONE: marked(bits.done, "done"),
+        Is.BLOCKED: marked(bits.blocked, "blocked"),
         Is.SYN: ("-p tcp -m tcp --tcp-flags SYN,ACK SYN",),
         Is.NO_SYN: ("-m tcp ! --tcp-flags SYN,ACK SYN",),
         Is.BARE: program(bytecode.bare(family)),
         Is.ANSWER: program(bytecode.answer(family)),
         Is.SHORT: program(bytecode.short(family)),
         Is.INITIAL: program(bytecode.initial(family)),
-        Is.CLEARED: (f"-m bpf --object-pinned {stage1}",),
+        Is.CLEARED: (pinned(stage1),) if stage1 is not None else (),
+        Is.SOCKET: ("-m socket",),
     }
 
 
-def target(do: Do, config: Config) -> str:
+def marks_kept_by(config: Config, stage1: Path | None) -> Path | None:
+    """The first stage, where its programs keep the marks; None where conntrack does."""
+    if config.ruleset.tracking == "conntrack":
+        return None
+    if stage1 is None:
+        raise ConfigError('ruleset.tracking: "stage1": these rules ask programs of the daemon, so only edgeblock run '
+                          'applies them')
+    return stage1
+
+
+def pinned(program: Path) -> str:
+    return f"-m bpf --object-pinned {program}"
+
+
+def target(do: Do, config: Config, stage1: Path | None = None) -> str:
     """What a rule does, as iptables says it."""
+    without_conntrack = marks_kept_by(config, stage1)
+    if without_conntrack is not None and do in (Do.MARK_DONE, Do.MARK_UNDECIDED):
+        # The last match of a rule without a target: it does what there is to do.
+        return pinned(program_path(without_conntrack, "answered" if do is Do.MARK_DONE else "reopened"))
     bits = marks(config.ruleset.mark_mask)
     first, last = queues(config)
     queue = f"-j NFQUEUE --queue-num {first}" if first == last else f"-j NFQUEUE --queue-balance {first}:{last}"

@@ -1,11 +1,16 @@
 """The two bits that a flow carries in its conntrack mark. In: the mask of the settings. Out: the values of the bits.
 
-Nothing here touches bits outside the mask: they belong to the operator.
+Nothing here touches bits outside the mask: they belong to the operator. Where conntrack is not to keep the marks, the
+programs of PROGRAMS do, in a map of their own.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from edgeblock.errors import ConfigError
+
+# netfilter/stage1/program.c, by section: two that ask for a mark, and two that set one where that is due.
+PROGRAMS = ("done", "blocked", "answered", "reopened")
 
 
 class Marks(NamedTuple):
@@ -25,3 +30,8 @@ def marks(mask: int) -> Marks:
     if not 0 < mask <= 0xFFFFFFFF or mask >> shift != 0b11:
         raise ConfigError(f"ruleset.mark_mask: {mask:#x} is not two adjacent bits of 32, such as 0x30000000")
     return Marks(mask, shift, 0, 0b01 << shift, 0b10 << shift, 0b11 << shift)
+
+
+def program_path(stage1: Path, name: str) -> Path:
+    """Where one of PROGRAMS is pinned: beside the first stage."""
+    return stage1.with_name(f"{stage1.name}-{name}")

@@ -99,6 +99,7 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.ORIGINAL: ("ct direction original",),
         Is.REPLY: ("ct direction reply",),
         Is.STATELESS: ("ct state invalid,untracked",),
+        Is.ASSURED: ("ct status assured",),
         Is.OURS: (ours,),
         Is.OURS_LOOPED: (f'iifname "lo" {ours}',),
         Is.UNDECIDED: marked(bits.undecided),

@@ -37,7 +37,10 @@ ANSWERS = {"forward": "forward", "input": "output", "output": "input"}
 
 
 class Is(Enum):
-    """What a rule can ask of a packet. The marks UNDECIDED, DONE and BLOCKED are false without a conntrack entry."""
+    """What a rule can ask of a packet. The marks UNDECIDED, DONE and BLOCKED are false without a conntrack entry.
+
+    With `tracking = "stage1"` there are no entries, and who has no mark is undecided.
+    """
 
     TCP_TO_PORT = auto()      # TCP whose destination port is listed
     TCP_FROM_PORT = auto()
@@ -54,6 +57,7 @@ class Is(Enum):
     TO_SERVERS = auto()
     EXEMPT_CLIENT = auto()    # its source is in `ruleset.exempt_clients`
     EXEMPT_SERVER = auto()    # its destination is in `ruleset.exempt_servers`
+    ASSURED = auto()          # of a connection whose handshake is over, or of whose beginning nothing is known
     OURS = auto()             # made on this box and marked as our own reply
     OURS_LOOPED = auto()      # the same, arriving over loopback
     UNDECIDED = auto()
@@ -66,10 +70,14 @@ class Is(Enum):
     SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
     INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS
     CLEARED = auto()          # TCP that the first stage lets by; asked once for a packet, for it remembers
+    SOCKET = auto()           # asks for nothing of use: see DEFRAGMENT
 
 
 class Do(Enum):
-    """What a rule does. Marks are set within the mask only, and the packet goes on to the next rule."""
+    """What a rule does. Marks are set within the mask only, and the packet goes on to the next rule.
+
+    With `tracking = "stage1"` a program of the first stage sets them, and asks for the mark itself.
+    """
 
     QUEUE = auto()            # to the daemon; with none there, as `ruleset.absent` says
     QUEUE_OR_DROP = auto()    # to the daemon; with none there, dropped
@@ -127,7 +135,9 @@ TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rul
 
 TCP_SERVER = (
     Rule("tcp_server_blocked", (Is.BLOCKED,), Do.DROP),
-    Rule("tcp_answered", (Is.UNDECIDED, Is.ANSWER), Do.MARK_DONE),
+    # Behind a SYN conntrack counts what is still on its way of the connection before on the same ports as the new
+    # one's. So an answer counts only when the handshake is over.
+    Rule("tcp_answered", (Is.UNDECIDED, Is.ASSURED, Is.ANSWER), Do.MARK_DONE),
 )
 
 UDP_CLIENT = (
@@ -153,6 +163,10 @@ UDP_CLIENT_ALL = (
 
 UDP_SERVER_ALL = UDP_SERVER[:1]
 
+# No packet comes here. While the match for sockets is in any rule of a network namespace, the kernel puts fragments
+# together before it asks rules, which conntrack does where it keeps the marks.
+DEFRAGMENT = Chain("defragment", None, (Rule("defragment", (Is.SOCKET,), Do.RETURN),))
+
 
 def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
     """The chains for these settings, those that rules lead to first. ConfigError names a setting that cannot be.
@@ -164,7 +178,7 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
     clients = set(ruleset.hooks)
     servers = {ANSWERS[hook] for hook in ruleset.hooks}
     tcp, udp = bool(ruleset.tcp_ports), bool(ruleset.udp_ports)
-    chains = []
+    chains = [DEFRAGMENT] if ruleset.tracking == "stage1" else []
     if tcp:
         chains += [Chain("tcp_client", None, named(config, TCP_CLIENT_STAGE1 if stage1 else TCP_CLIENT)),
                    Chain("tcp_server", None, TCP_SERVER)]
@@ -256,12 +270,35 @@ def check(config: Config) -> None:
     if pairs > PAIRS_MAX:
         raise ConfigError(f"ruleset.clients and ruleset.servers: {pairs} pairs of interfaces, at most {PAIRS_MAX}; "
                           f"name many at once, such as \"eth1.*\"")
+    check_tracking(config)
     if ruleset.absent not in ("open", "closed"):
         raise ConfigError(f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\"")
     first, last = queues(config)
     if last < first or first < 0 or last > 65535:
         raise ConfigError(f"queue.number {queue.number} with queue.workers {queue.workers}: "
                           f"queues are numbered from 0 to 65535")
+
+
+def check_tracking(config: Config) -> None:
+    """ConfigError, naming the key, for settings that cannot be without conntrack."""
+    ruleset = config.ruleset
+    if ruleset.tracking == "conntrack":
+        return
+    if ruleset.tracking != "stage1":
+        raise ConfigError(f"ruleset.tracking: {ruleset.tracking!r}: use \"conntrack\" or \"stage1\"")
+    wanted = ""
+    if ruleset.stage1 == "off":
+        wanted = "the first stage, which ruleset.stage1 = \"off\" forbids; use \"auto\" or \"on\""
+    elif ruleset.backend == "nft":
+        wanted = "iptables, as nftables cannot ask the first stage; use ruleset.backend = \"iptables\" or \"auto\""
+    elif not ruleset.install:
+        wanted = "the daemon to apply the kernel rules, as its programs are in them; use ruleset.install = true"
+    for key, ports in (("tcp_ports", ruleset.tcp_ports), ("udp_ports", ruleset.udp_ports)):
+        if ports == "all":
+            wanted = (f"a list in ruleset.{key}: with \"all\" a connection's direction decides, "
+                      f"which only conntrack knows")
+    if wanted:
+        raise ConfigError(f"ruleset.tracking: \"stage1\" needs {wanted}")
 
 
 def queues(config: Config) -> tuple[int, int]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import iptables, nft, tools
+from edgeblock.netfilter.rules import check
+from edgeblock.netfilter.stage1 import pin_path
 
 BACKENDS = {"nft": nft, "iptables": iptables}
 
@@ -62,6 +64,9 @@ def text(config: Config) -> str:
     if config.ruleset.backend == "auto" and not tools.capable(tools.CAP_NET_ADMIN):
         raise SystemProblem("ruleset.backend: \"auto\" asks the kernel, which needs root; "
                             "choose \"nft\" or \"iptables\"")
+    check(config)
+    if config.ruleset.tracking == "stage1":
+        return iptables.text(config, pin_path(config.queue.number))
     return BACKENDS[choose(config)].text(config)
 
 
@@ -73,6 +78,9 @@ def apply(config: Config, stage1: Path | None = None) -> str:
     """
     tools.need_permission()
     backend = choose(config, stage1 is not None)
+    if config.ruleset.tracking == "stage1" and backend != "iptables":
+        raise SystemProblem("ruleset.tracking: \"stage1\" needs iptables, which is not installed; "
+                            "install the package iptables")
     if backend == "iptables":
         iptables.apply(config, stage1)
     else:

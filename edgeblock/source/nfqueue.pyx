@@ -19,6 +19,8 @@ CONFIG_NETFILTER_NETLINK_GLUE_CT ignores it without a word; there the mark goes 
 of its own, in the same system call, found by the packet's addresses and ports. That finds no flow whose destination
 this very box has translated, and none before its first packet has passed; both are counted as `unmarked`.
 
+Without conntrack (`marking`) the mark goes into a map of the kernel's programs, at once: before the verdict.
+
 Handing over. A queue lives as long as its socket, whoever holds it open. Another reader can take the socket and go
 on: what came meanwhile waits in it. Packets that the one before had received and not answered are dropped when the
 next packet arrives; their senders send them again.
@@ -47,6 +49,7 @@ from edgeblock.core.engine cimport (
     CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
 )
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
+from edgeblock.source.marking cimport Marking
 from edgeblock.source.recall cimport Recall
 from edgeblock.errors import SystemProblem
 
@@ -307,6 +310,7 @@ cdef class QueueReader:
     cdef NetfilterQueue handle
     cdef readonly Engine engine
     cdef public Recall recall            # of what the first stage let by; None: there is no first stage
+    cdef public Marking marking          # sets marks where conntrack keeps none; None: conntrack does
     cdef object on_decision
     cdef readonly int number
     cdef readonly str failure            # the last exception of on_decision, for the log; None if there was none
@@ -570,7 +574,7 @@ cdef class QueueReader:
             self.accepted_to = self.packet.id
             return 0
         self.close_run()
-        if mark == MARK_KEEP or self.marks_by_verdict:
+        if mark == MARK_KEEP or self.marks_by_verdict and self.marking is None:
             self.put(MSG_VERDICT, accept, self.packet.id, mark)
         else:
             self.put_mark_and_verdict(accept, mark)
@@ -626,6 +630,9 @@ cdef class QueueReader:
         cdef nlmsghdr header
         cdef uint8_t* start
         cdef uint8_t* at
+        if self.marking is not None:
+            self.unmarked += not self.marking.put(seen, mark)
+            return 0
         if seen.kind != PACKET_TCP and seen.kind != PACKET_UDP:
             self.unmarked += 1
             return 0

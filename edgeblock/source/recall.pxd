@@ -59,4 +59,5 @@ cdef class Recall:
     cdef bint before(self, Engine engine, const uint8_t* data, size_t size, double now) noexcept nogil
     cdef uint32_t gather(self, const Remembered* r, uint32_t seq, Passed* passed, uint64_t* past) noexcept nogil
     cdef bint look_up(self, const Packet* p, Remembered* out) noexcept nogil
-    cdef bint copy_hello(self, const PassedSyn* one, uint8_t* out) noexcept nogil
+    cdef uint32_t pick(self, const Remembered* r, uint64_t past, uint64_t untold, Passed* passed) noexcept nogil
+    cdef const uint8_t* bytes_of(self, const PassedSyn* one) noexcept nogil

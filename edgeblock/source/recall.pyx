@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, skip, take
 from edgeblock.core.engine cimport Engine, Passed
-from edgeblock.core.packet cimport PACKET_TCP, Packet, view_packet
+from edgeblock.core.packet cimport PACKET_TCP, TCP_SYN, TCP_URG, Packet, view_packet
 
 from edgeblock.netfilter.stage1 import bpf
 
@@ -59,27 +59,32 @@ cdef class Recall:
         cdef Remembered r
         cdef Passed passed[SYNS]
         cdef uint32_t count
-        cdef uint64_t past
+        cdef uint64_t past, untold
         view_packet(data, size, &p)
         if p.kind != PACKET_TCP:
             return True
         if p.family == 6 and has_many_headers(data, size):
             self.overlong += 1
             return False
+        if p.payload_size == 0 and not p.flags & (TCP_SYN | TCP_URG):
+            return True         # says nothing, and does not make the flow the engine's
         if not self.look_up(&p, &r):
             return True
         count = self.gather(&r, p.seq, passed, &past)
         if count:
             self.recalled += 1
-            engine.catch_up(data, size, past, passed, count, now)
+            untold = engine.untold(&p, past)
+            if untold:
+                count = self.pick(&r, past, untold, passed)
+                engine.catch_up(data, size, past, passed, count, now)
         return True
 
     cdef uint32_t gather(self, const Remembered* r, uint32_t seq, Passed* passed, uint64_t* past) noexcept nogil:
         """What is still known for a packet with that sequence number: how many SYNs, and Engine.catch_up's `past`.
 
-        Of a hello that is overwritten the SYN is left, where the packet may belong to its stream: it begins there.
-        Elsewhere it is forgotten as well, as the engine forgets flows that were read to their end. To the engine it
-        would be a stream that is still to come, and four of those are a crowd that somebody has sent on purpose.
+        Of a hello that is overwritten the SYN and the size are left, where the packet may belong to that stream: so
+        the engine knows where it begins and goes on. Elsewhere it is forgotten as well, as the engine forgets flows
+        that were read to their end. `hello` is NULL for these, and points into the map for the others.
         """
         cdef const PassedSyn* one
         cdef uint32_t i, count = 0, known = min(r.count, <uint32_t>SYNS)
@@ -95,12 +100,11 @@ cdef class Recall:
             passed[count].isn = one.isn
             passed[count].size = one.size
             passed[count].after = one.after
-            passed[count].hello = self.found[count]
-            if one.size and not self.copy_hello(one, self.found[count]):
+            passed[count].hello = self.bytes_of(one)
+            if one.size and passed[count].hello == NULL:
                 self.forgotten += 1
                 if one.isn - seq >= <uint32_t>NEAR and seq - one.isn >= <uint32_t>NEAR:
                     continue
-                passed[count].size = 0
             which |= <uint64_t>1 << i
             count += 1
             kept[i + 1] = count
@@ -130,16 +134,33 @@ cdef class Recall:
                 return True
         return True     # what there is of it
 
-    cdef bint copy_hello(self, const PassedSyn* one, uint8_t* out) noexcept nogil:
-        # The place may be written anew meanwhile: whole only if it says the same before and after.
+    cdef uint32_t pick(self, const Remembered* r, uint64_t past, uint64_t untold, Passed* passed) noexcept nogil:
+        """Leaves of `passed`, which `past` names, those in `untold`, with copies of their hellos; how many they are.
+
+        All, or only such whose hello is lost: so `after` stays true.
+        """
+        cdef uint32_t i, k = 0, count = 0
+        for i in range(<uint32_t>SYNS):
+            if not past >> i & 1:
+                continue
+            if untold >> i & 1:
+                passed[count] = passed[k]
+                if passed[k].hello != NULL:
+                    # The place may be written anew meanwhile: whole only if it says the same before and after.
+                    memcpy(self.found[count], passed[k].hello, passed[k].size)
+                    passed[count].hello = self.found[count] if self.bytes_of(&r.passed[i]) != NULL else NULL
+                count += 1
+            k += 1
+        return count
+
+    cdef const uint8_t* bytes_of(self, const PassedSyn* one) noexcept nogil:
         cdef const Hello* at
-        cdef bint same
-        if one.place >= self.places or one.size > HELLO_MAX:
-            return False
+        if one.size == 0 or one.size > HELLO_MAX or one.place >= self.places:
+            return NULL
         at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
-        same = (<const volatile uint32_t*>&at.serial)[0] == one.serial
-        memcpy(out, at.data, one.size)
-        return same and (<const volatile uint32_t*>&at.serial)[0] == one.serial
+        if (<const volatile uint32_t*>&at.serial)[0] != one.serial:
+            return NULL
+        return <const uint8_t*>at + sizeof(Hello) - sizeof(at.data)
 
     def prepare(self, Engine engine not None, bytes packet not None, double now):
         """`before` for tests."""

@@ -1,5 +1,7 @@
 """One pair of addresses and ports, several connections: what was blocked stays so, what is new is judged anew."""
 
+import pytest
+
 from core import samples as s
 from edgeblock.blocklist.rules import load
 from edgeblock.core.engine import Engine
@@ -167,3 +169,53 @@ def test_ports_that_were_blocked_several_times_are_not_lost_to_an_innocent_name(
     rest = s.hello(b"listed.example")[100:]
     for turn in range(8):
         assert not engine.judge(s.tcp(FIRST + turn * 100_000_000 + 101, rest), 21.0).accept
+
+
+@pytest.mark.parametrize("pieces", ["whole", "split", "reversed"])
+@pytest.mark.parametrize("kind", ["tls", "http"])
+def test_hundreds_of_connections_on_the_same_ports_do_not_fill_the_window(tmp_path, kind, pieces):
+    # Each as large as a browser's; in all more than is kept of a flow.
+    def data(name: bytes) -> bytes:
+        return (s.hello(name, before=s.extension(51, bytes(1200))) if kind == "tls"
+                else s.request(name, b"/" + b"x" * 1200))
+
+    engine = engine_for(tmp_path)
+    for turn in range(500):
+        seq, message = FIRST + turn * 15_600_000, data(b"open.example")
+        cut = 0 if pieces == "whole" else 700
+        parts = [(0, message[:cut]), (cut, message[cut:])] if cut else [(0, message)]
+        assert engine.judge(s.tcp(seq, flags=s.SYN), 1.0 + turn).accept, turn
+        for at, part in parts[::-1] if pieces == "reversed" else parts:
+            assert engine.judge(s.tcp(seq + 1 + at, part), 1.0 + turn).accept, turn
+        assert engine.counters()["table_bytes"] < 64 * 1024
+    counted = engine.counters()
+    assert counted["overflows"] == counted["window_full"] == 0
+    assert not opened(engine, FIRST + 7_000_000, data(b"listed.example"), 600.0).accept
+
+
+def test_another_copy_of_what_is_not_kept_any_more_is_an_overflow(tmp_path):
+    # Of the first hello, an innocent one, the server has only the end. Others follow, and then a listed beginning.
+    first, listed = s.hello(b"xxxxed.example"), s.hello(b"listed.example")
+    cut = listed.index(b"ed.example")
+    for turns in (3, 8, 12, 14, 200, 400):
+        engine = engine_for(tmp_path)
+        assert opened(engine, FIRST, first, 1.0).accept
+        for turn in range(1, turns):
+            assert opened(engine, FIRST + turn * 9_000_000, s.hello(b"open.example"), 1.0).accept, turn
+        assert not engine.judge(s.tcp(FIRST + 1, listed[:cut]), 2.0).accept, turns
+
+
+def test_who_tries_again_and_again_is_let_in_when_the_flow_has_been_idle(tmp_path):
+    # More streams than are remembered as blocked: the flow stays blocked, but SYNs alone do not keep it.
+    engine = engine_for(tmp_path)
+    seq = FIRST
+    for _ in range(3):
+        for turn in range(13):
+            seq += 15_600_000
+            opened(engine, seq, s.hello(b"listed.example" if turn == 12 else b"open.example"), 1.0)
+    second = 2
+    while not engine.judge(s.tcp(seq + 15_600_000 * second, flags=s.SYN), float(second)).accept:
+        second += 1
+        assert second < 130
+    assert second > 100
+    assert engine.judge(s.tcp(seq + 15_600_000 * second + 1, s.hello(b"open.example")), float(second)).accept

@@ -29,6 +29,9 @@ contact = "{contact}"
 redirect = "{redirect}"
 """
 
+# Flow marks in the first stage, on a box that tracks no connection.
+UNTRACKED = '[ruleset]\ntracking = "stage1"\nmarks = 65536\n'
+
 
 @dataclass
 class Running:
@@ -53,6 +56,20 @@ def start(lab: Lab, home: Path, more: str = "") -> Running:
         (rules / name).write_text(text)
     config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT) + more
     return Running(lab, lab.start_daemon(config), rules)
+
+
+def track_nothing(lab: Lab) -> None:
+    """The operator's own rules: no connection through the box, or of it, is tracked."""
+    for tool in ("iptables", "ip6tables"):
+        for chain in ("PREROUTING", "OUTPUT"):
+            lab.run_in("box", [tool, "-t", "raw", "-A", chain, "-j", "CT", "--notrack"])
+
+
+def tracked(lab: Lab) -> int:
+    """Connections that the box has tracked since it began, by what every CPU has counted of new ones, and has now."""
+    lines = lab.run_in("box", ["cat", "/proc/net/stat/nf_conntrack"]).stdout.splitlines()
+    names = lines[0].split()
+    return sum(int(line.split()[names.index(name)], 16) for line in lines[1:] for name in ("entries", "insert"))
 
 
 def children(parent: int, module: str) -> list[int]:

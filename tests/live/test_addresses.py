@@ -15,6 +15,11 @@ FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 VERSIONS = pytest.mark.parametrize("version", [4, 6])
 
 
+@pytest.fixture(params=["conntrack", "stage1"])
+def tracking(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def udp(lab: Lab, place: str, version: int) -> socket.socket:
     with lab.entered(place):
         made = socket.socket(FAMILY[version], socket.SOCK_DGRAM)

@@ -1,8 +1,11 @@
 """The first stage in a box: what never reaches the queue, and rules that change under it. That verdicts are the same
 with it and without is the business of the other live tests, which run both ways."""
 
+import socket
 import ssl
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from running import Running, start
 
 from edgeblock.errors import SystemProblem
-from edgeblock.lab import Lab, until
+from edgeblock.lab import SERVER, Lab, until
 
 pytestmark = pytest.mark.live
 
@@ -68,3 +71,36 @@ def test_no_listed_name_passes_while_rules_change(box: Running):
 def test_asked_for_with_a_back_end_that_cannot_it_is_one_line(tmp_path: Path):
     with Lab() as lab, pytest.raises(SystemProblem, match='use backend = "iptables" or "auto"'):
         start(lab, tmp_path, '[ruleset]\nstage1 = "on"\nbackend = "nft"\n')
+
+
+@pytest.mark.parametrize("stage1", ["on", "off"])
+def test_one_client_with_few_ports(tmp_path: Path, stage1: str):
+    # Thirty connections on each pair of addresses and ports within seconds, two of them for a listed name; a tenth of
+    # a second apart, so that their sequence numbers are, too.
+    settings = ssl.create_default_context()
+    settings.check_hostname, settings.verify_mode = False, ssl.CERT_NONE
+    harmed, passed, pause = [], [], threading.Event()
+    with Lab() as lab:
+        running = start(lab, tmp_path, f'[ruleset]\nstage1 = "{stage1}"\n')
+        for turn in range(30):
+            due = time.monotonic() + 0.1
+            for port in range(40_000, 40_008):
+                listed = turn in (14, 24)
+                with lab.entered("client"):
+                    connection = socket.create_connection((SERVER[4], 443), 5, ("", port))
+                # Closed with RST, so that the port is free at once.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                try:
+                    with connection, settings.wrap_socket(
+                            connection, server_hostname="listed.example" if listed else "open.example") as wrapped:
+                        answered = wrapped.version() is not None
+                except OSError:
+                    answered = False
+                if answered == listed:
+                    (passed if listed else harmed).append((turn, port))
+            pause.wait(max(0.0, due - time.monotonic()))
+        counted = lab.counters(running.daemon)
+        assert running.daemon.stop() == 0, running.daemon.last_words()
+    assert (harmed, passed) == ([], [])
+    if stage1 == "on":      # up to twelve of each are the kernel's
+        assert counted["stage1.passed_hello"] >= 8

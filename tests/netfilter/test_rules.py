@@ -3,13 +3,14 @@
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from edgeblock.config import Config, Queue, Ruleset
 from edgeblock.core.quic import Reader
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import iptables, nft, ruleset, tools
+from edgeblock.netfilter import iptables, nft, ruleset, stage1, tools
 from edgeblock.netfilter.rules import QUIC_VERSIONS, Do, plan
 
 DEFAULT = Config()
@@ -144,6 +145,7 @@ def test_between_two_listed_ports_the_destination_decides():
     ({"udp_ports": (65536,)}, "ruleset.udp_ports"),
     ({"udp_ports": (), "tcp_ports": ()}, "both empty"),
     ({"absent": "ajar"}, "ruleset.absent"),
+    ({"tracking": "both"}, "ruleset.tracking"),
     ({"workers": 0}, "queue.number"),
     ({"workers": 2, "number": 65535}, "queue.number"),
 ])
@@ -151,6 +153,75 @@ def test_settings_that_no_rule_can_express_are_refused_by_name(change, line):
     with pytest.raises(ConfigError, match=re.escape(line)) as caught:
         plan(settings(**change))
     assert "\n" not in str(caught.value)
+
+
+UNTRACKED = settings(tracking="stage1", hooks=("forward", "input", "output"))
+PINNED = Path("/sys/fs/bpf/edgeblock-1-0")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_without_conntrack_no_rule_asks_it(family):
+    lines = iptables.transaction(UNTRACKED, family, iptables.Installed(), (), PINNED).splitlines()
+    with_conntrack = replace(UNTRACKED, ruleset=replace(UNTRACKED.ruleset, tracking="conntrack"))
+    usual = iptables.transaction(with_conntrack, family, iptables.Installed(), (), PINNED).splitlines()
+    assert not any(word in line.lower() for line in lines for word in ("connmark", "conntrack", "ctstate", "ctdir"))
+
+    def rest(said: list[str]) -> list[str]:
+        marking = (r"-m connmark --mark \S+|-j CONNMARK --set-xmark \S+|-m conntrack --ctstatus ASSURED|"
+                   r"-m bpf --object-pinned \S+-[a-z]+(?= |$)")
+        return [" ".join(re.sub(marking, "", line).split()) for line in said if "DEFRAGMENT" not in line]
+    assert rest(lines) == rest(usual)          # the same rules in the same order, but for the marks
+
+
+def test_without_conntrack_each_mark_is_a_programs():
+    lines = iptables.transaction(UNTRACKED, 4, iptables.Installed(), (), PINNED).splitlines()
+    asked = {}
+    for line in lines:
+        if line.startswith("-A EDGEBLOCK_"):
+            words = shlex.split(line)
+            found = [word.removeprefix(str(PINNED)).lstrip("-") for word in words if word.startswith(str(PINNED))]
+            asked[words[words.index("--comment") + 1]] = found
+            # What sets a mark is asked last, when all else is so, and has no target: the packet goes on.
+            if {"answered", "reopened"} & set(found):
+                assert words[-1].startswith(str(PINNED)) and "-j" not in words and "-g" not in words
+    assert {name: found for name, found in asked.items() if found} == {
+        "tcp_done": ["done"], "udp_done": ["done"], "tcp_reopened": ["reopened"], "tcp_blocked_bare": ["blocked"],
+        "tcp_blocked_data": ["blocked"], "tcp_syn_cleared": [""], "tcp_cleared": [""],
+        "tcp_server_blocked": ["blocked"], "tcp_answered": ["answered"], "udp_blocked": ["blocked"],
+        "udp_blocked_long": ["blocked"], "udp_server_blocked": ["blocked"], "udp_answered": ["answered"]}
+
+
+def test_without_conntrack_fragments_are_put_together_by_a_rule_that_no_packet_meets():
+    for family in (4, 6):
+        text = iptables.transaction(UNTRACKED, family, iptables.Installed(), (), PINNED)
+        assert "-A EDGEBLOCK_DEFRAGMENT -m socket -m comment --comment defragment -j RETURN\n" in text
+        assert text.count("EDGEBLOCK_DEFRAGMENT") == 2          # its declaration, and that rule
+    assert "DEFRAGMENT" not in iptables.text(DEFAULT)
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    ({"stage1": "off"}, 'the first stage, which ruleset.stage1 = "off" forbids'),
+    ({"backend": "nft"}, "iptables, as nftables cannot ask the first stage"),
+    ({"install": False}, "the daemon to apply the kernel rules"),
+    ({"tcp_ports": "all"}, "a list in ruleset.tcp_ports"),
+    ({"udp_ports": "all"}, "a list in ruleset.udp_ports"),
+])
+def test_what_cannot_be_without_conntrack_is_refused_by_name(change, line):
+    with pytest.raises(ConfigError, match=re.escape(f'ruleset.tracking: "stage1" needs {line}')) as caught:
+        plan(settings(tracking="stage1", **change))
+    assert "\n" not in str(caught.value)
+    plan(settings(**change))
+
+
+def test_the_rules_without_conntrack_are_printed_and_only_the_daemon_applies_them(monkeypatch):
+    text = ruleset.text(replace(UNTRACKED, ruleset=replace(UNTRACKED.ruleset, backend="iptables")))
+    assert f"--object-pinned {stage1.pin_path(0)}-done" in text
+    with pytest.raises(ConfigError, match="only edgeblock run applies them"):
+        iptables.transaction(UNTRACKED, 4, iptables.Installed())
+    monkeypatch.setattr(tools, "need_permission", lambda: None)
+    monkeypatch.setattr(ruleset, "choose", lambda config, stage1: "nft")
+    with pytest.raises(SystemProblem, match="needs iptables, which is not installed"):
+        ruleset.apply(UNTRACKED, PINNED)
 
 
 def test_an_unknown_back_end_is_refused_by_name():

@@ -2,12 +2,15 @@
 
 import errno
 import struct
+import subprocess
+import time
 
 import pytest
 
 from edgeblock.blocklist.fingerprint import fingerprint
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import stage1
+from edgeblock.netfilter.marks import PROGRAMS
 from edgeblock.netfilter.stage1 import Stage, bpf, explain, sieve
 from tests.blocklist.making import KEY, matcher
 from tests.core import samples as s
@@ -281,3 +284,274 @@ def test_what_the_kernel_says_becomes_a_line(code, says):
 def test_where_no_bpf_file_system_is_it_cannot_be_pinned(stage, tmp_path):
     with pytest.raises(SystemProblem, match=r"mount -t bpf bpf "):
         stage.pin(tmp_path / "x")
+
+
+# ---- flow marks without conntrack
+
+
+IDLE = 120.0
+UNDECIDED, DONE, HTTP, BLOCKED = range(4)
+ANSWER = bytes(400)
+SIDES = {"4": (s.CLIENT, s.SERVER), "4, the server is the higher": ("10.0.0.2", "9.9.9.9"),
+         "6": (s.CLIENT6, s.SERVER6), "6, the same network": ("2001:db8::7", "2001:db8::6"),
+         "the same address": (s.CLIENT, s.CLIENT)}
+
+
+class Flow:
+    """Packets of one flow, of both directions, and its mark."""
+
+    ports = iter(range(10_000, 60_000))
+
+    def __init__(self, keeper, sides="4", udp=False):
+        self.keeper, self.udp = keeper, udp
+        self.client, self.server = SIDES[sides]
+        self.port = next(Flow.ports)
+        self.isn, self.server_isn = 1000, 900_000
+
+    def send(self, data=b"", flags=s.ACK, seq=None, back=False, **settings):
+        source, destination = (self.server, self.client) if back else (self.client, self.server)
+        sport, dport = (443, self.port) if back else (self.port, 443)
+        if self.udp:
+            return s.ip_packet(17, struct.pack("!HHHH", sport, dport, 8 + len(data), 0) + data, source, destination)
+        seq = (self.server_isn if back else self.isn) + 1 if seq is None else seq
+        return s.tcp(seq, data, flags, source=source, destination=destination, sport=sport, dport=dport, **settings)
+
+    def answer(self, data=ANSWER, **settings):
+        return self.send(data, back=True, **settings)
+
+    def syn(self, isn):
+        self.isn = isn
+        return self.send(flags=s.SYN, seq=isn, ack=0)
+
+    def syn_ack(self, server_isn, **settings):
+        self.server_isn = server_isn
+        return self.answer(b"", flags=s.SYN | s.ACK, seq=server_isn, **{"ack": self.isn + 1, **settings})
+
+    def key(self):
+        ends = [(s.address(self.client).ljust(16, b"\0"), self.port), (s.address(self.server).ljust(16, b"\0"), 443)]
+        ends.sort(key=lambda end: (*struct.unpack("<QQ", end[0]), struct.unpack("<H", struct.pack(">H", end[1]))),
+                  reverse=True)
+        (a, a_port), (b, b_port) = ends
+        return a + b + struct.pack(">HH", a_port, b_port) + struct.pack(
+            "=I", (6 if ":" in self.client else 4) | (17 if self.udp else 6) << 8)
+
+    def mark(self, what, age=0.0):
+        bpf.update(self.keeper.maps["marks"], self.key(), struct.pack(
+            "=QIIIBBH", time.monotonic_ns() - int(age * 1e9), what, 0, 0, 0, 0, 0))
+
+    def marked(self):
+        """What is in the map; None where there is nothing."""
+        found = bpf.look_up(self.keeper.maps["marks"], self.key(), 24)
+        return None if found is None else struct.unpack_from("=I", found, 8)[0]
+
+    def says(self, packet):
+        """What the two programs that ask say of a packet."""
+        return {name for name in ("done", "blocked") if self.keeper.ask(name, packet)}
+
+
+@pytest.fixture(scope="module")
+def keeper():
+    with Stage(16, IDLE, hellos=1, marks=65_536) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+@pytest.mark.parametrize("sides", SIDES)
+def test_a_mark_holds_for_both_directions_and_for_that_flow_only(keeper, sides, udp):
+    flow = Flow(keeper, sides, udp)
+    other = Flow(keeper, sides, udp)
+    twin = Flow(keeper, sides, not udp)
+    twin.port = flow.port
+    for what, said in ((DONE, {"done"}), (BLOCKED, {"blocked"}), (HTTP, set()), (UNDECIDED, set())):
+        flow.mark(what)
+        assert flow.says(flow.send(b"x")) == flow.says(flow.answer()) == said
+        for stranger in (other, twin):
+            assert not stranger.says(stranger.send(b"x")) and not stranger.says(stranger.answer())
+
+
+def test_nothing_is_marked_by_asking(keeper):
+    flow = Flow(keeper)
+    assert not flow.says(flow.send(b"x")) and not flow.says(flow.answer())
+    assert flow.marked() is None
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_an_answer_ends_what_is_undecided_and_nothing_else(keeper, udp):
+    flow = Flow(keeper, udp=udp)
+    assert keeper.ask("answered", flow.answer())
+    assert flow.marked() == DONE and not keeper.ask("answered", flow.answer())
+    for what in (UNDECIDED, HTTP, BLOCKED):
+        flow.mark(what)
+        assert keeper.ask("answered", flow.answer()) == (what == UNDECIDED)
+        assert flow.marked() == (what or DONE)
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_what_is_idle_is_done_no_more(keeper, udp):
+    flow = Flow(keeper, udp=udp)
+    flow.mark(DONE, IDLE - 10)
+    assert flow.says(flow.send(b"x")) == {"done"}
+    flow.mark(DONE, IDLE + 10)
+    assert not flow.says(flow.send(b"x")) and not flow.says(flow.answer(b"x"))
+    assert keeper.ask("answered", flow.answer())
+    assert flow.says(flow.send(b"x")) == {"done"}
+
+
+def test_a_flow_in_use_does_not_grow_old(keeper):
+    flow = Flow(keeper)
+    flow.mark(DONE, IDLE - 10)
+    assert flow.says(flow.answer(b"x")) == {"done"}
+    assert time.monotonic_ns() - struct.unpack_from("=Q", bpf.look_up(keeper.maps["marks"], flow.key(), 24))[0] < 5e9
+
+
+def test_http_and_blocked_tcp_hold_until_a_syn_and_blocked_udp_until_it_is_idle(keeper):
+    flow = Flow(keeper)
+    for what in (HTTP, BLOCKED):
+        flow.mark(what, 10 * IDLE)
+        assert not keeper.ask("answered", flow.answer())
+        assert flow.says(flow.send(b"x")) == ({"blocked"} if what == BLOCKED else set())
+        assert keeper.ask("reopened", flow.syn(77 + what))
+        assert flow.marked() == UNDECIDED
+    flow = Flow(keeper, udp=True)
+    flow.mark(BLOCKED, IDLE + 10)
+    assert not flow.says(flow.send(b"x"))
+    assert keeper.ask("answered", flow.answer()) and flow.marked() == DONE
+
+
+@pytest.mark.parametrize("what", [None, DONE, HTTP, BLOCKED])
+@pytest.mark.parametrize("sides", SIDES)
+def test_behind_a_syn_only_the_new_connections_answer_counts(keeper, sides, what):
+    flow = Flow(keeper, sides)
+    if what is not None:
+        flow.mark(what)
+    late = flow.answer()
+    assert keeper.ask("reopened", flow.syn(70_000))
+    assert not keeper.ask("reopened", flow.syn(70_000))         # the same again
+    assert not flow.says(flow.send(b"x"))
+    assert not keeper.ask("answered", late) and flow.marked() == UNDECIDED
+    # What acknowledges nothing of it, and what the client says in the server's place, changes nothing.
+    flow.says(flow.syn_ack(5_000_000, ack=70_000))
+    flow.says(flow.send(flags=s.SYN | s.ACK, seq=5_000_000, ack=70_001))
+    assert not keeper.ask("answered", flow.answer(seq=5_000_001))
+    assert not flow.says(flow.syn_ack(5_000_000))
+    for seq in (5_000_000 + (1 << 16) + 1, 5_000_000, 900_001):
+        assert not keeper.ask("answered", flow.answer(seq=seq))
+    assert not keeper.ask("answered", flow.send(ANSWER, seq=5_000_001))
+    assert not keeper.ask("reopened", flow.syn(70_000))         # again, behind its answer
+    assert keeper.ask("answered", flow.answer(seq=5_000_001 + 1400))
+    assert flow.says(flow.send(b"x")) == {"done"}
+
+
+def test_only_a_syn_reopens(keeper):
+    flow = Flow(keeper)
+    flow.mark(DONE)
+    for flags in (s.ACK, s.SYN | s.ACK, s.FIN | s.ACK, s.RST, 0):
+        assert not keeper.ask("reopened", flow.send(flags=flags)) and flow.marked() == DONE
+    flow = Flow(keeper, udp=True)
+    flow.mark(DONE)
+    assert not keeper.ask("reopened", flow.send(b"x" * 20)) and flow.marked() == DONE
+    flow = Flow(keeper)
+    flow.mark(DONE)
+    assert keeper.ask("reopened", flow.send(flags=s.SYN | s.FIN | s.URG))
+
+
+HEADERS = {"none": [], "hop-by-hop": [0], "destination options": [60], "routing": [43], "whole fragment": [44],
+           "many": [60] * 60, "mixed": [0, 60, 44, 60]}
+
+
+def behind(headers, packet):
+    """An IPv6 packet with those extension headers between the IP header and the rest."""
+    kinds = [*headers, packet[6]]
+    between = b"".join(bytes([following]) + bytes(7) for following in kinds[1:])
+    size = struct.unpack_from("!H", packet, 4)[0] + len(between)
+    return packet[:4] + struct.pack("!HB", size, kinds[0]) + packet[7:40] + between + packet[40:]
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+@pytest.mark.parametrize("headers", HEADERS)
+def test_extension_headers_are_walked(keeper, headers, udp):
+    flow = Flow(keeper, "6", udp)
+    flow.mark(DONE)
+    assert flow.says(behind(HEADERS[headers], flow.send(b"x"))) == {"done"}
+    flow.mark(BLOCKED)
+    assert flow.says(behind(HEADERS[headers], flow.answer())) == {"blocked"}
+
+
+def test_what_cannot_be_read_has_no_mark(keeper):
+    flow, six = Flow(keeper), Flow(keeper, "6")
+    flow.mark(DONE)
+    six.mark(DONE)
+    packet = flow.send(b"x" * 40)
+    short = bytearray(packet)
+    short[20 + 12] = 0x40                              # a TCP header of 16 bytes
+    long = bytearray(flow.send())
+    long[20 + 12] = 0xF0                               # one that ends behind the packet
+    piece, later = bytearray(packet), bytearray(packet)
+    piece[6] = 0x20
+    later[7] = 1
+    for odd in (short, long, piece, later, packet[:32], bytes([0x50]) + packet[1:]):
+        assert not flow.says(bytes(odd)) and not keeper.ask("answered", bytes(odd)), odd
+    whole = behind([44], six.send(b"x" * 40))
+    assert six.says(whole) == {"done"}
+    for at, byte in ((43, 1), (42, 1), (43, 8)):       # more to come; not the first
+        odd = whole[:at] + bytes([byte]) + whole[at + 1:]
+        assert not six.says(odd), (at, byte)
+    assert not six.says(behind([60] * 65, six.send(b"x")))
+    assert not six.says(behind([60], six.send(b"x"))[:44])
+
+
+def test_when_it_is_full_the_least_used_go():
+    with Stage(16, IDLE, hellos=1, marks=1024) as small:
+        kept = Flow(small)
+        kept.mark(BLOCKED)
+        for _ in range(4000):
+            one = Flow(small)
+            assert small.ask("answered", one.answer())
+            assert one.says(one.send(b"x")) == {"done"}
+            assert kept.says(kept.send(b"x")) == {"blocked"}
+
+
+def test_conntrack_needs_no_map_of_marks(loaded):
+    assert "marks" not in loaded.maps and not loaded.asking and len(loaded.memory()) == 2
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A bpf file system."""
+    there = tmp_path / "bpf"
+    there.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", there], check=True)
+    yield there
+    subprocess.run(["umount", there], check=True)
+
+
+def test_each_program_is_pinned_and_goes_with_the_stage(place):
+    with Stage(16, IDLE, hellos=1, marks=1024, kept=place / "first-marks") as stage:
+        stage.pin(place / "first")
+        assert {one.name for one in place.glob("first*")} == {
+            "first", "first-marks", *(f"first-{name}" for name in PROGRAMS)}
+    assert not list(place.glob("first*"))
+
+
+def test_marks_outlive_a_daemon_that_is_replaced_or_killed(place):
+    kept = place / "marks"
+    first = Stage(16, IDLE, hellos=1, marks=1024, kept=kept)
+    flow = Flow(first)
+    flow.mark(BLOCKED)
+    second = Stage(16, IDLE, hellos=1, marks=1024, kept=kept)     # the first was killed; kernel rules still ask it
+    flow.keeper = second
+    assert flow.says(flow.send(b"x")) == {"blocked"}
+    first.close(keep=True)
+    second.close(keep=True)
+    with Stage(16, IDLE, hellos=1, marks=1024, kept=kept) as flow.keeper:
+        assert flow.says(flow.send(b"x")) == {"blocked"}
+        flow.keeper.close(keep=True)
+        with Stage(16, IDLE, hellos=1, marks=2048, kept=kept) as flow.keeper:      # other settings: another map
+            assert not flow.says(flow.send(b"x"))
+    assert not kept.exists()
+
+
+def test_where_marks_cannot_be_kept_it_is_one_line(tmp_path):
+    with pytest.raises(SystemProblem, match=f"{tmp_path}/marks: .*mount -t bpf bpf {tmp_path}$") as caught:
+        Stage(16, IDLE, hellos=1, marks=1024, kept=tmp_path / "marks")
+    assert "\n" not in str(caught.value)

@@ -177,6 +177,63 @@ def test_of_overwritten_hellos_the_one_in_question_is_read_from_its_syn(stage, w
         assert made.mark == "blocked"
 
 
+CCS = b"\x14\x03\x03\0\1\1"
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["plain", "behind_a_decoy"])
+@pytest.mark.parametrize("cut", [0, 6, 20])
+def test_behind_a_hello_that_was_overwritten_the_second_one_is_read(stage, cut, before):
+    # The server asks for another hello (RFC 8446, 4.1.4), as browsers send it: behind a change_cipher_spec.
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com")), Path()
+        first, second = s.hello(OTHER), CCS + s.hello(LISTED)
+        box.play([path.syn(), path.data(0, first)])
+        overwrite_hellos(small)
+        if before:
+            box.judge(path.data(4, b"x"), 1.0)
+        for at, piece in ((0, second[:cut]), (cut, second[cut:])):
+            made = box.judge(path.data(len(first) + at, piece), 2.0) if piece else None
+        assert made.mark == "blocked"
+
+
+@pytest.mark.parametrize("above", [-1_000_000, -700, 300, 1_000_000])
+def test_sequence_numbers_that_come_round_to_those_of_overwritten_hellos_are_no_crowd(stage, above):
+    # A client whose numbers come round after thirty connections: each is near one of which the hello is gone.
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com")), Path()
+        box.forget([path.syn()])
+        for turn in range(60):
+            path.isn = turn % 30 * 140_000_000 + turn // 30 * above & 0xFFFFFFFF
+            for packet in (path.syn(), path.data(0, s.hello(OTHER))):
+                assert box.judge(packet, 1.0 + turn).accept, turn
+            overwrite_hellos(small)
+        assert box.judge(path.data(0, s.hello(LISTED)), 80.0).mark == "blocked"
+
+
+def test_what_is_lost_is_told_by_itself(stage):
+    # The rest that the engine has been told once is not begun anew with it: here a connection that never spoke.
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com")), Path()
+        box.forget([path.syn()])
+        for turn in range(13):
+            path.isn = turn * 100_000_000
+            for packet in (path.syn(), *([path.data(0, s.hello(OTHER))] * (turn not in (3, 7)))):
+                assert box.judge(packet, 1.0).accept
+            overwrite_hellos(small)
+        told = box.engine.counters()["packets"]
+        for turn in (0, 1, 2):
+            box.judge(s.tcp(turn * 100_000_000 + 5000, b"x"), 2.0)
+        assert box.engine.counters()["packets"] == told + 3
+
+
+def test_a_packet_that_says_nothing_recalls_nothing(stage):
+    box, path = Box(stage, engine("blocked.example.com")), Path(True)
+    box.play([path.syn(), path.data(0, s.hello(OTHER))])
+    segment = s.tcp_segment(path.isn + 500, b"", s.ACK, source=s.CLIENT6, destination=s.SERVER6)
+    box.judge(s.ip_packet(60, bytes([6]) + bytes(7) + segment, s.CLIENT6, s.SERVER6), 1.0)
+    assert box.recall.recalled == 0 and box.engine.counters()["flows"] == 0
+
+
 def test_a_connection_that_many_syns_push_aside_is_found_again(stage):
     # The real SYN, a decoy hello that dies, and SYNs that die, more than the engine or the stage remember.
     for forged in (3, 4, 5, 8, 11, 12, 13):
@@ -208,6 +265,7 @@ def test_nothing_is_recalled_of_flows_the_stage_has_not_seen(stage):
     assert recall.recalled == 0
 
 
+@pytest.mark.parametrize("forgetful", [False, True])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_random_flows(seed):
-    assert fuzz(60.0, 20_000, seed) == 0
+def test_random_flows(seed, forgetful):
+    assert fuzz(60.0, 20_000, seed, forgetful) == 0

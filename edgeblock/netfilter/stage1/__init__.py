@@ -1,12 +1,13 @@
 """The first stage in the kernel: the program that lets most ClientHellos by without a look from user space.
 
     program.c   the program, and the argument why it opens no door
+    (there, too: the programs that keep flow marks where conntrack is not to)
     bpf         bpf(2), and object files
     sieve       the filter of a snapshot's fingerprints, compiled
     here        the door: load, give it rules, pin, count
 
-In: limits, and snapshots. Out: a pinned program for the kernel rules, and the maps in which user space finds what the
-program has let by. A kernel that refuses is a SystemProblem of one line.
+In: limits, and snapshots. Out: pinned programs for the kernel rules, and the maps in which user space finds what the
+first has let by, and sets flow marks. A kernel that refuses is a SystemProblem of one line.
 """
 
 import errno
@@ -20,6 +21,7 @@ from typing import Self
 
 from edgeblock.blocklist.compiler import Compiled
 from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import marks as flow_marks
 from edgeblock.netfilter.stage1 import bpf
 from edgeblock.netfilter.stage1.sieve import BLOCK, blocks_for, fill, header
 
@@ -44,21 +46,27 @@ class Stage:
         flows: flows remembered, and as many again that are user space's.
         idle: seconds after which they are forgotten.
         ech: policies.ech; unless "accept", every hello with ECH is queued.
+        marks: flows whose mark is remembered here; 0: conntrack has them.
+        kept: where the map of marks is pinned, so that the next daemon finds them; taken on from there if it fits.
 
     Raises:
         SystemProblem: it cannot be loaded here, and why.
     """
 
-    def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS) -> None:
+    def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS, marks: int = 0,
+                 kept: Path | None = None) -> None:
         self.maps: dict[str, int] = {}
         self.program = -1
+        self.asking: dict[str, int] = {}       # the programs for flow marks
         self.counted: dict[str, int] = {}
         self.pinned: Path | None = None
+        self.pins: list[Path] = []
+        self.kept = kept
         self.coming = -1
         try:
             self.cpus = possible_cpus()
             self.places = max(1, hellos // self.cpus) * self.cpus
-            self._load(flows, idle, ech)
+            self._load(flows, idle, ech, marks)
         except OSError as problem:
             self.close()
             raise SystemProblem(f"first stage: {explain(problem)}") from None
@@ -66,13 +74,21 @@ class Stage:
             self.close()
             raise SystemProblem(f"first stage: {problem}") from None
 
-    def _load(self, flows: int, idle: float, ech: str) -> None:
+    def _load(self, flows: int, idle: float, ech: str, marks: int) -> None:
         try:
-            program = bpf.read_object(OBJECT.read_bytes(), "socket")
+            data = OBJECT.read_bytes()
         except FileNotFoundError:
             raise SystemProblem("was not compiled with this edgeblock; install clang and build it again") from None
-        sizes = {"flows": flows, "engine": flows, "hellos": self.places}
+        program = bpf.read_object(data, "socket")
+        asking = {name: bpf.read_object(data, name) for name in flow_marks.PROGRAMS if marks}
+        used = {name for one in (program, *asking.values()) for _, name in one.uses}
+        sizes = {"flows": flows, "engine": flows, "hellos": self.places, "marks": marks}
         for name, spec in program.maps.items():
+            if name not in used:
+                continue
+            if name == "marks" and self.kept is not None:
+                self.maps[name] = marks_map(spec._replace(entries=marks), self.kept)
+                continue
             inner = bpf.create_map(FILTER._replace(entries=1), "inner") if spec.kind == bpf.ARRAY_OF_MAPS else 0
             try:
                 self.maps[name] = bpf.create_map(spec._replace(entries=sizes.get(name, spec.entries)), name, inner)
@@ -85,6 +101,8 @@ class Stage:
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
         self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
+        for name, one in asking.items():
+            self.asking[name] = bpf.load(bpf.bind(one, self.maps), name)
 
     # ---- rules
 
@@ -138,19 +156,26 @@ class Stage:
     # ---- in the kernel
 
     def pin(self, path: Path) -> Path:
-        """Give the program a name that iptables finds, in place of one that is left over; `close` takes it away."""
+        """Give the program a name that iptables finds, in place of one that is left over; `close` takes it away.
+
+        Those for flow marks are beside it (`marks.program_path`).
+        """
+        programs = {path: self.program} | {
+            flow_marks.program_path(path, name): program for name, program in self.asking.items()}
         try:
-            path.unlink(missing_ok=True)
-            bpf.pin(self.program, path)
+            for place, program in programs.items():
+                place.unlink(missing_ok=True)
+                bpf.pin(program, place)
+                self.pins.append(place)
         except OSError as problem:
             raise SystemProblem(f"first stage: {path}: {explain(problem)}; "
                                 f"is a bpf file system there? mount -t bpf bpf {path.parent}") from None
         self.pinned = path
         return path
 
-    def memory(self) -> tuple[int, int]:
-        """The open maps in which source.recall finds what has passed."""
-        return self.maps["flows"], self.maps["hellos"]
+    def memory(self) -> tuple[int, ...]:
+        """The open maps in which source.recall finds what has passed, and that in which source.marking sets marks."""
+        return tuple(self.maps[name] for name in ("flows", "hellos", "marks") if name in self.maps)
 
     def counters(self) -> dict[str, int]:
         """What became of the packets, all CPUs together; after `close` what there was then."""
@@ -166,25 +191,55 @@ class Stage:
         """Whether the program lets an IP packet by, run on it here and now: for tests and measurements."""
         return bool(bpf.test_run(self.program, packet)[0])
 
-    def close(self) -> None:
-        """Lets go. Where kernel rules use the program it stays for as long as they do."""
+    def ask(self, name: str, packet: bytes) -> bool:
+        """The same of one of the programs for flow marks."""
+        return bool(bpf.test_run(self.asking[name], packet)[0])
+
+    def close(self, keep: bool = False) -> None:
+        """Lets go. Where kernel rules use the programs they stay for as long as those do.
+
+        `keep` leaves the map of marks where the next daemon finds it.
+        """
         if self.program >= 0:
             self.counted = self.counters()
-        if self.pinned is not None:
-            self.pinned.unlink(missing_ok=True)
-            self.pinned = None
+        for place in self.pins:
+            place.unlink(missing_ok=True)
+        self.pins, self.pinned = [], None
+        if self.kept is not None and not keep:
+            self.kept.unlink(missing_ok=True)
         self._forget_coming()
-        for fd in (self.program, *self.maps.values()):
+        for fd in (self.program, *self.asking.values(), *self.maps.values()):
             if fd >= 0:
                 os.close(fd)
         self.program = -1
-        self.maps = {}
+        self.asking, self.maps = {}, {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def marks_map(spec: bpf.Spec, place: Path) -> int:
+    """The map of marks that is pinned there; a new one, pinned in its place, where there is none that fits."""
+    try:
+        found = bpf.open_pinned(place)
+        if found is not None:
+            if bpf.describe(found) == spec:
+                return found
+            os.close(found)
+            place.unlink()
+        made = bpf.create_map(spec, "marks")
+        try:
+            bpf.pin(made, place)
+        except OSError:
+            os.close(made)
+            raise
+    except OSError as problem:
+        raise SystemProblem(f"{place}: {explain(problem)}; "
+                            f"is a bpf file system there? mount -t bpf bpf {place.parent}") from None
+    return made
 
 
 def bpf_directory() -> Path:

@@ -1,7 +1,8 @@
 """The bpf(2) system call, and what an object file of clang needs to become a program in the kernel.
 
-In: an object file with one program, whose maps are `struct map` in the section "maps". Out: open files of the maps
-and of the program. What the kernel refuses is a SystemProblem of one line. Never here: what the program does.
+In: an object file with programs, each in a section of its own, whose maps are `struct map` in the section "maps".
+Out: open files of the maps and of the programs. What the kernel refuses is a SystemProblem of one line. Never here:
+what a program does.
 """
 
 import ctypes
@@ -16,7 +17,8 @@ from typing import NamedTuple
 from edgeblock.errors import SystemProblem
 
 # linux/bpf.h: commands, types and flags.
-MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, PROG_LOAD, OBJ_PIN, PROG_TEST_RUN = 0, 1, 2, 3, 5, 6, 10
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, PROG_LOAD, OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 0, 1, 2, 3, 5, 6, 7, 10
+OBJ_GET_INFO_BY_FD = 15
 ARRAY, PERCPU_ARRAY, ARRAY_OF_MAPS = 2, 6, 12
 SOCKET_FILTER = 1
 MMAPABLE, INNER_MAP = 1 << 10, 1 << 12
@@ -40,7 +42,7 @@ class Spec(NamedTuple):
 
 
 class Object(NamedTuple):
-    """What of an object file the kernel gets: instructions, maps, and the instructions that name a map."""
+    """What of an object file one program needs: its instructions, all maps, and which instructions name a map."""
 
     code: bytes
     maps: dict[str, Spec]
@@ -104,6 +106,25 @@ def pin(fd: int, path: Path) -> None:
     """Give a program or map a name in a bpf file system, which must not exist yet."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     call(OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), fd, 0))
+
+
+def open_pinned(path: Path) -> int | None:
+    """The program or map that has this name; None where there is none."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    try:
+        return call(OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))[0]
+    except OSError as problem:
+        if problem.errno == errno.ENOENT:
+            return None
+        raise
+
+
+def describe(map_fd: int) -> Spec:
+    """What an open map is."""
+    told = ctypes.create_string_buffer(24)      # the beginning of struct bpf_map_info
+    call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", map_fd, len(told), ctypes.addressof(told)))
+    kind, _, key_size, value_size, entries, flags = struct.unpack("=6I", told.raw)
+    return Spec(kind, key_size, value_size, entries, flags)
 
 
 def load(code: bytes, name: str) -> int:

@@ -24,6 +24,8 @@
 // A mistake may only send too much to user space. So every check below asks "is it certain?", and whatever is
 // unknown, too long, unusual or damaged goes to the queue. The checksum is not looked at: a packet whose checksum is
 // wrong is dropped by the server, and to remember it is harmless for the reason above.
+//
+// Flow marks without conntrack (`ruleset.tracking = "stage1"`) are at the end: programs of their own, a map of their own.
 
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -33,6 +35,8 @@
 #define MEMORY_BARRIER() asm volatile("" ::: "memory")
 
 enum { PASS = 1, QUEUE = 0 };
+
+#define SECOND 1000000000ULL
 
 // What became of a packet. The names are in __init__.py, in this order.
 enum outcome {
@@ -63,7 +67,8 @@ enum {
 	NEAR = (1 << 20) + (1 << 16),    // what may be of one stream (MAX_AHEAD), and a packet
 	FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
 	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
-	IP_TCP = 6,
+	IP_TCP = 6, IP_UDP = 17,
+	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
 	IP6_HEADERS = 64,    // extension headers; source/recall.pyx drops what has more
 };
 
@@ -91,7 +96,7 @@ struct flow {
 	__u32 head;                      // odd while somebody writes; a copy is whole where head and tail agree
 	__u32 count;                     // of passed[]
 	__u64 touched;                   // nanoseconds of the monotonic clock
-	__u64 handed;                    // 0: the kernel's; 1: the engine's
+	__u64 handed;                    // 0: the kernel's; else the engine's, and how often that was said
 	struct passed passed[SYNS];
 	__u32 tail;
 	__u32 unused;
@@ -132,6 +137,18 @@ struct settings {
 	__u64 until;                     // nanoseconds of the monotonic clock, after which nothing passes; 0: no end
 };
 
+enum what { UNDECIDED, DONE, HTTP, BLOCKED };    // as netfilter/marks.py numbers them
+
+struct mark {                            // of a flow, both directions
+	__u64 touched;                   // nanoseconds of the monotonic clock
+	__u32 what;
+	__u32 isn;                       // of the SYN that made it undecided
+	__u32 server_isn;                // of the answer to that SYN
+	__u8 reopened;                   // there was such a SYN: 1 from the higher end, 2 from the lower one
+	__u8 waiting;                    // for the answer to it
+	__u16 unused;
+};
+
 struct view {
 	struct key key;
 	__u32 seq;
@@ -160,6 +177,7 @@ struct map flows SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), s
 struct map engine SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), 8, 1, 0};
 struct map hellos SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct hello), 1, BPF_F_MMAPABLE};
 struct map filters SECTION("maps") = {BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 2, 0};
+struct map marks SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), sizeof(struct mark), 1, 0};
 struct map settings SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct settings), 1, 0};
 struct map scratches SECTION("maps") = {BPF_MAP_TYPE_PERCPU_ARRAY, 4, sizeof(struct scratch), 1, 0};
 struct map outcomes SECTION("maps") = {BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, OUTCOMES, 0};
@@ -169,6 +187,7 @@ static void *(*look_up)(void *map, const void *key) = (void *)BPF_FUNC_map_looku
 static long (*update)(void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
 static long (*load_bytes)(const void *skb, __u32 at, void *to, __u32 size) = (void *)BPF_FUNC_skb_load_bytes;
 static __u64 (*nanoseconds)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static __u64 (*coarse_nanoseconds)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*cpu_number)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 
 INLINE int count(enum outcome what)
@@ -321,6 +340,8 @@ INLINE int view_packet(struct __sk_buff *skb, struct view *v)
 				break;
 			if (load_bytes(skb, v->at, tcp, 4) < 0)
 				return 0;
+			if (next == 44 && big16(tcp + 2) & 0xfff9)
+				return 0;        // a piece, which only comes where nothing puts them together
 			v->at += next == 44 ? 8 : 8 + tcp[1] * 8;
 			next = tcp[0];
 			v->odd = 1;
@@ -356,7 +377,7 @@ INLINE void note_engine(const struct key *key, __u64 now)
 
 INLINE void hand_over(struct flow *flow)
 {
-	flow->handed = 1;
+	__sync_fetch_and_add(&flow->handed, 1);
 }
 
 // Whether this packet may change the flow; one that finds another at work makes the flow the engine's.
@@ -449,6 +470,7 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
 	enum outcome what = PASSED_SYN;
+	__u64 handed;
 	__u32 head, n;
 
 	if (v->odd || (v->flags & (FIN | SYN | RST | ACK | URG)) != SYN || v->size)
@@ -474,11 +496,13 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 			hand_over(flow);
 		return QUEUED_WATCHED;
 	}
+	handed = flow->handed;
+	MEMORY_BARRIER();
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
 	if (is_past(flow->touched, now)) {
 		flow->count = 0;
-		flow->handed = 0;
+		__sync_val_compare_and_swap(&flow->handed, handed, 0);   // another packet may have handed it over meanwhile
 	}
 	flow->touched = now;
 	if (flow->handed)
@@ -767,6 +791,206 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 	if (what > PASSED_HELLO)
 		note_engine(&key, now);
 	return count(what);
+}
+
+// ---- flow marks, where conntrack is not to keep them
+//
+// Comes in: one TCP or UDP packet of either direction. Goes out: 1, what is asked is so, or has been done; 0, it is not,
+// or the packet cannot be read with certainty. A 0 never takes a client's packet past the queue.
+//
+// A flow is known by its two ends, whichever sends: the higher one is first in the key, so that nobody has to tell the
+// client from the server. Who is not in the map is undecided.
+//
+// Without conntrack nothing says which packets belong to a connection, only which ends they have. So a SYN makes the
+// flow undecided, whatever it was, and an answer ends it only if the server has acknowledged that SYN, and the answer
+// lies behind its own. Else what is still on its way of the connection before would release the new one: a client that
+// is being answered only had to reset that connection and to connect again from the same port. Flows whose SYN nobody
+// has seen, or that have been forgotten, are ended by any answer.
+
+struct ends {
+	struct key key;                  // the family has the protocol above it
+	__u32 seq, ack;
+	__u8 flags;
+	__u8 tcp;
+	__u8 from;                       // 1: the higher end sends, 2: the lower one
+};
+
+INLINE int view_ends(struct __sk_buff *skb, struct ends *e)
+{
+	__u8 head[40], next_head[16];
+	__u32 length = skb->len, at, next, first = 0, second = 0;
+	__u64 a[2] = {}, b[2] = {}, turned;
+
+	__builtin_memset(e, 0, sizeof(*e));
+	if (load_bytes(skb, 0, head, 20) < 0)
+		return 0;
+	if (head[0] >> 4 == 4) {
+		if (big16(head + 6) & 0x3fff)
+			return 0;
+		at = (head[0] & 15) * 4;
+		next = head[9];
+		__builtin_memcpy(&first, head + 12, 4);
+		__builtin_memcpy(&second, head + 16, 4);
+		a[0] = first;
+		b[0] = second;
+		e->key.family = 4;
+	} else if (head[0] >> 4 == 6) {
+		if (load_bytes(skb, 20, head + 20, 20) < 0)
+			return 0;
+		__builtin_memcpy(a, head + 8, 16);
+		__builtin_memcpy(b, head + 24, 16);
+		e->key.family = 6;
+		at = 40;
+		next = head[6];
+		for (int i = 0; i < IP6_HEADERS; i++) {
+			if (next != 0 && next != 43 && next != 60 && next != 44)
+				break;
+			if (load_bytes(skb, at, next_head, 4) < 0)
+				return 0;
+			if (next == 44 && big16(next_head + 2) & 0xfff9)
+				return 0;        // a piece
+			at += next == 44 ? 8 : 8 + next_head[1] * 8;
+			next = next_head[0];
+		}
+	} else {
+		return 0;
+	}
+	if (next == IP_TCP) {
+		if (load_bytes(skb, at, next_head, 16) < 0)
+			return 0;
+		if (next_head[12] >> 4 < 5 || at + (next_head[12] >> 4) * 4 > length)
+			return 0;
+		e->tcp = 1;
+		e->seq = big32(next_head + 4);
+		e->ack = big32(next_head + 8);
+		e->flags = next_head[13];
+	} else if (next == IP_UDP) {
+		if (load_bytes(skb, at, next_head, 8) < 0)
+			return 0;
+	} else {
+		return 0;
+	}
+	e->key.family |= next << 8;
+	// Compared as they lie in memory; source/marking.pyx does the same.
+	__u16 a_port = *(__u16 *)next_head, b_port = *(__u16 *)(next_head + 2);
+	turned = a[0] != b[0] ? a[0] < b[0] : a[1] != b[1] ? a[1] < b[1] : a_port < b_port;
+	if (turned) {
+		__builtin_memcpy(e->key.source, b, 16);
+		__builtin_memcpy(e->key.destination, a, 16);
+		e->key.source_port = b_port;
+		e->key.destination_port = a_port;
+		e->from = 2;
+	} else {
+		__builtin_memcpy(e->key.source, a, 16);
+		__builtin_memcpy(e->key.destination, b, 16);
+		e->key.source_port = a_port;
+		e->key.destination_port = b_port;
+		e->from = 1;
+	}
+	return 1;
+}
+
+// Of UDP nothing else ends a block: no SYN says that the ports have come round again.
+INLINE int is_stale(const struct mark *mark, const struct ends *e, __u64 now)
+{
+	return (mark->what == DONE || (mark->what == BLOCKED && !e->tcp)) && is_past(mark->touched, now);
+}
+
+INLINE int has_mark(struct mark *mark, const struct ends *e, __u32 what)
+{
+	__u64 now = coarse_nanoseconds();
+
+	if (mark->what != what || is_stale(mark, e, now))
+		return 0;
+	if (now > mark->touched && now - mark->touched > SECOND)    // not with every packet: other CPUs read it, too
+		mark->touched = now;
+	return 1;
+}
+
+SECTION("done") int is_done(struct __sk_buff *skb)
+{
+	struct ends e;
+	struct mark *mark;
+
+	if (!view_ends(skb, &e))
+		return 0;
+	mark = look_up(&marks, &e.key);
+	if (!mark)
+		return 0;
+	if (mark->what == UNDECIDED && mark->waiting && e.tcp && (e.flags & (SYN | ACK)) == (SYN | ACK) &&
+	    e.from != mark->reopened && e.ack == mark->isn + 1) {
+		mark->server_isn = e.seq;
+		MEMORY_BARRIER();
+		mark->waiting = 0;
+		return 0;
+	}
+	return has_mark(mark, &e, DONE);
+}
+
+SECTION("blocked") int is_blocked(struct __sk_buff *skb)
+{
+	struct ends e;
+	struct mark *mark;
+
+	if (!view_ends(skb, &e))
+		return 0;
+	mark = look_up(&marks, &e.key);
+	return mark && has_mark(mark, &e, BLOCKED);
+}
+
+// The rule has seen to it that it is the server's and long enough. Marks the flow done, if it is undecided.
+SECTION("answered") int mark_done(struct __sk_buff *skb)
+{
+	struct mark *mark, fresh = {.what = DONE};
+	struct ends e;
+	__u64 now = coarse_nanoseconds();
+
+	if (!view_ends(skb, &e))
+		return 0;
+	mark = look_up(&marks, &e.key);
+	if (!mark) {
+		fresh.touched = now;
+		return update(&marks, &e.key, &fresh, BPF_NOEXIST) == 0;
+	}
+	if (mark->what == UNDECIDED) {
+		if (mark->reopened && (mark->waiting || e.from == mark->reopened ||
+				       e.seq - (mark->server_isn + 1) >= ANSWER_WITHIN))
+			return 0;
+		mark->touched = now;
+		return __sync_val_compare_and_swap(&mark->what, UNDECIDED, DONE) == UNDECIDED;
+	}
+	if (!is_stale(mark, &e, now))
+		return 0;
+	mark->touched = now;
+	__u32 what = mark->what;
+	return __sync_val_compare_and_swap(&mark->what, what, DONE) == what;
+}
+
+// A SYN: whatever was decided, was decided of another connection. Remembered also where nothing was, for an answer to
+// the connection before may be on its way.
+SECTION("reopened") int reopen(struct __sk_buff *skb)
+{
+	struct mark *mark, fresh = {.what = UNDECIDED, .waiting = 1};
+	struct ends e;
+
+	if (!view_ends(skb, &e) || !e.tcp || (e.flags & (SYN | ACK)) != SYN)
+		return 0;
+	mark = look_up(&marks, &e.key);
+	if (!mark) {
+		fresh.touched = coarse_nanoseconds();
+		fresh.isn = e.seq;
+		fresh.reopened = e.from;
+		if (update(&marks, &e.key, &fresh, BPF_NOEXIST) == 0)
+			return 1;
+		mark = look_up(&marks, &e.key);  // another CPU was first
+	}
+	if (!mark || (mark->what == UNDECIDED && mark->reopened == e.from && mark->isn == e.seq))
+		return 0;
+	mark->isn = e.seq;
+	mark->reopened = e.from;
+	mark->waiting = 1;
+	__sync_lock_test_and_set(&mark->what, UNDECIDED);
+	return 1;
 }
 
 char licence[] SECTION("license") = "GPL";

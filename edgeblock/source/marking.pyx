@@ -1,0 +1,95 @@
+"""Flow marks where conntrack keeps none: what the engine decides goes into the map that the kernel's programs ask.
+
+In: the open map, a packet of the flow, a `core.engine.Mark`. Out: the mark is in the map when `put` returns, before
+any verdict leaves. Never here: a mark that is looked up, an exception because of a packet.
+
+The structures, and the order of a flow's two ends in the key, are those of netfilter/stage1/program.c.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
+from edgeblock.source.recall cimport Attributes, Key
+
+from edgeblock.netfilter.stage1 import bpf
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)
+
+cdef enum:
+    MAP_UPDATE = 2
+
+cdef struct FlowMark:
+    uint64_t touched
+    uint32_t what
+    uint32_t isn
+    uint32_t server_isn
+    uint8_t reopened
+    uint8_t waiting
+    uint16_t unused
+
+SIZES = sizeof(Key), sizeof(FlowMark)
+
+
+cdef class Marking:
+    """The map, which stays the caller's.
+
+    Attributes:
+        failed: marks that could not be set.
+    """
+
+    def __init__(self, int marks):
+        self.marks = marks
+        self.number = bpf.call_number()
+
+    cdef bint put(self, const Packet* p, uint8_t what) noexcept nogil:
+        """Whether that packet's flow has the mark now."""
+        cdef Key key
+        cdef FlowMark mark
+        cdef Attributes call
+        cdef timespec clock
+        cdef uint64_t[2] a, b
+        cdef uint16_t a_port = <uint16_t>(p.source_port >> 8 | p.source_port << 8)
+        cdef uint16_t b_port = <uint16_t>(p.destination_port >> 8 | p.destination_port << 8)
+        cdef bint turned
+        if p.kind != PACKET_TCP and p.kind != PACKET_UDP:
+            self.failed += 1
+            return False
+        memset(&key, 0, sizeof(key))
+        memcpy(a, p.source, 16)
+        memcpy(b, p.destination, 16)
+        if a[0] != b[0]:
+            turned = a[0] < b[0]
+        elif a[1] != b[1]:
+            turned = a[1] < b[1]
+        else:
+            turned = a_port < b_port
+        if turned:
+            memcpy(key.source, p.destination, 16)
+            memcpy(key.destination, p.source, 16)
+        else:
+            memcpy(key.source, p.source, 16)
+            memcpy(key.destination, p.destination, 16)
+        key.source_port = b_port if turned else a_port
+        key.destination_port = a_port if turned else b_port
+        key.family = p.family | <uint32_t>p.protocol << 8
+        clock_gettime(CLOCK_MONOTONIC, &clock)
+        memset(&mark, 0, sizeof(mark))
+        mark.touched = <uint64_t>clock.tv_sec * 1000000000 + <uint64_t>clock.tv_nsec
+        mark.what = what
+        memset(&call, 0, sizeof(call))
+        call.map_fd = <uint32_t>self.marks
+        call.key = <uint64_t><size_t>&key
+        call.value = <uint64_t><size_t>&mark
+        if syscall(self.number, MAP_UPDATE, &call, sizeof(call)) != 0:
+            self.failed += 1
+            return False
+        return True
+
+    def mark(self, bytes packet not None, uint8_t what):
+        """`put` for tests."""
+        cdef Packet p
+        view_packet(packet, len(packet), &p)
+        return bool(self.put(&p, what))
