@@ -104,7 +104,7 @@ def test_traffic_stops_when_the_daemon_is_killed_and_absent_is_closed(tmp_path: 
         assert passes(lab, "open.example")
         running.daemon.stop(signal.SIGKILL)
         # The first stage, too, lets nothing by once it has not heard of the daemon for half a second.
-        assert until(lambda: lab.fetch("https://open.example/", timeout=1.0).exit == 28, SOON)
+        assert until(lambda: lab.fetch("https://open.example/", timeout=1.0).exit == 28, 3)
 
 
 def test_merged_segments_and_checksums_left_to_hardware(tmp_path: Path):
