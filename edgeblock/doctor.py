@@ -18,8 +18,9 @@ from typing import NamedTuple, TextIO, TypeVar
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
+from edgeblock.netfilter.pins import bpf_directory
 from edgeblock.netfilter.rules import check_tracking, queues
-from edgeblock.netfilter.stage1 import Stage, bpf_directory
+from edgeblock.netfilter.stage1 import Stage
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 

@@ -45,9 +45,10 @@ from edgeblock.daemon.watch import Looker, Watch
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
-from edgeblock.netfilter.marks import marks, program_path
+from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.rules import check_tracking, queues
-from edgeblock.netfilter.stage1 import Stage, pin_path
+from edgeblock.netfilter.stage1 import Stage
 from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
 
 PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bytecode, netlink, tools
-from edgeblock.netfilter.marks import marks, program_path
+from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.pins import program_path
 from edgeblock.netfilter.rules import Do, Is, Rule, by_family, plan, queues
 
 PREFIX = "EDGEBLOCK_"

@@ -4,7 +4,6 @@ Nothing here touches bits outside the mask: they belong to the operator. Where c
 programs of PROGRAMS do, in a map of their own.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 from edgeblock.errors import ConfigError
@@ -30,8 +29,3 @@ def marks(mask: int) -> Marks:
     if not 0 < mask <= 0xFFFFFFFF or mask >> shift != 0b11:
         raise ConfigError(f"ruleset.mark_mask: {mask:#x} is not two adjacent bits of 32, such as 0x30000000")
     return Marks(mask, shift, 0, 0b01 << shift, 0b10 << shift, 0b11 << shift)
-
-
-def program_path(stage1: Path, name: str) -> Path:
-    """Where one of PROGRAMS is pinned: beside the first stage."""
-    return stage1.with_name(f"{stage1.name}-{name}")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import iptables, nft, tools
+from edgeblock.netfilter.pins import pin_path
 from edgeblock.netfilter.rules import check
-from edgeblock.netfilter.stage1 import pin_path
 
 BACKENDS = {"nft": nft, "iptables": iptables}
 

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from edgeblock.config import Config, Queue, Ruleset
 from edgeblock.core.quic import Reader
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import iptables, nft, ruleset, stage1, tools
+from edgeblock.netfilter import iptables, nft, pins, ruleset, tools
 from edgeblock.netfilter.rules import QUIC_VERSIONS, Do, plan
 
 DEFAULT = Config()
@@ -215,7 +217,7 @@ def test_what_cannot_be_without_conntrack_is_refused_by_name(change, line):
 
 def test_the_rules_without_conntrack_are_printed_and_only_the_daemon_applies_them(monkeypatch):
     text = ruleset.text(replace(UNTRACKED, ruleset=replace(UNTRACKED.ruleset, backend="iptables")))
-    assert f"--object-pinned {stage1.pin_path(0)}-done" in text
+    assert f"--object-pinned {pins.pin_path(0)}-done" in text
     with pytest.raises(ConfigError, match="only edgeblock run applies them"):
         iptables.transaction(UNTRACKED, 4, iptables.Installed())
     monkeypatch.setattr(tools, "need_permission", lambda: None)
@@ -298,3 +300,8 @@ def test_what_is_queued_on_every_port_is_what_the_core_reads():
     read = {version for version in near if "unknown" not in reader.read(b"\xc0" + version.to_bytes(4) + bytes(50))[0]}
     assert read == set(QUIC_VERSIONS)
 
+
+def test_the_rules_need_nothing_but_pythons_own_library():
+    """So a machine that has no more, as in tests/vm/boot.py, can have them."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); import edgeblock.netfilter.ruleset"
+    subprocess.run([sys.executable, "-S", "-I", "-c", code], check=True)

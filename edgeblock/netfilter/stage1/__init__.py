@@ -22,12 +22,11 @@ from typing import Self
 from edgeblock.blocklist.compiler import Compiled
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import marks as flow_marks
+from edgeblock.netfilter.pins import program_path
 from edgeblock.netfilter.stage1 import bpf
 from edgeblock.netfilter.stage1.sieve import BLOCK, blocks_for, fill, header
 
 OBJECT = Path(__file__).with_name("program.o")
-# The bpf file system of the service's user (systemd/run-edgeblockbpf.mount), and everybody's, which is root's.
-BPF_DIRECTORIES = (Path("/run/edgeblockbpf"), Path("/sys/fs/bpf"))
 PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the kernel judges
 
 # program.c: enum outcome.
@@ -158,10 +157,10 @@ class Stage:
     def pin(self, path: Path) -> Path:
         """Give the program a name that iptables finds, in place of one that is left over; `close` takes it away.
 
-        Those for flow marks are beside it (`marks.program_path`).
+        Those for flow marks are beside it (`pins.program_path`).
         """
         programs = {path: self.program} | {
-            flow_marks.program_path(path, name): program for name, program in self.asking.items()}
+            program_path(path, name): program for name, program in self.asking.items()}
         try:
             for place, program in programs.items():
                 place.unlink(missing_ok=True)
@@ -240,16 +239,6 @@ def marks_map(spec: bpf.Spec, place: Path) -> int:
         raise SystemProblem(f"{place}: {explain(problem)}; "
                             f"is a bpf file system there? mount -t bpf bpf {place.parent}") from None
     return made
-
-
-def bpf_directory() -> Path:
-    """Where programs can be pinned: the first place that is there."""
-    return next((place for place in BPF_DIRECTORIES if place.is_mount()), BPF_DIRECTORIES[-1])
-
-
-def pin_path(queue: int) -> Path:
-    """Where the program of a daemon is pinned: there may be one in each network namespace."""
-    return bpf_directory() / f"edgeblock-{os.stat('/proc/self/ns/net').st_ino}-{queue}"
 
 
 def possible_cpus() -> int:
