@@ -263,14 +263,16 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     if place < 0 and (kind == START_SYN or kind == START_LOWEST and w.given_up):
         place = MAX_STARTS - 1
         for i in range(MAX_STARTS - 1, -1, -1):
-            if _is_between_messages(&w.starts[i]) and w.starts[i].message:
+            if (_is_between_messages(&w.starts[i]) and w.starts[i].message
+                    and not (kind == START_LOWEST and _reaches(&w.starts[i], at))):
                 place = i
-        if not _is_between_messages(&w.starts[place]):
+        if not _is_between_messages(&w.starts[place]) or kind == START_LOWEST and _reaches(&w.starts[place], at):
+            place = -1
             for i in range(MAX_STARTS):
-                if _is_guess(w, &w.starts[i]):
+                if _is_guess(w, &w.starts[i]) and (place < 0 or _reaches(&w.starts[place], at)):
                     place = i
-                    break
-            else:
+            if place < 0:
+                place = MAX_STARTS - 1
                 w.overflow = 1
     if place < 0 and kind == START_LATE:
         for i in range(1, MAX_STARTS):
@@ -295,6 +297,11 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     if w.urgent_lost:
         w.overflow = 1
     return True
+
+
+cdef inline bint _reaches(const Start* s, int64_t at) noexcept nogil:
+    # These may be bytes of that stream: what is guessed of them is no reason to give it up.
+    return s.at <= at and at <= s.frontier
 
 
 cdef bint _is_guess(const Window* w, const Start* s) noexcept nogil:
@@ -404,17 +411,18 @@ cdef bint _is_over(const Window* w, int64_t at, size_t size) noexcept nogil:
 cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil:
     """Starts again where bytes at this offset may belong to a SYN that was given up.
 
-    It was read to its end, so it is read on from there; but bytes below that are another copy of what was read. Of so
-    many that not all are remembered, it is read from here, unless it may be another copy of bytes that are not kept
-    any more: that is an overflow. Where that makes another go whose bytes these may be, too,
-    somebody crowds them out.
+    It was read to its end, so it is read on from there; but bytes below that are another copy of what was read. Bytes
+    ahead of it are kept and wait for those between: ports that come round again quickly have their next sequence
+    numbers there (Linux adds 65537 to the last one where tcp_tw_reuse is on). Of so many that not all are remembered,
+    it is read from here, unless it may be another copy of bytes that are not kept any more: that is an overflow.
+    Where that makes another go whose bytes these may be, too, somebody crowds them out.
     """
     cdef uint32_t i, k, turn
     cdef int64_t wanted
     cdef bint stands
     for turn in range(2):
         for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
-            if at < w.given_up_at[i] or at > w.given_up_to[i] + MAX_AHEAD:
+            if at > w.given_up_to[i] or at + <int64_t>size <= w.given_up_at[i]:
                 continue
             wanted = w.given_up_at[i] if at < w.given_up_to[i] else w.given_up_to[i]
             stands = False

@@ -219,3 +219,33 @@ def test_who_tries_again_and_again_is_let_in_when_the_flow_has_been_idle(tmp_pat
         assert second < 130
     assert second > 100
     assert engine.judge(s.tcp(seq + 15_600_000 * second + 1, s.hello(b"open.example")), float(second)).accept
+
+
+@pytest.mark.parametrize("ahead", [64, 65_537, 200_000, 700_000])
+def test_ports_that_come_round_at_once_with_the_next_sequence_numbers_are_no_attack(tmp_path, ahead):
+    # With tcp_tw_reuse Linux begins 65 537 behind the last byte of the connection before.
+    engine = engine_for(tmp_path)
+    seq = FIRST
+    for turn in range(60):
+        hello = s.hello(b"open.example", before=s.extension(21, bytes(turn * 7 % 300)))
+        cut = turn * 13 % len(hello)
+        assert engine.judge(s.tcp(seq, flags=s.SYN), 1.0 + turn).accept, turn
+        for at, part in ((0, hello[:cut]), (cut, hello[cut:])):
+            assert not part or engine.judge(s.tcp(seq + 1 + at, part), 1.0 + turn).accept, turn
+        seq += 1 + len(hello) + ahead
+    assert engine.counters()["overflows"] == 0
+    assert not opened(engine, seq, s.hello(b"listed.example"), 62.0).accept
+
+
+@pytest.mark.parametrize("decoys", range(1, 20))
+def test_a_listed_hello_in_two_pieces_behind_any_number_of_decoys(tmp_path, decoys):
+    # Each decoy is a SYN and an innocent hello that die on the way; then the real hello on any of those streams.
+    listed = s.hello(b"listed.example")
+    for real in range(decoys):
+        for cut in (4, 87):
+            engine = engine_for(tmp_path)
+            for turn in range(decoys):
+                assert opened(engine, FIRST + turn * 9_000_000, s.hello(b"open.example"), 1.0).accept
+            made = [engine.judge(s.tcp(FIRST + real * 9_000_000 + 1 + at, part), 2.0)
+                    for at, part in ((0, listed[:cut]), (cut, listed[cut:]))]
+            assert not all(one.accept for one in made), (real, cut)
