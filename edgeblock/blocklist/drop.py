@@ -6,8 +6,10 @@ refused. A refused list never takes another down, and its last good version stay
 word of a list in the Outcome, which is for the log.
 """
 
+import csv
 import pwd
 import re
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,11 +26,14 @@ from edgeblock.blocklist.intake import Refused, Terms, Unsettled, make_terms, or
 from edgeblock.blocklist.settings import GUARD_KEYS
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, write_file
-from edgeblock.errors import ListError
+from edgeblock.errors import EdgeblockError, ListError
 
 MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
 HURRY = 4 << 20         # bytes of a list that is compiled at a start, before what was in force is served again
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
+# What a fault of ours in a reader raises: no reason to leave the other lists as they were.
+FAULTS = (ArithmeticError, AssertionError, AttributeError, EdgeblockError, LookupError, NameError, OSError,
+          RuntimeError, TypeError, ValueError, csv.Error, struct.error)
 OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")     # in a refusal by a guard rail
 
 
@@ -142,11 +147,10 @@ class Round:
                 self._refuse(name, Refused([Finding(source.path.name, 0, "needs more memory than there is")]),
                              source.path)
                 continue
-            except Exception as error:
-                # A fault of ours is no reason to leave the other lists as they were.
+            except FAULTS as error:
                 self._refuse(name, Refused([Finding(source.path.name, 0, "cannot be read by a fault of edgeblock "
-                                                    f"({type(error).__name__}); please report it")]), source.path,
-                             origin)
+                                                    f"({type(error).__name__} at {place_of(error)}); please report "
+                                                    "it")]), source.path, origin)
                 continue
             try:
                 self.parts[name] = self.store.keep(compiled, self.now)
@@ -314,6 +318,14 @@ def size_of(path: Path) -> int:
 
 def when(part: Snapshot) -> str:
     return f"{datetime.fromtimestamp(part.built, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the code it was raised; what it says may be a word of a list."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at is not None else "an unknown place"
 
 
 def is_expired(record: ListRecord, now: float) -> bool:

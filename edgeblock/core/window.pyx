@@ -12,7 +12,7 @@ start. What exceeds the caps sets `overflow`, and the engine's policy decides.
 Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice), RFC 6093 (urgent data).
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport INT64_MIN, int32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -343,8 +343,6 @@ cdef void _end_stream(Window* w, uint32_t which) noexcept nogil:
     cdef int64_t at = w.given_up_at[which], end = w.given_up_to[which]
     cdef Run* run
     cdef Run** link = &w.runs
-    cdef Copy* copy
-    cdef Copy** next_copy = &w.copies
     cdef uint32_t i, low, high
     if at == end:
         return
@@ -373,21 +371,28 @@ cdef void _end_stream(Window* w, uint32_t which) noexcept nogil:
             free(run)
         else:
             link = &run.next
-    while next_copy[0] != NULL:
-        copy = next_copy[0]
-        if copy.at >= at and copy.at + copy.size <= end:
-            next_copy[0] = copy.next
-            w.copy_count -= 1
-            w.bytes -= <uint32_t>(sizeof(Copy) + copy.size)
-            free(copy)
-        else:
-            next_copy = &copy.next
+    _drop_copies(w, at, end)
     if w.edge_count == 0:
         return
     low = _edge_behind(w, at - 1)
     high = _edge_behind(w, end)
     memmove(w.edges + low, w.edges + high, (w.edge_count - high) * sizeof(int64_t))
     w.edge_count -= <uint16_t>(high - low)
+
+
+cdef void _drop_copies(Window* w, int64_t at, int64_t end) noexcept nogil:
+    # Those that lie wholly between.
+    cdef Copy* copy
+    cdef Copy** link = &w.copies
+    while link[0] != NULL:
+        copy = link[0]
+        if copy.at >= at and copy.at + copy.size <= end:
+            link[0] = copy.next
+            w.copy_count -= 1
+            w.bytes -= <uint32_t>(sizeof(Copy) + copy.size)
+            free(copy)
+        else:
+            link = &copy.next
 
 
 cdef bint _is_over(const Window* w, int64_t at, size_t size) noexcept nogil:
@@ -1105,8 +1110,6 @@ cdef void _mark(Window* w, Start* s) noexcept nogil:
 cdef void _forget(Window* w, int64_t floor) noexcept nogil:
     # All bytes before `floor`.
     cdef Run* run
-    cdef Copy** link = &w.copies
-    cdef Copy* copy
     cdef uint8_t* shrunk
     cdef uint32_t size
     cdef uint8_t i, kept = 0
@@ -1133,15 +1136,7 @@ cdef void _forget(Window* w, int64_t floor) noexcept nogil:
             run.data = shrunk
             run.at = floor
             run.size = run.room = size
-    while link[0] != NULL:
-        copy = link[0]
-        if copy.at + copy.size <= floor:
-            link[0] = copy.next
-            w.copy_count -= 1
-            w.bytes -= <uint32_t>(sizeof(Copy) + copy.size)
-            free(copy)
-        else:
-            link = &copy.next
+    _drop_copies(w, INT64_MIN, floor)
     for i in range(w.urgent_count):
         if w.urgent[i] >= floor:
             w.urgent[kept] = w.urgent[i]

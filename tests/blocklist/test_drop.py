@@ -272,8 +272,9 @@ def test_a_fault_of_a_reader_refuses_one_list(box, monkeypatch):
     take = drop_module.take
     monkeypatch.setattr(drop_module, "take", lambda source, *more: (
         fail(KeyError("new.example")) if source.name == "court" else take(source, *more)))
+    place = f"test_drop.py:{fail.__code__.co_firstlineno + 1}"
     assert box.refresh().refused["court"]["told"] == (
-        "court.list: cannot be read by a fault of edgeblock (KeyError); please report it")
+        f"court.list: cannot be read by a fault of edgeblock (KeyError at {place}); please report it")
     assert box.changes() == [("taken", "other")] and box.action("old.example") == "court"
 
 

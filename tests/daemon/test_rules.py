@@ -5,6 +5,7 @@ import fcntl
 import gc
 import mmap
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -157,15 +158,18 @@ def test_a_spare_that_was_killed_is_replaced(settings):
 def test_a_spare_that_is_dying_is_an_error_and_no_more(settings, monkeypatch, tmp_path):
     """Its files are closed before its parent hears of its end."""
     dying = tmp_path / "python"
-    dying.write_text("#!/usr/bin/python3\nimport os, time\nos.closerange(0, 1000)\ntime.sleep(1000)\n")
+    # All of them, for uvloop has left it the pipe's end under a second number.
+    dying.write_text(f"#!{sys.executable}\nimport os, signal\nos.closerange(0, os.sysconf('SC_OPEN_MAX'))\n"
+                     "signal.alarm(60)\nsignal.pause()\n")
     dying.chmod(0o755)
     monkeypatch.setattr(rules.sys, "executable", str(dying))
 
     async def load_from_it():
         compiler = rules.Compiler(settings)
         await compiler.prepare()
-        while not compiler._spare[0].stdin.is_closing():
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while not compiler._spare[0].stdin.is_closing():
+                await asyncio.sleep(0.01)
         await compiler.load()
 
     with pytest.raises(ListError, match="the process that compiles the lists ended with status -9"):

@@ -48,6 +48,15 @@ class Running:
         new.rename(self.rules / name)
 
 
+def settings_file(home: Path, more: str, daemon: str = "") -> Path:
+    """For a daemon that a test starts by itself: an empty rules folder and its configuration in `home`."""
+    (home / "rules").mkdir()
+    settings = home / "daemon.toml"
+    settings.write_text(f'[rules]\ndirectory = "{home}/rules"\nkey = "{home}/key"\n{more}'
+                        f'[daemon]\n{daemon}control = "{home}/control.sock"\n')
+    return settings
+
+
 def start(lab: Lab, home: Path, more: str = "") -> Running:
     """The daemon with LISTS in its own folder; `more` is appended to the configuration."""
     rules = home / "rules"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from evade import ROWS, play
-from running import UNTRACKED, Running, start, track_nothing, tracked
+from running import UNTRACKED, Running, settings_file, start, track_nothing, tracked
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
@@ -159,10 +159,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, settings: str, said: str):
 
 def test_a_kernel_that_refuses_is_one_line_and_nothing_is_left(tmp_path: Path):
     with Lab() as lab:
-        (tmp_path / "rules").mkdir()
-        settings = tmp_path / "edgeblock.toml"
-        settings.write_text(f'[rules]\ndirectory = "{tmp_path}/rules"\nkey = "{tmp_path}/key"\n{UNTRACKED}'
-                            f'[daemon]\ncontrol = "{tmp_path}/control"\n')
+        settings = settings_file(tmp_path, UNTRACKED)
         # Without these nobody may load a program; what the daemon needs otherwise it has.
         command = ["setpriv", "--bounding-set", "-sys_admin,-bpf,-perfmon", sys.executable, "-m", "edgeblock", "run",
                    "--config", str(settings)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from load import Load, add_sources
-from running import Running, children, start
+from running import Running, children, settings_file, start
 
 from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, until
 
@@ -270,10 +270,7 @@ def test_log_status_and_metrics_name_nobody(tmp_path: Path):
 def test_the_watchdog_is_fed_only_while_every_worker_answers(tmp_path: Path):
     """The service manager hears nothing while a worker is stopped, and hears again afterwards."""
     with Lab() as lab:
-        (tmp_path / "rules").mkdir()
-        settings = tmp_path / "daemon.toml"
-        settings.write_text(f'[rules]\ndirectory = "{tmp_path}/rules"\nkey = "{tmp_path}/key"\n{TWO}'
-                            f'[daemon]\nhang = 3.0\ncontrol = "{tmp_path}/control.sock"\n')
+        settings = settings_file(tmp_path, TWO, "hang = 3.0\n")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(tmp_path / "notify"))
             manager.settimeout(20)

@@ -145,16 +145,21 @@ def overwrite_hellos(stage):
         stage.judge(later.data(0, s.hello(OTHER)))
 
 
+def come_round(box, path, small, isns):
+    """An innocent connection from each of these numbers, none of which is refused, and all their hellos forgotten."""
+    for turn, isn in enumerate(isns):
+        path.isn = isn
+        for packet in (path.syn(), path.data(0, s.hello(OTHER))):
+            assert box.judge(packet, 1.0 + turn).accept, turn
+        overwrite_hellos(small)
+
+
 def test_ports_that_come_round_again_when_their_hellos_are_overwritten_are_no_crowd(stage):
     # Five hundred connections a second of one client: of each the hello is gone before its ports are used again.
     with Stage(64, 120.0, hellos=1) as small:
         box, path = Box(small, engine("blocked.example.com")), Path()
         box.forget([path.syn()])
-        for turn in range(30):
-            path.isn = turn * 100_000_000
-            for packet in (path.syn(), path.data(0, s.hello(OTHER))):
-                assert box.judge(packet, 1.0 + turn).accept, turn
-            overwrite_hellos(small)
+        come_round(box, path, small, (turn * 100_000_000 for turn in range(30)))
         assert box.engine.counters()["overflows"] == 0 and box.recall.forgotten
         assert box.judge(path.data(0, s.hello(LISTED)), 40.0).mark == "blocked"
 
@@ -202,11 +207,8 @@ def test_sequence_numbers_that_come_round_to_those_of_overwritten_hellos_are_no_
     with Stage(64, 120.0, hellos=1) as small:
         box, path = Box(small, engine("blocked.example.com")), Path()
         box.forget([path.syn()])
-        for turn in range(60):
-            path.isn = turn % 30 * 140_000_000 + turn // 30 * above & 0xFFFFFFFF
-            for packet in (path.syn(), path.data(0, s.hello(OTHER))):
-                assert box.judge(packet, 1.0 + turn).accept, turn
-            overwrite_hellos(small)
+        come_round(box, path, small,
+                   (turn % 30 * 140_000_000 + turn // 30 * above & 0xFFFFFFFF for turn in range(60)))
         assert box.judge(path.data(0, s.hello(LISTED)), 80.0).mark == "blocked"
 
 

@@ -896,6 +896,11 @@ INLINE int is_stale(const struct mark *mark, const struct ends *e, __u64 now)
 	return (mark->what == DONE || (mark->what == BLOCKED && !e->tcp)) && is_past(mark->touched, now);
 }
 
+INLINE struct mark *mark_of(struct __sk_buff *skb, struct ends *e)
+{
+	return view_ends(skb, e) ? look_up(&marks, &e->key) : 0;
+}
+
 INLINE int has_mark(struct mark *mark, const struct ends *e, __u32 what)
 {
 	__u64 now = coarse_nanoseconds();
@@ -910,11 +915,8 @@ INLINE int has_mark(struct mark *mark, const struct ends *e, __u32 what)
 SECTION("done") int is_done(struct __sk_buff *skb)
 {
 	struct ends e;
-	struct mark *mark;
+	struct mark *mark = mark_of(skb, &e);
 
-	if (!view_ends(skb, &e))
-		return 0;
-	mark = look_up(&marks, &e.key);
 	if (!mark)
 		return 0;
 	if (mark->what == UNDECIDED && mark->waiting && e.tcp && (e.flags & (SYN | ACK)) == (SYN | ACK) &&
@@ -930,11 +932,8 @@ SECTION("done") int is_done(struct __sk_buff *skb)
 SECTION("blocked") int is_blocked(struct __sk_buff *skb)
 {
 	struct ends e;
-	struct mark *mark;
+	struct mark *mark = mark_of(skb, &e);
 
-	if (!view_ends(skb, &e))
-		return 0;
-	mark = look_up(&marks, &e.key);
 	return mark && has_mark(mark, &e, BLOCKED);
 }
 
