@@ -3,6 +3,9 @@ iptables-restore, and counters.
 
 Each family is changed in one transaction. Rules and chains of others are neither moved nor rewritten: one jump to our
 chain is appended to each hook, and stays where it is when the rules are applied again.
+
+A comment is a match that the kernel evaluates. What nearly every packet would meet, the jumps and the rules that
+let by or lead on, have none; their names stand in a chain of its own, where no packet comes.
 """
 
 import itertools
@@ -25,15 +28,23 @@ FAMILIES = {4: "iptables", 6: "ip6tables"}
 OPTIONS = ("--noflush", "--wait", "5")     # keep what is not ours; wait some seconds for another program's lock
 PORTS_A_RULE = 15     # what one `multiport` match takes
 
-# The jump's comment remembers that its chain was not there before us, so that `remove` can leave things as they were.
-JUMP, JUMP_AND_CHAIN = "edgeblock", "edgeblock:made-chain"
+# Notes, as comments in a chain that nothing leads to: which rules have which name, and which hooks' chains were not
+# there before us, so that `remove` can leave things as they were.
+NOTES = PREFIX + "NOTES"
+NAMED = re.compile(r"named (\w+) (\d+)-(\d+) (\w+)")     # chain, rules counted from 1, name
+MADE = "made "
+
+# What nearly every packet comes to.
+UNNAMED = frozenset({Do.RETURN, Do.TCP_CLIENT, Do.TCP_SERVER, Do.UDP_CLIENT, Do.UDP_SERVER})
 
 
 class Installed(NamedTuple):
-    """What of ours one family holds: chains by name, and the lines of other chains that lead to them."""
+    """What of ours one family holds: chains by name, the lines of other chains that lead to them, and the hooks whose
+    chain is there because of us."""
 
     chains: frozenset[str] = frozenset()
     jumps: tuple[str, ...] = ()
+    made: frozenset[str] = frozenset()
 
 
 def text(config: Config, stage1: Path | None = None) -> str:
@@ -49,21 +60,29 @@ def transaction(config: Config, family: int, now: Installed, made: Iterable[str]
     `made` are the hooks (as mangle spells them) whose chain does not exist yet; `stage1` is the pinned program.
     """
     planned = {PREFIX + chain.name.upper(): chain for chain in plan(config, stage1 is not None)}
-    stale = sorted(now.chains - planned.keys())
+    stale = sorted(now.chains - planned.keys() - {NOTES})
     wanted = {chain.hook.upper(): name for name, chain in planned.items() if chain.hook}
     # Declaring a chain makes it, or empties it.
-    declared = [f":{name} - [0:0]" for name in [*planned, *stale]]
+    declared = [f":{name} - [0:0]" for name in [*planned, *stale, NOTES]]
     kept, surplus = set(), []
     for jump in now.jumps:
         hook = jump.split()[1]
-        if hook not in kept and hook in wanted and jump in (jump_line(hook, JUMP), jump_line(hook, JUMP_AND_CHAIN)):
+        if hook not in kept and hook in wanted and jump == jump_line(hook):
             kept.add(hook)
         elif hook in wanted or jump.split()[-1] in stale:
             surplus.append("-D" + jump[2:])
-    rules = [f"-A {name} {line}" for name, chain in planned.items() for rule in chain.rules
-             for line in specifications(rule, config, family, stage1)]
-    jumps = [jump_line(hook, JUMP_AND_CHAIN if hook in made else JUMP) for hook in wanted if hook not in kept]
-    return commands([*declared, *surplus, *rules, *jumps, *(f"-X {name}" for name in stale)])
+    hooks = [hook for hook in wanted if hook not in kept]
+    rules, notes = [], [MADE + hook for hook in sorted(now.made.union(set(made).intersection(hooks)))]
+    for name, chain in planned.items():
+        number = 0
+        for rule in chain.rules:
+            lines = [f"-A {name} {line}" for line in specifications(rule, config, family, stage1)]
+            if rule.do in UNNAMED and lines:
+                notes.append(f"named {name.removeprefix(PREFIX)} {number + 1}-{number + len(lines)} {rule.name}")
+            number += len(lines)
+            rules += lines
+    rules += [f'-A {NOTES} -m comment --comment "{note}"' for note in notes]
+    return commands([*declared, *surplus, *rules, *map(jump_line, hooks), *(f"-X {name}" for name in stale)])
 
 
 def removal(now: Installed) -> str:
@@ -77,13 +96,9 @@ def commands(lines: list[str]) -> str:
     return "\n".join([f"*{TABLE}", *lines, "COMMIT"]) + "\n"
 
 
-def jump_line(hook: str, comment: str) -> str:
+def jump_line(hook: str) -> str:
     """As iptables-save prints it, so that it is recognised."""
-    return f"-A {hook} -m comment --comment {quoted(comment)} -j {PREFIX}{hook}"
-
-
-def quoted(comment: str) -> str:
-    return f'"{comment}"' if re.search(r"[^A-Za-z0-9_]", comment) else comment
+    return f"-A {hook} -j {PREFIX}{hook}"
 
 
 def specifications(rule: Rule, config: Config, family: int, stage1: Path | None = None) -> Iterator[str]:
@@ -93,7 +108,8 @@ def specifications(rule: Rule, config: Config, family: int, stage1: Path | None 
     if marks_kept_by(config, stage1) and rule.do in (Do.MARK_DONE, Do.MARK_UNDECIDED):
         when = tuple(one for one in when if one not in (Is.UNDECIDED, Is.DONE, Is.ASSURED))
     for parts in itertools.product(*(table[one] for one in when)):
-        yield " ".join([*parts, f"-m comment --comment {rule.name}", target(rule.do, config, stage1)])
+        name = () if rule.do in UNNAMED else (f"-m comment --comment {rule.name}",)
+        yield " ".join([*parts, *name, target(rule.do, config, stage1)])
 
 
 def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[Is, tuple[str, ...]]:
@@ -216,7 +232,7 @@ def installed(family: int) -> Installed:
 
 def read(saved: str) -> Installed:
     """The same, from what iptables-save printed."""
-    chains, jumps = set(), []
+    chains, jumps, made = set(), [], set()
     for line in saved.splitlines():
         words = line.split()
         if line.startswith(f":{PREFIX}"):
@@ -224,7 +240,9 @@ def read(saved: str) -> Installed:
         elif line.startswith("-A ") and not words[1].startswith(PREFIX) and words[-1].startswith(PREFIX) \
                 and words[-2] in ("-j", "-g"):
             jumps.append(line)
-    return Installed(frozenset(chains), tuple(jumps))
+        elif line.startswith(f"-A {NOTES} ") and words[-2].strip('"') == MADE.strip():
+            made.add(words[-1].strip('"'))
+    return Installed(frozenset(chains), tuple(jumps), frozenset(made))
 
 
 def present() -> bool:
@@ -241,10 +259,9 @@ def remove() -> None:
         if now == Installed():
             continue
         tools.run([f"{tool}-restore", *OPTIONS], removal(now))
-        made = [jump.split()[1] for jump in now.jumps if JUMP_AND_CHAIN in jump]
-        if made:
+        if now.made:
             left = tools.run([f"{tool}-save", "-t", TABLE])
-            for hook in made:
+            for hook in sorted(now.made):
                 # An operator's rule or policy may have come to the chain meanwhile; then it is theirs.
                 if f":{hook} ACCEPT " in left and f"\n-A {hook} " not in left:
                     tools.run([f"{tool}-restore", *OPTIONS], commands([f"-X {hook}"]))
@@ -254,8 +271,23 @@ def remove() -> None:
 def counters() -> Iterator[tuple[str, int, int]]:
     """(rule name, packets, bytes) of every rule in force; a name occurs once for each family and alternative."""
     for tool in FAMILIES.values():
-        for line in tools.run([f"{tool}-save", "--counters", "-t", TABLE]).splitlines():
-            found = re.match(rf"\[(\d+):(\d+)\] -A {PREFIX}", line)
-            if found:
-                words = shlex.split(line)
-                yield words[words.index("--comment") + 1], int(found[1]), int(found[2])
+        yield from counted(tools.run([f"{tool}-save", "--counters", "-t", TABLE]))
+
+
+def counted(saved: str) -> Iterator[tuple[str, int, int]]:
+    """The same, from what iptables-save printed."""
+    seen: dict[str, list[tuple[str, int, int]]] = {}
+    names: dict[tuple[str, int], str] = {}
+    for line in saved.splitlines():
+        found = re.match(rf"\[(\d+):(\d+)\] -A {PREFIX}(\w+)", line)
+        if not found:
+            continue
+        words = shlex.split(line)
+        comment = words[words.index("--comment") + 1] if "--comment" in words else ""
+        if PREFIX + found[3] != NOTES:
+            seen.setdefault(found[3], []).append((comment, int(found[1]), int(found[2])))
+        elif note := NAMED.fullmatch(comment):
+            names |= {(note[1], number): note[4] for number in range(int(note[2]), int(note[3]) + 1)}
+    for chain, rules in seen.items():
+        for number, (comment, packets, size) in enumerate(rules, 1):
+            yield comment or names.get((chain, number), chain.lower()), packets, size
