@@ -226,6 +226,7 @@ class Ruleset:
     stage1: str = _choice("auto", "auto", "on", "off")     # most ClientHellos judged in the kernel; docs/stage1.md
     tracking: str = _choice("conntrack", "conntrack", "stage1")     # who keeps flow marks; docs/stage1.md
     marks: int = _whole(1_048_576, 1024, 100_000_000)      # flows that "stage1" keeps marks of
+    shortcut: bool = _flag(False)             # done flows past the stack, where "stage1" keeps marks; docs/stage1.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
     clients: tuple[str, ...] = _interfaces()  # towards the clients; () is any
     servers: tuple[str, ...] = _interfaces()  # towards the servers; () is any

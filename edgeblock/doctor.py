@@ -17,9 +17,9 @@ from typing import NamedTuple, TextIO, TypeVar
 
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import bytecode, netlink, nft, ruleset, tools
+from edgeblock.netfilter import bytecode, netlink, nft, ruleset, shortcut, tools
 from edgeblock.netfilter.pins import bpf_directory
-from edgeblock.netfilter.rules import check_tracking, queues
+from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
@@ -77,9 +77,9 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, first_stage, queue_owner, rules_in_force, others_rules, forwarding, interfaces,
-        bridges, conntrack_table, midstream, offloading, source_check, capacity, clock, python, key_file,
-        rules_directory)
+        permissions, programs, kernel, first_stage, past_the_rules, queue_owner, rules_in_force, others_rules,
+        forwarding, interfaces, bridges, conntrack_table, midstream, offloading, source_check, capacity, clock,
+        python, key_file, rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -203,7 +203,8 @@ def first_stage(config: Config) -> Iterator[Finding]:
             yield Finding("first stage", state, "nftables cannot ask it", f'set ruleset.backend = "iptables"{other}')
         return
     try:
-        Stage(16, 1.0, hellos=1, marks=MARKS_TRIED if keeps_marks else 0).close()
+        Stage(16, 1.0, hellos=1, marks=MARKS_TRIED if keeps_marks else 0,
+              shortcut=keeps_marks and config.ruleset.shortcut).close()
     except SystemProblem as problem:
         yield Finding("first stage", state, str(problem).removeprefix("first stage: "), other.removeprefix("; "))
         return
@@ -214,6 +215,26 @@ def first_stage(config: Config) -> Iterator[Finding]:
                       f"mount -t bpf bpf {place}")
     else:
         yield Finding("first stage", OK, "the kernel takes the program" + "s, flow marks included" * keeps_marks)
+
+
+def past_the_rules(config: Config) -> Iterator[Finding]:
+    """Whether packets of done flows can go from interface to interface past the rules, and what else they go past."""
+    if not config.ruleset.shortcut:
+        return
+    try:
+        check_shortcut(config)
+        shortcut.with_filters()
+        shortcut.check(ruleset.shortcut_devices(config))
+    except (ConfigError, SystemProblem) as problem:
+        yield Finding("shortcut", MISSING, str(problem), "or set ruleset.shortcut = false")
+        return
+    tracked = read("/proc/sys/net/netfilter/nf_conntrack_count").strip()
+    if tracked not in ("", "0"):
+        yield Finding("shortcut", WARNING,
+                      f"{tracked} connections are tracked here, and what is carried past conntrack it does not see",
+                      "track none of them (-j CT --notrack), or set ruleset.shortcut = false")
+    else:
+        yield Finding("shortcut", OK, "packets of done flows go past the kernel rules")
 
 
 def defragmenting() -> Iterator[Finding]:

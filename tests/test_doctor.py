@@ -268,6 +268,23 @@ def test_flow_marks_without_conntrack(lists, monkeypatch):
     assert one.state == MISSING and 'ruleset.tracking = "conntrack"' in one.mend
 
 
+def test_the_shortcut(lists, monkeypatch):
+    assert not list(doctor.past_the_rules(lists))
+    wanted = replace(lists, ruleset=replace(lists.ruleset, shortcut=True))
+    (one,) = doctor.past_the_rules(wanted)
+    assert one.state == MISSING and 'needs ruleset.tracking = "stage1"' in one.found
+    wanted = replace(wanted, ruleset=replace(wanted.ruleset, tracking="stage1", clients=("lo",), servers=("lo",)))
+    monkeypatch.setattr(doctor.shortcut, "with_filters", set)
+    monkeypatch.setattr(doctor.shortcut, "need_no_ipsec", lambda: None)
+    (one,) = doctor.past_the_rules(wanted)
+    assert one.state == MISSING and "interface lo: is no Ethernet" in one.found
+    monkeypatch.setattr(doctor.shortcut, "need_ethernet", lambda device: None)
+    for tracked, state in (("", OK), ("0\n", OK), ("7\n", WARNING)):
+        monkeypatch.setattr(doctor, "read", lambda path, tracked=tracked: tracked)
+        (one,) = doctor.past_the_rules(wanted)
+        assert one.state == state
+
+
 @pytest.mark.live
 def test_a_kernel_without_conntrack_will_do_where_it_is_not_to_keep_the_marks(lists, monkeypatch):
     for name in doctor.OF_CONNTRACK:

@@ -47,7 +47,7 @@ from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.pins import pin_path, program_path
-from edgeblock.netfilter.rules import check_tracking, queues
+from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
 from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
 
@@ -137,6 +137,7 @@ class Supervisor:
         replies.prepare(config.reply)          # what cannot be answered with is refused before anything starts
         marks(config.ruleset.mark_mask)
         check_tracking(config)
+        check_shortcut(config)
         first, last = queues(config)
         cpus = sorted(os.sched_getaffinity(0))
         self.board = Board(last - first + 1)
@@ -436,7 +437,8 @@ class Supervisor:
             # Each worker remembers so many flows; the kernel as many as all of them.
             self.stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech,
                                marks=config.ruleset.marks if keeps_marks else 0,
-                               kept=program_path(place, "marks") if keeps_marks else None)
+                               kept=program_path(place, "marks") if keeps_marks else None,
+                               shortcut=config.ruleset.shortcut)
             self.stage.pin(place)
         except SystemProblem as problem:
             if keeps_marks:

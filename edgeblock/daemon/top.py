@@ -72,7 +72,7 @@ def stage(now: dict[str, int], before: dict[str, int], seconds: float) -> Render
     table = Table("outcome", "in all", "rate", expand=True, title="first stage, in the kernel", title_justify="left")
     for name, count in now.items():
         if count:
-            kept = name if name.startswith("passed_") else f"queued: {name}"
+            kept = name if name.startswith("passed_") or name == "carried" else f"queued: {name}"
             table.add_row(kept, f"{count:,}", rate(count - before.get(name, 0), seconds))
     return table
 

@@ -11,6 +11,9 @@ from edgeblock.errors import ConfigError
 # netfilter/stage1/program.c, by section: two that ask for a mark, and two that set one where that is due.
 PROGRAMS = ("done", "blocked", "answered", "reopened")
 
+# The same, by section: what carries packets of done flows past the kernel rules.
+SHORTCUT = "shortcut"
+
 
 class Marks(NamedTuple):
     """Values of the masked part of a conntrack mark; `value << shift` is how a mark of 0..3 is stored."""

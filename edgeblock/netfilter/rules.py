@@ -271,6 +271,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"ruleset.clients and ruleset.servers: {pairs} pairs of interfaces, at most {PAIRS_MAX}; "
                           f"name many at once, such as \"eth1.*\"")
     check_tracking(config)
+    check_shortcut(config)
     if ruleset.absent not in ("open", "closed"):
         raise ConfigError(f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\"")
     first, last = queues(config)
@@ -299,6 +300,22 @@ def check_tracking(config: Config) -> None:
                       f"which only conntrack knows")
     if wanted:
         raise ConfigError(f"ruleset.tracking: \"stage1\" needs {wanted}")
+
+
+def check_shortcut(config: Config) -> None:
+    """ConfigError, naming the key, for settings with which packets cannot be carried past the rules."""
+    ruleset = config.ruleset
+    wanted = ""
+    if not ruleset.shortcut:
+        return
+    if ruleset.tracking != "stage1":
+        wanted = 'ruleset.tracking = "stage1": conntrack would lose count of what goes past it'
+    elif "forward" not in ruleset.hooks:
+        wanted = '"forward" in ruleset.hooks: nothing else goes from one interface to another'
+    elif not (ruleset.clients and ruleset.servers) or "*" in "".join((*ruleset.clients, *ruleset.servers)):
+        wanted = "the interfaces of both sides in ruleset.clients and ruleset.servers, each by its whole name"
+    if wanted:
+        raise ConfigError(f"ruleset.shortcut: needs {wanted}")
 
 
 def queues(config: Config) -> tuple[int, int]:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import iptables, nft, tools
-from edgeblock.netfilter.pins import pin_path
+from edgeblock.netfilter import iptables, nft, shortcut, tools
+from edgeblock.netfilter.marks import SHORTCUT
+from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.rules import check
 
 BACKENDS = {"nft": nft, "iptables": iptables}
@@ -66,7 +67,10 @@ def text(config: Config) -> str:
                             "choose \"nft\" or \"iptables\"")
     check(config)
     if config.ruleset.tracking == "stage1":
-        return iptables.text(config, pin_path(config.queue.number))
+        pinned = pin_path(config.queue.number)
+        return iptables.text(config, pinned) + "".join(
+            f"# tc {' '.join(shortcut.command(device, program_path(pinned, SHORTCUT)))}\n"
+            for device in shortcut_devices(config))
     return BACKENDS[choose(config)].text(config)
 
 
@@ -88,12 +92,23 @@ def apply(config: Config, stage1: Path | None = None) -> str:
     for name, other in BACKENDS.items():
         if name != backend:
             other.remove()
+    if config.ruleset.shortcut and stage1 is not None:
+        shortcut.apply(shortcut_devices(config), program_path(stage1, SHORTCUT))
+    else:
+        shortcut.remove()
     return backend
+
+
+def shortcut_devices(config: Config) -> tuple[str, ...]:
+    """The interfaces between which packets of done flows are carried."""
+    ruleset = config.ruleset
+    return tuple(dict.fromkeys((*ruleset.clients, *ruleset.servers))) if ruleset.shortcut else ()
 
 
 def remove() -> None:
     """Take away all rules of ours, of both back ends, whole or half."""
     tools.need_permission()
+    shortcut.remove()
     for backend in BACKENDS.values():
         backend.remove()
 

@@ -15,7 +15,8 @@ SECONDS = 30.0       # a transaction takes some milliseconds; another one that h
 CAP_NET_ADMIN = 12
 
 PACKAGES = {"nft": "nftables", "iptables-restore": "iptables", "iptables-save": "iptables", "iptables": "iptables",
-            "ip6tables-restore": "iptables", "ip6tables-save": "iptables", "ip6tables": "iptables"}
+            "ip6tables-restore": "iptables", "ip6tables-save": "iptables", "ip6tables": "iptables",
+            "tc": "iproute2", "ip": "iproute2"}
 
 # Programs live in sbin, which a service's or a user's PATH may lack.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -59,7 +60,7 @@ def run(command: Sequence[str], text: str = "") -> str:
 
 
 def explain(complaint: str, status: int) -> str:
-    """One line, with the way out, of what nft or iptables wrote to standard error."""
+    """One line, with the way out, of what nft, iptables or tc wrote to standard error."""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     if re.search(r"Operation not permitted|Permission denied|must be root", complaint):
         return "not permitted; run this as root or with CAP_NET_ADMIN"
@@ -69,4 +70,6 @@ def explain(complaint: str, status: int) -> str:
         return f"this kernel lacks {extension[1]}; load it (modprobe xt_{extension[1]}) or boot a kernel that has it"
     if "queue" in complaint and "No such file or directory" in complaint:
         return "this kernel lacks the nft queue statement; load it (modprobe nft_queue) or use backend = \"iptables\""
+    if re.search("TC classifier not found|qdisc kind is unknown", complaint):
+        return "this kernel lacks programs at interfaces; load them (modprobe sch_ingress cls_bpf)"
     return lines[0] if lines else f"failed with status {status}"

@@ -29,6 +29,7 @@ cdef struct FlowMark:
     uint8_t reopened
     uint8_t waiting
     uint16_t unused
+    uint32_t[2] came_by
 
 SIZES = sizeof(Key), sizeof(FlowMark)
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import UNTRACKED, Running, start, track_nothing, tracked
+from running import HOP_SHORTCUT, UNTRACKED, Running, start, track_nothing, tracked
 
 from edgeblock.lab import Lab
+
+MARKED = {"untracked": UNTRACKED, "shortcut": HOP_SHORTCUT}     # boxes where the first stage keeps the flow marks
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +18,10 @@ def bare_lab() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture(scope="session", params=["on", "off", "untracked"], ids=lambda how: f"stage1-{how}")
+@pytest.fixture(scope="session", params=["on", "off", "untracked", "shortcut"], ids=lambda how: f"stage1-{how}")
 def stage1(request: pytest.FixtureRequest) -> str:
-    """Everything is so with the first stage in the kernel, without it, and with it on a box that tracks nothing."""
+    """Everything is so with the first stage in the kernel, without it, with it on a box that tracks nothing, and with
+    the shortcut there."""
     return str(request.param)
 
 
@@ -26,7 +29,7 @@ def stage1(request: pytest.FixtureRequest) -> str:
 def lab(stage1: str) -> Iterator[Lab]:
     """The lab of `running`: ask for that, too."""
     with Lab(extra_hop=True) as lab:
-        if stage1 == "untracked":
+        if stage1 in MARKED:
             track_nothing(lab)
         yield lab
 
@@ -34,10 +37,10 @@ def lab(stage1: str) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def running(lab: Lab, stage1: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The daemon in the box of `lab`, for all tests that leave it as it is; at the end it has to stop cleanly."""
-    settings = UNTRACKED if stage1 == "untracked" else f'[ruleset]\nstage1 = "{stage1}"\n'
+    settings = MARKED.get(stage1, f'[ruleset]\nstage1 = "{stage1}"\n')
     running = start(lab, tmp_path_factory.mktemp("daemon"), settings)
     yield running
-    if stage1 == "untracked":
+    if stage1 in MARKED:
         assert not tracked(lab)
     assert running.daemon.stop() == 0, running.daemon.last_words()
 

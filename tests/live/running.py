@@ -32,6 +32,10 @@ redirect = "{redirect}"
 # Flow marks in the first stage, on a box that tracks no connection.
 UNTRACKED = '[ruleset]\ntracking = "stage1"\nmarks = 65536\n'
 
+# The same, and packets of done flows past the kernel rules; in a lab with the extra hop that is next to the box.
+SHORTCUT = UNTRACKED + 'shortcut = true\nclients = ["to-client"]\nservers = ["to-server"]\n'
+HOP_SHORTCUT = SHORTCUT.replace("to-server", "to-hop")
+
 
 @dataclass
 class Running:

@@ -231,6 +231,31 @@ def test_what_cannot_be_without_conntrack_is_refused_by_name(change, line):
     plan(settings(**change))
 
 
+SHORTCUT = {"tracking": "stage1", "shortcut": True, "clients": ("eth1", "eth2"), "servers": ("eth0",)}
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    ({"tracking": "conntrack"}, 'ruleset.tracking = "stage1"'),
+    ({"hooks": ("input", "output")}, '"forward" in ruleset.hooks'),
+    ({"clients": ()}, "the interfaces of both sides"),
+    ({"servers": ()}, "the interfaces of both sides"),
+    ({"clients": ("ppp*",)}, "each by its whole name"),
+])
+def test_what_cannot_be_carried_past_the_rules_is_refused_by_name(change, line):
+    with pytest.raises(ConfigError, match=re.escape("ruleset.shortcut: needs ") + ".*" + re.escape(line)) as caught:
+        plan(settings(**SHORTCUT | change))
+    assert "\n" not in str(caught.value)
+    plan(settings(**SHORTCUT))
+    plan(settings(**SHORTCUT | {"shortcut": False} | change))
+
+
+def test_the_shortcut_is_printed_with_the_rules():
+    lines = ruleset.text(settings(**SHORTCUT, backend="iptables")).splitlines()
+    said = [line for line in lines if line.startswith("# tc ")]
+    assert [line.split(" dev ")[1].split()[0] for line in said] == ["eth1", "eth2", "eth0"]
+    assert all(f"object-pinned {pins.pin_path(0)}-shortcut" in line for line in said)
+
+
 def test_the_rules_without_conntrack_are_printed_and_only_the_daemon_applies_them(monkeypatch):
     text = ruleset.text(replace(UNTRACKED, ruleset=replace(UNTRACKED.ruleset, backend="iptables")))
     assert f"--object-pinned {pins.pin_path(0)}-done" in text
@@ -298,6 +323,7 @@ def test_removal_touches_nothing_that_is_not_ours():
      "this kernel lacks NFQUEUE; load it (modprobe xt_NFQUEUE)"),
     ("/dev/stdin:4:9-40: Error: Could not process rule: No such file or directory\n  queue num 0 bypass\n",
      "lacks the nft queue statement"),
+    ("Error: TC classifier not found.\nWe have an error talking to the kernel\n", "modprobe sch_ingress cls_bpf"),
     ("something else\nand more", "something else"),
     ("", "failed with status 4"),
 ])

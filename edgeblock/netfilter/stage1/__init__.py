@@ -31,7 +31,7 @@ PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the ker
 
 # program.c: enum outcome.
 OUTCOMES = ("passed_syn", "passed_hello", "address", "name", "odd_name", "no_name", "ech", "piece", "other", "later",
-            "watched", "unknown", "odd", "no_filter")
+            "watched", "unknown", "odd", "no_filter", "carried")
 
 HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 70 MB
 FILTER = bpf.Spec(bpf.ARRAY, 4, BLOCK, 0, bpf.MMAPABLE | bpf.INNER_MAP)
@@ -47,13 +47,14 @@ class Stage:
         ech: policies.ech; unless "accept", every hello with ECH is queued.
         marks: flows whose mark is remembered here; 0: conntrack has them.
         kept: where the map of marks is pinned, so that the next daemon finds them; taken on from there if it fits.
+        shortcut: whether packets of done flows are to be carried past the stack; that needs marks.
 
     Raises:
         SystemProblem: it cannot be loaded here, and why.
     """
 
     def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS, marks: int = 0,
-                 kept: Path | None = None) -> None:
+                 kept: Path | None = None, shortcut: bool = False) -> None:
         self.maps: dict[str, int] = {}
         self.program = -1
         self.asking: dict[str, int] = {}       # the programs for flow marks
@@ -65,7 +66,7 @@ class Stage:
         try:
             self.cpus = possible_cpus()
             self.places = max(1, hellos // self.cpus) * self.cpus
-            self._load(flows, idle, ech, marks)
+            self._load(flows, idle, ech, marks, shortcut)
         except OSError as problem:
             self.close()
             raise SystemProblem(f"first stage: {explain(problem)}") from None
@@ -73,13 +74,15 @@ class Stage:
             self.close()
             raise SystemProblem(f"first stage: {problem}") from None
 
-    def _load(self, flows: int, idle: float, ech: str, marks: int) -> None:
+    def _load(self, flows: int, idle: float, ech: str, marks: int, shortcut: bool) -> None:
         try:
             data = OBJECT.read_bytes()
         except FileNotFoundError:
             raise SystemProblem("was not compiled with this edgeblock; install clang and build it again") from None
         program = bpf.read_object(data, "socket")
         asking = {name: bpf.read_object(data, name) for name in flow_marks.PROGRAMS if marks}
+        if shortcut:
+            asking[flow_marks.SHORTCUT] = bpf.read_object(data, flow_marks.SHORTCUT)
         used = {name for one in (program, *asking.values()) for _, name in one.uses}
         sizes = {"flows": flows, "engine": flows, "hellos": self.places, "marks": marks}
         for name, spec in program.maps.items():
@@ -101,7 +104,8 @@ class Stage:
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
         self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
         for name, one in asking.items():
-            self.asking[name] = bpf.load(bpf.bind(one, self.maps), name)
+            kind = bpf.TRAFFIC_CONTROL if name == flow_marks.SHORTCUT else bpf.SOCKET_FILTER
+            self.asking[name] = bpf.load(bpf.bind(one, self.maps), name, kind)
 
     # ---- rules
 

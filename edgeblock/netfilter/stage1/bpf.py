@@ -20,7 +20,7 @@ from edgeblock.errors import SystemProblem
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, PROG_LOAD, OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 0, 1, 2, 3, 5, 6, 7, 10
 OBJ_GET_INFO_BY_FD = 15
 ARRAY, PERCPU_ARRAY, ARRAY_OF_MAPS = 2, 6, 12
-SOCKET_FILTER = 1
+SOCKET_FILTER, TRAFFIC_CONTROL = 1, 3
 MMAPABLE, INNER_MAP = 1 << 10, 1 << 12
 PSEUDO_MAP_FD = 1
 LOAD_64 = 0x18
@@ -127,14 +127,14 @@ def describe(map_fd: int) -> Spec:
     return Spec(kind, key_size, value_size, entries, flags)
 
 
-def load(code: bytes, name: str) -> int:
-    """An open socket filter. SystemProblem with the verifier's last word if the kernel refuses it."""
+def load(code: bytes, name: str, kind: int = SOCKET_FILTER) -> int:
+    """An open program. SystemProblem with the verifier's last word if the kernel refuses it."""
     instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
 
     def attempt(level: int, log: "ctypes.Array[ctypes.c_char] | None") -> int:
         at, size = (ctypes.addressof(log), LOG_SIZE) if log else (0, 0)
         return call(PROG_LOAD, struct.pack(
-            "=IIQQIIQII16s", SOCKET_FILTER, len(code) // 8, ctypes.addressof(instructions),
+            "=IIQQIIQII16s", kind, len(code) // 8, ctypes.addressof(instructions),
             ctypes.addressof(licence), level, size, at, 0, 0, name.encode()[:15]))[0]
 
     try:

@@ -1,0 +1,100 @@
+"""The shortcut at the interfaces: packets of done flows, from one to the other past the kernel's rules.
+
+In: names of interfaces, the pinned program (netfilter/stage1/program.c, `carry`). Out: a filter where packets enter
+each interface, asked by traffic control. Filters of others stay, and are asked for whatever is left alone here.
+"""
+
+import fcntl
+import json
+import socket
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import tools
+
+# Of the filter: after everybody's who names none, so that what they want to see they see.
+PRIORITY, HANDLE = 60176, "0x1"
+BY_OURS = "edgeblock-"       # how the pinned program's name begins
+HARDWARE_ADDRESS, ETHERNET = 0x8927, 1     # SIOCGIFHWADDR (netdevice(7)), ARPHRD_ETHER
+
+
+def apply(devices: Collection[str], program: Path) -> None:
+    """The filter at these interfaces and no other. SystemProblem, with everything taken away, if one refuses."""
+    try:
+        check(devices)
+        for device in devices:
+            if device not in with_filters():
+                tools.run(["tc", "qdisc", "add", "dev", device, "clsact"])
+            tools.run(["tc", *command(device, program)])
+    except SystemProblem as problem:
+        remove()
+        raise SystemProblem(f"ruleset.shortcut: {problem}") from None
+    remove(devices)
+
+
+def command(device: str, program: Path) -> list[str]:
+    """What puts the filter there, in place of one of ours that may be there."""
+    return ["filter", "replace", "dev", device, "ingress", "protocol", "all", "prio", str(PRIORITY), "handle", HANDLE,
+            "bpf", "direct-action", "object-pinned", str(program)]
+
+
+def remove(but: Collection[str] = ()) -> None:
+    """Take the filter away from all interfaces but these, and what was made for it and now holds nothing."""
+    if tools.find("tc") is None:
+        return
+    for device in with_filters() - set(but):
+        if not any(is_ours(one) for one in filters(device, "ingress")):
+            continue
+        tools.run(["tc", "filter", "delete", "dev", device, "ingress", "prio", str(PRIORITY)])
+        if not filters(device, "ingress") and not filters(device, "egress"):
+            tools.run(["tc", "qdisc", "delete", "dev", device, "clsact"])
+
+
+def with_filters() -> set[str]:
+    """The interfaces that can hold filters."""
+    return {one["dev"] for one in read("qdisc", "show") if one.get("kind") == "clsact"}
+
+
+def filters(device: str, way: str) -> list[dict[str, Any]]:
+    return [one for one in read("filter", "show", "dev", device, way) if "options" in one]
+
+
+def is_ours(one: dict[str, Any]) -> bool:
+    return one.get("pref") == PRIORITY and str(one["options"].get("bpf_name", "")).startswith(BY_OURS)
+
+
+def read(*words: str) -> list[dict[str, Any]]:
+    """What tc says, as data."""
+    try:
+        found: list[dict[str, Any]] = json.loads(tools.run(["tc", "-json", *words]) or "[]")
+    except ValueError:
+        raise SystemProblem("tc: its JSON cannot be read; install a newer iproute2") from None
+    return found
+
+
+def check(devices: Collection[str]) -> None:
+    """SystemProblem if packets cannot be carried between these interfaces, or must not be."""
+    need_no_ipsec()
+    for device in devices:
+        need_ethernet(device)
+
+
+def need_no_ipsec() -> None:
+    """SystemProblem where the kernel encrypts, or asks of packets to be encrypted: here nobody asks its policies."""
+    said = tools.run(["ip", "xfrm", "policy", "list"])
+    if any(f"dir {way} " in said for way in ("out", "fwd")):
+        raise SystemProblem("this box has IPsec policies, past which packets would go; leave it off")
+
+
+def need_ethernet(device: str) -> None:
+    """SystemProblem unless its frames begin with Ethernet's header."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            told = fcntl.ioctl(any_socket, HARDWARE_ADDRESS, struct.pack("16s16x", device.encode()))
+        except OSError as problem:
+            raise SystemProblem(f"interface {device}: {problem.strerror}") from None
+    if struct.unpack_from("=H", told, 16)[0] != ETHERNET:
+        raise SystemProblem(f"interface {device}: is no Ethernet; leave ruleset.shortcut off")
