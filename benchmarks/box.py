@@ -11,6 +11,7 @@ ClientHello with 1200 bytes and no TLS, so that no arithmetic hides what the way
     queue         edgeblock as it is installed, the kernel's first stage off
     both stages   edgeblock with the first stage, where there is one
     untracked     the same on a box that tracks no connection, with the flow marks in the first stage
+    shortcut      the same, and packets of done flows past the kernel rules
     peers         other programs in the same place, those that are installed (peers/)
 
     bulk          one download over one connection, segments whole (offload) and of 1500 bytes (wire)
@@ -93,11 +94,6 @@ class Place:
     def track(self) -> None:
         for tool in ("iptables", "ip6tables"):
             self.lab.run_in("box", [tool, "-A", "FORWARD", "-m", "conntrack", "--ctstate", "UNTRACKED", "-j", "DROP"])
-
-    def track_nothing(self) -> None:
-        for tool in ("iptables", "ip6tables"):
-            for chain in ("PREROUTING", "OUTPUT"):
-                self.lab.run_in("box", [tool, "-t", "raw", "-A", chain, "-j", "CT", "--notrack"])
 
     def filter(self, settings: str) -> None:
         rules = self.folder / "rules"
@@ -218,16 +214,16 @@ def ways(run: harness.Run) -> dict[str, Callable[[Path, Place], None]]:
     def edgeblock(stage1: str | None) -> Callable[[Path, Place], None]:
         return lambda home, place: place.filter(settings_of(home, stage1))
 
-    def untracked(home: Path, place: Place) -> None:
-        place.track_nothing()
-        place.filter(settings_of(home, "on", tracking="stage1"))
+    def untracked(**more: Any) -> Callable[[Path, Place], None]:
+        return lambda home, place: place.filter(settings_of(home, "on", tracking="stage1", **more))
 
     known: dict[str, Callable[[Path, Place], None]] = {
         "no filter": lambda home, place: None, "tracking": lambda home, place: place.track()}
     if first_stage():
         known |= {"queue": edgeblock("off"), "both stages": edgeblock("on")}
         if hasattr(Config().ruleset, "tracking"):
-            known["untracked"] = untracked
+            known["untracked"] = untracked()
+            known["shortcut"] = untracked(shortcut=True, clients=["to-client"], servers=["to-server"])
     else:
         known["queue"] = edgeblock(None)
         run.note("both stages was left out: this version has no first stage in the kernel")

@@ -28,7 +28,8 @@ matplotlib.rcParams.update({
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "legend.frameon": False})
 WHATS = ("hellos", "hellos, not forwarded", "mixed")        # of nfqueue.py
 COLOURS = {"one": "#8da0cb", "many": "#66c2a5", "stock": "#b3b3b3", "ours": "#d95f02", "no filter": "#666666",
-           "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77", "untracked": "#7570b3"}
+           "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77", "untracked": "#7570b3",
+           "shortcut": "#e7298a"}
 
 
 class Report:
@@ -82,6 +83,9 @@ GOALS = (
      "queue, every packet a ClientHello, of the bare loop", ">=", 0.9),
     ("box", "bulk, wire, queue", "gbit_per_s", "bulk, wire, no filter", "bulk TCP, filter / none", ">=", 0.97),
     ("box", "bulk, offload, queue", "gbit_per_s", "bulk, offload, no filter", "the same, offloads on", ">=", 0.97),
+    ("box", "bulk, wire, shortcut", "gbit_per_s", "bulk, wire, no filter", "bulk TCP with the shortcut / none",
+     ">=", 0.97),
+    ("box", "bulk, offload, shortcut", "gbit_per_s", "bulk, offload, no filter", "the same, offloads on", ">=", 0.97),
     ("box", "connections, queue", "per_s", "connections, no filter", "new TLS connections, filter / none", ">=", 0.9),
     ("box", "connections, queue", "per_s", "connections, tracking", "the same, filter / tracking alone", ">=", 0.9),
     ("box", "connections, both stages", "per_s", "connections, no filter",

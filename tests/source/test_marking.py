@@ -48,7 +48,7 @@ def test_the_kernel_finds_what_user_space_has_marked_in_both_directions(stage, u
 
 
 def test_the_sizes_are_those_of_the_map(stage):
-    assert SIZES == (40, 24)
+    assert SIZES == (40, 32)
 
 
 def test_what_has_no_ports_is_counted_and_not_marked(stage):
