@@ -89,6 +89,7 @@ def test_a_clean_stop_leaves_no_kernel_rule(tmp_path: Path, number: signal.Signa
         assert passes(lab, "listed.example")
 
 
+@pytest.mark.parametrize("tracking", ["conntrack", "stage1"])
 def test_traffic_passes_when_the_daemon_is_killed(fresh: Running):
     assert is_reset(fresh.lab, "listed.example")
     assert fresh.daemon.stop(signal.SIGKILL) == -signal.SIGKILL

@@ -13,21 +13,25 @@ from pathlib import Path
 
 import pytest
 from load import Load, add_sources
-from running import Running, children, settings_file, start
+from running import SHORTCUT, Running, children, settings_file, start, track_nothing
 
-from edgeblock.lab import CLIENT, SERVER, Daemon, Lab, until
+from edgeblock.lab import CLIENT, SERVER, WITH_BPF, Daemon, Lab, until
 
 pytestmark = pytest.mark.live
 
 TWO = '\n[queue]\nworkers = 2\n'
 
-@pytest.fixture
-def two(tmp_path: Path) -> Iterator[Running]:
-    """A daemon with two workers, which has to stop cleanly where it still runs."""
+@pytest.fixture(params=["conntrack", "shortcut"])
+def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+    """A daemon with two workers, which has to stop cleanly where it still runs; flow marks in conntrack, and in the
+    first stage."""
     with Lab() as lab:
         add_sources(lab)
+        if request.param == "shortcut":
+            track_nothing(lab)
+        marks = SHORTCUT if request.param == "shortcut" else ""
         # A worker that has to wait for the processor here does not hang.
-        running = start(lab, tmp_path, f'{TWO}[daemon]\nhang = 5.0\ncontrol = "{tmp_path}/control.sock"\n')
+        running = start(lab, tmp_path, f'{marks}{TWO}[daemon]\nhang = 5.0\ncontrol = "{tmp_path}/control.sock"\n')
         yield running
         if running.daemon.process.poll() is None:
             assert running.daemon.stop() == 0, running.daemon.last_words()
@@ -100,14 +104,19 @@ class Manager:
         self.socket.bind(str(place / "notify"))
         self.socket.settimeout(0.05)
         self.log = (place / "log").open("ab")
+        # Its bpf file system stays, whichever process is the daemon.
+        self.keeper = lab.popen_in("box", [*WITH_BPF, "sh", "-c", "echo; exec sleep infinity"],
+                                   stdout=subprocess.PIPE)
+        assert self.keeper.stdout is not None and self.keeper.stdout.readline() == b"\n"
 
     def start(self) -> None:
         words = [sys.executable, "-m", "edgeblock", "run", "--config", str(self.settings)]
         given = "".join(f" {3 + number}<&{file} {file}<&-" for number, file in enumerate(self.kept.values()))
         environment = {"NOTIFY_SOCKET": str(self.place / "notify"), "LISTEN_FDS": str(len(self.kept)),
                        "LISTEN_FDNAMES": ":".join(self.kept)}
+        shell = ["bash", "-c", f'export LISTEN_PID=$$; exec "$@"{given}', "-"]
         self.process = self.lab.popen_in(
-            "box", ["bash", "-c", f'export LISTEN_PID=$$; exec "$@"{given}', "-", *words], stdout=self.log,
+            "box", ["nsenter", "--mount", f"--target={self.keeper.pid}", *shell, *words], stdout=self.log,
             stderr=self.log, env=os.environ | environment, pass_fds=[*self.kept.values()])
 
     def hear(self, word: bytes = b"READY=1") -> bool:
@@ -126,6 +135,8 @@ class Manager:
         return word in said
 
     def close(self) -> None:
+        self.keeper.kill()
+        self.keeper.wait()
         self.socket.close()
         self.log.close()
         for file in self.kept.values():
