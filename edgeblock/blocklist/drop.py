@@ -59,7 +59,7 @@ class Outcome:
 
 
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
-            afresh: bool = False, hurry: bool = False) -> Outcome:
+            afresh: bool = False, hurry: bool = False, overdue: bool = False) -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
@@ -67,20 +67,24 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         busy: names of files that are being written: their lists stay as they are.
         afresh: what is refused is read again, although nobody has touched it.
         hurry: a long list is left for the next round, and what was in force before served meanwhile, if anything was.
+        overdue: the round before has left a list; now a long one is taken beside short ones, or it would wait for as
+            long as those keep coming.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
-    return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry).run()
+    return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry,
+                 overdue).run()
 
 
 class Round:
     """One look at the directory."""
 
     def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
-                 hurry: bool) -> None:
-        self.rules, self.store, self.now, self.afresh, self.hurry = rules, store, now, afresh, hurry
+                 hurry: bool, overdue: bool) -> None:
+        self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
+        self.hurry, self.overdue = hurry, overdue
         self.busy = {Path(name).stem for name in busy}
         self.outcome = Outcome()
         self.parts, self.outcome.warnings = store.parts()
@@ -127,7 +131,8 @@ class Round:
                 continue
             known = before.get("origin") == origin and Path(before.get("where", "")).is_file() and not self.afresh
             # A list that is too much for this machine ends the process: what came with it is in force by then.
-            later = spent > BATCH or spent > 0 and size > BATCH // 2 or self.hurry and size > HURRY and self.parts
+            long = size > BATCH // 2 and not self.overdue
+            later = spent > BATCH or spent > 0 and long or self.hurry and size > HURRY and self.parts
             if name in self.busy or known or later:
                 if before:
                     self.outcome.refused[name] = before

@@ -82,13 +82,15 @@ class Compiler:
             if self._spare is None:     # none could be started, or we are about to stop
                 os.close(fd)
 
-    async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False) -> Loaded:
+    async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False,
+                   overdue: bool = False) -> Loaded:
         """The lists as they are now.
 
         Args:
             busy: names of files that are being written.
             digest: of the snapshot that is in force.
             afresh: what is refused is read again, although nobody has touched it.
+            overdue: the load before has left a list for this one.
 
         Raises:
             ListError: they cannot be used.
@@ -100,7 +102,8 @@ class Compiler:
         (process, fd), self._spare = self._spare, None
         done = False
         try:
-            output, complaint = await self._ask(process, pickle.dumps((self.rules, list(busy), digest, afresh)))
+            job = pickle.dumps((self.rules, list(busy), digest, afresh, overdue))
+            output, complaint = await self._ask(process, job)
             if process.returncode == 2:
                 raise ListError(complaint.decode(errors="replace").strip())
             if process.returncode != 0:
@@ -171,11 +174,11 @@ def map_snapshot(fd: int, key: bytes) -> Snapshot:
     return open_snapshot(memoryview(mapped), key, verified=sealed)
 
 
-def work(rules: Rules, busy: list[str], digest: str, afresh: bool, fd: int) -> dict[str, Any]:
+def work(rules: Rules, busy: list[str], digest: str, afresh: bool, overdue: bool, fd: int) -> dict[str, Any]:
     """The job: what `Loaded` has but for `fd`, which holds the snapshot afterwards unless it has that `digest`."""
     key = read_key(rules.key, create=True)
     store = Store(rules.key.parent, key)
-    outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest)
+    outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, overdue=overdue)
     said = asdict(outcome)
     said["key"] = key.hex()
     said["digest"] = open_file(store.snapshot, key, verified=True).digest
@@ -199,11 +202,11 @@ def main(arguments: list[str]) -> int:
     job = sys.stdin.buffer.read()
     if not job:
         return 0
-    rules, busy, digest, afresh = pickle.loads(job)
+    rules, busy, digest, afresh, overdue = pickle.loads(job)
     if digest:      # else nothing is in force yet, and nobody to give way to
         give_way()
     try:
-        said = work(rules, busy, digest, afresh, fd)
+        said = work(rules, busy, digest, afresh, overdue, fd)
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)
         return 2

@@ -748,7 +748,9 @@ class Supervisor:
     async def _load(self, afresh: bool = False) -> rules.Loaded:
         if self.notes < 0:      # first: where no file is to be had, nothing has changed yet
             self.notes = os.memfd_create("edgeblock")
-        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh)
+        # Not after a failure: a list that is too much for this machine must not take the others with it again.
+        overdue = self.rules is not None and self.rules.again and not self.load_failures
+        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh, overdue)
         with suppress(OSError):     # no process to be had now; the next job asks again
             await self.compiler.prepare()
         if loaded.problem and not loaded.lists and not self.rules:

@@ -143,6 +143,19 @@ def test_big_lists_do_not_hold_up_small_ones(box, monkeypatch):
     assert box.changes() == [("taken", "bigger")] and not box.outcome.again
 
 
+def test_small_lists_that_keep_coming_do_not_hold_up_a_big_one(box, monkeypatch):
+    monkeypatch.setattr(drop_module, "BATCH", 4000)
+    box.write(big_list=many(300), small_list="s.example\n")
+    box.refresh()
+    assert box.changes() == [("taken", "small")] and box.outcome.again
+    box.write(small_list="t.example\n")
+    box.refresh()
+    assert box.changes() == [("taken", "small")] and box.outcome.again
+    box.write(small_list="u.example\n")
+    box.refresh(overdue=True)
+    assert box.changes() == [("taken", "big"), ("taken", "small")] and not box.outcome.again
+
+
 def test_boxes_of_one_key_can_be_compared(box, tmp_path):
     box.write(a_list="a.example\n")
     content = box.refresh(NOW).content
