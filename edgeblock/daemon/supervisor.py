@@ -44,8 +44,8 @@ from edgeblock.daemon.process import kill, start
 from edgeblock.daemon.watch import Looker, Watch
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
-from edgeblock.netfilter import ruleset
-from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter import ruleset, shortcut
+from edgeblock.netfilter.marks import SHORTCUT, marks
 from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
@@ -66,6 +66,7 @@ HOLDING = 15.0          # seconds that packets may wait for a new daemon, where 
 WAITING = 1.0           # seconds that they may wait for a new worker
 STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
 SPREADING = 10.0        # seconds that new rules may take to reach every worker
+SHORTCUT_LOOK = 1.0     # seconds between two looks at the interfaces that packets are carried between
 COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
 ABSENT = 0.5            # seconds after which a daemon counts as gone where nothing may pass without it
 SUMMARY = 60.0          # seconds between two lines about what was not logged
@@ -350,7 +351,10 @@ class Supervisor:
         if config.ruleset.install:
             self._claim_rules(stack)
             stack.push_async_callback(self._remove_rules)
+            there = shortcut.present(ruleset.shortcut_devices(config))
             self.backend = await self._install()
+            if config.ruleset.shortcut:
+                stack.push_async_callback(give_up, self._go_on(self._keep_shortcut(there)))
         if self.stage_problem:
             self.log.warning("first stage off; every new flow goes to the queue", problem=self.stage_problem)
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),
@@ -474,6 +478,24 @@ class Supervisor:
                 self.stage.close()
                 self.stage = None
         return await self._call(ruleset.apply, self.config)     # type: ignore[no-any-return]
+
+    async def _keep_shortcut(self, there: dict[str, int]) -> None:
+        """Interfaces may come late, and go and come back."""
+        devices = ruleset.shortcut_devices(self.config)
+        assert self.stage is not None and self.stage.pinned is not None
+        program = program_path(self.stage.pinned, SHORTCUT)
+        seen = there
+        while True:
+            if missing := [device for device in devices if device not in there]:
+                self.log.warning("interfaces of the shortcut are not there", interfaces=missing)
+            while there == seen:
+                await asyncio.sleep(SHORTCUT_LOOK)
+                there = shortcut.present(devices)
+            seen = there
+            try:
+                await self._call(shortcut.apply, devices, program)
+            except SystemProblem as problem:
+                self.log.error("shortcut off until an interface comes or goes", problem=str(problem))
 
     async def _end_workers(self) -> None:
         self.stopping = True

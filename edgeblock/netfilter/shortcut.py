@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ HARDWARE_ADDRESS, ETHERNET = 0x8927, 1     # SIOCGIFHWADDR (netdevice(7)), ARPHR
 
 
 def apply(devices: Collection[str], program: Path) -> None:
-    """The filter at these interfaces and no other. SystemProblem, with everything taken away, if one refuses."""
+    """The filter at those of these interfaces that are there, and at no other.
+
+    SystemProblem, with everything taken away, if one refuses.
+    """
     try:
         check(devices)
-        for device in devices:
+        for device in present(devices):
             if device not in with_filters():
                 tools.run(["tc", "qdisc", "add", "dev", device, "clsact"])
             tools.run(["tc", *command(device, program)])
@@ -75,10 +79,19 @@ def read(*words: str) -> list[dict[str, Any]]:
     return found
 
 
+def present(devices: Collection[str]) -> dict[str, int]:
+    """The index of each that is there: another one when it has gone and come back, and then it has no filter."""
+    there = {}
+    for device in devices:
+        with suppress(OSError):
+            there[device] = socket.if_nametoindex(device)
+    return there
+
+
 def check(devices: Collection[str]) -> None:
     """SystemProblem if packets cannot be carried between these interfaces, or must not be."""
     need_no_ipsec()
-    for device in devices:
+    for device in present(devices):
         need_ethernet(device)
 
 
