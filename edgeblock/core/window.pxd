@@ -74,9 +74,10 @@ cdef struct Start:
     Reading* mark              # the readings as they stood at `mark_at`: the next checkpoint
     int64_t mark_at
 
-cdef struct Over:              # the sequence numbers of a stream that is over
+cdef struct Over:              # sequence numbers of which the bytes are not kept any more
     uint32_t seq
     uint32_t size
+    uint32_t goes_on           # of a stream that is not over: there the client may send them again
 
 cdef struct Window:
     uint8_t first              # ReadingKind at a start
@@ -99,7 +100,7 @@ cdef struct Window:
     uint64_t dropped           # bytes that were not kept because the window was full
     int64_t given_up_at[MAX_GIVEN_UP]        # where they began, the last of them,
     int64_t given_up_to[MAX_GIVEN_UP]        # and how far they were read
-    Over* over                 # of those that were given up before them: bytes that come here may be other copies
+    Over* over                 # of those that were given up before them, for one: bytes here may be other copies
     uint32_t over_count        # of which the last MAX_OVER are known
     int64_t urgent[MAX_URGENT]
     Run* runs

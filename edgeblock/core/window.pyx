@@ -341,9 +341,7 @@ cdef void _give_up(Window* w, const Start* s) noexcept nogil:
 cdef void _end_stream(Window* w, uint32_t which) noexcept nogil:
     # The oldest that was given up: its bytes are not kept any more, unless they may be another's, too.
     cdef int64_t at = w.given_up_at[which], end = w.given_up_to[which]
-    cdef Run* run
-    cdef Run** link = &w.runs
-    cdef uint32_t i, low, high
+    cdef uint32_t i
     if at == end:
         return
     for i in range(<uint32_t>MAX_STARTS):
@@ -352,15 +350,42 @@ cdef void _end_stream(Window* w, uint32_t which) noexcept nogil:
     for i in range(<uint32_t>MAX_GIVEN_UP):
         if i != which and w.given_up_at[i] <= end and at <= w.given_up_to[i] + MAX_AHEAD:
             return
+    if _note_over(w, at, end, False):
+        _drop_between(w, at, end)
+
+
+cdef bint _note_over(Window* w, int64_t at, int64_t end, uint32_t goes_on) noexcept nogil:
+    cdef Over* last
+    cdef uint32_t seq = w.base + <uint32_t>at
     if w.over == NULL:
         w.over = <Over*>malloc(MAX_OVER * sizeof(Over))
         if w.over == NULL:
-            return
+            return False
         w.bytes += <uint32_t>(MAX_OVER * sizeof(Over))
-    i = w.over_count % <uint32_t>MAX_OVER
-    w.over[i].seq = w.base + <uint32_t>at
-    w.over[i].size = <uint32_t>(end - at)
+    if w.over_count:
+        last = &w.over[(w.over_count - 1) % <uint32_t>MAX_OVER]
+        if last.goes_on == goes_on and last.seq + last.size == seq and last.size < 1 << 30:
+            last.size += <uint32_t>(end - at)
+            return True
+    last = &w.over[w.over_count % <uint32_t>MAX_OVER]
+    last.seq, last.size, last.goes_on = seq, <uint32_t>(end - at), goes_on
     w.over_count += 1
+    return True
+
+
+cdef bint _is_lost(const Window* w, int64_t at) noexcept nogil:
+    # Whether the byte there has come, for all that is known, and is not kept.
+    cdef uint32_t i
+    for i in range(min(w.over_count, <uint32_t>MAX_OVER)):
+        if w.base + <uint32_t>at - w.over[i].seq < w.over[i].size:
+            return True
+    return False
+
+
+cdef void _drop_between(Window* w, int64_t at, int64_t end) noexcept nogil:
+    cdef Run* run
+    cdef Run** link = &w.runs
+    cdef uint32_t low, high
     w.recent = NULL
     while link[0] != NULL:
         run = link[0]
@@ -400,7 +425,7 @@ cdef bint _is_over(const Window* w, int64_t at, size_t size) noexcept nogil:
     cdef uint32_t seq = w.base + <uint32_t>at
     cdef uint32_t i
     for i in range(min(w.over_count, <uint32_t>MAX_OVER)):
-        if seq - w.over[i].seq < w.over[i].size or w.over[i].seq - seq < size:
+        if not w.over[i].goes_on and (seq - w.over[i].seq < w.over[i].size or w.over[i].seq - seq < size):
             return True
     if w.over_count <= <uint32_t>MAX_OVER:
         return False
@@ -806,13 +831,18 @@ cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t 
 cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil:
     """Lets every start's readings go on as far as the bytes reach."""
     cdef int i
+    cdef int64_t stood
     cdef uint32_t most = PACKET_WORK if work[0] > PACKET_WORK else work[0]
-    cdef uint32_t budget = most
+    cdef uint32_t budget = most, moved = 0
     w.forks = 0
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]) or w.starts[i].again:
+            stood = w.starts[i].frontier
             _advance(w, &w.starts[i], out, cap, &budget)
+            moved |= <uint32_t>(w.starts[i].frontier > stood) << i
     work[0] -= most - budget
+    if w.bytes >= cap // 2:
+        _leave_behind(w, moved)
     if w.bytes >= cap // 4:
         _slide(w, cap, False)
 
@@ -840,6 +870,8 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 w.unseen += <uint64_t>(s.frontier - pos)
                 _note_body(w, s)
                 continue
+            if w.over_count and s.kind != START_LATE and _is_lost(w, pos):
+                w.overflow = 1                  # it has come to where another was: what that said, who knows
             break
         if s.unread:
             s.unread = 0
@@ -1101,6 +1133,47 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
     _forget(w, floor)
 
 
+cdef void _leave_behind(Window* w, uint32_t moved) noexcept nogil:
+    # Connections before this one on the same ports, read to their end, make room for that which has `moved`. One that
+    # goes on all the same is read from where it stood.
+    cdef Start* s
+    cdef int64_t at, end
+    cdef bint any_left = False
+    cdef int i
+    for i in range(MAX_STARTS):
+        s = &w.starts[i]
+        if moved >> i & 1 or not _is_left_behind(w, s, moved):
+            continue
+        at, end = s.at, s.frontier
+        if not _note_over(w, at, end, True):
+            continue
+        s.at = end
+        _give_up(w, s)
+        _free_start(w, s)
+        _drop_between(w, at, end)
+        any_left = True
+    if any_left:
+        w.forgetful = 1
+        _move_up(w)
+
+
+cdef bint _is_left_behind(const Window* w, const Start* s, uint32_t moved) noexcept nogil:
+    # Of one that may come upon these bytes, ahead or sent again, they stay.
+    cdef const Start* other
+    cdef bint left = False
+    cdef int i
+    if s.kind != START_SYN or not s.message or not _is_between_messages(s):
+        return False
+    for i in range(MAX_STARTS):
+        other = &w.starts[i]
+        if other == s or other.kind == START_FREE:
+            continue
+        if other.at <= s.frontier and s.at <= other.frontier + MAX_AHEAD:
+            return False
+        left = left or moved >> i & 1
+    return left
+
+
 cdef void _mark(Window* w, Start* s) noexcept nogil:
     s.mark = _copy_readings(s.readings)
     s.mark_at = s.frontier
@@ -1108,11 +1181,14 @@ cdef void _mark(Window* w, Start* s) noexcept nogil:
 
 
 cdef void _forget(Window* w, int64_t floor) noexcept nogil:
-    # All bytes before `floor`.
-    cdef Run* run
+    # All bytes before `floor`. Where a stream was given up that may come upon them, it is known that they were there.
+    cdef Run* run = w.runs
     cdef uint8_t* shrunk
     cdef uint32_t size
     cdef uint8_t i, kept = 0
+    while run != NULL and run.at < floor and w.given_up:
+        _note_over(w, run.at, min(run.at + <int64_t>run.size, floor), True)
+        run = run.next
     w.forgetful = 1
     w.recent = NULL
     size = _edge_behind(w, floor - 1)

@@ -249,3 +249,60 @@ def test_a_listed_hello_in_two_pieces_behind_any_number_of_decoys(tmp_path, deco
             made = [engine.judge(s.tcp(FIRST + real * 9_000_000 + 1 + at, part), 2.0)
                     for at, part in ((0, listed[:cut]), (cut, listed[cut:]))]
             assert not all(one.accept for one in made), (real, cut)
+
+
+# ---- kept connections, one behind the other
+
+GAP = 65_537        # Linux adds it to the last sequence number where it takes a port again at once (tcp_tw_reuse)
+
+
+def asked(engine, isn, at, count, now, host=b"open.example"):
+    """Requests one behind the other, the first at that offset. The offset behind them, and whether all passed."""
+    passed = True
+    for number in range(count):
+        request = b"GET /%d HTTP/1.1\r\nHost: %s\r\nX: %s\r\n\r\n" % (number, host, b"x" * 250)
+        passed = engine.judge(s.tcp(isn + 1 + at, request, dport=80), now).accept and passed
+        at += len(request)
+    return at, passed
+
+
+@pytest.mark.parametrize("before", [1, 100, 1000])
+def test_a_kept_connection_close_behind_another_is_innocent(tmp_path, before):
+    engine = engine_for(tmp_path)
+    isn, now = FIRST, 1.0
+    for _ in range(6):
+        assert engine.judge(s.tcp(isn, flags=s.SYN, dport=80), now).accept
+        at, passed = asked(engine, isn, 0, before, now)
+        assert passed
+        at, passed = asked(engine, isn, at, 1000, now)
+        assert passed
+        last, isn = isn + 1 + at, isn + 1 + at + GAP
+        now += 1.0
+    assert engine.counters()["overflows"] == engine.counters()["window_full"] == 0
+    assert not asked(engine, last - 1, 0, 1, now, b"listed.example")[1]
+
+
+@pytest.mark.parametrize("cuts", [(), (9,), (40,), (9, 40)])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("early", [0, 1])
+@pytest.mark.parametrize("syns", [1, 4, 9])
+def test_the_connection_before_may_go_on_all_the_same(tmp_path, cuts, order, early, syns):
+    # The second SYN and all behind it died on the way. What is early comes before them.
+    engine = engine_for(tmp_path)
+    engine.judge(s.tcp(FIRST, flags=s.SYN, dport=80), 1.0)
+    at, _ = asked(engine, FIRST, 0, 3, 1.0)
+    request = b"GET / HTTP/1.1\r\nHost: listed.example\r\n\r\n"
+    pieces = [(low, request[low:high]) for low, high in zip((0, *cuts), (*cuts, len(request)), strict=True)][::order]
+    passed = []
+
+    def send(some):
+        for low, piece in some:
+            passed.append(engine.judge(s.tcp(FIRST + 1 + at + low, piece, dport=80), 3.0).accept)
+
+    send(pieces[:early])
+    for number in range(syns):
+        other = FIRST + 1 + at + GAP * (1 + number)
+        engine.judge(s.tcp(other, flags=s.SYN, dport=80), 2.0)
+        passed.append(asked(engine, other, 0, 100 if number < syns - 1 else 1000, 2.0)[1])
+    send(pieces[early:])
+    assert not all(passed)
