@@ -246,6 +246,7 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     may be those of its stream, and a place for them must be found like one for a SYN.
     """
     cdef int i, place = -1
+    cdef bint taken_back = False
     for i in range(MAX_STARTS):
         if w.starts[i].kind != START_FREE and w.starts[i].at == at and w.starts[i].checkpoint == NULL:
             if kind == START_SYN:
@@ -269,8 +270,12 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
         if not _is_between_messages(&w.starts[place]) or kind == START_LOWEST and _reaches(&w.starts[place], at):
             place = -1
             for i in range(MAX_STARTS):
-                if _is_guess(w, &w.starts[i]) and (place < 0 or _reaches(&w.starts[place], at)):
+                if kind == START_LOWEST and _is_taken_back(w, &w.starts[i], at):
+                    taken_back = True
+                elif _is_guess(w, &w.starts[i]) and (place < 0 or _reaches(&w.starts[place], at)):
                     place = i
+            if place < 0 and taken_back:
+                return False                # these bytes are read again from there
             if place < 0:
                 place = MAX_STARTS - 1
                 w.overflow = 1
@@ -313,6 +318,17 @@ cdef bint _is_guess(const Window* w, const Start* s) noexcept nogil:
         return True
     for i in range(w.given_up):
         if s.unread and (s.at == w.given_up_at[i] or s.at == w.given_up_to[i]):
+            return True
+    return False
+
+
+cdef bint _is_taken_back(const Window* w, const Start* s, int64_t at) noexcept nogil:
+    # A stream that was given up behind these bytes, which will be read from its beginning again.
+    cdef uint32_t i
+    if s.kind != START_LOWEST or not s.unread:
+        return False
+    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+        if s.at == w.given_up_at[i] and s.at <= at and at < w.given_up_to[i]:
             return True
     return False
 
