@@ -22,6 +22,8 @@ pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CAPABILITIES = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39     # CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF
+SHORTCUT = ('[ruleset]\ntracking = "stage1"\nshortcut = true\n'
+            'clients = ["to-client"]\nservers = ["to-server"]\n')
 SETTINGS = '[queue]\nworkers = 2\n[metrics]\nlisten = "/run/edgeblock/metrics.sock"\n'
 LISTS = {"pages.list": "pages.example\n", "pages.toml": 'action = "page"\n', "court.list": "listed.example\n"}
 NEXT = "99.0"
@@ -218,6 +220,28 @@ def test_a_start_that_fails_lets_traffic_pass_and_the_next_one_filters(container
     container.shell(f"printf '%s' '{SETTINGS}' >/etc/edgeblock/edgeblock.toml")
     assert until(lambda: container.show("ActiveState")["ActiveState"] == "active", 20)
     assert filtered(lab)
+
+
+def test_the_shortcut_is_within_the_sandbox(container: Container, lab: Lab):
+    """Done flows past the kernel rules, put there by the unit's user; over a restart, a kill and an end of it."""
+    def carried() -> int:
+        assert len(lab.fetch("https://open.example/files/large", timeout=60).body) == 20_000_000
+        return int(json.loads(container.run("edgeblock", "status", "--json"))["stage1"]["carried"])
+
+    container.shell(f"printf '%s' '{SETTINGS}{SHORTCUT}' >/etc/edgeblock/edgeblock.toml")
+    container.run("systemctl", "restart", "edgeblock")
+    assert container.show("ActiveState")["ActiveState"] == "active", journal(container)
+    assert filtered(lab) and carried() > 5000, journal(container)
+    assert "MISSING" not in container.run("edgeblock", "doctor", check=False)
+    main = container.show("MainPID")["MainPID"]
+    container.run("kill", "-9", main)
+    assert until(lambda: container.show("MainPID")["MainPID"] not in ("0", main), 20)
+    assert until(lambda: container.show("ActiveState")["ActiveState"] == "active", 20), journal(container)
+    assert filtered(lab) and carried() > 5000, journal(container)
+    container.shell(f"printf '%s' '{SETTINGS}' >/etc/edgeblock/edgeblock.toml")
+    container.run("systemctl", "restart", "edgeblock")
+    assert filtered(lab), journal(container)
+    assert "clsact" not in container.run("tc", "qdisc", "show")
 
 
 def test_an_upgrade_under_load_lets_nothing_pass_and_cuts_nothing(container: Container, lab: Lab, load: Load):
