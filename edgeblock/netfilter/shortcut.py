@@ -18,6 +18,7 @@ from edgeblock.netfilter import tools
 
 # Of the filter: after everybody's who names none, so that what they want to see they see.
 PRIORITY, HANDLE = 60176, "0x1"
+MADE = "clsact"              # what holds filters, where nothing does yet
 BY_OURS = "edgeblock-"       # how the pinned program's name begins
 HARDWARE_ADDRESS, ETHERNET = 0x8927, 1     # SIOCGIFHWADDR (netdevice(7)), ARPHRD_ETHER
 
@@ -31,7 +32,7 @@ def apply(devices: Collection[str], program: Path) -> None:
         check(devices)
         for device in present(devices):
             if device not in with_filters():
-                tools.run(["tc", "qdisc", "add", "dev", device, "clsact"])
+                tools.run(["tc", "qdisc", "add", "dev", device, MADE])
             tools.run(["tc", *command(device, program)])
     except SystemProblem as problem:
         remove()
@@ -49,17 +50,17 @@ def remove(but: Collection[str] = ()) -> None:
     """Take the filter away from all interfaces but these, and what was made for it and now holds nothing."""
     if tools.find("tc") is None:
         return
-    for device in with_filters() - set(but):
-        if not any(is_ours(one) for one in filters(device, "ingress")):
+    for device, kind in with_filters().items():
+        if device in but or not any(is_ours(one) for one in filters(device, "ingress")):
             continue
         tools.run(["tc", "filter", "delete", "dev", device, "ingress", "prio", str(PRIORITY)])
-        if not filters(device, "ingress") and not filters(device, "egress"):
-            tools.run(["tc", "qdisc", "delete", "dev", device, "clsact"])
+        if kind == MADE and not filters(device, "ingress") and not filters(device, "egress"):
+            tools.run(["tc", "qdisc", "delete", "dev", device, MADE])
 
 
-def with_filters() -> set[str]:
-    """The interfaces that can hold filters."""
-    return {one["dev"] for one in read("qdisc", "show") if one.get("kind") == "clsact"}
+def with_filters() -> dict[str, str]:
+    """The interfaces that can hold filters where packets enter, and by what; an operator's may be the older kind."""
+    return {one["dev"]: one["kind"] for one in read("qdisc", "show") if one.get("kind") in (MADE, "ingress")}
 
 
 def filters(device: str, way: str) -> list[dict[str, Any]]:

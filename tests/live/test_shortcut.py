@@ -352,12 +352,13 @@ def slow_download(lab: Lab, version: int) -> Iterator[Callable[[], bool]]:
         thread.join(60.0)
 
 
-def test_what_others_ask_at_the_interfaces_stays(tmp_path: Path):
+@pytest.mark.parametrize("kind", ["clsact", "ingress"])
+def test_what_others_ask_at_the_interfaces_stays(tmp_path: Path, kind: str):
     theirs = ["protocol", "all", "prio", "7", "bpf", "bytecode", "1,6 0 0 0"]   # never so
     with Lab() as lab:
         track_nothing(lab)
-        lab.run_in("box", ["tc", "qdisc", "add", "dev", "to-client", "clsact"])
-        for way in ("ingress", "egress"):
+        lab.run_in("box", ["tc", "qdisc", "add", "dev", "to-client", kind])
+        for way in ("ingress", "egress")[:1 + (kind == "clsact")]:
             lab.run_in("box", ["tc", "filter", "add", "dev", "to-client", way, *theirs])
         before = [lab.run_in("box", ["tc", "filter", "show", "dev", "to-client", way]).stdout
                   for way in ("ingress", "egress")]
