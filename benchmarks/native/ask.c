@@ -7,8 +7,10 @@
  * "host00000000" gets a number of its own each time (EVERY 0: none is listed). new: a connection a question. kept: the
  * connections stay, one question at a time on each. bulk: OPEN connections that read all the time. With SOURCE the
  * connections come in turn from COUNT IPv4 addresses, of which it is the first.
- * Out: one JSON line: questions answered whole, plain ones that were not, listed ones answered and not, bytes read,
- * and the latencies of answered questions (with `new` from connect on), in microseconds, as percentiles.
+ * Out: one JSON line: seconds until the last answer, and no less than SECONDS (what waits at the end for an answer that
+ * never comes is counted as failed, and does not lower the rate, too); questions answered whole, plain ones that were
+ * not, listed ones answered and not, bytes read, and the latencies of answered questions (with `new` from connect on),
+ * in microseconds, as percentiles.
  * Never: a question given up before WAIT seconds, or counted twice.
  */
 #define _GNU_SOURCE
@@ -42,6 +44,7 @@ static char *number_at;
 static float *times;
 static unsigned long answered, failed, listed_answered, listed_blocked, begun, late;
 static unsigned long long octets;
+static double last_answer;
 static struct sockaddr_storage server;
 static socklen_t server_size;
 static struct sockaddr_in source = {.sin_family = AF_INET};
@@ -125,10 +128,13 @@ static void begin(struct line *line)
 /* The question on this line is over. */
 static void over(struct line *line, int whole)
 {
+    double at = now();
+    if (whole)
+        last_answer = at;
     if (line->listed) {
         whole ? listed_answered++ : listed_blocked++;
     } else if (whole) {
-        times[answered++ % TIMES] = (now() - line->asked) * 1e6;
+        times[answered++ % TIMES] = (at - line->asked) * 1e6;
     } else {
         failed++;
     }
@@ -254,7 +260,10 @@ int main(int count, char **words)
     for (int i = 0; i < open && mode < 2; i++)
         if (lines[i].fd != IDLE && (lines[i].sent || !lines[i].connected))
             over(&lines[i], 0);
-    seconds = now() - began;
+    if (mode == 2)
+        seconds = now() - began;
+    else if (last_answer - began > seconds)
+        seconds = last_answer - began;
     getrusage(RUSAGE_SELF, &used);
     unsigned long kept = answered < TIMES ? answered : TIMES;
     qsort(times, kept, sizeof *times, by_size);
