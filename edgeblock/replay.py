@@ -39,8 +39,7 @@ Packet = tuple[Record, bytes, tuple[Record, ...]]
 Row = tuple[Record, wire.Header, bytes, Name]
 
 # Next header values behind which an IPv6 fragment header may stand; any other spares the walk.
-_BEFORE_FRAGMENT = frozenset((wire.HOP_BY_HOP, wire.ROUTING, wire.FRAGMENT, wire.AUTHENTICATION, wire.DESTINATION,
-                              wire.MOBILITY, wire.HIP, wire.SHIM6))
+_BEFORE_FRAGMENT = frozenset((wire.HOP_BY_HOP, wire.ROUTING, wire.FRAGMENT, wire.AUTHENTICATION, wire.DESTINATION))
 
 
 def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, json_output: bool = False,

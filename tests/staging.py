@@ -34,8 +34,7 @@ class Box:
             return self.engine.judge(packet, now, flags)    # for the marks of flows that are blocked
         if is_tcp(packet) and self.stage.judge(packet):
             return PASSED
-        if not self.recall.prepare(self.engine, packet, now):
-            return Decision(False)
+        self.recall.prepare(self.engine, packet, now)
         self.asked += 1
         return self.engine.judge(packet, now, flags)
 

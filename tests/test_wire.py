@@ -7,6 +7,7 @@ from scapy.all import IP, TCP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6
 from scapy.utils import checksum as scapy_checksum
 
 from edgeblock import wire
+from tests.core import headers
 
 SOURCE, TARGET = bytes([10, 0, 0, 1]), bytes([192, 0, 2, 1])
 
@@ -39,9 +40,28 @@ def test_ipv6_extension_headers():
 def test_what_is_not_whole_is_none():
     for packet in (bytes(IP() / TCP()), bytes(IPv6() / IPv6ExtHdrDestOpt() / TCP())):
         assert all(wire.find_transport(packet[:size]) is None for size in range(len(packet)))
-    assert wire.find_transport(bytes(IPv6(nh=60) / Raw((b"\x3c" + bytes(7)) * 40))) is None     # no end of headers
+    assert wire.find_transport(bytes(IPv6(nh=60) / Raw((b"\x3c" + bytes(7)) * 40))) is None    # no end of headers
     assert wire.find_transport(bytes(IPv6(nh=60) / Raw(b"\x06\x09" + bytes(6)))) is None        # beyond the packet
     assert wire.find_transport(b"\x44" + bytes(IP() / TCP())[1:]) is None
+
+
+@pytest.mark.parametrize("name", headers.CASES)
+def test_the_walk_is_that_of_the_engine_and_of_the_first_stage(name):
+    packet, expected = headers.CASES[name]
+    found = wire.find_transport(packet)
+    if expected is None:
+        assert found is None
+    else:
+        assert (found.proto, found.at, found.fragment) == expected
+        assert packet[found.at:found.end] == headers.SEGMENT or found.fragment or expected.proto != 6
+
+
+@pytest.mark.parametrize("name", [name for name, (_, expected) in headers.CASES.items()
+                                  if expected and expected.fragment and name.startswith("6 ")])
+def test_a_fragment_and_the_byte_that_names_it(name):
+    packet, expected = headers.CASES[name]
+    at, named, end = wire.find_fragment(packet)
+    assert (at, end, packet[named]) == (expected.at - 8, len(packet), wire.FRAGMENT)
 
 
 @given(st.binary(min_size=2, max_size=100).filter(any))

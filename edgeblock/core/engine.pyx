@@ -48,9 +48,10 @@ cdef const char* HEX = b"0123456789abcdef"
 # The names of engine.pxd's counters, in their order.
 COUNTER_NAMES = (
     "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
-    "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed", "blocked_drop",
-    "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets", "replies_repeated",
-    "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released", "no_memory",
+    "junk_headers", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed",
+    "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets",
+    "replies_repeated", "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released",
+    "no_memory",
 )
 
 cdef class Engine:
@@ -122,7 +123,10 @@ cdef class Engine:
         self.table.expire(self.clock)
         self.counts[COUNT_PACKETS] += 1
         view_packet(data, size, &p)
-        if p.kind == PACKET_BAD:
+        if p.many_headers:
+            self.counts[COUNT_JUNK_HEADERS] += 1
+            out.accept = 0
+        elif p.kind == PACKET_BAD:
             self.counts[COUNT_UNREADABLE] += 1
         elif p.misplaced_hop_by_hop:
             self.counts[COUNT_JUNK_HOP_BY_HOP] += 1

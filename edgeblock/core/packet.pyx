@@ -16,52 +16,62 @@ cdef enum:
     IP_UDP = 17
     IP_ROUTING = 43
     IP_FRAGMENT = 44
+    IP_AUTHENTICATION = 51
     IP_DESTINATION_OPTIONS = 60
 
 
 cdef void view_packet(const uint8_t* data, size_t size, Packet* out) noexcept nogil:
     cdef Cursor c = cursor(data, size)
+    cdef size_t rest
     memset(out, 0, sizeof(Packet))
-    if size == 0:
-        return
-    if data[0] >> 4 == 4:
-        _view_ipv4(&c, out)
-    elif data[0] >> 4 == 6:
-        _view_ipv6(&c, out)
+    if _walk(&c, out, &rest):
+        _view_transport(&c, rest, out)
 
 
-cdef void _view_ipv4(Cursor* c, Packet* out) noexcept nogil:
+cdef bint _walk(Cursor* c, Packet* out, size_t* rest) noexcept nogil:
+    # To the transport header, `rest` bytes of the packet before its end. False: there is none to be read, and what
+    # is known of the packet is in `out`.
+    if left(c) == 0:
+        return False
+    if c.at[0] >> 4 == 4:
+        return _walk_ipv4(c, out, rest)
+    return c.at[0] >> 4 == 6 and _walk_ipv6(c, out, rest)
+
+
+cdef bint _walk_ipv4(Cursor* c, Packet* out, size_t* rest) noexcept nogil:
     cdef const uint8_t* head
     cdef const uint8_t* addresses
     cdef size_t size = left(c)
     cdef size_t header, total
-    cdef Cursor body
     if not take(c, 12, &head) or not take(c, 8, &addresses):
-        return
+        return False
     header = <size_t>(head[0] & 0x0F) * 4
     total = (<size_t>head[2] << 8) | head[3]
     if total == 0:
         total = size            # left to segmentation offload by the capturing host
     if header < 20 or total < header or not skip(c, header - 20):
-        return
+        return False
     out.family = 4
     memcpy(out.source, addresses, 4)
     memcpy(out.destination, addresses + 4, 4)
     out.protocol = head[9]
+    rest[0] = total - header
     if ((<uint32_t>head[6] << 8) | head[7]) & 0x3FFF:      # more fragments, or an offset
         out.kind = PACKET_FRAGMENT
-        return
-    _view_transport(c, total - header, out)
+        return False
+    return True
 
 
-cdef void _view_ipv6(Cursor* c, Packet* out) noexcept nogil:
+cdef bint _walk_ipv6(Cursor* c, Packet* out, size_t* rest) noexcept nogil:
+    cdef const uint8_t* start = c.at
     cdef const uint8_t* head
     cdef const uint8_t* addresses
     cdef const uint8_t* extension
     cdef size_t total, size
-    cdef bint first = True
+    cdef uint32_t count = 0
+    cdef uint16_t named = 6
     if not take(c, 8, &head) or not take(c, 32, &addresses):
-        return
+        return False
     out.family = 6
     memcpy(out.source, addresses, 16)
     memcpy(out.destination, addresses + 16, 16)
@@ -69,30 +79,37 @@ cdef void _view_ipv6(Cursor* c, Packet* out) noexcept nogil:
     if total == 0:
         total = left(c)         # a jumbogram, or left to segmentation offload
     out.protocol = head[6]
-    while True:                 # each turn consumes at least eight bytes
+    while is_extension(out.protocol):
+        if count == MAX_EXTENSIONS:
+            out.many_headers = 1
+            return False
+        if total < 8 or not take(c, 8, &extension):
+            return False
         if out.protocol == IP_FRAGMENT:
-            if total < 8 or not take(c, 8, &extension):
-                return
-            if ((<uint32_t>extension[2] << 8) | extension[3]) & 0xFFF9:
-                out.kind = PACKET_FRAGMENT
-                return
-            size = 8            # an atomic fragment (RFC 6946) is a whole packet
-        elif out.protocol in (IP_HOP_BY_HOP, IP_ROUTING, IP_DESTINATION_OPTIONS):
-            if total < 8 or not take(c, 8, &extension):
-                return
-            size = 8 + <size_t>extension[1] * 8
-            if size > total or not skip(c, size - 8):
-                return
-            if out.protocol == IP_HOP_BY_HOP and not first:
-                out.misplaced_hop_by_hop = 1
-            if out.protocol == IP_ROUTING and extension[3] != 0:
-                out.source_routed = 1
+            size = 8
+            out.fragment_at = <uint16_t>(extension - start)
+            out.fragment_named = named
+        elif out.protocol == IP_AUTHENTICATION:
+            size = 8 + <size_t>extension[1] * 4     # RFC 4302, 2.2: in words of 4 bytes, less 2
         else:
-            break
+            size = 8 + <size_t>extension[1] * 8
+        if size > total or not skip(c, size - 8):
+            return False
+        if out.protocol == IP_HOP_BY_HOP and count:
+            out.misplaced_hop_by_hop = 1
+        if out.protocol == IP_ROUTING and extension[3] != 0:
+            out.source_routed = 1
         total -= size
-        first = False
+        named = <uint16_t>(extension - start)
+        if out.protocol == IP_FRAGMENT and ((<uint32_t>extension[2] << 8) | extension[3]) & 0xFFF9:
+            out.kind = PACKET_FRAGMENT      # an atomic one (RFC 6946) is a whole packet
+            out.protocol = extension[0]
+            rest[0] = total
+            return False
         out.protocol = extension[0]
-    _view_transport(c, total, out)
+        count += 1
+    rest[0] = total
+    return True
 
 
 cdef void _view_transport(Cursor* c, size_t size, Packet* out) noexcept nogil:
@@ -189,19 +206,39 @@ cdef bint checksum_is_right(const Packet* packet) noexcept nogil:
 # ---- for tests and tools: the same view as a dictionary
 
 
+def find_transport(const uint8_t[::1] data):
+    """Where the transport header of an IP packet is, found by the same walk as the engine's.
+
+    Returns protocol, offset, the packet's end, whether it is a fragment, and for IPv6 the offsets of its (last)
+    fragment header and of the byte that names that header, 0 where there is none. None for what is no IP packet, is
+    not whole, or has more headers than MAX_EXTENSIONS. Behind the header of a fragment nothing is walked.
+    """
+    cdef Packet p
+    cdef size_t size = data.shape[0], rest
+    cdef Cursor c = cursor(&data[0] if size else NULL, size)
+    cdef bint whole
+    memset(&p, 0, sizeof(p))
+    whole = _walk(&c, &p, &rest)
+    if not whole and p.kind != PACKET_FRAGMENT or rest > left(&c):
+        return None
+    return p.protocol, size - left(&c), size - left(&c) + rest, not whole, p.fragment_at, p.fragment_named
+
+
 def view(const uint8_t[::1] data) -> dict:
-    """The headers of one IP packet, for tests: `kind` is bad, other, fragment, tcp or udp."""
+    """The headers of one IP packet, for tests: `kind` is bad, other, fragment, tcp or udp; bad with `many` set."""
     cdef Packet p
     cdef size_t address
     view_packet(&data[0] if data.shape[0] else NULL, data.shape[0], &p)
     address = 4 if p.family == 4 else 16
     seen = {"kind": ("bad", "other", "fragment", "tcp", "udp")[p.kind], "family": p.family}
+    if p.many_headers:
+        seen["many"] = True
     if p.kind >= PACKET_TCP:
         seen.update(
             source=<bytes>p.source[:address], destination=<bytes>p.destination[:address],
             sport=p.source_port, dport=p.destination_port,
             payload=<bytes>p.payload[:p.payload_size], checksum=bool(checksum_is_right(&p)),
-            hop_by_hop=bool(p.misplaced_hop_by_hop), cut=bool(p.cut))
+            hop_by_hop=bool(p.misplaced_hop_by_hop), cut=bool(p.cut), at=p.segment - &data[0])
     if p.kind == PACKET_TCP:
         seen.update(seq=p.seq, ack=p.ack, flags=p.flags, urgent=p.urgent)
     return seen

@@ -160,13 +160,10 @@ def _read_ipv4(packet: bytes) -> _Fragment | None:
 
 
 def _read_ipv6(packet: bytes) -> _Fragment | None:
-    if len(packet) < 40:
+    found = wire.find_fragment(packet)
+    if found is None:
         return None
-    end = 40 + (packet[4] << 8 | packet[5])
-    found = wire.walk_extensions(packet, end) if end <= len(packet) else None
-    if found is None or not found[2]:
-        return None
-    _, _, at, named = found
+    at, named, end = found
     field = packet[at + 2] << 8 | packet[at + 3]
     offset, more = field & 0xFFF8, bool(field & 1)
     data = packet[at + 8:end]

@@ -551,10 +551,8 @@ cdef class QueueReader:
             self.drop_inherited()
             self.octets += self.packet.size
             self.cut += self.packet.cut
-            if self.recall is not None and not self.recall.before(self.engine, self.packet.data, self.packet.size,
-                                                                  self.now):
-                self.answer(False, MARK_KEEP)
-                continue
+            if self.recall is not None:
+                self.recall.before(self.engine, self.packet.data, self.packet.size, self.now)
             flags = CHECKSUM_TRUST if self.packet.skb_info & NFQA_SKB_CSUMNOTREADY else CHECKSUM_VERIFY
             if self.board != NULL and not self.packets & SAMPLE:
                 self.judge_timed(flags)

@@ -54,9 +54,8 @@ cdef class Recall:
     cdef uint8_t[SYNS][HELLO_MAX] found
     cdef readonly uint64_t recalled
     cdef readonly uint64_t forgotten
-    cdef readonly uint64_t overlong
 
-    cdef bint before(self, Engine engine, const uint8_t* data, size_t size, double now) noexcept nogil
+    cdef void before(self, Engine engine, const uint8_t* data, size_t size, double now) noexcept nogil
     cdef uint32_t gather(self, const Remembered* r, uint32_t seq, Passed* passed, uint64_t* past) noexcept nogil
     cdef bint look_up(self, const Packet* p, Remembered* out) noexcept nogil
     cdef uint32_t pick(self, const Remembered* r, uint64_t past, uint64_t untold, Passed* passed) noexcept nogil

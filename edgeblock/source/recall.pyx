@@ -11,7 +11,6 @@ import mmap
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from edgeblock.core.cursor cimport Cursor, cursor, skip, take
 from edgeblock.core.engine cimport Engine, Passed
 from edgeblock.core.packet cimport PACKET_TCP, TCP_SYN, TCP_URG, Packet, view_packet
 
@@ -21,7 +20,6 @@ cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
 
 cdef enum:
-    IP6_HEADERS = 64        # extension headers that the program walks
     NEAR = (1 << 20) + (1 << 16)    # as in program.c
     PATIENCE = 10_000       # looks at a flow that another CPU is writing; it takes less than a microsecond
     MAP_LOOKUP = 1
@@ -39,7 +37,6 @@ cdef class Recall:
     Attributes:
         recalled: packets before which something was found.
         forgotten: hellos that were found to be overwritten.
-        overlong: packets refused for their many extension headers.
     """
 
     def __init__(self, int flows, int hellos, uint32_t places):
@@ -53,8 +50,8 @@ cdef class Recall:
         view = self.memory
         self.hellos = &view[0]
 
-    cdef bint before(self, Engine engine, const uint8_t* data, size_t size, double now) noexcept nogil:
-        """To be called before that packet is judged. False: drop it, for the program could not read it."""
+    cdef void before(self, Engine engine, const uint8_t* data, size_t size, double now) noexcept nogil:
+        """To be called before that packet is judged."""
         cdef Packet p
         cdef Remembered r
         cdef Passed passed[SYNS]
@@ -62,14 +59,11 @@ cdef class Recall:
         cdef uint64_t past, untold
         view_packet(data, size, &p)
         if p.kind != PACKET_TCP:
-            return True
-        if p.family == 6 and has_many_headers(data, size):
-            self.overlong += 1
-            return False
+            return
         if p.payload_size == 0 and not p.flags & (TCP_SYN | TCP_URG):
-            return True         # says nothing, and does not make the flow the engine's
+            return         # says nothing, and does not make the flow the engine's
         if not self.look_up(&p, &r):
-            return True
+            return
         count = self.gather(&r, p.seq, passed, &past)
         if count:
             self.recalled += 1
@@ -77,7 +71,6 @@ cdef class Recall:
             if untold:
                 count = self.pick(&r, past, untold, passed)
                 engine.catch_up(data, size, past, passed, count, now)
-        return True
 
     cdef uint32_t gather(self, const Remembered* r, uint32_t seq, Passed* passed, uint64_t* past) noexcept nogil:
         """What is still known for a packet with that sequence number: how many SYNs, and Engine.catch_up's `past`.
@@ -164,24 +157,4 @@ cdef class Recall:
 
     def prepare(self, Engine engine not None, bytes packet not None, double now):
         """`before` for tests."""
-        return bool(self.before(engine, packet, len(packet), now))
-
-
-cdef bint has_many_headers(const uint8_t* data, size_t size) noexcept nogil:
-    cdef Cursor c = cursor(data, size)
-    cdef const uint8_t* head
-    cdef uint8_t kind
-    cdef uint32_t count = 0
-    if not take(&c, 40, &head):
-        return False
-    kind = head[6]
-    while kind == 0 or kind == 43 or kind == 60 or kind == 44:
-        if count == IP6_HEADERS:
-            return True
-        count += 1
-        if not take(&c, 8, &head):
-            return False
-        if kind != 44 and not skip(&c, <size_t>head[1] * 8):
-            return False
-        kind = head[0]
-    return False
+        self.before(engine, packet, len(packet), now)

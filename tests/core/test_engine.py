@@ -4,6 +4,7 @@ import pytest
 
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
+from tests.core import headers
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
 from tests.core.strategies import FOOLING, ISN, MIDWAY, STRATEGIES, Path, with_headers
@@ -113,6 +114,16 @@ def test_a_second_hop_by_hop_header_is_junk_to_everybody():
     played = play(engine(), [packet, twice])
     assert [decision.accept for decision in played.decisions] == [True, False]
     assert played.counters["junk_hop_by_hop"] == 1
+
+
+def test_more_headers_than_anybody_has_are_junk():
+    for count, kept in ((headers.MANY, True), (headers.MANY + 1, False)):
+        chain = headers.chain(*[headers.DESTINATION] * count, segment=s.tcp_segment(7, tls(OTHER), source=s.CLIENT6,
+                                                                                    destination=s.SERVER6))
+        played = play(engine(), [chain])
+        assert played.decisions[0].accept is kept
+        assert played.counters["junk_headers"] == (not kept)
+        assert played.counters["hellos"] == kept
 
 
 @pytest.mark.parametrize("how", ["badsum", "datanoack"])

@@ -16,6 +16,7 @@ from scapy.packet import Raw
 from scapy.packet import raw as as_bytes
 
 from edgeblock.core.packet import view
+from tests.core import headers
 from tests.core import samples as s
 
 FOUR = {"src": "192.0.2.1", "dst": "198.51.100.9"}
@@ -166,6 +167,21 @@ def test_lengths_left_to_hardware():
 def test_a_chain_of_headers_as_long_as_the_packet():
     chain = b"".join(bytes([60, 0]) + bytes(6) for _ in range(8000))
     assert view(b"\x60\0\0\0" + (64_000).to_bytes(2, "big") + b"\x3c\x40" + bytes(32) + chain)["kind"] == "bad"
+
+
+@pytest.mark.parametrize("name", headers.CASES)
+def test_the_table_of_headers(name):
+    packet, expected = headers.CASES[name]
+    seen = view(packet)
+    if expected is None:
+        assert seen["kind"] == "bad"
+        assert ("many" in seen) == (packet[6] == headers.DESTINATION and len(packet) > 40 + 8 * headers.MANY)
+    elif expected.fragment:
+        assert seen["kind"] == "fragment"
+    elif expected.proto != 6:
+        assert seen["kind"] == "other"
+    else:
+        assert (seen["kind"], seen["at"], seen["payload"]) == ("tcp", expected.at, b"payload")
 
 
 def test_any_bytes_have_a_view():

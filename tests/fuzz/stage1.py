@@ -177,8 +177,7 @@ class Pair:
         if not is_bare(data) and self.passes(data):
             self.passed += 1
             return one, None
-        if not self.recall.prepare(self.behind, data, self.clock):
-            return one, Decision(False)
+        self.recall.prepare(self.behind, data, self.clock)
         return one, self.behind.judge(data, self.clock, 1)
 
     def passes(self, data: bytes) -> bool:

@@ -13,6 +13,7 @@ from edgeblock.netfilter import stage1
 from edgeblock.netfilter.marks import PROGRAMS
 from edgeblock.netfilter.stage1 import Stage, bpf, explain, sieve
 from tests.blocklist.making import KEY, matcher
+from tests.core import headers
 from tests.core import samples as s
 from tests.core.strategies import Path
 
@@ -170,6 +171,30 @@ def test_a_syn_with_data_is_the_engines(stage):
     path = Path()
     assert outcome(stage, path.syn(HELLO)) == "odd"
     assert outcome(stage, path.syn()) == "watched"
+
+
+WALKED = [name for name, (packet, _) in headers.CASES.items() if len(packet) < 3500]    # what a run here takes
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_the_walk_to_tcp_is_the_engines(stage, name):
+    packet, expected = headers.CASES[name]
+    six = packet[0] >> 4 == 6
+    ends = packet[8:40] if six else packet[12:16].ljust(16, b"\0") + packet[16:20].ljust(16, b"\0")
+    key = ends + headers.SEGMENT[:4] + struct.pack("=I", 6 if six else 4)
+    bpf.delete(stage.maps["engine"], key)
+    assert not stage.judge(packet)
+    found = bpf.look_up(stage.maps["engine"], key, 8) is not None
+    assert found == (expected is not None and expected.proto == 6 and not expected.fragment)
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_flow_marks_are_of_the_same_flow(keeper, name):
+    packet, expected = headers.CASES[name]
+    flow = Flow(keeper, "6" if packet[0] >> 4 == 6 else "4")
+    flow.port = int.from_bytes(headers.SEGMENT[:2])
+    flow.mark(DONE)
+    assert flow.says(packet) == ({"done"} if expected and expected.proto == 6 and not expected.fragment else set())
 
 
 ADDRESSES = {"203.0.113.5": "passed_syn", "198.51.100.7": "address", "198.51.100.8": "passed_syn",
@@ -496,7 +521,7 @@ def test_what_cannot_be_read_has_no_mark(keeper):
     for at, byte in ((43, 1), (42, 1), (43, 8)):       # more to come; not the first
         odd = whole[:at] + bytes([byte]) + whole[at + 1:]
         assert not six.says(odd), (at, byte)
-    assert not six.says(behind([60] * 65, six.send(b"x")))
+    assert not six.says(behind([60] * (headers.MANY + 1), six.send(b"x")))
     assert not six.says(behind([60], six.send(b"x"))[:44])
 
 
