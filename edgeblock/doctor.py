@@ -44,7 +44,7 @@ FRAGMENTS = "-m socket"            # what has them put together; see netfilter/r
 MARKS_TRIED = 1024
 
 MODULES = {"netfilterqueue": "NetfilterQueue", "pyroaring": "pyroaring", "uvloop": "uvloop", "structlog": "structlog",
-           "idna": "idna", "publicsuffixlist": "publicsuffixlist", "cryptography": "cryptography", "hpack": "hpack",
+           "idna": "idna", "publicsuffixlist": "publicsuffixlist", "cryptography": "cryptography",
            "scapy": "scapy", "rich": "rich"}
 COMPILED = ("core.engine", "blocklist.matcher", "source.nfqueue")
 DEMO = {"nginx": "nginx", "openssl": "openssl", "curl": "curl"}

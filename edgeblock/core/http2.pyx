@@ -1,20 +1,19 @@
 """Requests of a clear-text HTTP/2 connection.
 
 Comes in: the client's bytes behind "PRI * HTTP/2.0", in order, cut anywhere. Goes out: FOUND for every header block;
-`last_request` has its :authority (or Host) and :path from the hpack library. Never here: HPACK of our own, bodies.
-Sources: RFC 9113 sections 3.4, 4.1, 6.2, 6.10; RFC 7541.
+what it says stands in `hpack` until the next call. Never here: a block kept, bodies, an end before the connection's.
+A frame that every server answers by closing is passed over: whoever sends it on purpose is read on all the same.
+Sources: RFC 9113 sections 3.4, 4.1, 6.2, 6.10.
 """
 
 from libc.string cimport memcpy, memset
 
-from edgeblock.core.cursor cimport Cursor, cursor, left, skip, take, take_u8
-from edgeblock.core.text cimport append, duplicate, release, same_text
+from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take_u8
+from edgeblock.core.hpack cimport (begin_block, copy_hpack, end_block, free_hpack, list_texts, read_fragment,
+                                   same_hpack)
 from edgeblock.core.tls cimport FOUND, NEED_MORE, NOT_MINE
 
-import hpack
-
 cdef enum:
-    FRAME_DATA = 0
     FRAME_HEADERS = 1
     FRAME_CONTINUATION = 9
     FLAG_END_HEADERS = 0x04
@@ -26,8 +25,8 @@ cdef const char* PREFACE = b"SM\r\n\r\n"
 
 cdef Outcome read_http2(Http2* h, Cursor* c) noexcept nogil:
     cdef uint8_t b = 0
-    cdef const uint8_t* piece = NULL
     cdef uint32_t size
+    cdef Cursor fragment
     while True:
         while h.preface < 6:
             if not take_u8(c, &b):
@@ -45,8 +44,8 @@ cdef Outcome read_http2(Http2* h, Cursor* c) noexcept nogil:
             elif h.header_size == 4:
                 h.flags = b
             h.header_size += 1
-            if h.header_size == 9 and not _start_frame(h):
-                return NOT_MINE
+            if h.header_size == 9:
+                _start_frame(h)
         while h.prefix:
             if not take_u8(c, &b):
                 return NEED_MORE
@@ -55,15 +54,15 @@ cdef Outcome read_http2(Http2* h, Cursor* c) noexcept nogil:
                 h.padding = b
             h.prefix -= 1
             h.length -= 1
-            if h.prefix == 0 and h.padding > h.length:
-                return NOT_MINE
+            if h.padding > h.length - h.prefix:
+                h.open = 0              # more padding than frame
+                h.padding = 0
         size = h.length if h.length < left(c) else <uint32_t>left(c)
-        if h.open and h.length > h.padding:
+        if h.open and h.length > h.padding and _is_fragment(h):
             if size > h.length - h.padding:
                 size = h.length - h.padding
-            take(c, size, &piece)
-            if not append(&h.blocks, piece, size, MAX_BLOCKS):
-                return NOT_MINE
+            nested(c, size, &fragment)
+            read_fragment(&h.hpack, &fragment)
         else:
             skip(c, size)
         h.length -= size
@@ -73,91 +72,67 @@ cdef Outcome read_http2(Http2* h, Cursor* c) noexcept nogil:
             continue                    # the padding
         h.header_size = 0
         h.padding = 0
-        if h.open and h.flags & FLAG_END_HEADERS and (h.kind == FRAME_HEADERS or h.kind == FRAME_CONTINUATION):
+        if h.open and h.flags & FLAG_END_HEADERS and _is_fragment(h):
             h.open = 0
-            size = h.blocks.size - h.block_at - 4
-            h.blocks.data[h.block_at] = <uint8_t>(size >> 24)
-            h.blocks.data[h.block_at + 1] = <uint8_t>(size >> 16)
-            h.blocks.data[h.block_at + 2] = <uint8_t>(size >> 8)
-            h.blocks.data[h.block_at + 3] = <uint8_t>size
-            h.requests += 1
+            end_block(&h.hpack)
             return FOUND
 
 
-cdef bint _start_frame(Http2* h) noexcept nogil:
-    cdef uint8_t empty[4]
+cdef inline bint _is_fragment(const Http2* h) noexcept nogil:
+    # RFC 9113, 6.10: other frames between HEADERS and its CONTINUATIONs are passed over.
+    return h.kind == FRAME_HEADERS or h.kind == FRAME_CONTINUATION
+
+
+cdef void _start_frame(Http2* h) noexcept nogil:
     h.prefix = 0
     h.padded = 0
     h.padding = 0
-    if h.open != (h.kind == FRAME_CONTINUATION):
-        return False                    # RFC 9113, 6.10: nothing between HEADERS and its CONTINUATIONs
     if h.kind != FRAME_HEADERS:
-        return True
+        return
+    begin_block(&h.hpack)
     if h.flags & FLAG_PADDED:
         h.padded = 1
         h.prefix = 1
     if h.flags & FLAG_PRIORITY:
         h.prefix += 5
-    if h.prefix > h.length:
-        return False
-    memset(empty, 0, 4)
-    h.block_at = h.blocks.size
-    h.open = 1
-    return append(&h.blocks, empty, 4, MAX_BLOCKS)
+    h.open = h.prefix <= h.length
+    if not h.open:
+        h.prefix = 0
+        h.padded = 0
+
+
+cdef bint is_request(const Http2* h) noexcept nogil:
+    # Trailers have none of the fields that begin with a colon (RFC 9113, 8.1).
+    return h.hpack.pseudo
 
 
 cdef bint copy_http2(Http2* copy, const Http2* h) noexcept nogil:
     memcpy(copy, h, sizeof(Http2))
-    return duplicate(&copy.blocks, &h.blocks)
+    return copy_hpack(&copy.hpack, &h.hpack)
 
 
 cdef bint same_http2(const Http2* a, const Http2* b) noexcept nogil:
     return (a.preface == b.preface and a.header_size == b.header_size and a.kind == b.kind and a.flags == b.flags
             and a.prefix == b.prefix and a.padded == b.padded and a.open == b.open and a.length == b.length
-            and a.padding == b.padding and same_text(&a.blocks, &b.blocks))
+            and a.padding == b.padding and same_hpack(&a.hpack, &b.hpack))
 
 
 cdef void free_http2(Http2* h) noexcept nogil:
-    release(&h.blocks)
+    free_hpack(&h.hpack)
     memset(h, 0, sizeof(Http2))
 
 
-cdef object last_request(const Http2* h):
-    """(host, path, method) as bytes of the newest block; None where it is a trailer or no server could decode it."""
-    cdef Cursor c = cursor(h.blocks.data, h.blocks.size)
-    cdef const uint8_t* piece = NULL
-    cdef uint32_t size, i
-    decoder = hpack.Decoder(max_header_list_size=MAX_BLOCKS * 4)
-    fields = []
-    for i in range(h.requests):
-        if not take(&c, 4, &piece):
-            return None
-        size = (<uint32_t>piece[0] << 24) | (<uint32_t>piece[1] << 16) | (<uint32_t>piece[2] << 8) | piece[3]
-        if not take(&c, size, &piece):
-            return None
-        try:
-            fields = decoder.decode(<bytes>piece[:size], raw=True)
-        except (hpack.HPACKError, ValueError, IndexError, UnicodeError):
-            return None
-    host = path = method = None
-    for name, value in fields:
-        if name == b":authority" or (name == b"host" and host is None):
-            host = value
-        elif name == b":path":
-            path = value
-        elif name == b":method":
-            method = value
-    return None if method is None else (host, path, method)
-
-
 def feed(pieces) -> tuple:
-    """For tests: feeds byte pieces behind "PRI * HTTP/2.0\\r\\n\\r\\n". Returns (outcome, [(host, path, method)])."""
+    """For tests: feeds byte pieces behind "PRI * HTTP/2.0\\r\\n\\r\\n". Returns (outcome, blocks).
+
+    Of each block (hosts, paths), or None where it is no request.
+    """
     cdef Http2 h
     cdef Cursor c
     cdef const uint8_t[::1] piece
     cdef Outcome outcome = NEED_MORE
     memset(&h, 0, sizeof(Http2))
-    requests = []
+    blocks = []
     for data in pieces:
         piece = data
         if piece.shape[0] == 0:
@@ -167,8 +142,8 @@ def feed(pieces) -> tuple:
             outcome = read_http2(&h, &c)
             if outcome != FOUND:
                 break
-            requests.append(last_request(&h))
+            blocks.append((list_texts(&h.hpack.hosts), list_texts(&h.hpack.paths)) if is_request(&h) else None)
         if outcome != NEED_MORE:
             break
     free_http2(&h)
-    return ("need_more", "found", "done", "not_mine")[outcome], requests
+    return ("need_more", "found", "done", "not_mine")[outcome], blocks

@@ -19,8 +19,9 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.http cimport (body_left, choose_framing, copy_http, free_http, is_token, pass_over, read_http,
                                   same_http, within_body)
-from edgeblock.core.http2 cimport copy_http2, free_http2, last_request, read_http2, same_http2
-from edgeblock.core.text cimport append
+from edgeblock.core.hpack cimport Hpack, weigh_hpack
+from edgeblock.core.http2 cimport copy_http2, free_http2, is_request, read_http2, same_http2
+from edgeblock.core.text cimport Text, append
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
 
 cdef enum:
@@ -152,7 +153,7 @@ cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
 
 cdef uint32_t _weight(const Reading* r) noexcept nogil:
     return <uint32_t>(sizeof(Reading) + r.http.line.room + r.http.target.room + r.http.hosts.room
-                      + r.http2.blocks.room)
+                      + weigh_hpack(&r.http2.hpack))
 
 
 # ---- offsets and starts
@@ -1319,7 +1320,7 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
         else:
             outcome = read_http2(&r.http2, &c)
             if outcome == FOUND:
-                _found_http2(r, out)
+                _found_http2(w, r, out)
                 continue
         if outcome == NEED_MORE:
             _keep(w, after, r)
@@ -1406,24 +1407,38 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
             at += 2 + size
 
 
-cdef void _found_http2(Reading* r, Findings* out) noexcept nogil:
+cdef void _found_http2(Window* w, const Reading* r, Findings* out) noexcept nogil:
+    # One finding for each host with each path: servers that do not refuse a second take the first or the last.
+    cdef const Hpack* h = &r.http2.hpack
     cdef Finding* f
-    cdef const uint8_t[::1] text
-    with gil:
-        request = last_request(&r.http2)
-        if request is None:
-            return
-        host, path, method = request
-        f = _new_finding(out)
-        if f == NULL:
-            return
-        f.kind = FINDING_NAME
-        f.reading = READ_HTTP2
-        f.began = r.began + r.http2.requests
-        f.head = method == b"HEAD"
-        if host:
-            text = host
-            _put(out, &text[0], text.shape[0], &f.host_at, &f.host_size)
-        if path:
-            text = path
-            _put(out, &text[0], text.shape[0], &f.target_at, &f.target_size)
+    cdef uint32_t path_at = 0, host_at, target_at = 0, target_size = 0
+    cdef uint8_t host, path
+    if h.unresolved or h.crowded:
+        w.overflow = 1
+    if not is_request(&r.http2):
+        return
+    for path in range(h.path_count if h.path_count else 1):
+        if h.path_count:
+            _put_next(out, &h.paths, &path_at, &target_at, &target_size)
+        host_at = 0
+        for host in range(h.host_count if h.host_count else 1):
+            f = _new_finding(out)
+            if f == NULL:
+                return
+            f.kind = FINDING_NAME
+            f.reading = READ_HTTP2
+            f.began = r.began + h.blocks
+            f.head = h.head
+            f.connect = h.connect and not h.path_count
+            f.unsure = h.broken or not h.method
+            f.target_at = target_at
+            f.target_size = target_size
+            if h.host_count:
+                _put_next(out, &h.hosts, &host_at, &f.host_at, &f.host_size)
+
+
+cdef void _put_next(Findings* out, const Text* texts, uint32_t* at, uint32_t* text_at, uint32_t* size) noexcept nogil:
+    cdef const uint8_t* text = texts.data + at[0]
+    size[0] = (<uint32_t>text[0] << 8) | text[1]
+    at[0] += 2 + size[0]
+    _put(out, text + 2, size[0], text_at, size)

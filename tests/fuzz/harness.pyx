@@ -6,7 +6,7 @@ Each game states a sentence that has to hold for any bytes, and aborts the proce
     hide               whatever is sent around a request with a listed name, the server never has all of it
     innocent           whatever is sent without a listed name, no packet is dropped that a server would take
     initials, hide-quic    as initials.pyx says
-Never here: a Python object on the way (but for HTTP/2, whose HPACK is a library's), so that it stays fast.
+Never here: a Python object on the way, so that it stays fast.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -19,7 +19,7 @@ from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_J
                                     COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine)
 from edgeblock.core.flow cimport FLOW_COST, LANES, Flow, FlowTable
 from edgeblock.core.http cimport Http, copy_http, free_http, read_http, same_http
-from edgeblock.core.http2 cimport Http2, copy_http2, free_http2, last_request, read_http2
+from edgeblock.core.http2 cimport Http2, copy_http2, free_http2, read_http2, same_http2
 from edgeblock.core.matcher cimport ACTION_RESET, Match, Matcher
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, Tls, read_tls
@@ -286,10 +286,8 @@ cdef void _run_http2(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) 
             outcome = read_http2(&http2, &c)
             if outcome != FOUND:
                 break
-            _tell(t, http2.blocks.data, http2.blocks.size, http2.requests)
-            if cuts == 0 and runs % 16 == 0:
-                with gil:
-                    last_request(&http2)
+            _tell(t, http2.hpack.hosts.data, http2.hpack.hosts.size, http2.hpack.blocks)
+            _tell(t, http2.hpack.paths.data, http2.hpack.paths.size, http2.hpack.table_size)
         if outcome == NEED_MORE and left(&c):
             fail(b"http2: NEED_MORE with bytes left")
         t.consumed += length - left(&c)
@@ -299,6 +297,8 @@ cdef void _run_http2(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) 
         if cuts & 1:
             if not copy_http2(&copy, &http2):
                 fail(b"http2: no copy")
+            if not same_http2(&copy, &http2):
+                fail(b"http2: a copy is not the same")
             free_http2(&http2)
             http2 = copy
     t.outcome = outcome
