@@ -22,6 +22,13 @@ FLAGS = ["-O3", "-fno-strict-aliasing", *WARNINGS]
 if SANITIZE:
     FLAGS += ["-fsanitize=address", "-fno-omit-frame-pointer", "-g"]
 
+# The first stage is bytecode for the kernel, the same for every machine; without clang there is none (and all works).
+STAGE1 = Path("edgeblock/netfilter/stage1/program.c")
+STAGE1_FLAGS = ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
+
+# What is compiled with the structures that the first stage's programs share.
+SHARING = ("netfilter/stage1/structures", "source/recall", "source/marking", "source/nfqueue")
+
 # What a module links with, by its path below edgeblock/.
 LIBRARIES = {
     "core/engine": ["sodium"],
@@ -39,16 +46,13 @@ def extensions():
         yield Extension(
             f"edgeblock.{part.replace('/', '.')}",
             [path.as_posix()],
+            include_dirs=[STAGE1.parent.as_posix()],
+            depends=[STAGE1.with_name("structures.h").as_posix()] if part in SHARING else [],
             libraries=LIBRARIES.get(part, []),
             extra_compile_args=FLAGS,
             extra_link_args=["-fsanitize=address"] if SANITIZE else [],
             define_macros=[("CYTHON_TRACE_NOGIL", "1")] if COVERAGE else [],
         )
-
-
-# The first stage is bytecode for the kernel, the same for every machine; without clang there is none (and all works).
-STAGE1 = Path("edgeblock/netfilter/stage1/program.c")
-STAGE1_FLAGS = ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
 
 
 class Build(build_ext):

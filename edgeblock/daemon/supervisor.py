@@ -355,6 +355,8 @@ class Supervisor:
             self.backend = await self._install()
             if config.ruleset.shortcut:
                 stack.push_async_callback(give_up, self._go_on(self._keep_shortcut(there)))
+        if self.stage is not None and self.stage.note:
+            self.log.warning("first stage", problem=self.stage.note)
         if self.stage_problem:
             self.log.warning("first stage off; every new flow goes to the queue", problem=self.stage_problem)
         self.log.info("started", version=edgeblock.__version__, queue=config.queue.number, workers=len(self.slots),

@@ -3,7 +3,7 @@
 In: the open map, a packet of the flow, a `core.engine.Mark`. Out: the mark is in the map when `put` returns, before
 any verdict leaves. Never here: a mark that is looked up, an exception because of a packet.
 
-The structures, and the order of a flow's two ends in the key, are those of netfilter/stage1/program.c.
+The structures are those of netfilter/stage1/structures.h, the order of a flow's two ends in the key is program.c's.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -11,9 +11,11 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
-from edgeblock.source.recall cimport Attributes, Key
+from edgeblock.netfilter.stage1.structures cimport FlowMark, Key
+from edgeblock.source.recall cimport Attributes
 
 from edgeblock.netfilter.stage1 import bpf
+from edgeblock.netfilter.stage1.structures import SIZES
 
 cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
@@ -21,27 +23,19 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     MAP_UPDATE = 2
 
-cdef struct FlowMark:
-    uint64_t touched
-    uint32_t what
-    uint32_t isn
-    uint32_t server_isn
-    uint8_t reopened
-    uint8_t waiting
-    uint16_t unused
-    uint32_t[2] came_by
-
-SIZES = sizeof(Key), sizeof(FlowMark)
-
 
 cdef class Marking:
     """The map, which stays the caller's.
 
     Attributes:
         failed: marks that could not be set.
+
+    Raises:
+        SystemProblem: the map is another program's, or of another edgeblock.
     """
 
     def __init__(self, int marks):
+        bpf.check_map(marks, "marks", SIZES["marks"])
         self.marks = marks
         self.number = bpf.call_number()
 

@@ -1,41 +1,10 @@
-# What the first stage let by: the maps of netfilter/stage1/program.c as user space reads them.
+# What the first stage let by: the maps of netfilter/stage1/program.c as user space reads them (structures.h).
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from edgeblock.core.engine cimport Engine, Passed
 from edgeblock.core.packet cimport Packet
-
-cdef enum:
-    SYNS = 12
-    HELLO_MAX = 2048
-
-cdef struct PassedSyn:
-    uint32_t isn
-    uint32_t serial
-    uint32_t place
-    uint16_t size
-    uint16_t after
-
-cdef struct Remembered:
-    uint32_t head
-    uint32_t count
-    uint64_t touched
-    uint64_t handed
-    PassedSyn passed[SYNS]
-    uint32_t tail
-    uint32_t unused
-
-cdef struct Hello:
-    uint32_t serial
-    uint32_t unused[3]
-    uint8_t data[HELLO_MAX + 64]
-
-cdef struct Key:
-    uint8_t source[16]
-    uint8_t destination[16]
-    uint16_t source_port
-    uint16_t destination_port
-    uint32_t family
+from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, SYNS, PassedSyn, Remembered
 
 cdef struct Attributes:
     uint32_t map_fd

@@ -3,7 +3,7 @@
 In: the first stage's maps, and a packet that was queued. Out: an engine that has judged, before that packet, what
 passed of its flow unseen. Never here: a decision, an exception because of a packet.
 
-netfilter/stage1/program.c has the argument why this is enough; the structures here are its.
+netfilter/stage1/program.c has the argument why this is enough; the structures are those of structures.h beside it.
 """
 
 import mmap
@@ -14,17 +14,17 @@ from libc.string cimport memcpy, memset
 from edgeblock.core.engine cimport Engine, Passed
 from edgeblock.core.packet cimport PACKET_TCP, TCP_SYN, TCP_URG, Packet, view_packet
 
+from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, NEAR, SYNS, Hello, Key, PassedSyn, Remembered
+
 from edgeblock.netfilter.stage1 import bpf
+from edgeblock.netfilter.stage1.structures import SIZES
 
 cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
 
 cdef enum:
-    NEAR = (1 << 20) + (1 << 16)    # as in program.c
     PATIENCE = 10_000       # looks at a flow that another CPU is writing; it takes less than a microsecond
     MAP_LOOKUP = 1
-
-SIZES = {"flows": (sizeof(Key), sizeof(Remembered)), "hellos": (4, sizeof(Hello))}
 
 
 cdef class Recall:
@@ -37,11 +37,16 @@ cdef class Recall:
     Attributes:
         recalled: packets before which something was found.
         forgotten: hellos that were found to be overwritten.
+
+    Raises:
+        SystemProblem: a map is another program's, or of another edgeblock.
     """
 
     def __init__(self, int flows, int hellos, uint32_t places):
         cdef size_t size = places * sizeof(Hello)
         cdef const uint8_t[::1] view
+        bpf.check_map(flows, "flows", SIZES["flows"])
+        bpf.check_map(hellos, "hellos", SIZES["hellos"])
         self.flows = flows
         self.places = places
         self.number = bpf.call_number()
@@ -153,7 +158,7 @@ cdef class Recall:
         at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
         if (<const volatile uint32_t*>&at.serial)[0] != one.serial:
             return NULL
-        return <const uint8_t*>at + sizeof(Hello) - sizeof(at.data)
+        return <const uint8_t*>at + (<const uint8_t*>at.data - <const uint8_t*>at)
 
     def prepare(self, Engine engine not None, bytes packet not None, double now):
         """`before` for tests."""

@@ -1,6 +1,7 @@
 """The first stage in the kernel: which packets it lets by, how rules change under it, what it says if it cannot."""
 
 import errno
+import os
 import struct
 import subprocess
 import time
@@ -12,6 +13,7 @@ from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import stage1
 from edgeblock.netfilter.marks import PROGRAMS
 from edgeblock.netfilter.stage1 import Stage, bpf, explain, sieve
+from edgeblock.netfilter.stage1.structures import LAYOUT
 from tests.blocklist.making import KEY, matcher
 from tests.core import headers
 from tests.core import samples as s
@@ -548,6 +550,33 @@ def place(tmp_path):
     subprocess.run(["mount", "-t", "bpf", "bpf", there], check=True)
     yield there
     subprocess.run(["umount", there], check=True)
+
+
+def test_a_program_with_other_structures_is_refused(tmp_path, monkeypatch):
+    data = stage1.OBJECT.read_bytes()
+    layout = struct.pack(f"<{len(LAYOUT) + 1}I", *LAYOUT, len(stage1.OUTCOMES))
+    assert data.count(layout) == 1
+    older = tmp_path / "program.o"
+    for at in range(0, len(layout), 4):
+        changed = layout[:at] + bytes([layout[at] ^ 8]) + layout[at + 1:]
+        older.write_bytes(data.replace(layout, changed))
+        monkeypatch.setattr(stage1, "OBJECT", older)
+        with pytest.raises(SystemProblem, match="first stage: .*program.o is of another edgeblock: .* again"):
+            Stage(16, 1.0, hellos=1)
+
+
+def test_marks_of_another_edgeblock_are_not_taken_on(place):
+    kept = place / "marks"
+    with Stage(16, IDLE, hellos=1, marks=1024, kept=kept) as first:
+        spec, name = bpf.describe(first.maps["marks"])
+        assert not first.note
+    for foreign in (spec._replace(entries=64), spec._replace(value_size=40), spec):
+        fd = bpf.create_map(foreign, "marks_00000000" if foreign == spec else name)
+        bpf.pin(fd, kept)
+        with Stage(16, IDLE, hellos=1, marks=1024, kept=kept) as second:
+            assert bpf.describe(second.maps["marks"]) == (spec, name)
+            assert ("is of another edgeblock" if foreign == spec else "has another size") in second.note
+        os.close(fd)
 
 
 def test_each_program_is_pinned_and_goes_with_the_stage(place):

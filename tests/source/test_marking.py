@@ -1,13 +1,16 @@
 """Marks that user space sets: the kernel's programs find them, whatever the flow's ends look like."""
 
+import os
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.stage1 import Stage
-from edgeblock.source.marking import SIZES, Marking
+from edgeblock.source.marking import Marking
+from edgeblock.source.recall import Recall
 from tests.core import samples as s
 
 pytestmark = pytest.mark.live
@@ -47,16 +50,21 @@ def test_the_kernel_finds_what_user_space_has_marked_in_both_directions(stage, u
     assert not marking.failed
 
 
-def test_the_sizes_are_those_of_the_map(stage):
-    assert SIZES == (40, 32)
-
-
 def test_what_has_no_ports_is_counted_and_not_marked(stage):
     marking = Marking(stage.maps["marks"])
     assert not marking.mark(s.ip_packet(1, bytes(8)), 1) and not marking.mark(b"", 1)
     assert marking.failed == 2
 
 
-def test_a_map_that_cannot_be_written_is_counted():
-    marking = Marking(-1)
+def test_a_map_that_cannot_be_written_is_counted(stage):
+    closed = os.dup(stage.maps["marks"])
+    marking = Marking(closed)
+    os.close(closed)
     assert not marking.mark(s.tcp(1), 3) and marking.failed == 1
+
+
+def test_a_map_of_something_else_is_refused(stage):
+    with pytest.raises(SystemProblem, match="map marks has keys of 4 and values of .* not this edgeblock's"):
+        Marking(stage.maps["hellos"])
+    with pytest.raises(SystemProblem, match="map flows has keys of 4 and"):
+        Recall(stage.maps["hellos"], stage.maps["hellos"], 1)

@@ -3,6 +3,7 @@
     program.c   the program, and the argument why it opens no door
     (there, too: the programs that keep flow marks where conntrack is not to)
     bpf         bpf(2), and object files
+    structures  what programs and user space share, one header for both
     sieve       the filter of a snapshot's fingerprints, compiled
     here        the door: load, give it rules, pin, count
 
@@ -16,6 +17,7 @@ import os
 import string
 import struct
 import time
+import zlib
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +26,7 @@ from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import marks as flow_marks
 from edgeblock.netfilter.pins import program_path
 from edgeblock.netfilter.stage1 import bpf
+from edgeblock.netfilter.stage1.structures import LAYOUT
 from edgeblock.netfilter.stage1.sieve import BLOCK, blocks_for, fill, header
 
 OBJECT = Path(__file__).with_name("program.o")
@@ -59,6 +62,7 @@ class Stage:
         self.program = -1
         self.asking: dict[str, int] = {}       # the programs for flow marks
         self.counted: dict[str, int] = {}
+        self.note = ""                         # a line for the log
         self.pinned: Path | None = None
         self.pins: list[Path] = []
         self.kept = kept
@@ -80,6 +84,9 @@ class Stage:
         except FileNotFoundError:
             raise SystemProblem("was not compiled with this edgeblock; install clang and build it again") from None
         program = bpf.read_object(data, "socket")
+        if program.layout != (*LAYOUT, len(OUTCOMES)):
+            raise SystemProblem(f"{OBJECT} is of another edgeblock: its structures differ from those compiled into "
+                                f"this one; build both again (make build)")
         asking = {name: bpf.read_object(data, name) for name in flow_marks.PROGRAMS if marks}
         if shortcut:
             asking[flow_marks.SHORTCUT] = bpf.read_object(data, flow_marks.SHORTCUT)
@@ -89,7 +96,7 @@ class Stage:
             if name not in used:
                 continue
             if name == "marks" and self.kept is not None:
-                self.maps[name] = marks_map(spec._replace(entries=marks), self.kept)
+                self.maps[name], self.note = marks_map(spec._replace(entries=marks), self.kept)
                 continue
             inner = bpf.create_map(FILTER._replace(entries=1), "inner") if spec.kind == bpf.ARRAY_OF_MAPS else 0
             try:
@@ -224,16 +231,25 @@ class Stage:
         self.close()
 
 
-def marks_map(spec: bpf.Spec, place: Path) -> int:
-    """The map of marks that is pinned there; a new one, pinned in its place, where there is none that fits."""
+def marks_map(spec: bpf.Spec, place: Path) -> tuple[int, str]:
+    """The map of marks that is pinned there; a new one, pinned in its place, where there is none that fits.
+
+    One that does not fit, since it is of another edgeblock, of other settings or not ours, is never read; a line says
+    so. Its name has a sum of the structures, as values of one size may still differ in what is where.
+    """
+    name = f"marks_{zlib.crc32(repr(LAYOUT).encode()):08x}"
+    note = ""
     try:
         found = bpf.open_pinned(place)
         if found is not None:
-            if bpf.describe(found) == spec:
-                return found
+            was = bpf.describe(found)
+            if was == (spec, name):
+                return found, ""
             os.close(found)
             place.unlink()
-        made = bpf.create_map(spec, "marks")
+            why = "has another size" if was[1] == name else "is of another edgeblock"
+            note = f"{place}: {why}, so its flow marks are not taken on: open connections are judged anew"
+        made = bpf.create_map(spec, name)
         try:
             bpf.pin(made, place)
         except OSError:
@@ -242,7 +258,7 @@ def marks_map(spec: bpf.Spec, place: Path) -> int:
     except OSError as problem:
         raise SystemProblem(f"{place}: {explain(problem)}; "
                             f"is a bpf file system there? mount -t bpf bpf {place.parent}") from None
-    return made
+    return made, note
 
 
 def possible_cpus() -> int:

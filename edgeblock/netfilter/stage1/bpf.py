@@ -47,6 +47,7 @@ class Object(NamedTuple):
     code: bytes
     maps: dict[str, Spec]
     uses: tuple[tuple[int, str], ...]
+    layout: tuple[int, ...]      # what the compiler has made of the structures that user space shares
 
 
 def call_number() -> int:
@@ -119,12 +120,24 @@ def open_pinned(path: Path) -> int | None:
         raise
 
 
-def describe(map_fd: int) -> Spec:
-    """What an open map is."""
-    told = ctypes.create_string_buffer(24)      # the beginning of struct bpf_map_info
+def describe(map_fd: int) -> tuple[Spec, str]:
+    """What an open map is, and its name."""
+    told = ctypes.create_string_buffer(40)      # the beginning of struct bpf_map_info
     call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", map_fd, len(told), ctypes.addressof(told)))
-    kind, _, key_size, value_size, entries, flags = struct.unpack("=6I", told.raw)
-    return Spec(kind, key_size, value_size, entries, flags)
+    kind, _, key_size, value_size, entries, flags, name = struct.unpack("=6I16s", told.raw)
+    return Spec(kind, key_size, value_size, entries, flags), name.split(b"\0")[0].decode("ascii", "replace")
+
+
+def check_map(map_fd: int, name: str, sizes: tuple[int, int]) -> None:
+    """SystemProblem unless the open map has keys and values of those sizes."""
+    try:
+        spec, _ = describe(map_fd)
+    except OSError as problem:
+        raise SystemProblem(f"first stage: map {name}: {problem.strerror}") from None
+    if (spec.key_size, spec.value_size) != sizes:
+        raise SystemProblem(f"first stage: map {name} has keys of {spec.key_size} and values of {spec.value_size} "
+                            f"bytes instead of {sizes[0]} and {sizes[1]}: it is not this edgeblock's; restart the "
+                            f"daemon")
 
 
 def load(code: bytes, name: str, kind: int = SOCKET_FILTER) -> int:
@@ -187,7 +200,8 @@ def read_object(data: bytes, section: str) -> Object:
         if name not in maps:
             raise ValueError(f"{name!r} is no map: the program must be one function")
         uses.append((offset, name))
-    return Object(content(heads[places[section]]), maps, tuple(uses))
+    layout = content(heads[places["shared"]]) if "shared" in places else b""
+    return Object(content(heads[places[section]]), maps, tuple(uses), struct.unpack(f"<{len(layout) // 4}I", layout))
 
 
 def bind(program: Object, maps: Mapping[str, int]) -> bytes:

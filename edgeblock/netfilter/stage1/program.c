@@ -28,7 +28,8 @@
 // Flow marks without conntrack (`ruleset.tracking = "stage1"`) are at the end: programs of their own, a map of their own.
 
 #include <linux/bpf.h>
-#include <linux/types.h>
+
+#include "structures.h"
 
 #define SECTION(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
@@ -58,55 +59,20 @@ enum outcome {
 };
 
 enum {
-	HELLO_MAX = 2048,    // a hello with post-quantum keys, in one piece after GRO, takes 1900 to 2020
 	NAME_MAX = 127,      // longer names, and those of more labels, are for user space: there are few
 	LABELS = 8,
 	EXTENSIONS = 40,     // browsers send 16 to 20
 	PREFIXES = 4,        // different prefix lengths looked up for one destination
-	SYNS = 12,           // ports that come round again within `idle` that often stay the kernel's
-	STARTS = 4,          // as many as the engine reads from (core/window.pxd, MAX_STARTS)
-	NEAR = (1 << 20) + (1 << 16),    // what may be of one stream (MAX_AHEAD), and a packet
 	FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
 	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
 	IP_TCP = 6, IP_UDP = 17,
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
-	MAX_EXTENSIONS = 192,    // of IPv6, as core/packet.pxd: the engine drops what has more
 };
 
 // ---- maps: sizes that are 1 here are set by the loader
 
 struct map {
 	__u32 type, key_size, value_size, max_entries, flags;
-};
-
-struct key {
-	__u8 source[16], destination[16];    // IPv4 takes the first four bytes, the rest are zero
-	__u16 source_port, destination_port; // as in the packet
-	__u32 family;
-};
-
-struct passed {                          // a SYN that passed, and the hello behind it
-	__u32 isn;
-	__u32 serial;                    // of the hello in its place
-	__u32 place;                     // in `hellos`
-	__u16 size;                      // of the hello; 0: none yet
-	__u16 after;                     // how many SYNs had passed before the hello
-};
-
-struct flow {
-	__u32 head;                      // odd while somebody writes; a copy is whole where head and tail agree
-	__u32 count;                     // of passed[]
-	__u64 touched;                   // nanoseconds of the monotonic clock
-	__u64 handed;                    // 0: the kernel's; else the engine's, and how often that was said
-	struct passed passed[SYNS];
-	__u32 tail;
-	__u32 unused;
-};
-
-struct hello {
-	__u32 serial;                    // 0 while it is written
-	__u32 unused[3];
-	__u8 data[HELLO_MAX + 64];       // the end is never written: a look behind the last byte stays inside
 };
 
 struct header {                          // the first element of a filter; its prefixes are next, then its blocks
@@ -131,27 +97,7 @@ struct block {
 	__u64 words[8];
 };
 
-struct settings {
-	__u64 idle;                      // nanoseconds
-	__u32 places;                    // in `hellos`, for each CPU
-	__u32 queue_ech;
-	__u64 until;                     // nanoseconds of the monotonic clock, after which nothing passes; 0: no end
-};
-
-enum what { UNDECIDED, DONE, HTTP, BLOCKED };    // as netfilter/marks.py numbers them
-
 #define CAME_THROUGH (1U << 31)  // beside an interface: what came by it was seen there and by the rules
-
-struct mark {                            // of a flow, both directions
-	__u64 touched;                   // nanoseconds of the monotonic clock
-	__u32 what;
-	__u32 isn;                       // of the SYN that made it undecided
-	__u32 server_isn;                // of the answer to that SYN
-	__u8 reopened;                   // there was such a SYN: 1 from the higher end, 2 from the lower one
-	__u8 waiting;                    // for the answer to it
-	__u16 unused;
-	__u32 came_by[2];                // interfaces, of what the lower end sends and the higher one; see `carry`
-};
 
 struct view {
 	struct key key;
@@ -1116,5 +1062,8 @@ SECTION("shortcut") int carry(struct __sk_buff *skb)
 	count(CARRIED);
 	return redirect(out, 0);
 }
+
+// What the loader compares with its own (structures.pyx) before it loads any program of this file.
+const __u32 shared_layout[] SECTION("shared") = {LAYOUT, OUTCOMES};
 
 char licence[] SECTION("license") = "GPL";
