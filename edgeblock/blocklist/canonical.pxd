@@ -11,6 +11,7 @@ cdef enum:
     LABEL_MAX = 63          # same section
     RAW_HOST_MAX = 1024     # a host of 253 A-label bytes is at most 4 times that as raw UTF-8; read from its end
     RAW_TARGET_MAX = 65536  # Apache stops at 8 kB, IIS at 16 kB, nginx at what it is told: 60 kB was seen to work
+    READINGS_MAX = 6        # front, behind the last "@", behind the first, last value, all of it; one to spare
     URL_MAX = 4096          # canonical host + path + query that a list may hold; browsers share URLs below 2 kB
 
 cdef enum Problem:          # why a host or URL cannot stand in a list; `PROBLEMS` in the .pyx has the words
@@ -34,6 +35,11 @@ cdef struct Host:
     uint8_t address               # 0: a name; 4 or 16: the size of the address it writes
     uint8_t bits[16]              # that address, in network order
 
+cdef struct Readings:             # what servers may take for the host: spans of the bytes that were given
+    uint32_t count
+    const uint8_t* text[READINGS_MAX]
+    size_t size[READINGS_MAX]
+
 cdef struct Target:
     size_t path                   # bytes of path in the caller's buffer, from the first slash
     size_t size                   # bytes of path, question mark and query; equal to `path` without a query
@@ -43,5 +49,7 @@ cdef struct Target:
 
 cdef bint read_plain_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
 cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
+cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcept nogil
+cdef void read_reading(const Readings* readings, uint32_t index, Host* out) noexcept nogil
 cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
                       Target* sizes) noexcept nogil

@@ -381,32 +381,30 @@ cdef bint read_plain_host(const uint8_t* text, size_t size, Host* out) noexcept 
     return True
 
 
-cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil:
-    cdef const uint8_t* end = text + size
-    cdef const uint8_t* colon
-    cdef const uint8_t* at
-    cdef size_t i, label = 0, used = 0
-    cdef unsigned int port = 0
-    cdef bint wide = False
-    cdef uint8_t c
-    if read_plain_host(text, size, out):
-        return
+cdef inline void clear_host(Host* out) noexcept nogil:
     out.size = 0
     out.problem = FINE
     out.whole = 1
     out.address = 0
+
+
+cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil:
+    # The authority of a URL, as lists write it and as WHATWG reads it: one reading. The wire has `find_readings`.
+    cdef const uint8_t* end = text + size
+    cdef const uint8_t* colon
+    cdef const uint8_t* at
+    cdef unsigned int port = 0
+    if read_plain_host(text, size, out):
+        return
+    clear_host(out)
     while text < end and is_blank(text[0]):
         text += 1
     while end > text and is_blank((end - 1)[0]):
         end -= 1
 
     # Userinfo ends at the last "@" of an authority (WHATWG URL section 4.4, authority state).
-    at = end
-    while at > text and (at - 1)[0] != 64:
-        at -= 1
-    text = at
+    text = behind_last(text, end, 64)
 
-    # The port. nginx takes whatever follows the first colon for one, so the name ends there.
     if text < end and text[0] == 91:
         at = <const uint8_t*>memchr(text, 93, <size_t>(end - text))
         if at == NULL or not read_ipv6(text + 1, <size_t>(at - text - 1), out):
@@ -432,11 +430,20 @@ cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil:
         if port > 65535:
             blame(out, BAD_PORT)
         end = colon
-    if out.address:
-        return
-    while end > text and is_blank((end - 1)[0]):
-        end -= 1
-    size = <size_t>(end - text)
+    if not out.address:
+        read_name(text, <size_t>(end - text), out)
+
+
+cdef void read_name(const uint8_t* text, size_t size, Host* out) noexcept nogil:
+    # A host without userinfo and port into `out`, which is cleared.
+    cdef size_t i, label = 0, used = 0
+    cdef bint wide = False
+    cdef uint8_t c
+    while size and is_blank(text[0]):
+        text += 1
+        size -= 1
+    while size and is_blank(text[size - 1]):
+        size -= 1
     keep_end(&text, &size, out)
 
     for i in range(size):
@@ -476,6 +483,132 @@ cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil:
         blame(out, LONG_HOST)
     if ends_in_number(&out.text[label], used - label) and not (out.whole and read_ipv4(out)):
         blame(out, BAD_ADDRESS)
+
+
+# Names on the wire ---------------------------------------------------------------------------------------------
+#
+# Servers do not agree where a name ends that has more in it than letters, digits, "-", "." and a port. Each way that
+# a server is known to read one (docs/evasion.md has the table) is a reading, and each reading is looked up: a few
+# spans of the bytes, found in one pass each, so that the cost stays linear.
+
+cdef inline bint ends_authority(uint8_t c) noexcept nogil:
+    # RFC 3986 section 3.2: "/", "?" and "#"; WHATWG URL section 4.4 adds the backslash.
+    return c == 47 or c == 63 or c == 35 or c == 92
+
+
+cdef inline bint ends_name(uint8_t c) noexcept nogil:
+    # What ends a name for a server that takes its front: NUL and blanks for what copies strings, the port, the path,
+    # what is behind an address in brackets, and the next of several values.
+    return c <= 0x20 or c == 58 or c == 93 or c == 44 or ends_authority(c)
+
+
+cdef const uint8_t* behind_last(const uint8_t* text, const uint8_t* end, uint8_t mark) noexcept nogil:
+    # What is behind the last `mark`; all of it where there is none.
+    cdef const uint8_t* at = end
+    while at > text and (at - 1)[0] != mark:
+        at -= 1
+    return at
+
+
+cdef void add_reading(const uint8_t* text, const uint8_t* end, Readings* out) noexcept nogil:
+    cdef uint32_t i
+    if text >= end or out.count == READINGS_MAX:
+        return
+    for i in range(out.count):
+        if out.text[i] == text and out.size[i] == <size_t>(end - text):
+            return
+    out.text[out.count] = text
+    out.size[out.count] = <size_t>(end - text)
+    out.count += 1
+
+
+cdef void add_front(const uint8_t* text, const uint8_t* end, Readings* out) noexcept nogil:
+    # The name at the front of `text`, without the bracket before it: Go's servers take names out of brackets too.
+    cdef const uint8_t* at
+    if text < end and text[0] == 91:
+        text += 1
+        at = text
+        while at < end and at[0] != 93:
+            at += 1
+        if inside_brackets(text, at):
+            add_reading(text, at, out)
+            return
+    while text < end and is_blank(text[0]):
+        text += 1
+    at = text
+    while at < end and not ends_name(at[0]):
+        at += 1
+    add_reading(text, at, out)
+
+
+cdef bint inside_brackets(const uint8_t* text, const uint8_t* end) noexcept nogil:
+    # Whether this can be an IPv6 address: it has a colon before anything else ends it.
+    while text < end and not ends_name(text[0]):
+        text += 1
+    return text < end and text[0] == 58
+
+
+cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcept nogil:
+    cdef const uint8_t* end = text + size
+    cdef const uint8_t* authority
+    cdef const uint8_t* at
+    cdef const uint8_t* last
+    cdef Host address
+    out.count = 0
+    while text < end and is_blank(text[0]):
+        text += 1
+    while end > text and is_blank((end - 1)[0]):
+        end -= 1
+    at = <const uint8_t*>memchr(text, 58, <size_t>(end - text))
+    if at != NULL and memchr(at + 1, 58, <size_t>(end - at - 1)) != NULL:
+        clear_host(&address)
+        if read_ipv6(text, <size_t>(end - text), &address):    # an address without brackets, as some SNIs have
+            add_reading(text, end, out)
+            return
+
+    # nginx and whatever splits at the first colon: the front.
+    add_front(text, end, out)
+    # What takes it for the authority of a URL: behind the userinfo. Most look for the last "@", some for the first.
+    authority = text
+    while authority < end and not ends_authority(authority[0]):
+        authority += 1
+    last = behind_last(text, authority, 64)
+    at = last
+    while at < authority and at[0] != 58:
+        at += 1
+    if last < authority and last[0] == 91:
+        add_front(last, authority, out)
+    else:
+        add_reading(last, at, out)      # blanks and all: browsers' parsers take tabs out
+    at = <const uint8_t*>memchr(text, 64, <size_t>(authority - text))
+    if at != NULL and at + 1 != last:
+        add_front(at + 1, authority, out)
+    # Of several values, the last.
+    at = end
+    while at > text and (at - 1)[0] != 44 and not is_blank((at - 1)[0]):
+        at -= 1
+    if at != text:
+        add_front(behind_last(at, end, 64), end, out)
+    # All of it but for a port: servers that look only at how a name ends.
+    if memchr(text, 64, <size_t>(end - text)) != NULL:
+        return
+    at = end
+    while at > text and is_digit((at - 1)[0]):
+        at -= 1
+    if at > text and (at - 1)[0] == 58:
+        end = at - 1
+    add_reading(text, end, out)
+
+
+cdef void read_reading(const Readings* readings, uint32_t index, Host* out) noexcept nogil:
+    cdef const uint8_t* text = readings.text[index]
+    cdef size_t size = readings.size[index]
+    if read_plain_host(text, size, out):
+        return
+    clear_host(out)
+    if memchr(text, 58, size) != NULL and read_ipv6(text, size, out):
+        return
+    read_name(text, size, out)
 
 
 # Targets -------------------------------------------------------------------------------------------------------
@@ -640,12 +773,23 @@ def why_not_host(text):
     return PROBLEMS.get(host.problem, "")
 
 
-def wire_host(text):
-    """What the engine compares for a host on the wire: the canonical form as far as there is one, maybe empty."""
+def wire_hosts(text):
+    """What the engine compares for a host on the wire: a canonical form, as far as there is one, for each way that
+    a server may read it; the first is that of servers which take the front."""
     cdef bytes raw = to_bytes(text)
     cdef Host host
-    read_host(raw, len(raw), &host)
-    return host.text[:host.size]
+    cdef Readings readings
+    cdef uint32_t i
+    if read_plain_host(raw, len(raw), &host):
+        return (host.text[:host.size],)
+    find_readings(raw, len(raw), &readings)
+    forms = []
+    for i in range(readings.count):
+        read_reading(&readings, i, &host)
+        form = host.text[:host.size]
+        if form not in forms:
+            forms.append(form)
+    return tuple(forms)
 
 
 def host_address(text):

@@ -16,7 +16,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
-from edgeblock.blocklist.canonical cimport read_host, read_target
+from edgeblock.blocklist.canonical cimport (
+    Readings, find_readings, read_plain_host, read_reading, read_target,
+)
 from edgeblock.blocklist.fingerprint cimport (
     DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
     URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24, rule_id,
@@ -88,6 +90,14 @@ cdef inline uint32_t specific(uint32_t kind) noexcept nogil:
     if kind == HOST_ONLY or kind == HOST_OF_URL or kind == ENDPOINT:
         return 3
     return 2
+
+
+cdef inline int strength(const Match* match) noexcept nogil:
+    # Of several readings of one name, the one that is blocked counts: an exception for what one server reads says
+    # nothing about what another serves.
+    if match.action == ACTION_PASS:
+        return 0
+    return 1 if match.action == ACTION_OBSERVE else 2
 
 
 cdef const uint8_t* start_of(const uint8_t[::1] section):
@@ -328,18 +338,42 @@ cdef class ListMatcher(Matcher):
             if depth > DEPTH_MAX:
                 return
 
+    cdef bint walk_reading(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
+        # The host in `walk`, as one server reads it.
+        walk.rank = 0
+        walk.has_urls = False
+        self.walk_host(walk)
+        if walk.has_urls and target != NULL and not walk.hidden:
+            self.walk_urls(walk, target, size)
+        return walk.rank != 0
+
     cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
                         const uint8_t* target, size_t target_size) noexcept nogil:
-        walk.rank = 0
+        cdef Readings readings
+        cdef Match best
+        cdef uint32_t i, rank = 0
         walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
+        walk.rank = 0
         walk.has_urls = False
         if self.labels == 0:
             return False
-        read_host(host, host_size, &walk.host)
-        self.walk_host(walk)
-        if walk.has_urls and target != NULL and not walk.hidden:
-            self.walk_urls(walk, target, target_size)
-        return walk.rank != 0
+        if read_plain_host(host, host_size, &walk.host):
+            return self.walk_reading(walk, target, target_size)
+        find_readings(host, host_size, &readings)
+        i = 0
+        if walk.trace != NULL and readings.count:
+            i = readings.count - 1      # who asks for reasons asks with a canonical host: all of it, the last reading
+        for i in range(i, readings.count):
+            read_reading(&readings, i, &walk.host)
+            if self.walk_reading(walk, target, target_size) and (
+                    rank == 0 or strength(&walk.best) > strength(&best)
+                    or (strength(&walk.best) == strength(&best) and walk.rank > rank)):
+                best = walk.best
+                rank = walk.rank
+        walk.rank = rank
+        if rank:
+            walk.best = best
+        return rank != 0
 
     cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil:
         # Each prefix of the address that is as long as some listed one, alone and with the port.

@@ -2,6 +2,7 @@
 
 HOSTS: what a list or a client writes, the canonical host or None (no list can name it), the source.
 URLS: the same for URLs; the canonical form has no scheme, no port and no final slash.
+READINGS: what a client sends as a name, each host that a server would take for it, and which server.
 
 Sources: "WHATWG n" is a section of the URL standard; "SB" the canonicalisation examples that Safe Browsing
 publishes (where ours differs on purpose, the note says how); "UTS 46" the IDNA compatibility processing; "RFC n s"
@@ -373,4 +374,52 @@ URLS = [
     ("http://example.com/?" + "a" * 4084, None, "own: more than 4096 bytes"),
     ("http://example.com/" + "%61" * 4084, b"example.com/" + b"a" * 4084, "own: as compared, not as written"),
     ("http://example.com/" + "x/../" * 2000 + "bad", b"example.com/bad", "own: as compared, not as written"),
+]
+
+READINGS = [
+    (b"listed.example", [b"listed.example"], "everybody"),
+    (b"listed.example:8080", [b"listed.example"], "everybody"),
+    (b"listed.example:x@other.example", [b"listed.example", b"other.example"], "nginx; parsers of URLs"),
+    (b"other.example:x@listed.example", [b"other.example", b"listed.example"], "nginx; parsers of URLs"),
+    (b"user@listed.example", [b"listed.example"], "parsers of URLs"),
+    (b"user:secret@listed.example:80", [b"listed.example"], "parsers of URLs"),
+    (b"a@listed.example@other.example", [b"other.example"], "the last '@'"),
+    (b"a@listed.example:80@other.example", [b"listed.example", b"other.example"], "the first '@', the last '@'"),
+    (b"listed.example:", [b"listed.example"], "everybody"),
+    (b"listed.example:http", [b"listed.example"], "nginx, Apache"),
+    (b"listed.example:80:80", [b"listed.example"], "nginx"),
+    (b"listed.example.:80", [b"listed.example"], "nginx"),
+    (b"listed.example:80.", [b"listed.example"], "nginx"),
+    (b"listed.example/other.example", [b"listed.example"], "whatever builds a URL of it"),
+    (b"listed.example/@other.example", [b"listed.example"], "whatever builds a URL of it: the '@' is in its path"),
+    (b"listed.example?.other.example", [b"listed.example"], "whatever builds a URL of it"),
+    (b"listed.example#.other.example", [b"listed.example"], "whatever builds a URL of it"),
+    (b"listed.example\\.other.example", [b"listed.example"], "WHATWG 4.4"),
+    (b"[listed.example]", [b"listed.example"], "Go's SplitHostPort, Caddy"),
+    (b"[listed.example]:80", [b"listed.example"], "Go's SplitHostPort, Caddy"),
+    (b"[listed.example", [b"listed.example"], "Caddy trims a bracket"),
+    (b"listed.example]", [b"listed.example"], "Caddy trims a bracket"),
+    (b"user@[listed.example]:80", [b"listed.example"], "Python's urlsplit"),
+    (b"listed.example, other.example", [b"listed.example", b"other.example"], "joined Host lines"),
+    (b"listed.example,other.example:80", [b"listed.example", b"other.example"], "joined Host lines"),
+    (b"listed.example other.example", [b"listed.example", b"other.example"], "what splits at blanks"),
+    (b"listed.example\0.other.example", [b"listed.example"], "strings of C"),
+    (b" \tlisted.example\t ", [b"listed.example"], "RFC 9110 5.5"),
+    (b"list\ted.example:80", [b"listed.example"], "WHATWG 4.4 takes tabs out"),
+    (b"other.example:x.listed.example", [b"other.example", b"other.example:x.listed.example"], "how it ends"),
+    (b"%6cisted.example:x", [b"listed.example"], "WHATWG 3.5"),
+    (b"LISTED.example.:x@other.example", [b"listed.example"], "nginx"),
+    (b"[2001:db8::1]:80", [b"[2001:db8::1]"], "everybody"),
+    (b"2001:db8::1", [b"[2001:db8::1]"], "an address without brackets"),
+    (b"[2001:db8::1]x@listed.example", [b"[2001:db8::1]", b"listed.example"], "nginx; parsers of URLs"),
+    (b"x.other.example:y.listed.example", [b"x.other.example", b"x.other.example:y.listed.example"], "how it ends"),
+]
+
+# What none of them reads as listed.example or as a name below it.
+SPARED = [
+    b"listed.example.other.example", b"listed.example.other.example:80", b"notlisted.example:x@other.example",
+    b"listed.example@other.example", b"other.example:x@notlisted.example", b"listed.example-x",
+    b"other.example/listed.example.x", b"other.example?x@listed.example", b"other.example/x@listed.example",
+    b"other.example#@listed.example", b"[listed.example.x]", b"listed.example.x, other.example", b"x:listed.example",
+    b"listed.example.other.example\0", b"xn--listed.example", b"listed%2eexample.x",
 ]

@@ -7,7 +7,7 @@ real matcher, which has second opinions of its own.
 import io
 from dataclasses import dataclass, field
 
-from edgeblock.blocklist.canonical import canonical_target, host_address, wire_host
+from edgeblock.blocklist.canonical import canonical_target, host_address, wire_hosts
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, read_domains
 from edgeblock.blocklist.settings import ListSettings
@@ -24,7 +24,13 @@ class ReferenceMatcher:
 
     def look_up(self, proto, host, target):
         """(action, list) in force, or None."""
-        name = wire_host(host)
+        found = [best for name in wire_hosts(host) if (best := self.look_up_name(proto, name, target))]
+        # Of several readings the one that is blocked counts, then what precedence says.
+        strength = {"accept": 0, "observe": 1}
+        return max(found, key=lambda best: (strength.get(best[1][0], 2), best[0]))[1] if found else None
+
+    def look_up_name(self, proto, name, target):
+        """(rank, (action, list)) of one reading, or None."""
         visible = proto == "http" and target is not None
         urls = {canonical_target(target), canonical_target(target, bare=True)} if visible else set()
         best = None
@@ -38,7 +44,7 @@ class ReferenceMatcher:
                 candidate = (rank, *score, -index)
                 if best is None or candidate > best[0]:
                     best = candidate, ("accept" if entry.exception else settings.action, self.lists[index][0])
-        return best[1] if best else None
+        return best
 
     @staticmethod
     def specific(entry, settings, proto, name, urls):

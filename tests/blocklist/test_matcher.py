@@ -14,7 +14,7 @@ from edgeblock.blocklist.matcher import Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot
 
-from .canonical_cases import HOSTS, URLS
+from .canonical_cases import HOSTS, READINGS, SPARED, URLS
 from .making import KEY, matcher, matcher_of, snapshot_of
 from .reference import ReferenceMatcher
 
@@ -51,6 +51,33 @@ def test_a_listed_host_and_its_subdomains(host):
 def test_a_neighbour_passes(host):
     rules = matcher("example.com")
     assert tls(rules, host) is http(rules, host) is None
+
+
+@pytest.mark.parametrize(("wire", "hosts", "servers"), READINGS)
+@pytest.mark.parametrize("entry", ["listed.example", "=listed.example", "http://listed.example/"])
+def test_what_some_server_reads_as_the_listed_host(wire, hosts, servers, entry):
+    rules = matcher(entry, https="host")
+    listed = b"listed.example" in hosts or None
+    below = any(host.endswith(b".listed.example") for host in hosts)
+    for proto, target in (("tls", None), ("quic", None), ("http", b"/")):
+        found = rules.look_up(proto, wire, target)
+        assert (found and found.action == "reset") is listed or below and entry == "listed.example", servers
+
+
+@pytest.mark.parametrize("wire", SPARED)
+def test_what_no_server_reads_as_the_listed_host(wire):
+    rules = matcher("listed.example")
+    assert rules.look_up("tls", wire) is rules.look_up("http", wire, b"/") is None
+
+
+def test_an_exception_for_one_reading_lifts_nothing_for_another():
+    rules = matcher("listed.example", "@@good.example", "@@good.listed.example")
+    for wire in (b"good.example:x@listed.example", b"listed.example:x@good.example", b"listed.example, good.example"):
+        assert action(rules.look_up("tls", wire)) == "reset"
+    assert action(rules.look_up("tls", b"good.example:x@good.listed.example")) == "accept"
+    watched = matcher_of(("a", ListSettings(action="observe"), ["seen.example"]), ("b", None, ["listed.example"]))
+    assert watched.look_up("tls", b"seen.example:x@listed.example").list == "b"
+    assert watched.look_up("tls", b"listed.example:x@seen.example").list == "b"
 
 
 def test_neighbours_in_the_sorted_table_hide_nothing():
