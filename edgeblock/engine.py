@@ -14,4 +14,5 @@ def make_engine(config: Config, matcher: Matcher, report: bool = False) -> Engin
     """An engine with the limits and policies of `config`; with `report` it tells of unlisted names, too."""
     policies = asdict(config.policies)
     policies["memory_full"] = policies.pop("memory")       # beside limits.memory, which is a number of bytes
+    del policies["crash"]                                  # the queue reader's: the engine has not lived to tell
     return Engine(matcher, **asdict(config.limits), **policies, report=report)

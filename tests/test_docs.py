@@ -9,13 +9,15 @@ from edgeblock.blocklist.lint import lint
 from edgeblock.config import Limits, Policies
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
+from edgeblock.source.nfqueue import BOARD_NAMES
 
 ROOT = Path(__file__).parent.parent
 LIMITS = (ROOT / "docs" / "limits.md").read_text()
 
 
 @pytest.mark.parametrize("word", [*(f"limits.{f.name}" for f in fields(Limits)),
-                                  *(f"policies.{f.name}" for f in fields(Policies)), *Engine(Matcher()).counters()])
+                                  *(f"policies.{f.name}" for f in fields(Policies)), *Engine(Matcher()).counters(),
+                                  *BOARD_NAMES])
 def test_limits_are_documented(word):
     assert f"`{word}`" in LIMITS
 

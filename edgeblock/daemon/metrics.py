@@ -22,11 +22,11 @@ from prometheus_client.core import (
 
 from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, Board, matched_at
 from edgeblock.errors import SystemProblem
-from edgeblock.source.nfqueue import BUCKET_SECONDS
+from edgeblock.source.nfqueue import BOARD_NAMES, BUCKET_SECONDS
 
 PATIENCE = 5.0          # seconds for the other side to ask, and to read
 HEAD_MAX = 8192         # bytes of a request's head
-ASKING_MAX = 32         # connections at a time; who comes after them is let go at once
+ASKING_MAX = 32         # connections at a time; one more takes the place of the one that has been silent longest
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Figures of a worker, as `status` names them: metric, help.
@@ -101,7 +101,7 @@ class Exposition:
         yield engine
         queue = CounterMetricFamily("edgeblock_queue_events", "What the readers of the queues have counted.",
                                     labels=["event"])
-        for name in ("decisions", "marked", "failures", "unreadable", "cut", "refused", "unmarked", "overruns"):
+        for name in BOARD_NAMES[BOARD_NAMES.index("marked"):]:
             queue.add_metric([name], status["queue"][name])
         yield queue
         first = CounterMetricFamily("edgeblock_first_stage_packets", "Packets that the first stage in the kernel has "
@@ -174,6 +174,7 @@ class MetricsServer:
         self.listen = listen
         self.answer = answer
         self.server: asyncio.AbstractServer | None = None
+        self.silent: dict[asyncio.WriteTransport, None] = {}     # that have not asked yet, in the order they came
         self.asking = 0
 
     async def open(self) -> None:
@@ -206,11 +207,17 @@ class MetricsServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.asking >= ASKING_MAX:
-            writer.transport.abort()
-            return
+            # Else whoever may connect, and says nothing, keeps everybody out.
+            longest = next(iter(self.silent), writer.transport)
+            longest.abort()
+            if longest is writer.transport:
+                return
+            del self.silent[longest]
         self.asking += 1
+        self.silent[writer.transport] = None
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            self.silent.pop(writer.transport, None)
             method, target = (head.split(b" ", 2) + [b""])[:2]
             if method not in (b"GET", b"HEAD"):
                 status, body = "405 Method Not Allowed", b"GET only\n"
@@ -229,4 +236,5 @@ class MetricsServer:
             return              # it went away, asked too much or nothing at all
         finally:
             self.asking -= 1
+            self.silent.pop(writer.transport, None)
             writer.transport.abort()    # what is closed already is closed; nothing waits for one that does not read

@@ -7,9 +7,9 @@ changed compiled: every worker gets the new snapshot between two packets, and th
 A queue is its open socket, which the supervisor holds, and has the service manager hold: whoever reads it may end,
 and packets wait for the next one. SIGUSR2 before SIGTERM leaves the kernel rules in force for the next daemon.
 
-A worker that ends is replaced at once by a spare that has been waiting with everything but a queue; one whose packet
-path is silent for [daemon] hang seconds is killed first. One that fails again and again is replaced more and more
-slowly. Never here: a packet.
+A worker that ends is replaced at once, however often, by a spare that has been waiting with everything but a queue;
+one whose packet path is silent for [daemon] hang seconds is killed first. The next one is told whether a packet may
+have been the cause. Never here: a packet.
 """
 
 import asyncio
@@ -57,13 +57,17 @@ BURST = 0.3             # seconds that a burst may last until those that came fi
 RETRY = 0.5             # seconds until the lists are tried again; doubled where it fails again
 RETRY_MAX = 60.0
 
-BACK_OFF = 0.1          # seconds until the second replacement of a worker, or of a spare; doubled for each after it
+BACK_OFF = 0.1          # seconds until another spare is started; doubled for each that ended before it had a queue
 BACK_OFF_MAX = 30.0
 SPARES = 5              # that may end as soon as they are started before a daemon gives up that is starting itself
 FORGIVEN = 10.0         # a worker that has lasted for so many seconds is no longer failing again and again
+MORE_SPARES = 2         # where one fails again and again: two that end within one's start leave no queue alone
 TAKING = 5.0            # seconds that a worker may take to bind its queue, a hundred times what it takes
-HOLDING = 15.0          # seconds that packets may wait for a new daemon, where they may pass without one
-WAITING = 1.0           # seconds that they may wait for a new worker
+HOLDING = 15.0          # seconds that packets may wait for a new daemon or worker, where they may pass without one
+WAITING = 1.0           # seconds that they may wait for a worker where none can be started
+UNANSWERED = 5.0        # seconds that a queue may be without a worker before the service manager is to know
+CRASHES = {-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT,
+                                  signal.SIGSYS, signal.SIGTRAP, signal.SIGXCPU)}      # statuses: nobody sends these
 STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
 SPREADING = 10.0        # seconds that new rules may take to reach every worker
 SHORTCUT_LOOK = 1.0     # seconds between two looks at the interfaces that packets are carried between
@@ -100,11 +104,13 @@ class Child:
     bound: bool = False
     broken: bool = False            # its queue's socket is
     problem: str = ""
+    blame: str = ""                 # of the packet in its hand, where that is known before it has ended
+    retired: bool = False           # not needed any more
 
 
 @dataclass(eq=False)
 class Slot:
-    """A queue to be served: by `child`, and without one again from `due` on."""
+    """A queue to be served by `child`."""
 
     row: int
     queue: int
@@ -114,8 +120,11 @@ class Slot:
     marks_by_verdict: bool = False
     counts: tuple[int, int] = (0, 0)    # losses of the socket before our time
     since: float = 0.0                  # when the worker took the queue, or ended
-    due: float = 0.0
-    failures: int = 0
+    failures: int = 0                   # of workers that had not lasted, one after the other
+    blame: str = "nothing"              # how sure it is that the packet in hand has ended the worker
+    progress: tuple[int, int] = (0, 0)  # of the worker: heartbeat and hand, as last seen
+    moved: float = 0.0                  # when that had changed,
+    spent: float = 0.0                  # and the processor time that the worker had used by then
     restarts: int = 0
     hangs: int = 0
 
@@ -583,16 +592,17 @@ class Supervisor:
         if slot is not None and slot.child is child:
             now = self.loop.time()
             slot.child = None
-            slot.failures = 0 if now - slot.since > FORGIVEN else slot.failures + 1
-            slot.due = now + (min(BACK_OFF * 2 ** (slot.failures - 2), BACK_OFF_MAX) if slot.failures > 1 else 0)
+            slot.failures = 1 if now - slot.since > FORGIVEN else slot.failures + 1
             slot.since = now
+            if child.bound:             # else what the one before had in hand is still there
+                slot.blame = child.blame or ("certain" if status in CRASHES else "suspected")
             if child.broken or child.problem and not child.bound:       # nobody could go on with this socket
                 self._let_go(slot)
             if not self.stopping:
                 slot.restarts += 1
                 self.log.error("worker ended", queue=slot.queue, pid=child.process.pid, status=status,
-                               problem=child.problem or None, again_in=round(slot.due - now, 1))
-        elif slot is None and not self.stopping:
+                               problem=child.problem or None, failures=slot.failures)
+        elif slot is None and not self.stopping and not child.retired:
             self._put_off_spares(child.problem or f"ended with status {status}")
         if not self.stopping:
             self._assign()
@@ -624,6 +634,8 @@ class Supervisor:
                 self.spares_failed = 0
             if "bound" in said:
                 child.bound = True
+                if child.slot is not None:
+                    child.slot.blame = "nothing"
                 self.marks_by_verdict = said["marks_by_verdict"]
                 self._have(child.slot, files, said["marks_by_verdict"])
             if not self.stopping:
@@ -644,16 +656,17 @@ class Supervisor:
         """Queues without a worker get one that is ready."""
         now = self.loop.time()
         for slot in self.slots:
-            if slot.child is not None or slot.due > now:
+            if slot.child is not None:
                 continue
             spare = next((child for child in self.children
-                          if child.slot is None and child.serial and not child.problem), None)
+                          if child.slot is None and child.serial and not child.problem and not child.retired), None)
             if spare is None:
                 return
-            slot.child, spare.slot, slot.since = spare, slot, now
+            slot.child, spare.slot, slot.since, slot.moved = spare, slot, now, now
             self.board.rows[slot.row][BOARD["heartbeat"]] = time.monotonic_ns()
             self._tell(spare, {"do": "queue", "row": slot.row, "queue": slot.queue, "cpu": slot.cpu,
-                               "counts": slot.counts, "marks_by_verdict": slot.marks_by_verdict},
+                               "counts": slot.counts, "marks_by_verdict": slot.marks_by_verdict,
+                               "blame": slot.blame},
                        (slot.file,) if slot.file >= 0 else ())
 
     async def _watch(self) -> None:
@@ -665,29 +678,23 @@ class Supervisor:
             now = self.loop.time()
             late = now - self.last_look > 3 * pause     # it was us who stood still: nobody is judged by that
             self.last_look = now
+            for slot in self.slots:
+                self._see_progress(slot, now)
             # A queue whose worker fails again and again is no reason to end those that work.
-            beating = all(self._is_answering(slot, min(hang, 0.7)) for slot in self.slots
-                          if slot.child or slot.due <= now)
-            silent = [slot for slot in self.slots if not self._is_answering(slot, hang)]
+            beating = all(self._is_answering(slot, min(hang, 0.7), now) for slot in self.slots
+                          if slot.child or now - slot.since > UNANSWERED)
+            silent = [slot for slot in self.slots if not self._is_answering(slot, hang, now)]
             if not late and not self.stopping:
                 for slot in silent:
                     if slot.child:
-                        slot.hangs += 1
-                        self.log.error("worker hangs", queue=slot.queue, pid=slot.child.process.pid)
-                        kill(slot.child.process)
-                        self._abandon(slot)
+                        self._end_hung(slot, hang)
                 self._assign()
+                # That none is ready yet is no reason to let packets pass: whoever ends workers would open the box.
+                waiting = WAITING if self.spares_failed else HOLDING
                 for slot in self.slots:
-                    if self.ready and slot.child is None and now - slot.since > WAITING:
+                    if self.ready and slot.child is None and now - slot.since > waiting:
                         self._let_go(slot)
-                idle = sum(child.slot is None for child in self.children)
-                wanted = 1 + sum(slot.child is None and slot.due <= now for slot in self.slots)
-                if idle < wanted and now >= self.spare_due:
-                    self.spare_due = now + BACK_OFF
-                    try:
-                        await self._spawn()
-                    except OSError as problem:      # no process or file to be had now
-                        self._put_off_spares(problem.strerror or str(problem))
+                await self._keep_spares(now)
             if watchdog and beating and now - fed >= watchdog / 3:
                 notify(WATCHDOG="1")
                 fed = now
@@ -704,13 +711,43 @@ class Supervisor:
         if self.ready:                         # else a start fails, and says why
             self.log.error("no spare worker", problem=problem, again_in=round(pause, 1))
 
-    def _is_answering(self, slot: Slot, hang: float) -> bool:
+    async def _keep_spares(self, now: float) -> None:
+        idle = [child for child in self.children if child.slot is None and not child.retired]
+        failing = [slot.failures for slot in self.slots if slot.failures > 1 and now - slot.since < FORGIVEN]
+        wanted = 1 + sum(slot.child is None for slot in self.slots) + (MORE_SPARES if failing else 0)
+        if len(idle) < wanted and now >= self.spare_due:
+            self.spare_due = now + BACK_OFF
+            try:
+                await self._spawn()
+            except OSError as problem:      # no process or file to be had now
+                self._put_off_spares(problem.strerror or str(problem))
+        elif len(idle) > wanted:
+            idle[-1].retired = True
+            kill(idle[-1].process)
+
+    def _see_progress(self, slot: Slot, now: float) -> None:
+        row = self.board.rows[slot.row]
+        seen = row[BOARD["heartbeat"]], row[BOARD["hand"]]
+        if slot.child and seen != slot.progress:
+            slot.progress, slot.moved = seen, now
+            slot.spent = processor_seconds(slot.child.process.pid)
+
+    def _is_answering(self, slot: Slot, hang: float, now: float) -> bool:
+        """A worker that takes up packet after packet works, however long it does not come to ask for more."""
         if slot.child is None:
             return False
         silence = (time.monotonic_ns() - self.board.rows[slot.row][BOARD["heartbeat"]]) * 1e-9
-        return silence < (hang if slot.child.bound else TAKING)
+        return min(silence, now - slot.moved) < (hang if slot.child.bound else TAKING)
 
-    def _abandon(self, slot: Slot) -> None:
+    def _end_hung(self, slot: Slot, hang: float) -> None:
+        """Kills it. Where it has used the processor all the time, what it has in hand is what keeps it."""
+        child = slot.child
+        assert child is not None
+        busy = processor_seconds(child.process.pid) - slot.spent
+        child.blame = "certain" if busy > hang / 2 else "suspected"
+        slot.hangs += 1
+        self.log.error("worker hangs", queue=slot.queue, pid=child.process.pid)
+        kill(child.process)
         # Not judged twice while it dies.
         self.board.rows[slot.row][BOARD["heartbeat"]] = time.monotonic_ns()
 
@@ -954,6 +991,14 @@ async def wait(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used, of all its threads; 0 for one that has gone."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)        # clock_getcpuclockid(3)
+    except OSError:
+        return 0.0
 
 
 def kept_name(slot: Slot) -> str:

@@ -181,7 +181,9 @@ class Worker:
         self.reader = QueueReader(
             order["queue"], self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
             fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked),
-            board=self.row, **held)
+            board=self.row, blame=order["blame"], pass_condemned=config.policies.crash == "pass", **held)
+        if self.reader.condemned:
+            self.journal.log.warning("connection refused: its packet has ended a worker", queue=order["queue"])
         self.reader.recall = self.recall
         self.reader.marking = self.marking
         self.loop.add_reader(self.reader.fileno(), self._drain)

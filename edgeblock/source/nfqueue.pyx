@@ -25,6 +25,9 @@ Handing over. A queue lives as long as its socket, whoever holds it open. Anothe
 on: what came meanwhile waits in it. Packets that the one before had received and not answered are dropped when the
 next packet arrives; their senders send them again.
 
+In hand. Before anything looks into a packet its flow's key stands on the board (inhand.pyx). Where a reader ended
+with a packet in hand, the next one is told how it ended (`blame`) and refuses that packet's flow.
+
 Losses. The kernel cannot deliver a packet when the socket's receive buffer is full; it then passes (fail-open) or
 drops it, and counts that on the socket in both cases. A queue at its length limit passes packets without any
 count, so with fail-open that limit is lifted and the buffer is the only one.
@@ -49,6 +52,7 @@ from edgeblock.core.engine cimport (
     CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
 )
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
+from edgeblock.source.inhand cimport HAND_WORDS, Hand, condemn, lay_down, take_again, take_up
 from edgeblock.source.marking cimport Marking
 from edgeblock.source.recall cimport Recall
 from edgeblock.errors import SystemProblem
@@ -124,6 +128,8 @@ cdef enum:
 cdef enum:
     RECEIVE = 32           # packets in one system call; their answers leave in one, too, before the next
     AHEAD = 4              # so many of them are worth a look ahead
+    CAREFUL = 10           # seconds behind a reader that ended with a packet in hand: one packet at a time, so that
+                           # the next that does so takes no other with it
     BURST = 1024           # packets in one drain(), a few milliseconds, before other events have their turn
     # A message is at most a 64 KiB packet and some attributes. The odd cache line on top keeps the heads of the
     # buffers, which are all that most packets use, from falling on the same few lines of the processor's cache.
@@ -131,24 +137,28 @@ cdef enum:
 
 # The board: what a reader has counted, as 64-bit words in memory that outlives its process. Counters on it go on from
 # what a reader before has left there. They are written before the answers leave, so a killed reader takes none of
-# its verdicts with it. The first word is CLOCK_MONOTONIC in nanoseconds at the last drain(): the heartbeat.
+# its verdicts with it. The first word is CLOCK_MONOTONIC in nanoseconds when packets were last asked for: the
+# heartbeat. `hand` changes with every packet, so that a long batch is no silence.
 cdef enum:
     HEARTBEAT = 0
     QUEUE_COUNTS = 1
-    QUEUE_COUNTERS = 12
+    QUEUE_COUNTERS = 14
     BUCKETS = 24           # of a histogram: up to 256 ns, 512 ns, ... 2.1 s; the last takes all that is longer
     SMALLEST = 8           # the first bucket ends at 2 ** SMALLEST nanoseconds
     JUDGE_TIMES = QUEUE_COUNTS + QUEUE_COUNTERS          # buckets, then the sum in nanoseconds
     LOOKUP_TIMES = JUDGE_TIMES + BUCKETS + 1
     VERDICT_TIMES = LOOKUP_TIMES + BUCKETS + 1
     ENGINE_COUNTS = VERDICT_TIMES + BUCKETS + 1
-    BOARD_WORDS = ENGINE_COUNTS + COUNTERS
+    HAND = ENGINE_COUNTS + COUNTERS                      # struct Hand
+    BOARD_WORDS = HAND + HAND_WORDS
     SAMPLE = 63            # one packet in 64 is timed
 
 BOARD = {"heartbeat": HEARTBEAT, "queue": QUEUE_COUNTS, "judge": JUDGE_TIMES, "lookup": LOOKUP_TIMES,
-         "verdict": VERDICT_TIMES, "engine": ENGINE_COUNTS, "engine_counters": COUNTERS, "words": BOARD_WORDS}
+         "verdict": VERDICT_TIMES, "engine": ENGINE_COUNTS, "engine_counters": COUNTERS, "hand": HAND,
+         "words": BOARD_WORDS}
 BOARD_NAMES = ("packets", "bytes", "passed", "dropped", "marked", "decisions", "failures", "unreadable", "cut",
-               "refused", "unmarked", "overruns")
+               "refused", "unmarked", "overruns", "condemned", "condemned_packets")
+BLAME = ("nothing", "suspected", "certain")      # how sure it is that the packet in hand has ended a reader
 BUCKET_SECONDS = tuple(2.0 ** (SMALLEST + i) * 1e-9 for i in range(BUCKETS - 1))
 COPY_RANGE = 0xFFFF        # bytes of each packet; the kernel caps it 4 below, so only a full 64 KiB loses any
 UNLIMITED = 0x7FFFFFFF
@@ -302,6 +312,10 @@ cdef class QueueReader:
         held: the open socket of another reader of this queue, which has ended; the reader closes it.
         held_marks: `marks_by_verdict` of that reader.
         held_counts: what of the socket's `losses()` has been counted already.
+        blame: of BLAME, for the packet that the reader before had in hand on this board; "suspected" condemns its
+            flow the second time.
+        blame_seconds: for which packets of a condemned flow are not judged.
+        pass_condemned: they pass; else they are dropped.
 
     Raises:
         SystemProblem: no permission, no NFQUEUE in the kernel, or the queue is taken.
@@ -338,6 +352,13 @@ cdef class QueueReader:
     cdef uint64_t packets, octets, passed, dropped, marked, decisions
     cdef readonly uint64_t failures      # exceptions of on_decision
     cdef uint64_t unreadable, cut, refused, unmarked, overruns, lost
+    cdef readonly uint64_t condemned     # flows whose packet has ended the reader before
+    cdef uint64_t condemned_packets
+    cdef bint pass_condemned
+    cdef unsigned int at_a_time          # packets received in one system call
+    cdef double careful_until
+    cdef Hand* hand                      # on the board, or `own_hand`
+    cdef Hand own_hand
     cdef uint32_t drops_seen
     cdef uint32_t full_seen
     cdef bint inherited                  # packets may wait that the reader before has received and not answered
@@ -349,6 +370,7 @@ cdef class QueueReader:
     def __cinit__(self):
         cdef int i
         self.fd = -1
+        self.hand = &self.own_hand
         self.buffers = <uint8_t*>calloc(RECEIVE, BUFFER)
         if self.buffers == NULL:
             raise MemoryError
@@ -361,7 +383,8 @@ cdef class QueueReader:
     def __init__(self, int number, Engine engine not None, on_decision, *, unsigned int length=8192,
                  int buffer=8 << 20, bint fail_open=True,
                  tuple marks=(0x30000000, 0x10000000, 0x20000000, 0x30000000), uint64_t[::1] board=None,
-                 int held=-1, bint held_marks=False, tuple held_counts=(0, 0)):
+                 int held=-1, bint held_marks=False, tuple held_counts=(0, 0), str blame="nothing",
+                 double blame_seconds=120.0, bint pass_condemned=False):
         self.number = number
         self.engine = engine
         self.on_decision = on_decision
@@ -401,6 +424,15 @@ cdef class QueueReader:
             self.board_view = board
             self.board = &board[0]
             memcpy(self.base, self.board, sizeof(self.base))
+            self.hand = <Hand*>(self.board + HAND)
+        self.pass_condemned = pass_condemned
+        self.at_a_time = RECEIVE
+        if blame != "nothing":
+            if self.hand.serial & 1:
+                self.at_a_time = 1
+                self.careful_until = <double>nanoseconds() * 1e-9 + CAREFUL
+            self.condemned = condemn(self.hand, blame == "certain", <double>nanoseconds() * 1e-9, blame_seconds)
+        lay_down(self.hand)
 
     def __dealloc__(self):
         free(self.buffers)
@@ -422,8 +454,6 @@ cdef class QueueReader:
         cdef int total = 0, taken = self.received - self.next
         if self.fd < 0:
             raise ValueError("the queue is closed")
-        if self.board != NULL:
-            self.board[HEARTBEAT] = nanoseconds()
         while True:
             try:
                 while self.find_decision():
@@ -453,7 +483,8 @@ cdef class QueueReader:
             "packets": self.packets, "bytes": self.octets, "passed": self.passed, "dropped": self.dropped,
             "marked": self.marked, "decisions": self.decisions, "failures": self.failures,
             "unreadable": self.unreadable, "cut": self.cut, "refused": self.refused, "unmarked": self.unmarked,
-            "overruns": self.overruns, "lost": self.lost,
+            "overruns": self.overruns, "condemned": self.condemned,
+            "condemned_packets": self.condemned_packets, "lost": self.lost,
             "full": <uint32_t>(kernel.get("queue_dropped", self.full_seen) - self.full_seen),
             "waiting": kernel.get("waiting", 0),
         }
@@ -484,10 +515,12 @@ cdef class QueueReader:
         cdef timespec clock
         cdef int count
         while True:
-            count = recvmmsg(self.fd, self.headers, RECEIVE, MSG_DONTWAIT, NULL)
+            count = recvmmsg(self.fd, self.headers, self.at_a_time, MSG_DONTWAIT, NULL)
             if count >= 0:
                 break
             if errno == EAGAIN:
+                if self.board != NULL:
+                    self.board[HEARTBEAT] = nanoseconds()
                 return 0
             if errno == ENOBUFS:         # packets were lost; the next call goes on after them
                 self.overruns += 1
@@ -496,8 +529,12 @@ cdef class QueueReader:
                     raise OSError(errno, f"receiving from queue {self.number}: {os.strerror(errno)}")
         clock_gettime(CLOCK_MONOTONIC, &clock)
         self.now = <double>clock.tv_sec + <double>clock.tv_nsec * 1e-9
+        if self.board != NULL:
+            self.board[HEARTBEAT] = <uint64_t>clock.tv_sec * 1000000000 + <uint64_t>clock.tv_nsec
         self.received = count
         self.next = 0
+        if self.at_a_time < RECEIVE and self.now > self.careful_until:
+            self.at_a_time = RECEIVE
         if count >= AHEAD:
             self.look_ahead()
         return count
@@ -514,7 +551,7 @@ cdef class QueueReader:
             hashes[i] = 0
             datagram = cursor(self.buffers + <size_t>i * BUFFER, self.headers[i].msg_len)
             if take_message(&datagram, &header, &body) and header.nlmsg_type == MSG_PACKET and \
-                    read_packet(&body, &packet):
+                    read_packet(&body, &packet) and not take_up(self.hand, packet.data, packet.size, self.now):
                 hashes[i] = self.engine.foresee(packet.data, packet.size)
         for i in range(self.received):
             if hashes[i]:
@@ -551,6 +588,10 @@ cdef class QueueReader:
             self.drop_inherited()
             self.octets += self.packet.size
             self.cut += self.packet.cut
+            if take_up(self.hand, self.packet.data, self.packet.size, self.now):
+                self.condemned_packets += 1
+                self.answer(self.pass_condemned, MARK_KEEP)
+                continue
             if self.recall is not None:
                 self.recall.before(self.engine, self.packet.data, self.packet.size, self.now)
             flags = CHECKSUM_TRUST if self.packet.skb_info & NFQA_SKB_CSUMNOTREADY else CHECKSUM_VERIFY
@@ -685,7 +726,8 @@ cdef class QueueReader:
         cdef uint64_t* base = self.base + QUEUE_COUNTS
         cdef uint64_t[QUEUE_COUNTERS] own = [
             self.packets, self.octets, self.passed, self.dropped, self.marked, self.decisions, self.failures,
-            self.unreadable, self.cut, self.refused, self.unmarked, self.overruns]
+            self.unreadable, self.cut, self.refused, self.unmarked, self.overruns, self.condemned,
+            self.condemned_packets]
         cdef int i
         for i in range(QUEUE_COUNTERS):
             at[i] = base[i] + own[i]
@@ -693,6 +735,7 @@ cdef class QueueReader:
             self.board[ENGINE_COUNTS + i] = self.base[ENGINE_COUNTS + i] + self.engine.counts[i]
 
     cdef int flush(self) except -1 nogil:
+        lay_down(self.hand)
         self.close_run()
         if self.board != NULL:
             self.publish()
@@ -717,6 +760,7 @@ cdef class QueueReader:
         cdef bint accept = self.fail_open
         cdef uint8_t mark = MARK_KEEP
         self.flush()                     # nobody waits for Python
+        take_again(self.hand)
         self.decisions += 1
         try:
             self.on_decision(PyBytes_FromStringAndSize(<char*>self.packet.data, self.packet.size),

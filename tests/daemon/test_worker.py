@@ -322,12 +322,13 @@ def test_a_broken_socket_ends_the_worker_with_its_reason(made):
 
 def test_a_processor_that_was_taken_away_is_no_reason_to_leave_a_queue_alone(made, monkeypatch):
     """Every replacement of the worker ended with it, one after the other."""
-    reader = SimpleNamespace(fileno=lambda: 5)
+    reader = SimpleNamespace(fileno=lambda: 5, condemned=0)
     monkeypatch.setattr(worker, "QueueReader", lambda *_, **__: reader)
     made.worker.loop = SimpleNamespace(add_reader=lambda *_: None)
     made.worker._beat = lambda: None
     absent = os.sysconf("SC_NPROCESSORS_CONF")
-    assert made.worker._take_queue({"row": 0, "queue": 0, "cpu": absent, "counts": (0, 0)}, []) is reader
+    order = {"row": 0, "queue": 0, "cpu": absent, "counts": (0, 0), "blame": "nothing"}
+    assert made.worker._take_queue(order, []) is reader
 
 
 @pytest.mark.parametrize("problem, told", [

@@ -1,5 +1,6 @@
 """The queue against the real kernel: an iptables rule, real sockets, and an engine that does what a packet says."""
 
+import faulthandler
 import importlib.util
 import os
 import random
@@ -17,6 +18,7 @@ import pytest
 from setuptools import Distribution, Extension
 
 from edgeblock.core.matcher import Matcher
+from edgeblock.daemon.board import Board
 from edgeblock.errors import SystemProblem
 from edgeblock.source import nfqueue
 from tests.box import Pair, inside, run
@@ -460,6 +462,53 @@ def test_a_queue_whose_socket_is_held_goes_on_with_another_reader(pair, reader, 
         queue.close()
         client.send(script(more=b"bypass"))
         assert len(arrived(server)) == 1
+
+
+@pytest.mark.parametrize("end", ["crash", "kill"])
+def test_what_a_reader_had_in_hand_is_refused_by_the_next(pair, reader, scripted, end):
+    """The first crashes over a packet, with others around it; or is killed with none in hand."""
+    board = Board(1)
+    ours, theirs = socket.socketpair()
+    with inside(pair.box):
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with ours, theirs, other, udp(pair) as (client, server):
+        other.connect(server.getsockname())
+        child = os.fork()
+        if not child:
+            faulthandler.disable()
+            with inside(pair.box):
+                queue = nfqueue.QueueReader(QUEUE, scripted(Matcher()), print, board=board.rows[0])
+            socket.send_fds(theirs, [b"held"], [queue.fileno()])
+            theirs.recv(1)
+            queue.drain()
+            theirs.send(b"drained")
+            signal.pause()
+        _, [held], _, _ = socket.recv_fds(ours, 100, 1)
+        for number in range(3):
+            other.send(script(more=str(number).encode()))
+        if end == "crash":
+            client.send(script(255))
+        for number in range(3, 6):
+            other.send(script(more=str(number).encode()))
+        ours.send(b"x")
+        if end == "kill":
+            assert ours.recv(10) == b"drained"
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == (signal.SIGABRT if end == "crash" else signal.SIGKILL)
+        before = len(arrived(server))
+        client.send(script(255 if end == "crash" else 1))
+        other.send(script(more=b"and on"))
+        queue, _ = reader(held=held, board=board.rows[0], blame="certain" if end == "crash" else "suspected")
+        while queue.drain():
+            pass
+        counters = queue.counters()
+        if end == "crash":
+            assert before == 0 and arrived(server) == [script(more=b"and on")]
+            assert (counters["condemned"], counters["condemned_packets"]) == (1, 1)
+        else:
+            assert before == 6 and arrived(server) == [script(), script(more=b"and on")]
+            assert (counters["condemned"], counters["condemned_packets"]) == (0, 0)
 
 
 def test_the_kernels_counts_go_on_where_the_reader_before_has_left_them(pair, reader):
