@@ -263,6 +263,7 @@ class Policies:
     midstream: str = _choice("pass", "pass", "drop")   # the flow was first seen after its start, inside a message
     memory: str = _choice("pass", "pass", "drop")      # a limit was reached without conflicting bytes
     conflict: str = _choice("drop", "pass", "drop")    # a limit was reached and the bytes conflict: somebody hides
+    work: str = _choice("drop", "pass", "drop")        # a packet costs too much: it alone, and it is sent again
     no_sni: str = _choice("pass", "pass", "drop")      # a hello without a name
     crash: str = _choice("drop", "pass", "drop")       # its packet has ended a worker, or its beginning went with one
     ech: str = _choice("accept", "accept", "block", "block-listed-addresses")

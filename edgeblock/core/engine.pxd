@@ -77,6 +77,8 @@ cdef enum:
     COUNT_WINDOW_FULL
     COUNT_RELEASED
     COUNT_NO_MEMORY
+    COUNT_OVERWORKED
+    COUNT_WORK
     COUNTERS
 
 
@@ -126,6 +128,7 @@ cdef class Engine:
     cdef uint8_t drop_midstream
     cdef uint8_t drop_full
     cdef uint8_t drop_conflict
+    cdef uint8_t drop_work
     cdef uint8_t drop_no_name
     cdef uint8_t ech
     cdef uint8_t report
@@ -141,6 +144,7 @@ cdef class Engine:
     cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
     cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected,
                        Decision* out) noexcept nogil
+    cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil
     cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil
     cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil
     cdef void _note(self, Flow* flow, uint8_t proto, uint8_t ech, const Match* found,

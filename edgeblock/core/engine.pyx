@@ -8,7 +8,7 @@ the flow is blocked; nothing the client can forge ever settles a flow for good.
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.flow cimport (FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED, LANE_UNDECIDED,
                                   SEEN, Flow, FlowTable)
@@ -20,10 +20,10 @@ from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_
                                   QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
                                   read_quic)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
-                                    READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_WORK, START_FREE,
-                                    START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window, add_bytes,
-                                    add_lost, add_start, add_syn, add_urgent, begins_at, clear_findings, close_window,
-                                    contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
+                                    READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_SHARE, PACKET_WORK,
+                                    START_FREE, START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window,
+                                    add_bytes, add_lost, add_start, add_syn, add_urgent, begins_at, clear_findings,
+                                    close_window, contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
                                     looks_like_message, offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
@@ -51,7 +51,7 @@ COUNTER_NAMES = (
     "junk_headers", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed",
     "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets",
     "replies_repeated", "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released",
-    "no_memory",
+    "no_memory", "overworked", "work",
 )
 
 cdef class Engine:
@@ -60,7 +60,7 @@ cdef class Engine:
     Args:
         matcher: the lists; may be replaced at any time by assigning `engine.matcher`.
         flows, memory, flow_bytes, idle, settle_packets: as in config.Limits.
-        unparsable, midstream, memory_full, conflict, no_sni: "pass" or "drop", as in config.Policies.
+        unparsable, midstream, memory_full, conflict, work, no_sni: "pass" or "drop", as in config.Policies.
         ech: "accept", "block" or "block-listed-addresses".
         quic_connections, quic_derivations, quic_failures: of a UDP 4-tuple; see core.quic's QuicLimits.
         quic_worker_derivations: QUIC keys derived in one second, for all flows.
@@ -73,7 +73,7 @@ cdef class Engine:
 
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
                  flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
-                 memory_full="pass", conflict="drop", no_sni="pass", ech="accept", quic_connections=8,
+                 memory_full="pass", conflict="drop", work="drop", no_sni="pass", ech="accept", quic_connections=8,
                  quic_derivations=64, quic_failures=256, quic_worker_derivations=100_000,
                  worker_rereading=32 * 1024 * 1024, report=False):
         cdef QuicLimits quic_limits
@@ -88,6 +88,7 @@ cdef class Engine:
         self.drop_midstream = _drops("midstream", midstream)
         self.drop_full = _drops("memory_full", memory_full)
         self.drop_conflict = _drops("conflict", conflict)
+        self.drop_work = _drops("work", work)
         self.drop_no_name = _drops("no_sni", no_sni)
         if ech not in _ECH:
             raise ValueError(f"ech is {ech!r}, not one of {', '.join(_ECH)}")
@@ -382,6 +383,7 @@ cdef class Engine:
             add_urgent(w, at + p.urgent - (1 if p.urgent else 0))
         add_bytes(w, at, p.payload, p.payload_size, self.flow_bytes)
         read_on(w, &self.findings, self.flow_bytes, &self.rereading)
+        self.counts[COUNT_WORK] += <uint64_t>(PACKET_SHARE - w.share)
         if self.findings.full:
             w.overflow = 1
         if w.overflow and self.rereading < PACKET_WORK:
@@ -395,6 +397,10 @@ cdef class Engine:
                 self._refuse(flow, p, out)
             else:
                 self._release(flow, out)
+        if flow.state == FLOW_WATCHED and w.behind:
+            # Reading goes on with the next packet. This one is sent again: nothing goes by unread, and nobody waits.
+            self.counts[COUNT_OVERWORKED] += 1
+            out.accept = 0 if self.drop_work else 1
         if flow.state == FLOW_WATCHED and w.dropped != dropped:
             self.counts[COUNT_WINDOW_FULL] += 1
             if self.drop_conflict if is_contested(w) else self.drop_full:
@@ -454,6 +460,8 @@ cdef class Engine:
             take_back(w, at, p.payload_size)
         if at == frontier and goes_on(w):
             return                      # in order, and read: the common case
+        if w.behind and at <= contiguous_end(w):
+            return                      # in order, and will be read
         if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
             # What was read here is forgotten. A client who sends it again does no harm; but it may all have been a
             # decoy that died on the way, and this the first that the server gets.
@@ -475,7 +483,9 @@ cdef class Engine:
     cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected,
                        Decision* out) noexcept nogil:
         cdef Finding* f
-        cdef Match found
+        cdef Finding* last = NULL
+        cdef Match found, last_found
+        cdef bint last_listed = False
         cdef const uint8_t* text = self.findings.text.data
         cdef const uint8_t* host
         cdef const uint8_t* target
@@ -509,9 +519,14 @@ cdef class Engine:
                         if target_size == 0:
                             target = <const uint8_t*>b"/"
                             target_size = 1
-                # A tunnel's path is as invisible as that of TLS.
-                listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
-                                                 target, target_size, &found)
+                if self._is_same_name(last, f):
+                    listed = last_listed        # the same once more needs no second look
+                    found = last_found
+                else:
+                    # A tunnel's path is as invisible as that of TLS.
+                    listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
+                                                     target, target_size, &found)
+                    last, last_listed, last_found = f, listed, found
                 if not self._is_new(flow, f):
                     if not listed or found.action == ACTION_OBSERVE or found.action == ACTION_PASS:
                         continue
@@ -537,6 +552,13 @@ cdef class Engine:
                     out.client_ack = flow.client_ack
                     # What was read is not needed any more; where it stood is (see _reopen).
                     close_window(&flow.window)
+
+    cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil:
+        cdef const uint8_t* text = self.findings.text.data
+        return (a != NULL and a.reading == b.reading and a.connect == b.connect and a.host_size == b.host_size
+                and a.target_size == b.target_size and a.path_at == b.path_at
+                and memcmp(text + a.host_at, text + b.host_at, a.host_size) == 0
+                and memcmp(text + a.target_at, text + b.target_at, a.target_size) == 0)
 
     cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil:
         # A whole ClientHello: the policies on what its name does not tell.

@@ -15,13 +15,17 @@ cdef enum Outcome:
 
 cdef enum:
     MAX_NAME = 256         # RFC 6066 allows 65535 bytes, DNS no more than 255 with a final dot
+    # Names of one hello that are handed out. RFC 6066, 3 forbids a second one: OpenSSL, BoringSSL and Go refuse it,
+    # GnuTLS and mbedTLS take the first. No client that was seen sends two.
+    MAX_NAMES = 4
 
 cdef struct Hello:         # all zero is the start; `name` is left out of comparisons beyond name_size
     uint8_t phase
     uint8_t need           # bytes still to be gathered into `value`
     uint8_t kind           # type of the current extension, or of the current name
     uint8_t ech            # an encrypted_client_hello extension was seen
-    uint8_t names          # names found so far, at most 255 are counted
+    uint8_t names          # names found so far
+    uint8_t crowded        # there are more than MAX_NAMES
     uint8_t name_too_long
     uint16_t name_size
     uint32_t value

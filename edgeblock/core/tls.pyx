@@ -143,7 +143,9 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
             h.name_size = 0
             h.name_too_long = 1 if h.name_left > MAX_NAME else 0
             _next(h, PHASE_NAME, 0)
-            if h.kind != NAME_HOST or h.name_too_long:
+            if h.kind == NAME_HOST and h.names == MAX_NAMES:
+                h.crowded = 1
+            if h.kind != NAME_HOST or h.name_too_long or h.crowded:
                 h.gap = h.name_left
                 h.name_left = 0
                 if not _start_name(h):
@@ -162,8 +164,7 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
             h.name_left -= size
             if h.name_left:
                 return NEED_MORE
-            if h.names < 255:
-                h.names += 1
+            h.names += 1
             return FOUND
         else:
             return DONE

@@ -6,7 +6,7 @@
 #   Reading    one way to read: a protocol reader's place, forked where copies differ, merged where it made no odds
 #   Findings   what the readings came upon: handed back to the engine, which looks the names up
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.http cimport Http
 from edgeblock.core.http2 cimport Http2
@@ -21,7 +21,11 @@ cdef enum:
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
-    PACKET_WORK = 256 * 1024   # bytes read again for one packet, all readings together: 1.5 ms
+    PACKET_WORK = 192 * 1024   # bytes read again for one packet, all readings together
+    # What one packet may cost before the rest waits for the next one, in bytes that are looked at: those of the
+    # longest packet, and 128 names in it.
+    PACKET_SHARE = 96 * 1024
+    REREADING_SHARE = 64 * 1024    # and so much more where bytes conflict
     FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
 
 cdef enum ReadingKind:
@@ -44,8 +48,13 @@ cdef struct Run:
     Run* next
     int64_t at
     uint32_t size
-    uint32_t room
+    uint32_t head              # bytes of room before the data,
+    uint32_t room              # and from their beginning on
     uint8_t* data
+
+cdef struct Guide:             # on the way to a run in the middle of many
+    int64_t at
+    Run* run
 
 cdef struct Copy:
     Copy* next
@@ -96,7 +105,10 @@ cdef struct Window:
     int64_t body_end           # to here, as far as it is certain
     uint64_t unseen            # bytes of it that were passed over and never came
     uint32_t bytes             # memory held by runs, copies and readings
+    uint32_t run_bytes         # by runs alone
     uint32_t work
+    int32_t share              # what this packet may still cost
+    uint8_t behind             # it may not, and there are bytes that were not read
     uint64_t dropped           # bytes that were not kept because the window was full
     int64_t given_up_at[MAX_GIVEN_UP]        # where they began, the last of them,
     int64_t given_up_to[MAX_GIVEN_UP]        # and how far they were read
@@ -105,9 +117,13 @@ cdef struct Window:
     int64_t urgent[MAX_URGENT]
     Run* runs
     Run* recent                # where the last bytes were added, NULL: not known; bytes in order need no walk
+    Guide* guides              # sorted
+    uint32_t guide_count
+    uint32_t guide_room
     Copy* copies
-    int64_t* edges             # offsets where segments began or ended, sorted
+    int64_t* edges             # offsets where segments began or ended; the first `edges_sorted` of them are sorted
     uint16_t edge_count
+    uint16_t edges_sorted
     uint16_t edge_room
     uint8_t edges_lost
     uint8_t urgent_lost        # there were more urgent bytes, while nothing was read
@@ -158,6 +174,6 @@ cdef bint goes_on(const Window* w) noexcept nogil                        # or wo
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
 cdef bint is_contested(const Window* w) noexcept nogil                   # the client has sent more than one stream
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
-cdef int64_t contiguous_end(const Window* w) noexcept nogil              # end of the bytes that join the first start
+cdef int64_t contiguous_end(Window* w) noexcept nogil              # end of the bytes that join the first start
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil
 cdef void clear_findings(Findings* f) noexcept nogil

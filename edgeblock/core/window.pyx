@@ -29,7 +29,11 @@ cdef enum:
     MAX_FINDING_TEXT = 1 << 20
     LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
+    MAX_TAIL = 128             # edges that are not sorted yet
+    GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
     FEED_COST = 64             # work of a feed apart from its bytes
+    NAME_COST = 256            # of a name that is found: it is looked up
+    SHARED = 16 * 1024         # bytes that all readings take at a time where there is more than one
     MEET_COST = 8              # and of comparing what became of it with one other reading
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
 
@@ -50,8 +54,10 @@ cdef void close_window(Window* w) noexcept nogil:
     while w.runs != NULL:
         run = w.runs
         w.runs = run.next
-        free(run.data)
-        free(run)
+        _free_run(w, run)
+    free(w.guides)
+    w.guides = NULL
+    w.guide_count = w.guide_room = 0
     while w.copies != NULL:
         copy = w.copies
         w.copies = copy.next
@@ -70,6 +76,18 @@ cdef void close_window(Window* w) noexcept nogil:
     w.urgent_count = 0
     w.urgent_lost = 0
     w.bytes = 0
+
+
+cdef inline void _free_run(Window* w, Run* run) noexcept nogil:
+    _hold(w, -<int64_t>sizeof(Run) - run.head - run.room)
+    free(run.data - run.head)
+    free(run)
+
+
+cdef inline void _hold(Window* w, int64_t more) noexcept nogil:
+    # Memory of runs.
+    w.bytes += <uint32_t>more
+    w.run_bytes += <uint32_t>more
 
 
 cdef void _free_readings(Reading* r) noexcept nogil:
@@ -404,22 +422,23 @@ cdef void _drop_between(Window* w, int64_t at, int64_t end) noexcept nogil:
     cdef Run** link = &w.runs
     cdef uint32_t low, high
     w.recent = NULL
+    w.guide_count = 0
     while link[0] != NULL:
         run = link[0]
         if run.at >= at and run.at + run.size <= end:
             link[0] = run.next
-            w.bytes -= <uint32_t>(sizeof(Run) + run.room)
-            free(run.data)
-            free(run)
+            _free_run(w, run)
         else:
             link = &run.next
     _drop_copies(w, at, end)
     if w.edge_count == 0:
         return
+    _sort_edges(w)
     low = _edge_behind(w, at - 1)
     high = _edge_behind(w, end)
     memmove(w.edges + low, w.edges + high, (w.edge_count - high) * sizeof(int64_t))
     w.edge_count -= <uint16_t>(high - low)
+    w.edges_sorted = w.edge_count
 
 
 cdef void _drop_copies(Window* w, int64_t at, int64_t end) noexcept nogil:
@@ -528,14 +547,10 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
                 s.mark = NULL
 
 
-cdef int64_t contiguous_end(const Window* w) noexcept nogil:
-    cdef Run* run = w.runs
+cdef int64_t contiguous_end(Window* w) noexcept nogil:
     cdef int64_t at = w.starts[0].at
-    while run != NULL:
-        if run.at <= at and at <= run.at + run.size:
-            return run.at + run.size
-        run = run.next
-    return at
+    cdef const Run* run = _run_at(w, at)
+    return at if run == NULL else max(at, run.at + <int64_t>run.size)
 
 
 cdef bint is_open(const Window* w) noexcept nogil:
@@ -608,7 +623,6 @@ cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil:
 
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil:
     """Keeps what is new or different in `size` bytes at offset `at`; `cap` bounds the memory of the window."""
-    cdef Run* before = NULL
     cdef Run* run
     cdef int64_t end, stop, floor
     if w.bytes + size + sizeof(Run) > cap and w.body_open:
@@ -628,25 +642,95 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
     if w.runs != NULL:
         _add_edge(w, at, cap)
         _add_edge(w, end, cap)
-    run = w.recent if w.recent != NULL and w.recent.at <= at else w.runs
+    run = _run_at(w, at)
     while at < end:
-        while run != NULL and run.at + run.size <= at:
-            before = run
+        while run != NULL and run.next != NULL and run.next.at <= at:
             run = run.next
-        if run == NULL or run.at > at:
-            stop = end if run == NULL or run.at > end else run.at
-            if not _add_run(w, before, at, data, <size_t>(stop - at), cap):
-                w.recent = before
-                return
-            run = before if before != NULL else w.runs     # runs were joined: look again
-        else:
-            stop = run.at + run.size
-            if stop > end:
-                stop = end
+        if run != NULL and at < run.at + run.size:
+            stop = min(run.at + <int64_t>run.size, end)
             _compare(w, run, at, data, <size_t>(stop - at), cap)
+        else:
+            stop = _end_of_gap(w, run, end)
+            if not _add_run(w, &run, at, data, <size_t>(stop - at), cap):
+                w.recent = run
+                return
         data += stop - at
         at = stop
-    w.recent = before
+    w.recent = run
+
+
+cdef inline int64_t _end_of_gap(const Window* w, const Run* before, int64_t end) noexcept nogil:
+    cdef const Run* behind = before.next if before != NULL else w.runs
+    return end if behind == NULL or behind.at > end else behind.at
+
+
+cdef Run* _run_at(Window* w, int64_t at) noexcept nogil:
+    """The last run that begins at this offset or before it, or NULL.
+
+    Guides stand at some of the runs, in their order. Where none was near the walk leaves one for the next.
+    """
+    cdef Run* run = w.recent if w.recent != NULL and w.recent.at <= at else NULL
+    cdef uint32_t low = 0, steps = 0
+    if w.guide_count:
+        low = _guide_behind(w, at)
+        if low and (run == NULL or w.guides[low - 1].at > run.at):
+            run = w.guides[low - 1].run
+    if run == NULL:
+        run = w.runs
+        if run == NULL or run.at > at:
+            return NULL
+    while run.next != NULL and run.next.at <= at:
+        run = run.next
+        steps += 1
+        if steps % GUIDE_EVERY == 0:
+            low += _add_guide(w, low, run)
+    return run
+
+
+cdef uint32_t _guide_behind(const Window* w, int64_t at) noexcept nogil:
+    # Index of the first guide beyond `at`.
+    cdef uint32_t low = 0, high = w.guide_count, middle
+    while low < high:
+        middle = (low + high) // 2
+        if w.guides[middle].at <= at:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef uint32_t _add_guide(Window* w, uint32_t place, Run* run) noexcept nogil:
+    # Returns how many were added. Without memory the next walk is longer.
+    cdef Guide* grown
+    cdef uint32_t room
+    if w.guide_count == w.guide_room:
+        room = w.guide_room * 2 if w.guide_room else 16
+        grown = <Guide*>realloc(w.guides, room * sizeof(Guide))
+        if grown == NULL:
+            return 0
+        w.bytes += <uint32_t>((room - w.guide_room) * sizeof(Guide))
+        w.guides = grown
+        w.guide_room = room
+    memmove(w.guides + place + 1, w.guides + place, (w.guide_count - place) * sizeof(Guide))
+    w.guides[place].at = run.at
+    w.guides[place].run = run
+    w.guide_count += 1
+    return 1
+
+
+cdef void _move_guide(Window* w, const Run* run, int64_t to, bint gone) noexcept nogil:
+    # The run will begin at `to`, or be gone.
+    cdef uint32_t place
+    if w.guide_count == 0:
+        return
+    place = _guide_behind(w, run.at)
+    if place == 0 or w.guides[place - 1].run != run:
+        return
+    if gone:
+        memmove(w.guides + place - 1, w.guides + place, (w.guide_count - place) * sizeof(Guide))
+        w.guide_count -= 1
+    else:
+        w.guides[place - 1].at = to
 
 
 cdef int64_t _floor(const Window* w) noexcept nogil:
@@ -671,12 +755,16 @@ cdef int64_t _ceiling(const Window* w) noexcept nogil:
     return ceiling + MAX_AHEAD
 
 
-cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size_t size,
+cdef bint _add_run(Window* w, Run** place, int64_t at, const uint8_t* data, size_t size,
                    uint32_t cap) noexcept nogil:
-    # First copies of bytes between two runs: joined to the one before, or a run of their own; then to the one behind.
-    cdef Run* run
+    # First copies of bytes between two runs, joined to those that they meet. `place` is the run before them, and
+    # becomes the one that has them. Of two runs that become one the shorter is copied: a client who sends the last
+    # byte first buys no copy of all others with each.
+    cdef Run* before = place[0]
     cdef Run* behind = before.next if before != NULL else w.runs
     cdef bint joins = before != NULL and before.at + before.size == at
+    cdef Run* run
+    cdef int64_t floor
     if joins:
         _add_edge(w, at, cap)
     while w.bytes + size + sizeof(Run) > cap:
@@ -684,63 +772,144 @@ cdef bint _add_run(Window* w, Run* before, int64_t at, const uint8_t* data, size
             w.dropped += size
             return False
         behind = before.next if before != NULL else w.runs
-    if joins:
+    if behind != NULL and behind.at != at + <int64_t>size:
+        behind = NULL
+    if behind != NULL:
+        _add_edge(w, behind.at, cap)
+    if joins and behind != NULL and behind.size > before.size:
+        if not _make_front(w, behind, size + before.size, size + before.size):
+            return False
+        _put_front(behind, data, size)
+        _put_front(behind, before.data, before.size)
+        before.data, behind.data = behind.data, before.data
+        before.head, behind.head = behind.head, before.head
+        before.room, behind.room = behind.room, before.room
+        before.size = behind.size
+        _join(w, before, behind)
+    elif joins:
         if not _grow(w, before, data, size):
             return False
-        run = before
+        if behind != NULL and _grow(w, before, behind.data, behind.size):
+            _join(w, before, behind)
+    elif behind != NULL:
+        floor = before.at + <int64_t>before.size if before != NULL else _floor(w)
+        if not _make_front(w, behind, size, <size_t>(behind.at - floor)):
+            return False
+        _move_guide(w, behind, at, False)
+        _put_front(behind, data, size)
+        behind.at = at
+        place[0] = behind
     else:
         run = <Run*>malloc(sizeof(Run))
         if run == NULL:
             return False
         memset(run, 0, sizeof(Run))
         run.at = at
-        run.next = behind
+        _hold(w, sizeof(Run))
+        if not _grow(w, run, data, size):
+            _free_run(w, run)
+            return False
+        run.next = before.next if before != NULL else w.runs
         if before != NULL:
             before.next = run
         else:
             w.runs = run
-        w.bytes += sizeof(Run)
-        if not _grow(w, run, data, size):
-            return False
-    if behind != NULL and run.at + run.size == behind.at:
-        _add_edge(w, behind.at, cap)
-        if _grow(w, run, behind.data, behind.size):
-            run.next = behind.next
-            w.bytes -= <uint32_t>(sizeof(Run) + behind.room)
-            free(behind.data)
-            free(behind)
+        place[0] = run
     _changed(w, at)
     return True
 
 
+cdef void _join(Window* w, Run* run, Run* behind) noexcept nogil:
+    # The bytes of `behind` are part of the run before it.
+    run.next = behind.next
+    _move_guide(w, behind, 0, True)
+    _free_run(w, behind)
+
+
 cdef void _add_edge(Window* w, int64_t at, uint32_t cap) noexcept nogil:
     # Where a segment begins or ends, a server may pass from one copy to another, also where that segment's bytes were
-    # the same as those that are kept. Sorted; without room for one more, an edge is lost only to conflicting bytes.
-    cdef uint32_t low = _edge_behind(w, at - 1)
+    # the same as those that are kept. Without room for one more, an edge is lost only to conflicting bytes. They are
+    # looked at in order as soon as bytes conflict; until then the last ones are left unsorted.
+    cdef bint plain = w.copies == NULL and w.urgent_count == 0
+    cdef uint32_t low
     cdef Copy* copy
-    cdef int64_t* grown
-    cdef uint32_t room
-    if low < w.edge_count and w.edges[low] == at:
+    if w.edges_lost or w.edge_count and w.edges[w.edge_count - 1] == at:
         return
-    if w.edge_count == w.edge_room:
-        room = w.edge_room * 2 if w.edge_room else 8
-        grown = NULL
-        if room <= MAX_EDGES and w.bytes + (room - w.edge_room) * sizeof(int64_t) <= cap:
-            grown = <int64_t*>realloc(w.edges, room * sizeof(int64_t))
-        if grown == NULL:
-            w.edges_lost = 1
-            return
-        w.bytes += <uint32_t>((room - w.edge_room) * sizeof(int64_t))
-        w.edges = grown
-        w.edge_room = <uint16_t>room
+    if not plain or w.edge_count - w.edges_sorted == MAX_TAIL or w.edge_count == w.edge_room:
+        _sort_edges(w)
+    if not _has_edge_room(w, cap):
+        w.edges_lost = 1
+        return
+    if plain:
+        if w.edges_sorted == w.edge_count and (w.edge_count == 0 or w.edges[w.edge_count - 1] < at):
+            w.edges_sorted += 1
+        w.edges[w.edge_count] = at
+        w.edge_count += 1
+        return
+    low = _edge_behind(w, at)
+    if low and w.edges[low - 1] == at:
+        return
     memmove(w.edges + low + 1, w.edges + low, (w.edge_count - low) * sizeof(int64_t))
     w.edges[low] = at
     w.edge_count += 1
+    w.edges_sorted = w.edge_count
     copy = w.copies
     while copy != NULL:
         if copy.at < at and at < copy.at + copy.size:
             _changed(w, copy.at)
         copy = copy.next
+
+
+cdef bint _has_edge_room(Window* w, uint32_t cap) noexcept nogil:
+    cdef int64_t* grown
+    cdef uint32_t room
+    if w.edge_count < w.edge_room:
+        # Nearly full counts as full, so that the same few are not sorted in again and again.
+        return w.edge_room < MAX_EDGES or w.edge_count != w.edges_sorted or w.edge_count < MAX_EDGES - MAX_TAIL // 2
+    room = w.edge_room * 2 if w.edge_room else 8
+    if room > MAX_EDGES or w.bytes + (room - w.edge_room) * sizeof(int64_t) > cap:
+        return False
+    grown = <int64_t*>realloc(w.edges, room * sizeof(int64_t))
+    if grown == NULL:
+        return False
+    w.bytes += <uint32_t>((room - w.edge_room) * sizeof(int64_t))
+    w.edges = grown
+    w.edge_room = <uint16_t>room
+    return True
+
+
+cdef void _sort_edges(Window* w) noexcept nogil:
+    # The last ones in among the others, each once.
+    cdef int64_t tail[MAX_TAIL]
+    cdef int64_t at
+    cdef uint32_t size = w.edge_count - w.edges_sorted, count = 0, i, k, low, place
+    if size == 0:
+        return
+    w.edge_count = w.edges_sorted
+    for i in range(size):
+        at = w.edges[w.edges_sorted + i]
+        low = _edge_behind(w, at)
+        if low and w.edges[low - 1] == at:
+            continue
+        k = count
+        while k and tail[k - 1] > at:
+            k -= 1
+        if k and tail[k - 1] == at:
+            continue
+        memmove(tail + k + 1, tail + k, (count - k) * sizeof(int64_t))
+        tail[k] = at
+        count += 1
+    place = w.edges_sorted + count
+    w.edge_count = w.edges_sorted = <uint16_t>place
+    i = place - count
+    while count:
+        if i and w.edges[i - 1] > tail[count - 1]:
+            i -= 1
+            w.edges[place - 1] = w.edges[i]
+        else:
+            count -= 1
+            w.edges[place - 1] = tail[count]
+        place -= 1
 
 
 cdef uint32_t _edge_behind(const Window* w, int64_t at) noexcept nogil:
@@ -761,7 +930,7 @@ cdef void _drop_edges(Window* w) noexcept nogil:
     free(w.edges)
     w.edges = NULL
     w.bytes -= <uint32_t>(w.edge_room * sizeof(int64_t))
-    w.edge_count = 0
+    w.edge_count = w.edges_sorted = 0
     w.edge_room = 0
 
 
@@ -772,14 +941,17 @@ cdef bint _drop_far(Window* w, int64_t at, uint32_t cap) noexcept nogil:
     cdef Run* before = NULL
     cdef Run* gone
     cdef uint32_t kept = 0
+    if w.run_bytes <= cap - cap // 8:
+        return False
     while run != NULL:
-        kept += <uint32_t>sizeof(Run) + run.room
-        if run.at > at and kept > cap - cap // 8:
+        kept += <uint32_t>sizeof(Run) + run.head + run.room
+        if run.at > at and kept > cap - cap // 4:
             break
         before = run
         run = run.next
     if run == NULL:
         return False
+    w.guide_count = _guide_behind(w, run.at - 1)
     if before == NULL:
         w.runs = NULL
     else:
@@ -788,9 +960,7 @@ cdef bint _drop_far(Window* w, int64_t at, uint32_t cap) noexcept nogil:
         gone = run
         run = gone.next
         w.dropped += gone.size
-        w.bytes -= <uint32_t>(sizeof(Run) + gone.room)
-        free(gone.data)
-        free(gone)
+        _free_run(w, gone)
     return True
 
 
@@ -802,15 +972,42 @@ cdef bint _grow(Window* w, Run* run, const uint8_t* data, size_t size) noexcept 
         room = size if run.room == 0 else <size_t>run.room * 2
         if room < run.size + size:
             room = run.size + size
-        grown = <uint8_t*>realloc(run.data, room)
+        grown = <uint8_t*>realloc(run.data - run.head if run.data != NULL else NULL, run.head + room)
         if grown == NULL:
             return False
-        w.bytes += <uint32_t>(room - run.room)
-        run.data = grown
+        _hold(w, <int64_t>room - run.room)
+        run.data = grown + run.head
         run.room = <uint32_t>room
     memcpy(run.data + run.size, data, size)
     run.size += <uint32_t>size
     return True
+
+
+cdef bint _make_front(Window* w, Run* run, size_t needed, size_t gap) noexcept nogil:
+    # Room before a run; no more than `gap` bytes can ever come there.
+    cdef size_t head
+    cdef uint8_t* block
+    if run.head >= needed:
+        return True
+    head = max(needed, min(<size_t>run.size, gap))
+    block = <uint8_t*>malloc(head + run.size)
+    if block == NULL:
+        return False
+    memcpy(block + head, run.data, run.size)
+    free(run.data - run.head)
+    _hold(w, <int64_t>(head + run.size) - run.head - run.room)
+    run.data = block + head
+    run.head = <uint32_t>head
+    run.room = run.size
+    return True
+
+
+cdef void _put_front(Run* run, const uint8_t* data, size_t size) noexcept nogil:
+    run.head -= <uint32_t>size
+    run.room += <uint32_t>size
+    run.size += <uint32_t>size
+    run.data -= size
+    memcpy(run.data, data, size)
 
 
 cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil:
@@ -852,12 +1049,16 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
     cdef uint32_t most = PACKET_WORK if work[0] > PACKET_WORK else work[0]
     cdef uint32_t budget = most, moved = 0
     w.forks = 0
+    w.behind = 0
+    w.share = PACKET_SHARE
     for i in range(MAX_STARTS):
         if _is_active(&w.starts[i]) or w.starts[i].again:
             stood = w.starts[i].frontier
             _advance(w, &w.starts[i], out, cap, &budget)
             moved |= <uint32_t>(w.starts[i].frontier > stood) << i
     work[0] -= most - budget
+    if w.behind and w.first == READ_HELLO:
+        w.overflow = 1                  # the rest of a datagram's bytes may come with none
     if w.bytes >= cap // 2:
         _leave_behind(w, moved)
     if w.bytes >= cap // 4:
@@ -873,15 +1074,14 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef Reading* after
     cdef const uint8_t* versions[MAX_COPIES + 1]
     cdef int64_t pos, stop
-    cdef uint32_t size, count, i, weight, others
-    cdef bint plain, urgent, known
+    cdef uint32_t size, count, i, weight, others, meet
+    cdef bint plain, alone, urgent, known
     _account(w, s, False)
     while _is_active(s) or s.again:
         pos = s.frontier
-        run = w.runs
-        while run != NULL and run.at + run.size <= pos:
-            run = run.next
-        if run == NULL or run.at > pos:
+        run = _run_at(w, pos)
+        if run == NULL or run.at + run.size <= pos:
+            run = run.next if run != NULL else w.runs      # behind a gap
             if run != NULL and _leap(s, run.at):
                 w.forgetful = 1
                 w.unseen += <uint64_t>(s.frontier - pos)
@@ -889,6 +1089,9 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 continue
             if w.over_count and s.kind != START_LATE and _is_lost(w, pos):
                 w.overflow = 1                  # it has come to where another was: what that said, who knows
+            break
+        if w.share <= (0 if w.copies == NULL and w.urgent_count == 0 else -REREADING_SHARE):
+            w.behind = 1
             break
         if s.unread:
             s.unread = 0
@@ -915,6 +1118,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 elif copy.at + copy.size > pos and copy.at + copy.size < stop:
                     stop = copy.at + copy.size
                 copy = copy.next
+            _sort_edges(w)
             i = _edge_behind(w, pos)
             if i < w.edge_count and w.edges[i] < stop:
                 stop = w.edges[i]
@@ -927,7 +1131,16 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         stop = pos + 1
                 elif w.urgent[i] > pos and w.urgent[i] < stop:
                     stop = w.urgent[i]
+        others = 0
+        r = s.readings
+        while r != NULL:
+            others += 1
+            r = r.next
+        alone = plain and others == 1
+        if plain:
+            stop = min(stop, pos + (max(w.share, <int32_t>SHARED) if alone else <int32_t>SHARED // <int32_t>others))
         size = <uint32_t>(stop - pos)
+        meet = MEET_COST + (s.readings.http2.hpack.count if s.readings.kind == READ_HTTP2 else 0)
         versions[0] = run.data + (pos - run.at)
         if not plain:
             copy = w.copies
@@ -943,18 +1156,14 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         count += 1
                 copy = copy.next
         s.frontier = stop
-        others = 0
         if not plain:
             if not _spend(w, w.copy_count + count * count // 2, budget):
                 _free_readings(s.readings)
                 s.readings = NULL
                 break
-            rest = s.readings
-            while rest != NULL:
-                others += count
-                rest = rest.next
-            if others > MAX_READINGS:
-                others = MAX_READINGS
+            others = min(others * count, <uint32_t>MAX_READINGS)
+            w.share -= <int32_t>(w.copy_count + count * count // 2)
+        w.share -= <int32_t>(2 * others * FEED_COST + others * others // 2 * meet)
         rest = s.readings
         s.readings = NULL
         after = NULL
@@ -975,12 +1184,12 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     if fork == NULL:
                         w.overflow = 1
                         continue
-                if not plain and not _spend(w, size + FEED_COST + others * MEET_COST, budget):
+                if not plain and not _spend(w, size + FEED_COST + others * meet, budget):
                     _free_readings(fork)
                     if fork == r:
                         r = NULL
                     continue
-                _feed(w, s, fork, cursor(versions[i], size), pos, &after, out)
+                _feed(w, s, fork, cursor(versions[i], size), pos, alone, &after, out)
         s.readings = after
         _note_body(w, s)
         if after != NULL and after.next == NULL and after.again and _is_fresh(after):
@@ -1208,26 +1417,28 @@ cdef void _forget(Window* w, int64_t floor) noexcept nogil:
         run = run.next
     w.forgetful = 1
     w.recent = NULL
+    w.guide_count = 0
+    _sort_edges(w)
     size = _edge_behind(w, floor - 1)
     if size:
         w.edge_count -= <uint16_t>size
+        w.edges_sorted = w.edge_count
         memmove(w.edges, w.edges + size, w.edge_count * sizeof(int64_t))
     while w.runs != NULL and w.runs.at + w.runs.size <= floor:
         run = w.runs
         w.runs = run.next
-        w.bytes -= <uint32_t>(sizeof(Run) + run.room)
-        free(run.data)
-        free(run)
+        _free_run(w, run)
     run = w.runs
     if run != NULL and run.at < floor:
         size = <uint32_t>(run.at + run.size - floor)
         shrunk = <uint8_t*>malloc(size)
         if shrunk != NULL:
             memcpy(shrunk, run.data + (run.size - size), size)
-            free(run.data)
-            w.bytes -= run.room - size
+            free(run.data - run.head)
+            _hold(w, <int64_t>size - run.head - run.room)
             run.data = shrunk
             run.at = floor
+            run.head = 0
             run.size = run.room = size
     _drop_copies(w, INT64_MIN, floor)
     for i in range(w.urgent_count):
@@ -1255,14 +1466,31 @@ cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:
     after[0] = r
 
 
-cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading** after, Findings* out) noexcept nogil:
-    # One reading takes one version of one interval; it ends in `after`, or is freed.
+cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alone, Reading** after,
+                Findings* out) noexcept nogil:
+    # One reading takes one version of one interval; it ends in `after`, or is freed. Alone it stops where a name ends
+    # when there was too much work; with others all must come to the end of the interval.
     cdef Outcome outcome
     cdef Reading* fork
     cdef const uint8_t* base = c.at
     cdef uint8_t first
     cdef uint8_t i
+    cdef uint32_t names, text
+    cdef const uint8_t* came
+    cdef uint64_t body
+    cdef size_t read
     while True:
+        if w.share < -PACKET_WORK:
+            w.overflow = 1
+            break
+        if w.share <= 0 and alone and left(&c) and c.at != base:
+            w.behind = 1
+            s.frontier = at + (c.at - base)
+            _keep(w, after, r)
+            return
+        names, text = out.count, out.text.size
+        came = c.at
+        body = body_left(&r.http) if r.kind == READ_HTTP else 0
         if r.kind == READ_ANY:
             if left(&c) == 0:
                 _keep(w, after, r)
@@ -1278,10 +1506,14 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
                 break
         if r.kind == READ_TLS or r.kind == READ_HELLO:
             outcome = read_tls(&r.tls, &c) if r.kind == READ_TLS else read_hello(&r.tls.hello, &c)
+            w.share -= <int32_t>(c.at - came)
             if r.tls.hello.body or outcome == FOUND or outcome == DONE:
                 s.message = 1
+            if r.tls.hello.crowded:
+                w.overflow = 1
             if outcome == FOUND:
                 _found_hello(r, FINDING_NAME, out)
+                _charge(w, r, names, text, out)
                 continue
             if outcome == DONE:
                 # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name
@@ -1290,14 +1522,18 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
                 memset(&r.tls.hello, 0, sizeof(Hello))
                 r.again = r.tls.again = 1
                 s.began = r.began
+                w.share -= NAME_COST
                 continue
         elif r.kind == READ_HTTP:
             outcome = read_http(&r.http, &c)
+            read = <size_t>(c.at - came)
+            w.share -= <int32_t>(read - min(read, body))        # a body is passed over, not looked at
             if r.http.is_http:
                 w.http = 1
                 s.message = 1
             if outcome == FOUND:
                 _found_request(r, out)
+                _charge(w, r, names, text, out)
                 if r.http.crowded:
                     w.overflow = 1
                 for i in range(1, r.http.framing_count):
@@ -1307,7 +1543,8 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
                         w.overflow = 1
                         break
                     choose_framing(&fork.http, i)
-                    _feed(w, s, fork, c, at + (c.at - base), after, out)
+                    alone = False
+                    _feed(w, s, fork, c, at + (c.at - base), False, after, out)
                 r.http.framing_count = 1 if r.http.framing_count else 0
                 if r.http.preface:
                     free_http(&r.http)
@@ -1319,14 +1556,21 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, Reading**
                 continue
         else:
             outcome = read_http2(&r.http2, &c)
+            w.share -= <int32_t>(c.at - came)
             if outcome == FOUND:
                 _found_http2(w, r, out)
+                _charge(w, r, names, text, out)
                 continue
         if outcome == NEED_MORE:
             _keep(w, after, r)
             return
         break
     _free_readings(r)
+
+
+cdef inline void _charge(Window* w, Reading* r, uint32_t names, uint32_t text, const Findings* out) noexcept nogil:
+    w.share -= <int32_t>((out.count - names) * NAME_COST + (out.text.size - text) + r.http2.hpack.spent + FEED_COST)
+    r.http2.hpack.spent = 0
 
 
 # ---- findings
