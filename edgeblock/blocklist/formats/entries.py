@@ -17,8 +17,9 @@ DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-u
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
 IPV6_LIKE = re.compile(rb"(?:([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/\d+)?|\[([0-9A-Fa-f:.]+)\](?::(\d+))?)")
 
-# A host may have these, and none has: what stood beside it in a spreadsheet, a program or a sentence.
-PUNCTUATION = re.compile(rb"[,;\"=]|^['(!]|[')!]$")
+# What stood beside a host in a spreadsheet, a program or a sentence, or was done to it so that nobody clicks on it: a
+# host has letters, digits, hyphens (RFC 952, RFC 1123 2.1) and underscores, or is an address in brackets.
+PUNCTUATION = re.compile(rb"[^A-Za-z0-9._\-\[\]:]|[\[\]](?!$)(?<!^.)")
 SCHEME_ALONE = re.compile(rb"https?/")          # http//example.com/
 MASKED = re.compile(rb"\d+\.\d+\.\d+\.\d+/\d+\.\d+\.\d+\.\d+")
 
@@ -92,7 +93,8 @@ def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
 def refuse_punctuation(host: bytes) -> None:
     """Raises BadEntry for what stood beside the host in another file, and would be a host that nobody has."""
     if found := PUNCTUATION.search(host):
-        raise BadEntry(f"has a {found[0].decode()!r} in its host; one entry a line, without quotes and punctuation")
+        raise BadEntry(f"has the character {found[0].decode('latin-1')!r} in its host, which no host has; one entry a "
+                       "line, without quotes and punctuation")
 
 
 def read_host_entry(text: bytes) -> tuple[Kind, bytes]:

@@ -62,13 +62,17 @@ def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item
 
 
 def read_names(number: int, names: list[bytes], subdomains: bool) -> Iterator[Item]:
+    # All of a line or nothing of it: what stands beside a word that is no name may be no list of names either.
+    entries = []
     for name in names:
         if name.lower().rstrip(b".") in OWN_NAMES:
             continue
         try:
             if name[:1] == b"=" or name[:2] == b"*." or b"/" in name:
-                raise BadEntry("is no name; a hosts file has names alone")
+                raise BadEntry("is no name; a hosts file has names alone, and only '#' begins a comment")
             _, key = read_host_entry(name)
-            yield Entry(number, Kind.HOST if subdomains else Kind.HOST_ONLY, key)
         except BadEntry as error:
             yield Problem(number, f"{shown(name)} {error}")
+            return
+        entries.append(Entry(number, Kind.HOST if subdomains else Kind.HOST_ONLY, key))
+    yield from entries

@@ -46,7 +46,19 @@ class Problem(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A well-formed line that is nothing for this filter, and of what sort: ends "12 lines passed over: ..."."""
+    """A well-formed line that is nothing for this filter, and of what sort: ends "12 lines passed over: ...".
+
+    `exception`: it would have lifted a block, so leaving it out may block somebody; `text` is the line, shortened.
+    """
+
+    line: int
+    why: str
+    exception: bool = False
+    text: str = ""
+
+
+class Remark(NamedTuple):
+    """Something that a list manager should know of how a file is read: a column that was guessed, and why."""
 
     line: int
     why: str
@@ -56,7 +68,7 @@ class BadEntry(Exception):
     """Why a line is no entry: the end of a sentence that begins with the line. Never leaves the readers."""
 
 
-Item = Entry | Problem | Passed
+Item = Entry | Problem | Passed | Remark
 
 
 def no_text(number: int, line: bytes, raw: bool = False) -> Problem | None:

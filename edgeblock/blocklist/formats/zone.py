@@ -1,8 +1,10 @@
 """Response policy zones: the text of a zone (a master file, or what a zone transfer prints) into items.
 
 In: a file opened for reading bytes. Out: items in the order of the records. The grammar is that of RFC 1035 section
-5.1; which records mean what is said in draft-vixie-dnsop-dns-rpz. The name of the zone is the owner of its SOA
-record, or the first $ORIGIN; what stands in front of it is the trigger.
+5.1; which records mean what is said in draft-vixie-dnsop-dns-rpz. The name of the zone is the owner of its SOA record
+(RFC 1035, 5.2), whatever the origin is there; without a SOA it is the first $ORIGIN; `zone` in the settings of the
+list goes before both. What stands in front of it is the trigger. An absolute name in a file that says none of these
+is no trigger of anybody's: the file asks for `zone`.
 
     trigger    example.com -> that host only; *.example.com -> subdomains only; 24.0.2.0.192.rpz-ip -> destinations
     policy     CNAME . and *. and rpz-drop., and local data of any type -> a block; CNAME rpz-passthru., and the older
@@ -14,6 +16,7 @@ nothing here could enforce them. What keeps a zone going (SOA, NS, DNSSEC) is pa
 
 import ipaddress
 import re
+from array import array
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -35,18 +38,37 @@ ESCAPE = re.compile(rb"\\(\d{3}|.)", re.DOTALL)
 TYPE = re.compile(rb"[A-Za-z][A-Za-z0-9-]*")
 
 
+class Nameless(Exception):
+    """Nothing of the file can be used, because nobody says what its zone is called."""
+
+
 class Zone:
-    """What the records before have said: origin, zone, owner."""
+    """What the records before have said: origin, zone, owner. `origin` is empty for the root."""
 
-    def __init__(self) -> None:
-        self.origin: bytes | None = None
-        self.zone: bytes | None = None
+    def __init__(self, name: bytes | None) -> None:
+        self.origin = name
+        self.zone = name
+        self.is_stated = name is not None   # by the settings or by a SOA: no $ORIGIN changes it
         self.owner: bytes | None = None
+        self.is_absolute = False            # it ends with a dot
+        self.wildcards = array("q")         # hashes of the names below which all is blocked
+        self.open_wildcards: set[bytes] = set()     # names below which all passes
+        self.passed: dict[bytes, int] = {}  # names that pass, and the line of each
 
 
-def read_zone(file: BinaryIO) -> Iterator[Item]:
-    """Entries of the records, in order; a record in parentheses has the number of its first line."""
-    zone = Zone()
+def read_zone(file: BinaryIO, zone: str | None = None) -> Iterator[Item]:
+    """Entries of the records, in order; a record in parentheses has the number of its first line.
+
+    Args:
+        zone: what the zone is called, as a name server's configuration says it; None: as the file says it.
+    """
+    try:
+        yield from read_records(file, Zone(None if zone is None else zone.lower().rstrip(".").encode()))
+    except Nameless as error:
+        yield Problem(*error.args, whole=True)
+
+
+def read_records(file: BinaryIO, zone: Zone) -> Iterator[Item]:
     start, size, depth = 0, 0, 0
     tokens: list[bytes] = []
     for number, line in read_raw_lines(file):
@@ -94,6 +116,7 @@ def read_zone(file: BinaryIO) -> Iterator[Item]:
             yield from read_record(zone, start, tokens)
     if depth:
         yield Problem(start, "the record has a '(' without its ')'; is the end of the file missing?")
+    yield from read_shadows(zone)
 
 
 def read_record(zone: Zone, number: int, tokens: list[bytes]) -> Iterator[Item]:
@@ -107,6 +130,7 @@ def read_record(zone: Zone, number: int, tokens: list[bytes]) -> Iterator[Item]:
                 raise BadEntry("has no name in front, and no record before it has one")
         else:
             zone.owner = absolute(zone, tokens[0])
+            zone.is_absolute = tokens[0][-1:] == b"." or zone.origin == b""
         at = 1
         while at < len(tokens) and (TTL.fullmatch(tokens[at]) or tokens[at].upper() in CLASSES):
             at += 1
@@ -115,11 +139,17 @@ def read_record(zone: Zone, number: int, tokens: list[bytes]) -> Iterator[Item]:
         kind, data = tokens[at].upper(), tokens[at + 1:]
         if not data:
             raise BadEntry(f"has nothing behind {kind.decode()}")
-        if kind == b"SOA" and zone.zone is None:
-            zone.zone = zone.owner
+        if kind == b"SOA" and not zone.is_stated:
+            zone.is_stated = True
+            zone.zone = zone.owner or None
+            if zone.origin is None and zone.is_absolute:
+                zone.origin = zone.zone     # a file begins at the zone that it is loaded for
         if kind in UPKEEP:
             yield Passed(number, "records that keep the zone itself going (SOA, NS, DNSSEC)")
             return
+        if zone.zone is None and zone.is_absolute:
+            raise Nameless(number, f"{shown(tokens[0] or zone.owner or b'')} ends with a dot, and neither a SOA record nor "
+                           "$ORIGIN says what the zone is called; put zone = \"NAME\" into the settings of this list")
         yield from read_policy(zone, number, kind, data)
     except BadEntry as error:
         yield Problem(number, f"{shown(b' '.join(tokens).strip())} {error}")
@@ -134,7 +164,7 @@ def read_directive(zone: Zone, tokens: list[bytes]) -> None:
     if len(tokens) != 2:
         raise BadEntry("needs one name behind it")
     zone.origin = absolute(zone, tokens[1])
-    if zone.zone is None:
+    if zone.zone is None and zone.origin and not zone.is_stated:
         zone.zone = zone.origin
 
 
@@ -183,6 +213,8 @@ def read_policy(zone: Zone, number: int, kind: bytes, data: list[bytes]) -> Iter
         yield Passed(number, "records of the zone's own name")
         return
     exception = False
+    if kind == b"CNAME" and len(data) > 1:
+        raise BadEntry("has more than one name behind CNAME; was a line end lost?")
     if kind == b"CNAME":
         target = absolute(zone, data[0])
         if target[:4] == b"rpz-" and data[0][-1:] != b".":
@@ -202,7 +234,34 @@ def read_policy(zone: Zone, number: int, kind: bytes, data: list[bytes]) -> Iter
     if trigger == b"*":
         raise BadEntry("stands for every name there is")
     stated, key = read_host_entry(trigger)
-    yield Entry(number, Kind.SUBDOMAINS if stated is Kind.SUBDOMAINS else Kind.HOST_ONLY, key, exception)
+    below = stated is Kind.SUBDOMAINS
+    if exception and below:
+        zone.open_wildcards.add(key)
+    elif exception:
+        zone.passed[key] = number
+    elif zone.open_wildcards and (wider := next(filter(zone.open_wildcards.__contains__, parents(key)), None)):
+        raise BadEntry(f"is blocked below *.{wider.decode()}, which passes; here an exception goes before a block, so put "
+                       "it into a list of its own with mandatory = true")
+    elif below:
+        zone.wildcards.append(hash(key))
+    yield Entry(number, Kind.SUBDOMAINS if below else Kind.HOST_ONLY, key, exception)
+
+
+def parents(name: bytes) -> Iterator[bytes]:
+    """The names above a name, the closest first."""
+    while name := name.partition(b".")[2]:
+        yield name
+
+
+def read_shadows(zone: Zone) -> Iterator[Item]:
+    """What lies below a name that passes: no wildcard above it holds there (RFC 4592, 2.2.1), unless it has its own."""
+    if not zone.passed or not zone.wildcards:
+        return
+    wanted = {hash(name) for passed in zone.passed for name in (passed, *parents(passed))}
+    there = wanted.intersection(zone.wildcards)
+    for name, number in zone.passed.items():
+        if hash(name) not in there and any(hash(above) in there for above in parents(name)):
+            yield Entry(number, Kind.SUBDOMAINS, name, True)
 
 
 def read_rpz_ip(text: bytes) -> bytes:

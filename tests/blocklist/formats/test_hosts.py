@@ -11,6 +11,9 @@ from edgeblock.blocklist.formats.lines import Entry, Passed, Problem
 OWN = "names of the machine itself, such as localhost"
 
 
+CHARACTER = "has the character '{}' in its host, which no host has; one entry a line, without quotes and punctuation"
+
+
 def read(text, **options):
     return list(read_hosts(io.BytesIO(text if isinstance(text, bytes) else text.encode()), **options))
 
@@ -42,11 +45,11 @@ def test_a_machines_own_name_beside_others_is_left_out():
     ("192.0.2.7 a.example", "'192.0.2.7 a.example' leads to 192.0.2.7; only 0.0.0.0, 127.0.0.1, :: and ::1 mean that "
      "a name is blocked"),
     ("0.0.0.0 a..example", "'a..example' has an empty label"),
-    ("0.0.0.0 https://a.example/x", "'https://a.example/x' is no name; a hosts file has names alone"),
+    ("0.0.0.0 https://a.example/x", "'https://a.example/x' is no name; a hosts file has names alone, and only '#' begins a comment"),
     ("0.0.0.0 a<.example", "'a<.example' has a character that no host can have"),
     ("127.0.0.1:80 a.example", "'127.0.0.1:80' is no address; write 0.0.0.0 in front of names"),
-    ("0.0.0.0 =a.example", "'=a.example' is no name; a hosts file has names alone"),
-    ("0.0.0.0 *.a.example", "'*.a.example' is no name; a hosts file has names alone"),
+    ("0.0.0.0 =a.example", "'=a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),
+    ("0.0.0.0 *.a.example", "'*.a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),
     ("0.0.0.0 192.0.2.1", "'192.0.2.1' is an address, and this is a place for names"),
     (b"0.0.0.0 \xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8"),
     ("0.0.0.0 a\0.example", "the line has a control character (0x00)"),
@@ -57,7 +60,7 @@ def test_a_mistake(line, why):
         Entry(1, Kind.HOST_ONLY, b"ok.example"), Problem(2, why), Entry(3, Kind.HOST_ONLY, b"fine.example")]
 
 
-def test_one_bad_name_does_not_take_its_neighbours_along():
-    assert read("0.0.0.0 a.example b..example c.example") == [
-        Entry(1, Kind.HOST_ONLY, b"a.example"), Problem(1, "'b..example' has an empty label"),
-        Entry(1, Kind.HOST_ONLY, b"c.example")]
+def test_a_line_is_taken_whole_or_left_out():
+    # Only '#' begins a comment (hosts(5)): what stands behind anything else may be a sentence, not a list of names.
+    assert read("0.0.0.0 a.example b..example c.example\n0.0.0.0 d.example ; e.example") == [
+        Problem(1, "'b..example' has an empty label"), Problem(2, "';' " + CHARACTER.format(";"))]

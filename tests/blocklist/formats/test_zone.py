@@ -50,7 +50,7 @@ abs.example.rpz.example.net. CNAME .\r
         Entry(12, Kind.HOST_ONLY, b"good.bad.example", True), Entry(13, Kind.HOST_ONLY, b"garden.example"),
         Entry(14, Kind.HOST_ONLY, b"garden.example"), Entry(15, Kind.HOST_ONLY, b"garden.example"),
         Entry(16, Kind.HOST_ONLY, b"away.example"), Entry(17, Kind.HOST_ONLY, b"xn--bcher-kva.test"),
-        Entry(18, Kind.HOST_ONLY, b"abs.example")]
+        Entry(18, Kind.HOST_ONLY, b"abs.example"), Entry(12, Kind.SUBDOMAINS, b"good.bad.example", True)]
 
 
 def test_what_a_zone_transfer_prints():
@@ -73,7 +73,41 @@ def test_origins_change_and_the_zone_stays():
     assert records("a.example CNAME .", "$ORIGIN example.rpz.example.net.", "b CNAME .", "$origin c", "* CNAME .",
                    "d CNAME rpz-passthru.") == [
         Entry(3, Kind.HOST_ONLY, b"a.example"), Entry(5, Kind.HOST_ONLY, b"b.example"),
-        Entry(7, Kind.SUBDOMAINS, b"c.example"), Entry(8, Kind.HOST_ONLY, b"d.c.example", True)]
+        Entry(7, Kind.SUBDOMAINS, b"c.example"), Entry(8, Kind.HOST_ONLY, b"d.c.example", True),
+        Entry(8, Kind.SUBDOMAINS, b"d.c.example", True)]
+
+
+def test_the_zone_is_the_owner_of_the_soa_whatever_the_origin_is():
+    soa = "SOA ns.example. root.example. 1 2 3 4 5"
+    bad = [Entry(3, Kind.HOST_ONLY, b"bad.example")]
+    assert read(f"$ORIGIN .\nrpz.test {soa}\nbad.example.rpz.test CNAME .")[1:] == bad
+    assert read(f"$ORIGIN test.\nrpz {soa}\nbad.example.rpz CNAME .")[1:] == bad
+    assert read(f"$ORIGIN rpz.test.\n@ {soa}\nbad.example CNAME .")[1:] == bad
+    assert read(f"rpz.test. {soa}\n\nbad.example CNAME .")[1:] == bad
+    assert read(f"rpz.test. {soa}\n\nbad.example.rpz.test. CNAME .")[1:] == bad
+
+
+def test_a_zone_that_nobody_names_asks_for_its_name():
+    text = "@ SOA a. b. 1 2 3 4 5\nbad.example.rpz.test. CNAME ."
+    why = ("'bad.example.rpz.test.' ends with a dot, and neither a SOA record nor $ORIGIN says what the zone is called; "
+           "put zone = \"NAME\" into the settings of this list")
+    assert read(text)[1:] == [Problem(2, why, whole=True)]
+    assert read("bad.example.rpz.test. CNAME .") == [Problem(1, why, whole=True)]
+    assert read("$ORIGIN .\nbad.example.rpz.test CNAME .")[0].whole
+    stated = list(read_zone(io.BytesIO(text.encode()), zone="RPZ.test."))
+    assert stated[1:] == [Entry(2, Kind.HOST_ONLY, b"bad.example")]
+
+
+def test_no_wildcard_holds_below_a_name_that_passes():
+    # RFC 4592, 2.2.1: the name itself is the closest encloser, and it has no wildcard of its own.
+    assert records("*.a.example CNAME .", "b.a.example CNAME rpz-passthru.")[2:] == [
+        Entry(4, Kind.SUBDOMAINS, b"b.a.example", True)]
+    assert records("*.a.example CNAME .", "b.a.example CNAME rpz-passthru.", "*.b.a.example CNAME .")[3:] == []
+    assert records("a.example CNAME .", "b.a.example CNAME rpz-passthru.")[2:] == []
+
+
+def test_a_block_below_what_passes_cannot_be_said():
+    assert isinstance(records("*.a.example CNAME rpz-passthru.", "b.a.example CNAME .")[1], Problem)
 
 
 @pytest.mark.parametrize(("record", "kind", "key", "exception"), [
@@ -115,6 +149,8 @@ def test_names_of_the_zone_itself_are_passed_over():
     ("* CNAME .", "'* CNAME .' stands for every name there is"),
     ("a.example.org. CNAME .", "'a.example.org. CNAME .' is outside of the zone 'rpz.example.net'"),
     ("a.example CNAME", "'a.example CNAME' has nothing behind CNAME"),
+    ("a.example CNAME . b.example CNAME .",
+     "'a.example CNAME . b.example CNAME .' has more than one name behind CNAME; was a line end lost?"),
     ("a.example", "'a.example' has no type such as CNAME or A"),
     ("a.example IN 300", "'a.example IN 300' has no type such as CNAME or A"),
     ("a.example CNAME rpz-tcp-only.",
