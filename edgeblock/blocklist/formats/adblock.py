@@ -1,18 +1,26 @@
 """Filter lists of ad blockers: the part of them that names hosts and URLs.
 
 In: a file opened for reading bytes. Out: items in the order of the lines. A rule is taken when what it blocks can be
-said exactly; a rule that is right but needs a browser (page elements, kinds of request, patterns) is passed over with
-its sort; what is no rule is a Problem. Taken are
+said exactly, or less of it; a rule that is right but needs a browser (page elements, kinds of request, patterns) is
+passed over with its sort, an exception loudly, because leaving it out may block somebody; what is no rule is a
+Problem. Taken are
 
     ||example.com^          the host and every subdomain
     ||*.example.com^        subdomains only
+    ||example.com/a/b^      that page of that host (not of its subdomains); with "/" at the end every page below
+    ||192.0.2.1:8080^       that port of that address
     |http://example.com^    the host only; a list names what is at an address, not how it is fetched
     |http://example.com/a|  that URL
     |http://example.com/a/  every URL below
+    example.com             that host only, as lists for resolvers have it
+    0.0.0.0 example.com     the same, in the way of a hosts file
     @@ and any of these     an exception
 
-and the options that do not narrow a rule: $important, $all, and on blocks $document. In an ad blocker `$important`
-lifts a rule above exceptions; here only a mandatory list does that.
+and the options that do not narrow a rule: $important, $all, and the kinds of request that have the page itself among
+them ($document, $doc, also beside $popup and others: kinds add up). $badfilter switches off the rule with the same
+text and options, wherever in the file it stands, so the file is held until its end, up to HELD_MAX bytes. In an ad
+blocker `$important` lifts a rule above exceptions; here only a mandatory list does that.
+Sources: the filter syntaxes as Adblock Plus, uBlock Origin and AdGuard document them.
 """
 
 import re
@@ -21,74 +29,150 @@ from typing import BinaryIO
 
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.entries import read_host_entry, read_url_entry
+from edgeblock.blocklist.formats.entries import IPV4_LIKE, read_address, read_host_entry, read_url_entry
+from edgeblock.blocklist.formats.hosts import USUAL, read_hosts_line
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
-from edgeblock.blocklist.formats.scan import read_lines
+from edgeblock.blocklist.formats.scan import plain_host, read_lines
 
-COSMETIC = re.compile(rb"#@?[?$%]{0,2}#|\$@?\$")      # between hosts and what happens on their pages
+COSMETIC = re.compile(rb"#@?[?$%]{0,2}#|#@?%#|\$@?\$")      # between hosts and what happens on their pages
 HEADER = re.compile(rb"\[[^\]]*\]")
 OPTIONS = re.compile(rb"\$(~?[a-z][a-z0-9_-]*(?:=.*)?(?:,.*)?)$", re.IGNORECASE)
 HOST_RULE = re.compile(rb"\|\|([^/^|$?*]+|\*\.[^/^|$?*]+)\^?\|?")
+PAGE_RULE = re.compile(rb"\|\|([^/^|$?*]+)(/[^|^*]*)([|^]?)")
 URL_RULE = re.compile(rb"\|https?://([^/^|$?*]+)(/[^|^*]*)?([|^]?)", re.IGNORECASE)
 WHOLE = frozenset((b"important", b"all"))               # options that leave a rule as wide as it is
-PAGES = frozenset((b"document", b"doc"))                # on a block: the host as the page that is opened
+PAGES = frozenset((b"document", b"doc"))                # the page that is opened
+KINDS = frozenset((b"popup", b"subdocument", b"frame", b"script", b"image", b"stylesheet", b"css", b"object", b"media",
+                   b"font", b"xmlhttprequest", b"xhr", b"ping", b"websocket", b"other"))    # beside it: they add up
+# Exceptions from what an ad blocker does to pages, not from what it blocks.
+HARMLESS = frozenset((b"elemhide", b"ehide", b"generichide", b"ghide", b"specifichide", b"shide", b"jsinject", b"content",
+                      b"extension", b"stealth", b"genericblock", b"urlblock", b"csp", b"removeparam", b"redirect-rule",
+                      b"popup"))
+SWITCH = b"badfilter"
 LONG_OPTION = 30        # characters of an option's name that a message repeats
+HELD_MAX = 64 << 20     # bytes of lines that wait for a $badfilter; the longest list that is published has 20 MB
 
 
 class NotOurs(Exception):
     """What sort of rule it is that a filter outside the browser cannot enforce."""
 
+    def __init__(self, sort: str, harmless: bool = False) -> None:
+        super().__init__(sort)
+        self.harmless = harmless        # as an exception, too
+
 
 def read_adblock(file: BinaryIO) -> Iterator[Item]:
-    for number, line in read_lines(file, comments=b"!"):
-        if isinstance(line, Problem):
-            yield line
+    lines = read_lines(file, comments=b"!")
+    held: list[tuple[int, bytes | Problem]] = []
+    switched_off: set[tuple[bytes, frozenset[bytes]]] = set()
+    size = 0
+    for number, line in lines:
+        held.append((number, line))
+        if not isinstance(line, Problem):
+            size += len(line)
+            if SWITCH in line and (rule := switched(line)):
+                switched_off.add(rule)
+            if size > HELD_MAX:
+                break
+    for number, line in held:
+        yield from read_line(number, line, switched_off)
+    for number, line in lines:
+        if not isinstance(line, Problem) and SWITCH in line and (rule := switched(line)):
+            switched_off.add(rule)
+            yield Problem(number, f"{shown(line)} may switch off a rule more than {HELD_MAX} bytes before it; take that rule out")
             continue
-        if HEADER.fullmatch(line) or line == b"#" or line[:2] == b"# " or line[:1] == b";":
-            continue
-        exception = line[:2] == b"@@"
-        try:
-            kind, key, depth = read_rule(line[2:] if exception else line, exception)
+        yield from read_line(number, line, switched_off)
+
+
+def switched(line: bytes) -> tuple[bytes, frozenset[bytes]] | None:
+    """The rule that a line switches off, as its text and its options; None where it does not."""
+    text, options = split_options(line)
+    return (text, options - {SWITCH}) if SWITCH in options else None
+
+
+def split_options(line: bytes) -> tuple[bytes, frozenset[bytes]]:
+    found = OPTIONS.search(line)
+    return (line[:found.start()], frozenset(found[1].lower().split(b","))) if found else (line, frozenset())
+
+
+def read_line(number: int, line: bytes | Problem, switched_off: set[tuple[bytes, frozenset[bytes]]]) -> Iterator[Item]:
+    if isinstance(line, Problem):
+        yield line
+        return
+    if HEADER.fullmatch(line) or line == b"#" or line[:2] == b"# " or line[:1] == b";":
+        return
+    exception = line[:2] == b"@@"
+    if switched_off and split_options(line) in switched_off:
+        yield Passed(number, "rules that a $badfilter switches off")
+        return
+    if plain := plain_host(line):
+        if b"." in plain:
+            yield Entry(number, Kind.HOST_ONLY, plain)
+            return
+    elif line.split(None, 1)[0] in USUAL and b" " in line.replace(b"\t", b" "):
+        yield from read_hosts_line(number, line, False)
+        return
+    try:
+        for kind, key, depth in read_rule(line[2:] if exception else line, exception):
             yield Entry(number, kind, key, exception, depth)
-        except NotOurs as sort:
-            yield Passed(number, str(sort))
-        except BadEntry as error:
-            yield Problem(number, f"{shown(line)} {error}")
+    except NotOurs as sort:
+        loud = exception and not sort.harmless
+        yield Passed(number, str(sort), loud, shown(line) if loud else "")
+    except BadEntry as error:
+        yield Problem(number, f"{shown(line)} {error}")
 
 
-def read_rule(text: bytes, exception: bool) -> tuple[Kind, bytes, int]:
+def read_rule(text: bytes, exception: bool) -> list[tuple[Kind, bytes, int]]:
     """Kind, key and depth of a rule without its @@."""
     if COSMETIC.search(text):
-        raise NotOurs("rules about page elements (##, #@#, #?#, $$)")
+        raise NotOurs("rules about page elements (##, #@#, #?#, $$)", harmless=True)
     if text[:1] == b"/" and re.search(rb"/(?:\$.*)?$", text[1:]):
         raise NotOurs("regular expressions")
     if found := OPTIONS.search(text):
         text = text[:found.start()]
-        for option in found[1].lower().split(b","):
-            if option not in WHOLE and (exception or option not in PAGES):
-                name = option.partition(b"=")[0][:LONG_OPTION].decode("ascii", "replace")
-                raise NotOurs(f"rules that hold under conditions (${name})")
+        check_options(found[1].lower().split(b","), exception)
     if found := HOST_RULE.fullmatch(text):
         if text.rstrip(b"|")[-1:] != b"^" and text[-1:] != b"|":
             raise BadEntry("has no '^' at its end, so longer names would match too; write ||name^")
-        return read_whole_host(found[1], Kind.HOST)
+        if IPV4_LIKE.fullmatch(found[1]) or found[1][:1] == b"[":
+            if b":" in found[1].rpartition(b"]")[2]:
+                return [(kind, key, 0) for kind, key in read_address(found[1])]
+        return [read_whole_host(found[1], Kind.HOST)]
+    if found := PAGE_RULE.fullmatch(text):
+        host, path, end = found[1], found[2], found[3]
+        if path == b"/" and end != b"|":
+            return [read_whole_host(host, Kind.HOST)]
+        if end == b"" and path[-1:] == b"/" and b"?" not in path:
+            return [read_url_entry(host + path + b"*")]
+        return [read_url_entry(host + path)]
     if found := URL_RULE.fullmatch(text):
         host, path, end = found[1], found[2] or b"", found[3]
         if path in (b"", b"/") and end != b"|":
             if not path and not end:
                 raise BadEntry("has neither '^' nor '/' behind the host, so longer names would match too")
-            return read_whole_host(host, Kind.HOST_ONLY)
+            return [read_whole_host(host, Kind.HOST_ONLY)]
         if end == b"|":
-            return read_url_entry(text[1:-1])
+            return [read_url_entry(text[1:-1])]
         if end == b"" and path[-1:] == b"/" and b"?" not in path:
-            return read_url_entry(text[1:] + b"*")
+            return [read_url_entry(text[1:] + b"*")]
+        if end == b"^":
+            return [read_url_entry(text[1:-1])]
     if re.search(rb"[./*^=-]", text) and re.search(rb"\w", text):
-        if re.fullmatch(rb"[\w-]+(?:\.[\w-]+)+", text):
-            raise BadEntry(f"matches inside any URL; write ||{text.decode()}^ for the host")
         if b" " in text:
             raise BadEntry("has a space inside; is this a hosts file?")
         raise NotOurs("patterns that match parts of URLs")
     raise BadEntry("is no rule; hosts are ||name^")
+
+
+def check_options(options: list[bytes], exception: bool) -> None:
+    """Raises NotOurs where the options leave less of the rule than the page itself for everybody."""
+    page = bool(PAGES.intersection(options)) or b"all" in options
+    for option in options:
+        if option in WHOLE or option in PAGES or (page and option in KINDS):
+            continue
+        name = option.partition(b"=")[0]
+        raise NotOurs(f"rules that hold under conditions (${name[:LONG_OPTION].decode('ascii', 'replace')})",
+                      harmless=exception and name in HARMLESS)
 
 
 def read_whole_host(text: bytes, kind: Kind) -> tuple[Kind, bytes, int]:

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import adblock
 from edgeblock.blocklist.formats.adblock import read_adblock
 from edgeblock.blocklist.formats.lines import Entry, Passed, Problem
 
@@ -39,6 +40,10 @@ def test_a_list_as_it_is_found():
     ("|http://example.com/a/b|", Kind.URL, b"example.com/a/b", 0),
     ("|http://example.com/a?b=1|", Kind.URL_WITH_QUERY, b"example.com/a?b=1", 0),
     ("|https://example.com/a/b/", Kind.DIRECTORY, b"example.com/a/b", 2),
+    ("||example.com/a/b^", Kind.URL, b"example.com/a/b", 0),
+    ("||example.com/a.html$document", Kind.URL, b"example.com/a.html", 0),
+    ("||example.com/a/$all", Kind.DIRECTORY, b"example.com/a", 1),
+    ("||192.0.2.1:8080^", Kind.ENDPOINT, b"\0\x20\xc0\0\2\1\x1f\x90", 0),
 ])
 @pytest.mark.parametrize("exception", [False, True])
 def test_what_is_taken(rule, kind, key, depth, exception):
@@ -48,8 +53,47 @@ def test_what_is_taken(rule, kind, key, depth, exception):
 def test_the_page_itself_is_the_host():
     assert read("||example.com^$document\n||example.org^$doc,important") == [
         Entry(1, Kind.HOST, b"example.com"), Entry(2, Kind.HOST, b"example.org")]
-    # As an exception it is about what else such a page may load.
-    assert read("@@||example.com^$document") == [Passed(1, "rules that hold under conditions ($document)")]
+    assert read("@@||example.com^$document") == [Entry(1, Kind.HOST, b"example.com", True)]
+
+
+def test_kinds_of_request_add_up():
+    assert read("||a.example^$document,popup\n||b.example^$popup,doc\n||c.example^$all,script") == [
+        Entry(1, Kind.HOST, b"a.example"), Entry(2, Kind.HOST, b"b.example"), Entry(3, Kind.HOST, b"c.example")]
+    assert read("||a.example^$document,domain=b.example\n||a.example^$document,~third-party") == [
+        Passed(1, "rules that hold under conditions ($domain)"),
+        Passed(2, "rules that hold under conditions ($~third-party)")]
+
+
+@pytest.mark.parametrize("text", [
+    "||a.example^$badfilter\n||a.example^", "||a.example^\n||a.example^$badfilter",
+    "||a.example^$all,important\n||a.example^$important,badfilter,all",
+    "@@||a.example^$badfilter\n@@||a.example^",
+])
+def test_a_rule_that_is_switched_off_is_none(text):
+    assert [item for item in read(text) if not isinstance(item, Passed)] == []
+
+
+def test_only_the_rule_itself_is_switched_off():
+    assert Entry(1, Kind.HOST, b"a.example") in read("||a.example^\n||a.example^$important,badfilter\n@@||a.example^$badfilter")
+
+
+def test_a_list_that_is_too_long_to_hold(monkeypatch):
+    monkeypatch.setattr(adblock, "HELD_MAX", 100)
+    rules = "".join(f"||{letter}.example^\n" for letter in "abcdefghijklm")
+    *entries, last = read(f"{rules}||a.example^$badfilter")
+    assert len(entries) == 13 and isinstance(last, Problem)
+
+
+def test_an_exception_that_is_left_out_is_loud():
+    assert read("@@||a.example^$domain=b.example\n@@/banner.\n@@||a.example^$generichide") == [
+        Passed(1, "rules that hold under conditions ($domain)", True, "'@@||a.example^$domain=b.example'"),
+        Passed(2, PATTERNS, True, "'@@/banner.'"), Passed(3, "rules that hold under conditions ($generichide)")]
+
+
+def test_names_alone_and_lines_of_a_hosts_file():
+    assert read("a.example\n0.0.0.0 b.example c.example\n127.0.0.1 localhost") == [
+        Entry(1, Kind.HOST_ONLY, b"a.example"), Entry(2, Kind.HOST_ONLY, b"b.example"),
+        Entry(2, Kind.HOST_ONLY, b"c.example"), Passed(3, "names of the machine itself, such as localhost")]
 
 
 @pytest.mark.parametrize(("rule", "sort"), [
@@ -61,7 +105,7 @@ def test_the_page_itself_is_the_host():
     ("||example.com^$~third-party", "rules that hold under conditions ($~third-party)"),
     ("||example.com^$domain=a.example|b.example", "rules that hold under conditions ($domain)"),
     ("||example.com^$important,badfilter", "rules that hold under conditions ($badfilter)"),
-    ("||example.com/ads/", PATTERNS), ("||ads*.example.com^", PATTERNS), ("/ads/banner.", PATTERNS),
+    ("||ads*.example.com^", PATTERNS), ("/ads/banner.", PATTERNS),
     ("-ad-", PATTERNS),
     ("|http://example.com/a", PATTERNS), ("|http://example.com/a?b/", PATTERNS),
     ("|http://example.com/*/a|", PATTERNS),
@@ -78,8 +122,7 @@ def test_what_is_passed_over(rule, sort):
      "'|http://example.com' has neither '^' nor '/' behind the host, so longer names would match too"),
     ("||example.com:8080^", "'||example.com:8080^' has a port; a host entry covers every port"),
     ("||=example.com^", "'||=example.com^' has a '=' in front of the name"),
-    ("example.com", "'example.com' matches inside any URL; write ||example.com^ for the host"),
-    ("0.0.0.0 example.com", "'0.0.0.0 example.com' has a space inside; is this a hosts file?"),
+    ("192.0.2.7 example.com", "'192.0.2.7 example.com' has a space inside; is this a hosts file?"),
     ("||^", "'||^' is no rule; hosts are ||name^"),
     ("nonsense", "'nonsense' is no rule; hosts are ||name^"),
     (b"||\xe4.example^", "the line is not UTF-8 (0xe4); save it as UTF-8"),
