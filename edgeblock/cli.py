@@ -206,7 +206,7 @@ def check(chosen: argparse.Namespace) -> int:
     if chosen.live:
         records = [rules.record_of(ask_daemon(whole, f"check {json.dumps(name)}")) for name in chosen.names]
     else:
-        loaded = rules.load(chosen.rules or settings.directory, settings)
+        loaded = rules.load(chosen.rules or settings.directory, settings, tolerant=True)
         for warning in loaded.warnings:
             print(f"edgeblock: warning: {warning}", file=sys.stderr)
         records = rules.explain(loaded, chosen.names)

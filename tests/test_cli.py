@@ -131,8 +131,17 @@ def test_the_action_of_the_configuration_is_that_of_a_list_without_one(capsys, r
 def test_check_without_usable_rules_is_one_line(capsys, rules, tmp_path):
     line = one_line(capsys, "check", "--rules", tmp_path / "absent", "a.example")
     assert "there is no such rules directory" in line
+
+
+def test_check_answers_from_what_is_good_and_warns_of_the_rest(capsys, rules):
     (rules / "court.list").write_text("fine.example\nexmaple..com\n")
-    assert "court.list:2: " in one_line(capsys, "check", "--rules", rules, "a.example")
+    (rules / "feed.csv").write_text("a,b\n1,2\n")
+    status, out, err = run(capsys, "check", "--rules", rules, "fine.example", "a.example")
+    assert status == 1 and "a block (court.list:1" in out and "nothing listed applies" in out
+    lines = err.splitlines()
+    assert any(line.startswith("edgeblock: warning: court.list:2: 'exmaple..com' has an empty") for line in lines)
+    assert any(line.startswith("edgeblock: warning: feed.csv:1: there is none of the columns") for line in lines)
+    assert sum("the daemon refuses this list" in line for line in lines) == 2
 
 
 def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
@@ -165,8 +174,8 @@ def test_hash_list_writes_a_list_that_check_understands(capsys, rules, tmp_path)
     assert status == 1 and "a block (secret.hashed:" in out
     assert run(capsys, "lint", "--config", config, rules)[0] == 0
     key.write_bytes(bytes(16))
-    assert "secret.hashed: was made under the key" in one_line(
-        capsys, "check", "--config", config, "--rules", rules, "x.example")
+    status, out, err = run(capsys, "check", "--config", config, "--rules", rules, "x.example")
+    assert status == 0 and "warning: secret.hashed: was made under the key" in err
     (rules / "bad.list").write_text("fine.example\nco.uk\n")
     status, out, err = run(capsys, "hash-list", rules / "bad.list", rules / "bad.hashed", "--key", key)
     assert (status, out) == (1, "") and not (rules / "bad.hashed").exists()

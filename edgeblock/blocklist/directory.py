@@ -194,7 +194,7 @@ def read_list(source: ListFile) -> Iterator[formats.Entry | formats.HashedEntry 
     for item in read_items(source):
         if isinstance(item, formats.Problem):
             yield Finding(source.path.name, item.line, item.why)
-        elif not isinstance(item, formats.Passed):
+        elif not isinstance(item, formats.Passed | formats.Remark):
             yield item
 
 

@@ -14,7 +14,7 @@ from edgeblock import config
 from edgeblock.blocklist.compiler import EXCEPTION, Compiled, Compiler
 from edgeblock.blocklist.directory import Finding, ListFile, read_items, read_settings
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import READERS, HashedEntry, Item, Passed, Problem, find_format, reader_of
+from edgeblock.blocklist.formats import READERS, HashedEntry, Item, Passed, Problem, Remark, find_format, reader_of
 from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import make_terms
@@ -108,7 +108,7 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
     addresses: set[tuple[bytes, bool]] = set()
     last = total = 0
     for item in items:
-        if isinstance(item, Passed):
+        if isinstance(item, Passed | Remark):
             continue
         if item.line != last:
             last = item.line

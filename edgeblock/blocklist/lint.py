@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeblock import config
-from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, read_items
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, open_regular, read_items
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import Entry, HashedEntry, Passed, Problem, network_text
+from edgeblock.blocklist.formats import LINE_MAX, Entry, HashedEntry, Passed, Problem, Remark, network_text
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import key_id
 from edgeblock.errors import ListError
 
 ENTRIES_COMPARED = 1_000_000    # with one another: some 200 bytes each
+SHARE_TOLD = 0.5                # of URLs that do nothing on TLS, from which on it is said
 ALIKE_MAX = 20                  # warnings and refusals of one sort that a list gets line by line; others are counted
 
 
@@ -88,13 +89,21 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     guard = Guard(source.settings, terms.protected, key)
     problems: list[Finding] = []
     passed: dict[str, list[int]] = {}
-    lines = entries = refused = last = 0
+    lines = entries = refused = last = exceptions = 0
     foreign = False
+    kinds: Counter[int] = Counter()     # of blocks
     comparison.begin(name)
     try:
         for item in read_items(source):
             if isinstance(item, Passed):
                 passed.setdefault(item.why, []).append(item.line)
+                exceptions += item.exception
+                if item.exception and exceptions <= ALIKE_MAX:
+                    report.warnings.append(Finding(name, item.line, f"the exception {item.text} is left out, and "
+                                                   f"what it would have let by may be blocked: {item.why}"))
+                continue
+            if isinstance(item, Remark):
+                report.notes.append(Finding(name, item.line, item.why))
                 continue
             if item.line != last:
                 last = item.line
@@ -103,6 +112,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                 problems.append(Finding(name, item.line, item.why))
                 continue
             entries += not isinstance(item, HashedEntry) or item.kind != Kind.URL_MARK
+            kinds[item.kind] += not item.exception
             if isinstance(item, HashedEntry) and key is not None and item.head.key_id != key_id(key):
                 foreign = True
                 continue
@@ -132,9 +142,27 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     if source.expired(now):
         report.warnings.append(Finding(
             name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; it is not in force"))
+    report.notes += [Finding(name, 0, why) for why in without_effect(source, kinds)]
+    if exceptions > ALIKE_MAX:
+        report.warnings.append(Finding(name, 0, f"has {exceptions - ALIKE_MAX} more exceptions that are left out"))
     for why, places in passed.items():
         some = f"{len(places)} lines" if len(places) > 1 else "1 line"
         report.notes.append(Finding(name, places[0], f"{some} passed over: {why}"))
+
+
+def without_effect(source: ListFile, kinds: Counter[int]) -> Iterator[str]:
+    """What of a list's blocks does less than whoever wrote it may think."""
+    urls = sum(kinds[kind] for kind in (Kind.URL, Kind.URL_WITH_QUERY, Kind.DIRECTORY))
+    if urls and source.settings.https != "host":
+        with open_regular(source.path) as file:
+            lines = iter(lambda: file.readline(LINE_MAX), b"")
+            secure = min(urls, sum(b"https://" in line.lower() for line in lines))
+        if secure >= urls * SHARE_TOLD:
+            yield (f"{secure} of {urls} URLs begin with https://; in TLS and QUIC the path is invisible, so they do "
+                   'nothing there: https = "host" in the settings of this list blocks their whole hosts instead')
+    if kinds[Kind.SUBDOMAINS] and not kinds[Kind.HOST] and not kinds[Kind.HOST_ONLY]:
+        yield (f"{kinds[Kind.SUBDOMAINS]} entries are *.name, which leaves the bare name open; without the star an "
+               "entry covers both")
 
 
 # Entries beside one another ------------------------------------------------------------------------------------

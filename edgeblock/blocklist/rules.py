@@ -73,7 +73,8 @@ class Rules:
 # Loading -----------------------------------------------------------------------------------------------------
 
 def load(directory: Path | str, rules: config.Rules | None = None, *, action: str = "reset", https: str = "ignore",
-         key: bytes | None = None, key_file: Path | None = None, now: float | None = None) -> Rules:
+         key: bytes | None = None, key_file: Path | None = None, now: float | None = None,
+         tolerant: bool = False) -> Rules:
     """All lists of `directory`, or of the snapshot file that is there instead, as one matcher.
 
     Args:
@@ -82,6 +83,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
         action, https, key_file: the same without a configuration. The key is for hashed lists, which no other reads.
         key: 16 bytes, the key of this deployment; None for rules that do not leave this process.
         now: Unix seconds, against which lists expire; None asks the clock.
+        tolerant: a list or a line that cannot be used is left out, with a warning, instead of refusing all.
 
     Raises:
         ListError: the directory or a list cannot be used; the message names the first place and how many more.
@@ -110,7 +112,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
             reading = Reading(source, terms.protected if terms else None, key)
             try:
                 for item in reading.entries():
-                    if not errors:
+                    if tolerant or not errors:
                         compiler.add(index, item)
                         total += item.kind != Kind.URL_MARK
                 warnings += reading.warnings
@@ -118,8 +120,13 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
                     warnings.append(Finding(source.path.name, 0, f"{why}; the daemon refuses this list"))
             except ListError as error:
                 errors += reading.problems or [finding_of(source, error)]
+                if tolerant:
+                    whole = finding_of(source, error)
+                    warnings.append(whole._replace(why=f"{whole.why}; the daemon refuses this list"))
         totals.append(total)
-    if errors:
+    if tolerant:
+        warnings = errors + warnings
+    elif errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
         raise ListError(f"{errors[0]}{more}")
     snapshot = pack(compiler.finish(), key, int(now))

@@ -33,7 +33,8 @@ class ListSettings:
     `formats.READERS`, or None for what the file name says; `https` says what a URL entry does on TLS and QUIC, where
     the path is invisible; no exception lifts a `mandatory` list; from `expires` on the list is not in force;
     `signer` is the minisign key that has to sign it; `column` (head or number) and `delimiter` are those of a csv
-    file, None for what its first row says; `subdomains` is whether a name in a format that has names alone covers
+    file, None for what its first row says; `zone` is the name of a response policy zone, None for what the file says;
+    `subdomains` is whether a name in a format that has names alone covers
     those below it, None for what is usual there. The rest are the guard rails (guard.py): True allows all, a
     tuple these.
     """
@@ -47,6 +48,7 @@ class ListSettings:
     signer: str = ""
     column: str | int | None = None
     delimiter: str | None = None
+    zone: str | None = None
     subdomains: bool | None = None
     allow_public_suffixes: bool | tuple[str, ...] = False
     allow_protected: bool | tuple[str, ...] = False
@@ -82,7 +84,8 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ListError(f"{source}: not readable as TOML: {' '.join(str(error).split())}") from None
     choices = {"action": ACTIONS, "https": HTTPS, "format": formats}
-    known = (*choices, "category", "column", "delimiter", "mandatory", "expires", "signer", "subdomains", *GUARD_KEYS)
+    known = (*choices, "category", "column", "delimiter", "mandatory", "expires", "signer", "subdomains", "zone",
+             *GUARD_KEYS)
     changes: dict[str, object] = {}
     for key, value in table.items():
         if key not in known:
@@ -102,6 +105,8 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
         if key == "delimiter" and (not isinstance(value, str) or len(value) != 1 or value in '"\r\n'):
             raise ListError(f"{source}: delimiter = {value!r} is no single character in quotes, such as \";\" or "
                             "\"\\t\"")
+        if key == "zone" and (not isinstance(value, str) or canonical_host(value.encode()) is None):
+            raise ListError(f"{source}: zone = {value!r} is no name in quotes such as \"rpz.example.net\"")
         if key == "signer":
             if not isinstance(value, str):
                 raise ListError(f"{source}: signer = {value!r} is no minisign public key in quotes")

@@ -24,6 +24,7 @@ Sources: the filter syntaxes as Adblock Plus, uBlock Origin and AdGuard document
 """
 
 import re
+from array import array
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -42,15 +43,15 @@ PAGE_RULE = re.compile(rb"\|\|([^/^|$?*]+)(/[^|^*]*)([|^]?)")
 URL_RULE = re.compile(rb"\|https?://([^/^|$?*]+)(/[^|^*]*)?([|^]?)", re.IGNORECASE)
 WHOLE = frozenset((b"important", b"all"))               # options that leave a rule as wide as it is
 PAGES = frozenset((b"document", b"doc"))                # the page that is opened
-KINDS = frozenset((b"popup", b"subdocument", b"frame", b"script", b"image", b"stylesheet", b"css", b"object", b"media",
-                   b"font", b"xmlhttprequest", b"xhr", b"ping", b"websocket", b"other"))    # beside it: they add up
+KINDS = frozenset((b"popup", b"subdocument", b"frame", b"script", b"image", b"stylesheet", b"css", b"object",
+                   b"media", b"font", b"xmlhttprequest", b"xhr", b"ping", b"websocket", b"other"))    # beside it
 # Exceptions from what an ad blocker does to pages, not from what it blocks.
-HARMLESS = frozenset((b"elemhide", b"ehide", b"generichide", b"ghide", b"specifichide", b"shide", b"jsinject", b"content",
-                      b"extension", b"stealth", b"genericblock", b"urlblock", b"csp", b"removeparam", b"redirect-rule",
-                      b"popup"))
+HARMLESS = frozenset((b"elemhide", b"ehide", b"generichide", b"ghide", b"specifichide", b"shide", b"jsinject",
+                      b"content", b"extension", b"stealth", b"genericblock", b"urlblock", b"csp", b"removeparam",
+                      b"redirect-rule", b"popup"))
 SWITCH = b"badfilter"
 LONG_OPTION = 30        # characters of an option's name that a message repeats
-HELD_MAX = 64 << 20     # bytes of lines that wait for a $badfilter; the longest list that is published has 20 MB
+HELD_MAX = 32 << 20     # bytes of lines that wait for a $badfilter; the longest list that was seen has 11 MB
 
 
 class NotOurs(Exception):
@@ -63,23 +64,27 @@ class NotOurs(Exception):
 
 def read_adblock(file: BinaryIO) -> Iterator[Item]:
     lines = read_lines(file, comments=b"!")
-    held: list[tuple[int, bytes | Problem]] = []
+    numbers = array("Q")
+    held: list[bytes | Problem] = []
     switched_off: set[tuple[bytes, frozenset[bytes]]] = set()
     size = 0
     for number, line in lines:
-        held.append((number, line))
+        numbers.append(number)
+        held.append(line)
         if not isinstance(line, Problem):
             size += len(line)
             if SWITCH in line and (rule := switched(line)):
                 switched_off.add(rule)
             if size > HELD_MAX:
                 break
-    for number, line in held:
+    for number, line in zip(numbers, held, strict=True):
         yield from read_line(number, line, switched_off)
+    del numbers, held
     for number, line in lines:
         if not isinstance(line, Problem) and SWITCH in line and (rule := switched(line)):
             switched_off.add(rule)
-            yield Problem(number, f"{shown(line)} may switch off a rule more than {HELD_MAX} bytes before it; take that rule out")
+            yield Problem(number, f"{shown(line)} may switch off a rule more than {HELD_MAX} bytes before it; take "
+                                  "that rule out")
             continue
         yield from read_line(number, line, switched_off)
 
@@ -95,7 +100,8 @@ def split_options(line: bytes) -> tuple[bytes, frozenset[bytes]]:
     return (line[:found.start()], frozenset(found[1].lower().split(b","))) if found else (line, frozenset())
 
 
-def read_line(number: int, line: bytes | Problem, switched_off: set[tuple[bytes, frozenset[bytes]]]) -> Iterator[Item]:
+def read_line(number: int, line: bytes | Problem,
+              switched_off: set[tuple[bytes, frozenset[bytes]]]) -> Iterator[Item]:
     if isinstance(line, Problem):
         yield line
         return
@@ -134,9 +140,8 @@ def read_rule(text: bytes, exception: bool) -> list[tuple[Kind, bytes, int]]:
     if found := HOST_RULE.fullmatch(text):
         if text.rstrip(b"|")[-1:] != b"^" and text[-1:] != b"|":
             raise BadEntry("has no '^' at its end, so longer names would match too; write ||name^")
-        if IPV4_LIKE.fullmatch(found[1]) or found[1][:1] == b"[":
-            if b":" in found[1].rpartition(b"]")[2]:
-                return [(kind, key, 0) for kind, key in read_address(found[1])]
+        if (IPV4_LIKE.fullmatch(found[1]) or found[1][:1] == b"[") and b":" in found[1].rpartition(b"]")[2]:
+            return [(kind, key, 0) for kind, key in read_address(found[1])]
         return [read_whole_host(found[1], Kind.HOST)]
     if found := PAGE_RULE.fullmatch(text):
         host, path, end = found[1], found[2], found[3]

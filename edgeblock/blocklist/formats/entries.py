@@ -93,8 +93,8 @@ def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
 def refuse_punctuation(host: bytes) -> None:
     """Raises BadEntry for what stood beside the host in another file, and would be a host that nobody has."""
     if found := PUNCTUATION.search(host):
-        raise BadEntry(f"has the character {found[0].decode('latin-1')!r} in its host, which no host has; one entry a "
-                       "line, without quotes and punctuation")
+        raise BadEntry(f"has the character {found[0].decode('latin-1')!r} in its host, which no host has; one entry "
+                       "a line, without quotes and punctuation")
 
 
 def read_host_entry(text: bytes) -> tuple[Kind, bytes]:

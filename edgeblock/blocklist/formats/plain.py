@@ -11,6 +11,7 @@ from edgeblock.blocklist.formats.entries import read_entry, read_url_entry
 from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Problem, shown
 from edgeblock.blocklist.formats.scan import read_lines
 
+ELEMENTS = re.compile(rb"[^/?\s]*(?:#@?[?$%]{0,2}#|#@?%#|\$@?\$)")     # as behind the hosts of a filter's rule
 COMMENT = re.compile(rb"[ \t][#;]")
 
 
@@ -23,6 +24,8 @@ def read_domains(file: BinaryIO) -> Iterator[Item]:
         line = without_comment(line)
         exception = line[:2] == b"@@"
         try:
+            if ELEMENTS.match(line):
+                raise BadEntry("is a rule about page elements, of a filter list of ad blockers (adblock)")
             for kind, key, depth in read_entry(line[2:].lstrip(BLANKS) if exception else line):
                 yield Entry(number, kind, key, exception, depth)
         except BadEntry as error:

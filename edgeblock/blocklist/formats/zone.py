@@ -41,6 +41,10 @@ TYPE = re.compile(rb"[A-Za-z][A-Za-z0-9-]*")
 class Nameless(Exception):
     """Nothing of the file can be used, because nobody says what its zone is called."""
 
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line = line
+
 
 class Zone:
     """What the records before have said: origin, zone, owner. `origin` is empty for the root."""
@@ -65,7 +69,7 @@ def read_zone(file: BinaryIO, zone: str | None = None) -> Iterator[Item]:
     try:
         yield from read_records(file, Zone(None if zone is None else zone.lower().rstrip(".").encode()))
     except Nameless as error:
-        yield Problem(*error.args, whole=True)
+        yield Problem(error.line, str(error), whole=True)
 
 
 def read_records(file: BinaryIO, zone: Zone) -> Iterator[Item]:
@@ -148,8 +152,9 @@ def read_record(zone: Zone, number: int, tokens: list[bytes]) -> Iterator[Item]:
             yield Passed(number, "records that keep the zone itself going (SOA, NS, DNSSEC)")
             return
         if zone.zone is None and zone.is_absolute:
-            raise Nameless(number, f"{shown(tokens[0] or zone.owner or b'')} ends with a dot, and neither a SOA record nor "
-                           "$ORIGIN says what the zone is called; put zone = \"NAME\" into the settings of this list")
+            raise Nameless(number, f"{shown(tokens[0] or zone.owner or b'')} ends with a dot, and neither a SOA "
+                           "record nor $ORIGIN says what the zone is called; put zone = \"NAME\" into the settings "
+                           "of this list")
         yield from read_policy(zone, number, kind, data)
     except BadEntry as error:
         yield Problem(number, f"{shown(b' '.join(tokens).strip())} {error}")
@@ -240,8 +245,8 @@ def read_policy(zone: Zone, number: int, kind: bytes, data: list[bytes]) -> Iter
     elif exception:
         zone.passed[key] = number
     elif zone.open_wildcards and (wider := next(filter(zone.open_wildcards.__contains__, parents(key)), None)):
-        raise BadEntry(f"is blocked below *.{wider.decode()}, which passes; here an exception goes before a block, so put "
-                       "it into a list of its own with mandatory = true")
+        raise BadEntry(f"is blocked below *.{wider.decode()}, which passes; here an exception goes before a block, "
+                       "so put it into a list of its own with mandatory = true")
     elif below:
         zone.wildcards.append(hash(key))
     yield Entry(number, Kind.SUBDOMAINS if below else Kind.HOST_ONLY, key, exception)
@@ -254,7 +259,7 @@ def parents(name: bytes) -> Iterator[bytes]:
 
 
 def read_shadows(zone: Zone) -> Iterator[Item]:
-    """What lies below a name that passes: no wildcard above it holds there (RFC 4592, 2.2.1), unless it has its own."""
+    """What lies below a name that passes: no wildcard from above holds there (RFC 4592, 2.2.1), only its own."""
     if not zone.passed or not zone.wildcards:
         return
     wanted = {hash(name) for passed in zone.passed for name in (passed, *parents(passed))}

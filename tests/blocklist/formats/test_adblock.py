@@ -74,7 +74,8 @@ def test_a_rule_that_is_switched_off_is_none(text):
 
 
 def test_only_the_rule_itself_is_switched_off():
-    assert Entry(1, Kind.HOST, b"a.example") in read("||a.example^\n||a.example^$important,badfilter\n@@||a.example^$badfilter")
+    assert Entry(1, Kind.HOST, b"a.example") in read(
+        "||a.example^\n||a.example^$important,badfilter\n@@||a.example^$badfilter")
 
 
 def test_a_list_that_is_too_long_to_hold(monkeypatch):

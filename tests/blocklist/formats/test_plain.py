@@ -20,6 +20,9 @@ from edgeblock.blocklist.formats import (
 from edgeblock.blocklist.formats.plain import read_urls
 
 
+CHARACTER = "has the character {!r} in its host, which no host has; one entry a line, without quotes and punctuation"
+
+
 def read(data):
     return list(read_domains(io.BytesIO(data if isinstance(data, bytes) else data.encode())))
 
@@ -96,15 +99,14 @@ def test_what_is_between_the_entries():
     ("exmaple..com", "'exmaple..com' has an empty label"),
     (".example.com", "'.example.com' begins with a dot; write *.example.com for what is below a host, and without "
      "the dot for the host too"),
-    ("example.com,", "'example.com,' has the character ',' in its host, which no host has; one entry a line, without quotes and punctuation"),
-    ('"example.com"', "'\"example.com\"' has the character '\"' in its host, which no host has; one entry a line, without quotes and punctuation"),
-    ("(example.com)", "'(example.com)' has the character '(' in its host, which no host has; one entry a line, without quotes and punctuation"),
-    ("a=example.com", "'a=example.com' has the character '=' in its host, which no host has; one entry a line, without quotes and punctuation"),
-    ("a~b+c.example.com", "'a~b+c.example.com' has the character '~' in its host, which no host has; one entry a line, "
-     "without quotes and punctuation"),
-    ("!example.com", "'!example.com' has the character '!' in its host, which no host has; one entry a line, without quotes and punctuation"),
+    ("example.com,", "'example.com,' " + CHARACTER.format(",")),
+    ('"example.com"', "'\"example.com\"' " + CHARACTER.format('"')),
+    ("(example.com)", "'(example.com)' " + CHARACTER.format("(")),
+    ("a=example.com", "'a=example.com' " + CHARACTER.format("=")),
+    ("a~b+c.example.com", "'a~b+c.example.com' " + CHARACTER.format("~")),
+    ("!example.com", "'!example.com' " + CHARACTER.format("!")),
     ("'example.com/x",
-     "\"'example.com/x\" has the character \"'\" in its host, which no host has; one entry a line, without quotes and punctuation"),
+     "\"'example.com/x\" " + CHARACTER.format("'")),
     ("http//example.com/x", "'http//example.com/x' has no ':' behind http"),
     ("192.0.2.0/255.255.255.0",
      "'192.0.2.0/255.255.255.0' is a range with a mask; write it as a prefix, 192.0.2.0/24"),

@@ -89,8 +89,8 @@ def test_the_zone_is_the_owner_of_the_soa_whatever_the_origin_is():
 
 def test_a_zone_that_nobody_names_asks_for_its_name():
     text = "@ SOA a. b. 1 2 3 4 5\nbad.example.rpz.test. CNAME ."
-    why = ("'bad.example.rpz.test.' ends with a dot, and neither a SOA record nor $ORIGIN says what the zone is called; "
-           "put zone = \"NAME\" into the settings of this list")
+    why = ("'bad.example.rpz.test.' ends with a dot, and neither a SOA record nor $ORIGIN says what the zone is "
+           "called; put zone = \"NAME\" into the settings of this list")
     assert read(text)[1:] == [Problem(2, why, whole=True)]
     assert read("bad.example.rpz.test. CNAME .") == [Problem(1, why, whole=True)]
     assert read("$ORIGIN .\nbad.example.rpz.test CNAME .")[0].whole

@@ -1,0 +1,153 @@
+"""Block lists as resolvers and proxies are configured with them: dnsmasq, unbound, and domain sets.
+
+In: a file opened for reading bytes. Out: items in the order of the lines.
+
+    dnsmasq      address=/name/... and local=/name/ (also several names between slashes) -> the name and all below it;
+                 server=/name/ likewise; with a server's address behind it, and so for server=/name/#: an exception
+    unbound      local-zone: "name" always_nxdomain (or another type that gives no answer from elsewhere) -> the name
+                 and all below it; transparent, typetransparent, always_transparent -> an exception;
+                 local-data: "name A 0.0.0.0" -> that name only
+    domain sets  domain:name and +.name and .name -> the name and all below it; full:name -> that name only;
+                 DOMAIN-SUFFIX,name and DOMAIN,name likewise; IP-CIDR,prefix -> destinations; a bare name is the name
+                 and all below it in a v2fly file, that name only in one of clash (where others begin with +. or .)
+Sources: the manuals dnsmasq(8) and unbound.conf(5); v2fly's domain-list-community; clash's rule providers.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats.entries import read_address, read_host_entry
+from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
+from edgeblock.blocklist.formats.scan import read_lines
+
+DNSMASQ = re.compile(rb"(?:--)?(address|server|local)=/([^ \t]*)/([^/]*)")
+# Types of unbound's local zones that answer nothing of the name's own; and those that let questions pass.
+CLOSED = frozenset((b"deny", b"refuse", b"static", b"redirect", b"inform_deny", b"inform_redirect", b"always_refuse",
+                    b"always_nxdomain", b"always_null", b"always_nodata", b"always_deny", b"block_a"))
+OPEN = frozenset((b"transparent", b"typetransparent", b"always_transparent", b"inform", b"nodefault", b"noview"))
+ZONE = re.compile(rb"local-zone\s*:\s*(\"[^\"]*\"|'[^']*'|\S+)\s+(\S+)")
+DATA = re.compile(rb"local-data\s*:\s*(\"[^\"]*\"|'[^']*'|\S+)")
+CLAUSE = re.compile(rb"[a-z-]+:$")
+TYPED = re.compile(rb"(domain|full|keyword|regexp|include):(.*)", re.DOTALL)
+RULE = re.compile(rb"(DOMAIN|DOMAIN-SUFFIX|DOMAIN-KEYWORD|DOMAIN-REGEX|DOMAIN-WILDCARD|IP-CIDR6?|[A-Z][A-Z0-9-]+),"
+                  rb"([^,]*)(?:,.*)?", re.IGNORECASE)
+
+
+def name_entry(number: int, name: bytes, kind: Kind, exception: bool = False) -> Entry:
+    """The entry of a bare name; raises BadEntry for what is none."""
+    if name[:1] in (b"=", b"*") or b"/" in name:
+        raise BadEntry("is no name")
+    return Entry(number, kind, read_host_entry(name.rstrip(b"."))[1], exception)
+
+
+def read_dnsmasq(file: BinaryIO) -> Iterator[Item]:
+    for number, line in read_lines(file):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        line = line.partition(b" #")[0].rstrip()
+        found = DNSMASQ.fullmatch(line)
+        if not found:
+            if re.match(rb"(?:--)?[a-z-]+(?:=|$)", line):
+                yield Passed(number, "other settings of dnsmasq")
+            else:
+                yield Problem(number, f"{shown(line)} is no line of dnsmasq such as address=/example.com/")
+            continue
+        word, names, target = found[1], found[2].split(b"/"), found[3].strip()
+        exception = bool(target) and word != b"address" or word == b"server" and target == b"#"
+        if word == b"address" and target == b"#":
+            exception = False
+        try:
+            yield from [name_entry(number, name, Kind.HOST, exception) for name in names]
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
+
+
+def read_unbound(file: BinaryIO) -> Iterator[Item]:
+    for number, line in read_lines(file):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        line = re.sub(rb"\s+#.*$", b"", line)
+        if CLAUSE.fullmatch(line):
+            continue
+        try:
+            if found := ZONE.fullmatch(line):
+                name, kind = found[1].strip(b"\"'"), found[2].strip(b"\"'").lower()
+                if kind in OPEN:
+                    yield name_entry(number, name, Kind.HOST, exception=True)
+                elif kind in CLOSED:
+                    yield name_entry(number, name, Kind.HOST)
+                else:
+                    raise BadEntry("has a type of zone that is not known")
+            elif found := DATA.fullmatch(line):
+                words = found[1].strip(b"\"'").split()
+                if not words:
+                    raise BadEntry("has no name")
+                yield name_entry(number, words[0], Kind.HOST_ONLY)
+            elif re.match(rb"[a-z-]+\s*:", line):
+                yield Passed(number, "other settings of unbound")
+            else:
+                raise BadEntry("is no line of unbound such as local-zone: \"example.com\" always_nxdomain")
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
+
+
+def read_domain_set(file: BinaryIO) -> Iterator[Item]:
+    suffixed = False            # in this file names with all below them have a sign in front
+    for number, line in read_lines(file):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        line = re.sub(rb"\s+[#].*$", b"", line)
+        if line == b"payload:":
+            continue
+        text = line[1:].strip() if line[:1] == b"-" else line
+        text = text.strip(b"\"'")
+        text = re.sub(rb"(?:\s+[@&][\w!-]+)+$", b"", text)         # attributes of v2fly
+        if text[:2] == b"+." or text[:1] == b"." or line != text and line[:1] == b"-":
+            suffixed = True
+        try:
+            yield from read_set_item(number, text, suffixed)
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
+
+
+def read_set_item(number: int, text: bytes, suffixed: bool) -> Iterator[Item]:
+    """What one item says; raises BadEntry for what is none."""
+    if found := TYPED.fullmatch(text):
+        word, value = found[1], re.split(rb"[:\s]@", found[2].strip())[0]
+        if word in (b"keyword", b"regexp"):
+            yield Passed(number, "patterns (keyword:, regexp:)")
+        elif word == b"include":
+            yield Passed(number, "includes of other files; drop those beside this one")
+        else:
+            yield name_entry(number, value, Kind.HOST if word == b"domain" else Kind.HOST_ONLY)
+    elif (found := RULE.fullmatch(text)) and b"," in text:
+        word, value = found[1].upper(), found[2].strip()
+        if word in (b"DOMAIN", b"DOMAIN-SUFFIX"):
+            yield name_entry(number, value, Kind.HOST if word == b"DOMAIN-SUFFIX" else Kind.HOST_ONLY)
+        elif word in (b"IP-CIDR", b"IP-CIDR6"):
+            yield from addresses(number, value)
+        else:
+            yield Passed(number, "rules about other things than names and addresses")
+    elif text[:2] == b"+.":
+        yield name_entry(number, text[2:], Kind.HOST)
+    elif text[:2] == b"*.":
+        yield name_entry(number, text[2:], Kind.SUBDOMAINS)
+    elif text[:1] == b".":
+        yield name_entry(number, text[1:], Kind.HOST)
+    elif read_address(text):
+        yield from addresses(number, text)
+    else:
+        yield name_entry(number, text, Kind.HOST_ONLY if suffixed else Kind.HOST)
+
+
+def addresses(number: int, text: bytes) -> Iterator[Item]:
+    networks = read_address(text)
+    if not networks:
+        raise BadEntry("is no address")
+    for kind, key in networks:
+        yield Entry(number, kind, key)
