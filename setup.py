@@ -31,6 +31,7 @@ SHARING = ("netfilter/stage1/structures", "source/recall", "source/marking", "so
 
 # What a module links with, by its path below edgeblock/.
 LIBRARIES = {
+    "core/connections": ["sodium"],
     "core/engine": ["sodium"],
     "core/flow": ["sodium"],
     "core/quic": ["crypto"],

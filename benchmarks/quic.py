@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from edgeblock.core.quic import Reader
+from edgeblock.core.connections import Reader
 from edgeblock.enforce.quic_close import close_datagram
 
 COUNT = 50_000

@@ -248,10 +248,10 @@ class Limits:
     flow_bytes: int = _whole(160 * 1024, 4096, 64 * 1024 * 1024)     # bytes of stream window in one flow
     idle: float = _seconds(120.0, 1, 86_400)   # without a packet for so long, an undecided flow is forgotten
     settle_packets: int = _whole(512, 0, 1_000_000)    # client packets after which a flow is done without a reply
-    quic_connections: int = _whole(8, 1, 1000)         # QUIC connections remembered on a pair of addresses and ports
-    quic_derivations: int = _whole(64, 1, 1_000_000)   # QUIC keys derived for such a pair in 10 s
-    quic_failures: int = _whole(256, 1, 1_000_000)     # tries of other keys than a packet's own, the same
-    quic_worker_derivations: int = _whole(100_000, 1, 100_000_000)   # QUIC keys derived by a worker in 1 s
+    quic_connections: int = _whole(8, 1, 1000)         # QUIC connections whose keys are tried on any foreign packet
+    quic_derivations: int = _whole(64, 1, 1_000_000)   # QUIC keys derived for one datagram
+    quic_failures: int = _whole(100_000, 1, 100_000_000)   # tries of more connections' keys, of a worker in 1 s
+    quic_worker_derivations: int = _whole(1_000_000, 1, 100_000_000)     # QUIC keys derived by a worker in 1 s
     worker_rereading: int = _whole(1 << 25, 65_536, 1 << 31)     # bytes read again in 1 s, where copies conflict
 
 

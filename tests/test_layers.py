@@ -22,6 +22,7 @@ LAYERS = (
     ("core.window",),
     ("core.quic",),
     ("core.flow",),
+    ("core.connections",),
     ("core.engine", "core"),
     ("errors",),
     ("config", "wire"),

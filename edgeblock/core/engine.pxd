@@ -5,6 +5,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from edgeblock.core.connections cimport Connections
 from edgeblock.core.flow cimport BURIED, Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
 from edgeblock.core.packet cimport Packet
@@ -70,6 +71,7 @@ cdef enum:
     COUNT_BLOCKED_POLICY
     COUNT_BLOCKED_PACKETS
     COUNT_REPLIES_REPEATED
+    COUNT_REPLIES_WITHHELD
     COUNT_UNPARSABLE
     COUNT_CONFLICTS
     COUNT_OVERFLOWS
@@ -114,7 +116,10 @@ cdef class Engine:
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
 
     cdef FlowTable table
-    cdef QuicReader* quic
+    cdef Connections connections
+    cdef QuicReader* quic          # the connections' own
+    cdef double quic_answers_since
+    cdef uint32_t quic_answers     # in that second
     cdef Findings findings
     cdef Seen seen[MAX_NAMES]
     cdef uint64_t counts[COUNTERS]
@@ -138,11 +143,13 @@ cdef class Engine:
     cdef Flow* _create(self, const Packet* p, Decision* out) noexcept nogil
     cdef void _match_destination(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _judge_udp(self, const Packet* p, Decision* out) noexcept nogil
-    cdef void _read_quic(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _read_quic(self, const Packet* p, Decision* out) noexcept nogil
+    cdef void _read_hello(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef bint _begin_quic_anew(self, Flow* flow, const Packet* p) noexcept nogil
     cdef bint _reopen(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
-    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected,
+    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected, uint32_t first,
                        Decision* out) noexcept nogil
     cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil
     cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil
@@ -154,6 +161,7 @@ cdef class Engine:
                      uint8_t head, int64_t expected, Decision* out) noexcept nogil
     cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
     cdef void _answer(self, Flow* flow, Decision* out) noexcept nogil
+    cdef bint _may_answer_quic(self) noexcept nogil
     cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _release(self, Flow* flow, Decision* out) noexcept nogil

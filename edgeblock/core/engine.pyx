@@ -10,15 +10,16 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
+from edgeblock.core.connections cimport Connections, Datagram
+from edgeblock.core.cursor cimport Cursor
 from edgeblock.core.flow cimport (FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED, LANE_UNDECIDED,
                                   SEEN, Flow, FlowTable)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
                                      ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
                                     TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
-from edgeblock.core.quic cimport (SEEN_CONFLICT, SEEN_FULL, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Connection,
-                                  QuicLimits, free_connections, free_reader, make_reader, may_hold_initial,
-                                  read_quic)
+from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
+                                  read_frames)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
                                     READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_SHARE, PACKET_WORK,
                                     START_FREE, START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window,
@@ -36,6 +37,8 @@ _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 
 cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
+    QUIC_REPLIES = 3           # the same of a QUIC connection: whoever is answered has not proved his address
+    QUIC_ANSWERS = 1000        # the same in one second, of all connections: 80 kB, were they all somebody else's
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
     PASSED_SYNS = 12           # as the kernel remembers (netfilter/stage1/program.c)
     TOLD = (1 << PASSED_SYNS) - 1
@@ -50,8 +53,8 @@ COUNTER_NAMES = (
     "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
     "junk_headers", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed",
     "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets",
-    "replies_repeated", "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released",
-    "no_memory", "overworked", "work",
+    "replies_repeated", "replies_withheld", "unparsable", "conflicts", "overflows", "rereading_refused",
+    "window_full", "released", "no_memory", "overworked", "work",
 )
 
 cdef class Engine:
@@ -62,8 +65,7 @@ cdef class Engine:
         flows, memory, flow_bytes, idle, settle_packets: as in config.Limits.
         unparsable, midstream, memory_full, conflict, work, no_sni: "pass" or "drop", as in config.Policies.
         ech: "accept", "block" or "block-listed-addresses".
-        quic_connections, quic_derivations, quic_failures: of a UDP 4-tuple; see core.quic's QuicLimits.
-        quic_worker_derivations: QUIC keys derived in one second, for all flows.
+        quic_connections, quic_derivations, quic_failures, quic_worker_derivations: see core.connections' QuicLimits.
         worker_rereading: bytes read again in one second where copies conflict, for all flows.
         report: whether the caller wants to hear of names that no rule matched (replay does, the daemon does not).
 
@@ -74,9 +76,8 @@ cdef class Engine:
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
                  flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
                  memory_full="pass", conflict="drop", work="drop", no_sni="pass", ech="accept", quic_connections=8,
-                 quic_derivations=64, quic_failures=256, quic_worker_derivations=100_000,
+                 quic_derivations=64, quic_failures=100_000, quic_worker_derivations=1_000_000,
                  worker_rereading=32 * 1024 * 1024, report=False):
-        cdef QuicLimits quic_limits
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
             raise ValueError("a limit is out of its range")
         self.matcher = matcher
@@ -94,16 +95,11 @@ cdef class Engine:
             raise ValueError(f"ech is {ech!r}, not one of {', '.join(_ECH)}")
         self.ech = _ECH[ech]
         self.report = bool(report)
-        quic_limits.connections = quic_connections
-        quic_limits.derivations = quic_derivations
-        quic_limits.failures = quic_failures
-        quic_limits.worker_derivations = quic_worker_derivations
-        self.quic = make_reader(&quic_limits)
-        if self.quic == NULL:
-            raise MemoryError("libcrypto offers no AES-128-GCM, or there is no memory")
+        self.connections = Connections(self.table, quic_connections, quic_derivations, quic_failures,
+                                       quic_worker_derivations)
+        self.quic = self.connections.reader
 
     def __dealloc__(self):
-        free_reader(self.quic)
         free(self.findings.items)
         free(self.findings.text.data)
 
@@ -309,63 +305,97 @@ cdef class Engine:
     cdef void _judge_udp(self, const Packet* p, Decision* out) noexcept nogil:
         # Every Initial is read, on whatever port, however old the flow and whoever sent before: a connection begins
         # with it, and no decoy settles the addresses for the next one.
-        cdef Flow* flow = self.table.find(p, False)
+        cdef Flow* flow = self.table.find(p, False)     # only where the address is listed; QUIC has flows of its own
         cdef Match found
-        cdef bint initial = may_hold_initial(p.payload, p.payload_size)
-        if flow == NULL:
-            if not initial and not self.matcher.match_address(p.destination, 4 if p.family == 4 else 16,
-                                                              p.destination_port, &found):
-                return
+        if flow == NULL and self.matcher.match_address(p.destination, 4 if p.family == 4 else 16,
+                                                       p.destination_port, &found):
             flow = self._create(p, out)
             if flow == NULL:
                 return
             self._match_destination(flow, p, out)
             if flow.state == FLOW_BLOCKED:
                 return
-        if flow.state == FLOW_BLOCKED:
-            self._again(flow, p, out)
-        elif initial:
-            self._read_quic(flow, p, out)
-        else:
-            self.table.touch(flow, flow.lane, self.clock)
+        if flow != NULL:
+            if flow.state == FLOW_BLOCKED:
+                self._again(flow, p, out)
+                return
+            self.table.touch(flow, LANE_SETTLED, self.clock)
+        if may_hold_initial(p.payload, p.payload_size):
+            self._read_quic(p, out)
 
-    cdef void _read_quic(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
-        cdef Connection* connection
-        cdef uint8_t lane = LANE_SETTLED        # what does not open is the first to go: a flood of it takes no place
-        cdef uint32_t seen = read_quic(self.quic, &flow.quic, p.payload, p.payload_size, self.clock, self.flow_bytes,
-                                       &self.rereading, &self.findings)
-        self._look_up(flow, p, 0, 0, out)
-        if flow.state == FLOW_WATCHED and (seen & SEEN_CONFLICT or self.findings.full):
+    cdef void _read_quic(self, const Packet* p, Decision* out) noexcept nogil:
+        # A block is a connection's, not that of the addresses and ports: without the packets that its keys open no
+        # server can finish the handshake. Others on the same ports are judged for themselves.
+        cdef Datagram d
+        cdef Cursor frames
+        cdef Flow* flow
+        cdef Gathering gathering
+        self.connections.begin(&d, p.payload, p.payload_size, self.clock)
+        while True:
+            flow = self.connections.next_opened(p, &d, &frames)
+            if flow == NULL:
+                break
+            if flow.state == FLOW_BLOCKED and not self._begin_quic_anew(flow, p):
+                self._again(flow, p, out)
+                continue
+            gathering.flow = flow
+            gathering.cap = self.flow_bytes
+            if not read_frames(self.quic, &frames, _gather, &gathering):
+                d.seen |= SEEN_DAMAGED
+            self._read_hello(flow, p, out)
+        self.counts[COUNT_FLOWS] += d.created
+        # What was not opened may hold anything, so the policies speak; but only this datagram is dropped, since the
+        # client sends it again and the budgets come back.
+        if out.accept and (d.seen & SEEN_REFUSED and self.drop_conflict or d.seen & SEEN_OVERLOAD and self.drop_full
+                           or d.seen & SEEN_UNOPENED and self.drop_unparsable):
+            self.counts[COUNT_BLOCKED_POLICY] += 1
+            out.accept = 0
+
+    cdef void _read_hello(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        # What a packet has added to a connection's CRYPTO stream.
+        cdef uint32_t first = self.findings.count
+        cdef uint8_t lane = LANE_SETTLED
+        cdef bint waits
+        read_on(&flow.window, &self.findings, self.flow_bytes, &self.rereading)
+        self.counts[COUNT_WORK] += <uint64_t>(PACKET_SHARE - flow.window.share)
+        self._look_up(flow, p, 0, 0, first, out)
+        if flow.state == FLOW_WATCHED and (flow.window.overflow or self.findings.full):
             self.counts[COUNT_OVERFLOWS] += 1
             if self.drop_conflict:
                 self._refuse(flow, p, out)
-        if flow.state == FLOW_WATCHED and seen & SEEN_FULL:
+        if flow.state == FLOW_WATCHED and flow.window.behind:
+            # As in _read: the datagram is sent again.
+            self.counts[COUNT_OVERWORKED] += 1
+            if self.drop_work:
+                out.accept = 0
+        if flow.state == FLOW_WATCHED and flow.window.dropped:
+            flow.window.dropped = 0
             self.counts[COUNT_WINDOW_FULL] += 1
             if self.drop_full:
                 self._refuse(flow, p, out)
         if flow.state == FLOW_BLOCKED:
-            connection = flow.quic.connections
-            if connection != NULL:
-                flow.quic_id_size = connection.id_size
-                memcpy(flow.quic_id, connection.id, connection.id_size)
-                out.quic_id_size = flow.quic_id_size
-                memcpy(out.quic_id, flow.quic_id, sizeof(flow.quic_id))
-            free_connections(&flow.quic)
-            self.table.touch(flow, LANE_KEPT, self.clock)
-            return
-        # What was not opened may hold anything, so the policies speak; but only this datagram is dropped, since the
-        # client sends it again and the budgets come back.
-        if (seen & SEEN_REFUSED and self.drop_conflict or seen & SEEN_OVERLOAD and self.drop_full
-                or seen & SEEN_UNOPENED and self.drop_unparsable):
-            self.counts[COUNT_BLOCKED_POLICY] += 1
-            out.accept = 0
-        connection = flow.quic.connections
-        while connection != NULL:
-            if is_open(&connection.window):
+            memcpy(flow.quic.client, p.source, sizeof(flow.quic.client))
+            flow.quic.client_port = p.source_port
+            waits = flow.quic.passed
+            lane = LANE_KEPT
+        else:
+            flow.quic.passed = 1
+            waits = is_open(&flow.window)
+            if waits:
                 lane = LANE_UNDECIDED
-                break
-            connection = connection.next
+        self.connections.settle(flow, waits)
         self.table.touch(flow, lane, self.clock)
+
+    cdef bint _begin_quic_anew(self, Flow* flow, const Packet* p) noexcept nogil:
+        # Where the server has got nothing of a blocked connection, somebody else with the same id is not joined with
+        # it there, nor here. Who was blocked stays so.
+        if flow.quic.passed or (flow.quic.client_port == p.source_port
+                                and memcmp(flow.quic.client, p.source, sizeof(flow.quic.client)) == 0):
+            return False
+        self.connections.begin_anew(flow)
+        flow.state = FLOW_WATCHED
+        flow.seen_count = 0
+        return True
 
     # ---- the stream
 
@@ -390,7 +420,7 @@ cdef class Engine:
             self.counts[COUNT_REREADING_REFUSED] += 1
         if w.copy_count != copies:
             self.counts[COUNT_CONFLICTS] += 1
-        self._look_up(flow, p, at, expected, out)
+        self._look_up(flow, p, at, expected, 0, out)
         if flow.state == FLOW_WATCHED and w.overflow:
             self.counts[COUNT_OVERFLOWS] += 1
             if self.drop_conflict:
@@ -480,7 +510,7 @@ cdef class Engine:
 
     # ---- names
 
-    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected,
+    cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected, uint32_t first,
                        Decision* out) noexcept nogil:
         cdef Finding* f
         cdef Finding* last = NULL
@@ -494,7 +524,7 @@ cdef class Engine:
         cdef uint8_t proto
         cdef bint listed
         cdef uint32_t i
-        for i in range(self.findings.count):
+        for i in range(first, self.findings.count):
             f = &self.findings.items[i]
             found.action = ACTION_PASS
             found.list_index = NO_LIST
@@ -651,6 +681,7 @@ cdef class Engine:
         return flow.window.base + <uint32_t>end + (1 if p.flags & TCP_FIN else 0)
 
     cdef void _answer(self, Flow* flow, Decision* out) noexcept nogil:
+        cdef bint may = flow.action != ACTION_DROP
         out.accept = 0
         out.mark = MARK_BLOCKED
         out.action = flow.action
@@ -663,11 +694,25 @@ cdef class Engine:
         out.reset_seqs = flow.reset_seqs
         memcpy(out.reset_seq, flow.reset_seq, sizeof(flow.reset_seq))
         out.reset_ack = flow.reset_ack
-        out.quic_id_size = flow.quic_id_size
-        memcpy(out.quic_id, flow.quic_id, sizeof(flow.quic_id))
-        if flow.action != ACTION_DROP and flow.replies < MAX_REPLIES:
+        out.reply = 0
+        if flow.quic != NULL:
+            out.mark = MARK_KEEP        # what is blocked is the connection
+            out.quic_id_size = flow.quic.connection.id_size
+            memcpy(out.quic_id, flow.quic.connection.id, sizeof(out.quic_id))
+            may = may and flow.replies < QUIC_REPLIES and self._may_answer_quic()
+        if may and flow.replies < MAX_REPLIES:
             flow.replies += 1
             out.reply = 1
+
+    cdef bint _may_answer_quic(self) noexcept nogil:
+        if self.clock - self.quic_answers_since >= 1.0 or self.clock < self.quic_answers_since:
+            self.quic_answers_since = self.clock
+            self.quic_answers = 0
+        if self.quic_answers == QUIC_ANSWERS:
+            self.counts[COUNT_REPLIES_WITHHELD] += 1
+            return False
+        self.quic_answers += 1
+        return True
 
     cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
         # A packet of a blocked flow: dropped; one with payload says that the client has not got the answer.
@@ -780,6 +825,18 @@ def plain_host(data: bytes) -> str:
     if colon and (port.isdigit() or not port):
         host = name
     return host.rstrip(".") or host
+
+
+cdef struct Gathering:
+    Flow* flow
+    uint32_t cap
+
+
+cdef void _gather(void* context, const Piece* pieces, size_t count) noexcept nogil:
+    cdef Gathering* gathering = <Gathering*>context
+    cdef size_t i
+    for i in range(count):
+        add_bytes(&gathering.flow.window, pieces[i].offset, pieces[i].data, pieces[i].size, gathering.cap)
 
 
 cdef size_t _write_packet(uint8_t* out, const Packet* like, uint32_t seq, uint8_t flags, const uint8_t* payload,

@@ -1,9 +1,10 @@
 # The flow table: 5-tuple in, Flow out. Bounded in flows and bytes, expired by the caller's clock, eviction in O(1).
+# A QUIC connection is a flow, too: core.connections makes its key of the server's address, port and connection id.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.packet cimport Packet
-from edgeblock.core.quic cimport MAX_CONNECTION_ID, Quic
+from edgeblock.core.quic cimport MAX_CONNECTION_ID, Connection
 from edgeblock.core.window cimport MAX_GIVEN_UP, MAX_STARTS, Window
 
 cdef enum:
@@ -23,6 +24,33 @@ cdef enum FlowState:
     FLOW_WATCHED = 0
     FLOW_BLOCKED = 1
     FLOW_RELEASED = 2          # never looked at again
+
+cdef struct Flow
+
+cdef enum:                     # what QUIC connections share that stand in one list
+    SHARE_SOURCE = 0           # addresses, ports, and the client's own connection id
+    SHARE_ENDS = 1             # addresses and ports
+    SHARE_ADDRESSES = 2        # addresses, and the server's port; first of as many as QUIC_ADDRESSES
+    SHARES = 6
+
+cdef enum:
+    QUIC_ADDRESSES = 4         # a client has no more during a handshake
+
+cdef struct Peer:              # a QUIC connection's place in a list, the one used last first
+    Flow* flow
+    Peer* next
+    Peer** link                # what points here; NULL: it is in no list
+    uint64_t hash              # of what they share
+
+cdef struct Quic:              # of a flow that is a QUIC connection
+    Connection connection
+    Peer peers[SHARES]
+    uint64_t turn              # of the packet that its keys were tried on last
+    uint8_t client[16]         # who sent the datagram that was blocked
+    uint16_t client_port
+    uint8_t passed             # a datagram of it was let through: the server may have these bytes
+    uint8_t server_size
+    uint8_t server[MAX_CONNECTION_ID]      # where its last packet was sent that was not sent to its own id
 
 cdef struct Flow:
     uint64_t hash              # of the key
@@ -51,14 +79,12 @@ cdef struct Flow:
     uint32_t client_ack
     uint32_t reset_seq[2]
     uint32_t reset_ack
-    uint8_t quic_id_size
-    uint8_t quic_id[MAX_CONNECTION_ID]
     uint32_t packets           # client packets with payload since it was settled
     uint8_t seen_count
     uint64_t seen[SEEN]
     uint64_t past              # what was caught up with last (Engine.catch_up)
-    Window window              # of TCP
-    Quic quic                  # of UDP
+    Window window              # of TCP, or of a QUIC connection's CRYPTO stream
+    Quic* quic                 # NULL: it is none
 
 
 cdef struct LaneList:
@@ -69,6 +95,9 @@ cdef struct LaneList:
 cdef struct Slot:              # the hash stands beside the flow, so that no other flow is touched on the way to one
     uint64_t hash
     Flow* flow
+
+
+cdef void unlink_peer(Peer* peer) noexcept nogil
 
 
 cdef class FlowTable:

@@ -10,7 +10,6 @@ compares hashes in the slots and touches a flow only when they agree, and whoeve
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from edgeblock.core.quic cimport free_connections
 from edgeblock.core.window cimport close_window
 
 cdef extern from "sodium.h" nogil:
@@ -43,6 +42,23 @@ cdef void _fetch_flow(const Flow* flow) noexcept nogil:
     while at < sizeof(Flow):
         fetch(<const uint8_t*>flow + at)
         at += LINE
+
+
+cdef void unlink_peer(Peer* peer) noexcept nogil:
+    if peer.link != NULL:
+        peer.link[0] = peer.next
+        if peer.next != NULL:
+            peer.next.link = peer.link
+        peer.link = NULL
+
+
+cdef void _free_quic(Flow* flow) noexcept nogil:
+    cdef int i
+    if flow.quic != NULL:
+        for i in range(<int>SHARES):
+            unlink_peer(&flow.quic.peers[i])
+        free(flow.quic)
+        flow.quic = NULL
 
 
 cdef class FlowTable:
@@ -178,7 +194,7 @@ cdef class FlowTable:
         flow.lane = lane
         flow.touched = now
         self.memory -= flow.held
-        flow.held = flow.window.bytes + flow.quic.bytes
+        flow.held = flow.window.bytes + (<uint32_t>sizeof(Quic) if flow.quic != NULL else 0)
         self.memory += flow.held
         self._append(flow)
         while self.memory > self.max_memory:
@@ -219,7 +235,7 @@ cdef class FlowTable:
         self.flows -= 1
         self.memory -= sizeof(Flow) + FLOW_COST + flow.held
         close_window(&flow.window)
-        free_connections(&flow.quic)
+        _free_quic(flow)
         if self.spares < MAX_SPARES:
             flow.newer = self.spare
             self.spare = flow

@@ -1,13 +1,11 @@
-# UDP payloads in, the names inside the client's Initial packets out; per 4-tuple state in plain C.
+# A client's Initial packets: their headers, their keys, and the CRYPTO pieces inside; in plain C, without memory.
 #
-# One `QuicReader` serves an engine, one `Quic` a 4-tuple, one `Connection` each original destination connection
-# id on it. Nothing here judges: every Initial that opens is read, decoys too. The engine calls `may_hold_initial`
-# and, where it says so, `read_quic`; `read_datagram` is what lies beneath, for readers of other things than names.
+# One `QuicReader` serves an engine. Whose packet it is, and so which keys to try, is decided in core.connections.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from edgeblock.core.crypto cimport EVP_CIPHER_CTX, SHA256_CTX
-from edgeblock.core.window cimport Findings, Window
+from edgeblock.core.cursor cimport Cursor
 
 cdef enum:
     QUIC_FAMILIES = 4          # groups of versions that share a salt
@@ -22,16 +20,15 @@ cdef enum Seen:                # what a datagram held, one bit each
     SEEN_UNOPENED = 2          # an Initial that no key known here opens
     SEEN_UNKNOWN = 4           # a version that is not known here: undecided
     SEEN_DAMAGED = 8           # bytes at which every server stops
-    SEEN_REFUSED = 16          # a budget of the 4-tuple was spent: an Initial was not opened, or not kept
+    SEEN_REFUSED = 16          # more keys or numbers would have to be tried for the datagram than are
     SEEN_OVERLOAD = 32         # the budget of the worker was spent, or memory: an Initial was not opened
-    SEEN_CONFLICT = 64         # bytes of a CRYPTO stream conflict in more ways than are read
-    SEEN_FULL = 128            # bytes of a CRYPTO stream were not kept: no room
 
-cdef struct QuicLimits:
-    uint32_t connections       # remembered on a 4-tuple; one that is idle for QUIC_IDLE makes room
-    uint32_t derivations       # of keys, on a 4-tuple in one period
-    uint32_t failures          # tries with other keys or numbers than the packet's own, on a 4-tuple in one period
-    uint32_t worker_derivations    # of keys, of all 4-tuples of this reader in one second
+cdef enum Walk:                # what stood at the cursor
+    WALK_INITIAL = 0
+    WALK_OTHER = 1             # a packet that is passed over
+    WALK_UNKNOWN = 2           # a version that is not known here; its length cannot be told
+    WALK_END = 3               # a short header, or a Retry: it takes the rest of the datagram
+    WALK_DAMAGED = 4
 
 cdef struct QuicCounters:
     uint64_t initials          # opened
@@ -39,14 +36,9 @@ cdef struct QuicCounters:
     uint64_t unknown_version
     uint64_t damaged
     uint64_t derivations
-    uint64_t refused_flow      # Initials not opened: the budget of the 4-tuple was spent
-    uint64_t refused_worker    # Initials not opened: the budget of the worker was spent
-    uint64_t refused_connections   # Initials opened but not kept: too many connections on the 4-tuple
+    uint64_t refused_flow      # datagrams of which an Initial was not opened: a bound of the datagram was reached
+    uint64_t refused_worker    # the same: the budget of the worker was spent, or there was no memory
     uint64_t beyond            # CRYPTO frames that reach beyond MAX_CRYPTO
-
-cdef struct Budget:
-    double since
-    uint32_t spent
 
 cdef struct HmacKey:           # SHA-256 after the inner and after the outer key block (RFC 2104)
     SHA256_CTX inner
@@ -58,23 +50,23 @@ cdef struct Keys:              # of the client's Initial packets (RFC 9001, 5.2)
     uint8_t hp[16]
 
 cdef struct Connection:        # what the keys of one original destination connection id open
-    Connection* next
-    double last                # when a packet was last opened
-    uint32_t versions[2]       # the second is 0 until compatible version negotiation (RFC 9368)
-    Keys keys[2]
     uint8_t id_size
     uint8_t id[MAX_CONNECTION_ID]
+    uint8_t derived            # a bit for each family whose keys are there
     uint8_t bases_used
-    uint8_t fresh              # the datagram in hand brought bytes
     uint64_t bases[QUIC_BASES] # packet numbers opened, far from each other
-    Window window              # its CRYPTO stream
+    Keys keys[QUIC_FAMILIES]
 
-cdef struct Quic:              # all zero is the start
-    Connection* connections    # the one used last comes first
-    uint32_t connection_count
-    uint32_t bytes             # memory held by the connections
-    Budget derivations
-    Budget failures
+cdef struct Initial:
+    uint32_t version
+    uint8_t family
+    uint8_t id_size
+    uint8_t source_size
+    const uint8_t* id          # destination connection id
+    const uint8_t* source      # the client's own
+    const uint8_t* start       # first byte of the packet
+    size_t number_at           # offset of the packet number: up to here the header is readable
+    size_t size                # of the whole packet
 
 cdef struct Piece:             # of a CRYPTO stream; it lies within MAX_CRYPTO
     uint32_t offset
@@ -84,24 +76,23 @@ cdef struct Piece:             # of a CRYPTO stream; it lies within MAX_CRYPTO
 cdef struct QuicReader:
     EVP_CIPHER_CTX* header_cipher
     EVP_CIPHER_CTX* packet_cipher
-    QuicLimits limits
     QuicCounters counters
-    double now                 # the caller's clock, for the datagram in hand
-    Budget derivations
     HmacKey salts[QUIC_FAMILIES]
     uint8_t opened[MAX_DATAGRAM + 1]
     Piece pieces[MAX_PIECES]
 
 # Pieces of one packet, by offset: what stores them by offset too needs one walk for all of them, however a client
 # that wants us to work shuffles its frames.
-ctypedef void (*OnCrypto)(void* context, Connection* connection, const Piece* pieces, size_t count) noexcept nogil
+ctypedef void (*OnCrypto)(void* context, const Piece* pieces, size_t count) noexcept nogil
 
-cdef QuicReader* make_reader(const QuicLimits* limits) noexcept nogil       # NULL: no memory, no libcrypto
+cdef QuicReader* make_reader() noexcept nogil       # NULL: no memory, no libcrypto
 cdef void free_reader(QuicReader* reader) noexcept nogil
-cdef void free_connections(Quic* quic) noexcept nogil
 
 cdef bint may_hold_initial(const uint8_t* data, size_t size) noexcept nogil     # of a version known here
-cdef uint32_t read_quic(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
-                        uint32_t cap, uint32_t* work, Findings* out) noexcept nogil    # -> bits of Seen
-cdef uint32_t read_datagram(QuicReader* reader, Quic* quic, const uint8_t* data, size_t size, double now,
-                            OnCrypto on_crypto, void* context) noexcept nogil   # -> bits of Seen
+cdef Walk take_packet(Cursor* c, Initial* out) noexcept nogil
+cdef bint are_compatible(uint8_t family, uint8_t other) noexcept nogil          # a server may change one to the other
+cdef void derive_keys(QuicReader* reader, Connection* connection, uint8_t family) noexcept nogil
+cdef bint open_initial(QuicReader* reader, Connection* connection, const Initial* packet, Cursor* frames,
+                       uint32_t* tries, uint32_t* seen) noexcept nogil
+# False: a frame at which a server closes the connection.
+cdef bint read_frames(QuicReader* reader, Cursor* c, OnCrypto on_crypto, void* context) noexcept nogil

@@ -8,7 +8,8 @@ The client takes it because everything in it is right: the version is its own; t
 for itself; the source is the id it addresses its packets to, so it holds before the server has answered (any id would
 do) and after (no other would, RFC 9000 section 7.2); and the keys are those of the server's Initial packets, which
 anyone who saw the client's first packet can derive (RFC 9001 section 5.2). A packet with nothing but CONNECTION_CLOSE
-asks for no acknowledgement, so it need not be padded (RFC 9000 section 14.1).
+asks for no acknowledgement, so it need not be padded (RFC 9000 section 14.1). It is never longer than the datagram it
+answers: nobody has proved that the address is his own.
 """
 
 import hmac
@@ -24,6 +25,7 @@ ERROR_CODE = 0x0100 + 49
 MAX_CONNECTION_ID = 20          # RFC 9000, 17.2
 _CLOSE = 0x1C                   # RFC 9000, 19.19
 _CRYPTO = 0x06                  # the frame type that is said to be at fault
+_TAG = 16                       # bytes that AES-128-GCM adds
 _PACKET_NUMBER = 0x3FFF0000     # above any that a server has used by now, so that it is no duplicate
 
 
@@ -44,14 +46,15 @@ _VERSIONS = {
 }
 
 
-def close_datagram(client_datagram: bytes, original_id: bytes = b"", error_code: int = ERROR_CODE) -> bytes | None:
+def close_datagram(client_datagram: bytes, original_id: bytes | None = None,
+                   error_code: int = ERROR_CODE) -> bytes | None:
     """The UDP payload that makes the client of `client_datagram` give up, or None.
 
     Args:
-        client_datagram: a UDP payload; its first Initial packet is answered. None without one, and for a version
-            other than 1, 2 and draft-29.
+        client_datagram: a UDP payload; its first Initial packet is answered. None without one, for a version other
+            than 1, 2 and draft-29, and for one that is shorter than the answer.
         original_id: the destination connection id of the client's first Initial (after a Retry: of the first one
-            behind it), where that is known; empty means that this is the one.
+            behind it), where that is known; None means that this is the one.
         error_code: a transport error code, RFC 9000 section 20.1.
     """
     found = _first_initial(client_datagram)
@@ -61,8 +64,10 @@ def close_datagram(client_datagram: bytes, original_id: bytes = b"", error_code:
     frame = _varint(_CLOSE) + _varint(error_code) + _varint(_CRYPTO) + _varint(0)
     header = bytes([version.initial | 3]) + number.to_bytes(4, "big")
     header += bytes([len(source)]) + source + bytes([len(destination)]) + destination
-    header += _varint(0) + _varint(4 + len(frame) + 16) + _PACKET_NUMBER.to_bytes(4, "big")
-    return _protect(version, original_id or destination, header, frame)
+    header += _varint(0) + _varint(4 + len(frame) + _TAG) + _PACKET_NUMBER.to_bytes(4, "big")
+    if len(header) + len(frame) + _TAG > len(client_datagram):
+        return None
+    return _protect(version, destination if original_id is None else original_id, header, frame)
 
 
 def _first_initial(datagram: bytes) -> tuple[int, _Version, bytes, bytes] | None:

@@ -10,7 +10,7 @@ sent, no clock is read, and nothing is raised for any packet; one that cannot be
     redirect    as reset                       302 and FIN                as reset
 
 The server gets one RST for each sequence number at which it may expect the next byte. A QUIC client gets a
-CONNECTION_CLOSE whatever the action; other UDP is dropped in silence.
+CONNECTION_CLOSE whatever the action, no longer than what it answers; other UDP is dropped in silence.
 """
 
 import html
@@ -120,18 +120,15 @@ def _close_quic(packet: bytes, header: wire.Header, decision: Decision) -> Repli
     if header.fragment or header.end - header.at < 8 or decision.action not in ("reset", "page", "redirect"):
         return Replies([], [])
     datagram = packet[header.at + 8:header.end]
-    # A blocked flow's later packet is of the blocked connection, by whatever id, or the first of another one: a
-    # close for each, unless they are the same. The client passes over what it cannot open (RFC 9001, 5.5).
-    closes = dict.fromkeys(quic_close.close_datagram(datagram, name) for name in (decision.quic_id, b""))
+    payload = quic_close.close_datagram(datagram, decision.quic_id)
+    if payload is None:
+        return Replies([], [])
     ports = packet[header.at:header.at + 4]
     addresses = header.dst + header.src
-    replies = Replies([], [])
-    for payload in filter(None, closes):
-        udp = bytearray(ports[2:4] + ports[0:2] + struct.pack(">HH", 8 + len(payload), 0) + payload)
-        total = wire.sum16(addresses) + wire.UDP + len(udp) + wire.sum16(udp)
-        udp[6:8] = (wire.checksum(total) or 0xFFFF).to_bytes(2, "big")      # RFC 768: 0 says that there is none
-        replies.to_client.append(_ip(header.version, addresses, wire.UDP, int.from_bytes(udp[6:8], "big"), udp))
-    return replies
+    udp = bytearray(ports[2:4] + ports[0:2] + struct.pack(">HH", 8 + len(payload), 0) + payload)
+    total = wire.sum16(addresses) + wire.UDP + len(udp) + wire.sum16(udp)
+    udp[6:8] = (wire.checksum(total) or 0xFFFF).to_bytes(2, "big")      # RFC 768: 0 says that there is none
+    return Replies([_ip(header.version, addresses, wire.UDP, int.from_bytes(udp[6:8], "big"), udp)], [])
 
 
 def _ip(version: int, addresses: bytes, proto: int, identification: int, payload: bytearray) -> bytes:

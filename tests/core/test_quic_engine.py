@@ -7,6 +7,7 @@ from quic_packets import DCID, VERSION_2, crypto, initial, varint
 
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
+from tests.core import playing
 
 TRUST = 1       # checksums are left out below
 
@@ -23,10 +24,10 @@ def named(name: bytes) -> bytes:
     return hello(b"\x00\x00" + len(entries).to_bytes(2, "big") + entries)
 
 
-def udp(payload: bytes, sport: int = 50000, dport: int = 443) -> bytes:
+def udp(payload: bytes, sport: int = 50000, dport: int = 443, client: int = 2) -> bytes:
     header = struct.pack(">HHHH", sport, dport, 8 + len(payload), 0)
     total = 20 + len(header) + len(payload)
-    return struct.pack(">BBHHHBBH4s4s", 0x45, 0, total, 0, 0, 64, 17, 0, bytes((192, 0, 2, 2)),
+    return struct.pack(">BBHHHBBH4s4s", 0x45, 0, total, 0, 0, 64, 17, 0, bytes((192, 0, 2, client)),
                        bytes((203, 0, 113, 7))) + header + payload
 
 
@@ -54,7 +55,7 @@ def test_every_new_connection_of_an_old_flow_is_read():
         datagram = initial(crypto(0, named(name)), dcid=bytes([i]) * 8, version=VERSION_2 if i == 2 else 1)
         assert hosts(one.judge(udp(datagram), 40.0 * i, TRUST)) == [("quic", name.decode())]
         assert one.judge(udp(b"\x40" + bytes(60)), 40.0 * i + 1, TRUST).accept
-    assert one.counters()["table_flows"] == 1
+    assert one.counters()["table_flows"] == 3
 
 
 def test_the_second_hello_of_a_retry_is_read():
@@ -79,30 +80,141 @@ def test_other_datagrams_make_no_flow():
     assert one.counters()["table_flows"] == 0
 
 
-def test_a_block_is_sticky_and_answered():
-    one = engine(no_sni="drop")
-    flight = [initial(crypto(0, hello()[:20]), scid=b"client"),
-              initial(crypto(20, hello()[20:]), dcid=b"server's", scid=b"client", keys_of=DCID, number=1)]
-    assert one.judge(udp(flight[0]), 1.0, TRUST).accept
+# ---- what a block is of
+
+
+LISTED, INNOCENT = named(b"listed.example"), named(b"innocent.example")
+CUT = LISTED.index(b"listed.example") + 6
+
+
+def lists(**settings) -> Engine:
+    """An engine that resets listed.example."""
+    return playing.engine("listed.example", **settings)
+
+
+def verdict(one: Engine, datagram: bytes, now: float = 1.0, **ends) -> str:
+    decision = one.judge(udp(datagram, **ends), now, TRUST)
+    assert decision.mark == "keep", "no mark of the kernel's is a connection's"
+    assert decision.accept or not decision.reply or decision.quic_id
+    return "passes" if decision.accept else decision.action
+
+
+def test_a_block_is_the_connections():
+    one = lists()
+    flight = [initial(crypto(0, LISTED[:CUT]), scid=b"client"),
+              initial(crypto(CUT, LISTED[CUT:]), dcid=b"server's", scid=b"client", keys_of=DCID, number=1)]
+    assert verdict(one, flight[0]) == "passes"
     decision = one.judge(udp(flight[1]), 1.1, TRUST)
-    assert (decision.accept, decision.mark, decision.action, decision.proto) == (False, "blocked", "reset", "quic")
+    assert (decision.accept, decision.mark, decision.action, decision.proto) == (False, "keep", "reset", "quic")
     assert decision.reply and decision.quic_id == DCID
-    other = one.judge(udp(initial(crypto(0, named(b"innocent.example")), dcid=b"a new id")), 2.0, TRUST)
-    assert not other.accept and other.reply and other.quic_id == DCID
-    assert not one.judge(udp(b"\x40" + bytes(60)), 2.1, TRUST).accept
-    assert one.judge(udp(flight[0], sport=50001), 2.2, TRUST).accept, "another 4-tuple is another flow"
-    assert sum(one.judge(udp(flight[0]), 3.0, TRUST).reply for _ in range(20)) < 8
+    other = initial(crypto(0, INNOCENT), dcid=b"a new id")
+    assert verdict(one, other, 2.0) == "passes"
+    assert verdict(one, b"\x40" + bytes(60), 2.1) == "passes"
+    for again in (*flight, initial(b"\x01", number=2), initial(b"\x01", dcid=b"server's", keys_of=DCID, number=3)):
+        assert verdict(one, again, 2.2) == "reset"
+        assert verdict(one, again, 2.2, sport=50001) == "reset", "from whatever port"
+        assert verdict(one, other + again, 2.3) == "reset", "in whatever company"
+    assert verdict(one, other, 2.4) == "passes"
     assert one.counters()["blocked_reset"] == 1
 
 
-def test_flow_budget_drops_the_datagram_and_not_the_flow():
+def test_keys_after_a_retry_or_another_version_are_judged():
+    one = lists()
+    assert verdict(one, initial(crypto(0, LISTED), scid=b"client")) == "reset"
+    assert verdict(one, initial(crypto(0, LISTED), dcid=b"of retry", scid=b"client", token=b"token")) == "reset"
+    assert verdict(one, initial(crypto(0, LISTED), dcid=b"another!", scid=b"client", version=VERSION_2)) == "reset"
+    assert verdict(one, initial(crypto(0, LISTED), version=VERSION_2, number=5)) == "reset"
+    assert verdict(one, initial(crypto(0, INNOCENT), dcid=b"a new id", scid=b"client", version=VERSION_2)) == "passes"
+
+
+def test_answers_to_one_connection_are_few_and_to_all_of_them_limited():
+    one = lists()
+    datagram = udp(initial(crypto(0, LISTED)))
+    assert sum(one.judge(datagram, 0.1 * i, TRUST).reply for i in range(50)) == 3
+    one = lists()
+    flood = [udp(initial(crypto(0, LISTED), dcid=i.to_bytes(8))) for i in range(1100)]
+    assert sum(one.judge(datagram, 1.0, TRUST).reply for datagram in flood) == 1000
+    assert one.counters()["replies_withheld"] == 100
+    assert one.judge(udp(initial(crypto(0, LISTED), dcid=b"next one")), 2.5, TRUST).reply
+
+
+@pytest.mark.parametrize("cut", [CUT, 60])
+@pytest.mark.parametrize("second", [{"sport": 50001}, {"client": 3}, {"sport": 50001, "client": 3}])
+def test_halves_of_one_connection_from_two_ends_are_one(cut, second):
+    flight = [initial(crypto(0, LISTED[:cut])), initial(crypto(cut, LISTED[cut:]), number=1)]
+    for first, then in (flight, reversed(flight)):
+        one = lists()
+        assert verdict(one, first) == "passes"
+        assert verdict(one, then, **second) == "reset"
+        for ends in ({}, second, {"sport": 50_002}, {"client": 9}):
+            for datagram in (first, then, initial(crypto(0, INNOCENT), number=2)):
+                assert verdict(one, datagram, **ends) == "reset", "the server has the half that passed"
+
+
+def test_two_clients_with_one_id_do_not_block_each_other():
+    # Nothing of the blocked client's has reached the server, so it has nothing to mix.
+    one = lists()
+    assert verdict(one, initial(crypto(0, LISTED))) == "reset"
+    assert verdict(one, initial(crypto(0, INNOCENT)), client=3) == "passes"
+    one = lists()
+    assert verdict(one, initial(crypto(0, LISTED))) == "reset"
+    for at in range(0, len(INNOCENT), 40):
+        assert verdict(one, initial(crypto(at, INNOCENT[at:at + 40]), number=at), client=3) == "passes"
+    # A short id can be guessed, and no server should take it.
+    one = lists()
+    assert verdict(one, initial(crypto(0, INNOCENT[:60]), dcid=b"short")) == "passes"
+    assert verdict(one, initial(crypto(0, LISTED), dcid=b"short"), client=3) == "reset"
+    assert verdict(one, initial(crypto(60, INNOCENT[60:]), dcid=b"short", number=1)) == "passes"
+
+
+def spoofed(count: int, frames: bytes, **settings) -> list[bytes]:
+    """From somebody who knows the addresses and ports, and nothing that is in the packets."""
+    return [initial(frames, dcid=b"spoof" + i.to_bytes(3), **settings) for i in range(count)]
+
+
+@pytest.mark.parametrize("scid", [b"", b"client"])
+@pytest.mark.parametrize("size", [0, 1200])
+@pytest.mark.parametrize("frames", [crypto(0, LISTED), crypto(0, LISTED[:CUT]), crypto(0, INNOCENT), b"\x01"],
+                         ids=["listed", "half", "innocent", "ping"])
+def test_a_flood_of_spoofed_initials_harms_and_hides_nobody(scid, size, frames):
+    one = lists()
+    flood = spoofed(500, frames, size=size)
+    later = initial(b"\x02\x00\x00\x00\x00", dcid=b"server's", scid=scid, keys_of=DCID, number=2)
+    for datagram in flood[:250]:
+        verdict(one, datagram)
+    innocent = [initial(crypto(0, INNOCENT[:60]), scid=scid), initial(crypto(60, INNOCENT[60:]), scid=scid, number=1),
+                later]
+    for i, datagram in enumerate(innocent):
+        assert verdict(one, datagram) == "passes"
+        for junk in flood[250 + 5 * i:255 + 5 * i]:
+            verdict(one, junk)
+    assert verdict(one, later) == "passes"
+    listed = [initial(crypto(0, LISTED[:CUT]), dcid=b"another!", scid=scid), *flood[300:],
+              initial(crypto(CUT, LISTED[CUT:]), dcid=b"another!", scid=scid, number=1)]
+    assert [verdict(one, datagram) for datagram in listed][-1] == "reset"
+    assert verdict(one, initial(crypto(0, LISTED), dcid=b"one more", scid=scid)) == "reset"
+    assert verdict(one, b"\x40" + bytes(60)) == "passes"
+
+
+def test_junk_costs_a_client_nothing():
+    # Initials that no key opens, on the victim's addresses and ports.
+    one = lists()
+    junk = bytearray(initial(crypto(0, LISTED), dcid=b"unopened", size=1200))
+    junk[-1] ^= 1
+    assert verdict(one, initial(crypto(0, INNOCENT[:60]))) == "passes"
+    for _ in range(2000):
+        assert verdict(one, bytes(junk)) == "passes"
+    assert verdict(one, initial(crypto(60, INNOCENT[60:]), dcid=b"server's", keys_of=DCID, number=1)) == "passes"
+    assert verdict(one, initial(crypto(0, LISTED), dcid=b"another!")) == "reset"
+
+
+def test_a_datagram_with_too_much_in_it_follows_the_conflict_policy():
+    many = b"".join(initial(b"\x01", dcid=bytes([i, 1]) * 4) for i in range(70))
+    assert not engine().judge(udp(many), 0.0, TRUST).accept
+    assert engine(conflict="pass").judge(udp(many), 0.0, TRUST).accept
     one = engine(quic_derivations=1)
     assert hosts(one.judge(udp(initial(crypto(0, named(b"one.example")))), 0.0, TRUST))
-    another = udp(initial(crypto(0, named(b"two.example")), dcid=b"a new id"))
-    refused = one.judge(another, 1.0, TRUST)
-    assert not refused.accept and refused.mark == "keep" and not refused.names
-    assert hosts(one.judge(another, 11.0, TRUST)) == [("quic", "two.example")]
-    assert engine(quic_derivations=0, conflict="pass").judge(another, 0.0, TRUST).accept
+    assert hosts(one.judge(udp(initial(crypto(0, named(b"two.example")), dcid=b"a new id")), 0.0, TRUST))
 
 
 def test_worker_budget_follows_the_memory_policy():
@@ -138,7 +250,7 @@ def test_a_flood_of_junk_evicts_no_undecided_flow():
     junk = b"\xc0\x00\x00\x00\x01\x08" + bytes(8) + b"\x00\x00" + varint(100) + bytes(100)
     for i in range(500):
         assert one.judge(udp(junk, sport=1000 + i), 2.0, TRUST).accept
-    assert one.counters()["table_flows"] == 100 and one.counters()["evicted_undecided"] == 0
+    assert one.counters()["table_flows"] == 1 and one.counters()["evicted_undecided"] == 0
     assert hosts(one.judge(udp(initial(crypto(30, real[30:]), number=1)), 3.0, TRUST)) == [("quic", "one.example")]
 
 

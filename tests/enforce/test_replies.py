@@ -151,19 +151,33 @@ def test_broken_options_are_no_timestamps(tail):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_quic_gets_a_close_for_the_blocked_connection_and_one_for_the_connection_in_hand(kind):
+def test_quic_gets_a_close_for_the_blocked_connection(kind):
     datagram = initial(crypto(0, b"hello"), scid=b"client", size=1200)
     packet = bytes(HEADS[kind] / UDP(sport=50123, dport=443) / Raw(datagram))
-    for blocked_id, closes in ((b"", [b""]), (DCID, [b""]), (b"blocked!", [b"blocked!", b""])):
+    for blocked_id in (DCID, b"blocked!"):
         made = build(packet, decision("reset", "quic", quic_id=blocked_id))
         assert made.to_server == []
         seen = [(IP if kind.startswith("v4") else IPv6)(sent) for sent in made.to_client]
-        assert [bytes(sent[UDP].payload) for sent in seen] == [close_datagram(datagram, key) for key in closes]
+        assert [bytes(sent[UDP].payload) for sent in seen] == [close_datagram(datagram, blocked_id)]
         assert {(sent.sport, sent.dport) for sent in seen} == {(443, 50123)}
         for sent in seen:
             again = sent.copy()
             again[UDP].delfieldval("chksum")
             assert bytes(again) == bytes(sent)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_no_answer_over_quic_is_longer_than_what_it_answers(kind):
+    answered = set()
+    for sizes in ((0, 0), (8, 0), (8, 8), (20, 20)):
+        for token in (b"", b"token" * 9):
+            for more in range(40):
+                datagram = initial(bytes(more), dcid=bytes(sizes[0]), scid=bytes(sizes[1]), token=token)
+                packet = bytes(HEADS[kind] / UDP(sport=50123, dport=443) / Raw(datagram))
+                made = build(packet, decision("reset", "quic", quic_id=bytes(sizes[0])))
+                assert sum(map(len, made.to_client)) <= len(packet) and made.to_server == []
+                answered.add(len(made.to_client))
+    assert answered == {0, 1}
 
 
 @pytest.mark.parametrize(("packet", "made"), [

@@ -12,9 +12,12 @@ from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from edgeblock.core.engine cimport CHECKSUM_TRUST, MARK_BLOCKED, Decision, Engine
-from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_INITIAL, SEEN_OVERLOAD, SEEN_REFUSED, Connection, Piece, Quic,
-                                  QuicLimits, QuicReader, free_connections, make_reader, read_datagram)
+from edgeblock.core.connections cimport Connections, Datagram
+from edgeblock.core.cursor cimport Cursor
+from edgeblock.core.engine cimport CHECKSUM_TRUST, Decision, Engine
+from edgeblock.core.flow cimport LANES, Flow, FlowTable
+from edgeblock.core.packet cimport Packet
+from edgeblock.core.quic cimport SEEN_DAMAGED, SEEN_INITIAL, SEEN_OVERLOAD, SEEN_REFUSED, Piece, read_frames
 
 cdef extern from "<openssl/evp.h>" nogil:
     ctypedef struct EVP_CIPHER_CTX:
@@ -95,7 +98,6 @@ cdef struct Table:
     uint8_t known[IDS][VERSIONS]               # a packet with these keys has reached the server
     uint8_t taken[IDS][VERSIONS][MAX_HELLO]    # bytes of the hello that the server has
     bint unsure                # something was refused: what opens from here on is not known here
-    bint blocked
 
 cdef const char* ODD[16]
 cdef int ODD_SIZES[16]
@@ -107,7 +109,8 @@ cdef Hello hellos[MAX_HELLOS]
 cdef int hello_count = 0
 cdef EVP_CIPHER_CTX* sealer = EVP_CIPHER_CTX_new()
 cdef EVP_CIPHER_CTX* masker = EVP_CIPHER_CTX_new()
-cdef QuicReader* reader = NULL
+cdef FlowTable flows = FlowTable(64, 1 << 30, 120.0)
+cdef Connections connections = Connections(flows, 8, 64, 100_000, 1_000_000)
 cdef list odd_frames = []
 
 
@@ -116,18 +119,17 @@ cdef void fail(const char* what) noexcept nogil:
     abort()
 
 
-def prepare(versions, connections, given_hellos, odd) -> None:
-    """`connections`: (id, [(key, iv, hp) for each version]); `given_hellos`: (message, needed); `odd`: frames."""
-    global hello_count, reader
-    cdef QuicLimits limits
+def prepare(versions, sealing, given_hellos, odd) -> None:
+    """`sealing`: (id, [(key, iv, hp) for each version]); `given_hellos`: (message, needed); `odd`: frames."""
+    global hello_count
     cdef const uint8_t[::1] text
     cdef int i, version
-    if len(versions) != VERSIONS or len(connections) != IDS or len(given_hellos) > MAX_HELLOS or len(odd) != 16:
+    if len(versions) != VERSIONS or len(sealing) != IDS or len(given_hellos) > MAX_HELLOS or len(odd) != 16:
         raise ValueError("not as many as are played with")
     for i in range(VERSIONS):
         NUMBERS[i] = versions[i]
     for i in range(IDS):
-        name, of_versions = connections[i]
+        name, of_versions = sealing[i]
         id_sizes[i] = len(name)
         for version, (key, iv, hp) in enumerate(of_versions):
             memcpy(keys[i][version].key, <const char*>key, 16)
@@ -144,11 +146,6 @@ def prepare(versions, connections, given_hellos, odd) -> None:
     for i in range(16):
         ODD[i] = <const char*>(<bytes>odd_frames[i])
         ODD_SIZES[i] = len(odd_frames[i])
-    limits.connections = 8
-    limits.derivations = 64
-    limits.failures = 256
-    limits.worker_derivations = 100_000
-    reader = make_reader(&limits)
     EVP_EncryptInit_ex(sealer, EVP_aes_128_gcm(), NULL, NULL, NULL)
     EVP_EncryptInit_ex(masker, EVP_aes_128_ecb(), NULL, NULL, NULL)
 
@@ -368,7 +365,7 @@ cdef bint _arrive(Table* t, Pieces* out) noexcept nogil:
     return whole
 
 
-cdef void _collect(void* context, Connection* connection, const Piece* pieces, size_t count) noexcept nogil:
+cdef void _collect(void* context, const Piece* pieces, size_t count) noexcept nogil:
     cdef size_t i
     for i in range(count):
         if i and pieces[i].offset < pieces[i - 1].offset:
@@ -378,33 +375,35 @@ cdef void _collect(void* context, Connection* connection, const Piece* pieces, s
         _add(<Pieces*>context, pieces[i].offset, pieces[i].data, pieces[i].size)
 
 
-cdef void _read(Table* t, Quic* quic, const uint8_t* datagram, size_t size, bint damaged) noexcept nogil:
+cdef void _read(Table* t, const uint8_t* datagram, size_t size, bint damaged) noexcept nogil:
     # Without packets of ours in it nothing opens, but for what the input has from real clients.
     cdef Pieces expected, found
-    cdef Connection* connection
-    cdef uint32_t seen, count = 0
-    cdef uint64_t held = 0
+    cdef Packet from_client
+    cdef Datagram d
+    cdef Cursor frames
+    cdef Flow* flow
     cdef bint whole = _arrive(t, &expected)
     cdef uint8_t* copy = <uint8_t*>malloc(size)        # an allocation of its own, so that a read beyond it is seen
     memcpy(copy, datagram, size)
     memset(&found, 0, sizeof(Pieces))
-    seen = read_datagram(reader, quic, copy, size, t.now, _collect, &found)
+    memset(&from_client, 0, sizeof(Packet))
+    connections.begin(&d, copy, size, t.now)
+    while True:
+        flow = connections.next_opened(&from_client, &d, &frames)
+        if flow == NULL:
+            break
+        if not read_frames(connections.reader, &frames, _collect, &found):
+            d.seen |= SEEN_DAMAGED
+        connections.settle(flow, d.seen & SEEN_DAMAGED == 0)
+        flows.touch(flow, flow.lane, t.now)
     free(copy)
-    if (seen & (SEEN_REFUSED | SEEN_OVERLOAD) or seen & SEEN_INITIAL and t.packet_count == 0
-            or quic.connection_count == reader.limits.connections):
+    if d.seen & (SEEN_REFUSED | SEEN_OVERLOAD) or d.seen & SEEN_INITIAL and t.packet_count == 0:
         t.unsure = True
     if not t.unsure:
         if found.count != expected.count or found.digest != expected.digest:
             fail(b"quic: not the pieces that a server would take")
-        if not whole and not seen & SEEN_DAMAGED or seen & SEEN_DAMAGED and whole and not damaged:
+        if not whole and not d.seen & SEEN_DAMAGED or d.seen & SEEN_DAMAGED and whole and not damaged:
             fail(b"quic: a frame that no server takes")
-    connection = quic.connections
-    while connection != NULL:
-        held += sizeof(Connection) + connection.window.bytes
-        count += 1
-        connection = connection.next
-    if held != quic.bytes or count != quic.connection_count or count > reader.limits.connections:
-        fail(b"quic: the account is not the sum of the connections")
 
 
 cdef void _judge(Table* t, Engine e, const uint8_t* datagram, size_t size) noexcept nogil:
@@ -431,8 +430,6 @@ cdef void _judge(Table* t, Engine e, const uint8_t* datagram, size_t size) noexc
     memcpy(packet + 28, datagram, size)
     e.judge_packet(packet, total, t.now, CHECKSUM_TRUST, &made)
     free(packet)
-    if made.mark == MARK_BLOCKED:
-        t.blocked = True
     if not made.accept:
         return
     _arrive(t, &pieces)
@@ -444,11 +441,11 @@ cdef void _judge(Table* t, Engine e, const uint8_t* datagram, size_t size) noexc
             fail(b"quic: the server has the listed name")
 
 
-cdef void _send(Table* t, Engine e, Quic* quic, bint damaged) noexcept nogil:
+cdef void _send(Table* t, Engine e, bint damaged) noexcept nogil:
     if t.hidden:
         _judge(t, e, t.sent, t.sent_size)
     else:
-        _read(t, quic, t.sent, t.sent_size, damaged)
+        _read(t, t.sent, t.sent_size, damaged)
     t.frames_at = t.frames_size = t.sent_size = 0
     t.packet_count = 0
 
@@ -467,14 +464,14 @@ cdef void _damage(Table* t, uint32_t how, uint32_t where) noexcept nogil:
 # ---- the game
 
 
-cdef void _play(Table* t, Engine e, Quic* quic, Bytes b) noexcept nogil:
+cdef void _play(Table* t, Engine e, Bytes b) noexcept nogil:
     cdef uint8_t fake[512]
     cdef uint32_t move, what, at, size, i, step
     cdef uint32_t moves = 0
     cdef const Hello* h = &hellos[_u8(&b) % hello_count]
     t.hello = h
     step = 40 + _u8(&b) * 4
-    while b.at != b.end and moves < MAX_MOVES and not t.blocked:
+    while b.at != b.end and moves < MAX_MOVES:
         moves += 1
         move = _u8(&b)
         what = move >> 3
@@ -505,11 +502,11 @@ cdef void _play(Table* t, Engine e, Quic* quic, Bytes b) noexcept nogil:
         elif move == MOVE_SEND:
             if what & 1 or t.packet_count == 0:
                 _seal(t, what >> 1 if what & 2 else 0, 4)
-            _send(t, e, quic, False)
+            _send(t, e, False)
         elif move == MOVE_DAMAGE:
             if _seal(t, _u8(&b), what):
                 _damage(t, _u8(&b), _u16(&b))
-                _send(t, e, quic, True)
+                _send(t, e, True)
         elif what & 1:
             # With a name at stake no clock goes as far as the patience of servers, which ours ends with.
             t.now += _u8(&b) / 256.0 if t.hidden else _u8(&b)
@@ -522,46 +519,57 @@ cdef void _play(Table* t, Engine e, Quic* quic, Bytes b) noexcept nogil:
             if t.hidden:
                 _judge(t, e, b.at, size)
             else:
-                _read(t, quic, b.at, size, True)
+                _read(t, b.at, size, True)
             b.at += size
-    if t.packet_count and not t.blocked:
-        _send(t, e, quic, False)
+    if t.packet_count:
+        _send(t, e, False)
     if not t.hidden:
         return
     # Now the hello as any client sends it, whole.
     t.frames_size = 0
     at = 0
-    while at < h.size and not t.blocked:
+    while at < h.size:
         size = step if step < h.size - at else h.size - at
         _put_crypto(t, at, h.data + at, size, 0)
         _seal(t, 0, 4)
-        _send(t, e, quic, False)
+        _send(t, e, False)
         at += size
 
 
 cdef Table table
 
 
+cdef void _forget(FlowTable table) noexcept nogil:
+    cdef int lane
+    for lane in range(<int>LANES):
+        while table.lanes[lane].oldest != NULL:
+            table.remove(table.lanes[lane].oldest)
+
+
 cdef void play_initials(const uint8_t* data, size_t size) noexcept nogil:
-    cdef Quic quic
     cdef Bytes b
+    cdef uint64_t i
     memset(&table, 0, sizeof(Table))
-    memset(&quic, 0, sizeof(Quic))
-    memset(&reader.derivations, 0, sizeof(reader.derivations))
+    memset(&connections.derivations, 0, sizeof(connections.derivations))
+    memset(&connections.failures, 0, sizeof(connections.failures))
     b.at = data
     b.end = data + size
-    _play(&table, None, &quic, b)
-    free_connections(&quic)
-    if quic.bytes or quic.connection_count:
+    _play(&table, None, b)
+    _forget(flows)
+    if flows.memory or flows.flows:
         fail(b"quic: the account is not empty without connections")
+    for i in range(connections.mask + 1):
+        if connections.heads[i] != NULL:
+            fail(b"quic: a list is not empty without connections")
 
 
 cdef void play_hidden(Engine e, const uint8_t* data, size_t size) noexcept nogil:
     cdef Bytes b
     memset(&table, 0, sizeof(Table))
-    memset(&e.quic.derivations, 0, sizeof(e.quic.derivations))
+    memset(&e.connections.derivations, 0, sizeof(e.connections.derivations))
+    memset(&e.connections.failures, 0, sizeof(e.connections.failures))
     e.clock = 0
     table.hidden = True
     b.at = data
     b.end = data + size
-    _play(&table, e, NULL, b)
+    _play(&table, e, b)

@@ -5,6 +5,8 @@ checked, a connection from outside the lab's namespaces. Run as a program, this 
 """
 
 import asyncio
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -25,6 +27,9 @@ from edgeblock.lab import SERVER, Lab, page
 
 V1, V2 = QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2
 PORT = 443
+PACE = 50               # datagrams of somebody else's between two questions
+PATIENCE = 5.0          # seconds that a client waits for a page
+IPV6_CHECKSUM = 7       # linux/in6.h
 
 
 @dataclass
@@ -148,6 +153,45 @@ def fetch(lab: Lab, host: str, target: str = "/", *, version: int = 4, quic: int
         idle_timeout=timeout, original_version=quic, supported_versions=[quic], max_datagram_size=datagram)
     with lab.entered("client"):
         return asyncio.run(_fetch(host, target, SERVER[version], port, settings))
+
+
+async def _harass(host: str, sent: list[bytes], version: int, port: int, settings: QuicConfiguration) -> list[Seen]:
+    clients: list[_Client] = []
+
+    def client(*arguments: Any, **more: Any) -> _Client:
+        clients.append(_Client(*arguments, **more))
+        return clients[0]
+
+    seen = []
+    async with connect(SERVER[version], PORT, configuration=settings, create_protocol=client, local_port=port):
+        for at in range(0, len(sent) + 1, PACE):
+            clients[0].seen = Seen()
+            clients[0].over.clear()
+            clients[0].ask(host, "/")
+            await asyncio.wait_for(clients[0].over.wait(), PATIENCE)
+            seen.append(clients[0].seen)
+            spoof(sent[at:at + PACE], version, port)
+    return seen
+
+
+def harass(lab: Lab, host: str, sent: list[bytes], *, version: int = 4, port: int) -> list[Seen]:
+    """What a client sees of a connection on which it asks again and again, while somebody sends datagrams to its
+    server in its name: PACE of them, a question, and so on."""
+    settings = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=host,
+                                 cafile=str(lab.home / "ca.pem"), idle_timeout=PATIENCE)
+    with lab.entered("client"):
+        return asyncio.run(_harass(host, sent, version, port, settings))
+
+
+def spoof(datagrams: list[bytes], version: int, port: int) -> None:
+    """Sends datagrams with a source port that somebody else has; to be called where the client is."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        if version == 6:
+            raw.setsockopt(socket.IPPROTO_IPV6, IPV6_CHECKSUM, 6)
+        for datagram in datagrams:
+            header = struct.pack(">HHHH", port, PORT, 8 + len(datagram), 0)
+            raw.sendto(header + datagram, (SERVER[version], 0))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """QUIC through the daemon: what real clients see of an unlisted host, of a listed one, and what the queue sees."""
 
 import os
+import select
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import h3
 import pytest
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 from browser import Browsed, browse
+from quic_packets import crypto, initial
 from running import Running
 
+from edgeblock.core.connections import Reader
 from edgeblock.lab import SERVER, Lab, page
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("running", "served")]
@@ -63,10 +69,10 @@ def test_drop_is_silent(lab: Lab, version: int):
 
 
 @VERSIONS
-def test_a_block_holds_for_the_addresses_and_ports(lab: Lab, version: int):
-    assert_closed(h3.fetch(lab, "listed.example", version=version, port=40_001))
-    assert_closed(h3.fetch(lab, "open.example", version=version, port=40_001))
-    assert_passes(h3.fetch(lab, "open.example", version=version, port=40_002), "open.example")
+def test_a_block_is_the_connections_and_not_the_ports(lab: Lab, version: int):
+    for _ in range(3):
+        assert_closed(h3.fetch(lab, "listed.example", version=version, port=40_001))
+        assert_passes(h3.fetch(lab, "open.example", version=version, port=40_001), "open.example")
 
 
 @VERSIONS
@@ -84,6 +90,66 @@ def test_bulk_data_stays_in_the_kernel(lab: Lab, version: int):
     assert (seen.status, seen.body) == (200, content)
     assert datagrams_sent(lab) - sent > 100, "the client acknowledged too little to show anything"
     assert lab.queued() - before < 20
+
+
+# ---- what somebody else sends in a client's name
+
+
+def hello(name: bytes) -> bytes:
+    entry = b"\x00" + len(name).to_bytes(2) + name
+    extensions = b"\x00\x00" + (len(entry) + 2).to_bytes(2) + len(entry).to_bytes(2) + entry
+    body = b"\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01\x01\x00" + len(extensions).to_bytes(2) + extensions
+    return b"\x01" + len(body).to_bytes(3) + body
+
+
+LISTED = hello(b"listed.example")
+SPOOFED = {"whole": (crypto(0, LISTED), 1200), "short": (crypto(0, LISTED), 198), "half": (crypto(0, LISTED[:70]), 0),
+           "another": (crypto(0, hello(b"open.example")), 1200)}
+
+
+@VERSIONS
+@pytest.mark.parametrize("kind", SPOOFED)
+def test_nobody_who_sees_nothing_harms_an_open_connection(lab: Lab, version: int, kind: str):
+    frames, size = SPOOFED[kind]
+    port = 40_100 + 10 * list(SPOOFED).index(kind) + version
+    sent = [initial(frames, dcid=os.urandom(8), scid=os.urandom(8), size=size) for _ in range(1000)]
+    seen = h3.harass(lab, "open.example", sent, version=version, port=port)
+    assert [(one.status, one.body) for one in seen] == [(200, page("open.example"))] * 21
+    assert_passes(h3.fetch(lab, "open.example", version=version, port=port), "open.example")
+    assert_closed(h3.fetch(lab, "listed.example", version=version, port=port))
+    assert_passes(h3.fetch(lab, "open.example", version=version, port=port), "open.example")
+
+
+@VERSIONS
+def test_a_hello_from_two_ports_is_one(lab: Lab, version: int):
+    """The server takes it: it knows the connection by its id."""
+    def answered(host: str) -> bool:
+        flight = first_flight(host)
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        with lab.entered("client"), socket.socket(family, socket.SOCK_DGRAM) as first, \
+                socket.socket(family, socket.SOCK_DGRAM) as second:
+            for one, datagram in ((first, flight[0]), (second, flight[1])):
+                one.sendto(datagram, (SERVER[version], 443))
+            while ready := select.select([first, second], [], [], 1.0)[0]:
+                if any(len(one.recv(2000)) > 1000 for one in ready):     # what is shorter acknowledges the first half
+                    return True
+            return False
+
+    assert answered("open.example")
+    assert not answered("listed.example")
+
+
+def first_flight(host: str) -> list[bytes]:
+    """A ClientHello that aioquic made, in two Initials of one connection."""
+    client = QuicConnection(configuration=QuicConfiguration(is_client=True, server_name=host, alpn_protocols=["h3"]))
+    client.connect(("192.0.2.1", 443), now=0.0)
+    sent = client.datagrams_to_send(now=0.0)[0][0]
+    dcid = sent[6:6 + sent[5]]
+    (_, _, message), = Reader().read(sent)[1]
+    cut = message.index(host.encode()) + 4
+    scid = sent[7 + len(dcid):7 + len(dcid) + sent[6 + len(dcid)]]
+    return [initial(crypto(0, message[:cut]), dcid=dcid, scid=scid, size=1200),
+            initial(crypto(cut, message[cut:]), dcid=dcid, scid=scid, number=1, size=1200)]
 
 
 def datagrams_sent(lab: Lab) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeblock.config import Config, Queue, Ruleset
-from edgeblock.core.quic import Reader
+from edgeblock.core.connections import Reader
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import iptables, nft, pins, ruleset, tools
 from edgeblock.netfilter.rules import QUIC_VERSIONS, Do, plan
