@@ -95,7 +95,8 @@ cdef void _free_readings(Reading* r) noexcept nogil:
     while r != NULL:
         next_one = r.next
         free_http(&r.http)
-        free_http2(&r.http2)
+        if r.kind == READ_HTTP2:
+            free_http2(&r.http2)
         free(r)
         r = next_one
 
@@ -115,8 +116,7 @@ cdef Reading* _copy_reading(const Reading* r) noexcept nogil:
     memcpy(copy, r, sizeof(Reading))
     copy.next = NULL
     cdef bint http = copy_http(&copy.http, &r.http)
-    cdef bint http2 = copy_http2(&copy.http2, &r.http2)
-    if not (http and http2):
+    if not ((r.kind != READ_HTTP2 or copy_http2(&copy.http2, &r.http2)) and http):
         _free_readings(copy)
         return NULL
     return copy
@@ -171,7 +171,7 @@ cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
 
 cdef uint32_t _weight(const Reading* r) noexcept nogil:
     return <uint32_t>(sizeof(Reading) + r.http.line.room + r.http.target.room + r.http.hosts.room
-                      + weigh_hpack(&r.http2.hpack))
+                      + (weigh_hpack(&r.http2.hpack) if r.kind == READ_HTTP2 else 0))
 
 
 # ---- offsets and starts
@@ -835,7 +835,8 @@ cdef void _add_edge(Window* w, int64_t at, uint32_t cap) noexcept nogil:
     cdef Copy* copy
     if w.edges_lost or w.edge_count and w.edges[w.edge_count - 1] == at:
         return
-    if not plain or w.edge_count - w.edges_sorted == MAX_TAIL or w.edge_count == w.edge_room:
+    if w.edge_count != w.edges_sorted and (
+            not plain or w.edge_count - w.edges_sorted == MAX_TAIL or w.edge_count == w.edge_room):
         _sort_edges(w)
     if not _has_edge_room(w, cap):
         w.edges_lost = 1

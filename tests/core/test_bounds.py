@@ -5,13 +5,16 @@ others die on the way. With a listed name not all real ones may pass, with anoth
 """
 
 import random
+import time
 from collections.abc import Callable
 
 import pytest
 
+import quic_packets as quic
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
 from tests.core.strategies import Path
+from tests.core.test_quic_engine import TRUST, udp
 
 NOISE = random.Random(7).randbytes(4000)
 CHUNKED = s.request(b"first.example", b"/", b"POST", b"", b"Transfer-Encoding: chunked")
@@ -259,3 +262,97 @@ def test_requests_that_never_end_do_not_have_other_flows_forgotten():
             judging.judge(s.tcp(1, flags=s.SYN, sport=number, dport=80), 1.0)
             judging.judge(s.tcp(2, head, sport=number, dport=80), 1.0)
         assert not judging.judge(s.tcp(62, hello[60:], sport=20_000 + turn), 1.0).accept
+
+
+# ---- cost: every reader, fed streams of its smallest units, in order and not
+
+
+def shuffled(packets: list[bytes]) -> list[bytes]:
+    return random.Random(11).sample(packets, len(packets))
+
+
+def of_bytes(data: bytes, size: int) -> list[tuple[int, bytes]]:
+    return [(at, data[at:at + size]) for at in range(0, len(data), size)]
+
+
+def stream(data: bytes, size: int = 1400, order: Callable = list) -> list[bytes]:
+    path = Path(dport=80)
+    return [path.syn(), *order([path.data(at, piece) for at, piece in of_bytes(data, size)])]
+
+
+def h2(frames: bytes) -> bytes:
+    return s.H2_PREFACE + frames
+
+
+def block(fragment: bytes) -> bytes:
+    return s.h2_frame(1, 5, 1, fragment)
+
+
+def message(size: int) -> bytes:
+    return s.hello_message(OTHER, before=s.extension(16, bytes(size)))
+
+
+def of_entries(fragment: bytes) -> bytes:
+    # A table of the longest path that fits, then blocks that name it with one byte.
+    entry = b"\x44\x7f\x81\x1e" + b"/" * 3968
+    return h2(block(b"\x82" + entry) + block(fragment))
+
+
+def initials(data: bytes, size: int, order: Callable = list) -> list[bytes]:
+    """A ClientHello's CRYPTO bytes in frames of `size`, a datagram of some hundred frames each."""
+    frames = order([quic.crypto(at, piece) for at, piece in of_bytes(data, size)])
+    return [udp(quic.initial(b"".join(frames[at:at + 200]), number=number, size=1200))
+            for number, at in enumerate(range(0, len(frames), 200))]
+
+
+# One row a stream: packets of about so many bytes.
+UNITS: dict[str, Callable[[int], list[bytes]]] = {
+    "records of a byte": lambda n: stream(s.records(message(n // 6), *range(1, n // 6))),
+    "empty records": lambda n: stream(b"\x16\x03\x01\0\0" * (n // 5)),
+    "alerts": lambda n: stream(b"\x15\x03\x01\0\0" * (n // 5)),
+    "extensions": lambda n: stream(s.hello(OTHER, before=b"\x12\x34\0\0" * (n // 8))),
+    "lines of a head": lambda n: stream(b"GET / HTTP/1.1\r\n" + b"a:\n" * (n // 3)),
+    "blank lines": lambda n: stream(b"\r\n" * (n // 2)),
+    "requests": lambda n: stream(b"GET / HTTP/1.1\nHost:a\n\n" * (n // 23)),
+    "chunks": lambda n: stream(CHUNKED + b"1\nx\n" * (n // 4)),
+    "trailers": lambda n: stream(CHUNKED + b"0\n" + b"a\n" * (n // 2)),
+    "h2 frames": lambda n: stream(h2(s.h2_frame(2, 0, 1, b"") * (n // 9))),
+    "h2 continuations": lambda n: stream(h2(s.h2_frame(1, 0, 1, b"") + s.h2_frame(9, 0, 1, b"") * (n // 9))),
+    "h2 requests": lambda n: stream(h2(block(b"\x82\x84\x41\1a") * (n // 14))),
+    "h2 blocks of the same": lambda n: stream(h2(s.h2_frame(1, 0, 1, b"\x82" * n))),
+    "h2 entries": lambda n: stream(h2(block(b"\x40\1a\1b" * (n // 4)))),
+    "h2 sizes": lambda n: stream(h2(block(b"\x40\1a\1b" * 100 + b"\x20\x3f\xe1\x1f" * (n // 4)))),
+    "h2 codes": lambda n: stream(h2(block((b"\x40\1a\xf8" + b"\xff\xff\xff\xf0" * 30) * (n // 124)))),
+    "h2 long paths": lambda n: stream(of_entries(b"\x82\xbe" * 100) + block(b"\x82\xbe") * (n // 11)),
+    "bytes of a hello": lambda n: stream(s.record(message(n // 41)), 1),
+    "bytes of a hello, backwards": lambda n: stream(s.record(message(n // 41)), 1, lambda p: p[::-1]),
+    "bytes of a hello, shuffled": lambda n: stream(s.record(message(n // 41)), 1, shuffled),
+    "bytes of a head, shuffled": lambda n: stream(s.request(OTHER, b"/" + b"x" * (n // 41)), 1, shuffled),
+    "CRYPTO bytes": lambda n: initials(message(n // 8), 1),
+    "CRYPTO bytes, shuffled": lambda n: initials(message(n // 8), 1, shuffled),
+}
+SIZE = 30_000
+PER_BYTE = 150e-9              # seconds of processor time, packets of one byte aside: ten times what was measured
+
+
+def cost(packets: list[bytes]) -> tuple[float, int]:
+    """Processor time and the engine's own count of work, the least of five times."""
+    least = float("inf")
+    for _ in range(5):
+        judge = engine("blocked.example.com", report=False, quic_derivations=1000)
+        begin = time.process_time()
+        for packet in packets:
+            judge.judge_all([packet], 1.0, TRUST)
+        least = min(least, time.process_time() - begin)
+    return least, judge.counters()["work"]
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_cost_is_linear(units):
+    few, many = UNITS[units](SIZE), UNITS[units](4 * SIZE)
+    (time_few, work_few), (time_many, work_many) = cost(few), cost(many)
+    sizes = sum(map(len, few)), sum(map(len, many))
+    growth = sizes[1] / sizes[0]
+    assert work_many <= 1.5 * growth * work_few + 1000
+    assert time_many <= 2 * growth * time_few + 100e-6
+    assert time_many <= PER_BYTE * sizes[1]
