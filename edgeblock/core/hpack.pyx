@@ -27,6 +27,9 @@ cdef enum Form:
     FORM_LITERAL
     FORM_SIZE
 
+cdef extern from *:
+    unsigned int clz "__builtin_clz"(unsigned int bits) nogil
+
 cdef enum:
     STATIC = 61
     INDEX_AUTHORITY = 1
@@ -40,6 +43,9 @@ cdef enum:
     MAX_SHIFT = 56             # Go takes integers of ten bytes; their value is bounded apart
     LONGEST_CODE = 30
     END_OF_STRING = 256
+    FIELD_COST = 4             # work of a representation, in bytes of plain text,
+    ENTRY_WORK = 12            # of an entry that is added,
+    HUFFMAN_COST = 3           # and of a byte of Huffman's code
 
 # RFC 7541, appendix A: how long the names are. Which of them count, `_static_field` says.
 cdef uint8_t[STATIC + 1] STATIC_NAMES = [
@@ -63,12 +69,13 @@ cdef uint16_t[END_OF_STRING + 1] SYMBOLS            # in the order of their code
 cdef uint32_t[LONGEST_CODE + 1] FIRST_CODE          # of each length,
 cdef uint16_t[LONGEST_CODE + 1] FIRST_SYMBOL        # where its symbols begin in SYMBOLS,
 cdef uint16_t[LONGEST_CODE + 1] CODES               # and how many there are
+cdef uint8_t[33] SHORTEST                           # by the ones at the front, the shortest code with so many
 cdef uint8_t[256] SHORT_SYMBOL                      # by the next eight bits,
 cdef uint8_t[256] SHORT_SIZE                        # the length of the code that they begin with; 0: more than eight
 
 
 cdef void _make_codes():
-    cdef uint32_t code = 0, place = 0, length, symbol, i
+    cdef uint32_t code = 0, place = 0, length, symbol, i, ones
     for length in range(1, LONGEST_CODE + 1):
         code <<= 1
         FIRST_CODE[length] = code
@@ -81,9 +88,16 @@ cdef void _make_codes():
                 for i in range(code << (8 - length), (code + 1) << (8 - length)):
                     SHORT_SYMBOL[i] = <uint8_t>symbol
                     SHORT_SIZE[i] = <uint8_t>length
+            ones = clz(~(code << (32 - length)))
+            if SHORTEST[ones] == 0:
+                SHORTEST[ones] = <uint8_t>length
             place += 1
             code += 1
         CODES[length] = <uint16_t>(place - FIRST_SYMBOL[length])
+    for ones in range(1, 33):           # with some of them still to come, as with those before
+        SHORTEST[ones] = SHORTEST[ones] or LONGEST_CODE
+    for ones in range(32, 0, -1):
+        SHORTEST[ones - 1] = min(SHORTEST[ones - 1], SHORTEST[ones])
 
 
 _make_codes()
@@ -169,6 +183,7 @@ cdef inline bint _add_to_number(Hpack* h, uint8_t b) noexcept nogil:
 
 cdef void _have_number(Hpack* h) noexcept nogil:
     cdef const Entry* e
+    h.spent += FIELD_COST
     h.phase = PHASE_FIRST
     if h.form == FORM_SIZE:
         _resize(h, h.number)
@@ -246,9 +261,10 @@ cdef void _read_string(Hpack* h, Cursor* c) noexcept nogil:
 cdef void _decode(Hpack* h, const uint8_t* data, uint32_t size) noexcept nogil:
     # RFC 7541, 5.2. At most LONGEST_CODE - 1 bits wait in `code` for the next byte.
     cdef uint8_t decoded[256]
-    cdef uint32_t count = 0, i, length, bits = h.code_bits, top
+    cdef uint32_t count = 0, i, length, bits = h.code_bits, top, ones
     cdef uint64_t code = h.code
     cdef uint16_t symbol
+    h.spent += size * HUFFMAN_COST
     for i in range(size):
         code = code << 8 | data[i]
         bits += 8
@@ -257,9 +273,9 @@ cdef void _decode(Hpack* h, const uint8_t* data, uint32_t size) noexcept nogil:
             length = SHORT_SIZE[top]
             symbol = SHORT_SYMBOL[top]
             if length == 0:
-                if bits < 10:
-                    break               # there are none of nine
-                for length in range(10, min(bits, <uint32_t>LONGEST_CODE) + 1):
+                ones = <uint32_t>(code >> (bits - 32) if bits >= 32 else code << (32 - bits))
+                ones = clz(~ones) if ~ones else 32
+                for length in range(SHORTEST[ones], min(bits, <uint32_t>LONGEST_CODE) + 1):
                     top = <uint32_t>(code >> (bits - length)) & ((1U << length) - 1)
                     if top - FIRST_CODE[length] < CODES[length]:
                         break
@@ -438,6 +454,7 @@ cdef void _evict(Hpack* h, uint32_t needed) noexcept nogil:
 cdef void _add(Hpack* h) noexcept nogil:
     cdef Entry e
     cdef uint64_t size = <uint64_t>h.name_size + h.value_size + ENTRY_COST
+    h.spent += ENTRY_WORK
     if size > _limit(h):
         if h.clamped:
             h.lost = 1

@@ -33,7 +33,7 @@ cdef enum:
     GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
     FEED_COST = 64             # work of a feed apart from its bytes
     NAME_COST = 256            # of a name that is found: it is looked up
-    SHARED = 16 * 1024         # bytes that all readings take at a time where there is more than one
+    SHARED = 16 * 1024         # bytes that all readings together take at a time
     MEET_COST = 8              # and of comparing what became of it with one other reading
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
 
@@ -1139,7 +1139,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             r = r.next
         alone = plain and others == 1
         if plain:
-            stop = min(stop, pos + (max(w.share, <int32_t>SHARED) if alone else <int32_t>SHARED // <int32_t>others))
+            stop = min(stop, pos + <int32_t>SHARED // <int32_t>others)
         size = <uint32_t>(stop - pos)
         meet = MEET_COST + (s.readings.http2.hpack.count if s.readings.kind == READ_HTTP2 else 0)
         versions[0] = run.data + (pos - run.at)
@@ -1514,7 +1514,7 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
                 w.overflow = 1
             if outcome == FOUND:
                 _found_hello(r, FINDING_NAME, out)
-                _charge(w, r, names, text, out)
+                _charge(w, names, text, out)
                 continue
             if outcome == DONE:
                 # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name
@@ -1534,7 +1534,7 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
                 s.message = 1
             if outcome == FOUND:
                 _found_request(r, out)
-                _charge(w, r, names, text, out)
+                _charge(w, names, text, out)
                 if r.http.crowded:
                     w.overflow = 1
                 for i in range(1, r.http.framing_count):
@@ -1557,10 +1557,11 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
                 continue
         else:
             outcome = read_http2(&r.http2, &c)
-            w.share -= <int32_t>(c.at - came)
+            w.share -= <int32_t>(c.at - came) + <int32_t>r.http2.hpack.spent
+            r.http2.hpack.spent = 0
             if outcome == FOUND:
                 _found_http2(w, r, out)
-                _charge(w, r, names, text, out)
+                _charge(w, names, text, out)
                 continue
         if outcome == NEED_MORE:
             _keep(w, after, r)
@@ -1569,9 +1570,8 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
     _free_readings(r)
 
 
-cdef inline void _charge(Window* w, Reading* r, uint32_t names, uint32_t text, const Findings* out) noexcept nogil:
-    w.share -= <int32_t>((out.count - names) * NAME_COST + (out.text.size - text) + r.http2.hpack.spent + FEED_COST)
-    r.http2.hpack.spent = 0
+cdef inline void _charge(Window* w, uint32_t names, uint32_t text, const Findings* out) noexcept nogil:
+    w.share -= <int32_t>((out.count - names) * NAME_COST + (out.text.size - text) + FEED_COST)
 
 
 # ---- findings
