@@ -1,9 +1,7 @@
 """Packets from a capture file, and a capture file from packets.
 
 In: the path of a pcap or pcapng file, either also gzipped. Out: one Record for each frame, in file order, with the
-IP packet found in it; `CaptureWriter` puts frames back. Link types: Ethernet (with any stack of VLAN tags, PPPoE
-sessions), raw IP, Linux cooked v1 and v2, BSD null and loop. Tunnels are not opened: what a router forwards is
-the outer packet.
+IP packet found in it (links.py knows the link types and tunnels); `CaptureWriter` puts frames back.
 
 The file is hostile: every length is checked against the bytes that are there and against a cap before anything is
 read or kept. A file that is no capture is a CaptureError of one line. A file that ends or breaks in the middle
@@ -23,15 +21,11 @@ from typing import IO, NamedTuple
 
 from edgeblock import wire
 from edgeblock.errors import CaptureError
-
-NULL, ETHERNET, LOOP, COOKED, COOKED2 = 0, 1, 108, 113, 276
-RAW = frozenset((12, 14, 101, 228, 229))    # LINKTYPE_RAW, its older BSD numbers, LINKTYPE_IPV4 and _IPV6
-LINK_TYPES = RAW | {NULL, ETHERNET, LOOP, COOKED, COOKED2}
+from edgeblock.source.links import ETHERNET, LINK_TYPES, find_packet, wrap
 
 MAX_FRAME = 256 * 1024          # libpcap's largest snap length for these link types
 MAX_BLOCK = 16 * 1024 * 1024    # Wireshark refuses larger pcapng blocks too
 MAX_INTERFACES = 64 * 1024      # one IDB each; a record of Python objects has to be kept for each
-MAX_TAGS = 8                    # VLAN tags in one frame; Linux and every switch stop far earlier
 _CHUNK = 256 * 1024             # bytes per read: a few hundred frames
 
 _PCAP = {                       # magic as it stands in the file -> byte order, fractions of a second
@@ -44,10 +38,6 @@ _SECTION = b"\x0a\x0d\x0d\x0a"  # a palindrome, so that it reads the same in bot
 _ORDER = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6
 
-_IPV4, _IPV6, _PPPOE_SESSION = 0x0800, 0x86DD, 0x8864
-_VLAN = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
-_PPP_IPV4, _PPP_IPV6 = 0x21, 0x57
-_FAMILIES = frozenset((2, 10, 24, 28, 30))  # AF_INET, and AF_INET6 of Linux, NetBSD, FreeBSD and macOS
 _SHORTEST = 46                  # what Ethernet pads a packet to
 
 
@@ -303,49 +293,6 @@ def _foreign_link(path: str, links: set[int]) -> str:
 
 # -- frames ------------------------------------------------------------------------------------------------------
 
-def find_packet(link: int, frame: bytes) -> int:
-    """Where the IP packet begins in a frame of that link type; -1 if it carries none."""
-    if link == ETHERNET:
-        kind = frame[12:14]
-        if kind == b"\x08\x00" or kind == b"\x86\xdd":
-            return 14
-        return _walk(frame, 12)[0]
-    if link in RAW:
-        return 0
-    if link == COOKED:
-        return _walk(frame, 14)[0]
-    if link == COOKED2:
-        return _walk_from(frame, 20, int.from_bytes(frame[:2], "big"))[0]
-    if link in (NULL, LOOP):
-        # In the byte order of whoever captured; LOOP is big-endian by definition.
-        family = frame[:4]
-        if int.from_bytes(family, "big") in _FAMILIES or int.from_bytes(family, "little") in _FAMILIES:
-            return 4
-    return -1
-
-
-def _walk(frame: bytes, at: int) -> tuple[int, int]:
-    return _walk_from(frame, at + 2, int.from_bytes(frame[at:at + 2], "big"))
-
-
-def _walk_from(frame: bytes, at: int, kind: int) -> tuple[int, int]:
-    # Where the packet begins (-1: there is none) behind an EtherType, and where a PPPoE header does (0: none).
-    for _ in range(MAX_TAGS):
-        if kind not in _VLAN:
-            break
-        kind = int.from_bytes(frame[at + 2:at + 4], "big")
-        at += 4
-    if kind in (_IPV4, _IPV6):
-        return at, 0
-    if kind == _PPPOE_SESSION and len(frame) >= at + 8 and frame[at] == 0x11 and frame[at + 1] == 0:
-        protocol, size = frame[at + 6], 1       # one byte if it is odd: protocol field compression, RFC 1661 6.5
-        if not protocol & 1:
-            protocol, size = protocol << 8 | frame[at + 7], 2
-        if protocol in (_PPP_IPV4, _PPP_IPV6):
-            return at + 6 + size, at
-    return -1, 0
-
-
 def trim(frame: bytes, start: int) -> tuple[bytes, bool]:
     """The IP packet at `start` by its own length field, and whether the frame holds less than that.
 
@@ -378,29 +325,8 @@ def trim(frame: bytes, start: int) -> tuple[bytes, bool]:
 
 
 def reframe(record: Record, packet: bytes, turned: bool) -> bytes:
-    """`packet` behind the link header of `record`; `turned` sends it back to where that frame came from."""
-    prefix = bytearray(record.frame[:record.start])
-    pppoe = 0
-    if record.link == ETHERNET:
-        pppoe = _walk(record.frame, 12)[1]
-        if turned:
-            prefix[0:6], prefix[6:12] = prefix[6:12], prefix[0:6]
-    elif record.link == COOKED:
-        pppoe = _walk(record.frame, 14)[1]
-        if turned:
-            _turn_cooked(prefix, 1)
-    elif record.link == COOKED2:
-        pppoe = _walk_from(record.frame, 20, int.from_bytes(record.frame[:2], "big"))[1]
-        if turned:
-            _turn_cooked(prefix, 10)
-    if pppoe:
-        prefix[pppoe + 4:pppoe + 6] = (len(packet) + record.start - pppoe - 6).to_bytes(2, "big")
-    return bytes(prefix) + packet
-
-
-def _turn_cooked(prefix: bytearray, at: int) -> None:
-    # The packet type: 0 was sent to us, 4 was sent by us. The address beside it is the sender's: not known here.
-    prefix[at] = {0: 4, 4: 0}.get(prefix[at], prefix[at])
+    """`packet` behind the headers of `record`; `turned` sends it back to where that frame came from."""
+    return wrap(record.link, record.frame, record.start, packet, turned)
 
 
 class CaptureWriter:
