@@ -21,11 +21,12 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
 from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
                                   read_frames)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
-                                    READ_HTTP2, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_SHARE, PACKET_WORK,
-                                    START_FREE, START_LATE, START_LOOKS, START_LOWEST, Finding, Findings, Window,
-                                    add_bytes, add_lost, add_start, add_syn, add_urgent, begins_at, clear_findings,
-                                    close_window, contiguous_end, goes_on, in_body, is_contested, is_message, is_open,
-                                    looks_like_message, offset_of, open_window, read_on, take_back)
+                                    READ_HTTP2, READ_PREFIX, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_SHARE,
+                                    PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST, Finding, Findings,
+                                    Window, add_bytes, add_lost, add_start, add_syn, add_urgent, begins_at,
+                                    clear_findings, close_window, contiguous_end, goes_on, in_body, is_contested,
+                                    is_message, is_open, is_unreadable, looks_like_message, offset_of, open_window,
+                                    read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -448,12 +449,12 @@ cdef class Engine:
                 out.mark = MARK_HTTP
         if not is_open(w):
             lane = LANE_SETTLED
-            if not is_message(w) and not flow.counted:
-                flow.counted = 1
-                self.counts[COUNT_UNPARSABLE] += 1
-                if self.drop_unparsable if flow.syn else self.drop_midstream:
-                    self._refuse(flow, p, out)
-                    lane = LANE_KEPT
+        if not flow.counted and not is_message(w) and is_unreadable(w):
+            flow.counted = 1
+            self.counts[COUNT_UNPARSABLE] += 1
+            if self.drop_unparsable if flow.syn else self.drop_midstream:
+                self._refuse(flow, p, out)
+                lane = LANE_KEPT
         if not is_open(w) and flow.state == FLOW_WATCHED:
             # Read to the end. The kernel releases it when the server answers; where no answer is ever seen
             # (one-way traffic) it is released after this many packets.
@@ -563,7 +564,7 @@ cdef class Engine:
                 self.counts[COUNT_NAMES] += 1
                 if proto == PROTO_HTTP:
                     self.counts[COUNT_REQUESTS] += 1
-                else:
+                elif f.reading != READ_PREFIX:
                     self.counts[COUNT_HELLOS] += 1
             if not listed:
                 found.action = ACTION_PASS

@@ -1,48 +1,58 @@
 """HTTP/1.x requests of one connection, one after the other.
 
 Comes in: the client's bytes in order, cut anywhere. Goes out: FOUND with the hosts and the target of a head, DONE
-when a request with its body has passed, NEED_MORE, NOT_MINE. As tolerant as the most tolerant server that is known:
-leading blank lines, bare LF, a lone CR as a line end inside a head, any method token, white space of any kind and
-amount, space before the colon, folded lines, several Host lines, absolute-form, a missing or odd version.
+when a request with its body has passed, NEED_MORE. As tolerant as the most tolerant server that is known: blanks and
+blank lines first, bare LF, a lone CR as a line end inside a head, any method, control bytes, white space of any kind
+and amount, space before the colon, folded lines, several Host lines, absolute-form, a missing or odd version, heads
+of any length. A line that is no request line, or a body that cannot be followed, does not end the reading: it looks
+for the next line that ends with a version, and for a ClientHello.
 Never here: a decision which of several hosts counts (all are handed out), canonical forms, the content of bodies.
-Sources: RFC 9112 (sections 2.2, 3, 5.2, 6, 7.1), RFC 9110 (9.3.6 CONNECT, 7.8 Upgrade).
+Sources: RFC 9112 (sections 2.2, 3, 5.2, 6, 7.1), RFC 9110 (9.3.6 CONNECT, 7.8 Upgrade), RFC 9113 (3.4).
 """
 
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
-from edgeblock.core.text cimport append, duplicate, release, same_text
+from edgeblock.core.framing cimport (FRAMING_CHUNK, FRAMING_CHUNKED, FRAMING_LENGTH, FRAMING_NONE, FRAMING_TRAILER,
+                                     Framing, add_encoding, add_framing, add_lengths, same_framings, settle_framings)
+from edgeblock.core.prefix cimport seek_hello
+from edgeblock.core.text cimport append, duplicate, is_space, is_word, lower, release, same_text
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:
-    MAX_METHOD = 32        # the longest registered method, UPDATEREDIRECTREF, has 17 letters
+    LINE_END = 32          # last bytes that are kept of a line that is cut, or has a NUL in it: the version is there
+    TEXT_SEEN = 8          # bytes of text before which nothing is said of a stream
 
 cdef enum Phase:
     PHASE_BLANK = 0        # blank lines before the request line (RFC 9112, 2.2)
-    PHASE_METHOD
-    PHASE_REQUEST          # the rest of the request line
+    PHASE_REQUEST          # the request line, or one that turns out to be none
     PHASE_LINE             # first byte of a line of the head
     PHASE_CR               # a CR was seen: a line end if LF follows, a lone CR otherwise
     PHASE_FIELD            # field name
     PHASE_VALUE            # value of a special field
     PHASE_SKIP             # value of any other field
-    PHASE_HEAD_DONE        # the head was handed out
+    PHASE_HEAD_DONE        # the head was handed out, or the ways to go on in a body
     PHASE_BODY
     PHASE_CHUNK_SIZE
     PHASE_CHUNK
     PHASE_CHUNK_END        # the line end behind a chunk
+    PHASE_LAST_CHUNK       # behind the line of the last chunk
     PHASE_TRAILER
-    PHASE_OVER             # the request is complete, or its head was too long to go on
+    PHASE_PREFACE          # "SM" may follow
+    PHASE_OVER             # the request is complete
 
 cdef enum Special:
     FIELD_OTHER = 0
     FIELD_HOST
     FIELD_LENGTH
     FIELD_ENCODING
-    FIELD_UPGRADE
+    FIELD_EMPTY = 255      # no field: a CR at the start of a line, an empty line if LF follows
+
+cdef const char* PREFACE_END = b"SM\r\n\r\n"
+cdef const char* NOTHING = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
-cdef bint is_token(uint8_t b) noexcept nogil:
+cdef inline bint is_token(uint8_t b) noexcept nogil:
     # RFC 9110, 5.6.2.
     if (b >= 0x61 and b <= 0x7A) or (b >= 0x41 and b <= 0x5A) or (b >= 0x30 and b <= 0x39):
         return True
@@ -53,63 +63,55 @@ cdef inline bint _blank(uint8_t b) noexcept nogil:
     return b == 0x20 or b == 0x09
 
 
-cdef inline bint _space(uint8_t b) noexcept nogil:
-    # What lenient servers trim around a value: blanks, line ends, vertical tab and form feed.
-    return b == 0x20 or (b >= 0x09 and b <= 0x0D)
+cdef inline bint _parts(uint8_t b) noexcept nogil:
+    # What parts the words of a request line for Python's http.server: str.split() of Latin-1.
+    return is_space(b) or b == 0xA0 or b == 0x85 or (b >= 0x1C and b <= 0x1F)
 
 
-cdef inline uint8_t _lower(uint8_t b) noexcept nogil:
-    return b | 0x20 if b >= 0x41 and b <= 0x5A else b
-
-
-cdef bint _is(const uint8_t* text, size_t size, const char* word, size_t word_size) noexcept nogil:
-    # Case-insensitive; `word` is in lower case.
-    cdef size_t i
-    if size != word_size:
-        return False
-    for i in range(size):
-        if _lower(text[i]) != <uint8_t>word[i]:
-            return False
-    return True
-
-
-cdef bint _contains(const uint8_t* text, size_t size, const char* word, size_t word_size) noexcept nogil:
-    cdef size_t i
-    if size < word_size:
-        return False
-    for i in range(size - word_size + 1):
-        if _is(text + i, word_size, word, word_size):
-            return True
-    return False
+cdef inline bint _control(uint8_t b) noexcept nogil:
+    # 255 stands in no text of UTF-8, and before each command of telnet (RFC 854).
+    return b < 0x20 and not is_space(b) or b == 0x7F or b == 0xFF
 
 
 cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
-    cdef uint8_t byte = 0
-    cdef size_t before, size
+    cdef size_t size
     cdef Outcome outcome
     while True:
         if h.phase == PHASE_BLANK and not _pass_blank_lines(h, c):
             return NEED_MORE
+        if h.phase == PHASE_REQUEST:
+            outcome = _gather_line(h, c)
+            if outcome != DONE:
+                h.event = EVENT_HELLO
+                return outcome
+            if _end_request_line(h):
+                h.phase = PHASE_LINE
+                if h.simple:
+                    h.event = EVENT_HEAD
+                    return FOUND
+            elif h.line.size >= 6 and memcmp(h.line.data, b"PROXY ", 6) == 0:
+                return DONE
+            else:
+                _reject_line(h)
+            continue
         if h.phase < PHASE_HEAD_DONE:
-            if h.simple == 1:
-                h.simple = 2            # HTTP/0.9 ends with the line; a lenient server goes on to the fields
-            before = left(c)
+            h.simple = 2 if h.simple else 0     # HTTP/0.9 ends with the line; a lenient server goes on to the fields
             outcome = _read_head(h, c)
-            size = before - left(c)
-            h.head_size += <uint32_t>size
-            if outcome == NEED_MORE and h.head_size > MAX_HEAD:
-                # Judge what is there: a server with raised limits may go on to accept this.
-                _end_value(h)
-                h.phase = PHASE_OVER
-                h.overlong = 1
-                return FOUND if h.host_count else NOT_MINE
-            if outcome == FOUND and h.simple != 1:
+            if outcome == FOUND:
+                settle_framings(&h.framings, h.get or h.head, h.connect, h.old)
+                if h.framings.crowded:
+                    h.crowded = 1
                 h.phase = PHASE_HEAD_DONE
+                h.event = EVENT_HEAD
             return outcome
         if h.phase == PHASE_HEAD_DONE:
             _follow(h)
         elif h.phase == PHASE_OVER:
-            return NOT_MINE if h.overlong else DONE
+            return DONE
+        elif h.phase == PHASE_PREFACE:
+            outcome = _read_preface(h, c)
+            if outcome != NOT_MINE:
+                return outcome
         elif h.phase == PHASE_BODY or h.phase == PHASE_CHUNK:
             size = left(c)
             if size > h.body:
@@ -121,192 +123,188 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
             h.phase = PHASE_OVER if h.phase == PHASE_BODY else PHASE_CHUNK_END
         else:
             outcome = _read_chunk_lines(h, c)
-            if outcome != FOUND:
-                return outcome
+            if outcome == NOT_MINE:
+                seek_request(h)
+            elif outcome == FOUND and h.phase == PHASE_HEAD_DONE:
+                h.event = EVENT_FORK
+                return FOUND
+            elif outcome == NEED_MORE:
+                return NEED_MORE
 
 
-# ---- the head
+# ---- the request line
 
 
 cdef bint _pass_blank_lines(Http* h, Cursor* c) noexcept nogil:
     # Any number of them: nginx 1.22 answers a request behind 200 kB. True once something else follows.
     while left(c):
         if c.at[0] != 0x0D and c.at[0] != 0x0A:
-            h.phase = PHASE_METHOD
-            h.field_size = 0
+            h.phase = PHASE_REQUEST
+            h.word = 0
             return True
         skip(c, 1)
     return False
 
 
-cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
-    cdef uint8_t b = 0
-    cdef const uint8_t* piece = NULL
+cdef Outcome _gather_line(Http* h, Cursor* c) noexcept nogil:
+    # DONE: the line is whole, its LF is taken. FOUND: the sign of a ClientHello ends here.
     cdef const uint8_t* stop
-    cdef const uint8_t* lone
-    cdef size_t size
+    cdef const uint8_t* piece = NULL
+    cdef size_t size, sign
     while left(c):
-        if h.phase == PHASE_VALUE or h.phase == PHASE_SKIP or h.phase == PHASE_REQUEST:
-            # Run to the line end, or to a CR, which may be one.
-            stop = <const uint8_t*>memchr(c.at, 0x0A, left(c))
-            size = <size_t>(stop - c.at) if stop != NULL else left(c)
-            lone = <const uint8_t*>memchr(c.at, 0x0D, size) if size else NULL
-            if lone != NULL:
-                size = <size_t>(lone - c.at)
-            take(c, size, &piece)
-            if h.phase != PHASE_SKIP and not _gather(h, piece, size):
-                return NOT_MINE
-            if h.phase == PHASE_REQUEST and not _looks_like_request(h):
-                return NOT_MINE
-            if not take_u8(c, &b):
-                return NEED_MORE
-            if h.phase == PHASE_REQUEST:
-                if b == 0x0D:           # kept: trimmed if the line ends here, refused by servers if not
-                    if not append(&h.line, &b, 1, MAX_HEAD):
-                        return NOT_MINE
-                    continue
-                if not _end_request_line(h):
-                    return NOT_MINE
-                h.phase = PHASE_LINE
-                if h.simple:
-                    return FOUND
-            else:
-                h.phase = PHASE_CR if b == 0x0D else PHASE_LINE
-            continue
-        take_u8(c, &b)
-        if h.phase == PHASE_METHOD:
-            if _blank(b) and h.field_size:
-                h.head = _is(h.field, h.field_size, b"head", 4)
-                h.connect = _is(h.field, h.field_size, b"connect", 7)
-                h.preface = h.field_size == 3 and memcmp(h.field, b"PRI", 3) == 0
-                h.phase = PHASE_REQUEST
-            elif is_token(b) and h.field_size < MAX_METHOD:
-                if h.field_size < sizeof(h.field):
-                    h.field[h.field_size] = b
-                h.field_size += 1
-            else:
-                return NOT_MINE
-        elif h.phase == PHASE_LINE or h.phase == PHASE_CR:
-            if b == 0x0A:
-                if h.phase == PHASE_LINE or h.special == FIELD_EMPTY:
-                    _end_value(h)
-                    return FOUND
-                h.phase = PHASE_LINE
-            elif b == 0x0D:
-                if h.phase == PHASE_LINE:
-                    _end_value(h)
-                    h.special = FIELD_EMPTY
-                    h.phase = PHASE_CR
-            elif _blank(b) and h.phase == PHASE_LINE:
-                # Folded into the field before (RFC 9112, 5.2); behind a field of no interest it is read as a field
-                # of its own too, as servers do that trim lines.
-                h.phase = PHASE_VALUE
-                b = 0x20
-                if h.special == FIELD_OTHER:
-                    h.phase = PHASE_FIELD
-                    h.field_size = 0
-                elif not append(&h.line, &b, 1, MAX_HEAD):
-                    return NOT_MINE
-            else:
-                _end_value(h)
-                h.phase = PHASE_FIELD
-                h.field_size = 0
-                _name_byte(h, b)
-        else:                           # PHASE_FIELD
-            if b == 0x3A:
-                h.special = _special(h)
-                h.phase = PHASE_SKIP if h.special == FIELD_OTHER else PHASE_VALUE
-            elif b == 0x0A:
-                h.special = FIELD_OTHER
-                h.phase = PHASE_LINE
-            elif b == 0x0D:
-                h.special = FIELD_OTHER
-                h.phase = PHASE_CR
-            else:
-                _name_byte(h, b)
+        stop = <const uint8_t*>memchr(c.at, 0x0A, left(c))
+        size = <size_t>(stop - c.at) if stop != NULL else left(c)
+        if not h.is_http:
+            sign = seek_hello(&h.sign, c.at, size + 1 if stop != NULL else size)
+            if sign:                    # its last byte is no LF
+                take(c, sign, &piece)
+                _gather_piece(h, piece, sign)
+                return FOUND
+        take(c, size, &piece)
+        _gather_piece(h, piece, size)
+        if stop != NULL:
+            skip(c, 1)
+            return DONE
     return NEED_MORE
 
 
-cdef enum:
-    FIELD_EMPTY = 255      # no field: a CR at the start of a line, an empty line if LF follows
-
-
-cdef inline void _name_byte(Http* h, uint8_t b) noexcept nogil:
-    # Blanks around a field name are dropped; a longer name than any special one is gathered no further.
-    if _blank(b):
-        return
-    if h.field_size < sizeof(h.field):
-        h.field[h.field_size] = _lower(b)
-    if h.field_size < 255:
-        h.field_size += 1
-
-
-cdef uint8_t _special(Http* h) noexcept nogil:
-    if _is(h.field, h.field_size, b"host", 4):
-        return FIELD_HOST
-    if _is(h.field, h.field_size, b"content-length", 14):
-        return FIELD_LENGTH
-    if _is(h.field, h.field_size, b"transfer-encoding", 17):
-        return FIELD_ENCODING
-    if _is(h.field, h.field_size, b"upgrade", 7):
-        return FIELD_UPGRADE
-    return FIELD_OTHER
-
-
-cdef bint _gather(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
-    # Leading white space is not kept, so that padding before a value costs nothing.
-    while h.line.size == 0 and size and _blank(piece[0]):
+cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
+    # Bytes of a line; of one that is too long the middle is left out, so that its end, the version, is there.
+    cdef size_t cap = MAX_SEEKING if h.seeking or h.odd else MAX_LINE
+    cdef size_t keep, i
+    cdef const uint8_t* hole
+    while h.line.size == 0 and size and _parts(piece[0]):
         piece += 1
         size -= 1
-    return append(&h.line, piece, size, MAX_HEAD + 4096)
+    if size == 0:
+        return
+    if h.holed:
+        _keep_end(h, piece, size)
+    else:
+        hole = <const uint8_t*>memchr(piece, 0, size)
+        keep = <size_t>(hole - piece) if hole != NULL else size
+        if h.line.size + keep > cap or not append(&h.line, piece, keep, cap):
+            h.cut = 1
+            hole = piece
+            keep = 0
+        if hole != NULL and append(&h.line, <const uint8_t*>NOTHING, LINE_END, cap + LINE_END):
+            h.holed = 1
+            _keep_end(h, piece + keep, size - keep)
+    if h.is_http:
+        return
+    if not h.binary:
+        h.text = <uint8_t>(h.text + size if h.text + size < 255 else 255)
+        for i in range(size):
+            if _control(piece[i]):
+                h.binary = 1
+                break
+    if not h.seeking:
+        _look_at_method(h)
 
 
-cdef bint _looks_like_request(Http* h) noexcept nogil:
-    # The first byte of the target tells a request from the chatter of other text protocols before the line ends.
-    cdef uint8_t first
-    if h.line.size == 0 or h.is_http:
-        return True
-    first = h.line.data[0]
-    if first < 0x21 or first == 0x7F:
-        return False
-    if first == 0x2F:                   # "/"
+cdef void _keep_end(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
+    cdef uint8_t* end = h.line.data + (h.line.size - <size_t>LINE_END)
+    if size >= LINE_END:
+        memcpy(end, piece + (size - <size_t>LINE_END), LINE_END)
+    else:
+        memmove(end, end + size, LINE_END - size)
+        memcpy(end + (LINE_END - size), piece, size)
+
+
+cdef void _look_at_method(Http* h) noexcept nogil:
+    # A token and a path are a request before the line ends; anything but a token may turn out to be one then.
+    cdef const uint8_t* text = h.line.data
+    cdef size_t size = h.line.size, i
+    if h.odd:
+        return
+    while h.word < size and h.word < 0xFFFF and is_token(text[h.word]):
+        h.word += 1
+    if h.word == size:
+        return
+    if not _parts(text[h.word]):
+        h.odd = 1
+        return
+    i = h.word
+    while i < size and _parts(text[i]):
+        i += 1
+    if i < size and text[i] == 0x2F:                # "/"
         h.is_http = 1
-    return True
+
+
+cdef void _reject_line(Http* h) noexcept nogil:
+    # No request, and no server takes it for one. Only a blank line is nothing at all.
+    if h.line.size:
+        h.seeking = 1
+        if not h.binary:
+            h.text = 255
+        if h.line.size >= 4 and memcmp(h.line.data, b"SSH-", 4) == 0:
+            h.binary = 1                # RFC 4253, 4.2: what follows is
+    h.is_http = 0
+    h.cut = 0
+    h.holed = 0
+    h.line.size = 0
+    h.phase = PHASE_BLANK
+
+
+cdef bint _is_method(const Http* h, size_t size, const char* word, size_t word_size) noexcept nogil:
+    # Behind bytes that could not be followed the method may be the end of the word.
+    cdef const uint8_t* text = h.line.data
+    if (h.seeking or h.odd) and size > word_size:
+        return is_word(text + (size - word_size), word_size, word, word_size)
+    return is_word(text, size, word, word_size)
 
 
 cdef bint _end_request_line(Http* h) noexcept nogil:
-    # RFC 9112, 3: `target SP HTTP/d.d`, any white space, the version last. Without a version only a target that
-    # is a path or an absolute URI is taken for a request.
+    # RFC 9112, 3: `method target HTTP/d.d`, any white space, the version last. Without a version only what HTTP/0.9
+    # had is a request, with a path or an absolute URI, and only where nothing was lost before.
     cdef const uint8_t* text = h.line.data
-    cdef size_t size = h.line.size, cut
-    cdef bint versioned = False, absolute
-    cdef size_t i
-    for i in range(size):
-        if (text[i] < 0x20 and not _space(text[i])) or text[i] == 0x7F:
-            return False
-    while size and _space(text[size - 1]):
+    cdef size_t size = h.line.size, word = 0, cut, start
+    cdef bint versioned, absolute
+    while size and is_space(text[size - 1]):
         size -= 1
+    while word < size and not _parts(text[word]):
+        word += 1
+    if word == size:
+        return False
+    start = word
+    while start < size and _parts(text[start]):
+        start += 1
     cut = size
-    while cut and not _space(text[cut - 1]):
+    while cut > start and not _parts(text[cut - 1]):
         cut -= 1
-    if cut and size - cut >= 5 and _is(text + cut, 5, b"http/", 5):
-        versioned = True
-        size = cut
-        while size and _space(text[size - 1]):
+    versioned = cut > start and size - cut >= 5 and is_word(text + cut, 5, b"http/", 5)
+    h.get = _is_method(h, word, b"get", 3)
+    h.head = _is_method(h, word, b"head", 4)
+    h.connect = _is_method(h, word, b"connect", 7)
+    h.old = not versioned or size - cut != 8 or memcmp(text + cut, b"HTTP/1.1", 8) != 0
+    h.preface = (versioned and size - cut == 8 and memcmp(text + cut, b"HTTP/2.0", 8) == 0
+                 and _is_method(h, word, b"pri", 3))
+    if versioned:
+        size = cut - 1
+        while size > start and (is_space(text[size - 1]) or text[size - 1] >= 0x1C and text[size - 1] <= 0x1F):
             size -= 1
-    if size == 0:
+    elif h.seeking or not (h.get or h.head or h.connect or is_word(text, word, b"post", 4)):
         return False
-    h.preface = h.preface and versioned and size == 1 and text[0] == 0x2A
-    absolute = _find_authority(h, text, size)
-    if not versioned and text[0] != 0x2F and not absolute:
+    h.preface = h.preface and size - start == 1 and text[start] == 0x2A
+    absolute = _find_authority(h, text + start, size - start)
+    if not versioned and text[start] != 0x2F and not absolute:
         return False
-    h.simple = 0 if versioned else 1
+    # Behind white space of an odd kind the version is none to Apache, and this is HTTP/0.9.
+    h.simple = 0 if versioned and _blank(h.line.data[cut - 1]) else 1
     h.is_http = 1
-    if not append(&h.target, text, size, MAX_HEAD):
-        return False
-    h.line.size = 0
+    _keep_target(h, start, size - start)
     h.special = FIELD_OTHER
     return True
+
+
+cdef void _keep_target(Http* h, size_t start, size_t size) noexcept nogil:
+    # Of the line the target is left, in its place.
+    cdef Text line = h.target
+    memmove(h.line.data, h.line.data + start, size)
+    h.target = h.line
+    h.target.size = <uint32_t>size
+    h.line = line
+    h.line.size = 0
 
 
 cdef bint _find_authority(Http* h, const uint8_t* text, size_t size) noexcept nogil:
@@ -332,14 +330,200 @@ cdef bint _find_authority(Http* h, const uint8_t* text, size_t size) noexcept no
     return True
 
 
+# ---- the head
+
+
+cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
+    cdef uint8_t b = 0
+    cdef const uint8_t* piece = NULL
+    cdef const uint8_t* stop
+    cdef const uint8_t* lone
+    cdef size_t size
+    while left(c):
+        if h.phase == PHASE_VALUE or h.phase == PHASE_SKIP:
+            # Run to the line end, or to a CR, which may be one.
+            stop = <const uint8_t*>memchr(c.at, 0x0A, left(c))
+            size = <size_t>(stop - c.at) if stop != NULL else left(c)
+            lone = <const uint8_t*>memchr(c.at, 0x0D, size) if size else NULL
+            if lone != NULL:
+                size = <size_t>(lone - c.at)
+            take(c, size, &piece)
+            if h.phase == PHASE_VALUE:
+                _gather_value(h, piece, size)
+            if not take_u8(c, &b):
+                return NEED_MORE
+            h.phase = PHASE_CR if b == 0x0D else PHASE_LINE
+            continue
+        take_u8(c, &b)
+        if h.phase == PHASE_LINE or h.phase == PHASE_CR:
+            if b == 0x0A:
+                if h.phase == PHASE_LINE or h.special == FIELD_EMPTY:
+                    _end_value(h)
+                    return FOUND
+                h.phase = PHASE_LINE
+            elif b == 0x0D:
+                if h.phase == PHASE_LINE:
+                    _end_value(h)
+                    h.special = FIELD_EMPTY
+                    h.phase = PHASE_CR
+            elif _blank(b) and h.phase == PHASE_LINE:
+                # Folded into the field before (RFC 9112, 5.2), and a field of its own to servers that trim lines: so
+                # it is read as both, behind a field of no interest here, else when the value is complete.
+                h.preface = 0           # with a field it is a request of HTTP/1
+                if h.special == FIELD_OTHER:
+                    h.phase = PHASE_FIELD
+                    h.field_size = 0
+                    h.unsure = 1
+                else:
+                    b = 0x0A
+                    _gather_value(h, &b, 1)
+                    h.phase = PHASE_VALUE
+            else:
+                if h.phase == PHASE_CR:
+                    h.framings.unsure = 1       # a line to some, to others the rest of the one before
+                _end_value(h)
+                h.preface = 0
+                h.unsure = h.phase == PHASE_CR
+                h.phase = PHASE_FIELD
+                h.field_size = 0
+                if b == 0x3A:
+                    h.special = FIELD_OTHER
+                    h.phase = PHASE_SKIP
+                else:
+                    _name_byte(h, b)
+        elif b == 0x3A:                 # PHASE_FIELD from here
+            h.special = _special(h.field, h.field_size)
+            h.phase = PHASE_SKIP if h.special == FIELD_OTHER else PHASE_VALUE
+        elif b == 0x0A or b == 0x0D:
+            if not h.unsure:
+                h.framings.unsure = 1
+            h.special = FIELD_OTHER
+            h.phase = PHASE_LINE if b == 0x0A else PHASE_CR
+        else:
+            _name_byte(h, b)
+    return NEED_MORE
+
+
+cdef inline void _name_byte(Http* h, uint8_t b) noexcept nogil:
+    # Blanks around a field name are dropped; a longer name than any special one is gathered no further. To Python's
+    # http.server a line whose name is none ends the head, and what stands behind it is not seen.
+    if b < 0x21 or b > 0x7E:
+        if not h.unsure:
+            h.framings.unsure = 1
+        if _blank(b):
+            h.unsure = 1
+            return
+    if h.field_size < sizeof(h.field):
+        h.field[h.field_size] = lower(b)
+    if h.field_size < 255:
+        h.field_size += 1
+
+
+cdef uint8_t _special(const uint8_t* name, size_t size) noexcept nogil:
+    if is_word(name, size, b"host", 4):
+        return FIELD_HOST
+    if is_word(name, size, b"content-length", 14):
+        return FIELD_LENGTH
+    if is_word(name, size, b"transfer-encoding", 17):
+        return FIELD_ENCODING
+    return FIELD_OTHER
+
+
+cdef void _gather_value(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
+    # Leading white space is not kept, and in a long value no blanks in a row: padding costs nothing.
+    cdef size_t i, start = 0
+    cdef bint blank, before
+    while h.line.size == 0 and size and _blank(piece[0]):
+        piece += 1
+        size -= 1
+    if h.line.size + size <= 256:
+        append(&h.line, piece, size, MAX_VALUE)
+        return
+    before = h.line.size != 0 and _blank(h.line.data[h.line.size - 1])
+    for i in range(size + 1):
+        if i < size:
+            blank = _blank(piece[i])
+            if not (blank and before):
+                before = blank
+                continue
+        if not append(&h.line, piece + start, i - start, MAX_VALUE):
+            h.crowded = 1
+            return
+        start = i + 1
+
+
+cdef void _end_value(Http* h) noexcept nogil:
+    # The field that was gathered is complete: nothing can be folded into it any more.
+    cdef uint8_t* text = h.line.data
+    cdef size_t size = h.line.size, at, end, first
+    cdef uint8_t special = h.special
+    cdef bint unsure = h.unsure
+    h.special = FIELD_OTHER
+    h.unsure = 0
+    h.line.size = 0
+    if special == FIELD_OTHER or special == FIELD_EMPTY:
+        return
+    while size and is_space(text[size - 1]):
+        size -= 1
+    first = _line_size(text, size)
+    _take_field(h, special, text, first, unsure or first < size)
+    if first == size:
+        return
+    at = first
+    while at < size:                    # each folded line as a field of its own
+        end = at + 1 + _line_size(text + at + 1, size - at - 1)
+        _take_line(h, text + at + 1, end - at - 1)
+        text[at] = 0x20
+        at = end
+    _take_field(h, special, text, size, True)
+
+
+cdef size_t _line_size(const uint8_t* text, size_t size) noexcept nogil:
+    cdef const uint8_t* stop = <const uint8_t*>memchr(text, 0x0A, size) if size else NULL
+    return <size_t>(stop - text) if stop != NULL else size
+
+
+cdef void _take_line(Http* h, const uint8_t* text, size_t size) noexcept nogil:
+    cdef uint8_t name[24]
+    cdef size_t i, count = 0
+    for i in range(size):
+        if text[i] == 0x3A:
+            _take_field(h, _special(name, count), text + i + 1, size - i - 1, True)
+            return
+        if not _blank(text[i]):
+            if count == sizeof(name):
+                return
+            name[count] = lower(text[i])
+            count += 1
+
+
+cdef void _take_field(Http* h, uint8_t special, const uint8_t* text, size_t size, bint unsure) noexcept nogil:
+    while size and is_space(text[0]):
+        text += 1
+        size -= 1
+    while size and is_space(text[size - 1]):
+        size -= 1
+    if special == FIELD_HOST:
+        _add_host(h, text, size)
+        return
+    if special == FIELD_LENGTH:
+        add_lengths(&h.framings, text, size)
+    elif special == FIELD_ENCODING:
+        add_encoding(&h.framings, text, size)
+    else:
+        return
+    if unsure:
+        h.framings.unsure = 1
+
+
 cdef void _add_host(Http* h, const uint8_t* text, size_t size) noexcept nogil:
     # The last one wins the last place: a server that takes the last of too many is read right.
     cdef uint8_t length[2]
     cdef size_t i, at = 0
-    while size and _space(text[0]):
+    while size and is_space(text[0]):
         text += 1
         size -= 1
-    while size and _space(text[size - 1]):
+    while size and is_space(text[size - 1]):
         size -= 1
     if size == 0 or size > 0xFFFF:
         return
@@ -350,88 +534,22 @@ cdef void _add_host(Http* h, const uint8_t* text, size_t size) noexcept nogil:
         h.host_count -= 1
     length[0] = <uint8_t>(size >> 8)
     length[1] = <uint8_t>size
-    if append(&h.hosts, length, 2, MAX_HEAD * 2):
-        if append(&h.hosts, text, size, MAX_HEAD * 2):
+    if append(&h.hosts, length, 2, MAX_HOSTS * MAX_VALUE):
+        if append(&h.hosts, text, size, MAX_HOSTS * MAX_VALUE):
             h.host_count += 1
-        else:
-            h.hosts.size -= 2
-
-
-cdef void _end_value(Http* h) noexcept nogil:
-    # The field that was gathered is complete: nothing can be folded into it any more.
-    cdef const uint8_t* text = h.line.data
-    cdef size_t size = h.line.size
-    while size and _space(text[size - 1]):
-        size -= 1
-    if h.special == FIELD_HOST:
-        _add_host(h, text, size)
-    elif h.special == FIELD_LENGTH:
-        _add_lengths(h, text, size)
-    elif h.special == FIELD_ENCODING:
-        _add_encoding(h, text, size)
-    elif h.special == FIELD_UPGRADE:
-        h.upgrade = 1
-    h.special = FIELD_OTHER
-    h.line.size = 0
+            return
+        h.hosts.size -= 2
+    h.crowded = 1
 
 
 # ---- the body
 
 
-cdef void _add_framing(Http* h, uint8_t kind, uint64_t length, bint first) noexcept nogil:
-    cdef uint8_t i
-    for i in range(h.framing_count):
-        if h.framings[i].kind == kind and h.framings[i].length == length:
-            return
-    if h.framing_count == MAX_FRAMINGS:
-        h.crowded = 1
-        if not first:
-            return
-        h.framing_count -= 1
-    i = h.framing_count
-    if first:                           # chunked goes before any length (RFC 9112, 6.3)
-        while i:
-            h.framings[i] = h.framings[i - 1]
-            i -= 1
-    h.framings[i].kind = kind
-    h.framings[i].length = length
-    h.framing_count += 1
-
-
-cdef void _add_lengths(Http* h, const uint8_t* text, size_t size) noexcept nogil:
-    # RFC 9112, 6.3: a list of equal values is one value; where they differ, servers differ, and each is a reading.
-    cdef uint64_t value = 0
-    cdef bint digits = False
-    cdef size_t i
-    for i in range(size):
-        if text[i] >= 0x30 and text[i] <= 0x39 and value < (<uint64_t>1 << 59):
-            value = value * 10 + (text[i] - 0x30)
-            digits = True
-        elif text[i] == 0x2C:
-            if digits:
-                _add_framing(h, FRAMING_LENGTH, value, False)
-            value = 0
-            digits = False
-        elif not _space(text[i]) and not (text[i] == 0x2B and not digits):
-            break
-    if digits:
-        _add_framing(h, FRAMING_LENGTH, value, False)
-
-
-cdef void _add_encoding(Http* h, const uint8_t* text, size_t size) noexcept nogil:
-    # Plain "chunked" decides. Anything dressed up ("xchunked", "chunked, identity") is read by some servers as
-    # chunked and by others as no encoding at all: both are readings.
-    if _contains(text, size, b"chunked", 7):
-        _add_framing(h, FRAMING_CHUNKED, 0, True)
-        if size != 7 and not (size > 7 and _is(text + size - 7, 7, b"chunked", 7)
-                              and (_space(text[size - 8]) or text[size - 8] == 0x2C)):
-            _add_framing(h, FRAMING_NONE, 0, False)
-
-
 cdef void choose_framing(Http* h, uint8_t index) noexcept nogil:
-    # For a fork of a reading whose head was just FOUND: follow framing `index` instead of the first.
-    h.framings[0] = h.framings[index]
-    h.framing_count = 1
+    # Of a reading that has just FOUND, or of a fork of it: follow this one.
+    if h.framings.count:
+        h.framings.ways[0] = h.framings.ways[index]
+        h.framings.count = 1
 
 
 cdef bint pass_over(Http* h, uint64_t size) noexcept nogil:
@@ -451,58 +569,70 @@ cdef bint within_body(const Http* h) noexcept nogil:
 
 
 cdef void _follow(Http* h) noexcept nogil:
-    # Behind the head: the body as the first framing says. The head's texts have served.
-    cdef uint8_t kind = h.framings[0].kind if h.framing_count else <uint8_t>FRAMING_NONE
+    # Behind the head, or where a body forks: as the first framing says. The head's texts have served.
+    cdef Framing way = h.framings.ways[0]
+    if h.framings.count == 0:
+        way.kind = FRAMING_NONE
     release(&h.line)
     release(&h.target)
     release(&h.hosts)
-    if kind == FRAMING_LENGTH and h.framings[0].length and not h.connect:
-        h.body = h.framings[0].length
+    h.host_count = 0
+    h.framings.count = 0
+    h.body = 0
+    if h.preface:
+        h.phase = PHASE_PREFACE
+    elif way.kind == FRAMING_LENGTH and way.length:
+        h.body = way.length
         h.phase = PHASE_BODY
-    elif kind == FRAMING_CHUNKED and not h.connect:
-        h.body = 0
-        h.field_size = 0
+    elif way.kind == FRAMING_CHUNKED:
+        h.digits = 0
         h.phase = PHASE_CHUNK_SIZE
+    elif way.kind == FRAMING_CHUNK:
+        h.body = way.length
+        h.phase = PHASE_CHUNK if way.length else PHASE_LAST_CHUNK
+    elif way.kind == FRAMING_TRAILER:
+        h.field_size = 0
+        h.phase = PHASE_TRAILER
     else:
         h.phase = PHASE_OVER
 
 
 cdef Outcome _read_chunk_lines(Http* h, Cursor* c) noexcept nogil:
-    # RFC 9112, 7.1. `field_size`: 0 before the digits, 1 among them, 2 behind them; in the trailer, 1 says that the
-    # line is not empty. FOUND: a phase is over. Nothing here is kept, so nothing is too long: nginx 1.22 takes
-    # leading zeros, chunk extensions and trailers of any length.
-    cdef uint8_t b = 0
-    cdef int digit
-    while take_u8(c, &b):
-        if h.phase == PHASE_CHUNK_SIZE:
-            if b == 0x0A:
-                if h.field_size == 0:
-                    return NOT_MINE
-                h.field_size = 0
-                h.phase = PHASE_CHUNK if h.body else PHASE_TRAILER
+    # RFC 9112, 7.1. FOUND: a phase is over. NOT_MINE: at a byte that cannot be followed, which is not taken. In the
+    # trailer, `field_size` says that the line is not empty. Nothing here is kept, so nothing is too long: nginx 1.22
+    # takes leading zeros, chunk extensions and trailers of any length.
+    cdef uint8_t b
+    while left(c):
+        b = c.at[0]
+        if h.phase == PHASE_LAST_CHUNK:
+            h.field_size = 0
+            h.phase = PHASE_TRAILER
+            if b != 0x0D and b != 0x0A:         # a trailer; to a server that does not know them, the next request
+                h.framings.count = 0
+                add_framing(&h.framings, FRAMING_TRAILER, 0, False)
+                add_framing(&h.framings, FRAMING_NONE, 0, False)
+                h.phase = PHASE_HEAD_DONE
                 return FOUND
-            if h.field_size == 2:
-                continue
-            digit = -1
-            if b >= 0x30 and b <= 0x39:
-                digit = b - 0x30
-            elif _lower(b) >= 0x61 and _lower(b) <= 0x66:
-                digit = _lower(b) - 0x57
-            if digit >= 0:
-                if h.body >> 56:
-                    return NOT_MINE
-                h.body = h.body * 16 + <uint64_t>digit
-                h.field_size = 1
-            elif h.field_size == 1:
-                h.field_size = 2
-            elif not _space(b):
+            continue
+        if h.phase == PHASE_CHUNK_SIZE:
+            if not _chunk_size_byte(h, b):
                 return NOT_MINE
-        elif h.phase == PHASE_CHUNK_END:
+            skip(c, 1)
+            if h.phase != PHASE_CHUNK_SIZE:
+                return FOUND
+            continue
+        if h.phase == PHASE_CHUNK_END:
             if b == 0x0A:
                 h.phase = PHASE_CHUNK_SIZE
-            elif b != 0x0D:
-                return NOT_MINE
-        elif b == 0x0A:                 # trailer
+                h.digits = 0
+            elif b != 0x0D:                     # Node's lenient reader needs no line end
+                h.phase = PHASE_CHUNK_SIZE
+                h.digits = 0
+                continue
+            skip(c, 1)
+            continue
+        skip(c, 1)                              # trailer
+        if b == 0x0A:
             if h.field_size == 0:
                 h.phase = PHASE_OVER
                 return FOUND
@@ -510,6 +640,86 @@ cdef Outcome _read_chunk_lines(Http* h, Cursor* c) noexcept nogil:
         elif b != 0x0D:
             h.field_size = 1
     return NEED_MORE
+
+
+cdef bint _chunk_size_byte(Http* h, uint8_t b) noexcept nogil:
+    # A byte of the line before a chunk; at its LF the phase changes. "0x5" and "1_0" are what int() of Python takes.
+    cdef int digit = -1
+    if b == 0x0A:
+        if h.digits == 0:
+            return False
+        h.phase = PHASE_CHUNK if h.body else PHASE_LAST_CHUNK
+        if h.twofold:
+            h.framings.count = 0
+            add_framing(&h.framings, FRAMING_CHUNK, h.body, False)
+            add_framing(&h.framings, FRAMING_CHUNK, h.first_size, False)
+            h.phase = PHASE_HEAD_DONE
+        h.twofold = 0
+        return True
+    if h.digits == 2:
+        return True
+    if b >= 0x30 and b <= 0x39:
+        digit = b - 0x30
+    elif lower(b) >= 0x61 and lower(b) <= 0x66:
+        digit = lower(b) - 0x57
+    if digit >= 0:
+        if h.body >> 56:
+            return False
+        h.body = h.body * 16 + <uint64_t>digit
+        h.digits = 1
+    elif h.digits == 1 and (b == 0x5F or lower(b) == 0x78 and h.body == 0) and not h.twofold:
+        h.twofold = 1
+        h.first_size = h.body
+    elif h.digits == 1:
+        h.digits = 2
+    elif not is_space(b) and b != 0x2B:
+        return False
+    return True
+
+
+cdef Outcome _read_preface(Http* h, Cursor* c) noexcept nogil:
+    # RFC 9113, 3.4. DONE: HTTP/2 begins. NOT_MINE: it does not, and what was taken is the start of the next line.
+    cdef const char* text = PREFACE_END
+    while left(c):
+        if c.at[0] != <uint8_t>text[h.body]:
+            h.preface = 0
+            if h.body > 2:
+                seek_request(h)
+                return NOT_MINE
+            if h.body:
+                append(&h.line, <const uint8_t*>text, <size_t>h.body, MAX_LINE)
+            h.phase = PHASE_REQUEST if h.body else PHASE_BLANK
+            h.body = 0
+            h.is_http = h.get = h.head = h.connect = 0
+            h.word = 0
+            return NOT_MINE
+        skip(c, 1)
+        h.body += 1
+        if h.body == 6:
+            h.preface = 2
+            return DONE
+    return NEED_MORE
+
+
+# ---- where nothing can be followed
+
+
+cdef void seek_request(Http* h) noexcept nogil:
+    free_http(h)
+    h.seeking = 1
+    h.text = 255
+
+
+cdef bint is_lost(const Http* h) noexcept nogil:
+    return (h.seeking or h.odd or h.binary) and not h.is_http
+
+
+cdef bint is_astray(const Http* h) noexcept nogil:
+    return (h.seeking or h.odd) and not h.is_http
+
+
+cdef bint is_text(const Http* h) noexcept nogil:
+    return not h.binary and h.text >= TEXT_SEEN
 
 
 # ---- copies
@@ -526,20 +736,20 @@ cdef bint copy_http(Http* copy, const Http* h) noexcept nogil:
 
 cdef bint same_http(const Http* a, const Http* b) noexcept nogil:
     # Whether both would answer every further byte alike.
-    cdef uint8_t i
-    if (a.phase != b.phase or a.field_size != b.field_size or a.special != b.special or a.head != b.head
-            or a.connect != b.connect or a.preface != b.preface or a.upgrade != b.upgrade
-            or a.host_count != b.host_count or a.authority != b.authority or a.simple != b.simple
-            or a.overlong != b.overlong or a.crowded != b.crowded
-            or a.framing_count != b.framing_count or a.path_at != b.path_at or a.body != b.body):
+    if (a.phase != b.phase or a.field_size != b.field_size or a.special != b.special or a.unsure != b.unsure
+            or a.get != b.get or a.head != b.head or a.connect != b.connect or a.old != b.old
+            or a.preface != b.preface or a.host_count != b.host_count or a.authority != b.authority
+            or a.simple != b.simple or a.cut != b.cut or a.crowded != b.crowded or a.is_http != b.is_http
+            or a.holed != b.holed or a.seeking != b.seeking or a.binary != b.binary or a.odd != b.odd
+            or a.word != b.word or a.digits != b.digits or a.twofold != b.twofold or a.path_at != b.path_at
+            or a.body != b.body
+            or a.twofold and a.first_size != b.first_size or a.sign.size != b.sign.size):
         return False
-    for i in range(a.framing_count):
-        if a.framings[i].kind != b.framings[i].kind or a.framings[i].length != b.framings[i].length:
-            return False
-    if (a.phase == PHASE_METHOD or a.phase == PHASE_FIELD) and memcmp(
+    if a.phase == PHASE_FIELD and memcmp(
             a.field, b.field, a.field_size if a.field_size < sizeof(a.field) else sizeof(a.field)) != 0:
         return False
-    return same_text(&a.line, &b.line) and same_text(&a.target, &b.target) and same_text(&a.hosts, &b.hosts)
+    return (same_framings(&a.framings, &b.framings) and memcmp(a.sign.seen, b.sign.seen, a.sign.size) == 0
+            and same_text(&a.line, &b.line) and same_text(&a.target, &b.target) and same_text(&a.hosts, &b.hosts))
 
 
 cdef void free_http(Http* h) noexcept nogil:
@@ -553,9 +763,12 @@ cdef void free_http(Http* h) noexcept nogil:
 
 
 def feed(pieces) -> tuple:
-    """Feeds byte pieces in order. Returns (outcome, heads, bytes consumed).
+    """Feeds byte pieces in order. Returns (outcome, heads, bytes consumed, forks); the outcome is "lost" where the
+    reader looks for the next request.
 
-    A head is (hosts, target, path offset, head-only, framings as (kind, length)). The first framing is followed.
+    A head is (hosts, target, path offset, head-only, framings as (kind,
+                                                                   length)). The first framing is followed; so is
+    the first of each list in `forks`, the ways to go on in a body.
     """
     cdef Http h
     cdef Cursor c
@@ -563,7 +776,7 @@ def feed(pieces) -> tuple:
     cdef Outcome outcome = NEED_MORE
     cdef size_t consumed = 0, at, size
     memset(&h, 0, sizeof(Http))
-    heads = []
+    heads, forks = [], []
     for data in pieces:
         piece = data
         if piece.shape[0] == 0:
@@ -572,24 +785,33 @@ def feed(pieces) -> tuple:
         while True:
             outcome = read_http(&h, &c)
             if outcome == DONE:
-                if left(&c) == 0:
-                    outcome = NEED_MORE
+                if h.preface:
+                    break
                 free_http(&h)
-                if outcome == NEED_MORE:
+                if left(&c) == 0:
                     break
                 continue
             if outcome != FOUND:
                 break
-            hosts = []
-            at = 0
-            for _ in range(h.host_count):
-                size = (<size_t>h.hosts.data[at] << 8) | h.hosts.data[at + 1]
-                hosts.append(<bytes>h.hosts.data[at + 2:at + 2 + size])
-                at += 2 + size
-            heads.append((hosts, <bytes>h.target.data[:h.target.size], h.path_at, bool(h.head),
-                          [(h.framings[i].kind, h.framings[i].length) for i in range(h.framing_count)]))
+            if h.event == EVENT_HEAD:
+                hosts = []
+                at = 0
+                for _ in range(h.host_count):
+                    size = (<size_t>h.hosts.data[at] << 8) | h.hosts.data[at + 1]
+                    hosts.append(<bytes>h.hosts.data[at + 2:at + 2 + size])
+                    at += 2 + size
+                heads.append((hosts, <bytes>h.target.data[:h.target.size], h.path_at, bool(h.head),
+                              [(h.framings.ways[i].kind, h.framings.ways[i].length)
+                               for i in range(h.framings.count)]))
+            elif h.event == EVENT_FORK:
+                forks.append([(h.framings.ways[i].kind, h.framings.ways[i].length)
+                              for i in range(h.framings.count)])
+            if h.event != EVENT_HELLO and not h.simple == 1:
+                choose_framing(&h, 0)
         consumed += piece.shape[0] - left(&c)
-        if outcome != NEED_MORE:
+        if outcome == DONE and h.preface:
             break
+    lost = is_lost(&h)
+    preface = h.preface == 2
     free_http(&h)
-    return ("need_more", "found", "done", "not_mine")[outcome], heads, consumed
+    return "http2" if preface else "lost" if lost else "need_more", heads, consumed, forks

@@ -48,3 +48,36 @@ cdef inline bint duplicate(Text* copy, const Text* t) noexcept nogil:
 
 cdef inline bint same_text(const Text* a, const Text* b) noexcept nogil:
     return a.size == b.size and (a.size == 0 or memcmp(a.data, b.data, a.size) == 0)
+
+
+# ---- bytes of text
+
+
+cdef inline bint is_space(uint8_t b) noexcept nogil:
+    # What lenient servers trim around a value: blanks, line ends, vertical tab and form feed.
+    return b == 0x20 or (b >= 0x09 and b <= 0x0D)
+
+
+cdef inline uint8_t lower(uint8_t b) noexcept nogil:
+    return b | 0x20 if b >= 0x41 and b <= 0x5A else b
+
+
+cdef inline bint is_word(const uint8_t* text, size_t size, const char* word, size_t word_size) noexcept nogil:
+    # Case-insensitive; `word` is in lower case.
+    cdef size_t i
+    if size != word_size:
+        return False
+    for i in range(size):
+        if lower(text[i]) != <uint8_t>word[i]:
+            return False
+    return True
+
+
+cdef inline bint contains(const uint8_t* text, size_t size, const char* word, size_t word_size) noexcept nogil:
+    cdef size_t i
+    if size < word_size:
+        return False
+    for i in range(size - word_size + 1):
+        if is_word(text + i, word_size, word, word_size):
+            return True
+    return False

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.http cimport Http
 from edgeblock.core.http2 cimport Http2
+from edgeblock.core.prefix cimport Prefix
 from edgeblock.core.text cimport Text
 from edgeblock.core.tls cimport Tls
 
@@ -18,6 +19,7 @@ cdef enum:
     MAX_GIVEN_UP = 8
     MAX_OVER = 64              # connections on the same ports whose bytes are not kept any more
     MAX_URGENT = 8
+    MAX_WAYS = 16              # readings of one piece that part where servers frame a body differently
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
@@ -34,13 +36,17 @@ cdef enum ReadingKind:
     READ_HTTP = 2
     READ_HTTP2 = 3
     READ_HELLO = 4             # bare handshake bytes: QUIC's CRYPTO stream
+    READ_PREFIX = 5            # what may stand before a message: a PROXY header, SOCKS
 
 cdef struct Reading:
     Reading* next
     uint8_t kind               # a ReadingKind
     uint8_t again              # a whole ClientHello was read, and the server may ask for another
+    uint8_t aside              # a ClientHello in the midst of something else, which another reading goes on with
+    uint32_t place             # in the piece that is being read: how far this reading has come
     int64_t began              # offset of the message that is being read
     Tls tls
+    Prefix prefix
     Http http
     Http2 http2
 
@@ -99,7 +105,6 @@ cdef struct Window:
     uint8_t late_lost          # late bytes of that body were not kept
     uint32_t given_up          # how often a SYN's start had to make room: any of those streams may be the server's
     uint16_t copy_count
-    uint16_t forks             # of this packet: readings that forked where servers frame a body differently
     uint32_t base              # TCP sequence number of offset 0
     int64_t body_at            # the last body that the only reading there was passed over: from here
     int64_t body_end           # to here, as far as it is certain
@@ -172,6 +177,7 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
 cdef bint goes_on(const Window* w) noexcept nogil                        # or would take a second ClientHello
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
+cdef bint is_unreadable(const Window* w) noexcept nogil                  # all readings have lost their way, or ended
 cdef bint is_contested(const Window* w) noexcept nogil                   # the client has sent more than one stream
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
 cdef int64_t contiguous_end(Window* w) noexcept nogil              # end of the bytes that join the first start

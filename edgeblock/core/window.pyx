@@ -17,10 +17,12 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
-from edgeblock.core.http cimport (body_left, choose_framing, copy_http, free_http, is_token, pass_over, read_http,
-                                  same_http, within_body)
 from edgeblock.core.hpack cimport Hpack, weigh_hpack
+from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, body_left, choose_framing, copy_http, free_http,
+                                  is_astray, is_lost, is_text, pass_over, read_http, same_http, seek_request,
+                                  within_body)
 from edgeblock.core.http2 cimport copy_http2, free_http2, is_request, read_http2, same_http2
+from edgeblock.core.prefix cimport SIGN_SIZE, Prefix, may_be_prefix, read_prefix, same_prefix, signature
 from edgeblock.core.text cimport Text, append
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
 
@@ -152,12 +154,18 @@ cdef Reading* _first_readings(const Window* w, const Start* s) noexcept nogil:
 cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
     cdef const Hello* x = &a.tls.hello
     cdef const Hello* y = &b.tls.hello
-    if a.kind != b.kind or a.began != b.began or a.again != b.again:
+    if a.kind != b.kind or a.again != b.again or a.aside != b.aside:
+        return False
+    if a.kind == READ_ANY:
+        return True
+    if a.began != b.began:
         return False
     if a.kind == READ_HTTP:
         return same_http(&a.http, &b.http)
     if a.kind == READ_HTTP2:
         return same_http2(&a.http2, &b.http2)
+    if a.kind == READ_PREFIX:
+        return same_prefix(&a.prefix, &b.prefix)
     if a.kind == READ_TLS and (a.tls.header_size != b.tls.header_size or a.tls.kind != b.tls.kind
                                or a.tls.record != b.tls.record):
         return False
@@ -277,7 +285,7 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
             break
     if place < 0:
         for i in range(MAX_STARTS - 1, 0, -1):
-            if not _is_active(&w.starts[i]) and not w.starts[i].message:
+            if not _is_live(&w.starts[i]) and not w.starts[i].message:
                 place = i
                 break
     if place < 0 and (kind == START_SYN or kind == START_LOWEST and w.given_up):
@@ -506,8 +514,12 @@ cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil:
 
 
 cdef bint _is_between_messages(const Start* s) noexcept nogil:
-    return not s.unread and (s.readings == NULL or s.readings.next == NULL
-                             and (s.readings.kind == READ_ANY or s.readings.again))
+    cdef const Reading* r = s.readings
+    while r != NULL:
+        if r.kind != READ_ANY and not r.again and not _is_idle(r):
+            return False
+        r = r.next
+    return not s.unread
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
@@ -520,7 +532,7 @@ cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
         w.urgent_lost = 1
         for i in range(MAX_STARTS):
             if w.starts[i].kind != START_FREE and at >= w.starts[i].at and (
-                    at < w.starts[i].frontier or _is_active(&w.starts[i]) or w.starts[i].again):
+                    at < w.starts[i].frontier or _is_live(&w.starts[i]) or w.starts[i].again):
                 w.overflow = 1
         return
     w.urgent[w.urgent_count] = at
@@ -561,10 +573,18 @@ cdef bint is_open(const Window* w) noexcept nogil:
             return True
         r = w.starts[i].readings
         while r != NULL:
-            if not r.again:
+            if not r.again and (w.http or not _is_idle(r)):
                 return True
             r = r.next
     return False
+
+
+cdef bint is_unreadable(const Window* w) noexcept nogil:
+    cdef int i
+    for i in range(MAX_STARTS):
+        if _is_live(&w.starts[i]):
+            return False
+    return True
 
 
 cdef bint goes_on(const Window* w) noexcept nogil:
@@ -579,7 +599,7 @@ cdef bint is_contested(const Window* w) noexcept nogil:
     # More than one stream that is being read: not a connection that ended on the same ports, nor bytes sent again.
     cdef int i, starts = 0
     for i in range(MAX_STARTS):
-        if _is_active(&w.starts[i]) and not _is_between_messages(&w.starts[i]):
+        if _is_live(&w.starts[i]) and not _is_between_messages(&w.starts[i]):
             starts += 1
     return starts > 1 or w.copies != NULL or w.urgent_count != 0 and goes_on(w)
 
@@ -598,6 +618,20 @@ cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
 
 cdef inline bint _is_active(const Start* s) noexcept nogil:
     return s.unread or s.readings != NULL
+
+
+cdef inline bint _is_idle(const Reading* r) noexcept nogil:
+    # It has lost its way and may never find a message; what it holds is of no use to anybody else.
+    return r.kind == READ_HTTP and is_lost(&r.http)
+
+
+cdef bint _is_live(const Start* s) noexcept nogil:
+    cdef const Reading* r = s.readings
+    while r != NULL:
+        if not _is_idle(r):
+            return True
+        r = r.next
+    return s.unread
 
 
 cdef bint is_message(const Window* w) noexcept nogil:
@@ -1049,7 +1083,6 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
     cdef int64_t stood
     cdef uint32_t most = PACKET_WORK if work[0] > PACKET_WORK else work[0]
     cdef uint32_t budget = most, moved = 0
-    w.forks = 0
     w.behind = 0
     w.share = PACKET_SHARE
     for i in range(MAX_STARTS):
@@ -1107,7 +1140,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 w.overflow = 1
                 break
         stop = run.at + run.size
-        plain = w.copies == NULL and w.urgent_count == 0
+        plain = not _is_doubtful(w, pos)
         urgent = False
         count = 1
         if not plain:
@@ -1211,6 +1244,20 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     _account(w, s, True)
 
 
+cdef bint _is_doubtful(const Window* w, int64_t pos) noexcept nogil:
+    # Whether there is more than one way to read the bytes from here on.
+    cdef const Copy* copy = w.copies
+    cdef int i
+    while copy != NULL:
+        if copy.at + copy.size > pos:
+            return True
+        copy = copy.next
+    for i in range(w.urgent_count):
+        if w.urgent[i] >= pos:
+            return True
+    return False
+
+
 cdef Reading* _second_reading(const Window* w, const Start* s) noexcept nogil:
     # Of the same message, as far as reports are concerned: the same name once more is nothing new.
     cdef Reading* r = <Reading*>malloc(sizeof(Reading))
@@ -1270,7 +1317,7 @@ cdef void _note_body(Window* w, const Start* s) noexcept nogil:
     if s.kind == START_LATE:
         return
     for i in range(MAX_STARTS):
-        if &w.starts[i] != s and _is_active(&w.starts[i]):
+        if &w.starts[i] != s and _is_live(&w.starts[i]):
             return
     if r == NULL or r.next != NULL or r.kind != READ_HTTP or not within_body(&r.http):
         w.body_open = 0
@@ -1452,15 +1499,18 @@ cdef void _forget(Window* w, int64_t floor) noexcept nogil:
 cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:
     # A reading that goes on, unless another stands in the same place already.
     cdef Reading* other = after[0]
-    cdef int count = 0
+    cdef int count = 0, idle = 0
     while other != NULL:
         if _same_reading(other, r):
             _free_readings(r)
             return
         count += 1
+        idle += _is_idle(other)
         other = other.next
-    if count >= MAX_READINGS:
-        w.overflow = 1
+    if count >= MAX_READINGS or idle >= MAX_WAYS and _is_idle(r):
+        # Of those that have lost their way some are enough: each finds a request that begins in a later line.
+        if w.http or r.kind != READ_HTTP or not is_astray(&r.http):
+            w.overflow = 1
         _free_readings(r)
         return
     r.next = after[0]
@@ -1469,44 +1519,60 @@ cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:
 
 cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alone, Reading** after,
                 Findings* out) noexcept nogil:
-    # One reading takes one version of one interval; it ends in `after`, or is freed. Alone it stops where a name ends
-    # when there was too much work; with others all must come to the end of the interval.
-    cdef Outcome outcome
-    cdef Reading* fork
+    # One reading takes one version of one interval; it ends in `after`, or is freed. Where it forks, that which is
+    # the farthest behind goes on, so that those that meet again are one again. Alone it stops where a name ends when
+    # there was too much work; with others all must come to the end of the interval.
+    cdef Reading* todo = r
     cdef const uint8_t* base = c.at
+    r.next = NULL
+    r.place = 0
+    while todo != NULL:
+        r = todo
+        todo = r.next
+        r.next = NULL
+        c.at = base + r.place
+        _follow(w, s, r, &c, base, at, alone, &todo, after, out)
+
+
+cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* base, int64_t at, bint alone,
+                  Reading** todo, Reading** after, Findings* out) noexcept nogil:
+    # One reading goes on to the end of the bytes, or to where another is farther behind.
+    cdef Outcome outcome
     cdef uint8_t first
-    cdef uint8_t i
     cdef uint32_t names, text
     cdef const uint8_t* came
     cdef uint64_t body
     cdef size_t read
     while True:
+        r.place = <uint32_t>(c.at - base)
+        if todo[0] != NULL and _gives_way(w, todo, r):
+            return
         if w.share < -PACKET_WORK:
             w.overflow = 1
-            break
-        if w.share <= 0 and alone and left(&c) and c.at != base:
+            _free_readings(r)
+            return
+        if w.share <= 0 and alone and left(c) and c.at != base and todo[0] == NULL and after[0] == NULL:
             w.behind = 1
             s.frontier = at + (c.at - base)
-            _keep(w, after, r)
-            return
+            break
         names, text = out.count, out.text.size
         came = c.at
         body = body_left(&r.http) if r.kind == READ_HTTP else 0
         if r.kind == READ_ANY:
-            if left(&c) == 0:
-                _keep(w, after, r)
-                return
+            if left(c) == 0:
+                break
             first = c.at[0]
             r.began = at + (c.at - base)
             if first >= 20 and first <= 22:
                 memset(&r.tls, 0, sizeof(Tls))
                 r.kind = READ_TLS
-            elif first == 0x0D or first == 0x0A or is_token(first):
-                r.kind = READ_HTTP
+            elif may_be_prefix(first):
+                memset(&r.prefix, 0, sizeof(Prefix))
+                r.kind = READ_PREFIX
             else:
-                break
+                r.kind = READ_HTTP
         if r.kind == READ_TLS or r.kind == READ_HELLO:
-            outcome = read_tls(&r.tls, &c) if r.kind == READ_TLS else read_hello(&r.tls.hello, &c)
+            outcome = read_tls(&r.tls, c) if r.kind == READ_TLS else read_hello(&r.tls.hello, c)
             w.share -= <int32_t>(c.at - came)
             if r.tls.hello.body or outcome == FOUND or outcome == DONE:
                 s.message = 1
@@ -1525,38 +1591,46 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
                 s.began = r.began
                 w.share -= NAME_COST
                 continue
+            if outcome == NOT_MINE and r.kind == READ_TLS and not r.again and not r.aside:
+                _lose_way(r)
+                continue
         elif r.kind == READ_HTTP:
-            outcome = read_http(&r.http, &c)
+            outcome = read_http(&r.http, c)
             read = <size_t>(c.at - came)
             w.share -= <int32_t>(read - min(read, body))        # a body is passed over, not looked at
-            if r.http.is_http:
+            if r.http.is_http or is_text(&r.http):
                 w.http = 1
-                s.message = 1
+                if r.http.is_http:
+                    s.message = 1
             if outcome == FOUND:
-                _found_request(r, out)
+                r.place = <uint32_t>(c.at - base)
+                _found(w, s, r, todo, out)
                 _charge(w, names, text, out)
-                if r.http.crowded:
-                    w.overflow = 1
-                for i in range(1, r.http.framing_count):
-                    w.forks += 1
-                    fork = _copy_reading(r) if w.forks <= MAX_READINGS else NULL
-                    if fork == NULL:
-                        w.overflow = 1
-                        break
-                    choose_framing(&fork.http, i)
-                    alone = False
-                    _feed(w, s, fork, c, at + (c.at - base), False, after, out)
-                r.http.framing_count = 1 if r.http.framing_count else 0
-                if r.http.preface:
-                    free_http(&r.http)
-                    r.kind = READ_HTTP2
                 continue
             if outcome == DONE:
+                r.kind = READ_HTTP2 if r.http.preface else READ_ANY
                 free_http(&r.http)
+                if r.kind == READ_HTTP2:
+                    outcome = _begin_http2(r)
+                if outcome == DONE:
+                    continue
+        elif r.kind == READ_PREFIX:
+            outcome = read_prefix(&r.prefix, c)
+            w.share -= <int32_t>(c.at - came)
+            if outcome == FOUND:
+                s.message = 1
+                _found_destination(r, out)
+                _charge(w, names, text, out)
+                continue
+            if outcome == DONE:
+                s.message = 1
                 r.kind = READ_ANY
                 continue
+            if outcome == NOT_MINE:
+                _lose_way(r)
+                continue
         else:
-            outcome = read_http2(&r.http2, &c)
+            outcome = read_http2(&r.http2, c)
             w.share -= <int32_t>(c.at - came) + <int32_t>r.http2.hpack.spent
             r.http2.hpack.spent = 0
             if outcome == FOUND:
@@ -1564,10 +1638,104 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
                 _charge(w, names, text, out)
                 continue
         if outcome == NEED_MORE:
-            _keep(w, after, r)
+            break
+        _free_readings(r)
+        return
+    _keep(w, after, r)
+
+
+cdef void _lose_way(Reading* r) noexcept nogil:
+    # What stands here is none of the protocols that it began like; a request or a ClientHello may come all the same.
+    # Of PROXY v2's signature that was none the first bytes are blank lines.
+    cdef uint8_t matched = r.prefix.matched if r.kind == READ_PREFIX else 0
+    cdef Cursor c = cursor(signature(), matched)
+    memset(&r.http, 0, sizeof(Http))
+    if matched:
+        read_http(&r.http, &c)
+    else:
+        seek_request(&r.http)
+        r.http.binary = 1
+    r.kind = READ_HTTP
+
+
+cdef Outcome _begin_http2(Reading* r) noexcept nogil:
+    # What the request reader has taken of the preface (RFC 9113, 3.4).
+    cdef Cursor c = cursor(<const uint8_t*>b"SM\r\n\r\n", 6)
+    return DONE if read_http2(&r.http2, &c) == NEED_MORE else NOT_MINE
+
+
+cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out) noexcept nogil:
+    # The request reader has come upon a head, upon a place where servers go different ways, or upon a ClientHello.
+    cdef Reading* fork
+    cdef Cursor c
+    cdef uint8_t i
+    if r.http.event == EVENT_HELLO:
+        fork = <Reading*>malloc(sizeof(Reading))
+        if fork == NULL:
+            w.overflow = 1
             return
-        break
-    _free_readings(r)
+        memset(fork, 0, sizeof(Reading))
+        fork.kind = READ_TLS
+        fork.aside = 1
+        fork.began = r.began
+        fork.place = r.place
+        c = cursor(r.http.sign.seen, SIGN_SIZE)
+        if read_tls(&fork.tls, &c) == NEED_MORE:
+            _queue(w, todo, fork)
+        else:
+            _free_readings(fork)
+        return
+    if r.http.event == EVENT_HEAD:
+        _found_request(r, out)
+        if r.http.crowded or w.urgent_lost:
+            w.overflow = 1
+        if r.http.cut:
+            w.dropped += 1              # what was not kept of the target counts as what was not kept of the stream
+        if r.http.simple == 1:
+            return
+    for i in range(1, r.http.framings.count):
+        fork = _copy_reading(r)
+        if fork == NULL:
+            w.overflow = 1
+            break
+        choose_framing(&fork.http, i)
+        _queue(w, todo, fork)
+    choose_framing(&r.http, 0)
+
+
+cdef bint _gives_way(Window* w, Reading** todo, Reading* r) noexcept nogil:
+    # To one that is farther behind; or it is another's double, and goes.
+    cdef Reading* other = todo[0]
+    if other.place < r.place:
+        _queue(w, todo, r)
+        return True
+    while other != NULL and other.place == r.place:
+        if _same_reading(other, r):
+            _free_readings(r)
+            return True
+        other = other.next
+    return False
+
+
+cdef void _queue(Window* w, Reading** todo, Reading* r) noexcept nogil:
+    # By place, the farthest behind first; two that are the same in the same place are one.
+    cdef Reading** link = todo
+    cdef Reading* other = todo[0]
+    cdef int count = 0
+    while other != NULL:
+        if other.place == r.place and _same_reading(other, r):
+            _free_readings(r)
+            return
+        count += 1
+        other = other.next
+    if count >= MAX_WAYS:
+        w.overflow = 1
+        _free_readings(r)
+        return
+    while link[0] != NULL and link[0].place < r.place:
+        link = &link[0].next
+    r.next = link[0]
+    link[0] = r
 
 
 cdef inline void _charge(Window* w, uint32_t names, uint32_t text, const Findings* out) noexcept nogil:
@@ -1650,6 +1818,18 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
             size = (<size_t>r.http.hosts.data[at] << 8) | r.http.hosts.data[at + 1]
             _put(out, r.http.hosts.data + at + 2, size, &f.host_at, &f.host_size)
             at += 2 + size
+
+
+cdef void _found_destination(Reading* r, Findings* out) noexcept nogil:
+    # Where a tunnel leads: like CONNECT's authority.
+    cdef Finding* f = _new_finding(out)
+    if f == NULL:
+        return
+    f.kind = FINDING_NAME
+    f.reading = r.kind
+    f.connect = 1
+    f.began = r.began
+    _put(out, r.prefix.destination, r.prefix.size, &f.host_at, &f.host_size)
 
 
 cdef void _found_http2(Window* w, const Reading* r, Findings* out) noexcept nogil:

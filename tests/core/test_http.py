@@ -8,7 +8,7 @@ from tests.core.test_engine import BEFORE, HEADS
 from tests.reference import http as slow
 
 NAME = b"www.example.com"
-NONE, LENGTH, CHUNKED = 0, 1, 2
+NONE, LENGTH, CHUNKED, CHUNK, TRAILER = range(5)
 
 
 def heads(said) -> list[tuple[list[bytes], bytes]]:
@@ -17,7 +17,7 @@ def heads(said) -> list[tuple[list[bytes], bytes]]:
 
 def one(data: bytes):
     """The only head of `data`."""
-    outcome, found, consumed = http.feed([data])
+    _, found, *_ = http.feed([data])
     assert len(found) == 1, found
     return found[0]
 
@@ -98,18 +98,34 @@ LENGTHS = b"".join(b"Content-Length: %d\r\n" % length for length in (2, 3, 4, 5)
     (b"Content-Length: 0\r\n", [(LENGTH, 0)]),
     (b"Content-Length: 5\r\n", [(LENGTH, 5)]),
     (b"Content-Length: 5\r\nContent-Length: 5\r\n", [(LENGTH, 5)]),
-    (b"Content-Length: 5, 5\r\n", [(LENGTH, 5)]),
+    (b"Content-Length: 5, 5\r\n", [(LENGTH, 5), (NONE, 0)]),
     (b"Content-Length: 5\r\nContent-Length: 6\r\n", [(LENGTH, 5), (LENGTH, 6)]),
-    (b"Content-Length: +5\r\n", [(LENGTH, 5)]),
-    (b"Content-Length: 5x\r\n", [(LENGTH, 5)]),
+    (b"Content-Length: +5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"Content-Length: 5x\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"Content-Length: 5;x\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"Content-Length: 0x15\r\n", [(LENGTH, 0), (LENGTH, 21)]),
+    (b"Content-Length: 1_0\r\n", [(LENGTH, 1), (LENGTH, 10), (NONE, 0)]),
+    (b"Content-Length: 1 0\r\n", [(LENGTH, 1), (LENGTH, 10), (NONE, 0)]),
+    (b"Content-Length: \t5\x0b\r\n", [(LENGTH, 5)]),
     (b"Content-Length: x\r\n", []),
+    (b"Content-Length : 5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"X: a\r\n Content-Length: 5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"Content-Length:\r\n 5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"Content-Length: 5\r\n 0\r\n", [(LENGTH, 5), (LENGTH, 50), (NONE, 0)]),
+    (b"Host: a\r\n Content-Length: 5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"X: a\rContent-Length: 5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"X\x0b: y\r\nContent-Length: 5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"no colon\r\nContent-Length: 5\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"X: a\r\n folded on\r\nContent-Length: 5\r\n", [(LENGTH, 5)]),
+    (b"Content-Length: 5\r\nTransfer-Encoding: identity\r\n", [(LENGTH, 5), (NONE, 0)]),
     (b"Transfer-Encoding: chunked\r\n", [(CHUNKED, 0)]),
-    (b"Transfer-Encoding: gzip, CHUNKED\r\n", [(CHUNKED, 0)]),
+    (b"Transfer-Encoding: gzip, CHUNKED\r\n", [(CHUNKED, 0), (NONE, 0)]),
     (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", [(CHUNKED, 0), (LENGTH, 5)]),
     (b"Transfer-Encoding: xchunked\r\n", [(CHUNKED, 0), (NONE, 0)]),
     (b"Transfer-Encoding: chunked, identity\r\n", [(CHUNKED, 0), (NONE, 0)]),
-    (b"Transfer-Encoding:\r\n chunked\r\n", [(CHUNKED, 0)]),
-    (b"Transfer-Encoding : chunked\r\n", [(CHUNKED, 0)]),
+    (b"Transfer-Encoding:\r\n chunked\r\n", [(CHUNKED, 0), (NONE, 0)]),
+    (b"Transfer-Encoding : chunked\r\n", [(CHUNKED, 0), (NONE, 0)]),
+    (b"X: a\r\n\tTransfer-Encoding: chunked\r\n", [(CHUNKED, 0), (NONE, 0)]),
     (b"Transfer-Encoding: identity\r\n", []),
     # Found by fuzzing: behind four lengths there was no room for the encoding, which goes before all of them.
     (LENGTHS + b"Transfer-Encoding: chunked\r\n", [(CHUNKED, 0), (LENGTH, 2), (LENGTH, 3), (LENGTH, 4)]),
@@ -131,31 +147,127 @@ def test_chunked_bodies(body):
     slow.compare(data)
 
 
-@pytest.mark.parametrize("body", [
-    b"x\r\n", b"\r\nabc", b"3\r\nabcd\r\n", b"fffffffffffffffff\r\n", b"-1\r\n", b";\r\n"])
-def test_broken_chunks(body):
-    data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body
-    assert http.feed([data])[0] == "not_mine"
-    assert http.feed([data[i:i + 1] for i in range(len(data))])[0] == "not_mine"
-
-
-@pytest.mark.parametrize("data", [
-    b"\x16\x03\x01", b"GET\r\n", b"GET \r\n", b"G\x00T / HTTP/1.1\r\n", b"GET \x01 HTTP/1.1\r\n", b"SSH-2.0-x\r\n",
-    b"EHLO mail.example\r\n", b"USER someone\r\n", b"M" * 33 + b" / HTTP/1.1\r\n", b"GET word\r\n",
-    b"(x) / HTTP/1.1\r\n",
-    b"GET /\x00 HTTP/1.1\r\n", b"\x00",
+@pytest.mark.parametrize("line,ways", [
+    (b"GET / HTTP/1.1", [(LENGTH, 5), (NONE, 0)]), (b"head / HTTP/1.1", [(LENGTH, 5), (NONE, 0)]),
+    (b"CONNECT a:443 HTTP/1.1", [(NONE, 0), (LENGTH, 5)]), (b"POST / HTTP/1.1", [(LENGTH, 5)]),
+    (b"DELETE / HTTP/1.1", [(LENGTH, 5)]), (b"POST / HTTP/1.0", [(LENGTH, 5)]), (b"GETX / HTTP/1.1", [(LENGTH, 5)]),
 ])
+def test_bodies_that_some_servers_do_not_read(line, ways):
+    data = line + b"\r\nContent-Length: 5\r\n\r\n"
+    assert one(data)[4] == ways
+    slow.compare(data)
+
+
+@pytest.mark.parametrize("line,ways", [
+    (b"POST / HTTP/1.1", [(CHUNKED, 0)]), (b"POST / HTTP/1.0", [(CHUNKED, 0), (NONE, 0)]),
+    (b"GET / HTTP/1.1", [(CHUNKED, 0), (NONE, 0)]), (b"CONNECT a:443 HTTP/1.1", [(NONE, 0), (CHUNKED, 0)]),
+    (b"POST / HTTP/1.2", [(CHUNKED, 0), (NONE, 0)]), (b"POST / http/1.1", [(CHUNKED, 0), (NONE, 0)]),
+])
+def test_chunked_where_some_servers_do_not_know_it(line, ways):
+    data = line + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert one(data)[4] == ways
+    slow.compare(data)
+
+
+@pytest.mark.parametrize("body,ways", [
+    (b"0x5\r\n", [(CHUNK, 5), (CHUNK, 0)]), (b"1_0\r\n", [(CHUNK, 16), (CHUNK, 1)]),
+    (b"0\r\nTrailer: x\r\n\r\n", [(TRAILER, 0), (NONE, 0)]),
+])
+def test_bodies_that_fork(body, ways):
+    data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+    assert http.feed([data])[3] == [ways]
+    assert http.feed([data[i:i + 1] for i in range(len(data))])[3] == [ways]
+
+
+@pytest.mark.parametrize("body", [
+    b"x\r\n", b"\r\nabc\r\n", b"3\r\nabcx\r\n", b"fffffffffffffffff\r\n", b"-1\r\n", b";\r\n", b"\0\n"])
+def test_behind_a_body_that_nobody_can_follow_the_next_request_is_found(body):
+    data = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+    assert http.feed([data])[0] == "lost"
+    assert http.feed([data[i:i + 1] for i in range(len(data))])[0] == "lost"
+    for lost in (data, data + b"some-more", data + b"\xffGET no version\r\n\r\n"):
+        assert heads(http.feed([lost + s.request(NAME)]))[1:] == [([NAME], b"/")]
+        slow.compare(lost + s.request(NAME))
+
+
+NO_REQUEST = [
+    b"\x16\x03\x01", b"GET\r\n", b"GET \r\n", b"SSH-2.0-x\r\n", b"EHLO mail.example\r\n", b"USER someone\r\n",
+    b"GET word\r\n", b"\x00", b"(x)\r\n", b"HTTP/1.1\r\n", b"GET HTTP/1.1\r\n", b"FOO /\r\n", b"\x85a\x00\r\n",
+]
+
+
+@pytest.mark.parametrize("data", NO_REQUEST)
 def test_what_is_no_request(data):
-    assert http.feed([data])[:2] == ("not_mine", [])
-    assert http.feed([data[i:i + 1] for i in range(len(data))])[:2] == ("not_mine", [])
+    assert http.feed([data])[:2] == ("lost", [])
+    assert http.feed([data[i:i + 1] for i in range(len(data))])[:2] == ("lost", [])
+    slow.compare(data)
 
 
-def test_a_head_beyond_its_cap_is_handed_out_unfinished():
-    data = b"GET / HTTP/1.1\r\nHost: " + NAME + b"\r\nX: " + b"x" * 140_000
-    outcome, found, _ = http.feed([data[at:at + 1000] for at in range(0, len(data), 1000)])
-    assert outcome == "not_mine" and found[0][0] == [NAME]
-    data = b"GET / HTTP/1.1\r\nX: " + b"x" * 140_000
-    assert http.feed([data[at:at + 1000] for at in range(0, len(data), 1000)])[:2] == ("not_mine", [])
+@pytest.mark.parametrize("data", [data for data in NO_REQUEST if data.endswith(b"\n")])
+def test_the_request_behind_what_is_none(data):
+    s.all_ways(http.feed, data + s.request(NAME), heads, len(data + s.request(NAME)))
+    assert heads(http.feed([data + s.request(NAME)])) == [([NAME], b"/")]
+    slow.compare(data + s.request(NAME))
+
+
+@pytest.mark.parametrize("line", [
+    b" GET / HTTP/1.1", b"\t GET / HTTP/1.1", b"\x0b\x0c\xa0GET / HTTP/1.1", b"G\x00T / HTTP/1.1",
+    b"GET \x01 HTTP/1.1",
+    b"M" * 33 + b" / HTTP/1.1", b"M" * 3000 + b" / HTTP/1.1", b"(x) / HTTP/1.1", b"GET /\x00 HTTP/1.1",
+    b"GET /?\x7f HTTP/1.1", b"GET\x1c/\x1d HTTP/1.1", b"GET\xa0/ HTTP/1.1", b"\xff / HTTP/1.1", b"PRI * HTTP/1.1",
+    b"pri * HTTP/2.0", b"PRI  * HTTP/2.0", b"EHLO mail.example HTTP/1.1", b"GET * http/9", b"1 2 3 4 HTTP/1.1 ",
+])
+def test_request_lines_that_somebody_takes(line):
+    data = line + b"\r\nHost: " + NAME + b"\r\n\r\n"
+    assert one(data)[0] == [NAME]
+    s.all_ways(http.feed, data, heads, len(data))
+    slow.compare(data)
+
+
+@pytest.mark.parametrize("parting", [b"\xa0", b"\x85", b"\x1c", b"\x0b"])
+def test_a_version_that_is_one_to_some(parting):
+    # Python's http.server splits there; to Apache (HttpProtocolOptions Unsafe) the line is one of HTTP/0.9.
+    data = b"GET http://a.example/" + parting + b"HTTP/1.1\r\nHost: b.example\r\n\r\n"
+    target = b"http://a.example/"
+    assert heads(http.feed([data])) == [([b"a.example"], target), ([b"a.example", b"b.example"], target)]
+    slow.compare(data)
+
+
+@pytest.mark.parametrize("size", [31, 32, 33, 8_150, 8_192, 32_700, 32_768, 40_000, 500_000])
+@pytest.mark.parametrize("first", [b"GET /", b"\xffGET /", b"M", b"SSH-\r\nGET /"], ids=["path", "odd", "long",
+                                                                                         "lost"])
+@pytest.mark.parametrize("step", [7, 1400, 1 << 20])
+def test_request_lines_of_any_length(size, first, step):
+    data = first + b"x" * size + b" / HTTP/1.1\r\nHost: " + NAME + b"\r\n\r\n"
+    step = max(step, size // 1000)
+    outcome, found, _, _ = http.feed([data[at:at + step] for at in range(0, len(data), step)])
+    assert (outcome, found[0][0]) == ("need_more", [NAME])
+    kept = data.rpartition(b" HTTP/1.1")[0]
+    if size < 8_000 and first != b"SSH-\r\nGET /":
+        assert kept.endswith(found[0][1])
+
+
+@pytest.mark.parametrize("step", [1400, 1 << 20])
+def test_heads_of_any_length(step):
+    fields = b"".join(b"X-%d: %s\r\n" % (i, b"v" * 8000) for i in range(120))
+    data = b"GET / HTTP/1.1\r\n" + fields + b"Host: " + b" " * 50_000 + NAME + b" " * 50_000 + b"\r\n\r\n"
+    data += s.request(b"next.example")
+    found = heads(http.feed([data[at:at + step] for at in range(0, len(data), step)]))
+    assert found == [([NAME], b"/"), ([b"next.example"], b"/")]
+
+
+@pytest.mark.parametrize("lines,hosts", [
+    (b"Host:\r\n a.example\r\n", [b"a.example"]),
+    (b"Host: a.example\r\n b.example\r\n", [b"a.example", b"a.example b.example"]),
+    (b"X: y\r\n Host: a.example\r\n", [b"a.example"]),
+    (b"Content-Length: 0\r\n Host: a.example\r\n", [b"a.example"]),
+    (b"Host: a.example\r\n\tHost: b.example\r\n", [b"a.example", b"b.example", b"a.example Host: b.example"]),
+])
+def test_folded_hosts(lines, hosts):
+    data = b"POST / HTTP/1.1\r\n" + lines + b"\r\n"
+    assert one(data)[0] == hosts
+    s.all_ways(http.feed, data, heads, len(data))
+    slow.compare(data)
 
 
 def test_more_hosts_than_are_kept():
@@ -164,10 +276,31 @@ def test_more_hosts_than_are_kept():
     assert len(hosts) == 16 and hosts[0] == b"h0.example" and hosts[-1] == b"h39.example"
 
 
-def test_upgrade_and_preface():
-    assert heads(http.feed([s.H2_PREFACE[:18]])) == [([], b"*")]
+def test_upgrade():
     data = s.request(NAME, b"/", b"GET", b"", b"Upgrade: websocket")
     assert heads(http.feed([data + s.request(b"next.example")]))[-1] == ([b"next.example"], b"/")
+
+
+def test_only_the_whole_preface_begins_http2():
+    # RFC 9113, 3.4: 24 bytes.
+    assert http.feed([s.H2_PREFACE])[0] == "http2"
+    assert http.feed([s.H2_PREFACE[i:i + 1] for i in range(24)])[0] == "http2"
+    for size in range(18, 24):
+        assert http.feed([s.H2_PREFACE[:size]])[0] == "need_more"
+    for data in (b"PRI * HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\nHost: a.example\r\n\r\n", b"PRI / HTTP/2.0\r\n\r\n",
+                 *(s.H2_PREFACE[:size] for size in range(18, 24))):
+        following = data + s.request(NAME)
+        assert heads(http.feed([following]))[-1] == ([NAME], b"/")
+        slow.compare(following)
+        slow.compare(data + b"SM\r\n\r\n")
+
+
+def test_a_line_of_the_proxy_protocol():
+    # proxy-protocol.txt, 2.1: "PROXY", the addresses, the ports. What follows is the first message.
+    for line in (b"PROXY TCP4 198.51.100.9 203.0.113.7 40000 443\r\n", b"PROXY UNKNOWN\r\n"):
+        assert http.feed([line])[0] == "need_more"
+        assert heads(http.feed([line + b"GET /x\r\nHost: " + NAME + b"\r\n\r\n"]))[-1] == ([NAME], b"/x")
+        slow.compare(line + s.request(NAME))
 
 
 def test_every_byte_of_a_request_replaced():

@@ -18,9 +18,11 @@ from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_JUNK_HOP_BY_HOP, COUNT_JUNK_NO_ACK,
                                     COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine)
 from edgeblock.core.flow cimport FLOW_COST, LANES, Flow, FlowTable
-from edgeblock.core.http cimport Http, copy_http, free_http, read_http, same_http
+from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, choose_framing, copy_http, free_http, read_http,
+                                  same_http)
 from edgeblock.core.http2 cimport Http2, copy_http2, free_http2, read_http2, same_http2
 from edgeblock.core.matcher cimport ACTION_RESET, Match, Matcher
+from edgeblock.core.prefix cimport SIGN_SIZE
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, Tls, read_tls
 from edgeblock.core.window cimport Findings
@@ -230,6 +232,7 @@ cdef void _run_http(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) n
     cdef uint8_t* piece
     cdef Outcome outcome = NEED_MORE
     cdef uint8_t i
+    cdef uint32_t turn = <uint32_t>size        # which way is followed: the same whole and in pieces
     memset(&http, 0, sizeof(Http))
     memset(t, 0, sizeof(Trace))
     while size and outcome == NEED_MORE:
@@ -238,15 +241,23 @@ cdef void _run_http(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) n
         c = cursor(piece if piece != NULL else data, length)
         while True:
             outcome = read_http(&http, &c)
-            if outcome == FOUND:
-                _tell(t, http.target.data, http.target.size, 2 + http.head + 2 * http.connect)
-                _tell(t, http.hosts.data, http.hosts.size, http.path_at)
-                if http.path_at > http.target.size:
-                    fail(b"http: the path begins behind the target")
-                for i in range(http.framing_count):
-                    _tell(t, NULL, 0, (http.framings[i].length << 2) + http.framings[i].kind)
+            if outcome == NOT_MINE:
+                fail(b"http: gave up")
+            if outcome == FOUND and http.event == EVENT_HELLO:
+                _tell(t, http.sign.seen, SIGN_SIZE, 1)
+            elif outcome == FOUND:
+                if http.event == EVENT_HEAD:
+                    _tell(t, http.target.data, http.target.size, 2 + http.head + 2 * http.connect)
+                    _tell(t, http.hosts.data, http.hosts.size, http.path_at)
+                    if http.path_at > http.target.size:
+                        fail(b"http: the path begins behind the target")
+                for i in range(http.framings.count):
+                    _tell(t, NULL, 0, (http.framings.ways[i].length << 3) + http.framings.ways[i].kind)
+                if http.simple != 1:
+                    choose_framing(&http, <uint8_t>(turn % http.framings.count if http.framings.count else 0))
+                turn = turn * 5 + 1
             elif outcome == DONE:
-                _tell(t, NULL, 0, 99)
+                _tell(t, NULL, 0, 99 + http.preface)
                 free_http(&http)
                 if left(&c) == 0:
                     outcome = NEED_MORE

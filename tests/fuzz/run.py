@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
 GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic")
-CORE = ("packet", "tls", "http", "hpack", "http2", "window", "quic", "flow", "matcher", "engine")
+CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "flow", "matcher",
+        "engine")
 FLAGS = ["-O2", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-w", "-fPIC",
          "-fsanitize=address,shift,signed-integer-overflow,integer-divide-by-zero,alignment,bool,bounds",
          "-fno-sanitize-recover=all"]

@@ -29,8 +29,7 @@ def names_of(stream: bytes) -> set[bytes]:
         return set()
     if stream[0] in (20, 21, 22):
         return {name for name in tls.read(stream)[1]}
-    heads, _ = http.read(stream)
-    return {host for hosts, _, _ in heads for host in hosts}
+    return http.every_host(stream)
 
 
 def names(segments: list[tuple[int, bytes]], most: int) -> set[bytes] | None:

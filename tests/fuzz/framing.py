@@ -1,0 +1,244 @@
+"""Real servers against the engine: whatever any of them serves as a request for the listed host, the engine finds.
+
+    python -m tests.fuzz.framing [--seconds N] [--servers nginx,node,...] [--seed N] [--keep FILE]
+
+In: a seed. Out: every connection by which some server served the listed host and which the engine let by, as bytes,
+and how many connections and requests were sent. Exit status 1 where there is one. Connections are made from a grammar
+of oddities: request lines, field spellings, framings, bodies that are requests, junk between. Never here: traffic
+beyond loopback.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.core import samples as s
+from tests.core.playing import engine
+from tests.fuzz.servers import LISTED, STARTS, running
+
+OTHER = "other.example"
+QUIET = 0.15               # seconds without a byte after which a server has said all it will
+AT_ONCE = 24               # connections to one server
+SERVED = f"SERVED {LISTED}".encode()
+
+LINE_ENDS = [b"\r\n"] * 12 + [b"\n", b"\n", b"\r\r\n", b"\r"]
+METHODS = ([b"GET"] * 6 + [b"POST"] * 5 + [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH",
+                                           b"PRI",
+           b"get", b"M" * 40, b"G\x01T", b"A-B", b"(x)", b" GET", b"\tGET", b"\x0bGET", b"FOO", b"PROXY"])
+PARTING = [b" "] * 14 + [b"  ", b"\t", b"\x0b", b"\x1c", b"\xa0"]
+TARGETS = [b"/"] * 10 + [b"/?\x7f", b"/?\x01", b"*", b"/a%20b", b"http://" + OTHER.encode() + b"/", b"/\x00",
+                         b"/?a b",
+                         b"http://" + LISTED.encode() + b"/", LISTED.encode() + b":80", b"/" + b"y" * 300]
+VERSIONS = [b"HTTP/1.1"] * 16 + [b"HTTP/1.0", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1", b"HTTP/0.9",
+                                 b"HTTP/1.1 ",
+                                 b"HTTP/01.1", b"HTTP/1.10", b"HTTP/1", b"HTTP/1.1\t", b""]
+JUNK = [b"\r\n", b"\n", b"\r\n\r\n", b" ", b"\0", b"x\r\n", b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n", b"EHLO a\r\n",
+        b"\xff\xfe\n",
+        b"0\r\n\r\n", b"GET\r\n", b"\r", b"SM\r\n\r\n"]
+NAMES = {b"Content-Length": [b"Content-Length"] * 8 + [b"content-length", b"Content-Length ", b" Content-Length",
+                                                       b"Content-Length\t", b"Content_Length", b"Content-Length\x0b",
+                                                       b"\tContent-Length", b"Content-Length\0", b"Content- Length"],
+         b"Transfer-Encoding": [b"Transfer-Encoding"] * 8 + [b"transfer-encoding", b"Transfer-Encoding ",
+                                                             b" Transfer-Encoding", b"\tTransfer-Encoding",
+                                                             b"Transfer_Encoding", b"Transfer-Encoding\0", b"TE"],
+         b"Host": [b"Host"] * 9 + [b"host", b"Host ", b" Host", b"HOST", b"\tHost", b"Host\t"]}
+ENCODINGS = [b"chunked"] * 8 + [b"Chunked", b"identity", b"gzip, chunked", b"chunked, identity", b"xchunked",
+                                b"chunked;x",
+                                b"\x0bchunked", b"chunked\x0b", b"\"chunked\"", b"chunked chunked", b"", b"chunked,",
+                                b",chunked", b"chunked\0", b" chunked ", b"cow", b"chunked, chunked",
+                                b"identity, chunked"]
+MORE = [b"X: y", b"Connection: keep-alive", b"Connection: close", b"Expect: 100-continue", b"Upgrade: h2c",
+        b"X: \x01",
+        b"no colon", b": empty", b"X: a\r\n folded", b"Upgrade: websocket\r\nConnection: upgrade", b"TE: trailers",
+        b"X:\0"]
+
+
+class Maker:
+    """Connections, from one source of chance."""
+
+    def __init__(self, seed: int):
+        self.chance = random.Random(seed)
+
+    def pick(self, choices):
+        return self.chance.choice(choices)
+
+    def often(self, times: int) -> bool:
+        return self.chance.random() * times > 1
+
+    def number(self, size: int) -> bytes:
+        """A Content-Length, mostly of that size."""
+        wrong = self.pick([size] * 6 + [0, size + 1, max(size - 2, 0), 5000, 3])
+        shape = self.pick(["%d"] * 12 + ["+%d", "0x%x", " %d ", "%d,%d", "%d, %d", "%d;x", "-%d", "0%d", "%d_", "%dx",
+                                         "%d.0",
+                                         "%d\t", "\x0b%d", "%d %d", "0%o", "\"%d\"", "%d\x0c", "%d\xa0", "%d\0",
+                                         "%d\r"])
+        return (shape % ((wrong,) * shape.count("%"))).encode("latin-1")
+
+    def chunked(self, body: bytes) -> bytes:
+        pieces = []
+        while body:
+            size = self.chance.randint(1, len(body))
+            shape = self.pick(["%x"] * 8 + ["0x%x", "+%x", "%x ", "%x;a=b", "0%x", "%X", " %x", "%x\t", "%x;\"\n\"",
+                                            "%x_", "-%x",
+                                            "%x\r", "0_%x", "%x;a\rb"])
+            end = self.pick([b"\r\n"] * 9 + [b"\n", b"\r", b""])
+            pieces.append((shape % size).encode() + self.pick([b"\r\n"] * 9 + [b"\n", b"\r",
+                                                                               b"\r\r\n"]) + body[:size] + end)
+            body = body[size:]
+        last = self.pick([b"0\r\n\r\n"] * 8 + [b"0\n\n", b"00\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"0;a\r\n\r\n",
+                                               b"0\r\n", b"0\r\r\n\r\n", b"",
+                                               b"0\r\n\n", b"0\n\r\n", b"0x0\r\n\r\n"])
+        return b"".join(pieces) + last
+
+    def field(self, name: bytes, value: bytes) -> bytes:
+        colon = self.pick([b": "] * 12 + [b":", b" : ", b":\t", b":\r\n ", b":\n\t", b": \r\n\t "])
+        return self.pick(NAMES[name]) + colon + value
+
+    def head(self, host: str, fields: list[bytes]) -> bytes:
+        end = self.pick(LINE_ENDS)
+        line = self.pick(METHODS) + self.pick(PARTING) + self.pick(TARGETS)
+        version = self.pick(VERSIONS)
+        line += self.pick(PARTING) + version if version else b""
+        fields = [self.field(b"Host", host.encode()), *fields]
+        while not self.often(3):
+            fields.append(self.pick(MORE))
+        self.chance.shuffle(fields)
+        mixed = [self.pick(LINE_ENDS) if not self.often(12) else end for _ in range(len(fields) + 2)]
+        return b"".join(part + mixed[i] for i, part in enumerate([line, *fields, b""]))
+
+    def plain(self, host: str) -> bytes:
+        return f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+    def request(self, host: str, depth: int = 0) -> bytes:
+        """A request with an odd framing, and a body that may be requests."""
+        way = self.chance.randrange(6)
+        body = b""
+        if way:
+            body = self.pick([b"", b"x=1", b'{"a": 1}', self.plain(LISTED), self.plain(OTHER), b"x" * 30,
+                              b"a\r\n\r\n",
+                              b"x" + self.plain(LISTED), b"0\r\n\r\n" + self.plain(LISTED),
+                              b"5\r\nhello\r\n0\r\n\r\n" + self.plain(LISTED)])
+            if depth < 1 and not self.often(4):
+                body = self.request(self.pick([LISTED, OTHER]), depth + 1)
+        fields = []
+        sent = body
+        if way in (2, 3, 5):
+            sent = self.chunked(body) if self.often(5) else body
+            fields.append(self.field(b"Transfer-Encoding", self.pick(ENCODINGS)))
+        if way in (1, 3, 4):
+            fields.append(self.field(b"Content-Length", self.number(len(sent))))
+        if way == 4:
+            fields.append(self.field(b"Content-Length", self.number(len(sent))))
+        if way == 5:
+            fields.append(self.field(b"Transfer-Encoding", self.pick(ENCODINGS)))
+        return self.head(host, fields) + sent
+
+    def connection(self) -> bytes:
+        parts = [self.request(OTHER if self.often(8) else LISTED)]
+        for _ in range(self.pick([0, 1, 1, 1, 2])):
+            if not self.often(5):
+                parts.append(self.pick(JUNK))
+            parts.append(self.pick([self.plain, self.request])(self.pick([LISTED, OTHER, OTHER])))
+        if not self.often(12):
+            parts.insert(0, self.pick(JUNK))
+        return b"".join(parts)
+
+
+def found(data: bytes, chance: random.Random) -> bool:
+    """Whether the engine blocks this connection, cut somewhere."""
+    judge = engine(LISTED)
+    edges = sorted({0, len(data), *(chance.randrange(1, len(data)) for _ in range(chance.choice([0, 0, 1, 2])))})
+    judge.judge(s.tcp(99, b"", s.SYN, dport=80), 0.0)
+    for a, b in zip(edges, edges[1:], strict=False):
+        if judge.judge(s.tcp(100 + a, data[a:b], dport=80), 0.0).mark == "blocked":
+            return True
+    return False
+
+
+async def ask(port: int, data: bytes) -> bytes:
+    """All that a server says to this connection."""
+    said = b""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        while SERVED not in said:
+            more = await asyncio.wait_for(reader.read(65536), QUIET)
+            if not more:
+                break
+            said += more
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.transport.abort()
+    return said
+
+
+async def fuzz(ports: dict[str, int], maker: Maker, seconds: float, keep: Path | None) -> int:
+    """Sends connections until the time is over; returns how many got past the engine."""
+    limits = {name: asyncio.Semaphore(AT_ONCE) for name in ports}
+    until = time.monotonic() + seconds
+    sent = served = past = requests = 0
+    by: dict[str, int] = dict.fromkeys(ports, 0)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(data: bytes) -> None:
+        nonlocal served, past
+        async def to(name: str) -> str:
+            async with limits[name]:
+                with contextlib.suppress(OSError):
+                    return name if SERVED in await ask(ports[name], data) else ""
+            return ""
+        by_whom = [name for name in await asyncio.gather(*map(to, ports)) if name]
+        for name in by_whom:
+            by[name] += 1
+        if by_whom:
+            served += 1
+            if not found(data, maker.chance):
+                past += 1
+                print(f"PAST THE ENGINE, served by {', '.join(by_whom)}: {data!r}", flush=True)
+                if keep:
+                    with keep.open("a") as file:
+                        file.write(f"{','.join(by_whom)}\t{data!r}\n")
+
+    while time.monotonic() < until:
+        data = maker.connection()
+        sent += 1
+        requests += data.upper().count(b" HTTP/")
+        tasks.add(task := asyncio.create_task(one(data)))
+        task.add_done_callback(tasks.discard)
+        if len(tasks) >= AT_ONCE:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    if tasks:
+        await asyncio.wait(tasks)
+    print(f"{sent:,} connections with {requests:,} request lines to each of {len(ports)} servers; "
+          f"the listed host was served over {served:,} of them; {past:,} got past the engine")
+    print("  ".join(f"{name} {count:,}" for name, count in by.items()))
+    return past
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="ask real servers how they read odd requests")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--servers", default=",".join(STARTS))
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--keep", type=Path, help="where findings are appended")
+    given = parser.parse_args()
+    names = [name for name in given.servers.split(",") if name]
+    if unknown := set(names) - set(STARTS):
+        parser.error(f"no such server: {', '.join(sorted(unknown))}; there are {', '.join(STARTS)}")
+    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 32)
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), names) as ports:
+        Path(folder).chmod(0o755)
+        if not ports:
+            sys.exit("framing: none of the servers is installed")
+        print(f"seed {seed}; servers: {', '.join(ports)}", flush=True)
+        return 1 if asyncio.run(fuzz(ports, Maker(seed), given.seconds, given.keep)) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
