@@ -236,6 +236,7 @@ class Ruleset:
     udp_ports: tuple[int, ...] | str = _ports((443,))
     mark_mask: int = _mark(0x30000000)        # two adjacent bits of the conntrack mark
     inject_mark: int = _mark(0x40000000)      # packet mark of our own replies, so that they are never queued
+    proof_mark: int = _mark(0x80000000)       # packet mark, from rule to queue: who sends has proved his address
     absent: str = _choice("open", "open", "closed")    # no daemon on the queue: packets pass, or are dropped
 
 
@@ -247,7 +248,7 @@ class Limits:
     memory: int = _whole(256 * 1024 * 1024, 1024 * 1024, 1 << 40)    # bytes of stream window in one worker
     flow_bytes: int = _whole(160 * 1024, 4096, 64 * 1024 * 1024)     # bytes of stream window in one flow
     idle: float = _seconds(120.0, 1, 86_400)   # without a packet for so long, an undecided flow is forgotten
-    settle_packets: int = _whole(512, 0, 1_000_000)    # client packets after which a flow is done without a reply
+    settle_packets: int = _whole(512, 0, 1_000_000)    # one-way routing: client packets after which a flow is done
     quic_connections: int = _whole(8, 1, 1000)         # QUIC connections whose keys are tried on any foreign packet
     quic_derivations: int = _whole(64, 1, 1_000_000)   # QUIC keys derived for one datagram
     quic_failures: int = _whole(100_000, 1, 100_000_000)   # tries of more connections' keys, of a worker in 1 s
@@ -274,6 +275,7 @@ class Reply:
     """[reply]: what a blocked client receives."""
 
     tls: str = _choice("alert", "alert", "rst")        # alert: fatal alert and FIN; rst: a bare RST
+    unproven: str = _choice("drop", "drop", "answer")  # who has not acknowledged a SYN-ACK that the box has seen
     status: int = _setting(451, lambda value: _status(value))    # of the block page
     page: Path | None = _path(None)                    # an HTML file; None is the page that ships
     contact: str = _text()                             # how to complain about a wrong block, on the page that ships

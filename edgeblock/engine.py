@@ -13,6 +13,7 @@ from edgeblock.core.matcher import Matcher
 def make_engine(config: Config, matcher: Matcher, report: bool = False) -> Engine:
     """An engine with the limits and policies of `config`; with `report` it tells of unlisted names, too."""
     policies = asdict(config.policies)
+    policies["unproven"] = config.reply.unproven
     policies["memory_full"] = policies.pop("memory")       # beside limits.memory, which is a number of bytes
     del policies["crash"]                                  # the queue reader's: the engine has not lived to tell
     return Engine(matcher, **asdict(config.limits), **policies, report=report)

@@ -27,6 +27,7 @@ from edgeblock.errors import CaptureError, ConfigError, EdgeblockError
 from edgeblock.source.capture import Capture, CaptureWriter, Record, reframe
 from edgeblock.source.checksums import MODES, Survey
 from edgeblock.source.defragment import Defragmenter
+from edgeblock.source.handshakes import Handshakes
 
 SHORT_DIFFERENCE = 20           # lines of each kind that --expect prints
 MAX_BLOCKED = 262_144           # blocked flows whose answers are kept out of --write, as many as a worker remembers
@@ -138,12 +139,12 @@ def _packets(source: Capture, fragments: Defragmenter, box: "_Box | None") -> It
 
 def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter, box: "_Box | None",
            counts: Counter[str]) -> Iterator[Row]:
-    judge, flag = engine.judge, survey.flag
+    judge, flag, proof = engine.judge, survey.flag, Handshakes().flag
     for record, data, parts in _packets(source, fragments, box):
         if not data:
             counts["not IP" if record.start < 0 else "unparsable"] += 1
             continue
-        decision: Decision = judge(data, record.time, flag(data, record.cut))
+        decision: Decision = judge(data, record.time, flag(data, record.cut) | proof(data))
         counts["judged"] += 1
         if not decision.accept:
             counts["dropped"] += 1

@@ -27,7 +27,8 @@ class Decision(NamedTuple):
     force, "accept" for most. When `reply` is true an answer is due: `client_seq` and `client_ack` are the TCP
     sequence and acknowledgement numbers of its first segment towards the client, `reset_seqs` those of the RSTs
     towards the server (one each) and `reset_ack` what they acknowledge. `head` says that the request was HEAD.
-    `quic_id` is the connection id whose keys protect the answer to a QUIC client.
+    `quic_id` is the connection id whose keys protect the answer to a QUIC client. Only where `proven` is true has the
+    sender shown that he is where he says; to any other nothing is sent that is larger than his packet.
     """
 
     accept: bool
@@ -44,3 +45,4 @@ class Decision(NamedTuple):
     list: str | None = None
     rule: str | None = None
     quic_id: bytes = b""
+    proven: bool = True

@@ -21,6 +21,8 @@ cdef enum Mark:            # what the flow's conntrack mark becomes (netfilter.m
 cdef enum:
     CHECKSUM_VERIFY = 0    # flags of judge: a TCP or UDP checksum that is wrong makes the packet junk
     CHECKSUM_TRUST = 1     # the checksum was left to hardware; do not look at it
+    ADDRESS_PROVEN = 2     # TCP: it acknowledges what only the server's SYN-ACK could tell
+    RECALLED = 4           # the kernel has let it by before
 
 cdef struct Decision:
     uint8_t accept         # 1: let the packet go on; 0: drop it
@@ -30,6 +32,7 @@ cdef struct Decision:
     uint8_t names          # how many names this packet completed and the caller should hear of
     uint8_t reply          # 1: an answer is due (reset, page or redirect), once more for a retransmission
     uint8_t head           # 1: the request was HEAD, so the answer carries no body
+    uint8_t proven         # 1: the answer may be larger than the packet; the client has proved his address
     uint8_t reset_seqs     # how many of reset_seq are set
     uint16_t list_index
     uint32_t rule
@@ -56,6 +59,7 @@ cdef enum:
     COUNT_JUNK_NO_ACK
     COUNT_JUNK_HOP_BY_HOP
     COUNT_JUNK_HEADERS
+    COUNT_JUNK_UNPROVEN
     COUNT_FLOWS
     COUNT_MIDSTREAM
     COUNT_HELLOS
@@ -72,6 +76,9 @@ cdef enum:
     COUNT_BLOCKED_PACKETS
     COUNT_REPLIES_REPEATED
     COUNT_REPLIES_WITHHELD
+    COUNT_UNPROVEN_BLOCKED
+    COUNT_UNPROVEN_ANSWERED
+    COUNT_UNPROVEN_UNANSWERED
     COUNT_UNPARSABLE
     COUNT_CONFLICTS
     COUNT_OVERFLOWS
@@ -137,6 +144,9 @@ cdef class Engine:
     cdef uint8_t drop_no_name
     cdef uint8_t ech
     cdef uint8_t report
+    cdef uint8_t trusting          # nobody is asked for a proof of his address
+    cdef uint32_t unproven_left    # answers in this second to those who have shown none
+    cdef double unproven_since
 
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil
     cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil
@@ -146,7 +156,12 @@ cdef class Engine:
     cdef void _read_quic(self, const Packet* p, Decision* out) noexcept nogil
     cdef void _read_hello(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef bint _begin_quic_anew(self, Flow* flow, const Packet* p) noexcept nogil
-    cdef bint _reopen(self, Flow* flow, const Packet* p) noexcept nogil
+    cdef bint _reopen(self, Flow* flow, uint32_t isn) noexcept nogil
+    cdef void _begin_anew(self, Flow* flow, uint32_t base) noexcept nogil
+    cdef void _await(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _prove(self, Flow* flow, const Packet* p) noexcept nogil
+    cdef void _adopt(self, Flow* flow, const Packet* p) noexcept nogil
+    cdef void _restart(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
     cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected, uint32_t first,
@@ -160,7 +175,8 @@ cdef class Engine:
     cdef void _block(self, Flow* flow, const Packet* p, uint8_t proto, const Match* found,
                      uint8_t head, int64_t expected, Decision* out) noexcept nogil
     cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
-    cdef void _answer(self, Flow* flow, Decision* out) noexcept nogil
+    cdef void _answer(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef bint _may_answer(self, const Packet* p) noexcept nogil
     cdef bint _may_answer_quic(self) noexcept nogil
     cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil

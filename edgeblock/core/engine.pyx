@@ -4,29 +4,34 @@ Comes in: the bytes of one IP packet, the caller's clock in seconds, and a match
 Decision, and the names it rests on. Never here: a clock, a socket, a file, an exception because of a packet.
 The rule (docs/evasion.md): if any reading of the client's bytes that a real server could accept yields a listed name,
 the flow is blocked; nothing the client can forge ever settles a flow for good.
+
+Who says that he is a client may be another. Of each TCP packet the caller says whether its sender has shown that he
+hears the server (ADDRESS_PROVEN). What shows nothing is read all the same, and dropped where it completes a name that
+is listed; but it ends no flow in the kernel and gets no answer that is larger than itself. Once a flow has shown its
+proof, what shows none is no part of it: it is dropped unread, as the server would drop it.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.connections cimport Connections, Datagram
 from edgeblock.core.cursor cimport Cursor
-from edgeblock.core.flow cimport (FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED, LANE_UNDECIDED,
-                                  SEEN, Flow, FlowTable)
+from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED,
+                                  LANE_UNDECIDED, SEEN, STOOD, Flow, FlowTable)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
                                      ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
-                                    TCP_FIN, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
+                                    TCP_FIN, TCP_RST, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
 from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
                                   read_frames)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
                                     READ_HTTP2, READ_PREFIX, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_SHARE,
-                                    PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST, Finding, Findings,
-                                    Window, add_bytes, add_lost, add_start, add_syn, add_urgent, begins_at,
-                                    clear_findings, close_window, contiguous_end, goes_on, in_body, is_contested,
-                                    is_message, is_open, is_unreadable, looks_like_message, offset_of, open_window,
-                                    read_on, take_back)
+                                    PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST, START_SYN,
+                                    Finding, Findings, Run, Window, add_bytes, add_lost, add_start, add_syn,
+                                    add_urgent, begins_at, clear_findings, close_window, contiguous_end, goes_on,
+                                    in_body, is_contested, is_message, is_open, is_unreadable, looks_like_message,
+                                    offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -41,6 +46,8 @@ cdef enum:
     QUIC_REPLIES = 3           # the same of a QUIC connection: whoever is answered has not proved his address
     QUIC_ANSWERS = 1000        # the same in one second, of all connections: 80 kB, were they all somebody else's
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
+    MAX_UNPROVEN = 1000        # answers to unproven senders in one second: no more than what they send, and 40 kB/s
+    OWN_REACH = 128 * 1024     # bytes around the end of an unproven stream that was blocked: what goes on with it
     PASSED_SYNS = 12           # as the kernel remembers (netfilter/stage1/program.c)
     TOLD = (1 << PASSED_SYNS) - 1
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
@@ -52,10 +59,11 @@ cdef const char* HEX = b"0123456789abcdef"
 # The names of engine.pxd's counters, in their order.
 COUNTER_NAMES = (
     "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
-    "junk_headers", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests", "names", "observed",
-    "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy", "blocked_packets",
-    "replies_repeated", "replies_withheld", "unparsable", "conflicts", "overflows", "rereading_refused",
-    "window_full", "released", "no_memory", "overworked", "work",
+    "junk_headers", "junk_unproven", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests",
+    "names", "observed", "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy",
+    "blocked_packets", "replies_repeated", "replies_withheld", "unproven_blocked", "unproven_answered",
+    "unproven_unanswered", "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released",
+    "no_memory", "overworked", "work",
 )
 
 cdef class Engine:
@@ -68,6 +76,7 @@ cdef class Engine:
         ech: "accept", "block" or "block-listed-addresses".
         quic_connections, quic_derivations, quic_failures, quic_worker_derivations: see core.connections' QuicLimits.
         worker_rereading: bytes read again in one second where copies conflict, for all flows.
+        unproven: "drop" or "answer", as config.Reply: what becomes of who has not proved his address.
         report: whether the caller wants to hear of names that no rule matched (replay does, the daemon does not).
 
     Raises:
@@ -78,7 +87,7 @@ cdef class Engine:
                  flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
                  memory_full="pass", conflict="drop", work="drop", no_sni="pass", ech="accept", quic_connections=8,
                  quic_derivations=64, quic_failures=100_000, quic_worker_derivations=1_000_000,
-                 worker_rereading=32 * 1024 * 1024, report=False):
+                 worker_rereading=32 * 1024 * 1024, unproven="answer", report=False):
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
             raise ValueError("a limit is out of its range")
         self.matcher = matcher
@@ -95,6 +104,10 @@ cdef class Engine:
         if ech not in _ECH:
             raise ValueError(f"ech is {ech!r}, not one of {', '.join(_ECH)}")
         self.ech = _ECH[ech]
+        if unproven not in ("drop", "answer"):
+            raise ValueError(f"unproven is {unproven!r}, neither 'drop' nor 'answer'")
+        self.trusting = unproven == "answer"
+        self.unproven_left = MAX_UNPROVEN
         self.report = bool(report)
         self.connections = Connections(self.table, quic_connections, quic_derivations, quic_failures,
                                        quic_worker_derivations)
@@ -121,6 +134,9 @@ cdef class Engine:
         self.table.expire(self.clock)
         self.counts[COUNT_PACKETS] += 1
         view_packet(data, size, &p)
+        # A SYN acknowledges nothing, whatever conntrack says of one that it ignores; no server reads what a RST has.
+        p.proven = flags & ADDRESS_PROVEN != 0 and p.flags & (TCP_SYN | TCP_RST | TCP_ACK) == TCP_ACK
+        p.recalled = 1 if flags & RECALLED else 0
         if p.many_headers:
             self.counts[COUNT_JUNK_HEADERS] += 1
             out.accept = 0
@@ -183,7 +199,7 @@ cdef class Engine:
             flow = self.table.find(&p, False)
             if not lost or flow == NULL or flow.state != FLOW_WATCHED or not flow.syn:
                 size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
-                self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+                self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
                 flow = self.table.find(&p, False)
             if lost and flow != NULL and flow.state == FLOW_WATCHED:
                 add_lost(&flow.window, passed[i].isn + 1, passed[i].size)
@@ -193,7 +209,7 @@ cdef class Engine:
                 if passed[k].after == i + 1 or i + 1 == count and passed[k].after > count:
                     size = _write_packet(packet, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello, passed[k].size)
                     if size:
-                        self.judge_packet(packet, size, now, CHECKSUM_TRUST, &made)
+                        self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
         flow = self.table.find(&p, False)
         if flow != NULL:
             flow.past = past
@@ -218,7 +234,10 @@ cdef class Engine:
             flow = self._open(p, opening, out)
             if flow == NULL or flow.state == FLOW_BLOCKED:
                 return
-        elif opening and self._reopen(flow, p):
+        elif opening and flow.proven and not self.trusting:
+            self._await(flow, p, out)
+            return
+        elif opening and self._reopen(flow, p.seq):
             self._match_destination(flow, p, out)
             if flow.state == FLOW_BLOCKED:
                 return
@@ -227,9 +246,19 @@ cdef class Engine:
             self.counts[COUNT_JUNK_NO_ACK] += 1
             out.accept = 0
             return
+        if not syn and (urgent or p.payload_size):
+            if p.proven:
+                if not flow.proven or flow.awaited_count:
+                    self._prove(flow, p)
+            elif flow.proven and not p.recalled and not self.trusting:
+                if p.flags & TCP_RST:
+                    return              # no server reads what a RST has, and it may be the client's own
+                self.counts[COUNT_JUNK_UNPROVEN] += 1
+                out.accept = 0
+                return
         if flow.state == FLOW_BLOCKED:
             self._again(flow, p, out)
-        elif flow.buried and _is_buried(flow, p.seq):
+        elif flow.buried and _is_buried(flow, p.seq, p.proven and not self.trusting):
             self.counts[COUNT_BLOCKED_PACKETS] += 1
             out.accept = 0
         elif flow.state == FLOW_RELEASED:
@@ -271,7 +300,7 @@ cdef class Engine:
             if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
                 self._block(flow, p, PROTO_IP, &found, 0, 0, out)
 
-    cdef bint _reopen(self, Flow* flow, const Packet* p) noexcept nogil:
+    cdef bint _reopen(self, Flow* flow, uint32_t isn) noexcept nogil:
         # Whether another SYN begins the flow anew. It is one more place where the stream may begin, never instead of
         # the others. A released flow starts anew, and so does a blocked one: the ports may have come round again for
         # an innocent name. But whether the server took our RST is the client's to spoil, and with a SYN that dies on
@@ -281,25 +310,143 @@ cdef class Engine:
         cdef bint anew = flow.state != FLOW_WATCHED
         cdef uint8_t i
         if flow.state == FLOW_BLOCKED and (flow.buried + flow.stood_count > <int>BURIED
-                                           or _is_near(p.seq, flow.client_ack) or _is_buried(flow, p.seq)):
+                                           or _is_near(isn, flow.client_ack) or _is_buried(flow, isn, False)):
             return False
         if anew:
-            if flow.state == FLOW_BLOCKED:
-                flow.stood[0] = flow.client_ack
-                for i in range(flow.stood_count):
-                    flow.buried_seq[flow.buried + i] = flow.stood[i]
-                flow.buried += flow.stood_count
-            close_window(&flow.window)
-            open_window(&flow.window, READ_ANY, p.seq + 1)
-            flow.state = FLOW_WATCHED
-            flow.marked = MARK_KEEP
-            flow.replies = 0
-            flow.packets = 0
-            flow.seen_count = 0
-            flow.counted = 0
+            self._begin_anew(flow, isn + 1)
         flow.syn = 1
-        add_syn(&flow.window, p.seq + 1)
+        add_syn(&flow.window, isn + 1)
         return anew
+
+    cdef void _begin_anew(self, Flow* flow, uint32_t base) noexcept nogil:
+        cdef uint8_t i
+        if flow.state == FLOW_BLOCKED and flow.buried + flow.stood_count <= <int>BURIED:
+            flow.stood[0] = flow.client_ack
+            for i in range(flow.stood_count):
+                flow.buried_seq[flow.buried + i] = flow.stood[i]
+                if flow.silent >> i & 1:
+                    flow.buried_silent |= <uint32_t>1 << (flow.buried + i)
+            flow.buried += flow.stood_count
+        close_window(&flow.window)
+        open_window(&flow.window, READ_ANY, base)
+        flow.state = FLOW_WATCHED
+        flow.soft = 0
+        flow.marked = MARK_KEEP
+        flow.replies = 0
+        flow.packets = 0
+        flow.seen_count = 0
+        flow.counted = 0
+
+    # ---- proof of address
+
+    cdef void _await(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        # A SYN on the ports of a connection that has proved itself. The server answers it with a challenge if that
+        # connection lives (RFC 5961, 4), so whoever sent it may be anybody: it counts when proven bytes follow it.
+        # What it carries would be read by a server that takes it for new; the client sends it again behind the
+        # handshake, as RFC 7413 has it.
+        cdef Match found
+        cdef uint8_t i
+        if self.matcher.match_address(p.destination, 4 if p.family == 4 else 16, p.destination_port, &found):
+            self._note(flow, PROTO_IP, 0, &found, 0, 0, 0, 0, 0, out)
+            if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
+                self.counts[COUNT_BLOCKED_DROP + found.action - ACTION_DROP] += 1
+                out.accept = 0
+                out.action = found.action
+                out.proto = PROTO_IP
+                out.list_index = found.list_index
+                out.rule = found.rule
+                out.client_ack = p.seq + <uint32_t>p.payload_size + 1
+                out.reply = found.action != ACTION_DROP and self._may_answer(p)
+                return
+        if p.payload_size:
+            self.counts[COUNT_JUNK_UNPROVEN] += 1
+            out.accept = 0
+            return
+        for i in range(min(flow.awaited_count, <uint8_t>AWAITED)):
+            if flow.awaited[i] == p.seq:
+                return
+        flow.awaited[flow.awaited_count % AWAITED] = p.seq
+        flow.awaited_count = <uint8_t>(flow.awaited_count + 1 if flow.awaited_count < 255 - AWAITED else 2 * AWAITED)
+
+    cdef void _prove(self, Flow* flow, const Packet* p) noexcept nogil:
+        # Bytes with a proof: of this flow the first, or the first since there was a SYN.
+        cdef bint first = not flow.proven
+        flow.proven = 1
+        if self.trusting:
+            return
+        if flow.awaited_count:
+            self._adopt(flow, p)
+        if not first:
+            return
+        if flow.state == FLOW_RELEASED:
+            self._restart(flow, p)          # for what had no proof
+        elif flow.state == FLOW_BLOCKED and flow.soft:
+            if not _is_own(flow, p.seq):
+                self._restart(flow, p)      # somebody else had been blocked
+                return
+            # He who proves himself goes on with it.
+            flow.soft = 0
+            flow.client_seq = flow.reset_ack = p.ack
+            if <int32_t>(p.seq + <uint32_t>p.payload_size - flow.client_ack) > 0:
+                flow.client_ack = p.seq + <uint32_t>p.payload_size
+            flow.reset_seq[0] = p.seq
+            flow.reset_seqs = 1
+            flow.marked = MARK_BLOCKED
+        elif flow.state == FLOW_WATCHED and _is_strange(&flow.window, p.seq):
+            self._restart(flow, p)
+
+    cdef void _adopt(self, Flow* flow, const Packet* p) noexcept nogil:
+        cdef uint8_t count = min(flow.awaited_count, <uint8_t>AWAITED)
+        cdef bint lost = flow.awaited_count > <int>AWAITED
+        cdef uint32_t isn
+        cdef uint8_t i
+        for i in range(count):
+            isn = flow.awaited[i]
+            if p.seq - (isn + 1) < MAX_AHEAD:
+                flow.awaited[i] = flow.awaited[count - 1]
+                flow.awaited_count = count - 1
+                self._reopen(flow, isn)
+                return
+        if not lost:
+            return
+        # Of more SYNs than are kept one may have been the beginning of this.
+        if flow.state == FLOW_WATCHED:
+            if _is_far(&flow.window, p.seq):
+                self._restart(flow, p)
+        elif flow.state == FLOW_RELEASED or not _is_own(flow, p.seq):
+            self._restart(flow, p)
+
+    cdef void _restart(self, Flow* flow, const Packet* p) noexcept nogil:
+        # A stream whose beginning is not known for certain. Where SYNs were seen close below, it is one of those.
+        cdef const Window* w = &flow.window
+        cdef int64_t at = offset_of(w, p.seq)
+        cdef uint32_t[MAX_STARTS + MAX_GIVEN_UP + STOOD + BURIED] begun
+        cdef uint32_t count = 0, k
+        cdef int i
+        for i in range(min(<int>w.given_up, <int>MAX_GIVEN_UP)):
+            if 0 <= at - w.given_up_at[i] < <int64_t>MAX_AHEAD:
+                begun[count] = w.base + <uint32_t>w.given_up_at[i]
+                count += 1
+        for i in range(MAX_STARTS):
+            if w.starts[i].kind == START_SYN and 0 <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
+                begun[count] = w.base + <uint32_t>w.starts[i].at
+                count += 1
+        for k in range(1, flow.stood_count if flow.state == FLOW_BLOCKED else 1):
+            if flow.silent >> k & 1 and p.seq - flow.stood[k] < MAX_AHEAD:
+                begun[count] = flow.stood[k]
+                count += 1
+        for k in range(flow.buried):
+            if flow.buried_silent >> k & 1 and p.seq - flow.buried_seq[k] < MAX_AHEAD:
+                begun[count] = flow.buried_seq[k]
+                count += 1
+        self._begin_anew(flow, begun[0] if count else p.seq)
+        flow.awaited_count = 0
+        flow.syn = count > 0
+        for k in range(count):
+            add_syn(&flow.window, begun[k])
+        if not count:
+            add_start(&flow.window, START_LOWEST, 0)
+            flow.window.syn_count = MAX_STARTS      # a SYN to come takes nothing of it away
 
     # ---- datagrams
 
@@ -442,7 +589,9 @@ cdef class Engine:
         lane = LANE_UNDECIDED
         if w.http:
             lane = LANE_KEPT
-            if flow.marked != MARK_HTTP or self.findings.count:
+            # Not for a SYN without proof: the entry may be of a connection that is done, and somebody else's.
+            if (flow.marked != MARK_HTTP or self.findings.count) and (p.proven or self.trusting
+                                                                      or not p.flags & TCP_SYN):
                 # With every request: the tracker's entry may be another than the one that was marked. Ports come
                 # round again, and a forged RST ends an entry; the next answer would then end the flow.
                 flow.marked = MARK_HTTP
@@ -457,9 +606,9 @@ cdef class Engine:
                 lane = LANE_KEPT
         if not is_open(w) and flow.state == FLOW_WATCHED:
             # Read to the end. The kernel releases it when the server answers; where no answer is ever seen
-            # (one-way traffic) it is released after this many packets.
+            # (one-way traffic, which the settings have to say) it is released after this many packets.
             flow.packets += 1
-            if self.settle_packets and flow.packets > self.settle_packets:
+            if self.settle_packets and flow.packets > self.settle_packets and self.trusting and not flow.proven:
                 self._release(flow, out)
         else:
             flow.packets = 0
@@ -579,6 +728,10 @@ cdef class Engine:
                     self.counts[COUNT_OBSERVED] += 1
                 elif flow.state == FLOW_WATCHED:
                     self._block(flow, p, proto, &found, f.head, expected, out)
+                    if flow.soft:           # what else has come may be others'
+                        flow.silent |= 1
+                        flow.stood[flow.stood_count] = flow.client_ack
+                        flow.stood_count += 1
                     flow.client_ack = self._acknowledge(flow, p, at)
                     out.client_ack = flow.client_ack
                     # What was read is not needed any more; where it stood is (see _reopen).
@@ -668,10 +821,13 @@ cdef class Engine:
         flow.reset_seq[1] = at
         flow.reset_seqs = 1 if at == p.seq else 2
         flow.reset_ack = p.ack
-        flow.marked = MARK_BLOCKED
+        flow.soft = p.kind == PACKET_TCP and not p.proven and not self.trusting
+        if not flow.soft:
+            flow.marked = MARK_BLOCKED
         _note_streams(flow)
         self.counts[COUNT_BLOCKED_DROP + found.action - ACTION_DROP] += 1
-        self._answer(flow, out)
+        self.counts[COUNT_UNPROVEN_BLOCKED] += flow.soft
+        self._answer(flow, p, out)
 
     cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil:
         # The end of what the client has sent without a gap, so that it takes the answer for an answer to all of it.
@@ -681,10 +837,26 @@ cdef class Engine:
             end = joined
         return flow.window.base + <uint32_t>end + (1 if p.flags & TCP_FIN else 0)
 
-    cdef void _answer(self, Flow* flow, Decision* out) noexcept nogil:
+    cdef bint _may_answer(self, const Packet* p) noexcept nogil:
+        # Who has proved nothing gets nothing but a RST to his SYN, which is not larger, and in its place.
+        if p.flags & (TCP_SYN | TCP_ACK) != TCP_SYN:
+            return False
+        if self.clock - self.unproven_since >= 1.0 or self.clock < self.unproven_since:
+            self.unproven_since = self.clock
+            self.unproven_left = MAX_UNPROVEN
+        if self.unproven_left == 0:
+            self.counts[COUNT_UNPROVEN_UNANSWERED] += 1
+            return False
+        self.unproven_left -= 1
+        self.counts[COUNT_UNPROVEN_ANSWERED] += 1
+        return True
+
+    cdef void _answer(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+        cdef bint proven = p.kind != PACKET_TCP or p.proven or self.trusting
         cdef bint may = flow.action != ACTION_DROP
         out.accept = 0
-        out.mark = MARK_BLOCKED
+        out.proven = proven
+        out.mark = MARK_BLOCKED if proven and not flow.soft else MARK_KEEP
         out.action = flow.action
         out.proto = flow.proto
         out.head = flow.head
@@ -701,6 +873,10 @@ cdef class Engine:
             out.quic_id_size = flow.quic.connection.id_size
             memcpy(out.quic_id, flow.quic.connection.id, sizeof(out.quic_id))
             may = may and flow.replies < QUIC_REPLIES and self._may_answer_quic()
+        if not proven:
+            out.client_seq = 0              # a SYN acknowledges nothing; what it says there is the sender's to choose
+            out.reset_seqs = 0              # the server has not seen it
+            may = may and flow.replies < MAX_REPLIES and self._may_answer(p)
         if may and flow.replies < MAX_REPLIES:
             flow.replies += 1
             out.reply = 1
@@ -717,13 +893,16 @@ cdef class Engine:
 
     cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
         # A packet of a blocked flow: dropped; one with payload says that the client has not got the answer.
+        cdef bint foreign = p.kind == PACKET_TCP and not (p.proven or self.trusting)
         self.counts[COUNT_BLOCKED_PACKETS] += 1
-        self._answer(flow, out)
-        if p.payload_size == 0 and out.reply:
+        self._answer(flow, p, out)
+        if out.reply and p.payload_size == 0 and not foreign:
             flow.replies -= 1
             out.reply = 0
         elif out.reply:
             self.counts[COUNT_REPLIES_REPEATED] += 1
+        if foreign and not flow.soft:
+            return              # nobody knows whose it is: it keeps no ports blocked
         if p.payload_size or not p.flags & TCP_SYN:
             # A SYN that may not begin the flow anew does not keep it: who tries again and again is let in some day.
             self.table.touch(flow, LANE_KEPT, self.clock)
@@ -772,12 +951,12 @@ cdef class Engine:
             proto=_PROTOS[made.proto], names=tuple(names), reply=bool(made.reply), head=bool(made.head),
             client_seq=made.client_seq, client_ack=made.client_ack,
             reset_seqs=tuple(made.reset_seq[i] for i in range(made.reset_seqs)), reset_ack=made.reset_ack,
-            quic_id=<bytes>made.quic_id[:made.quic_id_size],
+            quic_id=<bytes>made.quic_id[:made.quic_id_size], proven=bool(made.proven),
             list=self.matcher.list_names[made.list_index] if listed else None,
             rule=f"{made.rule:08x}" if listed else None)
 
     def judge(self, const uint8_t[::1] packet, double now, uint32_t flags=0):
-        """Judges one IP packet at `now` seconds. `flags` is 0, or 1 where the checksum was left to hardware."""
+        """Judges one IP packet at `now` seconds. `flags`: 1, the checksum was left to hardware; 2, ADDRESS_PROVEN."""
         cdef Decision made
         cdef const uint8_t* data = &packet[0] if packet.shape[0] else NULL
         self.judge_packet(data, packet.shape[0], now, flags, &made)
@@ -883,15 +1062,31 @@ cdef size_t _write_packet(uint8_t* out, const Packet* like, uint32_t seq, uint8_
     return size
 
 
+cdef bint _has_bytes(const Window* w, int64_t start) noexcept nogil:
+    # Some byte has come that may be of the stream that begins there.
+    cdef const Run* run = w.runs
+    while run != NULL:
+        if run.at + <int64_t>run.size > start and run.at - start < <int64_t>MAX_AHEAD:
+            return True
+        run = run.next
+    return False
+
+
 cdef void _note_streams(Flow* flow) noexcept nogil:
     cdef const Window* w = &flow.window
     cdef uint32_t i
     flow.stood_count = 1                # the first is client_ack
+    flow.silent = 0
     for i in range(<uint32_t>MAX_STARTS):
         if w.starts[i].kind != START_FREE:
+            if (flow.soft and w.starts[i].kind == START_SYN and w.starts[i].frontier == w.starts[i].at
+                    and not _has_bytes(w, w.starts[i].at)):
+                flow.silent |= <uint32_t>1 << flow.stood_count
             flow.stood[flow.stood_count] = w.base + <uint32_t>w.starts[i].frontier
             flow.stood_count += 1
     for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+        if flow.soft and w.given_up_to[i] == w.given_up_at[i] and not _has_bytes(w, w.given_up_at[i]):
+            flow.silent |= <uint32_t>1 << flow.stood_count
         flow.stood[flow.stood_count] = w.base + <uint32_t>w.given_up_to[i]
         flow.stood_count += 1
 
@@ -901,10 +1096,52 @@ cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:
     return a - b < MAX_AHEAD or b - a < MAX_AHEAD
 
 
-cdef bint _is_buried(const Flow* flow, uint32_t seq) noexcept nogil:
+cdef bint _is_own(const Flow* flow, uint32_t seq) noexcept nogil:
+    # Whether it may go on with what was blocked, or say it again: near where that had come to.
+    cdef uint32_t place
+    cdef uint8_t i
+    for i in range(flow.stood_count):
+        place = flow.stood[i] if i else flow.client_ack
+        if seq - place + OWN_REACH < 2 * OWN_REACH and not flow.silent >> i & 1:
+            return True
+    return _is_buried(flow, seq, True)
+
+
+cdef bint _is_strange(const Window* w, uint32_t seq) noexcept nogil:
+    # Whether the first proven bytes find a window that others have filled: streams that begin elsewhere, and no byte
+    # that may be of this one.
+    cdef int64_t at = offset_of(w, seq)
+    cdef const Run* run = w.runs
+    cdef bint others = w.given_up > 0
+    cdef int i
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and not -<int64_t>LATE_REACH <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
+            others = True
+    if not others:
+        return False
+    while run != NULL:
+        if run.at - at < <int64_t>MAX_AHEAD and at - run.at < <int64_t>MAX_AHEAD:
+            return False
+        run = run.next
+    return True
+
+
+cdef bint _is_far(const Window* w, uint32_t seq) noexcept nogil:
+    # From every stream that is being read.
+    cdef int64_t at = offset_of(w, seq)
+    cdef int i
+    for i in range(MAX_STARTS):
+        if (w.starts[i].kind != START_FREE and at >= w.starts[i].at - LATE_REACH
+                and at <= w.starts[i].frontier + <int64_t>MAX_AHEAD):
+            return False
+    return True
+
+
+cdef bint _is_buried(const Flow* flow, uint32_t seq, bint proven) noexcept nogil:
+    # Proven bytes are not buried for where somebody else has said nothing.
     cdef uint8_t i
     for i in range(flow.buried):
-        if _is_near(seq, flow.buried_seq[i]):
+        if _is_near(seq, flow.buried_seq[i]) and not (proven and flow.buried_silent >> i & 1):
             return True
     return False
 

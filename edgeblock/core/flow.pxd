@@ -8,10 +8,11 @@ from edgeblock.core.quic cimport MAX_CONNECTION_ID, Connection
 from edgeblock.core.window cimport MAX_GIVEN_UP, MAX_STARTS, Window
 
 cdef enum:
+    AWAITED = 8                # SYNs on the ports of a proven connection; more, and bytes begin where they come
     BURIED = 32                # a client of many has its ports again within minutes, seldom for listed names only
     KEY_SIZE = 38              # addresses, ports, family, protocol
     SEEN = 8                   # names of a flow that were reported, so that a second reading is not reported again
-    STOOD = 1 + MAX_STARTS + MAX_GIVEN_UP
+    STOOD = 2 + MAX_STARTS + MAX_GIVEN_UP
     FLOW_COST = 96             # bytes a flow costs besides its structures: allocator and table
 
 cdef enum Lane:                # which flows go first when memory is short: lowest lane first, oldest first
@@ -65,9 +66,15 @@ cdef struct Flow:
     uint8_t marked             # the Mark that was last asked for
     uint8_t counted            # its stream was counted as unparsable
     uint8_t replies            # answers sent so far
+    uint8_t proven             # its sender has acknowledged the server's SYN-ACK: what shows no proof is not its
+    uint8_t soft               # blocked for what showed no proof: nothing is known of who sent it
+    uint8_t awaited_count      # of `awaited`, and of those that had to go
     uint8_t buried             # streams of connections on these ports that were blocked before this one
     uint8_t stood_count
+    uint32_t silent            # of `stood`, by bit: others have begun there, and he who was blocked had no proof
+    uint32_t buried_silent     # the same of buried_seq
     uint32_t buried_seq[BURIED]    # sequence numbers: where those are,
+    uint32_t awaited[AWAITED]  # SYNs since the proof: one counts when proven bytes follow it
     uint32_t stood[STOOD]      # and how far each of this one's had come when the flow was blocked
     uint8_t action             # of a blocked flow, and what follows
     uint8_t proto

@@ -34,6 +34,8 @@ cdef struct Packet:
     uint8_t protocol       # of the last header walked
     uint16_t fragment_at   # IPv6: where its last fragment header is, 0: there is none,
     uint16_t fragment_named    # and where the byte is that names it
+    uint8_t proven         # not in the packet: its sender has acknowledged what only the server's SYN-ACK could tell
+    uint8_t recalled       # nor this: the kernel has let it by, and it is told of now
     uint16_t source_port
     uint16_t destination_port
     uint16_t urgent        # TCP urgent pointer

@@ -55,7 +55,8 @@ from edgeblock.source.recall import Recall
 SWITCH_SECONDS = 0.0005
 
 # An answer of several segments is sent once more after so long. A client that has got a part of it acknowledges that
-# part and waits; it does not ask again, as one does that has got nothing. No more of them wait than this.
+# part and waits; it does not ask again, as one does that has got nothing. Only where answers go to proven addresses:
+# nobody else gets what he has not asked for. No more of them wait than this.
 REPEAT_SECONDS = 0.4
 MAX_REPEATS = 4096
 
@@ -81,6 +82,7 @@ class Worker:
         self.answers = replies.prepare(config.reply)
         self.failures_told = 0
         self.repeats = 0
+        self.engine_asks_proof = config.reply.unproven == "drop"
 
     async def serve(self) -> int:
         """Obeys until told to stop; the exit status."""
@@ -181,7 +183,8 @@ class Worker:
         self.reader = QueueReader(
             order["queue"], self.engine, self.decide, length=config.queue.length, buffer=config.queue.buffer,
             fail_open=config.queue.overload == "open", marks=(bits.mask, bits.done, bits.http, bits.blocked),
-            board=self.row, blame=order["blame"], pass_condemned=config.policies.crash == "pass", **held)
+            board=self.row, proof_mark=config.ruleset.proof_mark, blame=order["blame"],
+            pass_condemned=config.policies.crash == "pass", **held)
         if self.reader.condemned:
             self.journal.log.warning("connection refused: its packet has ended a worker", queue=order["queue"])
         self.reader.recall = self.recall
@@ -212,7 +215,7 @@ class Worker:
             answer = replies.build(packet, decision, self.answers)
             self.injector.send(answer.to_client)
             self.injector.send(answer.to_server)
-            if len(answer.to_client) > 1 and self.repeats < MAX_REPEATS:
+            if len(answer.to_client) > 1 and self.engine_asks_proof and self.repeats < MAX_REPEATS:
                 self.repeats += 1
                 self.loop.call_later(REPEAT_SECONDS, self._repeat, answer.to_client)
         self.journal.blocked(time.monotonic(), packet, decision.names)

@@ -9,6 +9,9 @@ sent, no clock is read, and nothing is raised for any packet; one that cannot be
     page        as reset                       the block page and FIN     as reset
     redirect    as reset                       302 and FIN                as reset
 
+Who has not proved his address (Decision.proven) gets one RST to his SYN, which is never larger, and nothing else; and
+the server, which has not seen that SYN, nothing.
+
 The server gets one RST for each sequence number at which it may expect the next byte. A QUIC client gets a
 CONNECTION_CLOSE whatever the action, no longer than what it answers; other UDP is dropped in silence.
 """
@@ -95,10 +98,11 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
         return replies
     ports = packet[header.at:header.at + 4]
     action, proto = decision.action, decision.proto
-    if action not in ("reset", "page", "redirect"):
+    syn = packet[header.at + 13] & SYN
+    if action not in ("reset", "page", "redirect") or not (decision.proven or syn):
         return replies
     payload = b""
-    if packet[header.at + 13] & SYN:
+    if syn:
         pass        # nobody is connected yet: a client in SYN-SENT takes a RST and nothing else (RFC 9293 3.10.7.3)
     elif proto == "http" and action != "reset":
         head, body = answers.page if action == "page" else answers.redirect
@@ -111,7 +115,7 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
     else:
         replies.to_client.append(client.segment(decision.client_seq, decision.client_ack, RST | ACK, 0, b"", b""))
     server = _Sender(header.version, header.src, header.dst, ports, decision.client_ack)
-    for seq in decision.reset_seqs:
+    for seq in decision.reset_seqs if decision.proven else ():
         replies.to_server.append(server.segment(seq, decision.reset_ack, RST | ACK, 0, b"", b""))
     return replies
 

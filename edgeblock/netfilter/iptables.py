@@ -106,7 +106,7 @@ def specifications(rule: Rule, config: Config, family: int, stage1: Path | None 
     table = conditions(config, family, stage1)
     when = rule.when
     if marks_kept_by(config, stage1) and rule.do in (Do.MARK_DONE, Do.MARK_UNDECIDED):
-        when = tuple(one for one in when if one not in (Is.UNDECIDED, Is.DONE, Is.ASSURED))
+        when = tuple(one for one in when if one not in (Is.UNDECIDED, Is.DONE, Is.ASSURED, Is.NOT_ASSURED))
     for parts in itertools.product(*(table[one] for one in when)):
         name = () if rule.do in UNNAMED else (f"-m comment --comment {rule.name}",)
         yield " ".join([*parts, *name, target(rule.do, config, stage1)])
@@ -138,6 +138,10 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
     def networks(option: str, listed: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{option} {one}" for one in by_family(listed, family))
 
+    if without_conntrack is not None:
+        proof = pinned(program_path(without_conntrack, "proven"))
+    else:
+        proof = "-m conntrack --ctstatus ASSURED"
     return {
         Is.FROM_CLIENTS: interfaces("-i", config.ruleset.clients),
         Is.TO_CLIENTS: interfaces("-o", config.ruleset.clients),
@@ -155,13 +159,16 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
         Is.REPLY: ("-m conntrack --ctdir REPLY",),
         Is.STATELESS: ("-m conntrack --ctstate INVALID,UNTRACKED",),
         Is.ASSURED: ("-m conntrack --ctstatus ASSURED",),
+        Is.NOT_ASSURED: ("-m conntrack ! --ctstatus ASSURED",),
+        Is.PROVEN: (f"-p tcp -m tcp --tcp-flags SYN,RST,ACK ACK {proof}",),
         Is.OURS: (ours,),
         Is.OURS_LOOPED: (f"-i lo {ours}",),
         Is.UNDECIDED: (f"-m connmark --mark {bits.undecided:#x}/{bits.mask:#x}",),
         Is.DONE: marked(bits.done, "done"),
         Is.BLOCKED: marked(bits.blocked, "blocked"),
         Is.SYN: ("-p tcp -m tcp --tcp-flags SYN,ACK SYN",),
-        Is.NO_SYN: ("-m tcp ! --tcp-flags SYN,ACK SYN",),
+        Is.NO_SYN: ("-m tcp ! --tcp-flags SYN SYN",),
+        Is.SYN_ACK: ("-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK",),
         Is.BARE: program(bytecode.bare(family)),
         Is.ANSWER: program(bytecode.answer(family)),
         Is.SHORT: program(bytecode.short(family)),
@@ -201,6 +208,7 @@ def target(do: Do, config: Config, stage1: Path | None = None) -> str:
         Do.RETURN: "-j RETURN",
         Do.MARK_DONE: f"-j CONNMARK --set-xmark {bits.done:#x}/{bits.mask:#x}",
         Do.MARK_UNDECIDED: f"-j CONNMARK --set-xmark {bits.undecided:#x}/{bits.mask:#x}",
+        Do.MARK_PROVEN: f"-j MARK --set-xmark {config.ruleset.proof_mark:#x}/{config.ruleset.proof_mark:#x}",
     }.get(do) or f"-g {PREFIX}{do.name}"
 
 

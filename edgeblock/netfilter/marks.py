@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from edgeblock.errors import ConfigError
 
-# netfilter/stage1/program.c, by section: two that ask for a mark, and two that set one where that is due.
-PROGRAMS = ("done", "blocked", "answered", "reopened")
+# netfilter/stage1/program.c, by section: two that ask for a mark, two that set one where that is due, and one that
+# asks for a proof of address.
+PROGRAMS = ("done", "blocked", "answered", "reopened", "proven")
 
 # The same, by section: what carries packets of done flows past the kernel rules.
 SHORTCUT = "shortcut"

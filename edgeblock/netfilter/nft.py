@@ -100,13 +100,16 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.REPLY: ("ct direction reply",),
         Is.STATELESS: ("ct state invalid,untracked",),
         Is.ASSURED: ("ct status assured",),
+        Is.NOT_ASSURED: ("ct status & assured == 0",),
+        Is.PROVEN: ("tcp flags & (syn | rst | ack) == ack ct status assured",),
         Is.OURS: (ours,),
         Is.OURS_LOOPED: (f'iifname "lo" {ours}',),
         Is.UNDECIDED: marked(bits.undecided),
         Is.DONE: marked(bits.done),
         Is.BLOCKED: marked(bits.blocked),
         Is.SYN: ("tcp flags & (syn | ack) == syn",),
-        Is.NO_SYN: ("tcp flags & (syn | ack) != syn",),
+        Is.NO_SYN: ("tcp flags & syn == 0",),
+        Is.SYN_ACK: ("tcp flags & (syn | ack) == (syn | ack)",),
         Is.BARE: ("tcp flags & urg == 0 ip hdrlength . ip length . tcp doff @bare4",
                   "tcp flags & urg == 0 ip6 nexthdr tcp ip6 length . tcp doff @bare6"),
         Is.ANSWER: (f"meta nfproto ipv4 meta length >= {ANSWER_BYTES}",
@@ -130,6 +133,7 @@ def action(do: Do, config: Config) -> str:
         Do.RETURN: "return",
         Do.MARK_DONE: f"{keep} | {bits.done:#010x}",
         Do.MARK_UNDECIDED: keep,
+        Do.MARK_PROVEN: f"meta mark set meta mark | {config.ruleset.proof_mark:#010x}",
     }.get(do) or f"goto {do.name.lower()}"
 
 

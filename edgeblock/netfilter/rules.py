@@ -58,13 +58,16 @@ class Is(Enum):
     EXEMPT_CLIENT = auto()    # its source is in `ruleset.exempt_clients`
     EXEMPT_SERVER = auto()    # its destination is in `ruleset.exempt_servers`
     ASSURED = auto()          # of a connection whose handshake is over, or of whose beginning nothing is known
+    NOT_ASSURED = auto()
+    PROVEN = auto()           # TCP data in its connection's window, behind the client's acknowledgement of a SYN-ACK
     OURS = auto()             # made on this box and marked as our own reply
     OURS_LOOPED = auto()      # the same, arriving over loopback
     UNDECIDED = auto()
     DONE = auto()
     BLOCKED = auto()
     SYN = auto()              # SYN without ACK, whatever other flags say
-    NO_SYN = auto()           # of TCP: not that
+    NO_SYN = auto()           # of TCP: no SYN at all, with or without ACK
+    SYN_ACK = auto()
     BARE = auto()             # TCP, certainly without payload and without an urgent pointer
     ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
     SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
@@ -85,6 +88,7 @@ class Do(Enum):
     RETURN = auto()           # out of our rules
     MARK_DONE = auto()
     MARK_UNDECIDED = auto()
+    MARK_PROVEN = auto()      # the packet, not the flow: `ruleset.proof_mark`
     TCP_CLIENT = auto()       # continue in that chain, and do not come back
     TCP_SERVER = auto()
     UDP_CLIENT = auto()
@@ -118,23 +122,28 @@ UDP_DONE = Rule("udp_done", (Is.UDP, Is.DONE, Is.SHORT), Do.RETURN)
 
 TCP_CLIENT = (
     # A SYN may open a new connection on the entry of an old one (conntrack keeps the entry, and its mark, when it
-    # missed the old one's end), so "done" does not outlive it.
-    Rule("tcp_reopened", (Is.SYN, Is.DONE), Do.MARK_UNDECIDED),
+    # missed the old one's end), so "done" does not outlive it. Where the server is heard its answer says that it does
+    # (tcp_accepted), for anybody can send a SYN.
+    Rule("tcp_reopened", (Is.SYN, Is.DONE, Is.NOT_ASSURED), Do.MARK_UNDECIDED),
     Rule("tcp_blocked_bare", (Is.BLOCKED, Is.BARE), Do.DROP),
+    Rule("tcp_blocked_proven", (Is.BLOCKED, Is.PROVEN), Do.MARK_PROVEN),
     Rule("tcp_blocked_data", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
     *EXEMPT,
     Rule("tcp_syn", (Is.SYN,), Do.QUEUE),
     Rule("tcp_bare", (Is.BARE,), Do.RETURN),
+    Rule("tcp_proven", (Is.PROVEN,), Do.MARK_PROVEN),
     Rule("tcp_data", (), Do.QUEUE),
 )
 
 # The same with the first stage. It is asked last, and only what may be a hello, or the SYN before it.
 CLEARED = {"tcp_syn": Rule("tcp_syn_cleared", (Is.SYN, Is.CLEARED), Do.RETURN),
-           "tcp_data": Rule("tcp_cleared", (Is.CLEARED,), Do.RETURN)}
+           "tcp_proven": Rule("tcp_cleared", (Is.CLEARED,), Do.RETURN)}
 TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rule.name), rule) if one)
 
 TCP_SERVER = (
     Rule("tcp_server_blocked", (Is.BLOCKED,), Do.DROP),
+    # In a connection that lives, a server answers a SYN without one of its own.
+    Rule("tcp_accepted", (Is.SYN_ACK, Is.DONE), Do.MARK_UNDECIDED),
     # Behind a SYN conntrack counts what is still on its way of the connection before on the same ports as the new
     # one's. So an answer counts only when the handshake is over.
     Rule("tcp_answered", (Is.UNDECIDED, Is.ASSURED, Is.ANSWER), Do.MARK_DONE),
@@ -253,6 +262,9 @@ def check(config: Config) -> None:
     if not 0 < ruleset.inject_mark <= 0xFFFFFFFF or ruleset.inject_mark & bits.mask:
         raise ConfigError(f"ruleset.inject_mark: {ruleset.inject_mark:#x} must be bits of 32 outside "
                           f"ruleset.mark_mask ({bits.mask:#x}), such as 0x40000000")
+    if not 0 < ruleset.proof_mark <= 0xFFFFFFFF or ruleset.proof_mark & (bits.mask | ruleset.inject_mark):
+        raise ConfigError(f"ruleset.proof_mark: {ruleset.proof_mark:#x} must be bits of 32 outside ruleset.mark_mask "
+                          f"({bits.mask:#x}) and ruleset.inject_mark ({ruleset.inject_mark:#x}), such as 0x80000000")
     if not ruleset.hooks or not set(ruleset.hooks) <= set(ANSWERS):
         raise ConfigError(f"ruleset.hooks: {', '.join(ruleset.hooks) or 'none'}: use forward, input and output, "
                           f"one or several")

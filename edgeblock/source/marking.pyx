@@ -10,6 +10,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from edgeblock.core.engine cimport MARK_HTTP
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
 from edgeblock.netfilter.stage1.structures cimport FlowMark, Key
 from edgeblock.source.recall cimport Attributes
@@ -21,6 +22,7 @@ cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
 
 cdef enum:
+    MAP_LOOKUP = 1
     MAP_UPDATE = 2
 
 
@@ -70,14 +72,19 @@ cdef class Marking:
         key.source_port = b_port if turned else a_port
         key.destination_port = a_port if turned else b_port
         key.family = p.family | <uint32_t>p.protocol << 8
-        clock_gettime(CLOCK_MONOTONIC, &clock)
-        memset(&mark, 0, sizeof(mark))
-        mark.touched = <uint64_t>clock.tv_sec * 1000000000 + <uint64_t>clock.tv_nsec
-        mark.what = what
         memset(&call, 0, sizeof(call))
         call.map_fd = <uint32_t>self.marks
         call.key = <uint64_t><size_t>&key
         call.value = <uint64_t><size_t>&mark
+        # What the programs know of the connection stays. They may write meanwhile, so what every request asks for is
+        # not written again.
+        if syscall(self.number, MAP_LOOKUP, &call, sizeof(call)) != 0:
+            memset(&mark, 0, sizeof(mark))
+        elif mark.what == what and what == MARK_HTTP:
+            return True
+        clock_gettime(CLOCK_MONOTONIC, &clock)
+        mark.touched = <uint64_t>clock.tv_sec * 1000000000 + <uint64_t>clock.tv_nsec
+        mark.what = what
         if syscall(self.number, MAP_UPDATE, &call, sizeof(call)) != 0:
             self.failed += 1
             return False

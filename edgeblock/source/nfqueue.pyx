@@ -49,7 +49,7 @@ from netfilterqueue._impl cimport NetfilterQueue, nfq_fd
 
 from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u16, take_u32
 from edgeblock.core.engine cimport (
-    CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
+    ADDRESS_PROVEN, CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
 )
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
 from edgeblock.source.inhand cimport HAND_WORDS, Hand, condemn, lay_down, take_again, take_up
@@ -106,6 +106,7 @@ cdef enum:
     MSG_VERDICT_BATCH = QUEUE_SUBSYSTEM | 3
     NFQA_PACKET_HDR = 1
     NFQA_VERDICT_HDR = 2
+    NFQA_MARK = 3
     NFQA_PAYLOAD = 10
     NFQA_CT = 11
     NFQA_CAP_LEN = 13
@@ -196,8 +197,10 @@ cdef packed struct Verdict:          # a whole message; the kernel reads no furt
 cdef enum:
     PLAIN_SIZE = 32
     CT_SIZE = 20
+    MARK_SIZE = 8
     UPDATE_SIZE = 112                # of a mark update for IPv6
-    ANSWERS = RECEIVE * (PLAIN_SIZE + PLAIN_SIZE + CT_SIZE + UPDATE_SIZE)    # all marked, each after a run of one
+    # All marked, each after a run of one.
+    ANSWERS = RECEIVE * (PLAIN_SIZE + PLAIN_SIZE + CT_SIZE + 2 * MARK_SIZE + UPDATE_SIZE)
 
 cdef struct Queued:                  # what a queue message says about a packet
     const uint8_t* data
@@ -205,6 +208,7 @@ cdef struct Queued:                  # what a queue message says about a packet
     uint32_t id
     uint16_t protocol                # EtherType
     uint32_t skb_info
+    uint32_t mark                    # of the packet
     bint numbered                    # it has an id at all
     bint cut                         # the kernel delivered only the beginning
 
@@ -259,7 +263,7 @@ cdef bint read_packet(Cursor* body, Queued* packet) noexcept nogil:
     cdef uint32_t whole = 0
     packet.data = NULL
     packet.size = 0
-    packet.skb_info = 0
+    packet.skb_info = packet.mark = 0
     packet.numbered = False
     if not skip(body, 4):            # struct nfgenmsg
         return False
@@ -268,6 +272,8 @@ cdef bint read_packet(Cursor* body, Queued* packet) noexcept nogil:
             return False
         if kind == NFQA_PACKET_HDR:
             packet.numbered = take_u32(&value, &packet.id) and take_u16(&value, &packet.protocol)
+        elif kind == NFQA_MARK:
+            take_u32(&value, &packet.mark)
         elif kind == NFQA_SKB_INFO:
             take_u32(&value, &packet.skb_info)
         elif kind == NFQA_CAP_LEN:
@@ -308,6 +314,7 @@ cdef class QueueReader:
         buffer: bytes of socket receive buffer, as the kernel counts them.
         fail_open: packets that the kernel cannot hold pass unseen instead of being dropped.
         marks: mask of our bits in the conntrack mark, then their value for done, HTTP and blocked.
+        proof_mark: bits of the packet's mark that say ADDRESS_PROVEN; they are cleared when it passes.
         board: at least BOARD["words"] writable 64-bit words to count on (see above); None: nobody wants to see.
         held: the open socket of another reader of this queue, which has ended; the reader closes it.
         held_marks: `marks_by_verdict` of that reader.
@@ -348,6 +355,9 @@ cdef class QueueReader:
     cdef size_t filled
     cdef bint accepting                  # a run of plain accepts is open
     cdef uint32_t accepted_to            # and this is its last packet
+    cdef bint restoring                  # some of them go on with another mark than they came with:
+    cdef uint32_t restored               # this one, which all the others have, too
+    cdef uint32_t proof_mark
 
     cdef uint64_t packets, octets, passed, dropped, marked, decisions
     cdef readonly uint64_t failures      # exceptions of on_decision
@@ -383,12 +393,13 @@ cdef class QueueReader:
     def __init__(self, int number, Engine engine not None, on_decision, *, unsigned int length=8192,
                  int buffer=8 << 20, bint fail_open=True,
                  tuple marks=(0x30000000, 0x10000000, 0x20000000, 0x30000000), uint64_t[::1] board=None,
-                 int held=-1, bint held_marks=False, tuple held_counts=(0, 0), str blame="nothing",
-                 double blame_seconds=120.0, bint pass_condemned=False):
+                 uint32_t proof_mark=0, int held=-1, bint held_marks=False, tuple held_counts=(0, 0),
+                 str blame="nothing", double blame_seconds=120.0, bint pass_condemned=False):
         self.number = number
         self.engine = engine
         self.on_decision = on_decision
         self.fail_open = fail_open
+        self.proof_mark = proof_mark
         mask, done, http, blocked = marks
         for index, value in enumerate((0, done, http, blocked)):
             self.mark_of[index] = htonl(value)
@@ -595,6 +606,8 @@ cdef class QueueReader:
             if self.recall is not None:
                 self.recall.before(self.engine, self.packet.data, self.packet.size, self.now)
             flags = CHECKSUM_TRUST if self.packet.skb_info & NFQA_SKB_CSUMNOTREADY else CHECKSUM_VERIFY
+            if self.packet.mark & self.proof_mark:
+                flags |= ADDRESS_PROVEN
             if self.board != NULL and not self.packets & SAMPLE:
                 self.judge_timed(flags)
             else:
@@ -609,12 +622,20 @@ cdef class QueueReader:
         else:
             self.dropped += 1
         if accept and mark == MARK_KEEP:
-            self.accepting = True
+            # One message answers a run, and says one mark for all of it.
+            if self.accepting and self.restored != self.packet.mark & ~self.proof_mark:
+                self.close_run()
+            if not self.accepting:
+                self.accepting = True
+                self.restoring = False
+                self.restored = self.packet.mark & ~self.proof_mark
+            self.restoring |= self.packet.mark & self.proof_mark != 0
             self.accepted_to = self.packet.id
             return 0
         self.close_run()
         if mark == MARK_KEEP or self.marks_by_verdict and self.marking is None:
-            self.put(MSG_VERDICT, accept, self.packet.id, mark)
+            self.put(MSG_VERDICT, accept, self.packet.id, mark, accept and self.packet.mark & self.proof_mark != 0,
+                     self.packet.mark & ~self.proof_mark)
         else:
             self.put_mark_and_verdict(accept, mark)
         self.marked += mark != MARK_KEEP
@@ -623,7 +644,7 @@ cdef class QueueReader:
     cdef int close_run(self) except -1 nogil:
         if self.accepting:
             self.accepting = False
-            self.put(MSG_VERDICT_BATCH, True, self.accepted_to, MARK_KEEP)
+            self.put(MSG_VERDICT_BATCH, True, self.accepted_to, MARK_KEEP, self.restoring, self.restored)
         return 0
 
     cdef int drop_inherited(self) except -1 nogil:
@@ -631,34 +652,44 @@ cdef class QueueReader:
         if self.inherited:
             self.inherited = False
             self.template.sequence = 1
-            self.put(MSG_VERDICT_BATCH, False, self.packet.id - 1, MARK_KEEP)
+            self.put(MSG_VERDICT_BATCH, False, self.packet.id - 1, MARK_KEEP, False, 0)
             self.template.sequence = 0
         return 0
 
-    cdef int put(self, uint16_t kind, bint accept, uint32_t id, uint8_t mark) except -1 nogil:
+    cdef int put(self, uint16_t kind, bint accept, uint32_t id, uint8_t mark, bint restore,
+                 uint32_t restored) except -1 nogil:
+        # With `restore` the packet goes on with that mark of its own.
         cdef Verdict message = self.template
+        cdef uint32_t size, value = htonl(restored)
         message.size = PLAIN_SIZE if mark == MARK_KEEP else PLAIN_SIZE + CT_SIZE
         message.type = kind
         message.verdict = htonl(NF_ACCEPT if accept else NF_DROP)
         message.id = htonl(id)
         message.mark = self.mark_of[mark & 3]
+        size = message.size
+        if restore:
+            message.size += MARK_SIZE
         if self.filled + message.size > ANSWERS:
             self.send_answers()
-        memcpy(self.answers + self.filled, &message, message.size)
+        memcpy(self.answers + self.filled, &message, size)
+        if restore:
+            write_attribute(self.answers + self.filled + size, NFQA_MARK, &value, 4)
         self.filled += message.size
         return 0
 
     cdef int put_mark_and_verdict(self, bint accept, uint8_t mark) except -1 nogil:
         cdef Packet seen
+        cdef bint proven = self.packet.mark & self.proof_mark != 0
+        cdef uint32_t restored = self.packet.mark & ~self.proof_mark
         view_packet(self.packet.data, self.packet.size, &seen)
         # The mark first, so that it is there before the server can answer. But the connection tracker knows a UDP
         # flow only once its first packet has passed; nothing depends on the server's answer there.
         if seen.kind == PACKET_UDP and accept:
-            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP)
+            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP, proven, restored)
             self.put_mark(&seen, mark)
         else:
             self.put_mark(&seen, mark)
-            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP)
+            self.put(MSG_VERDICT, accept, self.packet.id, MARK_KEEP, accept and proven, restored)
         return 0
 
     cdef int put_mark(self, const Packet* seen, uint8_t mark) except -1 nogil:

@@ -4,6 +4,7 @@ A server is at `REAL` + 1 and gets only the pieces that are marked as real; ever
 """
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -50,11 +51,25 @@ def packets(dice: random.Random) -> list[tuple[bytes, bool]]:
     return [*decoys[:first], SYN, *(one for _, one in sorted(timed, key=lambda pair: pair[0]))]
 
 
+def proofs(dice: random.Random) -> Callable[[bytes, bool], int]:
+    """The kernel's word on each packet: it knows the server's connection; or nothing; or it has been confused."""
+    how = dice.randrange(4)
+
+    def marked(packet: bytes, real: bool) -> int:
+        near = (int.from_bytes(packet[24:28]) - REAL) % (1 << 32) < 65_536
+        proven = (real or near, False, real, (real or near) and dice.randrange(2))[how]
+        return 2 if proven else 0
+
+    return marked
+
+
 @pytest.mark.parametrize("seed", [*range(8), 1015, 1050, 1051, 1084, 1087])
 def test_no_arrangement_of_decoys_lets_a_listed_request_through(seed):
     dice, rules = random.Random(seed), matcher("blocked.example.com")
-    for _ in range(400):
-        engine, sent = Engine(rules), packets(dice)
-        accepted = [engine.judge(packet, 1.0 + turn / 1000).accept for turn, (packet, _) in enumerate(sent)]
+    for turn in range(800):
+        sent, marked = packets(dice), proofs(dice)
+        engine = Engine(rules, unproven="answer" if turn % 2 else "drop")
+        accepted = [engine.judge(packet, 1.0 + at / 1000, marked(packet, real)).accept
+                    for at, (packet, real) in enumerate(sent)]
         arrived = [through for through, (_, real) in zip(accepted, sent, strict=True) if real]
         assert not all(arrived), "\n".join(packet.hex() + " real" * real for packet, real in sent)

@@ -187,7 +187,7 @@ def test_without_conntrack_no_rule_asks_it(family):
     assert not any(word in line.lower() for line in lines for word in ("connmark", "conntrack", "ctstate", "ctdir"))
 
     def rest(said: list[str]) -> list[str]:
-        marking = (r"-m connmark --mark \S+|-j CONNMARK --set-xmark \S+|-m conntrack --ctstatus ASSURED|"
+        marking = (r"-m connmark --mark \S+|-j CONNMARK --set-xmark \S+|-m conntrack (?:! )?--ctstatus ASSURED|"
                    r"-m bpf --object-pinned \S+-[a-z]+(?= |$)")
         return [" ".join(re.sub(marking, "", line).split()) for line in said
                 if "DEFRAGMENT" not in line and iptables.NOTES not in line]
@@ -204,8 +204,9 @@ def test_without_conntrack_each_mark_is_a_programs():
             assert words[-1].startswith(str(PINNED)) and "-j" not in words and "-g" not in words
     assert {name: found for name, found in asked.items() if found} == {
         "tcp_done": ["done"], "udp_done": ["done"], "tcp_reopened": ["reopened"], "tcp_blocked_bare": ["blocked"],
-        "tcp_blocked_data": ["blocked"], "tcp_syn_cleared": [""], "tcp_cleared": [""],
-        "tcp_server_blocked": ["blocked"], "tcp_answered": ["answered"], "udp_blocked": ["blocked"],
+        "tcp_blocked_proven": ["blocked", "proven"], "tcp_blocked_data": ["blocked"], "tcp_syn_cleared": [""],
+        "tcp_cleared": [""], "tcp_proven": ["proven"], "tcp_server_blocked": ["blocked"],
+        "tcp_accepted": ["reopened"], "tcp_answered": ["answered"], "udp_blocked": ["blocked"],
         "udp_blocked_long": ["blocked"], "udp_server_blocked": ["blocked"], "udp_answered": ["answered"]}
 
 

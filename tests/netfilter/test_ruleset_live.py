@@ -283,11 +283,53 @@ def test_done_does_not_outlive_a_new_connection_on_the_same_entry(box):
     ghost.ack += 300               # so that the server has nothing to send again
     ghost.segment("PA", b"more")
     box.settled("tcp_done", 2)     # that, and what the server says to it
-    ghost.segment("S", seq=ghost.seq + 1_000_000)
-    box.settled("tcp_reopened", 1)
-    box.settled("tcp_syn", 2)
+    # The server's end comes by unseen: a reset that nobody tracks.
+    untracked = ("-p", "tcp", "--sport", str(ghost.source), "--tcp-flags", "RST", "RST", "-j", "CT", "--notrack")
+    box.triple.run("iptables", "-t", "raw", "-A", "PREROUTING", *untracked)
+    try:
+        ghost.segment("R")
+        ghost.isn = ghost.seq + 1_000_000
+        ghost.segment("S", seq=ghost.isn, ack=0)
+        box.settled("tcp_syn", 2)
+    finally:
+        box.triple.run("iptables", "-t", "raw", "-D", "PREROUTING", *untracked)
+    reply = box.triple.receive(lambda f: TCP in f and f[TCP].dport == ghost.source and f[TCP].flags == "SA"
+                               and f[TCP].ack == ghost.isn + 1)
+    box.settled("tcp_accepted", 1)
+    ghost.seq, ghost.ack = ghost.isn + 1, reply[TCP].seq + 1
+    ghost.segment("A")
     ghost.segment("PA", b"hello again")
     box.settled("tcp_data", 2)
+    box.settled("tcp_proven", 2)
+
+
+def test_a_strangers_syn_does_not_undo_what_is_done(box):
+    ghost = Ghost(box.triple)
+    ghost.segment("PA", b"reply 300 ")
+    box.settled("tcp_answered", 1)
+    ghost.ack += 300
+    for isn in (1_000_000, 300_000_000, 3_000_000_000):
+        ghost.segment("S", seq=(ghost.seq + isn) % (1 << 32), ack=0)
+    box.settled("tcp_syn", 4)
+    ghost.segment("PA", b"more")
+    ghost.segment("PA", b"and more")
+    until(lambda: box.count("tcp_done") >= 2, "what follows in the rule for done flows")
+    assert box.count("tcp_data") == 1 and box.count("tcp_reopened", "tcp_accepted") == 0
+
+
+def test_only_who_hears_the_server_is_proven(box):
+    """Conntrack takes what is out of its window for INVALID."""
+    ghost = Ghost(box.triple)
+    ghost.segment("PA", b"x")
+    box.settled("tcp_proven", 1)
+    ghost.segment("PA", b"y", ack=(ghost.ack + 1_000_000_000) % (1 << 32), seq=ghost.seq)
+    ghost.segment("PA", b"y", seq=(ghost.seq + 1_000_000_000) % (1 << 32))
+    ghost.segment("S", b"y", seq=ghost.seq)
+    ghost.segment("PAR", b"y", seq=(ghost.seq + 1_000_000_000) % (1 << 32))
+    box.triple.send(stray(6003, "PA", b"x"))
+    box.settled("tcp_data", 5)
+    box.settled("tcp_syn", 2)
+    assert box.count("tcp_proven") == 1
 
 
 # ---- http ----

@@ -14,6 +14,7 @@ from edgeblock.netfilter import stage1
 from edgeblock.netfilter.marks import PROGRAMS
 from edgeblock.netfilter.stage1 import Stage, bpf, explain, sieve
 from edgeblock.netfilter.stage1.structures import LAYOUT
+from edgeblock.source.marking import Marking
 from tests.blocklist.making import KEY, matcher
 from tests.core import headers
 from tests.core import samples as s
@@ -364,11 +365,11 @@ class Flow:
 
     def mark(self, what, age=0.0):
         bpf.update(self.keeper.maps["marks"], self.key(), struct.pack(
-            "=QIIIBBH", time.monotonic_ns() - int(age * 1e9), what, 0, 0, 0, 0, 0))
+            "=QI36x", time.monotonic_ns() - int(age * 1e9), what))
 
     def marked(self):
         """What is in the map; None where there is nothing."""
-        found = bpf.look_up(self.keeper.maps["marks"], self.key(), 24)
+        found = bpf.look_up(self.keeper.maps["marks"], self.key(), 48)
         return None if found is None else struct.unpack_from("=I", found, 8)[0]
 
     def says(self, packet):
@@ -428,7 +429,7 @@ def test_a_flow_in_use_does_not_grow_old(keeper):
     flow = Flow(keeper)
     flow.mark(DONE, IDLE - 10)
     assert flow.says(flow.answer(b"x")) == {"done"}
-    assert time.monotonic_ns() - struct.unpack_from("=Q", bpf.look_up(keeper.maps["marks"], flow.key(), 24))[0] < 5e9
+    assert time.monotonic_ns() - struct.unpack_from("=Q", bpf.look_up(keeper.maps["marks"], flow.key(), 48))[0] < 5e9
 
 
 def test_http_and_blocked_tcp_hold_until_a_syn_and_blocked_udp_until_it_is_idle(keeper):
@@ -480,6 +481,70 @@ def test_only_a_syn_reopens(keeper):
     flow = Flow(keeper)
     flow.mark(DONE)
     assert keeper.ask("reopened", flow.send(flags=s.SYN | s.FIN | s.URG))
+
+
+def established(keeper, sides="4"):
+    """A flow whose handshake the programs have seen; the rules ask for the mark of each packet first."""
+    flow = Flow(keeper, sides)
+    assert keeper.ask("reopened", flow.syn(70_000))
+    flow.says(flow.syn_ack(5_000_000))
+    return flow
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_who_acknowledges_what_the_server_said_has_proved_himself(keeper, sides):
+    flow = established(keeper, sides)
+
+    def proven(ack, flags=s.ACK | s.PSH, **settings):
+        return keeper.ask("proven", flow.send(b"x", flags, ack=ack & 0xFFFFFFFF, **settings))
+
+    first = 5_000_001
+    assert proven(first) and not proven(first + 1) and not proven(first - 66_001) and not proven(first + (1 << 31))
+    assert not any(proven(first, flags) for flags in (s.PSH, s.SYN | s.ACK, s.SYN, s.RST | s.ACK))
+    assert not keeper.ask("proven", flow.answer(b"x", ack=70_001))
+    # The server goes on, and so may the client; what has not come by cannot be acknowledged.
+    for turn in range(40):
+        at = first + turn * 50_000
+        flow.says(flow.answer(bytes(1400), seq=at + 50_000 - 1400))
+        assert proven(at + 50_000) and proven(at) and not proven(at + 50_001)
+        flow.says(flow.send(flags=s.ACK, ack=at + 50_000))
+    assert not proven(first)
+
+
+def test_without_a_handshake_nobody_has_proved_anything(keeper):
+    flow = Flow(keeper)
+    assert not keeper.ask("proven", flow.send(b"x"))
+    keeper.ask("reopened", flow.syn(70_000))
+    assert not keeper.ask("proven", flow.send(b"x", ack=0)) and not keeper.ask("proven", flow.send(b"x", ack=1))
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_a_strangers_syn_changes_nothing_of_what_the_server_has_answered(keeper, sides):
+    flow = established(keeper, sides)
+    assert keeper.ask("answered", flow.answer(seq=5_000_001)) and flow.says(flow.send(b"x")) == {"done"}
+    for isn in range(1_000_000, 9_000_000, 1_000_000):
+        assert not keeper.ask("reopened", flow.send(flags=s.SYN, seq=isn, ack=0))
+        assert flow.says(flow.send(b"x")) == {"done"}
+    flow.says(flow.answer(b"", flags=s.ACK, ack=70_001))            # RFC 5961: a challenge
+    assert flow.says(flow.send(b"x")) == {"done"}
+    # A server that has forgotten the connection takes the SYN.
+    flow.syn(8_000_000)
+    assert not flow.says(flow.syn_ack(6_000_000)) and flow.marked() == UNDECIDED
+    assert keeper.ask("proven", flow.send(b"x", ack=6_000_001))
+    assert not keeper.ask("proven", flow.send(b"x", ack=5_000_001))
+    assert not keeper.ask("answered", flow.answer(seq=5_000_001 + 300))
+    assert keeper.ask("answered", flow.answer(seq=6_000_001))
+
+
+def test_what_the_engine_marks_leaves_the_proof_as_it_is(keeper):
+    flow = established(keeper)
+    marking = Marking(keeper.maps["marks"])
+    assert marking.mark(flow.send(b"x"), HTTP) and flow.marked() == HTTP
+    assert keeper.ask("proven", flow.send(b"x", ack=5_000_001))
+    assert not keeper.ask("reopened", flow.send(flags=s.SYN, seq=1, ack=0)) and flow.marked() == HTTP
+    assert keeper.ask("proven", flow.send(b"x", ack=5_000_001))
+    assert marking.mark(flow.send(b"x"), BLOCKED)
+    assert keeper.ask("reopened", flow.syn(900_000)) and flow.marked() == UNDECIDED
 
 
 HEADERS = {"none": [], "hop-by-hop": [0], "destination options": [60], "routing": [43], "whole fragment": [44],

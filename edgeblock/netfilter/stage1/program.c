@@ -66,6 +66,7 @@ enum {
 	FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
 	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
 	IP_TCP = 6, IP_UDP = 17,
+	BEHIND = 66000,              // acknowledgements that come late, as conntrack has it (MAXACKWINCONST)
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
 };
 
@@ -880,6 +881,52 @@ INLINE int has_mark(struct mark *mark, const struct ends *e, __u32 what)
 	return 1;
 }
 
+// Data with which the client shows that he hears the server. Who does not can say any of 2^32 numbers.
+INLINE int acknowledges(const struct mark *mark, const struct ends *e)
+{
+	__u32 from = mark->acknowledged - BEHIND;
+
+	return mark->reopened == e->from && !mark->waiting && (e->flags & (SYN | RST | ACK)) == ACK &&
+	       e->ack - from <= mark->server_end - from;
+}
+
+// The server's answer to a SYN. In a connection that lives it answers one without a SYN of its own (RFC 5961, 4).
+INLINE void accept(struct mark *mark, const struct ends *e)
+{
+	if (mark->waiting) {
+		if (e->from == mark->reopened || (e->ack != mark->isn + 1 && e->ack != mark->next_isn + 1))
+			return;
+	} else if (!mark->next_from || e->from == mark->next_from || e->seq == mark->server_isn) {
+		return;
+	} else {
+		mark->reopened = mark->next_from;
+		mark->came_by[0] = mark->came_by[1] = 0;
+		if (mark->what == DONE || mark->what == HTTP)
+			__sync_lock_test_and_set(&mark->what, UNDECIDED);
+	}
+	mark->isn = e->ack - 1;
+	mark->server_isn = e->seq;
+	mark->server_end = mark->acknowledged = e->seq + 1;
+	mark->next_from = 0;
+	mark->answered = 1;
+	MEMORY_BARRIER();
+	mark->waiting = 0;
+}
+
+INLINE void follow(struct mark *mark, const struct ends *e, __u32 size)
+{
+	__u32 end = e->seq + size + (e->flags & FIN);
+
+	if (!mark->reopened || mark->waiting || e->flags & (SYN | RST))
+		return;
+	if (e->from != mark->reopened) {
+		if ((__s32)(end - mark->server_end) > 0)
+			mark->server_end = end;
+	} else if (acknowledges(mark, e) && (__s32)(e->ack - mark->acknowledged) > 0) {
+		mark->acknowledged = e->ack;
+	}
+}
+
 SECTION("done") int is_done(struct __sk_buff *skb)
 {
 	struct ends e;
@@ -887,13 +934,10 @@ SECTION("done") int is_done(struct __sk_buff *skb)
 
 	if (!mark)
 		return 0;
-	if (mark->what == UNDECIDED && mark->waiting && e.tcp && (e.flags & (SYN | ACK)) == (SYN | ACK) &&
-	    e.from != mark->reopened && e.ack == mark->isn + 1) {
-		mark->server_isn = e.seq;
-		MEMORY_BARRIER();
-		mark->waiting = 0;
-		return 0;
-	}
+	if (e.tcp && (e.flags & (SYN | ACK)) == (SYN | ACK))
+		accept(mark, &e);
+	if (e.tcp && mark->what != DONE)
+		follow(mark, &e, skb->len - e.at);
 	if (!has_mark(mark, &e, DONE))
 		return 0;
 	// To the interfaces it came as it comes here.
@@ -913,7 +957,7 @@ SECTION("blocked") int is_blocked(struct __sk_buff *skb)
 // The rule has seen to it that it is the server's and long enough. Marks the flow done, if it is undecided.
 SECTION("answered") int mark_done(struct __sk_buff *skb)
 {
-	struct mark *mark, fresh = {.what = DONE};
+	struct mark *mark, fresh = {.what = DONE, .answered = 1};
 	struct ends e;
 	__u64 now = coarse_nanoseconds();
 
@@ -929,6 +973,7 @@ SECTION("answered") int mark_done(struct __sk_buff *skb)
 				       e.seq - (mark->server_isn + 1) >= ANSWER_WITHIN))
 			return 0;
 		mark->touched = now;
+		mark->answered = 1;
 		return __sync_val_compare_and_swap(&mark->what, UNDECIDED, DONE) == UNDECIDED;
 	}
 	if (!is_stale(mark, &e, now))
@@ -938,8 +983,17 @@ SECTION("answered") int mark_done(struct __sk_buff *skb)
 	return __sync_val_compare_and_swap(&mark->what, what, DONE) == what;
 }
 
-// A SYN: whatever was decided, was decided of another connection. Remembered also where nothing was, for an answer to
-// the connection before may be on its way.
+SECTION("proven") int is_proven(struct __sk_buff *skb)
+{
+	struct ends e;
+	struct mark *mark = mark_of(skb, &e);
+
+	return mark && e.tcp && acknowledges(mark, &e);
+}
+
+// A SYN: what was decided, was decided of another connection. Remembered also where nothing was, for an answer to the
+// connection before may be on its way. Anybody can send one: where the server has been heard, it counts when the server
+// answers it (`accept`), and until then what stands stands. What is blocked is the engine's to judge at once.
 SECTION("reopened") int reopen(struct __sk_buff *skb)
 {
 	struct mark *mark, fresh = {.what = UNDECIDED, .waiting = 1};
@@ -958,6 +1012,13 @@ SECTION("reopened") int reopen(struct __sk_buff *skb)
 	}
 	if (!mark || (mark->what == UNDECIDED && mark->reopened == e.from && mark->isn == e.seq))
 		return 0;
+	if (mark->what != BLOCKED && !mark->waiting && mark->answered) {
+		mark->next_isn = e.seq;
+		mark->next_from = e.from;
+		return 0;
+	}
+	mark->next_isn = mark->waiting ? mark->isn : e.seq;
+	mark->next_from = 0;
 	mark->isn = e.seq;
 	mark->reopened = e.from;
 	mark->waiting = 1;

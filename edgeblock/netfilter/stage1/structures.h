@@ -63,8 +63,13 @@ struct mark {                            // of a flow, both directions
 	__u32 server_isn;                // of the answer to that SYN
 	__u8 reopened;                   // there was such a SYN: 1 from the higher end, 2 from the lower one
 	__u8 waiting;                    // for the answer to it
-	__u16 unused;
+	__u8 next_from;                  // the same of a later SYN, which counts when the server answers it
+	__u8 answered;                   // the server has been heard: it would be heard if it began anew
 	__u32 came_by[2];                // interfaces, of what the lower end sends and the higher one; see `carry`
+	__u32 next_isn;
+	__u32 server_end;                // how far the server has come, of what is not done,
+	__u32 acknowledged;              // and what the client has acknowledged of that
+	__u32 unused;
 };
 
 #define AT(structure, field) __builtin_offsetof(struct structure, field)
@@ -81,6 +86,7 @@ struct mark {                            // of a flow, both directions
 	AT(settings, until),                                                                                          \
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
-	AT(mark, reopened), AT(mark, waiting), AT(mark, came_by)
+	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
+	AT(mark, next_isn), AT(mark, server_end), AT(mark, acknowledged)
 
 #endif
