@@ -57,5 +57,5 @@ deb:   ## a Debian package under build, with a Python environment of its own
 
 clean: ## removes what the other targets made, the virtual environment included
 	@rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache .coverage* htmlcov
-	@find edgeblock \( -name '*.so' -o -name '*.c' ! -name program.c -o -name program.o \) -delete
+	@find edgeblock \( -name '*.so' -o -name '*.c' ! -name program.c -o -name program.o -o -name international_tables.h \) -delete
 	@find . -name __pycache__ -prune -exec rm -rf {} +

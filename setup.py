@@ -6,6 +6,7 @@ EDGEBLOCK_COVERAGE=1 builds them with line tracing for coverage; EDGEBLOCK_SANIT
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -22,12 +23,18 @@ FLAGS = ["-O3", "-fno-strict-aliasing", *WARNINGS]
 if SANITIZE:
     FLAGS += ["-fsanitize=address", "-fno-omit-frame-pointer", "-g"]
 
+# Tables of international names, compiled in: what is on the wire needs no library.
+TABLES = Path("edgeblock/blocklist/international_tables.h")
+if not TABLES.exists() or TABLES.stat().st_mtime < TABLES.with_suffix(".py").stat().st_mtime:
+    subprocess.run([sys.executable, TABLES.with_suffix(".py"), TABLES], check=True)
+
 # The first stage is bytecode for the kernel, the same for every machine; without clang there is none (and all works).
 STAGE1 = Path("edgeblock/netfilter/stage1/program.c")
 STAGE1_FLAGS = ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
 
 # What is compiled with the structures that the first stage's programs share.
 SHARING = ("netfilter/stage1/structures", "source/recall", "source/marking", "source/nfqueue")
+HEADERS = dict.fromkeys(SHARING, STAGE1.with_name("structures.h")) | {"blocklist/international": TABLES}
 
 # What a module links with, by its path below edgeblock/.
 LIBRARIES = {
@@ -48,7 +55,7 @@ def extensions():
             f"edgeblock.{part.replace('/', '.')}",
             [path.as_posix()],
             include_dirs=[STAGE1.parent.as_posix()],
-            depends=[STAGE1.with_name("structures.h").as_posix()] if part in SHARING else [],
+            depends=[HEADERS[part].as_posix()] if part in HEADERS else [],
             libraries=LIBRARIES.get(part, []),
             extra_compile_args=FLAGS,
             extra_link_args=["-fsanitize=address"] if SANITIZE else [],

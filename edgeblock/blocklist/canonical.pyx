@@ -10,22 +10,21 @@ by the byte they stand for, again if that completes another. No two escapes can 
 are replaced does not matter, and each replacement shortens the text: the cost is linear and the end is the same
 as that of repeated passes. For the same reason the canonical form of a canonical form is itself.
 
-What never happens here: an exception for any bytes, work beyond the caps of the .pxd, a file, a clock.
+What never happens here: an exception for any bytes, work beyond the caps of the .pxd, Python on the way of a name
+on the wire, a file, a clock.
 """
 
 import re
 
-import idna
 from libc.string cimport memchr, memcpy, memmove
+
+from edgeblock.blocklist.international cimport LABEL_CODES, NO_FLAW, TOO_LONG, put_label
 
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char* text, void* out)
 
 cdef extern from "<sys/socket.h>" nogil:
     const int AF_INET6
-
-# UTS 46 section 2.3: what separates labels besides the full stop.
-DOTS = re.compile("[.\u3002\uff0e\uff61]")
 
 PROBLEMS = {
     NO_HOST: "has no host",
@@ -247,107 +246,58 @@ cdef bint read_ipv4(Host* out) noexcept nogil:
     return True
 
 
-cdef uint8_t punycode_digit(unsigned int value) noexcept nogil:
-    return <uint8_t>(value + 97 if value < 26 else value + 22)    # a-z, 0-9
+cdef inline size_t dot_before(const uint8_t* text, size_t end) noexcept nogil:
+    # The bytes of a dot that ends at `end`, or 0. UTS 46 section 2.3: the full stop, U+3002, U+FF0E and U+FF61.
+    if text[end - 1] == 46:
+        return 1
+    if end >= 3 and ((text[end - 3] == 0xE3 and text[end - 2] == 0x80 and text[end - 1] == 0x82)
+                     or (text[end - 3] == 0xEF and text[end - 2] == 0xBC and text[end - 1] == 0x8E)
+                     or (text[end - 3] == 0xEF and text[end - 2] == 0xBD and text[end - 1] == 0xA1)):
+        return 3
+    return 0
 
 
-cdef Py_ssize_t put_punycode(str label, uint8_t* out, Py_ssize_t cap):
-    # RFC 3492 section 6.3, stopping as soon as the result is too long (-1): the codec that comes with Python takes
-    # 17 ms for a hostile label that cannot fit, this 10 us. Labels of more than `cap` characters never fit.
-    cdef Py_ssize_t size = len(label), used = 0, done, basic, i
-    cdef unsigned int code = 128, lowest, delta = 0, bias = 72, q, k, t, damp = 700
-    if size > cap:
-        return -1
-    for i in range(size):
-        if label[i] < 128:
-            out[used] = <uint8_t>label[i]
-            used += 1
-    done = basic = used
-    if basic:
-        if used == cap:
-            return -1
-        out[used] = 45
-        used += 1
-    while done < size:
-        lowest = 0x110000
-        for i in range(size):
-            if code <= label[i] < lowest:
-                lowest = label[i]
-        delta += (lowest - code) * <unsigned int>(done + 1)
-        code = lowest
-        for i in range(size):
-            if label[i] < code:
-                delta += 1
-            elif label[i] == code:
-                q = delta
-                k = 36
-                while True:
-                    t = 1 if k <= bias else (26 if k >= bias + 26 else k - bias)
-                    if used == cap:
-                        return -1
-                    if q < t:
-                        break
-                    out[used] = punycode_digit(t + (q - t) % (36 - t))
-                    used += 1
-                    q = (q - t) // (36 - t)
-                    k += 36
-                out[used] = punycode_digit(q)
-                used += 1
-                delta //= damp if done == basic else 2
-                delta += delta // <unsigned int>(done + 1)
-                bias = 0
-                while delta > 455:
-                    delta //= 35
-                    bias += 36
-                bias += 36 * delta // (delta + 38)
-                delta = 0
-                done += 1
-        delta += 1
-        code += 1
-    return used
-
-
-cdef void to_a_labels(Host* out) noexcept with gil:
-    # The slow path: a host with bytes above 0x7F. A label that cannot be converted stays as it is, so that its
-    # parents are still found. Not idna.encode: that refuses by IDNA 2008 what browsers accept by UTS 46.
-    # From the last label on, until there is more than a host can hold.
-    cdef bytes result
-    cdef const uint8_t* text
-    cdef size_t size
-    cdef uint8_t coded[LABEL_MAX - 4]
+cdef void to_a_labels(Host* out) noexcept nogil:
+    # A host with bytes above 0x7F. A label that cannot be converted stays as it is, so that its parents are still
+    # found. From the last label on, until there is more than a host can hold.
+    cdef uint8_t made[2 * RAW_HOST_MAX]
+    cdef uint8_t label[LABEL_CODES + 4]
+    cdef size_t end = out.size, at = sizeof(made), start, dot = 0
     cdef Py_ssize_t used
-    done = []
-    size = 0
-    for label in reversed(DOTS.split(out.text[:out.size].decode("utf-8", "surrogateescape"))):
-        if size > HOST_MAX:
+    cdef uint8_t flaw
+    cdef const uint8_t* text
+    while True:
+        start = end
+        while start:
+            dot = dot_before(out.text, start)
+            if dot:
+                break
+            start -= 1
+        used = put_label(out.text + start, end - start, label, &flaw)
+        if flaw == TOO_LONG:
+            blame(out, LONG_LABEL)
+        elif flaw != NO_FLAW:
+            blame(out, NOT_IDNA)
+        if used < 0:
+            at -= end - start
+            memcpy(made + at, out.text + start, end - start)
+        else:
+            at -= <size_t>used
+            memcpy(made + at, label, <size_t>used)
+        if start == 0:
+            break
+        if sizeof(made) - at > HOST_MAX:
             blame(out, LONG_HOST)
             out.whole = 0
             break
-        try:
-            parts = idna.uts46_remap(label, std3_rules=False).split(".")
-        except UnicodeError:
-            blame(out, NOT_IDNA)
-            done.append(label.encode("utf-8", "surrogateescape"))
-            size += len(done[len(done) - 1]) + 1
-            continue
-        for part in reversed(parts):
-            result = part.encode()
-            if not part.isascii():
-                if part.startswith("xn--"):
-                    blame(out, NOT_IDNA)
-                used = put_punycode(part, coded, LABEL_MAX - 4)
-                if used < 0:
-                    blame(out, LONG_LABEL)
-                else:
-                    result = b"xn--" + coded[:used]
-            done.append(result)
-            size += len(result) + 1
-    result = b".".join(reversed(done))
-    text = result
-    size = len(result)
-    keep_end(&text, &size, out)
-    memcpy(out.text, text, size)
-    out.size = <uint16_t>size
+        at -= 1
+        made[at] = 46
+        end = start - dot
+    text = made + at
+    end = sizeof(made) - at
+    keep_end(&text, &end, out)
+    memcpy(out.text, text, end)
+    out.size = <uint16_t>end
 
 
 cdef bint read_plain_host(const uint8_t* text, size_t size, Host* out) noexcept nogil:
@@ -447,13 +397,20 @@ cdef void read_name(const uint8_t* text, size_t size, Host* out) noexcept nogil:
     keep_end(&text, &size, out)
 
     for i in range(size):
-        c = text[i]
-        if is_removed(c):
-            continue
-        used = push(out.text, used, c)
-    for i in range(used):
-        if out.text[i] >= 0x80:
+        if text[i] >= 0x80:
             wide = True
+    if memchr(text, 37, size) == NULL:
+        for i in range(size):
+            if not is_removed(text[i]):
+                out.text[used] = text[i]
+                used += 1
+    else:
+        for i in range(size):
+            if not is_removed(text[i]):
+                used = push(out.text, used, text[i])
+        for i in range(used):
+            if out.text[i] >= 0x80:
+                wide = True
     out.size = <uint16_t>used
     if wide:
         to_a_labels(out)

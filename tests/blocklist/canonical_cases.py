@@ -412,6 +412,15 @@ READINGS = [
     (b"[2001:db8::1]:80", [b"[2001:db8::1]"], "everybody"),
     (b"2001:db8::1", [b"[2001:db8::1]"], "an address without brackets"),
     (b"[2001:db8::1]x@listed.example", [b"[2001:db8::1]", b"listed.example"], "nginx; parsers of URLs"),
+    (b"b\xc3\xbccher.example", [b"xn--bcher-kva.example"], "UTF-8: IIS, Go, yarl"),
+    (b"B\xc3\x9cCHER.example", [b"xn--bcher-kva.example"], "UTF-8 in upper case"),
+    (b"bu\xcc\x88cher.example", [b"xn--bcher-kva.example"], "UTF-8, decomposed"),
+    (b"b%C3%BCcher.example", [b"xn--bcher-kva.example"], "WHATWG 3.5"),
+    (b"b\xfccher.example", [b"xn--bcher-kva.example"], "Latin-1: Node's URL of a header line"),
+    (b"B\xdcCHER.example:80", [b"xn--bcher-kva.example"], "Latin-1 in upper case"),
+    (b"\xef\xbd\x8c\xef\xbd\x89\xef\xbd\x93\xef\xbd\x94\xef\xbd\x85\xef\xbd\x84.example", [b"listed.example"],
+     "UTS 46: full-width letters"),
+    (b"listed\xe3\x80\x82example:x", [b"listed.example"], "UTS 46 2.3"),
     (b"x.other.example:y.listed.example", [b"x.other.example", b"x.other.example:y.listed.example"], "how it ends"),
 ]
 
