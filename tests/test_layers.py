@@ -28,6 +28,7 @@ LAYERS = (
     ("core.engine", "core"),
     ("errors",),
     ("config", "wire"),
+    ("blocklist.international", "blocklist.international_tables"),
     ("blocklist.bitmap", "blocklist.canonical", "blocklist.keys", "blocklist.settings", "blocklist.signature"),
     ("blocklist.fingerprint",),
     ("blocklist.formats.lines",),

@@ -11,7 +11,7 @@ cdef enum:
     LABEL_MAX = 63          # same section
     RAW_HOST_MAX = 1024     # a host of 253 A-label bytes is at most 4 times that as raw UTF-8; read from its end
     RAW_TARGET_MAX = 65536  # Apache stops at 8 kB, IIS at 16 kB, nginx at what it is told: 60 kB was seen to work
-    READINGS_MAX = 6        # front, behind the last "@", behind the first, last value, all of it; one to spare
+    READINGS_MAX = 5        # front, behind the last "@" of the authority, of all, last value, all of it
     URL_MAX = 4096          # canonical host + path + query that a list may hold; browsers share URLs below 2 kB
 
 cdef enum Problem:          # why a host or URL cannot stand in a list; `PROBLEMS` in the .pyx has the words
@@ -50,6 +50,7 @@ cdef struct Target:
 cdef bint read_plain_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
 cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
 cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcept nogil
+cdef bint find_relative(const uint8_t* target, size_t size, size_t* start, size_t* path) noexcept nogil
 cdef void read_reading(const Readings* readings, uint32_t index, Host* out) noexcept nogil
 cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
                       Target* sizes) noexcept nogil

@@ -522,10 +522,12 @@ cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcep
         if read_ipv6(text, <size_t>(end - text), &address):    # an address without brackets, as some SNIs have
             add_reading(text, end, out)
             return
+    while text < end and (text[0] == 47 or text[0] == 92):     # WHATWG URL section 4.4: "http://" + "//host"
+        text += 1
 
     # nginx and whatever splits at the first colon: the front.
     add_front(text, end, out)
-    # What takes it for the authority of a URL: behind the userinfo. Most look for the last "@", some for the first.
+    # What takes it for the authority of a URL: behind the userinfo, which ends at the last "@" before the path.
     authority = text
     while authority < end and not ends_authority(authority[0]):
         authority += 1
@@ -537,9 +539,11 @@ cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcep
         add_front(last, authority, out)
     else:
         add_reading(last, at, out)      # blanks and all: browsers' parsers take tabs out
-    at = <const uint8_t*>memchr(text, 64, <size_t>(authority - text))
-    if at != NULL and at + 1 != last:
-        add_front(at + 1, authority, out)
+    # aiohttp takes the last "@" of all, whatever is before it.
+    if authority < end:
+        last = behind_last(authority, end, 64)
+        if last > authority:
+            add_front(last, end, out)
     # Of several values, the last.
     at = end
     while at > text and (at - 1)[0] != 44 and not is_blank((at - 1)[0]):
@@ -555,6 +559,43 @@ cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcep
     if at > text and (at - 1)[0] == 58:
         end = at - 1
     add_reading(text, end, out)
+
+
+cdef bint find_relative(const uint8_t* target, size_t size, size_t* start, size_t* path) noexcept nogil:
+    # Whether a request target names a host for whoever resolves it as a browser resolves a link (WHATWG URL section
+    # 4.4; Node's documentation does so): "//host/path", slashes of either kind, also behind a scheme. `start` and
+    # `path` are where the host and the path begin.
+    cdef const char* schemes = b"http https ws wss ftp "
+    cdef size_t at = 0, i = 0, slashes = 0, from_scheme = 0
+    cdef bint schemed = False
+    if size < 2:
+        return False
+    if target[0] != 47 and target[0] != 92:
+        while schemes[i]:
+            at = 0
+            while at < size and schemes[i] != 32 and (target[at] | 0x20) == <uint8_t>schemes[i]:
+                at += 1
+                i += 1
+            if schemes[i] == 32 and at < size and target[at] == 58:
+                schemed = True
+                from_scheme = at
+                at += 1
+                break
+            while schemes[i] != 32:
+                i += 1
+            i += 1
+        if not schemed:
+            return False
+    while at < size and (target[at] == 47 or target[at] == 92):
+        at += 1
+        slashes += 1
+    if slashes < 2 and (not schemed or from_scheme == 4):      # "http:x" is a path where the base is http, too
+        return False
+    start[0] = at
+    while at < size and not ends_authority(target[at]):
+        at += 1
+    path[0] = at
+    return at > start[0]
 
 
 cdef void read_reading(const Readings* readings, uint32_t index, Host* out) noexcept nogil:
@@ -790,3 +831,11 @@ def canonical_target(text, bint bare=False):
     cdef uint8_t target[URL_MAX]
     read_target(raw, len(raw), bare, target, URL_MAX, &sizes)
     return target[:sizes.size]
+
+
+def link_target(bytes text not None):
+    """(authority, path and query) of a request target that names a host when it is resolved like a link, or None."""
+    cdef size_t start = 0, path = 0
+    if not find_relative(text, len(text), &start, &path):
+        return None
+    return text[start:path], text[path:]

@@ -12,5 +12,5 @@ cdef enum Flaw:             # what a list may not have in a label
     DISALLOWED = 2          # a character that UTS 46 refuses, an xn-- label with more in it
     TOO_LONG = 3
 
-# Returns the bytes written to `out` (room for LABEL_CODES), maybe with dots among them; -1 if the label stays as it is.
+# Returns the bytes written to `out` (room for LABEL_CODES), maybe with dots among them; -1: the label stays as it is.
 cdef Py_ssize_t put_label(const uint8_t* text, size_t size, uint8_t* out, uint8_t* flaw) noexcept nogil

@@ -77,6 +77,8 @@ cdef class ListMatcher(Matcher):
     cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
     cdef void walk_url(self, Walk* walk, Where where, const Target* sizes) noexcept nogil
     cdef bint walk_reading(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
+    cdef void walk_readings(self, Walk* walk, const uint8_t* host, size_t host_size, const uint8_t* target,
+                            size_t target_size) noexcept nogil
     cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
                         const uint8_t* target, size_t target_size) noexcept nogil
     cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil

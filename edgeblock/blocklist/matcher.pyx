@@ -17,7 +17,7 @@ from libc.string cimport memcmp, memcpy
 
 from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
 from edgeblock.blocklist.canonical cimport (
-    Readings, find_readings, read_plain_host, read_reading, read_target,
+    Readings, find_readings, find_relative, read_plain_host, read_reading, read_target,
 )
 from edgeblock.blocklist.fingerprint cimport (
     DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
@@ -347,33 +347,47 @@ cdef class ListMatcher(Matcher):
             self.walk_urls(walk, target, size)
         return walk.rank != 0
 
-    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
-                        const uint8_t* target, size_t target_size) noexcept nogil:
+    cdef void walk_readings(self, Walk* walk, const uint8_t* host, size_t host_size, const uint8_t* target,
+                            size_t target_size) noexcept nogil:
+        # Each way that a server may read the name; `walk` keeps the strongest rule of them and of those before.
         cdef Readings readings
-        cdef Match best
-        cdef uint32_t i, rank = 0
-        walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
-        walk.rank = 0
-        walk.has_urls = False
-        if self.labels == 0:
-            return False
-        if read_plain_host(host, host_size, &walk.host):
-            return self.walk_reading(walk, target, target_size)
-        find_readings(host, host_size, &readings)
-        i = 0
-        if walk.trace != NULL and readings.count:
-            i = readings.count - 1      # who asks for reasons asks with a canonical host: all of it, the last reading
-        for i in range(i, readings.count):
-            read_reading(&readings, i, &walk.host)
+        cdef Match best = walk.best
+        cdef uint32_t i = 0, rank = walk.rank
+        readings.count = 0
+        if not read_plain_host(host, host_size, &walk.host):
+            find_readings(host, host_size, &readings)
+            if walk.trace != NULL and readings.count:
+                i = readings.count - 1  # who asks for reasons asks with a canonical host: all of it, the last reading
+            if readings.count == 0:
+                return
+        while True:
+            if readings.count:
+                read_reading(&readings, i, &walk.host)
             if self.walk_reading(walk, target, target_size) and (
                     rank == 0 or strength(&walk.best) > strength(&best)
                     or (strength(&walk.best) == strength(&best) and walk.rank > rank)):
                 best = walk.best
                 rank = walk.rank
+            i += 1
+            if i >= readings.count:
+                break
+        walk.best = best
         walk.rank = rank
-        if rank:
-            walk.best = best
-        return rank != 0
+
+    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
+                        const uint8_t* target, size_t target_size) noexcept nogil:
+        cdef size_t start = 0, path = 0
+        walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
+        walk.rank = 0
+        walk.has_urls = False
+        walk.best.action = ACTION_PASS
+        if self.labels == 0:
+            return False
+        self.walk_readings(walk, host, host_size, target, target_size)
+        if (target != NULL and not walk.hidden and walk.trace == NULL
+                and find_relative(target, target_size, &start, &path)):
+            self.walk_readings(walk, target + start, path - start, target + path, target_size - path)
+        return walk.rank != 0
 
     cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil:
         # Each prefix of the address that is as long as some listed one, alone and with the port.

@@ -7,7 +7,7 @@ real matcher, which has second opinions of its own.
 import io
 from dataclasses import dataclass, field
 
-from edgeblock.blocklist.canonical import canonical_target, host_address, wire_hosts
+from edgeblock.blocklist.canonical import canonical_target, host_address, link_target, wire_hosts
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, read_domains
 from edgeblock.blocklist.settings import ListSettings
@@ -24,7 +24,10 @@ class ReferenceMatcher:
 
     def look_up(self, proto, host, target):
         """(action, list) in force, or None."""
-        found = [best for name in wire_hosts(host) if (best := self.look_up_name(proto, name, target))]
+        names = [(name, target) for name in wire_hosts(host)]
+        if proto == "http" and target is not None and (link := link_target(target)):
+            names += [(name, link[1]) for name in wire_hosts(link[0])]
+        found = [best for name, target in names if (best := self.look_up_name(proto, name, target))]
         # Of several readings the one that is blocked counts, then what precedence says.
         strength = {"accept": 0, "observe": 1}
         return max(found, key=lambda best: (strength.get(best[1][0], 2), best[0]))[1] if found else None
