@@ -49,6 +49,7 @@ cdef struct Http:          # all zero is the start of a request
     uint8_t digits         # of a chunk's size: 0 before them, 1 among them, 2 behind them
     uint8_t twofold        # that size can be read in two ways
     uint16_t word          # bytes of the method that were looked at
+    uint32_t spent         # what its lines cost besides their bytes: the reader's work, cleared by it
     uint32_t path_at       # where in `target` the path begins
     uint64_t body          # left of the body or of the chunk
     uint64_t first_size    # the other way to read a chunk's size

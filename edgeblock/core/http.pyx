@@ -21,6 +21,8 @@ from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:
     LINE_END = 32          # last bytes that are kept of a line that is cut, or has a NUL in it: the version is there
+    MAX_SCAN = 1024        # bytes that are searched for a line end at a time: lone CRs buy no search of the rest each
+    LINE_COST = 12         # work of a line, in bytes of a long one
     TEXT_SEEN = 8          # bytes of text before which nothing is said of a stream
 
 cdef enum Phase:
@@ -233,6 +235,7 @@ cdef void _look_at_method(Http* h) noexcept nogil:
 
 cdef void _reject_line(Http* h) noexcept nogil:
     # No request, and no server takes it for one. Only a blank line is nothing at all.
+    h.spent += LINE_COST
     if h.line.size:
         h.seeking = 1
         if not h.binary:
@@ -342,16 +345,19 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
     while left(c):
         if h.phase == PHASE_VALUE or h.phase == PHASE_SKIP:
             # Run to the line end, or to a CR, which may be one.
-            stop = <const uint8_t*>memchr(c.at, 0x0A, left(c))
-            size = <size_t>(stop - c.at) if stop != NULL else left(c)
+            size = min(left(c), <size_t>MAX_SCAN)
+            stop = <const uint8_t*>memchr(c.at, 0x0A, size)
+            if stop != NULL:
+                size = <size_t>(stop - c.at)
             lone = <const uint8_t*>memchr(c.at, 0x0D, size) if size else NULL
             if lone != NULL:
                 size = <size_t>(lone - c.at)
             take(c, size, &piece)
             if h.phase == PHASE_VALUE:
                 _gather_value(h, piece, size)
-            if not take_u8(c, &b):
-                return NEED_MORE
+            if stop == NULL and lone == NULL:
+                continue
+            take_u8(c, &b)
             h.phase = PHASE_CR if b == 0x0D else PHASE_LINE
             continue
         take_u8(c, &b)
@@ -454,6 +460,7 @@ cdef void _gather_value(Http* h, const uint8_t* piece, size_t size) noexcept nog
 
 cdef void _end_value(Http* h) noexcept nogil:
     # The field that was gathered is complete: nothing can be folded into it any more.
+    h.spent += LINE_COST
     cdef uint8_t* text = h.line.data
     cdef size_t size = h.line.size, at, end, first
     cdef uint8_t special = h.special

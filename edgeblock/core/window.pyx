@@ -1597,7 +1597,9 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
         elif r.kind == READ_HTTP:
             outcome = read_http(&r.http, c)
             read = <size_t>(c.at - came)
-            w.share -= <int32_t>(read - min(read, body))        # a body is passed over, not looked at
+            # A body is passed over, not looked at.
+            w.share -= <int32_t>(read - min(read, body)) + <int32_t>r.http.spent
+            r.http.spent = 0
             if r.http.is_http or is_text(&r.http):
                 w.http = 1
                 if r.http.is_http:

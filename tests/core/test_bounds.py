@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-
 import quic_packets as quic
+
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
 from tests.core.strategies import Path
@@ -312,6 +312,10 @@ UNITS: dict[str, Callable[[int], list[bytes]]] = {
     "alerts": lambda n: stream(b"\x15\x03\x01\0\0" * (n // 5)),
     "extensions": lambda n: stream(s.hello(OTHER, before=b"\x12\x34\0\0" * (n // 8))),
     "lines of a head": lambda n: stream(b"GET / HTTP/1.1\r\n" + b"a:\n" * (n // 3)),
+    "lone CRs": lambda n: stream(b"GET /" + b"\r" * n),
+    "fields without a line end": lambda n: stream(b"GET / HTTP/1.1\r\n" + b"a:\r" * (n // 3)),
+    "fields without a line end, in large packets":
+        lambda n: stream(b"GET / HTTP/1.1\r\n" + b"a:\r" * (n // 6), 60_000),
     "blank lines": lambda n: stream(b"\r\n" * (n // 2)),
     "requests": lambda n: stream(b"GET / HTTP/1.1\nHost:a\n\n" * (n // 23)),
     "chunks": lambda n: stream(CHUNKED + b"1\nx\n" * (n // 4)),

@@ -121,7 +121,7 @@ def prepare(listed_streams, innocent_streams, reference) -> None:
     global engine, lenient, strict, check, listed_count, innocent_count, telling
     telling = getenv(b"EDGEBLOCK_FUZZ_TELL") != NULL
     engine = Engine(OneName(), idle=1e9, settle_packets=0, report=False)
-    lenient = Engine(Matcher(), idle=1e9, settle_packets=0, conflict="pass", report=True)
+    lenient = Engine(Matcher(), idle=1e9, settle_packets=0, conflict="pass", work="pass", report=True)
     strict = Engine(OneName(), idle=1e9, memory_full="drop")
     check = reference
     for stream in listed_streams:
