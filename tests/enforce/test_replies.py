@@ -212,3 +212,16 @@ def test_settings_that_make_no_sense(settings, words):
     with pytest.raises(ConfigError, match=words) as caught:
         replies.prepare(Reply(**settings))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("action", ["reset", "page", "redirect"])
+@pytest.mark.parametrize("proto", ["http", "tls", "ip"])
+def test_who_has_not_proved_his_address_gets_a_reset_to_his_syn_at_most(kind, action, proto):
+    made = decision(action, proto, proven=False, client_seq=0)
+    for payload in (b"", b"GET / HTTP/1.1\r\n\r\n"):
+        packet = blocked(kind, flags="S", payload=payload)
+        sent = build(packet, made)
+        assert sent.to_server == [] and read(sent.to_client[0], "client").flags == "RA"
+        assert sum(map(len, sent.to_client)) <= len(packet)
+    assert build(blocked(kind), made) == replies.Replies([], [])
