@@ -78,8 +78,8 @@ def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
         permissions, programs, kernel, first_stage, past_the_rules, queue_owner, rules_in_force, others_rules,
-        forwarding, interfaces, bridges, conntrack_table, midstream, offloading, source_check, capacity, clock,
-        python, key_file, rules_directory)
+        forwarding, interfaces, bridges, conntrack_table, midstream, windows, offloading, source_check, capacity,
+        clock, python, key_file, rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -418,6 +418,14 @@ def midstream(config: Config) -> Iterator[Finding]:
     if config.ruleset.tcp_ports == "all" and loose not in ("", "0"):
         yield Finding("conntrack pick-up", WARNING, "connections picked up midway from the server's side pass unseen",
                       "sysctl -w net.netfilter.nf_conntrack_tcp_loose=0, or list the ports")
+
+
+def windows(config: Config) -> Iterator[Finding]:
+    """Where conntrack looks at no window, what a stranger sends in a subscriber's name counts as the subscriber's."""
+    liberal = read("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal").strip()
+    if config.ruleset.tracking == "conntrack" and liberal not in ("", "0"):
+        yield Finding("conntrack windows", WARNING, "who sends with a subscriber's address ends his connections",
+                      "sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=0")
 
 
 def offloading(config: Config) -> Iterator[Finding]:

@@ -198,6 +198,7 @@ def test_a_bridge_that_hides_its_packets_is_told_how(lists, network):
 def test_all_ports_and_connections_picked_up_midway(lists, monkeypatch):
     monkeypatch.setattr(doctor, "read", lambda path: "1\n")
     assert list(doctor.midstream(lists)) == []
+    assert next(doctor.windows(lists)).mend.endswith("be_liberal=0")
     every = replace(lists, ruleset=replace(lists.ruleset, tcp_ports="all"))
     assert next(doctor.midstream(every)).state == WARNING
 
