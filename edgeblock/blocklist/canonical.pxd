@@ -12,6 +12,7 @@ cdef enum:
     RAW_HOST_MAX = 1024     # a host of 253 A-label bytes is at most 4 times that as raw UTF-8; read from its end
     RAW_TARGET_MAX = 65536  # Apache stops at 8 kB, IIS at 16 kB, nginx at what it is told: 60 kB was seen to work
     READINGS_MAX = 5        # front, behind the last "@" of the authority, of all, last value, all of it
+    WAYS_TARGET_MAX = 8192  # longer targets are read in one way only; nginx, Apache stop at a line of 8 kB
     URL_MAX = 4096          # canonical host + path + query that a list may hold; browsers share URLs below 2 kB
 
 cdef enum Problem:          # why a host or URL cannot stand in a list; `PROBLEMS` in the .pyx has the words
@@ -40,11 +41,18 @@ cdef struct Readings:             # what servers may take for the host: spans of
     const uint8_t* text[READINGS_MAX]
     size_t size[READINGS_MAX]
 
+cdef enum Way:                    # how a server finds the segments of a path, before it resolves ".."
+    WAY_DECODED = 1               # escapes are decoded first: nginx, Apache, Go, Python; not by parsers of URLs
+    WAY_SLASH = 2                 # a backslash is a character: all but browsers' parsers and IIS
+    WAY_KEEP = 4                  # an empty segment is one: parsers of URLs
+    WAYS = 8                      # the sums of these
+
 cdef struct Target:
     size_t path                   # bytes of path in the caller's buffer, from the first slash
     size_t size                   # bytes of path, question mark and query; equal to `path` without a query
     bint path_whole               # 0: the path did not fit; what is there is its front
     bint whole                    # 0: path or query did not fit
+    bint climbs                   # the path has a ".." segment
     bint params                   # a path segment has ";parameters"
 
 cdef bint read_plain_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
@@ -52,5 +60,7 @@ cdef void read_host(const uint8_t* text, size_t size, Host* out) noexcept nogil
 cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcept nogil
 cdef bint find_relative(const uint8_t* target, size_t size, size_t* start, size_t* path) noexcept nogil
 cdef void read_reading(const Readings* readings, uint32_t index, Host* out) noexcept nogil
+cdef bint is_ambiguous(const uint8_t* text, size_t size) noexcept nogil
+cdef size_t resolve_dots(const uint8_t* text, size_t size, uint32_t way, uint8_t* out) noexcept nogil
 cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
                       Target* sizes) noexcept nogil

@@ -72,18 +72,47 @@ cdef inline bint is_forbidden(uint8_t c) noexcept nogil:
             or (91 <= c <= 94) or c == 124)
 
 
+cdef inline int hex_number(const uint8_t* digits, int count) noexcept nogil:
+    # -1 where one of them is no hexadecimal digit.
+    cdef int value = 0, i, digit
+    for i in range(count):
+        digit = hex_value(digits[i])
+        if digit < 0:
+            return -1
+        value = value << 4 | digit
+    return value
+
+
 cdef inline size_t push(uint8_t* stack, size_t size, uint8_t c) noexcept nogil:
-    # Returns the new size: one more, or less where escapes were completed.
-    cdef int high, low
+    # Returns the new size: one more, or less where escapes were completed. IIS takes "%u0061" for one, too.
+    cdef int value
     stack[size] = c
     size += 1
-    while size >= 3 and stack[size - 3] == 37:
-        high = hex_value(stack[size - 2])
-        low = hex_value(stack[size - 1])
-        if high < 0 or low < 0:
+    while hex_value(stack[size - 1]) >= 0:
+        if size >= 3 and stack[size - 3] == 37:
+            value = hex_number(stack + size - 2, 2)
+            if value < 0:
+                break
+            size -= 2
+            stack[size - 1] = <uint8_t>value
+        elif size >= 6 and stack[size - 6] == 37 and stack[size - 5] | 0x20 == 117:
+            value = hex_number(stack + size - 4, 4)
+            if value < 0:
+                break
+            size -= 5
+            if value < 0x80:
+                stack[size - 1] = <uint8_t>value
+            elif value < 0x800:
+                stack[size - 1] = <uint8_t>(0xC0 | value >> 6)
+                stack[size] = <uint8_t>(0x80 | (value & 0x3F))
+                size += 1
+            else:
+                stack[size - 1] = <uint8_t>(0xE0 | value >> 12)
+                stack[size] = <uint8_t>(0x80 | (value >> 6 & 0x3F))
+                stack[size + 1] = <uint8_t>(0x80 | (value & 0x3F))
+                size += 2
+        else:
             break
-        size -= 2
-        stack[size - 1] = <uint8_t>(high << 4 | low)
     return size
 
 
@@ -636,10 +665,11 @@ cdef size_t emit(const uint8_t* text, size_t size, bint query, uint8_t* out, siz
     return used
 
 
-cdef size_t flatten(uint8_t* path, size_t size, bint bare) noexcept nogil:
+cdef size_t flatten(uint8_t* path, size_t size, bint bare, bint* climbs) noexcept nogil:
     # In place: empty and "." segments go, ".." takes the one before with it, the final slash goes; with `bare`
     # each segment ends at its first ";". Empty segments go first, as in nginx and Apache. `path[0]` is a slash.
     cdef size_t used = 0, i = 0, start, end
+    climbs[0] = False
     while i < size:
         start = i + 1
         i = start
@@ -653,6 +683,7 @@ cdef size_t flatten(uint8_t* path, size_t size, bint bare) noexcept nogil:
         if end == start or (end == start + 1 and path[start] == 46):
             continue
         if end == start + 2 and path[start] == 46 and path[start + 1] == 46:
+            climbs[0] = True
             while used and path[used - 1] != 47:
                 used -= 1
             if used:
@@ -685,8 +716,12 @@ cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out,
         i += 1
         if not is_removed(c):
             used = push(stack, used, c)
+            # An overlong form of an ASCII character (RFC 3629, section 10), which some servers took for it.
+            if used >= 2 and stack[used - 1] & 0xC0 == 0x80 and stack[used - 2] & 0xFE == 0xC0:
+                used -= 1
+                stack[used - 1] = <uint8_t>((stack[used - 1] & 1) << 6 | (stack[used] & 0x3F))
     sizes.params = memchr(stack, 59, used) != NULL
-    used = flatten(stack, used, bare)
+    used = flatten(stack, used, bare, &sizes.climbs)
     sizes.path = emit(stack, used, False, out, 0, cap, &sizes.path_whole)
     sizes.size = sizes.path
     sizes.whole = sizes.path_whole
@@ -707,6 +742,67 @@ cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out,
         return
     out[sizes.path] = 63
     sizes.size = emit(stack, used, True, out, sizes.path + 1, cap, &sizes.whole)
+
+
+cdef bint is_ambiguous(const uint8_t* text, size_t size) noexcept nogil:
+    # Whether servers may disagree on which segments of a path there are: escapes, backslashes, empty segments.
+    cdef size_t i
+    for i in range(size):
+        if text[i] == 63 or text[i] == 35:
+            return False
+        if text[i] == 37 or text[i] == 92 or (text[i] == 47 and i and text[i - 1] == 47):
+            return True
+    return False
+
+
+cdef size_t resolve_dots(const uint8_t* text, size_t size, uint32_t way, uint8_t* out) noexcept nogil:
+    # The target with the dot segments of its path resolved as one kind of server does (a Way), else as it stands.
+    cdef size_t used = 0, at = 0, start, width
+    cdef uint32_t dots
+    cdef int value
+    cdef bint other
+    cdef uint8_t c
+    while at < size and text[at] != 63 and text[at] != 35:
+        start = at
+        dots = 0
+        other = False
+        width = 0                       # of the separator that ended the segment
+        while at < size and text[at] != 63 and text[at] != 35:
+            c = text[at]
+            width = 1
+            if c == 37 and size - at >= 3:
+                value = hex_number(text + at + 1, 2)
+                # Browsers' parsers decode nothing here, but "%2e" is a dot to them.
+                if value >= 0 and (way & WAY_DECODED or value == 46):
+                    c = <uint8_t>value
+                    width = 3
+            if c == 47 or (c == 92 and not way & WAY_SLASH):
+                break
+            if c == 46:
+                dots += 1
+            else:
+                other = True
+            at += width
+            width = 0
+        if at == start:
+            if way & WAY_KEEP and start:
+                out[used] = 47
+                used += 1
+        elif other or dots > 2:
+            out[used] = 47
+            memcpy(out + used + 1, text + start, at - start)
+            used += 1 + at - start
+        elif dots == 2:
+            while used and out[used - 1] != 47:
+                used -= 1
+            if used:
+                used -= 1
+        at += width
+    if used == 0:
+        out[0] = 47
+        used = 1
+    memcpy(out + used, text + at, size - at)
+    return used + size - at
 
 
 # Python doors --------------------------------------------------------------------------------------------------
@@ -839,3 +935,18 @@ def link_target(bytes text not None):
     if not find_relative(text, len(text), &start, &path):
         return None
     return text[start:path], text[path:]
+
+
+def target_forms(bytes text not None):
+    """What the engine compares for a request target: the canonical form of each way that servers read its path."""
+    cdef Target sizes
+    cdef uint8_t target[URL_MAX]
+    cdef uint8_t resolved[RAW_TARGET_MAX + 2]
+    cdef size_t size = len(text)
+    forms = {canonical_target(text), canonical_target(text, True)}
+    read_target(text, size, False, target, URL_MAX, &sizes)
+    if size <= RAW_TARGET_MAX and sizes.climbs and is_ambiguous(text, size):
+        for way in range(WAYS):
+            made = resolved[:resolve_dots(text, size, way, resolved)]
+            forms |= {canonical_target(made), canonical_target(made, True)}
+    return forms

@@ -17,7 +17,8 @@ from libc.string cimport memcmp, memcpy
 
 from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
 from edgeblock.blocklist.canonical cimport (
-    Readings, find_readings, find_relative, read_plain_host, read_reading, read_target,
+    WAYS, WAYS_TARGET_MAX, Readings, find_readings, find_relative, is_ambiguous, read_plain_host,
+    read_reading, read_target, resolve_dots,
 )
 from edgeblock.blocklist.fingerprint cimport (
     DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
@@ -303,17 +304,31 @@ cdef class ListMatcher(Matcher):
                 count = 0
         self.look_hosts(walk, asks, count)
 
-    cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
-        # The URL as it is and, where a segment has ";parameters", without them: servers differ.
+    cdef bint walk_target(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
+        # The URL as it is and, where a segment has ";parameters", without them: servers differ. Whether it has "..".
         cdef Target sizes
         cdef size_t host = walk.host.size, cap = URL_MAX - host
+        cdef bint climbs
         memcpy(walk.url[0], walk.host.text, host)
         read_target(target, size, False, walk.url[0] + host, cap, &sizes)
+        climbs = sizes.climbs
         self.walk_url(walk, IN_URL, &sizes)
         if sizes.params:
             memcpy(walk.url[1], walk.host.text, host)
             read_target(target, size, True, walk.url[1] + host, cap, &sizes)
+            climbs = climbs or sizes.climbs
             self.walk_url(walk, IN_BARE_URL, &sizes)
+        return climbs
+
+    cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
+        # Servers agree on what ".." takes away only where they agree on what a segment is. No browser sends such.
+        cdef uint8_t resolved[WAYS_TARGET_MAX + 2]
+        cdef uint32_t way
+        if (not self.walk_target(walk, target, size) or size > WAYS_TARGET_MAX or walk.trace != NULL
+                or not is_ambiguous(target, size)):
+            return
+        for way in range(WAYS):
+            self.walk_target(walk, resolved, resolve_dots(target, size, way, resolved))
 
     cdef void walk_url(self, Walk* walk, Where where, const Target* sizes) noexcept nogil:
         cdef const uint8_t* url = walk.url[where - IN_URL]

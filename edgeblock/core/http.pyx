@@ -328,6 +328,13 @@ cdef bint _find_authority(Http* h, const uint8_t* text, size_t size) noexcept no
     while i < size and text[i] != 0x2F and text[i] != 0x3F and text[i] != 0x23 and text[i] != 0x5C:
         i += 1
     h.path_at = <uint32_t>i
+    if i == start:
+        # "http:///host/": to browsers' parsers as if it had two slashes (WHATWG URL section 4.4), to others a path.
+        while i < size and (text[i] == 0x2F or text[i] == 0x5C):
+            i += 1
+        start = i
+        while i < size and text[i] != 0x2F and text[i] != 0x3F and text[i] != 0x23 and text[i] != 0x5C:
+            i += 1
     _add_host(h, text + start, i - start)
     h.authority = 1
     return True

@@ -7,7 +7,7 @@ real matcher, which has second opinions of its own.
 import io
 from dataclasses import dataclass, field
 
-from edgeblock.blocklist.canonical import canonical_target, host_address, link_target, wire_hosts
+from edgeblock.blocklist.canonical import host_address, link_target, target_forms, wire_hosts
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, read_domains
 from edgeblock.blocklist.settings import ListSettings
@@ -35,7 +35,7 @@ class ReferenceMatcher:
     def look_up_name(self, proto, name, target):
         """(rank, (action, list)) of one reading, or None."""
         visible = proto == "http" and target is not None
-        urls = {canonical_target(target), canonical_target(target, bare=True)} if visible else set()
+        urls = target_forms(target) if visible else set()
         best = None
         for index, (_, settings, entries) in enumerate(self.lists):
             for entry in entries:

@@ -1,5 +1,6 @@
 """The canonical form against its table, against itself, and against slow second opinions."""
 
+import re
 import time
 
 import idna
@@ -128,6 +129,9 @@ def slow_stable(text: bytes) -> bytes:
             if text[i:i + 1] == b"%" and len(digits) == 2 and all(c in b"0123456789abcdefABCDEF" for c in digits):
                 out.append(int(digits, 16))
                 i += 3
+            elif (wide := re.match(rb"%[uU]([0-9a-fA-F]{4})", text[i:])):
+                out += chr(int(wide[1], 16)).encode(errors="surrogatepass")
+                i += 6
             else:
                 out.append(text[i])
                 i += 1
@@ -145,7 +149,9 @@ def slow_target(text: bytes, bare: bool) -> bytes:
     text = text.translate(None, b"\t\r\n").split(b"#")[0]
     path, _, query = text.partition(b"?")
     segments: list[bytes] = []
-    for segment in slow_stable(path).replace(b"\\", b"/").split(b"/"):
+    path = re.sub(rb"[\xc0\xc1][\x80-\xbf]", lambda two: bytes([(two[0][0] & 1) << 6 | two[0][1] & 0x3F]),
+                  slow_stable(path))
+    for segment in path.replace(b"\\", b"/").split(b"/"):
         segment = segment.split(b";")[0] if bare else segment
         if segment == b"..":
             segments = segments[:-1]

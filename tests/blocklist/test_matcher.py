@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeblock.blocklist.canonical import link_target
+from edgeblock.blocklist.canonical import link_target, target_forms
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.matcher import Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
@@ -69,6 +69,21 @@ def test_what_some_server_reads_as_the_listed_host(wire, hosts, servers, entry):
 def test_what_no_server_reads_as_the_listed_host(wire):
     rules = matcher("listed.example")
     assert rules.look_up("tls", wire) is rules.look_up("http", wire, b"/") is None
+
+
+@pytest.mark.parametrize("target", [
+    "/bad/%252e%252e/../page.html", "/bad/x%252fy/../page.html",         # nginx, Apache decode once
+    "/bad/x%2fy/../page.html", "/bad/%2e%2e%2fx/../page.html",           # parsers of URLs decode nothing
+    "/bad/x\\y/../page.html", "/bad/x%5cy/../page.html",                   # a backslash is a character to nginx
+    "/bad/x//../../page.html", "/bad//%2E./page.html",                    # an empty segment is one to parsers of URLs
+    "/bad/y/..\\page.html", "/x\\..\\bad/page.html",                      # and a backslash is a slash
+    "/%u0062ad/page.html", "/%U0062ad/p%u0061ge.html", "/bad%c0%afpage.html", "/bad/%c1%b0age.html",
+    "/x/..%c0%afbad/page.html", "/bad/./page.html", "/bad/%2e/page.html", "/bad%5cpage.html",
+])
+def test_a_path_as_some_server_reads_it(target):
+    rules = matcher("example.com/bad/page.html", action="page")
+    assert http(rules, "example.com", target) == "page"
+    assert http(rules, "example.com", target + "x") is http(rules, "example.org", target) is None
 
 
 @pytest.mark.parametrize(("target", "expected"), [
@@ -331,8 +346,8 @@ def test_it_agrees_with_the_reference(lists, names):
         target = (path + query).encode() if proto == "http" else None
         found = rules.look_up(proto, host.encode(), target)
         assert (found and (found.action, found.list)) == reference.look_up(proto, host.encode(), target)
-        if target and link_target(target):
-            continue
+        if target and (link_target(target) or len(target_forms(target)) > 2):
+            continue            # told of one reading only
         traced, candidates, _ = rules.trace_name(proto, host.encode(), target)
         assert traced == found
         assert sum(row.in_force for candidate in candidates for row in candidate.rows) >= (found is not None)
