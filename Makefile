@@ -5,7 +5,7 @@ SECONDS := 600
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test test-vm bench bench-quick fuzz lint build deb clean
+.PHONY: help demo test matrix test-vm bench bench-quick fuzz lint build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,11 @@ test:  ## every test; as root the live ones too
 	@[ "$$(id -u)" = 0 ] || echo "Not root: the live tests are left out; 'sudo make test' runs them all." >&2
 	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
 	@$(PY) -m pytest
+
+matrix: ## what some twenty real servers serve for a listed host, through a box, in every mode; four minutes (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make matrix needs root: run 'sudo make matrix'" >&2; exit 2; }
+	@.ci/setup lab test matrix
+	@$(PY) -m pytest -q tests/matrix tests/matrix/live.py
 
 test-vm: ## the package under systemd in a container, and nftables on Debian's kernel in a virtual machine (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm needs root: run 'sudo make test-vm'" >&2; exit 2; }
