@@ -29,7 +29,7 @@ MODES = {
     "shortcut": '[ruleset]\ntracking = "stage1"\nmarks = 65536\nshortcut = true\n'
                 'clients = ["to-client"]\nservers = ["to-hop"]\n',
 }
-PORTS = 'tcp_ports = "all"\n'
+PORTS = f"tcp_ports = {list(range(FIRST_PORT, FIRST_PORT + len(SERVERS)))}\n"
 KEPT = kept()
 AT_ONCE = 6
 
