@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 
 import edgeblock
 from edgeblock import config
-from edgeblock.errors import EdgeblockError
+from edgeblock.errors import EdgeblockError, printable
 
 INTERRUPTED = 130       # what a shell says of a program that Ctrl-C ended
 PIPE_CLOSED = 141       # and of one whose reader had gone
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except EdgeblockError as problem:
-        print("edgeblock: " + " ".join(str(problem).splitlines()), file=sys.stderr)
+        print("edgeblock: " + printable(" ".join(str(problem).splitlines())), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -12,12 +12,13 @@ from typing import TextIO
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from edgeblock import config
 from edgeblock.blocklist.compiler import Compiled, merge
-from edgeblock.blocklist.directory import Finding, ListFile, find_lists
+from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists
 from edgeblock.blocklist.intake import Refused, Terms, make_terms, take
 from edgeblock.blocklist.snapshot import write
 from edgeblock.blocklist.store import open_file, read_key, write_file
@@ -63,15 +64,17 @@ def take_all(files: list[ListFile], terms: Terms, now: float,
     bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
                    console=console, transient=True, disable=not console.is_terminal)
     with bar:
-        task = bar.add_task("", total=sum(source.path.stat().st_size for source in files))
+        task = bar.add_task("", total=sum(source.state.st_size for source in files if source.state))
         for source in files:
-            bar.update(task, description=source.path.name)
+            bar.update(task, description=escape(source.path.name))
             try:
                 made = take(source, terms, None, now, lambda size: bar.advance(task, size))
             except Refused as problem:
                 refused += problem.findings
             except ListError as problem:
                 refused.append(Finding(source.path.name, 0, str(problem).removeprefix(f"{source.path.name}: ")))
+            except Exception as fault:          # one list's fault is one list's
+                refused.append(Finding(source.path.name, 0, fault_of(fault)))
             else:
                 made.lists = [replace(made.lists[0], expired=source.expired(now))]
                 parts.append(made)
@@ -87,7 +90,7 @@ def show(parts: list[Compiled], output: Path, seconds: float, digest: str, conso
     for part in parts:
         [record] = part.lists
         size = sum(memoryview(section).nbytes for section in (part.rows, part.bitmap, part.ipv4))  # type: ignore
-        table.add_row(record.name, record.file, "expired" if record.expired else record.action, f"{record.entries:,}",
+        table.add_row(escape(record.name), escape(record.file), "expired" if record.expired else record.action, f"{record.entries:,}",
                       f"{record.duplicates:,}", f"{record.unusable:,}", f"{size:,}")
     console.print(table)
     entries = sum(part.lists[0].entries for part in parts if not part.lists[0].expired)

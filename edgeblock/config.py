@@ -185,6 +185,31 @@ def _networks() -> Any:
     return _setting((), read)
 
 
+# What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator.
+LOCKABLE = (
+    "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
+    "allow_public_suffixes", "allow_protected", "allow_addresses", "widest_ipv4", "widest_ipv6", "max_growth",
+    "max_shrink", "max_unparsable", "redirect", "status", "page", "contact", "provider", "reason", "help")
+
+
+def _locks() -> Any:
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or any(word not in LOCKABLE for word in value):
+            raise ValueError("a list of settings of lists: " + ", ".join(LOCKABLE))
+        return tuple(dict.fromkeys(value))
+    return _setting((), read)
+
+
+def _exceptions() -> Any:
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or any(
+                not isinstance(word, str) or not word.isprintable() or not word.partition("=")[0]
+                or "=" in word and word.rpartition("=")[2] not in LOCKABLE for word in value):
+            raise ValueError('a list of "NAME" or "NAME=SETTING", such as "court=mandatory"')
+        return tuple(dict.fromkeys(value))
+    return _setting((), read)
+
+
 @dataclass(frozen=True)
 class Rules:
     """[rules]: where lists are, who may sign them, and what holds for a list that does not say otherwise."""
@@ -204,6 +229,8 @@ class Rules:
     max_growth: float = _number(3.0, 1, 1e9)           # times the entries of the last accepted version
     max_shrink: float = _number(0.5, 0, 1)             # share of the last accepted version's entries that may go
     max_unparsable: float = _number(0.05, 0, 1)        # share of the lines that may be unusable
+    locked: tuple[str, ...] = _locks()                 # settings that no NAME.toml may change
+    unlocked: tuple[str, ...] = _exceptions()          # "NAME" or "NAME=SETTING": those lists' may, all or this one
 
 
 @dataclass(frozen=True)

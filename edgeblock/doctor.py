@@ -510,7 +510,7 @@ def key_file(config: Config) -> Iterator[Finding]:
         yield Finding("key", WARNING, f"{place}: {problem.strerror}", "run edgeblock doctor as root")
         return
     if state.st_mode & 0o077:
-        yield Finding("key", WARNING, f"{place}: others may read it (mode {state.st_mode & 0o777:04o})",
+        yield Finding("key", MISSING, f"{place}: others may read it (mode {state.st_mode & 0o777:04o})",
                       f"chmod 600 {place}")
     else:
         yield Finding("key", OK, f"{place}: its owner's alone")

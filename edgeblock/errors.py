@@ -5,6 +5,14 @@ except where a last good state stays in force. Programming errors stay Python's 
 """
 
 
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal, a log or a person could take for something else: control
+    characters, line ends, changes of writing direction, bytes of a file name that are no UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
 class EdgeblockError(Exception):
     """A problem whose message is meant for the person at the terminal: one line, no traceback."""
 

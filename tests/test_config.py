@@ -1,14 +1,15 @@
 """The configuration: what ships says what is, and every mistake is one line with the way out."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from edgeblock import config
-from edgeblock.config import Config, load, parse
+from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings
+from edgeblock.config import LOCKABLE, Config, load, parse
 from edgeblock.errors import ConfigError
 
 HERE = Path("/nowhere")
@@ -20,8 +21,21 @@ def uncommented():
 
 
 def test_the_shipped_file_says_the_defaults():
-    assert parse(files("edgeblock").joinpath("edgeblock.toml").read_text(), "shipped", HERE) == Config()
-    assert parse(uncommented(), "shipped", HERE) == Config()
+    """But for one key: what a NAME.toml may not change on a box it may on a desk."""
+    locked = ("mandatory", *GUARD_KEYS, "redirect", "status", "page", "contact", "provider", "reason", "help")
+    for text in (files("edgeblock").joinpath("edgeblock.toml").read_text(), uncommented()):
+        shipped = parse(text, "shipped", HERE)
+        assert set(shipped.rules.locked) == set(locked)
+        assert replace(shipped, rules=replace(shipped.rules, locked=())) == Config()
+
+
+def test_every_setting_of_a_list_can_be_locked():
+    assert {key.name for key in fields(ListSettings)} - {"locked", "unlocked"} <= set(LOCKABLE)
+    assert parse('[rules]\nlocked = ["action"]\nunlocked = ["court", "b=action"]', "x", HERE).rules.unlocked == (
+        "court", "b=action")
+    for text in ('locked = ["acton"]', "locked = true", 'unlocked = ["court=acton"]', 'unlocked = ["=action"]'):
+        with pytest.raises(ConfigError):
+            parse(f"[rules]\n{text}", "x", HERE)
 
 
 def test_the_shipped_file_documents_every_key_in_its_section():

@@ -242,7 +242,7 @@ def test_a_key_that_others_may_read(lists, tmp_path):
     (tmp_path / "key").write_bytes(b"k" * 16)
     (tmp_path / "key").chmod(0o640)
     assert next(doctor.key_file(config)) == Finding(
-        "key", WARNING, f"{tmp_path}/key: others may read it (mode 0640)", f"chmod 600 {tmp_path}/key")
+        "key", MISSING, f"{tmp_path}/key: others may read it (mode 0640)", f"chmod 600 {tmp_path}/key")
     (tmp_path / "key").chmod(0o600)
     assert next(doctor.key_file(config)).state == OK
 

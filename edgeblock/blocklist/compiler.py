@@ -21,6 +21,7 @@ LISTS_MAX = 0xFFFF      # a row's value has 16 bits for the list, and one value 
 LABELS_COUNTED = 63     # hosts of this many labels and more share a bit of `labels`
 EXCEPTION = 0x100
 NO_LIST = 0xFFFF
+SPANS_MAX = 1 << 18     # of IPv4 addresses, gathered before those that touch are made one: 10 MB
 
 
 @dataclass
@@ -29,7 +30,8 @@ class ListRecord:
 
     `entries` are distinct ones, `duplicates` the others, `unusable` the lines left out; `expires` is Unix seconds,
     `signed` the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it
-    was made of, `part` is the digest of the part that it came from.
+    was made of, `part` is the digest of the part that it came from; `uid` and `settings_uid` own the list and
+    its settings.
     """
 
     name: str
@@ -48,6 +50,8 @@ class ListRecord:
     sha256: str = ""
     origin: str = ""
     part: str = ""
+    uid: int | None = None
+    settings_uid: int | None = None
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Compiler:
         self.rows = Rows(key)
         self.key_id = key_id(key)
         self.ipv4 = BitMap()
+        self.spans: list[tuple[int, int]] = []
         self.lists: list[ListRecord] = []
         self.settings: list[ListSettings] = []
         self.compiled = Compiled([], b"", b"", b"")
@@ -121,9 +126,23 @@ class Compiler:
             if len(address) < 16:
                 bounds.ipv4_lengths |= 1 << length
                 first = int.from_bytes(address[:4])
-                self.ipv4.add_range(first, first + (1 << 32 - length))
+                self.spans.append((first, first + (1 << 32 - length)))
+                if len(self.spans) >= SPANS_MAX:
+                    self._merge_spans()
             else:
                 bounds.ipv6_lengths |= 1 << length
+
+    def _merge_spans(self) -> None:
+        # A wide range takes as long as 65 536 narrow ones, and a list can say it a hundred thousand times.
+        spans, self.spans = sorted(self.spans), []
+        begin = end = 0
+        for first, last in spans:
+            if first > end:
+                self.ipv4.add_range(begin, end)
+                begin, end = first, last
+            elif last > end:
+                end = last
+        self.ipv4.add_range(begin, end)
 
     def _add_hashed(self, index: int, entry: HashedEntry) -> None:
         bounds = self.compiled
@@ -150,6 +169,7 @@ class Compiler:
             record.entries = entries
         bitmap = BitMap(self.rows.prefixes())
         bitmap.run_optimize()
+        self._merge_spans()
         self.ipv4.run_optimize()
         parts = self.compiled
         parts.lists = self.lists

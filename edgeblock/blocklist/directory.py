@@ -1,23 +1,33 @@
 """A rules directory: which lists are in it, opened with care.
 
 In: a path that other people may write to. Out: a ListFile for each list, what cannot be used, and what looks like a
-mistake. Nothing here waits on a pipe, follows a link out of the directory, or trusts that a file stays what it was.
+mistake. Nothing here waits on a pipe, follows a link out of the directory, trusts that a file stays what it was, or
+lets a fault of one list's files reach another list.
 """
 
+import ctypes
+import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+import struct
+from collections import Counter
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist import formats
-from edgeblock.blocklist.settings import ListSettings, parse_settings
-from edgeblock.errors import ListError
+from edgeblock.blocklist.settings import ListSettings, locked_for, parse_settings, why_locked
+from edgeblock.errors import ListError, printable
 
 SETTINGS_MAX = 64 * 1024    # bytes of a NAME.toml; a real one has a few hundred
+SETTINGS_ALL_MAX = 4 << 20  # bytes of all NAME.toml of one owner: they are parsed in every round, a second or two
 NAME_MAX = 200              # bytes of a list's name: a file name has 255, and ours are made of it
+REASON_MAX = 1000           # characters of a reason; what it quotes may be as long as a line of a list
+LISTS_MAX = 10_000          # of a directory: each is a mapping of the compiling process, which may have 65 530
+OWNER_LISTS_MAX = 5_000     # of one user: nobody takes the room of all others
+WARNINGS_MAX = 100          # about files that are no lists; the rest are counted
 BESIDE = (".toml", ".rejected", ".minisig")     # what stands beside a list and is none
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    # of editors and transfers; hidden too
 
@@ -30,17 +40,22 @@ class Finding(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.why}" if self.line else f"{self.file}: {self.why}"
+        why = self.why if len(self.why) <= REASON_MAX else f"{self.why[:REASON_MAX]}..."
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return printable(f"{place}: {why}")
 
 
 @dataclass(frozen=True)
 class ListFile:
-    """One list on disk and its settings."""
+    """One list on disk and its settings. `state` is what the kernel has said of the file once it was open,
+    `settings_state` the same of its NAME.toml; None where there is none."""
 
     name: str
     path: Path
     reader: formats.Reader
     settings: ListSettings
+    state: os.stat_result | None = None
+    settings_state: os.stat_result | None = None
 
     def expired(self, now: float) -> bool:
         return self.settings.expires is not None and self.settings.expires.timestamp() <= now
@@ -51,40 +66,100 @@ def is_unfinished(file_name: str) -> bool:
     return file_name.startswith(".") or file_name.endswith(UNFINISHED)
 
 
+# Opening -----------------------------------------------------------------------------------------------------
+
+O_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+SYS_OPENAT2 = 437                               # the same number on every machine
+OPEN_HOW = struct.Struct("QQQ")                 # flags, mode, resolve
+RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 0x02, 0x08
+TRIES = 16                                      # of a name that is exchanged while the kernel looks it up
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def open_beneath(folder: int, name: str) -> int:
+    """A descriptor of `name` in the open directory, for reading. No part of the way leaves that directory, whatever
+    is exchanged meanwhile, so nothing else is opened, or waited for, even for a moment.
+
+    Raises:
+        OSError: with EXDEV where a link leads out.
+    """
+    how = OPEN_HOW.pack(O_FLAGS, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    code = 0
+    for _ in range(TRIES):
+        handle = LIBC.syscall(ctypes.c_long(SYS_OPENAT2), ctypes.c_int(folder), ctypes.c_char_p(os.fsencode(name)),
+                              ctypes.c_char_p(how), ctypes.c_size_t(len(how)))
+        if handle >= 0:
+            return int(handle)
+        code = ctypes.get_errno()
+        if code != errno.EAGAIN:
+            break
+    if code in (errno.ENOSYS, errno.EPERM):     # a kernel or a sandbox without it: then no link at all
+        return os.open(name, O_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+    raise OSError(code, os.strerror(code), name)
+
+
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file for reading; never waits on a pipe.
+    """A regular file for reading, looked up in its directory; never waits on a pipe.
 
     Raises:
         ListError: there is none, it is something else, may not be read, or is a link that leads out of the directory.
     """
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno is not None and stat_kind(path) not in ("", "file"):
-            raise ListError(f"{path.name}: is a {stat_kind(path)}, not a file") from None
         raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ListError(f"{path.name}: is a {stat_kind(path)}, not a file")
-    if path.is_symlink() and not is_inside(file, path.parent):
-        # Else whoever may write here could have files read and quoted that only the daemon may read.
-        file.close()
-        raise ListError(f"{path.name}: is a link that leads out of {path.parent}; copy the file here instead")
-    return file
-
-
-def is_inside(file: BinaryIO, directory: Path) -> bool:
-    """Whether the open file lies below the directory: asked of the kernel, so no link can be exchanged meanwhile."""
-    return os.readlink(f"/proc/self/fd/{file.fileno()}").startswith(f"{directory.resolve()}/")
-
-
-def stat_kind(path: Path) -> str:
     try:
-        mode = path.stat().st_mode
-    except OSError:
-        return ""
+        handle = open_inside(folder, path)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            # Else whoever may write here could have files read and quoted that only the daemon may read.
+            raise ListError(f"{path.name}: is a link that leads out of {path.parent}; copy the file here instead"
+                            ) from None
+        if error.errno == errno.ENXIO:
+            raise ListError(f"{path.name}: is a special file, not a file") from None
+        raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(folder)
+    kind = kind_of(os.fstat(handle))
+    if kind != "file":
+        os.close(handle)
+        raise ListError(f"{path.name}: is a {kind}, not a file")
+    return os.fdopen(handle, "rb")
+
+
+def open_inside(folder: int, path: Path) -> int:
+    """As `open_beneath`; absolute links into their own directory lead where they say, too."""
+    name = path.name
+    for _ in range(TRIES):
+        try:
+            return open_beneath(folder, name)
+        except OSError as error:
+            if error.errno != errno.EXDEV or "/" in name:
+                raise
+            target = os.readlink(name, dir_fd=folder)
+            homes = {f"{path.parent.absolute()}/", f"{path.parent.resolve()}/"}
+            inside = [target[len(home):].lstrip("/") for home in homes if target.startswith(home)]
+            if not inside:
+                raise
+            name = inside[0]
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path.name)
+
+
+def kind_of(state: os.stat_result) -> str:
+    mode = state.st_mode
     return ("file" if stat.S_ISREG(mode) else "directory" if stat.S_ISDIR(mode)
             else "pipe" if stat.S_ISFIFO(mode) else "special file")
+
+
+def fault_of(error: BaseException) -> str:
+    """What is said where a reader failed by a fault of ours; what the error says may be a word of a list."""
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    place = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at is not None else "an unknown place"
+    return f"cannot be read by a fault of edgeblock ({type(error).__name__} at {place}); please report it"
 
 
 def read_settings(path: Path, defaults: ListSettings) -> ListSettings:
@@ -93,12 +168,20 @@ def read_settings(path: Path, defaults: ListSettings) -> ListSettings:
     Raises:
         ListError: the file cannot be read, or says what settings cannot.
     """
+    return open_settings(path, defaults)[0]
+
+
+def open_settings(path: Path, defaults: ListSettings) -> tuple[ListSettings, os.stat_result]:
+    """The same, and what the kernel says of the file."""
     with open_regular(path) as file:
+        state = os.fstat(file.fileno())
         text = file.read(SETTINGS_MAX + 1)
     if len(text) > SETTINGS_MAX:
         raise ListError(f"{path.name}: is longer than {SETTINGS_MAX} bytes; is it really the settings of a list?")
-    return parse_settings(text, path.name, defaults, tuple(formats.READERS))
+    return parse_settings(text, path.name, defaults, tuple(formats.READERS)), state
 
+
+# What is there -----------------------------------------------------------------------------------------------
 
 def names_in(directory: Path) -> list[str]:
     """The names of the files in a directory, sorted, without those that are unfinished.
@@ -116,10 +199,15 @@ def names_in(directory: Path) -> list[str]:
         raise ListError(f"{directory}: cannot be read: {error.strerror}") from None
 
 
-def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile], list[Finding], list[Finding]]:
+def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False,
+               known: Container[str] = ()) -> tuple[list[ListFile], list[Finding], list[Finding]]:
     """The lists of a directory by name, what cannot be used, and what looks like a mistake.
 
     The stem of a Finding's file is the name of the list that it is about.
+
+    Args:
+        lenient: settings that only the operator may change are a warning.
+        known: names of lists in force, which have their room where a directory has too many.
 
     Raises:
         ListError: the directory does not exist or may not be read.
@@ -143,30 +231,69 @@ def find_lists(directory: Path, defaults: ListSettings) -> tuple[list[ListFile],
             errors.append(Finding(path.name, 0, f"has a name of more than {NAME_MAX} bytes; rename it"))
         else:
             candidates.setdefault(path.stem, []).append(path)
+    finder = Finder(defaults, lenient)
     lists: list[ListFile] = []
-    for name, several in candidates.items():
-        path, *others = several
+    for name in sorted(candidates, key=lambda name: name not in known):     # those in force have their room first
+        path, *others = candidates[name]
         if others:
             errors += [Finding(other.name, 0, f"has the same list name as {path.name}; rename one")
                        for other in others]
             continue
         try:
-            settings = read_settings(stated[name], defaults) if name in stated else defaults
-            with open_regular(path):
-                pass
+            lists.append(finder.find(name, path, stated.get(name), name in known))
         except ListError as error:
             file, _, why = str(error).partition(": ")
             errors.append(Finding(file, 0, why))
-            continue
-        chosen = settings.format or formats.find_format(path.name, path.suffix)
-        if chosen is None:
-            errors.append(Finding(path.name, 0, f"has no known extension; state its format in {name}.toml"))
-            continue
-        lists.append(ListFile(name, path, formats.reader_of(chosen, settings), settings))
+        except Exception as error:      # one list's fault is one list's, whatever it is
+            errors.append(Finding(path.name, 0, fault_of(error)))
+    lists.sort(key=lambda source: source.name)
+    warnings += finder.warnings
     for stem, path in stated.items():
         if stem not in candidates:
             warnings.append(Finding(path.name, 0, f"has no list beside it, such as {stem}.list"))
+    if (more := len(warnings) - WARNINGS_MAX) > 0:
+        warnings[WARNINGS_MAX:] = [Finding(str(directory), 0, f"has {more} more files that are not read")]
     return lists, errors, warnings
+
+
+class Finder:
+    """Opens one candidate after the other, and keeps count of what each owner has."""
+
+    def __init__(self, defaults: ListSettings, lenient: bool) -> None:
+        self.defaults, self.lenient = defaults, lenient
+        self.warnings: list[Finding] = []
+        self.count = 0
+        self.lists: Counter[int] = Counter()            # by the user id of the list
+        self.settings: Counter[int] = Counter()         # bytes, by that of the settings
+
+    def find(self, name: str, path: Path, beside: Path | None, known: bool) -> ListFile:
+        """Raises ListError, and whatever else reading may raise."""
+        with open_regular(path) as file:
+            state = os.fstat(file.fileno())
+        owner = state.st_uid
+        if self.count >= LISTS_MAX and not known:
+            raise ListError(f"{path.name}: is one list too many; a directory may have {LISTS_MAX}")
+        if self.lists[owner] >= OWNER_LISTS_MAX and not known:
+            raise ListError(f"{path.name}: is one list too many of its owner, who may have {OWNER_LISTS_MAX}")
+        self.count += 1
+        self.lists[owner] += 1
+        locked = locked_for(name, self.defaults)
+        defaults = replace(self.defaults, locked=locked, unlocked=())
+        settings, settings_state = defaults, None
+        if beside is not None:
+            settings, settings_state = open_settings(beside, defaults)
+            self.settings[settings_state.st_uid] += settings_state.st_size
+            if self.settings[settings_state.st_uid] > SETTINGS_ALL_MAX and not known:
+                raise ListError(f"{beside.name}: all settings of its owner together are longer than "
+                                f"{SETTINGS_ALL_MAX} bytes")
+            if why := why_locked(name, settings, defaults):
+                if not self.lenient:
+                    raise ListError(f"{beside.name}: {why}")
+                self.warnings.append(Finding(beside.name, 0, f"{why}; the daemon refuses this list"))
+        chosen = settings.format or formats.find_format(path.name, path.suffix)
+        if chosen is None:
+            raise ListError(f"{path.name}: has no known extension; state its format in {name}.toml")
+        return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state)
 
 
 def read_items(source: ListFile) -> Iterator[formats.Item | formats.HashedEntry]:

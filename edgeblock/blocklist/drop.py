@@ -6,11 +6,14 @@ refused. A refused list never takes another down, and its last good version stay
 word of a list in the Outcome, which is for the log.
 """
 
-import csv
+import os
 import pwd
 import re
-import struct
-from collections.abc import Collection
+import stat
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,20 +23,43 @@ from typing import Any, BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist.compiler import ListRecord, merge
-from edgeblock.blocklist.directory import Finding, ListFile, find_lists, read_settings
+from edgeblock.blocklist.directory import (
+    LISTS_MAX,
+    Finding,
+    ListFile,
+    fault_of,
+    find_lists,
+    is_unfinished,
+    open_regular,
+    read_settings,
+)
 from edgeblock.blocklist.guard import SHRINK_FLOOR
-from edgeblock.blocklist.intake import Refused, Terms, Unsettled, make_terms, origin_of, take
-from edgeblock.blocklist.settings import GUARD_KEYS
+from edgeblock.blocklist.intake import (
+    Refused,
+    Terms,
+    TooSlow,
+    Unsettled,
+    limited,
+    make_terms,
+    origin_of,
+    seconds_for,
+    take,
+)
+from edgeblock.blocklist.settings import GUARD_KEYS, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, write_file
-from edgeblock.errors import EdgeblockError, ListError
+from edgeblock.errors import ListError, printable
 
 MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
 HURRY = 4 << 20         # bytes of a list that is compiled at a start, before what was in force is served again
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
-# What a fault of ours in a reader raises: no reason to leave the other lists as they were.
-FAULTS = (ArithmeticError, AssertionError, AttributeError, EdgeblockError, LookupError, NameError, OSError,
-          RuntimeError, TypeError, ValueError, csv.Error, struct.error)
+SLICE = 1.0             # seconds of processor time that a short list has before it goes on in a process of its own
+ROUND = 1.0             # seconds after which those that were taken are published before more are read
+COLD = 60.0             # the same where nothing is in force yet, and nobody is served by a half
+DEATHS = 2              # ends of the process that reads a list after which the list is refused
+REFUSED_MAX = LISTS_MAX     # refusals of lists that are not in force which are told one by one; the rest are counted
+REJECTED_MAX = 256 << 10    # bytes of a NAME.rejected of ours; another's may be a terabyte
+WHERE = "<where>"       # in a reason, until it is known where the whole of it stands
 OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")     # in a refusal by a guard rail
 
 
@@ -45,8 +71,9 @@ class Outcome:
     nothing has changed in force; `refused`: by list, what is refused now;
     `lists`: all in force; `problem`: why the directory could not be looked at or no snapshot be written, so that all
     lists stayed; `again`:
-    something is left to do, although nobody may touch the directory any more; `content`: the same on every box of
-    this key that has the same lists in force.
+    something is left to do, although nobody may touch the directory any more; `slow`: lists that are left for a
+    process of their own, the shortest first, each as its name, its origin, and who owns it; `content`: the same on
+    every box of this key that has the same lists in force.
     """
 
     changes: list[dict[str, Any]] = field(default_factory=list)
@@ -55,11 +82,13 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     problem: str = ""
     again: bool = False
+    slow: list[tuple[str, str, int]] = field(default_factory=list)
     content: str = ""
 
 
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
-            afresh: bool = False, hurry: bool = False, overdue: bool = False) -> Outcome:
+            afresh: bool = False, hurry: bool = False, overdue: bool = False,
+            lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False) -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
@@ -69,20 +98,42 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         hurry: a long list is left for the next round, and what was in force before served meanwhile, if anything was.
         overdue: the round before has left a list; now a long one is taken beside short ones, or it would wait for as
             long as those keep coming.
+        lane: there is a process for lists that are long or slow, and this is what it has in hand, or has refused: by
+            name, `origin` at least. None: there is none, and every list is read here.
+        died: the process before has ended while it read a list.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry,
-                 overdue).run()
+                 overdue, lane, died).run()
+
+
+def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: bool = False) -> dict[str, Any]:
+    """Takes in one list that is long or slow, and keeps it for the next `refresh` to publish; what that one is to be
+    told in its `lane`. {} where it is kept, or was changed meanwhile.
+
+    Raises:
+        ListError: the directory cannot be read, or the state directory not be written.
+    """
+    store.prepare()
+    one = Round(rules, store, now, (), False, False, True, None, died)
+    terms = make_terms(rules, store.key)
+    files, _, _ = find_lists(rules.directory, terms.defaults, known=one.parts)
+    for source in files:
+        if source.name == name:
+            one.take_one(source, terms, origin_of(source, terms), seconds_for(size_of(source)))
+    store.begin("", "")
+    one.write_rejected()
+    return one.outcome.refused.get(name, {})
 
 
 class Round:
     """One look at the directory."""
 
     def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
-                 hurry: bool, overdue: bool) -> None:
+                 hurry: bool, overdue: bool, lane: Mapping[str, dict[str, Any]] | None, died: bool) -> None:
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
         self.busy = {Path(name).stem for name in busy}
@@ -91,27 +142,38 @@ class Round:
         self.before = {name: part.parts.lists[0] for name, part in self.parts.items()}
         self.known = store.refused()
         self.gone: list[str] = []
+        self.lane = lane
+        self.reasons: dict[str, tuple[Refused, os.stat_result | None]] = {}
+        self.untold = 0                 # refusals that are only counted
+        self.blamed, self.blame, deaths = store.taking()
+        self.deaths = deaths + 1 if died else 0
 
     def run(self) -> Outcome:
         try:
             terms = make_terms(self.rules, self.store.key)
-            files, errors, warnings = find_lists(self.rules.directory, terms.defaults)
-        except ListError as problem:
-            self.outcome.problem = str(problem)
+            files, errors, warnings = find_lists(self.rules.directory, terms.defaults, known=self.parts)
+        except Exception as problem:        # what is in force is served, whatever somebody has done to the directory
+            self.outcome.problem = printable(str(problem)) if isinstance(problem, ListError) else \
+                f"{self.rules.directory}: {fault_of(problem)}"
             self.outcome.refused = self.known
             self._publish()
             return self.outcome
         self.outcome.warnings += map(str, warnings)
+        there = {source.name for source in files} | {Path(one.file).stem for one in errors} | self.busy
         for finding in errors:
             self._refuse(Path(finding.file).stem, Refused([finding]))
         self._take_changed(terms, files)
-        self._remove_gone({source.name for source in files} | self.outcome.refused.keys() | self.busy, terms)
+        self._remove_gone(there | self.outcome.refused.keys(), terms)
         self._publish()
+        self.write_rejected()           # what is in force does not wait for reasons
+        if self.untold:
+            self.outcome.warnings.append(f"{self.rules.directory}: {self.untold} more lists are refused")
         if not self.outcome.problem:
             self._tell_withdrawn()
         self._clear_rejected()
         try:
             for name in self.gone:
+                self.store.remember(name, self.before[name].signed if name in self.before else None)
                 self.store.forget(name)
             self.store.keep_refused(self.outcome.refused)
         except OSError as error:
@@ -121,64 +183,125 @@ class Round:
     # ---- lists that have changed
 
     def _take_changed(self, terms: Terms, files: list[ListFile]) -> None:
-        # Small ones first: a list of ten million entries does not hold up one of ten.
-        spent = 0
-        for size, source in sorted(((size_of(source.path), source) for source in files), key=lambda pair: pair[0]):
-            name, part = source.name, self.parts.get(source.name)
-            origin = origin_of(source, terms)
-            before = self.known.get(name, {})
-            if part is not None and part.parts.lists[0].origin == origin:
+        # Small ones first: a list of ten million entries does not hold up one of ten. Of each owner one, then of each
+        # a second: a thousand lists of one do not hold up those of another.
+        changed = []
+        for source in sorted(files, key=size_of):
+            part, origin = self.parts.get(source.name), origin_of(source, terms)
+            if part is None or part.parts.lists[0].origin != origin:
+                changed.append((source, origin))
+        ranks: Counter[int] = Counter()
+        order = []
+        for source, origin in changed:
+            order.append((ranks[owner_id(source)], size_of(source), source, origin))
+            ranks[owner_id(source)] += 1
+        order.sort(key=lambda one: one[:2])
+        cold = self.hurry and not self.parts
+        spent, until = 0, time.monotonic() + (COLD if cold else ROUND)
+        slow: list[tuple[ListFile, str]] = []
+        for _, size, source, origin in order:
+            name, before = source.name, self.known.get(source.name, {})
+            judged = (self.lane or {}).get(name, {})
+            if judged.get("origin") == origin:      # the other process has it, or has refused it
+                if "told" in judged:
+                    self.outcome.refused[name] = judged | {"in_force": name in self.parts}
+                elif before:
+                    self.outcome.refused[name] = before
                 continue
-            known = before.get("origin") == origin and Path(before.get("where", "")).is_file() and not self.afresh
+            known = before.get("origin") == origin and not self.afresh and is_there(before.get("where", ""))
             # A list that is too much for this machine ends the process: what came with it is in force by then.
             long = size > BATCH // 2 and not self.overdue
-            later = spent > BATCH or spent > 0 and long or self.hurry and size > HURRY and self.parts
+            later = spent > BATCH or self.lane is not None and spent > 0 and time.monotonic() > until or (
+                self.lane is None and (spent > 0 and long or self.hurry and size > HURRY and self.parts))
             if name in self.busy or known or later:
                 if before:
                     self.outcome.refused[name] = before
                 self.outcome.again |= bool(later) and name not in self.busy and not known
                 continue
-            spent += size
-            try:
-                compiled = take(source, terms, self.before.get(name), self.now)
-            except Refused as refused:
-                self._refuse(name, refused, source.path, origin)
+            suspect = self.deaths > 0 and (name, origin) == (self.blamed, self.blame)
+            if self.lane is not None and (size > HURRY or suspect):
+                slow.append((source, origin))
                 continue
-            except Unsettled:
-                self.outcome.again = True
+            spent += size + 1
+            if not self.take_one(source, terms, origin, seconds_for(size) if self.lane is None else SLICE):
+                slow.append((source, origin))
+        self._leave(slow, terms, cold, until)
+        self.store.begin("", "")
+
+    def _leave(self, slow: list[tuple[ListFile, str]], terms: Terms, cold: bool, until: float) -> None:
+        for source, origin in slow:
+            # At a first start nobody is served better without it.
+            if cold and time.monotonic() < until and self.take_one(
+                    source, terms, origin, min(seconds_for(size_of(source)), COLD)):
                 continue
-            except MemoryError:
-                self.outcome.again = True
-                self._refuse(name, Refused([Finding(source.path.name, 0, "needs more memory than there is")]),
-                             source.path)
-                continue
-            except FAULTS as error:
-                self._refuse(name, Refused([Finding(source.path.name, 0, "cannot be read by a fault of edgeblock "
-                                                    f"({type(error).__name__} at {place_of(error)}); please report "
-                                                    "it")]), source.path, origin)
-                continue
+            if before := self.known.get(source.name, {}):
+                self.outcome.refused[source.name] = before
+            self.outcome.slow.append((source.name, origin, owner_id(source)))
+
+    def take_one(self, source: ListFile, terms: Terms, origin: str, seconds: float) -> bool:
+        """Takes a list, or refuses it for whatever reading it raises. False where it has not been done in as many
+        seconds, and there is more time elsewhere."""
+        name, file = source.name, source.path.name
+        suspect = (name, origin) == (self.blamed, self.blame)
+        if suspect and self.deaths >= DEATHS:
+            self._refuse(name, Refused([Finding(file, 0, "has ended the process that reads it, again and again: it "
+                                                "needs more memory or time than a list may take")]),
+                         source.state, origin)
+            return True
+        self.store.begin(name, origin, self.deaths if suspect else 0)
+        try:
+            with limited(seconds):
+                compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name))
+        except Refused as refused:
+            self._refuse(name, refused, source.state, origin)
+        except Unsettled:
+            self.outcome.again = True
+        except OSError as error:        # of the store; those of the list are told as Refused
+            self.outcome.again = True
+            self._refuse(name, Refused([Finding(file, 0, f"is not taken: {error.strerror}")]), source.state)
+        except TooSlow:
+            if seconds < seconds_for(size_of(source)):
+                return False
+            self._refuse(name, Refused([Finding(file, 0, f"takes more than {seconds:.0f} s of processor time to "
+                                                "read; split it, or write it in a simpler way")]),
+                         source.state, origin)
+        except Exception as error:      # one list's fault is one list's, whatever it is
+            self._refuse(name, Refused([Finding(file, 0, fault_of(error))]), source.state,
+                         "" if isinstance(error, MemoryError) else origin)
+            self.outcome.again |= isinstance(error, MemoryError)
+        else:
             try:
                 self.parts[name] = self.store.keep(compiled, self.now)
             except OSError as error:
                 self.outcome.again = True
-                self._refuse(name, Refused([Finding(source.path.name, 0, "could be read, but not be kept: "
-                                                    f"{self.store.lists}: {error.strerror}")]), source.path)
+                self._refuse(name, Refused([Finding(file, 0, "could be read, but not be kept: "
+                                                    f"{self.store.lists}: {error.strerror}")]), source.state)
+        return True
 
     # ---- lists whose file is gone
 
     def _remove_gone(self, there: Collection[str], terms: Terms) -> None:
         gone = [name for name in self.parts if name not in there]
         bound = [name for name in gone if not self._may_go(name, terms)]
-        before = sum(record.entries for record in self.before.values() if not is_expired(record, self.now))
-        after = sum(part.parts.lists[0].entries for name, part in self.parts.items()
-                    if name not in bound and not is_expired(part.parts.lists[0], self.now))
-        fewer, share = before - after, self.rules.max_shrink
-        if bound and share < 1 and fewer > share * before and fewer > SHRINK_FLOOR:
+        in_force = {name for name, record in self.before.items() if not is_expired(record, self.now)}
+        before = sum(self.before[name].entries for name in in_force)
+        left = [part.parts.lists[0] for name, part in self.parts.items()
+                if name not in bound and not is_expired(part.parts.lists[0], self.now)]
+        fewer, share = before - sum(record.entries for record in left), self.rules.max_shrink
+        lists = len(in_force) - len(left)
+        why = ""
+        if fewer > share * before and fewer > SHRINK_FLOOR:
+            why = f"{fewer} of {before} entries of all lists would go"
+        elif lists > share * len(in_force) and (lists > 1 or not left):     # what is short is no less an order
+            why = f"{lists} of {len(in_force)} lists would go"
+        if bound and share < 1 and why:
             for name in bound:
+                where = f"write {name}.toml with max_shrink = 1"
+                if "max_shrink" in locked_for(name, terms.defaults):
+                    where = f"have unlocked = [\"{name}=max_shrink\"] put into [rules], and {where}"
                 self._refuse(name, Refused([Finding(
-                    self.before[name].file or name, 0, f"was removed, and with it {fewer} of {before} entries of all "
-                    f"lists would go, more than a share of {share:.4g}; if that is meant, write {name}.toml with "
-                    "max_shrink = 1, and else put the file back")]))
+                    self.before[name].file or name, 0, f"was removed, and with it {why}, more than a share of "
+                    f"{share:.4g}; if that is meant, {where}, and else put the file back")]))
         else:
             self.gone = gone
         self.gone += [name for name in gone if name not in bound and name not in self.gone]
@@ -189,10 +312,15 @@ class Round:
         record = self.before[name]
         if record.max_shrink >= 1 or not record.entries or is_expired(record, self.now):
             return True
+        defaults = replace(terms.defaults, locked=locked_for(name, terms.defaults), unlocked=())
         try:
-            return read_settings(self.rules.directory / f"{name}.toml", terms.defaults).max_shrink >= 1
+            settings = read_settings(self.rules.directory / f"{name}.toml", defaults)
         except ListError:
             return False
+        except Exception as error:      # a fault of ours says nothing of what was meant
+            self.outcome.warnings.append(str(Finding(f"{name}.toml", 0, fault_of(error))))
+            return False
+        return settings.max_shrink >= 1 and why_locked(name, settings, defaults) is None
 
     # ---- what is in force
 
@@ -234,8 +362,7 @@ class Round:
                 changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
                                 "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
                                 "signed": new.signed, "digest": digest, "action": new.action,
-                                **owner_of(self.rules.directory / new.file),
-                                **owner_of(self.rules.directory / f"{name}.toml", "settings_")})
+                                **owner_of(new.uid), **owner_of(new.settings_uid, "settings_")})
             elif old.expired != new.expired:
                 changes.append({"change": "expired", "list": name, "entries_before": before})
         return changes
@@ -249,18 +376,36 @@ class Round:
 
     # ---- refusals
 
-    def _refuse(self, name: str, refused: Refused, path: Path | None = None, origin: str = "") -> None:
+    def _refuse(self, name: str, refused: Refused, state: os.stat_result | None = None, origin: str = "") -> None:
         if name in self.outcome.refused:
             return
-        where = self._write_rejected(name, refused, path)
-        file, line, why = refused.findings[0]
-        if has_words(refused.findings[0]):
-            why = without_words(why, str(where or "edgeblock lint"))
+        if name not in self.parts and len(self.outcome.refused) >= REFUSED_MAX:
+            self.untold += 1
+            return
+        finding = refused.findings[0]
+        if state is None:
+            state = self._state_of(finding.file)
+        why = without_words(finding.why, WHERE) if has_words(finding) else finding.why
+        self.reasons[name] = refused, state
         self.outcome.refused[name] = {
-            "file": file, "told": str(Finding(file, line, why)), "origin": origin,
-            "where": str(where), "in_force": name in self.parts, **owner_of(path or self.rules.directory / file)}
+            "file": printable(finding.file), "told": str(finding._replace(why=why)), "origin": origin, "where": "",
+            "in_force": name in self.parts, **owner_of(state.st_uid if state else None)}
 
-    def _write_rejected(self, name: str, refused: Refused, path: Path | None) -> Path | str:
+    def _state_of(self, file: str) -> os.stat_result | None:
+        try:
+            return os.lstat(self.rules.directory / file)
+        except (OSError, ValueError):
+            return None
+
+    def write_rejected(self) -> None:
+        """The reasons, beside the lists where that can be."""
+        for name, (refused, state) in self.reasons.items():
+            one = self.outcome.refused[name]
+            one["where"] = str(self._write_rejected(name, refused, state))
+            one["told"] = one["told"].replace(WHERE, printable(one["where"]) or "edgeblock lint")
+        self.reasons.clear()
+
+    def _write_rejected(self, name: str, refused: Refused, state: os.stat_result | None) -> Path | str:
         part = self.parts.get(name)
         stays = "there is no version before it, so nothing of it is in force"
         if part:
@@ -275,62 +420,70 @@ class Round:
             more = f"and {refused.more} more; {ask} names them all"
             whole.append(more)
             told.append(more)
-        try:
-            mode = (path or self.rules.directory / refused.findings[0].file).stat().st_mode & 0o664 | 0o600
-        except (OSError, ValueError):
-            mode = 0o640
+        # No more readable than what it quotes: of a link that is nobody's but its owner's.
+        mode = state.st_mode & 0o664 | 0o600 if state and stat.S_ISREG(state.st_mode) else 0o640
         for folder, lines in ((self.rules.directory, whole), (self.store.rejected, told)):
             where = folder / f"{name}.rejected"
             text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
             try:
-                if not (where.is_file() and where.read_bytes() == text):
-                    write_file(where, partial(write_to, text), mode=mode)
-            except OSError:
-                continue            # read-only for us, or full
+                if read_ours(where, len(text) + 1) != text:
+                    write_file(where, partial(write_to, text), mode=mode, sync=False)
+            except (OSError, ValueError):
+                continue            # read-only for us, or full, or there is something that is not ours to replace
             return where
         return ""
 
     def _clear_rejected(self) -> None:
-        for left in self.rules.directory.glob(".*.rejected.*.tmp"):     # of a process that was killed
+        wanted = {one["where"] for one in self.outcome.refused.values()}
+        for folder in (self.rules.directory, self.store.rejected):
             try:
-                left.unlink()
+                names = os.listdir(folder)
             except OSError:
                 continue
-        wanted = {Path(one["where"]) for one in self.outcome.refused.values()}
-        for folder in (self.rules.directory, self.store.rejected):
-            for path in folder.glob("*.rejected"):
-                if path in wanted:
-                    continue
+            for name in names:
+                path = folder / name
+                # Of a process that was killed.
+                left = name.startswith(".") and name.endswith(".tmp") and ".rejected." in name
                 try:
-                    with open(path, "rb") as file:
-                        ours = file.read(len(MARK)) == MARK
-                    if ours:
+                    if left or name.endswith(".rejected") and not is_unfinished(name) and str(path) not in wanted \
+                            and read_ours(path, len(MARK)) == MARK:
                         path.unlink()
                 except OSError:
                     continue
+
+
+def read_ours(path: Path, size: int) -> bytes:
+    """The beginning of a file that may be anybody's, and anything; b"" where it is no file."""
+    if not os.path.lexists(path):
+        return b""
+    try:
+        with open_regular(path) as file:
+            return file.read(min(size, REJECTED_MAX))
+    except ListError:
+        return b""
+
+
+def is_there(where: str) -> bool:
+    try:
+        return bool(where) and stat.S_ISREG(os.lstat(where).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def write_to(text: bytes, file: BinaryIO) -> None:
     file.write(text)
 
 
-def size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+def size_of(source: ListFile) -> int:
+    return source.state.st_size if source.state else 0
+
+
+def owner_id(source: ListFile) -> int:
+    return source.state.st_uid if source.state else 0
 
 
 def when(part: Snapshot) -> str:
     return f"{datetime.fromtimestamp(part.built, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def place_of(error: BaseException) -> str:
-    """Where in the code it was raised; what it says may be a word of a list."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    return f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at is not None else "an unknown place"
 
 
 def is_expired(record: ListRecord, now: float) -> bool:
@@ -348,14 +501,11 @@ def without_words(why: str, where: str) -> str:
     return f"cannot be used; {where} says why" + (f" ({found[1]})" if found else "")
 
 
-def owner_of(path: Path, prefix: str = "") -> dict[str, Any]:
+def owner_of(uid: int | None, prefix: str = "") -> dict[str, Any]:
     """Who has put a file there, as far as the file system knows: the user id, and the name where there is one."""
-    uid = owner = None
-    try:
-        uid = path.stat().st_uid
-        owner = pwd.getpwuid(uid).pw_name
-    except (OSError, ValueError, KeyError):
-        pass
+    owner = None
+    with suppress(KeyError):
+        owner = pwd.getpwuid(uid).pw_name if uid is not None else None
     return {f"{prefix}uid": uid, f"{prefix}owner": owner}
 
 

@@ -27,6 +27,7 @@ from edgeblock.errors import ListError
 # Numbers below which the factor of growth and the share of shrinking mean nothing: a list of 3 may become one of 30.
 GROWTH_FLOOR = 1000     # entries more than before
 SHRINK_FLOOR = 100      # entries fewer than before; none left at all is never small
+ALSO_MAX = 8            # allowances of its own that a list is told again beside the one it lacks
 SLASH = ord("/")
 HOST, HOST_ONLY, SUBDOMAINS, DIRECTORY = Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS, Kind.DIRECTORY
 NAT64 = bytes.fromhex("0064ff9b0000000000000000")       # RFC 6052: IPv4 addresses behind a prefix of 96 bits
@@ -164,9 +165,18 @@ def text_of(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace")
 
 
-def unless(why: str, override: str) -> str:
-    """A refusal with the line that overrides it."""
-    return f"{why}; if that is meant, put {override} into the settings of this list"
+def unless(why: str, settings: ListSettings, key: str, override: str) -> str:
+    """A refusal with the line that overrides it, and where that line counts."""
+    where = "[rules] of the main configuration, as no settings of a list may say it (locked)" \
+        if key in settings.locked else "the settings of this list"
+    return f"{why}; if that is meant, put {override} into {where}"
+
+
+def also(allowed: bool | tuple[str, ...], text: str) -> str:
+    """The value of an allowance that keeps what it allows and allows this too."""
+    kept = allowed if isinstance(allowed, tuple) else ()
+    words = [*kept[:ALSO_MAX], *(["..."] if kept[ALSO_MAX:] else []), text]
+    return "[" + ", ".join(f"\"{word}\"" for word in words) + "]"
 
 
 # The guard ---------------------------------------------------------------------------------------------------
@@ -183,7 +193,8 @@ def unusable_lines(settings: ListSettings, seen: Seen) -> str | None:
     """Why a list with so many lines that cannot be used is refused, or None."""
     if seen.unparsable > settings.max_unparsable * seen.lines:
         return unless(f"{seen.unparsable} of {seen.lines} lines cannot be used, more than a share of "
-                      f"{settings.max_unparsable:.4g}: mend them", "a higher max_unparsable")
+                      f"{settings.max_unparsable:.4g}: mend them", settings, "max_unparsable",
+                      "a higher max_unparsable")
     return None
 
 
@@ -303,7 +314,7 @@ class Guard:
         text = text_of(key).strip("[]")      # of an IPv6 address
         if allowed is True or (allowed and text in allowed):
             return None
-        return unless(why, f"{setting} = [\"{text}\"]")
+        return unless(why, self._settings, setting, f"{setting} = {also(allowed, text)}")
 
     def _refuses_network(self, entry: Entry) -> str | None:
         key, settings = entry.key, self._settings
@@ -313,28 +324,31 @@ class Guard:
         else:
             version, first, widest = 6, key[2:18], settings.widest_ipv6
         if length < widest:
-            return unless(f"{network_text(key)} is wider than /{widest}", f"widest_ipv{version} = {length}")
+            name = f"widest_ipv{version}"
+            return unless(f"{network_text(key)} is wider than /{widest}", settings, name, f"{name} = {length}")
         bits = 8 * len(first)
         last = first if length == bits else (int.from_bytes(first) | (1 << (bits - length)) - 1).to_bytes(len(first))
         if version == 6 and first[:12] <= NAT64 <= last[:12] and length - 96 < settings.widest_ipv4:
             return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
-                          f"/{settings.widest_ipv4} of them", f"widest_ipv4 = {max(0, length - 96)}")
+                          f"/{settings.widest_ipv4} of them", settings, "widest_ipv4",
+                          f"widest_ipv4 = {max(0, length - 96)}")
         if found := self._special.touched(version, first, last):
-            why = f"{network_text(key)} has addresses of {found[0]} ({found[1]})"
-            if refused := self._unless_network("allow_addresses", key, why):
+            what = f"has addresses of {found[0]} ({found[1]})"
+            if refused := self._unless_network("allow_addresses", key, what):
                 return refused
         if not entry.exception and (found := self._protected.touched(version, first, last)):
             inside = found[0].prefixlen > length
-            return self._unless_network("allow_protected", key, f"{network_text(key)} " + (
-                f"has the protected {found[0]} in it" if inside else "is protected"))
+            return self._unless_network("allow_protected", key,
+                                        f"has the protected {found[0]} in it" if inside else "is protected")
         return None
 
-    def _unless_network(self, setting: str, key: bytes, why: str) -> str | None:
-        allowed: bool | tuple[str, ...] = getattr(self._settings, setting)
-        size = 4 if len(key) < 16 else 16
-        network = ipaddress.ip_network((key[2:2 + size], key[1]))
+    def _unless_network(self, setting: str, key: bytes, what: str) -> str | None:
+        settings = self._settings
+        allowed: bool | tuple[str, ...] = getattr(settings, setting)
         if allowed is True:
             return None
+        size = 4 if len(key) < 16 else 16
+        network = ipaddress.ip_network((key[2:2 + size], key[1]))
         for text in allowed or ():
             try:
                 wider = ipaddress.ip_network(text)
@@ -342,7 +356,8 @@ class Guard:
                 continue                # a host
             if wider.version == network.version and network.subnet_of(wider):    # type: ignore[arg-type]
                 return None
-        return unless(why, f"{setting} = [\"{network}\"]")
+        return unless(f"{network_text(key)} {what}", settings, setting,
+                      f"{setting} = {also(allowed, str(network))}")
 
     # The whole list
 
@@ -361,9 +376,9 @@ class Guard:
         more, fewer = seen.entries - previous, previous - seen.entries
         if more > GROWTH_FLOOR and seen.entries > settings.max_growth * previous:
             return unless(f"grew from {previous} entries to {seen.entries}, more than {settings.max_growth:.4g} "
-                          "times as many", "a higher max_growth")
+                          "times as many", settings, "max_growth", "a higher max_growth")
         if settings.max_shrink < 1 and fewer > settings.max_shrink * previous and (
                 fewer > SHRINK_FLOOR or not seen.entries):
             return unless(f"shrank from {previous} entries to {seen.entries}, by more than a share of "
-                          f"{settings.max_shrink:.4g}", "max_shrink = 1")
+                          f"{settings.max_shrink:.4g}", settings, "max_shrink", "max_shrink = 1")
         return None

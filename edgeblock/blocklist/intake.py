@@ -8,7 +8,9 @@ a change on disk, a byte of the list that was not hashed, a list bigger than the
 
 import io
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -33,6 +35,9 @@ FINDINGS_MAX = 50               # that a refusal names; the rest are counted
 PROTECTED_MAX = 16 << 20        # bytes of the operator's protected names
 BUFFER = 1 << 20
 
+SECONDS = 10.0                  # of processor time that the shortest list may take to be read and compiled
+SECONDS_PER_BYTE = 2e-6         # and every byte more: twenty times what ten million plain names take
+
 Progress = Callable[[int], None]
 
 
@@ -43,6 +48,33 @@ class Refused(ListError):
         super().__init__(str(findings[0]) + (f" (and {more} more)" if more else ""))
         self.findings = findings
         self.more = more
+
+
+class TooSlow(Exception):
+    """The time is up. No ListError, so that nothing between who reads and who counts takes it for a bad line."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """The block has so many seconds of processor time; TooSlow where it takes more.
+
+    Again and again, for the first may come where Python cannot raise. Only in the main thread, as signals are.
+    """
+    def stop(*_: object) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def seconds_for(size: int) -> float:
+    """What a list of so many bytes may take."""
+    return SECONDS + size * SECONDS_PER_BYTE
 
 
 class Unsettled(ListError):
@@ -83,17 +115,24 @@ def signature_of(path: Path) -> Path:
     return path.with_name(path.name + ".minisig")
 
 
-def origin_of(source: ListFile, terms: Terms) -> str:
-    """Stands for everything that decides what `take` makes of a list; changes when any of it does."""
+def origin_of(source: ListFile, terms: Terms, state: os.stat_result | None = None) -> str:
+    """Stands for everything that decides what `take` makes of a list; changes when any of it does. `state` is that of
+    the list that is read, where it is not the one that was found."""
     seen: list[object] = [terms.mark, repr(source.settings), source.path.name]
-    for path in (source.path, signature_of(source.path)):
-        try:
-            state = path.stat()
-        except OSError as error:
-            seen.append(error.errno)
-        else:
-            seen += (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    for told in (state or source.state, state_of(signature_of(source.path))):
+        seen.append(told and (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
     return blake2b(repr(seen).encode(), digest_size=16).hexdigest()
+
+
+def state_of(path: Path) -> os.stat_result | None:
+    """What the kernel says of a file once it is open; None where it cannot be read."""
+    if not os.path.lexists(path):
+        return None             # most lists have no signature
+    try:
+        with open_regular(path) as file:
+            return os.fstat(file.fileno())
+    except ListError:
+        return None
 
 
 class Watched(io.RawIOBase):
@@ -162,13 +201,14 @@ class Gathering:
 
 
 def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float,
-         progress: Progress | None = None) -> Compiled:
+         progress: Progress | None = None, signed_before: int | None = None) -> Compiled:
     """The list, compiled.
 
     Args:
         previous: of the last version that was taken; None where there is none.
         now: Unix seconds.
         progress: is told how many bytes more have been read.
+        signed_before: when the newest version was signed that was ever taken, also where it has gone since.
 
     Raises:
         Refused: it breaks a rule of docs/guard-rails.md, or cannot be read.
@@ -176,10 +216,10 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     """
     name = source.path.name
     gathering = Gathering(source, terms)
-    origin = origin_of(source, terms)
     try:
         with open_regular(source.path) as file:
             before = os.fstat(file.fileno())
+            origin = origin_of(source, terms, before)
             if before.st_size > LIST_BYTES_MAX:
                 raise ListError(f"is longer than {LIST_BYTES_MAX} bytes; split it")
             watched = Watched(file.raw, progress)       # type: ignore[attr-defined]
@@ -204,7 +244,8 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     compiled = gathering.compiler.finish()
     [record] = compiled.lists
     seen = Seen(gathering.lines, record.entries, gathering.unusable)
-    refused = (signed and refuses_replay(signed, previous.signed if previous else None, now)) or \
+    times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]
+    refused = (signed and refuses_replay(signed, max(times, default=None), now)) or \
         gathering.guard.refuses_list(seen, previous.entries if previous else None, now)
     if refused:
         findings = [Finding(name, 0, refused), *gathering.problems]
@@ -215,6 +256,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
     record.signed = signed.timestamp if isinstance(signed, Signed) else None
     record.sha256, record.origin = watched.hash.hexdigest(), origin
+    record.uid, record.settings_uid = before.st_uid, source.settings_state.st_uid if source.settings_state else None
     return compiled
 
 
@@ -228,7 +270,7 @@ def signed_reader(source: ListFile, terms: Terms, watched: Watched) -> Hashed | 
     if keys is None:
         return None
     path = signature_of(source.path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ListError(f"needs a signature by {' or '.join(map(str, keys))}, and there is no {path.name}; drop that "
                         "first")
     with open_regular(path) as file:

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeblock import config
-from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, open_regular, read_items
+from edgeblock.blocklist.directory import (
+    Finding,
+    ListFile,
+    fault_of,
+    find_lists,
+    finding_of,
+    open_regular,
+    read_items,
+)
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import LINE_MAX, Entry, HashedEntry, Passed, Problem, Remark, network_text
 from edgeblock.blocklist.guard import Guard, Seen
@@ -124,6 +132,9 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                 comparison.add(item)
     except ListError as error:
         report.errors += [*problems, finding_of(source, error)]
+        return
+    except Exception as error:          # one list's fault is one list's
+        report.errors += [*problems, Finding(name, 0, fault_of(error))]
         return
     report.entries += entries
     if refused > ALIKE_MAX:

@@ -23,7 +23,7 @@ from edgeblock.blocklist.canonical import (
     why_not_url,
 )
 from edgeblock.blocklist.compiler import Compiler, ListRecord
-from edgeblock.blocklist.directory import Finding, ListFile, find_lists, finding_of, read_list
+from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists, finding_of, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.guard import Guard, Protected, Seen, unusable_lines
 from edgeblock.blocklist.intake import make_terms, why_unsigned
@@ -96,7 +96,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
                                                 else SHARED_KEY), now)
     terms = make_terms(rules, b"") if rules else None
     files, errors, warnings = find_lists(directory, terms.defaults if terms else ListSettings(
-        action=action, https=https))
+        action=action, https=https), lenient=True)
     if key is None:
         hashed = next((source.path.name for source in files if source.reader is formats.read_hashed), None)
         key = SHARED_KEY if hashed is None or key_file is None else key_for(hashed, key_file)
@@ -123,6 +123,8 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
                 if tolerant:
                     whole = finding_of(source, error)
                     warnings.append(whole._replace(why=f"{whole.why}; the daemon refuses this list"))
+            except Exception as error:      # one list's fault is one list's
+                errors.append(Finding(source.path.name, 0, fault_of(error)))
         totals.append(total)
     if tolerant:
         warnings = errors + warnings

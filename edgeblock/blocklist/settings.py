@@ -18,6 +18,8 @@ from edgeblock.errors import ListError
 
 ACTIONS = ("drop", "reset", "page", "redirect", "observe")
 HTTPS = ("ignore", "host")
+SHOWN_MAX = 80          # characters of a value that a message repeats
+SAID_MAX = 200          # characters of what the TOML parser says
 ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses")
 
 # The guard rails have the same keys in [rules] of the main configuration, which says what each may hold.
@@ -34,9 +36,9 @@ class ListSettings:
     the path is invisible; no exception lifts a `mandatory` list; from `expires` on the list is not in force;
     `signer` is the minisign key that has to sign it; `column` (head or number) and `delimiter` are those of a csv
     file, None for what its first row says; `zone` is the name of a response policy zone, None for what the file says;
-    `subdomains` is whether a name in a format that has names alone covers
-    those below it, None for what is usual there. The rest are the guard rails (guard.py): True allows all, a
-    tuple these.
+    `subdomains` is whether a name in a format that has names alone covers those below it, None for what is usual
+    there. `locked` are the keys that a NAME.toml may not change, and `unlocked` the exceptions, which are in no list's
+    own settings. The rest are the guard rails (guard.py): True allows all, a tuple these.
     """
 
     action: str = "reset"
@@ -58,6 +60,8 @@ class ListSettings:
     max_growth: float = config.Rules.max_growth
     max_shrink: float = config.Rules.max_shrink
     max_unparsable: float = config.Rules.max_unparsable
+    locked: tuple[str, ...] = ()
+    unlocked: tuple[str, ...] = ()
 
 
 def default_settings(rules: config.Rules) -> ListSettings:
@@ -70,7 +74,33 @@ def default_settings(rules: config.Rules) -> ListSettings:
         parse_key(word.rpartition("=")[2], "[rules] signers")
     guards: dict[str, Any] = {key: read_allowance(getattr(rules, key), f"[rules] {key}") if key in ALLOWANCES
               else getattr(rules, key) for key in GUARD_KEYS}
-    return ListSettings(action=rules.action, https=rules.https, **guards)
+    return ListSettings(action=rules.action, https=rules.https, locked=rules.locked, unlocked=rules.unlocked,
+                        **guards)
+
+
+def locked_for(name: str, defaults: ListSettings) -> tuple[str, ...]:
+    """The keys that the settings of the list `name` may not change."""
+    if name in defaults.unlocked:
+        return ()
+    return tuple(key for key in defaults.locked if f"{name}={key}" not in defaults.unlocked)
+
+
+def why_locked(name: str, settings: ListSettings, defaults: ListSettings) -> str | None:
+    """Why the settings of the list `name` are not its own to make, or None. `defaults` are those of this list."""
+    for key in defaults.locked:
+        if getattr(settings, key, None) != getattr(defaults, key, None):
+            return (f"{key} is locked: [rules] locked in the main configuration has it, and there only the operator "
+                    f"can allow it, with unlocked = [\"{name}={key}\"]")
+    return None
+
+
+def quoted(value: object) -> str:
+    """A value as a message repeats it, however large or deep it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):        # a number of more digits than Python prints; tables in tables
+        return "..."
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tuple[str, ...]) -> ListSettings:
@@ -82,7 +112,11 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     try:
         table = tomllib.loads(text.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ListError(f"{source}: not readable as TOML: {' '.join(str(error).split())}") from None
+        raise ListError(f"{source}: not readable as TOML: {' '.join(str(error).split())[:SAID_MAX]}") from None
+    except RecursionError:
+        raise ListError(f"{source}: not readable as TOML: brackets or names are nested too deeply") from None
+    except ValueError:          # from int(), which says no more than that
+        raise ListError(f"{source}: not readable as TOML: has a number of too many digits") from None
     choices = {"action": ACTIONS, "https": HTTPS, "format": formats}
     known = (*choices, "category", "column", "delimiter", "mandatory", "expires", "signer", "subdomains", "zone",
              *GUARD_KEYS)
@@ -91,31 +125,31 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-            raise ListError(f"{source}: unknown key {key!r}; {hint}")
+            raise ListError(f"{source}: unknown key {quoted(key)}; {hint}")
         if key in choices and value not in choices[key]:
-            raise ListError(f"{source}: {key} = {value!r} is not one of {', '.join(choices[key])}")
-        if key == "category" and not isinstance(value, str):
-            raise ListError(f"{source}: category = {value!r} is no text in quotes")
+            raise ListError(f"{source}: {key} = {quoted(value)} is not one of {', '.join(choices[key])}")
+        if key == "category" and not (isinstance(value, str) and value.isprintable()):
+            raise ListError(f"{source}: category = {quoted(value)} is no text in quotes")
         if key in ("mandatory", "subdomains") and not isinstance(value, bool):
-            raise ListError(f"{source}: {key} = {value!r} is neither true nor false")
+            raise ListError(f"{source}: {key} = {quoted(value)} is neither true nor false")
         if key == "column" and (isinstance(value, bool) or not isinstance(value, str | int) or not value
                                 or (isinstance(value, int) and value < 1)):
-            raise ListError(f"{source}: column = {value!r} is neither the head of a column in quotes nor a number "
-                            "from 1 on")
+            raise ListError(f"{source}: column = {quoted(value)} is neither the head of a column in quotes nor a "
+                            "number from 1 on")
         if key == "delimiter" and (not isinstance(value, str) or len(value) != 1 or value in '"\r\n'):
-            raise ListError(f"{source}: delimiter = {value!r} is no single character in quotes, such as \";\" or "
-                            "\"\\t\"")
+            raise ListError(f"{source}: delimiter = {quoted(value)} is no single character in quotes, such as \";\" "
+                            "or \"\\t\"")
         if key == "zone" and (not isinstance(value, str) or canonical_host(value.encode()) is None):
-            raise ListError(f"{source}: zone = {value!r} is no name in quotes such as \"rpz.example.net\"")
+            raise ListError(f"{source}: zone = {quoted(value)} is no name in quotes such as \"rpz.example.net\"")
         if key == "signer":
             if not isinstance(value, str):
-                raise ListError(f"{source}: signer = {value!r} is no minisign public key in quotes")
+                raise ListError(f"{source}: signer = {quoted(value)} is no minisign public key in quotes")
             parse_key(value, f"{source}: signer")
         if key in GUARD_KEYS:
             try:
                 value = GUARD_KEYS[key](value)
             except ValueError as allowed:
-                raise ListError(f"{source}: {key} = {value!r} must be {allowed}") from None
+                raise ListError(f"{source}: {key} = {quoted(value)} must be {allowed}") from None
             value = read_allowance(value, f"{source}: {key}") if key in ALLOWANCES else value
         changes[key] = read_expiry(value, source) if key == "expires" else value
     settings = replace(defaults, **changes)     # type: ignore[arg-type]
@@ -130,7 +164,7 @@ def read_expiry(value: object, source: str) -> datetime:
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
-    raise ListError(f"{source}: expires = {value!r} is no date such as 2030-12-31 without quotes")
+    raise ListError(f"{source}: expires = {quoted(value)} is no date such as 2030-12-31 without quotes")
 
 
 def read_allowance(value: bool | tuple[str, ...], place: str) -> bool | tuple[str, ...]:
@@ -145,9 +179,9 @@ def read_allowance(value: bool | tuple[str, ...], place: str) -> bool | tuple[st
             continue
         except ValueError as error:
             if "/" in word:
-                raise ListError(f"{place}: {' '.join(str(error).split())}") from None
+                raise ListError(f"{place}: {' '.join(str(error).split())[:SAID_MAX]}") from None
             host = canonical_host(word.encode())
         if host is None:
-            raise ListError(f"{place}: {word!r} {why_not_host(word.encode())}")
+            raise ListError(f"{place}: {quoted(word)} {why_not_host(word.encode())}")
         made.append(host.decode())
     return tuple(made)

@@ -4,16 +4,20 @@
     lists/NAME.part     a snapshot of one list
     rules.snapshot      all of them as one
     refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
+    signed/NAME         when the newest version was signed that was ever taken; no older one is, even after a removal
+    taking, taking.slow what is being read, in case that is the end of who reads it
     rejected/           reasons that could not be written beside their lists
 
 In: compiled parts. Out: the same after a restart, whole or not at all: every file is written under another name,
 synced and renamed, and what a killed process has left is removed by the next. Never here: the text of an entry.
 """
 
+import errno
 import json
 import mmap
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,29 +40,36 @@ def read_key(path: Path | str, create: bool = False) -> bytes:
         if create and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, lambda file: file.write(os.urandom(KEY_SIZE)), keep=True)
-        key = path.read_bytes()
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            key = file.read(KEY_SIZE + 1)
     except OSError as error:
         raise ListError(f"{path}: the key cannot be used: {error.strerror}") from None
     if len(key) != KEY_SIZE:
         raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; name another file, or remove it and a new one is "
                         "made")
+    if mode & 0o077:
+        raise ListError(f"{path}: the key may be read by others (mode {mode & 0o777:04o}); chmod 600 {path}")
     return key
 
 
-def write_file(path: Path, fill: Callable[[BinaryIO], Any], *, mode: int = 0o600, keep: bool = False) -> None:
-    """A file by its final name only when it is whole and on the disk; with `keep`, not in place of another.
+def write_file(path: Path, fill: Callable[[BinaryIO], Any], *, mode: int = 0o600, keep: bool = False,
+               sync: bool = True, suffix: str = ".tmp") -> None:
+    """A file by its final name only when it is whole and, with `sync`, on the disk; with `keep`, not in place of
+    another.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
     try:
         handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(handle, "w+b") as file:
             os.fchmod(file.fileno(), mode)
             fill(file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         if keep:
             try:
                 os.link(new, path)
@@ -66,7 +77,8 @@ def write_file(path: Path, fill: Callable[[BinaryIO], Any], *, mode: int = 0o600
                 return              # another was quicker, and its file counts
         else:
             os.rename(new, path)
-        sync_directory(path.parent)
+        if sync:
+            sync_directory(path.parent)
     finally:
         new.unlink(missing_ok=True)
 
@@ -80,12 +92,16 @@ def sync_directory(path: Path) -> None:
 
 
 class Store:
-    """The state directory beside the key file. One process at a time writes to it."""
+    """The state directory beside the key file. One process at a time writes to it, and one more, `slow`, that only
+    keeps a list."""
 
-    def __init__(self, directory: Path, key: bytes) -> None:
+    def __init__(self, directory: Path, key: bytes, slow: bool = False) -> None:
         self.directory, self.key = directory, key
+        self._suffix = ".slow" if slow else ".tmp"
+        self._taking = directory / ("taking.slow" if slow else "taking")
         self.lists = directory / "lists"
         self.rejected = directory / "rejected"
+        self.stamps = directory / "signed"
         self.snapshot = directory / "rules.snapshot"
 
     def prepare(self) -> None:
@@ -95,11 +111,12 @@ class Store:
             ListError: the directory cannot be written.
         """
         try:
-            for folder in (self.directory, self.lists, self.rejected):
+            for folder in (self.directory, self.lists, self.rejected, self.stamps):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in (*self.lists.glob(".*.tmp"), *self.rejected.glob(".*.tmp"),
-                         *self.directory.glob(".rules.snapshot.*.tmp"), *self.directory.glob(".refused.json.*.tmp"),
-                         *self.directory.glob(".key.*.tmp")):
+            ours = ("rules.snapshot", "refused.json", "key")
+            for left in (*self.lists.glob(f".*{self._suffix}"), *self.rejected.glob(f".*{self._suffix}"),
+                         *self.stamps.glob(f".*{self._suffix}"),
+                         *(left for name in ours for left in self.directory.glob(f".{name}.*{self._suffix}"))):
                 left.unlink(missing_ok=True)
         except OSError as error:
             raise ListError(f"{error.filename}: cannot be written: {error.strerror}") from None
@@ -119,9 +136,44 @@ class Store:
 
     def keep(self, compiled: Compiled, now: float) -> Snapshot:
         """The new last good version of a list, on disk. OSError where it cannot be written."""
-        path = self.lists / f"{compiled.lists[0].name}.part"
-        write_file(path, lambda file: write(file, compiled, self.key, int(now)))
+        record = compiled.lists[0]
+        path = self.lists / f"{record.name}.part"
+        self.remember(record.name, record.signed)
+        write_file(path, lambda file: write(file, compiled, self.key, int(now)), suffix=self._suffix)
         return open_file(path, self.key)
+
+    def signed(self, name: str) -> int | None:
+        """When the newest version of a list was signed that was ever taken; None where none was.
+
+        Raises:
+            OSError: it cannot be told, although it was written once.
+        """
+        path = self.stamps / name
+        try:
+            return int(path.read_bytes()[:20])
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise OSError(errno.EIO, f"{path} is damaged; remove it to take older versions again") from None
+
+    def remember(self, name: str, signed: int | None) -> None:
+        """When a version was signed that is taken, or goes. OSError where that cannot be kept."""
+        known = self.signed(name)
+        if signed is not None and (known is None or signed > known):
+            write_file(self.stamps / name, lambda file: file.write(str(signed).encode()), suffix=self._suffix)
+
+    def taking(self) -> tuple[str, str, int]:
+        """What `begin` was told last: name, origin, and how often that has been the end of the process."""
+        try:
+            name, origin, deaths = json.loads(self._taking.read_bytes())
+            return str(name), str(origin), int(deaths)
+        except (OSError, ValueError, TypeError):
+            return "", "", 0
+
+    def begin(self, name: str, origin: str, deaths: int = 0) -> None:
+        """A list is about to be read. Where that cannot be noted nothing is lost but the note."""
+        with suppress(OSError):
+            self._taking.write_text(json.dumps([name, origin, deaths]))
 
     def forget(self, name: str) -> None:
         (self.lists / f"{name}.part").unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -57,7 +58,7 @@ def picture(now: dict[str, Any], before: dict[str, Any], seconds: float) -> Rend
     lists = Table("list", "verdict", "in all", "rate", expand=True, title="verdicts", title_justify="left")
     for name, counts in now["matched"].items():
         for action, count in counts.items():
-            lists.add_row(name, action, f"{count:,}", rate(count - before["matched"].get(name, {}).get(action, 0),
+            lists.add_row(escape(name), action, f"{count:,}", rate(count - before["matched"].get(name, {}).get(action, 0),
                                                            seconds))
     latency = Table("of one packet", "half below", "99 % below", expand=True, title="latency", title_justify="left")
     for name, (counts, _) in now["latency"].items():

@@ -205,6 +205,7 @@ def test_on_the_box_other_entries_are_taken(text):
 @pytest.fixture
 def directory(tmp_path):
     (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "key").chmod(0o600)
     rules = tmp_path / "rules"
     rules.mkdir()
     (rules / "court.hashed").write_bytes(hashed(LINES)[0])

@@ -371,6 +371,7 @@ def test_a_snapshot_answers_as_its_directory_does(directory, tmp_path):
         assert record.blocked == expected.blocked
         assert [verdict.rule for verdict in record.verdicts] == [verdict.rule for verdict in expected.verdicts]
     (tmp_path / "key").write_bytes(bytes(16))
+    (tmp_path / "key").chmod(0o600)
     assert refused(path, key_file=tmp_path / "key") == (
         f"{path}: was built under another key; build it with the key of this box")
     path.write_bytes(rules.snapshot[:-1])

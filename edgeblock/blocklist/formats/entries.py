@@ -64,19 +64,32 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
         return []
     try:
         first = ipaddress.ip_address(address.decode())
-        networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]
         if last is not None:
-            networks = [*ipaddress.summarize_address_range(first, ipaddress.ip_address(last))]  # type: ignore
-        else:
-            networks = [ipaddress.ip_network(str(first) + (prefix or b"").decode(), strict=False)]
-            if networks[0].network_address != first:
-                raise BadEntry(f"has address bits beyond its prefix; write {networks[0]}")
+            return [(Kind.NETWORK, key) for key in range_keys(int(first), int(ipaddress.IPv4Address(last)))]
+        network = ipaddress.ip_network(str(first) + (prefix or b"").decode(), strict=False)
+        if network.network_address != first:
+            raise BadEntry(f"has address bits beyond its prefix; write {network}")
     except ValueError:
         raise BadEntry("looks like an address but is none") from None
     if port is None:
-        return [(Kind.NETWORK, network_key(network.network_address.packed, network.prefixlen))
-                for network in networks]
+        return [(Kind.NETWORK, network_key(network.network_address.packed, network.prefixlen))]
     return [read_port(first.packed, port)]
+
+
+def range_keys(first: int, last: int) -> list[bytes]:
+    """The keys of the IPv4 prefixes that a range consists of, at most 62.
+
+    Raises:
+        ValueError: it ends before it begins.
+    """
+    if last < first:
+        raise ValueError
+    keys = []
+    while first <= last:
+        free = min((first & -first).bit_length() - 1 if first else 32, (last - first + 1).bit_length() - 1)
+        keys.append(network_key(first.to_bytes(4), 32 - free))
+        first += 1 << free
+    return keys
 
 
 def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
