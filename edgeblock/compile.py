@@ -90,8 +90,8 @@ def show(parts: list[Compiled], output: Path, seconds: float, digest: str, conso
     for part in parts:
         [record] = part.lists
         size = sum(memoryview(section).nbytes for section in (part.rows, part.bitmap, part.ipv4))  # type: ignore
-        table.add_row(escape(record.name), escape(record.file), "expired" if record.expired else record.action, f"{record.entries:,}",
-                      f"{record.duplicates:,}", f"{record.unusable:,}", f"{size:,}")
+        table.add_row(escape(record.name), escape(record.file), "expired" if record.expired else record.action,
+                      f"{record.entries:,}", f"{record.duplicates:,}", f"{record.unusable:,}", f"{size:,}")
     console.print(table)
     entries = sum(part.lists[0].entries for part in parts if not part.lists[0].expired)
     size = output.stat().st_size

@@ -13,6 +13,7 @@ synced and renamed, and what a killed process has left is removed by the next. N
 """
 
 import errno
+import io
 import json
 import mmap
 import os
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO
 
 from edgeblock.blocklist.compiler import Compiled, ListRecord
 from edgeblock.blocklist.keys import KEY_SIZE
-from edgeblock.blocklist.snapshot import MAGIC, Snapshot, open_snapshot, write
+from edgeblock.blocklist.snapshot import MAGIC, Snapshot, open_snapshot, pack, write
 from edgeblock.errors import ListError
 
 REFUSED = {"file", "told", "origin", "where", "in_force", "uid", "owner"}      # what is kept of each refusal
@@ -189,6 +190,14 @@ class Store:
         """A new snapshot in force. OSError where it cannot be written."""
         write_file(self.snapshot, lambda file: write(file, merged, self.key, int(now)))
 
+    def digest(self) -> str:
+        """Of the snapshot that was published last."""
+        return open_file(self.snapshot, self.key, verified=True).digest
+
+    def open(self) -> BinaryIO:
+        """The same as a file."""
+        return open(self.snapshot, "rb")
+
     def refused(self) -> dict[str, dict[str, Any]]:
         """What `keep_refused` was given last; without what another version or hand has written in another way."""
         try:
@@ -200,6 +209,53 @@ class Store:
     def keep_refused(self, refused: dict[str, dict[str, Any]]) -> None:
         if refused != self.refused():
             write_file(self.directory / "refused.json", lambda file: file.write(json.dumps(refused).encode()))
+
+
+class MemoryStore(Store):
+    """Where nothing can be kept: the last versions of lists live as long as this, and nothing is written."""
+
+    def __init__(self, directory: Path, key: bytes) -> None:
+        super().__init__(directory, key)
+        self._packed = b""
+
+    def prepare(self) -> None:
+        return
+
+    def parts(self) -> tuple[dict[str, Snapshot], list[str]]:
+        return {}, []
+
+    def keep(self, compiled: Compiled, now: float) -> Snapshot:
+        return open_snapshot(pack(compiled, self.key, int(now)), self.key)
+
+    def signed(self, name: str) -> int | None:
+        try:
+            return super().signed(name)
+        except OSError:
+            return None
+
+    def remember(self, name: str, signed: int | None) -> None:
+        return
+
+    def forget(self, name: str) -> None:
+        return
+
+    def begin(self, name: str, origin: str, deaths: int = 0) -> None:
+        return
+
+    def published(self) -> list[ListRecord] | None:
+        return None
+
+    def publish(self, merged: Compiled, now: float) -> None:
+        self._packed = pack(merged, self.key, int(now))
+
+    def digest(self) -> str:
+        return open_snapshot(self._packed, self.key).digest
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self._packed)
+
+    def keep_refused(self, refused: dict[str, dict[str, Any]]) -> None:
+        return
 
 
 def is_snapshot(path: Path) -> bool:

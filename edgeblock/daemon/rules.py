@@ -5,7 +5,9 @@ map, and what has become of every list; or a ListError and everything as it was.
 process. One is always waiting with everything imported; it does one job and ends, and its memory with it.
 
 The file in memory is the published snapshot, verified whole. It is sealed, so nobody can change what was verified,
-and no look-up ever waits for a disk. Never here: an engine, or the text of a listed name.
+and no look-up ever waits for a disk. Before it reads what others have written that process gives up all that it does
+not need (confine.py); what it hands back is verified by who takes it. A list that is long or slow is read by another
+one beside it, so that the others need not wait. Never here: an engine, or the text of a listed name.
 """
 
 import asyncio
@@ -20,19 +22,30 @@ import sys
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist.drop import refresh, refresh_one
 from edgeblock.blocklist.guard import public_suffixes, shipped_protected
+from edgeblock.blocklist.keys import KEY_SIZE
 from edgeblock.blocklist.snapshot import Snapshot, open_snapshot
-from edgeblock.blocklist.store import Store, open_file, read_key
+from edgeblock.blocklist.store import MemoryStore, Store, read_key
 from edgeblock.config import Rules
+from edgeblock.daemon.confine import confine
 from edgeblock.daemon.process import end_with_parent, give_way, kill, start
-from edgeblock.errors import EdgeblockError, ListError
+from edgeblock.errors import EdgeblockError, ListError, printable
 
 STILL = 30.0            # seconds in which a process that compiles does something, however slow the machine
 ENDING = 3.0            # seconds that a process may take to end once it is killed
+ANSWER_MAX = 64 << 20   # bytes that it may say: of 10 000 lists in force and as many refused it says 12 MB
+COMPLAINT_MAX = 1 << 16
+PIECE = 1 << 20
+SECONDS = 900           # of processor time for all short lists and the snapshot: 50 times what ten million take
+SECONDS_ALONE = 36_000  # the same for one long list, whose own time is up sooner
+MEMORY_SHARE = 2        # it may have the machine's memory divided by this,
+MEMORY_LEAST = 1 << 30  # and this much in any case
+
+CPUCLOCK_SCHED = 2      # with a process's complement in the bits above, the kernel's name of its clock
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -52,6 +65,7 @@ class Loaded:
     problem: str
     again: bool
     content: str
+    slow: list[Any]
     key: str = field(repr=False)
 
     @property
@@ -63,12 +77,18 @@ class Loaded:
         return min((one["expires"] for one in self.lists if one["expires"] and not one["expired"]), default=None)
 
 
+class Ended(ListError):
+    """The process has ended by itself, and may do so again whenever it reads what it was reading."""
+
+
 class Compiler:
-    """Has lists compiled, one job at a time."""
+    """Has lists compiled: all short ones in one job, and beside it one that is long or slow."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self._spare: tuple[asyncio.subprocess.Process, int] | None = None
+        self._died = False                      # in the job before
+        self._died_alone: str = ""              # the list that was read by itself when its process ended
 
     async def prepare(self) -> None:
         """Starts a process that will wait for the next job."""
@@ -83,14 +103,14 @@ class Compiler:
                 os.close(fd)
 
     async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False,
-                   overdue: bool = False) -> Loaded:
+                   lane: dict[str, dict[str, Any]] | None = None) -> Loaded:
         """The lists as they are now.
 
         Args:
             busy: names of files that are being written.
             digest: of the snapshot that is in force.
             afresh: what is refused is read again, although nobody has touched it.
-            overdue: the load before has left a list for this one.
+            lane: what is known of lists that are long or slow: drop.refresh.
 
         Raises:
             ListError: they cannot be used.
@@ -102,23 +122,57 @@ class Compiler:
         (process, fd), self._spare = self._spare, None
         done = False
         try:
-            job = pickle.dumps((self.rules, list(busy), digest, afresh, overdue))
-            output, complaint = await self._ask(process, job)
-            if process.returncode == 2:
-                raise ListError(complaint.decode(errors="replace").strip())
-            if process.returncode != 0:
-                raise self._ended(process)
-            said = json.loads(output)
-            done = said["digest"] != digest
-            return Loaded(fd if done else -1, **said)
+            try:
+                said = await self._have_done(process, (self.rules, "", list(busy), digest, afresh, lane or {},
+                                                       self._died))
+                self._died = False
+            except Ended:
+                self._died = True
+                raise
+            loaded = Loaded(fd, **verified(said))
+            done = loaded.digest != digest
+            if done:
+                # In a thread: it takes a third of a second where there are ten million entries.
+                await asyncio.get_running_loop().run_in_executor(None, verify, fd, loaded)
+            return loaded if done else replace(loaded, fd=-1)
         finally:
             if not done:
                 os.close(fd)
             await end(process)
 
+    async def load_one(self, name: str) -> dict[str, Any]:
+        """Has one list read and kept for the next `load`; {}, or what that one is to be told of it.
+
+        Raises:
+            Ended: the process has ended by itself.
+            ListError: the list cannot be read now.
+        """
+        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", stdin=asyncio.subprocess.PIPE,
+                              stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+        died, self._died_alone = self._died_alone == name, ""
+        try:
+            said = await self._have_done(process, (self.rules, name, [], "", False, {}, died))
+        except Ended:
+            self._died_alone = name
+            raise
+        finally:
+            await end(process)
+        return refusal(said) if said else {}
+
+    async def _have_done(self, process: asyncio.subprocess.Process, job: tuple[Any, ...]) -> Any:
+        output, complaint = await self._ask(process, pickle.dumps(job))
+        if process.returncode == 2:
+            raise ListError(printable(complaint.decode(errors="replace").strip()))
+        if process.returncode != 0:
+            raise self._ended(process)
+        try:
+            return json.loads(output)
+        except (ValueError, RecursionError):
+            raise self._strange() from None
+
     async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> tuple[bytes, bytes]:
         """What it says to the job, on standard output and error. ListError where it never will."""
-        asking = asyncio.ensure_future(process.communicate(job))
+        asking = asyncio.ensure_future(communicate(process, job))
         used = processor_time(process.pid)
         try:
             while not (await asyncio.wait({asking}, timeout=STILL))[0]:
@@ -127,14 +181,17 @@ class Compiler:
                     raise ListError(f"{self.rules.directory}: the process that compiles the lists has stood still "
                                     f"for {STILL:.0f} s; is it stopped, or waiting for a disk?")
             return asking.result()
-        except RuntimeError:            # from uvloop: its end of the pipe is closed, but it is not dead yet
+        except (RuntimeError, OSError):     # uvloop: its end of the pipe is closed, but it is not dead yet
             await end(process)
             raise self._ended(process) from None
         finally:
             asking.cancel()
 
+    def _strange(self) -> ListError:
+        return ListError(f"{self.rules.directory}: the process that compiles the lists has said what it never says")
+
     def _ended(self, process: asyncio.subprocess.Process) -> ListError:
-        return ListError(f"{self.rules.directory}: the process that compiles the lists ended with status "
+        return Ended(f"{self.rules.directory}: the process that compiles the lists ended with status "
                          f"{process.returncode}; is there memory enough?")
 
     async def close(self) -> None:
@@ -144,6 +201,30 @@ class Compiler:
             await end(process)
 
 
+async def communicate(process: asyncio.subprocess.Process, job: bytes) -> tuple[bytes, bytes]:
+    """What it says to the job until it ends, but no more than it can have to say: then it is killed."""
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write(job)
+    process.stdin.close()
+    output, complaint = await asyncio.gather(read_up_to(process.stdout, ANSWER_MAX),
+                                             read_up_to(process.stderr, COMPLAINT_MAX))
+    if output is None or complaint is None:
+        kill(process)
+    await process.wait()
+    return output or b"", complaint or b""
+
+
+async def read_up_to(stream: asyncio.StreamReader, most: int) -> bytes | None:
+    """All of it, or None where it is more."""
+    pieces, size = [], 0
+    while piece := await stream.read(PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            return None
+    return b"".join(pieces)
+
+
 async def end(process: asyncio.subprocess.Process) -> None:
     kill(process)
     with suppress(TimeoutError):        # one that waits for a disk that does not answer ends when that does
@@ -151,14 +232,83 @@ async def end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-def processor_time(process: int) -> int | None:
-    """How much it has used the processor, in clock ticks; None where a sandbox hides it, or it has ended."""
+def processor_time(process: int) -> float | None:
+    """For how many seconds it has used the processor; None where it has ended. Asked of its clock, as its files in
+    /proc are hidden in a sandbox."""
     try:
-        with open(f"/proc/{process}/stat", "rb") as file:
-            user, system = file.read().rpartition(b")")[2].split()[11:13]
+        return time.clock_gettime(~process << 3 | CPUCLOCK_SCHED)
     except OSError:
         return None
-    return int(user) + int(system)
+
+
+# What a process hands back that has read what anybody may have written -------------------------------------------
+
+ABOUT_A_LIST = {"name": str, "file": str, "action": str, "entries": int, "duplicates": int, "unusable": int,
+                "expires": (int, float, type(None)), "expired": bool}
+ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_force": bool, "uid": (int, type(None)),
+                   "owner": (str, type(None))}
+ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,
+             "again": bool, "content": str, "slow": list, "key": str}
+
+
+def checked(said: Any, about: dict[str, Any]) -> dict[str, Any]:
+    """The same, where it has just these keys with values of these types.
+
+    Raises:
+        ListError: it has not.
+    """
+    if not isinstance(said, dict) or said.keys() != about.keys() or not all(
+            isinstance(said[key], kind) for key, kind in about.items()):
+        raise ListError("the process that compiles the lists has said what it never says")
+    return {key: printable(value) if isinstance(value, str) else value for key, value in said.items()}
+
+
+def refusal(said: Any) -> dict[str, Any]:
+    return checked(said, ABOUT_A_REFUSAL)
+
+
+def verified(said: Any) -> dict[str, Any]:
+    """What a process that compiles lists has said, if it can be that.
+
+    Raises:
+        ListError: it cannot.
+    """
+    told = checked(said, ABOUT_ALL)
+    told["lists"] = [checked(one, ABOUT_A_LIST) for one in told["lists"]]
+    told["refused"] = {printable(name): refusal(one) for name, one in told["refused"].items()}
+    told["warnings"] = [printable(str(one)) for one in told["warnings"]]
+    plain = (str, int, float, type(None))
+    for change in told["changes"]:
+        if not isinstance(change, dict) or not {"change", "list"} <= change.keys() or not all(
+                isinstance(value, plain) for value in change.values()):
+            raise ListError("the process that compiles the lists has said what it never says")
+    told["changes"] = [{printable(key): printable(value) if isinstance(value, str) else value
+                        for key, value in change.items()} for change in told["changes"]]
+    for one in told["slow"]:
+        if not isinstance(one, list) or list(map(type, one)) != [str, str, int]:
+            raise ListError("the process that compiles the lists has said what it never says")
+    try:
+        bytes.fromhex(told["key"])
+    except ValueError:
+        raise ListError("the process that compiles the lists has said what it never says") from None
+    return told
+
+
+def verify(fd: int, loaded: Loaded) -> None:
+    """Whether the file has the snapshot that it is said to have, and nobody can change it any more.
+
+    Raises:
+        ListError: it has not, or somebody can.
+    """
+    try:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+        mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    except (OSError, ValueError) as problem:
+        raise ListError(f"the snapshot in memory: {problem}") from None
+    snapshot = open_snapshot(memoryview(mapped), bytes.fromhex(loaded.key), "the snapshot in memory")
+    if not sealed or snapshot.digest != loaded.digest or [one["name"] for one in loaded.lists] != [
+            record.name for record in snapshot.parts.lists]:
+        raise ListError("the snapshot in memory is not the one that was announced")
 
 
 def map_snapshot(fd: int, key: bytes) -> Snapshot:
@@ -174,21 +324,51 @@ def map_snapshot(fd: int, key: bytes) -> Snapshot:
     return open_snapshot(memoryview(mapped), key, verified=sealed)
 
 
-def work(rules: Rules, busy: list[str], digest: str, afresh: bool, overdue: bool, fd: int) -> dict[str, Any]:
+# The process -----------------------------------------------------------------------------------------------------
+
+def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[str, dict[str, Any]], died: bool,
+         fd: int) -> dict[str, Any]:
     """The job: what `Loaded` has but for `fd`, which holds the snapshot afterwards unless it has that `digest`."""
-    key = read_key(rules.key, create=True)
-    store = Store(rules.key.parent, key)
-    outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, overdue=overdue)
+    try:
+        key = read_key(rules.key, create=True)
+        store = Store(rules.key.parent, key)
+        outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died)
+    except (ListError, OSError) as problem:
+        if digest:
+            raise
+        # Nothing is in force, and nothing can be kept: what the lists say now is better than nothing.
+        key = key_in_memory(rules)
+        store = MemoryStore(rules.key.parent, key)
+        outcome = refresh(rules, store, time.time(), busy, hurry=True)
+        outcome.problem = f"degraded: {printable(str(problem))}; lists are in force, but no version of them is kept"
     said = asdict(outcome)
     said["key"] = key.hex()
-    said["digest"] = open_file(store.snapshot, key, verified=True).digest
+    said["digest"] = store.digest()
     if said["digest"] != digest:
-        with open(store.snapshot, "rb") as source, open(os.dup(fd), "wb") as target:
+        with store.open() as source, open(os.dup(fd), "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-        said["digest"] = open_snapshot(memoryview(mapped), key, str(store.snapshot)).digest
     return said
+
+
+def key_in_memory(rules: Rules) -> bytes:
+    """The key of the box where it can be read, else one that nobody has."""
+    try:
+        return read_key(rules.key)
+    except ListError:
+        if os.path.lexists(rules.key):
+            raise
+        return os.urandom(KEY_SIZE)
+
+
+def give_up(rules: Rules, alone: bool) -> list[str]:
+    """What this process needs no more; what could not be given up, in words."""
+    state = rules.key.parent
+    with suppress(OSError):
+        state.mkdir(parents=True, exist_ok=True)
+    memory = max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEMORY_SHARE, MEMORY_LEAST)
+    readable = [path for path in (rules.protected,) if path is not None]
+    return confine(readable, [rules.directory, state], memory, SECONDS_ALONE if alone else SECONDS)
 
 
 def main(arguments: list[str]) -> int:
@@ -202,11 +382,17 @@ def main(arguments: list[str]) -> int:
     job = sys.stdin.buffer.read()
     if not job:
         return 0
-    rules, busy, digest, afresh, overdue = pickle.loads(job)
-    if digest:      # else nothing is in force yet, and nobody to give way to
+    rules, name, busy, digest, afresh, lane, died = pickle.loads(job)
+    if digest or name:      # else nothing is in force yet, and nobody to give way to
         give_way()
     try:
-        said = work(rules, busy, digest, afresh, overdue, fd)
+        left = give_up(rules, bool(name))
+        if name:
+            store = Store(rules.key.parent, read_key(rules.key), slow=True)
+            said = refresh_one(rules, store, time.time(), name, died)
+        else:
+            said = work(rules, busy, digest, afresh, lane, died, fd)
+            said["warnings"] += left
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ import socket
 import struct
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -56,6 +56,7 @@ QUIET = 0.05            # seconds without a change after which a burst of them c
 BURST = 0.3             # seconds that a burst may last until those that came first are taken
 RETRY = 0.5             # seconds until the lists are tried again; doubled where it fails again
 RETRY_MAX = 60.0
+REFUSALS_SAID = 100     # of one load that the log says line by line
 
 BACK_OFF = 0.1          # seconds until another spare is started; doubled for each that ended before it had a queue
 BACK_OFF_MAX = 30.0
@@ -143,6 +144,9 @@ class Supervisor:
         self.refused: dict[str, dict[str, Any]] = {}
         self.problem = ""                      # why the lists could not be looked at
         self.load_failures = 0
+        self.lane: dict[str, dict[str, Any]] = {}       # lists that are long or slow: waiting, or refused
+        self.spent: defaultdict[int, float] = defaultdict(float)    # seconds that those of each owner have taken
+        self.reader: asyncio.Task[None] | None = None   # reads them
         self.loads = Counter(loaded=0, refused=0)
         replies.prepare(config.reply)          # what cannot be answered with is refused before anything starts
         marks(config.ruleset.mark_mask)
@@ -342,6 +346,8 @@ class Supervisor:
             self._tell_stage(child)
         await self._offer(loaded)
         self._take(loaded)
+        stack.push_async_callback(self._end_reader)
+        self._line_up(loaded)
         control = Control(config.daemon.control, {"status": self.status}, {"check": self.check})
         stack.push_async_callback(control.close)
         stack.push_async_callback(give_up, self._go_on(self._watch()))
@@ -809,9 +815,9 @@ class Supervisor:
     async def _load(self, afresh: bool = False) -> rules.Loaded:
         if self.notes < 0:      # first: where no file is to be had, nothing has changed yet
             self.notes = os.memfd_create("edgeblock")
-        # Not after a failure: a list that is too much for this machine must not take the others with it again.
-        overdue = self.rules is not None and self.rules.again and not self.load_failures
-        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh, overdue)
+        if afresh:
+            self.lane = {name: one for name, one in self.lane.items() if "told" not in one}
+        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh, self.lane)
         with suppress(OSError):     # no process to be had now; the next job asks again
             await self.compiler.prepare()
         if loaded.problem and not loaded.lists and not self.rules:
@@ -819,6 +825,10 @@ class Supervisor:
                 os.close(loaded.fd)
             raise ListError(loaded.problem)
         return loaded
+
+    async def _end_reader(self) -> None:
+        if self.reader is not None:
+            await give_up(self.reader)
 
     async def _reload(self, asked: bool) -> None:
         notify(RELOADING="1")
@@ -836,12 +846,42 @@ class Supervisor:
             self._try_again()
             self.log.error("rules not loaded; those in force stay", problem=self.problem)
         else:
+            self._line_up(loaded)
             fresh = loaded.fd >= 0
             if fresh:
                 await self._spread()
             if fresh or asked:
                 self.log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._rules_in_force())
         notify(READY="1", STATUS=self._summary())
+
+    def _line_up(self, loaded: rules.Loaded) -> None:
+        """Lists that are long or slow wait for a process of their own, which reads one after the other."""
+        waiting = {name: {"origin": origin, "uid": uid} for name, origin, uid in loaded.slow}
+        kept = {name: one for name, one in self.lane.items()
+                if name not in waiting and ("told" not in one or name in loaded.refused)}
+        self.lane = kept | waiting
+        if waiting and (self.reader is None or self.reader.done()):
+            self.reader = self._go_on(self._read_slow())
+
+    async def _read_slow(self) -> None:
+        while waiting := [name for name, one in self.lane.items() if "told" not in one]:
+            # Whose lists have taken least so far: nobody's long lists keep those of another waiting.
+            name = min(waiting, key=lambda name: self.spent[self.lane[name]["uid"]])
+            one, began = self.lane[name], self.loop.time()
+            try:
+                told = await self.compiler.load_one(name)
+            except (ListError, OSError) as problem:
+                self.log.error("a long list could not be read; it is tried again", list=name, problem=str(problem))
+                told = {}
+                await asyncio.sleep(RETRY)
+            self.spent[one["uid"]] += self.loop.time() - began
+            if self.lane.get(name) is one:      # else it has changed meanwhile, and waits again
+                if told:
+                    self.lane[name] = told
+                else:
+                    del self.lane[name]
+            self.due = self.loop.time()
+            self.stirred.set()
 
     async def _offer(self, loaded: rules.Loaded) -> None:
         """Before any worker has the new rules the first stage asks about all that they or the old ones may list."""
@@ -898,11 +938,17 @@ class Supervisor:
     def _audit(self, loaded: rules.Loaded) -> None:
         for change in loaded.changes:
             self.log.info("rules audit", **change)
+        said = 0
         for name, one in loaded.refused.items():
             if self.refused.get(name) != one:
                 self.loads["refused"] += 1
+                said += 1
+                if said > REFUSALS_SAID:
+                    continue            # whoever drops a thousand bad lists does not fill the log
                 self.log.error("rules audit", change="refused", list=name, file=one["file"], reason=one["told"],
                                version_before=one["in_force"], uid=one["uid"], owner=one["owner"])
+        if said > REFUSALS_SAID:
+            self.log.error("more lists refused", count=said - REFUSALS_SAID)
         if loaded.problem and loaded.problem != self.problem:
             self.log.error("rules not loaded; those in force stay", problem=loaded.problem)
         for warning in loaded.warnings:

@@ -58,8 +58,8 @@ def picture(now: dict[str, Any], before: dict[str, Any], seconds: float) -> Rend
     lists = Table("list", "verdict", "in all", "rate", expand=True, title="verdicts", title_justify="left")
     for name, counts in now["matched"].items():
         for action, count in counts.items():
-            lists.add_row(escape(name), action, f"{count:,}", rate(count - before["matched"].get(name, {}).get(action, 0),
-                                                           seconds))
+            more = count - before["matched"].get(name, {}).get(action, 0)
+            lists.add_row(escape(name), action, f"{count:,}", rate(more, seconds))
     latency = Table("of one packet", "half below", "99 % below", expand=True, title="latency", title_justify="left")
     for name, (counts, _) in now["latency"].items():
         latency.add_row(name, below(counts, 0.5), below(counts, 0.99))

@@ -1,7 +1,7 @@
 """What whoever may write into the rules directory can do there: get his own list refused, and nothing more.
 
-In: files, kinds of files, names and exchanges of all sorts. Out: the other lists, as they should be. The same against a
-running daemon, by an account that may do nothing else, is tests/live/test_writer.py.
+In: files, kinds of files, names and exchanges of all sorts. Out: the other lists, as they should be. The same against
+a running daemon, by an account that may do nothing else, is tests/live/test_writer.py.
 """
 
 import ctypes
@@ -66,8 +66,8 @@ def test_no_settings_reach_another_list(box, case):
     assert box.action("old.example") in ("court", None)
 
 
-ERRORS = [RecursionError(), MemoryError(), KeyError("x"), UnicodeError("x"), EOFError(), StopIteration(), BufferError(),
-          type("Strange", (Exception,), {})()]
+ERRORS = [RecursionError(), MemoryError(), KeyError("x"), UnicodeError("x"), EOFError(), StopIteration(),
+          BufferError(), type("Strange", (Exception,), {})()]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -312,12 +312,12 @@ def test_locked_settings_are_the_operators(box):
     box.write(court_list="co.uk\n", court_toml="allow_public_suffixes = true\naction = 'drop'\n")
     box.refresh()
     assert box.reason("court") == [
-        "court.toml: allow_public_suffixes is locked: [rules] locked in the main configuration has it, and there only "
-        "the operator can allow it, with unlocked = [\"court=allow_public_suffixes\"]"]
+        "court.toml: allow_public_suffixes is locked: [rules] locked in the main configuration has it, and there "
+        "only the operator can allow it, with unlocked = [\"court=allow_public_suffixes\"]"]
     assert any("is locked" in str(one) for one in lint(box.folder, box.rules).findings)
     assert not any("is locked" in str(one) for one in lint(box.folder).findings)    # on a desk nothing is
     assert any("is locked" in str(one) for one in load(box.folder, box.rules).warnings)
-    box.write(court_toml="action = 'drop'\nmandatory = false\n")                      # what is the default is no change
+    box.write(court_toml="action = 'drop'\nmandatory = false\n")    # what is the default is no change
     box.refresh()
     assert box.reason("court") == [
         "court.list:1: 'co.uk' is a public suffix; if that is meant, put allow_public_suffixes = [\"co.uk\"] into "

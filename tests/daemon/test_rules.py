@@ -114,8 +114,12 @@ def test_no_state_directory_no_rules(settings):
     settings.key.unlink()
     settings.key.parent.rmdir()
     settings.key.parent.write_bytes(b"a file where the directory should be")
-    with pytest.raises(ListError, match="the key cannot be used: "):
-        load(settings)
+    (settings.directory / "court.list").write_text("listed.example\n")
+    loaded = load(settings)
+    assert loaded.problem.startswith("degraded: ") and "the key cannot be used: " in loaded.problem
+    matcher_of = ListMatcher(rules.map_snapshot(loaded.fd, bytes.fromhex(loaded.key)))
+    assert matcher_of.look_up("tls", b"listed.example").list == "court"
+    os.close(loaded.fd)
 
 
 def test_files_that_are_being_written_are_left_alone(settings):
