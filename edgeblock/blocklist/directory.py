@@ -9,10 +9,13 @@ import ctypes
 import errno
 import os
 import re
+import signal
 import stat
 import struct
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -23,6 +26,8 @@ from edgeblock.errors import ListError, printable
 
 SETTINGS_MAX = 64 * 1024    # bytes of a NAME.toml; a real one has a few hundred
 SETTINGS_ALL_MAX = 4 << 20  # bytes of all NAME.toml of one owner: they are parsed in every round, a second or two
+SETTINGS_SECONDS = 0.25     # of processor time for one of them; a long one takes a tenth of that
+SETTINGS_ALL_SECONDS = 1.0  # for all of one owner, in every round
 NAME_MAX = 200              # bytes of a list's name: a file name has 255, and ours are made of it
 REASON_MAX = 1000           # characters of a reason; what it quotes may be as long as a line of a list
 LISTS_MAX = 10_000          # of a directory: each is a mapping of the compiling process, which may have 65 530
@@ -151,6 +156,28 @@ def kind_of(state: os.stat_result) -> str:
             else "pipe" if stat.S_ISFIFO(mode) else "special file")
 
 
+class TooSlow(Exception):
+    """The time is up. No ListError, so that nothing between who reads and who counts takes it for a bad line."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """The block has so many seconds of processor time; TooSlow where it takes more.
+
+    Again and again, for the first may come where Python cannot raise. Only in the main thread, as signals are.
+    """
+    def stop(*_: object) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
 def fault_of(error: BaseException) -> str:
     """What is said where a reader failed by a fault of ours; what the error says may be a word of a list."""
     if isinstance(error, MemoryError):
@@ -265,6 +292,7 @@ class Finder:
         self.count = 0
         self.lists: Counter[int] = Counter()            # by the user id of the list
         self.settings: Counter[int] = Counter()         # bytes, by that of the settings
+        self.seconds: defaultdict[int, float] = defaultdict(float)
 
     def find(self, name: str, path: Path, beside: Path | None, known: bool) -> ListFile:
         """Raises ListError, and whatever else reading may raise."""
@@ -281,11 +309,7 @@ class Finder:
         defaults = replace(self.defaults, locked=locked, unlocked=())
         settings, settings_state = defaults, None
         if beside is not None:
-            settings, settings_state = open_settings(beside, defaults)
-            self.settings[settings_state.st_uid] += settings_state.st_size
-            if self.settings[settings_state.st_uid] > SETTINGS_ALL_MAX and not known:
-                raise ListError(f"{beside.name}: all settings of its owner together are longer than "
-                                f"{SETTINGS_ALL_MAX} bytes")
+            settings, settings_state = self._read(beside, defaults, known)
             if why := why_locked(name, settings, defaults):
                 if not self.lenient:
                     raise ListError(f"{beside.name}: {why}")
@@ -294,6 +318,27 @@ class Finder:
         if chosen is None:
             raise ListError(f"{path.name}: has no known extension; state its format in {name}.toml")
         return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state)
+
+    def _read(self, path: Path, defaults: ListSettings, known: bool) -> tuple[ListSettings, os.stat_result]:
+        """Settings, on account of their owner: what he has at most is read again in every round."""
+        owner = os.lstat(path).st_uid
+        if self.seconds[owner] > SETTINGS_ALL_SECONDS:
+            raise ListError(f"{path.name}: all settings of its owner together take more than "
+                            f"{SETTINGS_ALL_SECONDS:g} s of processor time to read")
+        began = time.process_time()
+        try:
+            with limited(SETTINGS_SECONDS):
+                settings, state = open_settings(path, defaults)
+        except TooSlow:
+            raise ListError(f"{path.name}: takes more than {SETTINGS_SECONDS:g} s of processor time to read"
+                            ) from None
+        finally:
+            self.seconds[owner] += time.process_time() - began
+        self.settings[owner] += state.st_size
+        if self.settings[owner] > SETTINGS_ALL_MAX and not known:
+            raise ListError(f"{path.name}: all settings of its owner together are longer than {SETTINGS_ALL_MAX} "
+                            "bytes")
+        return settings, state
 
 
 def read_items(source: ListFile) -> Iterator[formats.Item | formats.HashedEntry]:

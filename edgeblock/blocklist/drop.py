@@ -25,11 +25,14 @@ from edgeblock import config
 from edgeblock.blocklist.compiler import ListRecord, merge
 from edgeblock.blocklist.directory import (
     LISTS_MAX,
+    SETTINGS_SECONDS,
     Finding,
     ListFile,
+    TooSlow,
     fault_of,
     find_lists,
     is_unfinished,
+    limited,
     open_regular,
     read_settings,
 )
@@ -37,9 +40,7 @@ from edgeblock.blocklist.guard import SHRINK_FLOOR
 from edgeblock.blocklist.intake import (
     Refused,
     Terms,
-    TooSlow,
     Unsettled,
-    limited,
     make_terms,
     origin_of,
     seconds_for,
@@ -314,8 +315,9 @@ class Round:
             return True
         defaults = replace(terms.defaults, locked=locked_for(name, terms.defaults), unlocked=())
         try:
-            settings = read_settings(self.rules.directory / f"{name}.toml", defaults)
-        except ListError:
+            with limited(SETTINGS_SECONDS):
+                settings = read_settings(self.rules.directory / f"{name}.toml", defaults)
+        except (ListError, TooSlow):
             return False
         except Exception as error:      # a fault of ours says nothing of what was meant
             self.outcome.warnings.append(str(Finding(f"{name}.toml", 0, fault_of(error))))

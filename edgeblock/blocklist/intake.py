@@ -8,9 +8,7 @@ a change on disk, a byte of the list that was not hashed, a list bigger than the
 
 import io
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -48,28 +46,6 @@ class Refused(ListError):
         super().__init__(str(findings[0]) + (f" (and {more} more)" if more else ""))
         self.findings = findings
         self.more = more
-
-
-class TooSlow(Exception):
-    """The time is up. No ListError, so that nothing between who reads and who counts takes it for a bad line."""
-
-
-@contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """The block has so many seconds of processor time; TooSlow where it takes more.
-
-    Again and again, for the first may come where Python cannot raise. Only in the main thread, as signals are.
-    """
-    def stop(*_: object) -> None:
-        raise TooSlow
-
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def seconds_for(size: int) -> float:

@@ -65,8 +65,8 @@ class Loaded:
     problem: str
     again: bool
     content: str
-    slow: list[Any]
     key: str = field(repr=False)
+    slow: list[Any] = field(default_factory=list)
 
     @property
     def entries(self) -> int:

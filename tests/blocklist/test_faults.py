@@ -394,3 +394,15 @@ def test_a_key_that_others_may_read_is_refused(tmp_path):
 
 def test_nothing_is_locked_without_a_configuration():
     assert ListSettings().locked == ()
+
+
+def test_settings_that_take_too_long_are_on_their_owners_account(box, monkeypatch):
+    """A name of thirty thousand parts takes a minute to read, and all settings are read in every round."""
+    monkeypatch.setattr(directory_module, "SETTINGS_ALL_SECONDS", 0.5)
+    for number in range(6):
+        box.write(**{f"a{number}_list": "a.example\n", f"a{number}_toml": b".".join([b"a"] * 30_000) + b"=1"})
+    box.write(other_list="new.example\n")
+    outcome = box.refresh()
+    assert len(outcome.refused) == 6 and box.action("new.example") == "other"
+    assert "takes more than 0.25 s of processor time" in box.reason("a0")[0]
+    assert "all settings of its owner together take more than 0.5 s" in box.reason("a5")[0]
