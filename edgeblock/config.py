@@ -189,7 +189,7 @@ def _networks() -> Any:
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
     "allow_public_suffixes", "allow_protected", "allow_addresses", "widest_ipv4", "widest_ipv6", "max_growth",
-    "max_shrink", "max_unparsable", "redirect", "status", "page", "contact", "provider", "reason", "help")
+    "max_shrink", "max_unparsable", "zone", "redirect", "status", "page", "contact", "provider", "reason", "help")
 
 
 def _locks() -> Any:

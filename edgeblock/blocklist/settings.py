@@ -37,8 +37,8 @@ class ListSettings:
     `signer` is the minisign key that has to sign it; `column` (head or number) and `delimiter` are those of a csv
     file, None for what its first row says; `zone` is the name of a response policy zone, None for what the file says;
     `subdomains` is whether a name in a format that has names alone covers those below it, None for what is usual
-    there. `locked` are the keys that a NAME.toml may not change, and `unlocked` the exceptions, which are in no list's
-    own settings. The rest are the guard rails (guard.py): True allows all, a tuple these.
+    there. `locked` are the keys that a NAME.toml may not change, and `unlocked` the exceptions, which no list has in
+    its own settings. The rest are the guard rails (guard.py): True allows all, a tuple these.
     """
 
     action: str = "reset"
