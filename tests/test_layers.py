@@ -18,7 +18,7 @@ LAYERS = (
     ("edgeblock",),                                    # __init__: the version and nothing else
     ("core.cursor", "core.decision", "core.matcher", "core.text", "core.crypto"),
     ("core.packet", "core.hpack"),
-    ("core.tls", "core.http2"),
+    ("core.dtls", "core.tls", "core.http2"),
     ("core.framing", "core.prefix"),
     ("core.http",),
     ("core.window",),

@@ -145,14 +145,16 @@ cdef class Connections:
         cdef Flow* known
         self.turn += 1
         self._key_of(p, packet, &key)
-        self._share(p, packet, hashes)
 
         # 1. The keys of its own id.
         known = self.table.find(&key, False)
         if known != NULL and self._try(known, True, d, packet, frames, &refused):
-            self._heard(known, hashes, True, packet, &refused)
+            if memcmp(known.quic.home, p.source, 16) != 0:
+                self._share(p, packet, hashes)
+                self._heard(known, hashes, True, packet, &refused)
             d.seen |= refused
             return known
+        self._share(p, packet, hashes)
 
         # 2. Those of the connection that this client used last, where that has got an id from its server, or waits.
         if known == NULL:
@@ -219,7 +221,9 @@ cdef class Connections:
             refused[0] |= SEEN_OVERLOAD
             return NULL
         d.created += 1
+        flow.unmarked = 1
         flow.quic.connection = fresh
+        memcpy(flow.quic.home, p.source, 16)
         open_window(&flow.window, READ_HELLO, 0)
         add_start(&flow.window, START_SYN, 0)
         for i in range(3):

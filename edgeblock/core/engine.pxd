@@ -6,6 +6,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.connections cimport Connections
+from edgeblock.core.dtls cimport Fragment
 from edgeblock.core.flow cimport BURIED, Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
 from edgeblock.core.packet cimport Packet
@@ -155,6 +156,9 @@ cdef class Engine:
     cdef void _judge_udp(self, const Packet* p, Decision* out) noexcept nogil
     cdef void _read_quic(self, const Packet* p, Decision* out) noexcept nogil
     cdef void _read_hello(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _read_dtls(self, const Packet* p, Decision* out) noexcept nogil
+    cdef void _add_fragment(self, Flow* flow, const Fragment* piece, const Packet* p, Decision* out) noexcept nogil
+    cdef void _key_of_hello(self, const Packet* p, const Fragment* piece, bint whole, Packet* key) noexcept nogil
     cdef bint _begin_quic_anew(self, Flow* flow, const Packet* p) noexcept nogil
     cdef bint _reopen(self, Flow* flow, uint32_t isn) noexcept nogil
     cdef void _begin_anew(self, Flow* flow, uint32_t base) noexcept nogil

@@ -16,7 +16,8 @@ from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.connections cimport Connections, Datagram
-from edgeblock.core.cursor cimport Cursor
+from edgeblock.core.cursor cimport Cursor, cursor
+from edgeblock.core.dtls cimport Fragment, may_hold_hello, next_fragment
 from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED,
                                   LANE_UNDECIDED, SEEN, STOOD, Flow, FlowTable)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
@@ -25,13 +26,13 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
                                     TCP_FIN, TCP_RST, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
 from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
                                   read_frames)
-from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_HELLO, READ_HTTP,
-                                    READ_HTTP2, READ_PREFIX, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, PACKET_SHARE,
-                                    PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST, START_SYN,
-                                    Finding, Findings, Run, Window, add_bytes, add_lost, add_start, add_syn,
-                                    add_urgent, begins_at, clear_findings, close_window, contiguous_end, goes_on,
-                                    in_body, is_contested, is_message, is_open, is_unreadable, looks_like_message,
-                                    offset_of, open_window, read_on, take_back)
+from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_DTLS, READ_HELLO,
+                                    READ_HTTP, READ_HTTP2, READ_PREFIX, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS,
+                                    PACKET_SHARE, PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST,
+                                    START_SYN, Finding, Findings, Run, Window, add_bytes, add_lost, add_start,
+                                    add_syn, add_urgent, begins_at, clear_findings, close_window, contiguous_end,
+                                    goes_on, in_body, is_contested, is_message, is_open, is_unreadable,
+                                    looks_like_message, offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -43,6 +44,8 @@ _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 
 cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
+    DTLS_PROTOCOL = 253        # of a hello's key in the table, as core.connections has one of its own
+    MAX_FRAGMENTS = 64         # of DTLS hellos in a datagram: 1 µs each; clients send one or two
     QUIC_REPLIES = 3           # the same of a QUIC connection: whoever is answered has not proved his address
     QUIC_ANSWERS = 1000        # the same in one second, of all connections: 80 kB, were they all somebody else's
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
@@ -470,6 +473,8 @@ cdef class Engine:
             self.table.touch(flow, LANE_SETTLED, self.clock)
         if may_hold_initial(p.payload, p.payload_size):
             self._read_quic(p, out)
+        elif may_hold_hello(p.payload, p.payload_size):
+            self._read_dtls(p, out)
 
     cdef void _read_quic(self, const Packet* p, Decision* out) noexcept nogil:
         # A block is a connection's, not that of the addresses and ports: without the packets that its keys open no
@@ -500,7 +505,7 @@ cdef class Engine:
             out.accept = 0
 
     cdef void _read_hello(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
-        # What a packet has added to a connection's CRYPTO stream.
+        # What a packet has added to the handshake of a QUIC connection, or of DTLS.
         cdef uint32_t first = self.findings.count
         cdef uint8_t lane = LANE_SETTLED
         cdef bint waits
@@ -521,18 +526,83 @@ cdef class Engine:
             self.counts[COUNT_WINDOW_FULL] += 1
             if self.drop_full:
                 self._refuse(flow, p, out)
+        waits = flow.state == FLOW_WATCHED and is_open(&flow.window)
         if flow.state == FLOW_BLOCKED:
-            memcpy(flow.quic.client, p.source, sizeof(flow.quic.client))
-            flow.quic.client_port = p.source_port
-            waits = flow.quic.passed
             lane = LANE_KEPT
-        else:
-            flow.quic.passed = 1
-            waits = is_open(&flow.window)
-            if waits:
-                lane = LANE_UNDECIDED
-        self.connections.settle(flow, waits)
+        elif waits:
+            lane = LANE_UNDECIDED
+        if flow.quic != NULL:
+            if flow.state == FLOW_BLOCKED:
+                memcpy(flow.quic.client, p.source, sizeof(flow.quic.client))
+                flow.quic.client_port = p.source_port
+            else:
+                flow.quic.passed = 1
+            self.connections.settle(flow, waits or flow.state == FLOW_BLOCKED and flow.quic.passed)
         self.table.touch(flow, lane, self.clock)
+
+    cdef void _read_dtls(self, const Packet* p, Decision* out) noexcept nogil:
+        # A hello is blocked, not the addresses and ports: nothing in it proves that who sent it has them. One that
+        # is whole is judged by itself; pieces are put together by their message's number and length, and what is
+        # whole is one more copy of these.
+        cdef Cursor rest = cursor(p.payload, p.payload_size)
+        cdef Cursor record = cursor(p.payload, 0)
+        cdef Fragment piece
+        cdef Packet key
+        cdef Flow* flow
+        cdef bint whole
+        cdef int count = 0
+        while next_fragment(&rest, &record, &piece):
+            count += 1
+            if count > MAX_FRAGMENTS:
+                if out.accept and self.drop_conflict:
+                    self.counts[COUNT_BLOCKED_POLICY] += 1
+                    out.accept = 0
+                return
+            whole = piece.size == piece.total
+            self._key_of_hello(p, &piece, whole, &key)
+            flow = self.table.find(&key, False)
+            if flow == NULL:
+                flow = self._create(&key, out)
+                if flow == NULL:
+                    return
+                flow.unmarked = 1
+                open_window(&flow.window, READ_DTLS, 0)
+                add_start(&flow.window, START_SYN, 0)
+            if flow.state == FLOW_BLOCKED:
+                self._again(flow, p, out)
+                continue
+            self._add_fragment(flow, &piece, p, out)
+            if whole:
+                self._key_of_hello(p, &piece, False, &key)
+                flow = self.table.find(&key, False)
+                if flow != NULL and flow.state == FLOW_WATCHED:
+                    self._add_fragment(flow, &piece, p, out)
+
+    cdef void _add_fragment(self, Flow* flow, const Fragment* piece, const Packet* p, Decision* out) noexcept nogil:
+        # As a hello stands in a stream: its kind and length before it (RFC 6347, 4.2.6).
+        cdef uint8_t[4] head = [1, <uint8_t>(piece.total >> 16), <uint8_t>(piece.total >> 8), <uint8_t>piece.total]
+        add_bytes(&flow.window, 0, head, 4, self.flow_bytes)
+        add_bytes(&flow.window, 4 + <int64_t>piece.offset, piece.data, piece.size, self.flow_bytes)
+        self._read_hello(flow, p, out)
+
+    cdef void _key_of_hello(self, const Packet* p, const Fragment* piece, bint whole, Packet* key) noexcept nogil:
+        cdef uint64_t[4] said
+        cdef uint8_t[18] client
+        memcpy(client, p.source, 16)
+        memcpy(client + 16, &p.source_port, 2)
+        said[0] = self.connections._hash(client, 18)
+        said[1] = piece.message
+        said[2] = piece.total
+        said[3] = self.connections._hash(piece.data, piece.size) if whole else 0
+        memset(key, 0, sizeof(Packet))
+        key.family = p.family
+        key.protocol = DTLS_PROTOCOL
+        memcpy(key.destination, p.destination, 16)
+        key.destination_port = p.destination_port
+        key.source_port = whole
+        memcpy(key.source, said, 8)
+        said[0] = self.connections._hash(<uint8_t*>said, sizeof(said))
+        memcpy(key.source + 8, said, 8)
 
     cdef bint _begin_quic_anew(self, Flow* flow, const Packet* p) noexcept nogil:
         # Where the server has got nothing of a blocked connection, somebody else with the same id is not joined with
@@ -750,7 +820,8 @@ cdef class Engine:
         if f.kind == FINDING_NO_NAME:
             self.counts[COUNT_HELLOS] += 1
             self.counts[COUNT_HELLOS_NO_NAME] += 1
-            refused = self.drop_no_name
+            # Over DTLS none is the rule: calls and tunnels.
+            refused = self.drop_no_name and f.reading != READ_DTLS
         if f.ech:
             self.counts[COUNT_HELLOS_ECH] += 1
             if self.ech == 1:
@@ -868,8 +939,10 @@ cdef class Engine:
         memcpy(out.reset_seq, flow.reset_seq, sizeof(flow.reset_seq))
         out.reset_ack = flow.reset_ack
         out.reply = 0
-        if flow.quic != NULL:
+        if flow.unmarked:
             out.mark = MARK_KEEP        # what is blocked is the connection
+            may = may and flow.quic != NULL
+        if flow.quic != NULL:
             out.quic_id_size = flow.quic.connection.id_size
             memcpy(out.quic_id, flow.quic.connection.id, sizeof(out.quic_id))
             may = may and flow.replies < QUIC_REPLIES and self._may_answer_quic()

@@ -47,6 +47,7 @@ cdef struct Quic:              # of a flow that is a QUIC connection
     Connection connection
     Peer peers[SHARES]
     uint64_t turn              # of the packet that its keys were tried on last
+    uint8_t home[16]           # the client's address, where its first packet came from
     uint8_t client[16]         # who sent the datagram that was blocked
     uint16_t client_port
     uint8_t passed             # a datagram of it was let through: the server may have these bytes
@@ -65,6 +66,7 @@ cdef struct Flow:
     uint8_t syn                # its SYN was seen
     uint8_t marked             # the Mark that was last asked for
     uint8_t counted            # its stream was counted as unparsable
+    uint8_t unmarked           # no mark of the kernel's says what became of it: others have its addresses and ports
     uint8_t replies            # answers sent so far
     uint8_t proven             # its sender has acknowledged the server's SYN-ACK: what shows no proof is not its
     uint8_t soft               # blocked for what showed no proof: nothing is known of who sent it

@@ -27,6 +27,7 @@ cdef struct Hello:         # all zero is the start; `name` is left out of compar
     uint8_t names          # names found so far
     uint8_t crowded        # there are more than MAX_NAMES
     uint8_t name_too_long
+    uint8_t has_cookie     # DTLS: a cookie stands behind the session id (RFC 6347, 4.2.1)
     uint16_t name_size
     uint32_t value
     uint32_t gap           # bytes to pass over before the next field

@@ -26,6 +26,7 @@ cdef enum Phase:           # what the gathered `value` is
     PHASE_TYPE = 0
     PHASE_LENGTH
     PHASE_SESSION_ID
+    PHASE_COOKIE
     PHASE_CIPHERS
     PHASE_COMPRESSION
     PHASE_EXTENSIONS
@@ -83,6 +84,11 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
             h.gap = 34                                  # legacy_version, random
             _next(h, PHASE_SESSION_ID, 1)
         elif h.phase == PHASE_SESSION_ID:
+            h.gap = h.value
+            if not _within(&h.body, h.gap + (1 if h.has_cookie else 2)):
+                return NOT_MINE
+            _next(h, PHASE_COOKIE if h.has_cookie else PHASE_CIPHERS, 1 if h.has_cookie else 2)
+        elif h.phase == PHASE_COOKIE:
             h.gap = h.value
             if not _within(&h.body, h.gap + 2):
                 return NOT_MINE
@@ -241,8 +247,8 @@ cdef Outcome read_tls(Tls* t, Cursor* c) noexcept nogil:
 # ---- for tests and fuzzing: feed pieces, hear what came out
 
 
-def feed(pieces, bint records=True) -> tuple:
-    """Feeds byte pieces in order; records=False for bare handshake bytes.
+def feed(pieces, bint records=True, bint cookie=False) -> tuple:
+    """Feeds byte pieces in order; records=False for bare handshake bytes, cookie=True for those of DTLS.
 
     Returns (outcome, [names], ech, bytes consumed).
     """
@@ -252,6 +258,7 @@ def feed(pieces, bint records=True) -> tuple:
     cdef Outcome outcome = NEED_MORE
     cdef size_t consumed = 0
     memset(&t, 0, sizeof(Tls))
+    t.hello.has_cookie = cookie
     names = []
     for data in pieces:
         piece = data

@@ -37,6 +37,7 @@ cdef enum ReadingKind:
     READ_HTTP2 = 3
     READ_HELLO = 4             # bare handshake bytes: QUIC's CRYPTO stream
     READ_PREFIX = 5            # what may stand before a message: a PROXY header, SOCKS
+    READ_DTLS = 6              # READ_HELLO of DTLS, where a hello has a cookie
 
 cdef struct Reading:
     Reading* next

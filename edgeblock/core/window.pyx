@@ -1091,7 +1091,7 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
             _advance(w, &w.starts[i], out, cap, &budget)
             moved |= <uint32_t>(w.starts[i].frontier > stood) << i
     work[0] -= most - budget
-    if w.behind and w.first == READ_HELLO:
+    if w.behind and (w.first == READ_HELLO or w.first == READ_DTLS):
         w.overflow = 1                  # the rest of a datagram's bytes may come with none
     if w.bytes >= cap // 2:
         _leave_behind(w, moved)
@@ -1375,7 +1375,7 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
         s = &w.starts[i]
         r = s.readings
         while r != NULL:
-            if r.kind == READ_TLS or r.kind == READ_HELLO:
+            if r.kind == READ_TLS or r.kind == READ_HELLO or r.kind == READ_DTLS:
                 return
             r = r.next
         if s.readings == NULL:
@@ -1571,7 +1571,8 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
                 r.kind = READ_PREFIX
             else:
                 r.kind = READ_HTTP
-        if r.kind == READ_TLS or r.kind == READ_HELLO:
+        if r.kind == READ_TLS or r.kind == READ_HELLO or r.kind == READ_DTLS:
+            r.tls.hello.has_cookie = r.kind == READ_DTLS
             outcome = read_tls(&r.tls, c) if r.kind == READ_TLS else read_hello(&r.tls.hello, c)
             w.share -= <int32_t>(c.at - came)
             if r.tls.hello.body or outcome == FOUND or outcome == DONE:

@@ -4,7 +4,7 @@ The kernel runs a program on the packet from its IP header on; loading beyond th
 programs read no extension headers: behind one nothing is certain, and each says which answer that means.
 """
 
-from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS
+from edgeblock.netfilter.rules import ANSWER_BYTES, DTLS_FIRST, DTLS_LAST, DTLS_MAJOR, QUIC_VERSIONS
 
 Instruction = tuple[int, int, int, int]   # operation, jump if true, jump if false, constant (linux/filter.h)
 
@@ -53,21 +53,28 @@ def answer(family: int) -> str:
 
 
 def short(family: int) -> str:
-    """UDP whose first payload byte is below 0x80. An IPv6 extension header: no."""
+    """UDP whose first payload byte is below 0x80, and not that of a DTLS handshake. An IPv6 extension header: no."""
     load = [(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, UDP_PAYLOAD)] if family == 4 else \
         [*plain(UDP), (LDB_ABS, 0, 0, IP6_HEADER + UDP_PAYLOAD)]
-    return encode([*load, (JSET_K, 0, 1, 0x80), NO, YES])
+    return encode([*load, (JGE_K, 0, 1, 0x80), NO, (JGE_K, 1, 0, DTLS_FIRST), YES, (JGE_K, 0, 1, DTLS_LAST + 1), YES,
+                   NO])
 
 
 def initial(family: int) -> str:
-    """UDP with a QUIC long header of a version in QUIC_VERSIONS. An IPv6 extension header: perhaps, so yes."""
+    """UDP with a QUIC long header of a version in QUIC_VERSIONS, or like a DTLS handshake. An IPv6 extension header:
+    perhaps, so yes.
+    """
     if family == 4:
-        load, version = [(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, UDP_PAYLOAD)], (LDW_IND, 0, 0, UDP_PAYLOAD + 1)
+        at, byte, word = UDP_PAYLOAD, LDB_IND, LDW_IND
+        load = [(LDX_MSH, 0, 0, 0)]
     else:
-        load = [(LDB_ABS, 0, 0, IP6_NEXT), (JEQ_K, 1, 0, UDP), YES, (LDB_ABS, 0, 0, IP6_HEADER + UDP_PAYLOAD)]
-        version = (LDW_ABS, 0, 0, IP6_HEADER + UDP_PAYLOAD + 1)
+        at, byte, word = IP6_HEADER + UDP_PAYLOAD, LDB_ABS, LDW_ABS
+        load = [(LDB_ABS, 0, 0, IP6_NEXT), (JEQ_K, 1, 0, UDP), YES]
+    dtls = [(JGE_K, 1, 0, DTLS_FIRST), NO, (JGE_K, 0, 1, DTLS_LAST + 1), NO,
+            (byte, 0, 0, at + 1), (JEQ_K, 0, 1, DTLS_MAJOR), YES, NO]
     known = [(JEQ_K, len(QUIC_VERSIONS) - i, 0, value) for i, value in enumerate(QUIC_VERSIONS)]
-    return encode([*load, (JSET_K, 1, 0, 0x80), NO, version, *known, NO, YES])
+    return encode([*load, (byte, 0, 0, at), (JSET_K, len(dtls), 0, 0x80), *dtls,
+                   (word, 0, 0, at + 1), *known, NO, YES])
 
 
 def plain(protocol: int) -> list[Instruction]:

@@ -11,7 +11,8 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import tools
 from edgeblock.netfilter.marks import marks
-from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS, Do, Is, Rule, by_family, plan, queues
+from edgeblock.netfilter.rules import (ANSWER_BYTES, DTLS_FIRST, DTLS_LAST, DTLS_MAJOR, QUIC_VERSIONS, Do, Is, Rule,
+                                       by_family, plan, queues)
 
 TABLE = "inet edgeblock"
 
@@ -115,8 +116,10 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.ANSWER: (f"meta nfproto ipv4 meta length >= {ANSWER_BYTES}",
                     f"ip6 nexthdr tcp meta length >= {ANSWER_BYTES}"),
         # @th,64,8: the byte after the UDP header.
-        Is.SHORT: ("meta nfproto ipv4 @th,64,8 & 0x80 == 0", "ip6 nexthdr udp @th,64,8 & 0x80 == 0"),
-        Is.INITIAL: (f"@th,64,8 & 0x80 == 0x80 @th,72,32 {{ {', '.join(f'{v:#010x}' for v in QUIC_VERSIONS)} }}",),
+        Is.SHORT: tuple(f"{family} @th,64,8 & 0x80 == 0 @th,64,8 != {DTLS_FIRST}-{DTLS_LAST}"
+                        for family in ("meta nfproto ipv4", "ip6 nexthdr udp")),
+        Is.INITIAL: (f"@th,64,8 & 0x80 == 0x80 @th,72,32 {{ {', '.join(f'{v:#010x}' for v in QUIC_VERSIONS)} }}",
+                     f"@th,64,8 {DTLS_FIRST}-{DTLS_LAST} @th,72,8 {DTLS_MAJOR}"),
     }
 
 

@@ -26,6 +26,10 @@ ANSWER_BYTES = 248
 # version 2 (RFC 9369), drafts 23 to 34, and those of Meta's mvfst.
 QUIC_VERSIONS = (0x00000001, 0x6B3343CF, *range(0xFF000017, 0xFF000023), 0xFACEB002, *range(0xFACEB00E, 0xFACEB014))
 
+# First bytes of DTLS datagrams that may hold a ClientHello (RFC 6347, 4.1): change_cipher_spec, alert, handshake. The
+# byte after them is the same in all versions. QUIC's short headers begin so only where the fixed bit is greased.
+DTLS_FIRST, DTLS_LAST, DTLS_MAJOR = 20, 22, 0xFE
+
 # What the kernel takes for an interface's name (15 bytes), with "*" at the end for any that begin so.
 INTERFACE = re.compile(r"(?=.{1,15}$)[A-Za-z0-9_.:@-]+\*?")
 
@@ -70,8 +74,8 @@ class Is(Enum):
     SYN_ACK = auto()
     BARE = auto()             # TCP, certainly without payload and without an urgent pointer
     ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
-    SHORT = auto()            # UDP, certainly with a first payload byte below 0x80: no QUIC long header
-    INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS
+    SHORT = auto()            # UDP, certainly with a first payload byte below 0x80 (no QUIC long header), not in DTLS
+    INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS, or a DTLS handshake
     CLEARED = auto()          # TCP that the first stage lets by; asked once for a packet, for it remembers
     SOCKET = auto()           # asks for nothing of use: see DEFRAGMENT
 

@@ -67,6 +67,7 @@ enum {
 	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
 	IP_TCP = 6, IP_UDP = 17,
 	BEHIND = 66000,              // acknowledgements that come late, as conntrack has it (MAXACKWINCONST)
+	DTLS_FIRST = 20, DTLS_LAST = 22,    // first bytes of datagrams that may hold a ClientHello: rules.py
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
 };
 
@@ -1088,7 +1089,8 @@ SECTION("shortcut") int carry(struct __sk_buff *skb)
 		return LEAVE;
 	if (!view_ends(skb, ETHERNET, &e))
 		return LEAVE;
-	if (e.tcp ? e.flags & SYN : load_bytes(skb, e.at, &first, 1) < 0 || first >= 0x80)
+	if (e.tcp ? e.flags & SYN : load_bytes(skb, e.at, &first, 1) < 0 || first >= 0x80 ||
+			    (first >= DTLS_FIRST && first <= DTLS_LAST))
 		return LEAVE;
 	mark = look_up(&marks, &e.key);
 	if (!mark)
