@@ -5,7 +5,7 @@ SECONDS := 600
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test matrix test-vm bench bench-quick fuzz lint build deb clean
+.PHONY: help demo test matrix test-vm bench bench-quick fuzz framing lint build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ bench-quick: ## a first look in two minutes, under benchmarks/results/quick (roo
 fuzz:  ## the compiled core under libFuzzer and AddressSanitizer, SECONDS=600 for all games together
 	@.ci/setup test fuzz
 	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)
+
+framing:  ## odd requests to real servers on loopback and to the engine, SECONDS=600; asks those that are installed
+	@.ci/setup test fuzz
+	@$(PY) -m tests.fuzz.framing --seconds $(SECONDS)
 
 lint:  ## style, types, layers and house rules
 	@.ci/setup test lint

@@ -257,6 +257,15 @@ cdef bint _is_method(const Http* h, size_t size, const char* word, size_t word_s
     return is_word(text, size, word, word_size)
 
 
+cdef bint _is_capital(const uint8_t* text, size_t size) noexcept nogil:
+    # Node's lenient reader takes any method that is registered without a version. Words of a text are not.
+    cdef size_t i
+    for i in range(size):
+        if (text[i] < 0x41 or text[i] > 0x5A) and text[i] != 0x2D:
+            return False
+    return True
+
+
 cdef bint _end_request_line(Http* h) noexcept nogil:
     # RFC 9112, 3: `method target HTTP/d.d`, any white space, the version last. Without a version only what HTTP/0.9
     # had is a request, with a path or an absolute URI, and only where nothing was lost before.
@@ -286,7 +295,7 @@ cdef bint _end_request_line(Http* h) noexcept nogil:
         size = cut - 1
         while size > start and (is_space(text[size - 1]) or text[size - 1] >= 0x1C and text[size - 1] <= 0x1F):
             size -= 1
-    elif h.seeking or not (h.get or h.head or h.connect or is_word(text, word, b"post", 4)):
+    elif h.seeking or not (h.get or h.head or h.connect or _is_capital(text, word)):
         return False
     h.preface = h.preface and size - start == 1 and text[start] == 0x2A
     absolute = _find_authority(h, text + start, size - start)
@@ -367,7 +376,10 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
             take_u8(c, &b)
             h.phase = PHASE_CR if b == 0x0D else PHASE_LINE
             continue
-        take_u8(c, &b)
+        if h.phase == PHASE_FIELD:
+            _gather_name(h, c)
+        if not take_u8(c, &b):
+            return NEED_MORE
         if h.phase == PHASE_LINE or h.phase == PHASE_CR:
             if b == 0x0A:
                 if h.phase == PHASE_LINE or h.special == FIELD_EMPTY:
@@ -417,6 +429,21 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
     return NEED_MORE
 
 
+cdef inline void _gather_name(Http* h, Cursor* c) noexcept nogil:
+    # As far as there is nothing but letters, digits and the like: most of what a head has besides values.
+    cdef uint8_t b
+    cdef uint32_t size = h.field_size
+    while left(c):
+        b = c.at[0]
+        if b < 0x21 or b > 0x7E or b == 0x3A:
+            break
+        if size < sizeof(h.field):
+            h.field[size] = lower(b)
+            size += 1
+        skip(c, 1)
+    h.field_size = <uint8_t>size
+
+
 cdef inline void _name_byte(Http* h, uint8_t b) noexcept nogil:
     # Blanks around a field name are dropped; a longer name than any special one is gathered no further. To Python's
     # http.server a line whose name is none ends the head, and what stands behind it is not seen.
@@ -428,7 +455,6 @@ cdef inline void _name_byte(Http* h, uint8_t b) noexcept nogil:
             return
     if h.field_size < sizeof(h.field):
         h.field[h.field_size] = lower(b)
-    if h.field_size < 255:
         h.field_size += 1
 
 
@@ -759,8 +785,7 @@ cdef bint same_http(const Http* a, const Http* b) noexcept nogil:
             or a.body != b.body
             or a.twofold and a.first_size != b.first_size or a.sign.size != b.sign.size):
         return False
-    if a.phase == PHASE_FIELD and memcmp(
-            a.field, b.field, a.field_size if a.field_size < sizeof(a.field) else sizeof(a.field)) != 0:
+    if a.phase == PHASE_FIELD and memcmp(a.field, b.field, a.field_size) != 0:
         return False
     return (same_framings(&a.framings, &b.framings) and memcmp(a.sign.seen, b.sign.seen, a.sign.size) == 0
             and same_text(&a.line, &b.line) and same_text(&a.target, &b.target) and same_text(&a.hosts, &b.hosts))

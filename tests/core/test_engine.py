@@ -360,6 +360,12 @@ HEADS = {
     "odd-method": b"FOO!BAR / HTTP/1.1\r\nHost: NAME\r\n\r\n",
     "head": b"HEAD / HTTP/1.1\r\nHost: NAME\r\n\r\n",
     "post": b"POST / HTTP/1.1\r\nContent-Length: 3\r\nHost: NAME\r\n\r\nabc",
+    "long-method": b"M" * 40 + b" / HTTP/1.1\r\nHost: NAME\r\n\r\n",
+    "no-version": b"PUT /\r\nHost: NAME\r\n\r\n",
+    "space-first": b" GET / HTTP/1.1\r\nHost: NAME\r\n\r\n",
+    "control-bytes": b"GET /?\x01\x7f HTTP/1.1\r\nHost: NAME\r\n\r\n",
+    "odd-blanks": b"GET\x0b/\x1cHTTP/1.1\r\nHost: NAME\r\n\r\n",
+    "preface-of-http1": b"PRI * HTTP/1.1\r\nHost: NAME\r\n\r\n",
     "padded-1k": b"GET / HTTP/1.1\r\nX-Padding: " + b"p" * 1024 + b"\r\nHost: NAME\r\n\r\n",
     "padded-60k": b"GET / HTTP/1.1\r\nX-Padding: " + b"p" * 60_000 + b"\r\nHost: NAME\r\n\r\n",
     "sixty-fields": b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"v" * 900) for i in range(60))
@@ -385,6 +391,23 @@ BEFORE = {
     "websocket-refused": s.request(b"first.example", b"/", b"GET", b"", b"Upgrade: websocket",
                                    b"Connection: upgrade"),
     "blank-lines": s.request(b"first.example") + b"\r\n\r\n",
+    "long-method": b"M" * 40 + b" / HTTP/1.1\r\nHost: first.example\r\n\r\n",
+    "pri": b"PRI * HTTP/1.1\r\nHost: first.example\r\n\r\n",
+    "no-request": b"what is this\r\n\r\n",
+    "get-with-body": s.request(b"first.example", b"/", b"GET", b"x=1"),
+    "get-without-its-body": b"GET / HTTP/1.1\r\nHost: first.example\r\nContent-Length: 500\r\n\r\n",
+    "connect-with-body": s.request(b"a.example:1", b"a.example:1", b"CONNECT", b"x=1"),
+    "connect-without-its-body": b"CONNECT a.example:1 HTTP/1.1\r\nContent-Length: 500\r\n\r\n",
+    "folded-length": b"POST / HTTP/1.1\r\nHost: first.example\r\nX: a\r\n Content-Length: 500\r\n\r\n",
+    "folded-length-that-counts": b"POST / HTTP/1.1\r\nHost: first.example\r\nX: a\r\n Content-Length: 3\r\n\r\nx=1",
+    "folded-encoding": b"POST / HTTP/1.1\r\nHost: first.example\r\nX: a\r\n\tTransfer-Encoding: chunked\r\n\r\n",
+    "chunked-in-1.0": b"POST / HTTP/1.0\r\nHost: first.example\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "space-before-the-colon": b"POST / HTTP/1.1\r\nHost: first.example\r\nContent-Length : 500\r\n\r\n",
+    "behind-no-field": b"POST / HTTP/1.1\r\nHost: first.example\r\nno field\r\nContent-Length: 500\r\n\r\n",
+    "odd-length": b"POST / HTTP/1.1\r\nHost: first.example\r\nContent-Length: 0x500\r\n\r\n",
+    "odd-chunk": b"POST / HTTP/1.1\r\nHost: first.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+                 b"0x3\r\nabc\r\n0\r\n\r\n",
+    "unended-trailer": b"POST / HTTP/1.1\r\nHost: first.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
 }
 
 

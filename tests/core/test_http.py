@@ -27,7 +27,7 @@ def test_all_ways(shape):
     data = HEADS[shape].replace(b"NAME", NAME)
     head = len(data) - (3 if shape == "post" else 0)
     found = heads(http.feed([data]))
-    assert any(NAME in host for host in found[0][0])
+    assert any(NAME in host for host in found[-1][0])
     s.all_ways(http.feed, data, heads, head)
     slow.compare(data)
 
@@ -35,14 +35,15 @@ def test_all_ways(shape):
 @pytest.mark.parametrize("shape", HEADS)
 def test_hosts_of_every_head(shape):
     data = HEADS[shape].replace(b"NAME", NAME)
-    hosts = one(data)[0]
+    hosts = http.feed([data])[1][-1][0]         # behind a line of HTTP/0.9 the fields are a second head
     assert any(host.lower().rstrip(b".").split(b":")[0].rstrip(b".") == NAME for host in hosts)
 
 
-FORKED = ("length-and-chunked-by-length", "two-lengths", "dressed-up-chunked")   # the window follows each framing
+FORKED = ("length-and-chunked-by-length", "two-lengths", "dressed-up-chunked", "get-without-its-body",
+          "folded-length", "space-before-the-colon", "behind-no-field")      # the window follows each framing
 
 
-@pytest.mark.parametrize("before", [before for before in BEFORE if before not in FORKED])
+@pytest.mark.parametrize("before", [before for before in BEFORE if before not in (*FORKED, "unended-trailer")])
 def test_the_request_behind(before):
     data = BEFORE[before] + s.request(NAME)
     slow.compare(data)
@@ -80,7 +81,7 @@ def test_connect():
 
 @pytest.mark.parametrize("line,hosts,target", [
     (b"GET /x", [], b"/x"), (b"GET http://a.example/", [b"a.example"], b"http://a.example/"),
-    (b"GET /x y", [], b"/x y"),
+    (b"GET /x y", [], b"/x y"), (b"PUT /x", [], b"/x"), (b"M-SEARCH /x", [], b"/x"),
 ])
 def test_no_version(line, hosts, target):
     # HTTP/0.9: the line is the request; a lenient server goes on to the fields.
@@ -192,7 +193,7 @@ def test_behind_a_body_that_nobody_can_follow_the_next_request_is_found(body):
 
 NO_REQUEST = [
     b"\x16\x03\x01", b"GET\r\n", b"GET \r\n", b"SSH-2.0-x\r\n", b"EHLO mail.example\r\n", b"USER someone\r\n",
-    b"GET word\r\n", b"\x00", b"(x)\r\n", b"HTTP/1.1\r\n", b"GET HTTP/1.1\r\n", b"FOO /\r\n", b"\x85a\x00\r\n",
+    b"GET word\r\n", b"\x00", b"(x)\r\n", b"HTTP/1.1\r\n", b"GET HTTP/1.1\r\n", b"foo /\r\n", b"\x85a\x00\r\n",
 ]
 
 

@@ -34,6 +34,7 @@ PARTING = [b" "] * 14 + [b"  ", b"\t", b"\x0b", b"\x1c", b"\xa0"]
 TARGETS = [b"/"] * 10 + [b"/?\x7f", b"/?\x01", b"*", b"/a%20b", b"http://" + OTHER.encode() + b"/", b"/\x00",
                          b"/?a b",
                          b"http://" + LISTED.encode() + b"/", LISTED.encode() + b":80", b"/" + b"y" * 300]
+USUAL = [b"HTTP/1.1"] * 8 + [b"HTTP/1.0"]
 VERSIONS = [b"HTTP/1.1"] * 16 + [b"HTTP/1.0", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1", b"HTTP/0.9",
                                  b"HTTP/1.1 ",
                                  b"HTTP/01.1", b"HTTP/1.10", b"HTTP/1", b"HTTP/1.1\t", b""]
@@ -52,7 +53,8 @@ ENCODINGS = [b"chunked"] * 8 + [b"Chunked", b"identity", b"gzip, chunked", b"chu
                                 b"\x0bchunked", b"chunked\x0b", b"\"chunked\"", b"chunked chunked", b"", b"chunked,",
                                 b",chunked", b"chunked\0", b" chunked ", b"cow", b"chunked, chunked",
                                 b"identity, chunked"]
-MORE = [b"X: y", b"Connection: keep-alive", b"Connection: close", b"Expect: 100-continue", b"Upgrade: h2c",
+MORE = [b"X: y", b"Connection: keep-alive", b"Connection: keep-alive", b"Accept: */*", b"User-Agent: a/1 (b; c)",
+        b"Connection: close", b"Expect: 100-continue", b"Upgrade: h2c",
         b"X: \x01",
         b"no colon", b": empty", b"X: a\r\n folded", b"Upgrade: websocket\r\nConnection: upgrade", b"TE: trailers",
         b"X:\0"]
@@ -96,16 +98,21 @@ class Maker:
         return b"".join(pieces) + last
 
     def field(self, name: bytes, value: bytes) -> bytes:
+        if self.often(3):
+            return name + b": " + value
         colon = self.pick([b": "] * 12 + [b":", b" : ", b":\t", b":\r\n ", b":\n\t", b": \r\n\t "])
         return self.pick(NAMES[name]) + colon + value
 
     def head(self, host: str, fields: list[bytes]) -> bytes:
-        end = self.pick(LINE_ENDS)
-        line = self.pick(METHODS) + self.pick(PARTING) + self.pick(TARGETS)
-        version = self.pick(VERSIONS)
-        line += self.pick(PARTING) + version if version else b""
+        end = self.pick(LINE_ENDS) if not self.often(4) else b"\r\n"
+        if self.often(3):               # mostly one line that everybody takes, so that the odd thing is elsewhere
+            line = self.pick([b"GET", b"GET", b"POST", b"POST", b"PUT", b"HEAD"]) + b" / " + self.pick(USUAL)
+        else:
+            line = self.pick(METHODS) + self.pick(PARTING) + self.pick(TARGETS)
+            version = self.pick(VERSIONS)
+            line += self.pick(PARTING) + version if version else b""
         fields = [self.field(b"Host", host.encode()), *fields]
-        while not self.often(3):
+        while not self.often(2):
             fields.append(self.pick(MORE))
         self.chance.shuffle(fields)
         mixed = [self.pick(LINE_ENDS) if not self.often(12) else end for _ in range(len(fields) + 2)]

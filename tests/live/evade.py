@@ -698,6 +698,11 @@ request_row("after a chunked body", lambda host: head(
     "POST /first HTTP/1.1", f"Host: {INNOCENT}", "Transfer-Encoding: chunked")
     + b"5;x=y\r\nhello\r\n3\r\n, w\r\n0\r\n\r\n" + request(host))
 
+request_row("after a GET with a body", lambda host: head(
+    "GET /first HTTP/1.1", f"Host: {INNOCENT}", "Content-Length: 3") + b"x=1" + request(host))
+request_row("after a method of 40 letters", lambda host: head("M" * 40 + " / HTTP/1.1", f"Host: {INNOCENT}")
+            + request(host))
+
 for _target in ("/files/list%65d.html", "/files/%6cisted.html", "/%66%69les/listed.html", "/files/./listed.html",
                 "/files/x/../listed.html", "/files/x/%2e%2e/listed.html", "//files///listed.html",
                 "/files/listed.html?utm_source=x", "/files/listed.html?", "/files/listed.html#part"):

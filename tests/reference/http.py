@@ -127,7 +127,7 @@ def read_request_line(line: bytes, seeking: bool) -> tuple[bytes, bytes, bytes] 
     versioned = re.fullmatch(rb"(.*?)[\s\x1c-\x1f]*%s(http/%s*)" % (P, N), rest, re.S | re.I)
     if versioned:
         return method, versioned[1], versioned[2]
-    if seeking or not (method in (b"GET", b"HEAD", b"CONNECT") or word.upper() == b"POST"):
+    if seeking or not (method in (b"GET", b"HEAD", b"CONNECT") or re.fullmatch(rb"[A-Z-]+", word)):
         return None
     if rest[:1] == b"/" or re.match(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,32}://", rest) or method == b"CONNECT":
         return method, rest, b""
