@@ -189,7 +189,8 @@ def _networks() -> Any:
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
     "allow_public_suffixes", "allow_protected", "allow_addresses", "widest_ipv4", "widest_ipv6", "max_growth",
-    "max_shrink", "max_unparsable", "zone", "redirect", "status", "page", "contact", "provider", "reason", "help")
+    "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "redirect", "status", "page", "contact",
+    "provider", "reason", "help")
 
 
 def _locks() -> Any:
@@ -229,6 +230,8 @@ class Rules:
     max_growth: float = _number(3.0, 1, 1e9)           # times the entries of the last accepted version
     max_shrink: float = _number(0.5, 0, 1)             # share of the last accepted version's entries that may go
     max_unparsable: float = _number(0.05, 0, 1)        # share of the lines that may be unusable
+    guarded: str = _choice("refuse", "refuse", "skip")  # a list with entries that a guard rail refuses, or these
+    max_guarded: float = _number(0.9, 0, 1)            # share of the entries that may be left out so
     locked: tuple[str, ...] = _locks()                 # settings that no NAME.toml may change
     unlocked: tuple[str, ...] = _exceptions()          # "NAME" or "NAME=SETTING": those lists' may, all or this one
 

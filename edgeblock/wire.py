@@ -6,7 +6,7 @@ the two addresses, and nothing here raises for any bytes. The walk over the head
 
 from typing import NamedTuple
 
-from edgeblock.core import packet as walker
+import edgeblock.core.packet as walker
 
 TCP = 6
 UDP = 17

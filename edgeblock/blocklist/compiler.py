@@ -28,7 +28,8 @@ SPANS_MAX = 1 << 18     # of IPv4 addresses, gathered before those that touch ar
 class ListRecord:
     """What a snapshot says of a list. Index in Compiled.lists = list index.
 
-    `entries` are distinct ones, `duplicates` the others, `unusable` the lines left out; `expires` is Unix seconds,
+    `entries` are distinct ones, `duplicates` the others, `unusable` the lines left out, `guarded` the entries that a
+    guard rail left out, `exceptions_lost` the exceptions that could not be taken; `expires` is Unix seconds,
     `signed` the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it
     was made of, `part` is the digest of the part that it came from; `uid` and `settings_uid` own the list and
     its settings.
@@ -46,6 +47,8 @@ class ListRecord:
     expired: bool = False
     duplicates: int = 0
     unusable: int = 0
+    guarded: int = 0
+    exceptions_lost: int = 0
     signed: int | None = None
     sha256: str = ""
     origin: str = ""

@@ -33,7 +33,7 @@ REASON_MAX = 1000           # characters of a reason; what it quotes may be as l
 LISTS_MAX = 10_000          # of a directory: each is a mapping of the compiling process, which may have 65 530
 OWNER_LISTS_MAX = 5_000     # of one user: nobody takes the room of all others
 WARNINGS_MAX = 100          # about files that are no lists; the rest are counted
-BESIDE = (".toml", ".rejected", ".minisig")     # what stands beside a list and is none
+BESIDE = (".toml", ".rejected", ".skipped", ".minisig")     # what stands beside a list and is none
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    # of editors and transfers; hidden too
 
 

@@ -52,6 +52,7 @@ from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError, printable
 
 MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
+SKIPPED = b"edgeblock has left these out of this list"     # and a .skipped
 HURRY = 4 << 20         # bytes of a list that is compiled at a start, before what was in force is served again
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
 SLICE = 1.0             # seconds of processor time that a short list has before it goes on in a process of its own
@@ -252,7 +253,9 @@ class Round:
         self.store.begin(name, origin, self.deaths if suspect else 0)
         try:
             with limited(seconds):
-                compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name))
+                left_out: list[Finding] = []
+                compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name),
+                                left_out)
         except Refused as refused:
             self._refuse(name, refused, source.state, origin)
         except Unsettled:
@@ -273,6 +276,7 @@ class Round:
         else:
             try:
                 self.parts[name] = self.store.keep(compiled, self.now)
+                self._write_skipped(source, compiled.lists[0], left_out)
             except OSError as error:
                 self.outcome.again = True
                 self._refuse(name, Refused([Finding(file, 0, "could be read, but not be kept: "
@@ -363,6 +367,7 @@ class Round:
                 digest = blake2b(new.sha256.encode(), key=self.store.key, digest_size=16).hexdigest()
                 changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
                                 "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
+                                "guarded": new.guarded, "exceptions_lost": new.exceptions_lost,
                                 "signed": new.signed, "digest": digest, "action": new.action,
                                 **owner_of(new.uid), **owner_of(new.settings_uid, "settings_")})
             elif old.expired != new.expired:
@@ -435,8 +440,29 @@ class Round:
             return where
         return ""
 
+    def _write_skipped(self, source: ListFile, record: ListRecord, left_out: list[Finding]) -> None:
+        """What is left out of a taken list, in NAME.skipped beside it and nowhere else: it quotes the list."""
+        where = self.rules.directory / f"{source.name}.skipped"
+        count = record.guarded + record.unusable + record.exceptions_lost
+        mine = read_ours(where, len(SKIPPED)) == SKIPPED
+        try:
+            if not left_out:
+                if mine:
+                    where.unlink()
+                return
+            lines = [f"{SKIPPED.decode()}; the rest of it is in force.", *map(str, left_out)]
+            if count > len(left_out):
+                lines.append(f"and {count - len(left_out)} more; `edgeblock lint {self.rules.directory}` has them")
+            text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+            mode = source.state.st_mode & 0o664 | 0o600 if source.state else 0o640
+            if mine or not os.path.lexists(where):
+                write_file(where, partial(write_to, text), mode=mode, sync=False)
+        except (OSError, ValueError):
+            pass                    # read-only for us, or full: the counts are told all the same
+
     def _clear_rejected(self) -> None:
         wanted = {one["where"] for one in self.outcome.refused.values()}
+        wanted |= {str(self.rules.directory / f"{name}.skipped") for name in self.parts}
         for folder in (self.rules.directory, self.store.rejected):
             try:
                 names = os.listdir(folder)
@@ -445,10 +471,11 @@ class Round:
             for name in names:
                 path = folder / name
                 # Of a process that was killed.
-                left = name.startswith(".") and name.endswith(".tmp") and ".rejected." in name
+                left = name.startswith(".") and name.endswith(".tmp") and (
+                    ".rejected." in name or ".skipped." in name)
                 try:
-                    if left or name.endswith(".rejected") and not is_unfinished(name) and str(path) not in wanted \
-                            and read_ours(path, len(MARK)) == MARK:
+                    if left or name.endswith((".rejected", ".skipped")) and not is_unfinished(name) \
+                            and str(path) not in wanted and read_ours(path, len(MARK)) in (MARK, SKIPPED[:len(MARK)]):
                         path.unlink()
                 except OSError:
                     continue
@@ -513,4 +540,5 @@ def owner_of(uid: int | None, prefix: str = "") -> dict[str, Any]:
 
 def told_of(record: ListRecord) -> dict[str, Any]:
     return {name: getattr(record, name)
-            for name in ("name", "file", "action", "entries", "duplicates", "unusable", "expires", "expired")}
+            for name in ("name", "file", "action", "entries", "duplicates", "unusable", "guarded", "exceptions_lost",
+                         "expires", "expired")}

@@ -2,8 +2,8 @@
 
 In: the settings of a list, protected names, then its entries one by one and its counts. Out: None, or the reason
 with the key that overrides it, ready to stand behind "file:line: " or "file: ". What never happens here: a clock; a
-file but the two that ship with packages (the Public Suffix List, the protected names); an entry left out: a list is
-taken as it is, or refused.
+file but the two that ship with packages (the Public Suffix List, the protected names). What is refused refuses the
+whole list, or is left out where its settings say guarded = "skip": who calls decides by `skips`.
 
 `Guard.refuses` runs for every entry of ten million, so it asks two sets first and thinks only about the few that
 are in one of them.
@@ -198,6 +198,20 @@ def unusable_lines(settings: ListSettings, seen: Seen) -> str | None:
     return None
 
 
+def guarded_entries(settings: ListSettings, skipped: int, taken: int) -> str | None:
+    """Why a list of which so many entries are left out is refused after all, or None."""
+    if skipped > settings.max_guarded * (skipped + taken):
+        return unless(f"guard rails refuse {skipped} of {skipped + taken} entries, more than a share of "
+                      f"{settings.max_guarded:.4g}", settings, "max_guarded", "a higher max_guarded")
+    return None
+
+
+def skip_instead(count: int) -> str:
+    """The way out for a list that is refused for so many of its entries."""
+    some = "this entry" if count == 1 else f"these {count} entries"
+    return f"guarded = \"skip\" in the settings of this list takes it without {some}"
+
+
 class Guard:
     """The guard rails of one list; `key` is that of a hashed list, if it may be one."""
 
@@ -218,6 +232,7 @@ class Guard:
         self._special = Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items())
         self._protected = Ranges((network, "") for network in protected.networks)
         self._urls_are_hosts = settings.https == "host"
+        self.skips = settings.guarded == "skip"
 
     # One entry
 

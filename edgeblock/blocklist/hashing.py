@@ -120,7 +120,10 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
             made.unusable += 1
             made.find(item.line, item.why)
         elif why := guard.refuses(item):
-            made.refuse(item.line, why)
+            if guard.skips:
+                made.find(item.line, f"{why}; left out (guarded = \"skip\")")
+            else:
+                made.refuse(item.line, why)
         else:
             total += 1
             if item.kind >= Kind.NETWORK:

@@ -22,7 +22,15 @@ from edgeblock.blocklist import formats
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, open_regular
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.guard import Guard, Protected, Seen, parse_protected, shipped_protected
+from edgeblock.blocklist.guard import (
+    Guard,
+    Protected,
+    Seen,
+    guarded_entries,
+    parse_protected,
+    shipped_protected,
+    skip_instead,
+)
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, Signed, keys_for, refuses_replay
 from edgeblock.errors import ListError
@@ -30,6 +38,7 @@ from edgeblock.errors import ListError
 LIST_BYTES_MAX = 4 << 30        # of one list; a hundred million names are less
 ENTRIES_MAX = 100_000_000       # of one list, duplicates included: 2 GB of rows while it is compiled
 FINDINGS_MAX = 50               # that a refusal names; the rest are counted
+LEFT_OUT_MAX = 1000             # of what is left out of a list that is taken, in its NAME.skipped; likewise
 PROTECTED_MAX = 16 << 20        # bytes of the operator's protected names
 BUFFER = 1 << 20
 
@@ -143,7 +152,8 @@ class Gathering:
         self.compiler.add_list(source.name, source.settings)
         self.guard = Guard(source.settings, terms.protected, terms.key)
         self.file = source.path.name
-        self.lines = self.total = self.unusable = 0
+        self.lines = self.total = self.unusable = self.guarded = self.exceptions_lost = 0
+        self.left_out: list[Finding] = []
         self.problems: list[Finding] = []
         self.refusals: list[Finding] = []
 
@@ -156,7 +166,10 @@ class Gathering:
                 if item.line != last:
                     last = item.line
                     self.lines += 1
-                if (why := refuses(item)) is not None:
+                if (why := refuses(item)) is not None and self.guard.skips:
+                    self.guarded += 1
+                    self._leave_out(item.line, why)
+                elif why is not None:
                     self.refusals.append(Finding(self.file, item.line, why))
                     if len(self.refusals) == FINDINGS_MAX:
                         return
@@ -174,10 +187,20 @@ class Gathering:
                 self.unusable += 1
                 if self.unusable <= FINDINGS_MAX:
                     self.problems.append(finding)
+                self._leave_out(item.line, item.why)
+            elif kind is formats.Passed and item.exception:
+                self.exceptions_lost += 1
+                self._leave_out(item.line, f"the exception {item.text} is left out, and what it would have let by "
+                                           f"may be blocked: {item.why}")
+
+    def _leave_out(self, line: int, why: str) -> None:
+        if len(self.left_out) < LEFT_OUT_MAX:
+            self.left_out.append(Finding(self.file, line, why))
 
 
 def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float,
-         progress: Progress | None = None, signed_before: int | None = None) -> Compiled:
+         progress: Progress | None = None, signed_before: int | None = None,
+         left_out: list[Finding] | None = None) -> Compiled:
     """The list, compiled.
 
     Args:
@@ -185,6 +208,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         now: Unix seconds.
         progress: is told how many bytes more have been read.
         signed_before: when the newest version was signed that was ever taken, also where it has gone since.
+        left_out: is given what is left out of a list that is taken, the first LEFT_OUT_MAX.
 
     Raises:
         Refused: it breaks a rule of docs/guard-rails.md, or cannot be read.
@@ -203,7 +227,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
             try:
                 gathering.gather(source.reader(io.BufferedReader(hashed or watched, BUFFER)))
                 if gathering.refusals:
-                    raise Refused(gathering.refusals)
+                    raise Refused([*gathering.refusals, Finding(name, 0, skip_instead(len(gathering.refusals)))])
                 signed = hashed.signed() if hashed else None
             finally:
                 after = os.fstat(file.fileno())
@@ -222,7 +246,8 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     seen = Seen(gathering.lines, record.entries, gathering.unusable)
     times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]
     refused = (signed and refuses_replay(signed, max(times, default=None), now)) or \
-        gathering.guard.refuses_list(seen, previous.entries if previous else None, now)
+        gathering.guard.refuses_list(seen, previous.entries if previous else None, now) or \
+        guarded_entries(source.settings, gathering.guarded, gathering.total)
     if refused:
         findings = [Finding(name, 0, refused), *gathering.problems]
         raise Refused(findings, gathering.unusable - len(gathering.problems))
@@ -230,6 +255,9 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     record.file, record.https, record.max_shrink = name, settings.https, settings.max_shrink
     record.expires = settings.expires.timestamp() if settings.expires else None
     record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
+    record.guarded, record.exceptions_lost = gathering.guarded, gathering.exceptions_lost
+    if left_out is not None:
+        left_out += gathering.left_out
     record.signed = signed.timestamp if isinstance(signed, Signed) else None
     record.sha256, record.origin = watched.hash.hexdigest(), origin
     record.uid, record.settings_uid = before.st_uid, source.settings_state.st_uid if source.settings_state else None

@@ -24,7 +24,7 @@ from edgeblock.blocklist.directory import (
 )
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import LINE_MAX, Entry, HashedEntry, Passed, Problem, Remark, network_text
-from edgeblock.blocklist.guard import Guard, Seen
+from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import key_id
 from edgeblock.errors import ListError
@@ -127,7 +127,12 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
             if why := guard.refuses(item):
                 refused += 1
                 if refused <= ALIKE_MAX:
-                    report.errors.append(Finding(name, item.line, why))
+                    where, so = (report.warnings, "; left out (guarded = \"skip\")") if guard.skips else \
+                        (report.errors, "")
+                    where.append(Finding(name, item.line, why + so))
+                if guard.skips:
+                    entries -= 1
+                    continue
             if isinstance(item, Entry):
                 comparison.add(item)
     except ListError as error:
@@ -137,8 +142,15 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
         report.errors += [*problems, Finding(name, 0, fault_of(error))]
         return
     report.entries += entries
-    if refused > ALIKE_MAX:
-        report.errors.append(Finding(name, 0, f"has {refused - ALIKE_MAX} more entries that no list may have"))
+    if guard.skips:
+        if why := guarded_entries(source.settings, refused, entries):
+            report.errors.append(Finding(name, 0, why))
+        elif refused > ALIKE_MAX:
+            report.warnings.append(Finding(name, 0, f"has {refused - ALIKE_MAX} more entries that are left out"))
+    elif refused:
+        if refused > ALIKE_MAX:
+            report.errors.append(Finding(name, 0, f"has {refused - ALIKE_MAX} more entries that no list may have"))
+        report.notes.append(Finding(name, 0, skip_instead(refused)))
     if foreign:
         report.errors.append(Finding(name, 0, "was made under another key than that of this box; make it again with "
                                               "`edgeblock hash-list` and this key"))

@@ -25,7 +25,7 @@ from edgeblock.blocklist.canonical import (
 from edgeblock.blocklist.compiler import Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists, finding_of, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
-from edgeblock.blocklist.guard import Guard, Protected, Seen, unusable_lines
+from edgeblock.blocklist.guard import Guard, Protected, Seen, shipped_protected, unusable_lines
 from edgeblock.blocklist.intake import make_terms, why_unsigned
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
@@ -146,7 +146,8 @@ class Reading:
 
     def __init__(self, source: ListFile, protected: Protected | None, key: bytes) -> None:
         self.source = source
-        self.guard = None if protected is None else Guard(source.settings, protected, key)
+        skips = source.settings.guarded == "skip"
+        self.guard = Guard(source.settings, protected or shipped_protected(), key) if protected or skips else None
         self.problems: list[Finding] = []
         self.warnings: list[Finding] = []
 
@@ -166,6 +167,8 @@ class Reading:
             if refuses is not None and (why := refuses(item)) is not None:
                 refused += 1
                 first = first or Finding(name, item.line, why)
+                if self.guard and self.guard.skips:
+                    continue
             yield item
         if why := unusable_lines(self.source.settings, Seen(lines, 0, len(self.problems))):
             raise ListError(why)
@@ -175,7 +178,9 @@ class Reading:
             self.warnings.append(Finding(file, line, f"{why}; this line is left out{more}"))
         if first:
             more = f" (and {refused - 1} more)" if refused > 1 else ""
-            self.warnings.append(first._replace(why=f"{first.why}{more}; the daemon refuses this list"))
+            skips = self.guard is not None and self.guard.skips
+            so = "left out (guarded = \"skip\")" if skips else "the daemon refuses this list"
+            self.warnings.append(first._replace(why=f"{first.why}{more}; {so}"))
 
 
 def load_snapshot(path: Path, key: bytes, now: float) -> Rules:

@@ -24,7 +24,7 @@ ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses")
 
 # The guard rails have the same keys in [rules] of the main configuration, which says what each may hold.
 GUARD_KEYS = {key.name: key.metadata["read"] for key in fields(config.Rules)
-              if key.name.startswith(("allow_", "widest_", "max_"))}
+              if key.name.startswith(("allow_", "widest_", "max_")) or key.name == "guarded"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class ListSettings:
     max_growth: float = config.Rules.max_growth
     max_shrink: float = config.Rules.max_shrink
     max_unparsable: float = config.Rules.max_unparsable
+    guarded: str = config.Rules.guarded
+    max_guarded: float = config.Rules.max_guarded
     locked: tuple[str, ...] = ()
     unlocked: tuple[str, ...] = ()
 

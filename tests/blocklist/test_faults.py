@@ -321,7 +321,8 @@ def test_locked_settings_are_the_operators(box):
     box.refresh()
     assert box.reason("court") == [
         "court.list:1: 'co.uk' is a public suffix; if that is meant, put allow_public_suffixes = [\"co.uk\"] into "
-        "[rules] of the main configuration, as no settings of a list may say it (locked)"]
+        "[rules] of the main configuration, as no settings of a list may say it (locked)",
+        'court.list: guarded = "skip" in the settings of this list takes it without this entry']
     box.rules = replace(box.rules, unlocked=("court=allow_public_suffixes",))
     box.write(court_toml="allow_public_suffixes = true\n")
     assert box.refresh().refused == {}

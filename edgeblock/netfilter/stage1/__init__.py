@@ -26,8 +26,8 @@ from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import marks as flow_marks
 from edgeblock.netfilter.pins import program_path
 from edgeblock.netfilter.stage1 import bpf
-from edgeblock.netfilter.stage1.structures import LAYOUT
 from edgeblock.netfilter.stage1.sieve import BLOCK, blocks_for, fill, header
+from edgeblock.netfilter.stage1.structures import LAYOUT
 
 OBJECT = Path(__file__).with_name("program.o")
 PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the kernel judges

@@ -19,7 +19,6 @@ from edgeblock.blocklist.formats import (
 )
 from edgeblock.blocklist.formats.plain import read_urls
 
-
 CHARACTER = "has the character {!r} in its host, which no host has; one entry a line, without quotes and punctuation"
 
 
