@@ -15,5 +15,4 @@ def make_engine(config: Config, matcher: Matcher, report: bool = False) -> Engin
     policies = asdict(config.policies)
     policies["unproven"] = config.reply.unproven
     policies["memory_full"] = policies.pop("memory")       # beside limits.memory, which is a number of bytes
-    del policies["crash"]                                  # the queue reader's: the engine has not lived to tell
     return Engine(matcher, **asdict(config.limits), **policies, report=report)

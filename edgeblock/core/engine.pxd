@@ -89,6 +89,7 @@ cdef enum:
     COUNT_NO_MEMORY
     COUNT_OVERWORKED
     COUNT_WORK
+    COUNT_ORPHANS
     COUNTERS
 
 
@@ -111,6 +112,19 @@ cdef struct Passed:            # a SYN that the kernel let by without asking, an
     const uint8_t* hello       # NULL: it is not known any more
 
 
+cdef enum:                     # how far a flow has come, for whoever goes on without this engine
+    STANDS_SYN = 1             # a SYN has passed, and nothing else
+    STANDS_BEGUN = 2           # a part of a message has, or the flow is blocked
+    STANDS_WHOLE = 3           # whole messages, or what is none of ours
+    STANDS_MANY = 4            # of connections before on the same ports: more than one is not over
+
+cdef struct Standing:
+    uint64_t hash              # of the flow
+    uint32_t at                # TCP: the sequence number behind what this packet held
+    uint8_t state
+    uint8_t datagrams          # UDP: `at` says nothing
+
+
 cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
@@ -122,6 +136,13 @@ cdef class Engine:
     cdef void catch_up(self, const uint8_t* data, size_t size, uint64_t past, const Passed* passed, uint32_t count,
                        double now) noexcept nogil
     cdef object decision(self, const Decision* made)    # -> decision.Decision for the Python side
+    # Of the packet that was judged last, with that decision: how its flow stands. False: there is nothing to know.
+    cdef bint standing(self, const Decision* made, Standing* out) noexcept nogil
+    cdef bint knows(self, const Packet* p) noexcept nogil           # whether its flow is in the table
+    cdef uint64_t hash_of(self, const Packet* p) noexcept nogil     # as in Standing
+    # Of a flow that is not in the table, what another engine knew: before a packet of it is judged.
+    cdef void take_over(self, const Packet* p, uint8_t state, uint32_t at, uint8_t before_state, uint32_t before,
+                        double now) noexcept nogil
 
     cdef FlowTable table
     cdef Connections connections
@@ -131,6 +152,11 @@ cdef class Engine:
     cdef Findings findings
     cdef Seen seen[MAX_NAMES]
     cdef uint64_t counts[COUNTERS]
+    cdef Flow* current             # of the packet that was judged last; NULL: none
+    cdef uint32_t current_end      # TCP: the sequence number behind it
+    cdef uint8_t current_syn       # TCP: it was a SYN without data
+    cdef uint8_t current_quic      # UDP: how the QUIC connections stand that it belonged to; 0: to none
+    cdef uint64_t current_hash     # UDP: of its addresses and ports
     cdef double clock
     cdef double rereading_since
     cdef uint32_t rereading        # what may still be read again in this second, in bytes
@@ -143,6 +169,7 @@ cdef class Engine:
     cdef uint8_t drop_conflict
     cdef uint8_t drop_work
     cdef uint8_t drop_no_name
+    cdef uint8_t drop_orphans
     cdef uint8_t ech
     cdef uint8_t report
     cdef uint8_t trusting          # nobody is asked for a proof of his address

@@ -18,8 +18,8 @@ from libc.string cimport memcmp, memcpy, memset
 from edgeblock.core.connections cimport Connections, Datagram
 from edgeblock.core.cursor cimport Cursor, cursor
 from edgeblock.core.dtls cimport Fragment, may_hold_hello, next_fragment
-from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, LANE_KEPT, LANE_SETTLED,
-                                  LANE_UNDECIDED, SEEN, STOOD, Flow, FlowTable)
+from edgeblock.core.flow cimport (AWAITED, BURIED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, KEY_SIZE, LANE_KEPT,
+                                  LANE_SETTLED, LANE_UNDECIDED, SEEN, STOOD, Flow, FlowTable, is_turned)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
                                      ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
@@ -31,7 +31,7 @@ from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_
                                     PACKET_SHARE, PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST,
                                     START_SYN, Finding, Findings, Run, Window, add_bytes, add_lost, add_start,
                                     add_syn, add_urgent, begins_at, clear_findings, close_window, contiguous_end,
-                                    goes_on, in_body, is_contested, is_message, is_open, is_unreadable,
+                                    goes_on, in_body, is_contested, is_message, is_open, is_unreadable, is_whole,
                                     looks_like_message, offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
@@ -53,6 +53,7 @@ cdef enum:
     OWN_REACH = 128 * 1024     # bytes around the end of an unproven stream that was blocked: what goes on with it
     PASSED_SYNS = 12           # as the kernel remembers (netfilter/stage1/program.c)
     TOLD = (1 << PASSED_SYNS) - 1
+    PROTOCOL_UDP = 17
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
@@ -66,7 +67,7 @@ COUNTER_NAMES = (
     "names", "observed", "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy",
     "blocked_packets", "replies_repeated", "replies_withheld", "unproven_blocked", "unproven_answered",
     "unproven_unanswered", "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released",
-    "no_memory", "overworked", "work",
+    "no_memory", "overworked", "work", "orphans",
 )
 
 cdef class Engine:
@@ -88,8 +89,8 @@ cdef class Engine:
 
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
                  flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
-                 memory_full="pass", conflict="drop", work="drop", no_sni="pass", ech="accept", quic_connections=8,
-                 quic_derivations=64, quic_failures=100_000, quic_worker_derivations=1_000_000,
+                 memory_full="pass", conflict="drop", work="drop", no_sni="pass", crash="drop", ech="accept",
+                 quic_connections=8, quic_derivations=64, quic_failures=100_000, quic_worker_derivations=1_000_000,
                  worker_rereading=32 * 1024 * 1024, unproven="answer", report=False):
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
             raise ValueError("a limit is out of its range")
@@ -104,6 +105,7 @@ cdef class Engine:
         self.drop_conflict = _drops("conflict", conflict)
         self.drop_work = _drops("work", work)
         self.drop_no_name = _drops("no_sni", no_sni)
+        self.drop_orphans = _drops("crash", crash)
         if ech not in _ECH:
             raise ValueError(f"ech is {ech!r}, not one of {', '.join(_ECH)}")
         self.ech = _ECH[ech]
@@ -129,6 +131,8 @@ cdef class Engine:
         out.accept = 1
         out.list_index = NO_LIST
         clear_findings(&self.findings)
+        self.current = NULL
+        self.current_quic = 0
         if now > self.clock:
             self.clock = now            # a capture's clock may step back; ours does not
         if self.clock - self.rereading_since >= 1.0 or self.clock < self.rereading_since:
@@ -223,6 +227,8 @@ cdef class Engine:
         cdef bint opening = syn and not p.flags & TCP_ACK
         cdef bint urgent = p.flags & (TCP_URG | TCP_ACK | TCP_SYN) == TCP_URG | TCP_ACK
         cdef Flow* other
+        self.current_syn = opening and p.payload_size == 0
+        self.current_end = p.seq + <uint32_t>p.payload_size + syn
         if flow == NULL:
             if not opening and p.payload_size == 0 and not urgent:
                 return
@@ -235,12 +241,18 @@ cdef class Engine:
                 out.accept = 0
                 return
             flow = self._open(p, opening, out)
+            self.current = flow
             if flow == NULL or flow.state == FLOW_BLOCKED:
                 return
+        elif opening and flow.orphan and _is_buried(flow, p.seq, False):
+            self.counts[COUNT_BLOCKED_PACKETS] += 1
+            out.accept = 0
+            return
         elif opening and flow.proven and not self.trusting:
             self._await(flow, p, out)
             return
         elif opening and self._reopen(flow, p.seq):
+            self.current = flow
             self._match_destination(flow, p, out)
             if flow.state == FLOW_BLOCKED:
                 return
@@ -259,6 +271,7 @@ cdef class Engine:
                 self.counts[COUNT_JUNK_UNPROVEN] += 1
                 out.accept = 0
                 return
+        self.current = flow
         if flow.state == FLOW_BLOCKED:
             self._again(flow, p, out)
         elif flow.buried and _is_buried(flow, p.seq, p.proven and not self.trusting):
@@ -470,6 +483,10 @@ cdef class Engine:
             if flow.state == FLOW_BLOCKED:
                 self._again(flow, p, out)
                 return
+            if flow.orphan and may_hold_initial(p.payload, p.payload_size):
+                self.counts[COUNT_BLOCKED_PACKETS] += 1
+                out.accept = 0
+                return
             self.table.touch(flow, LANE_SETTLED, self.clock)
         if may_hold_initial(p.payload, p.payload_size):
             self._read_quic(p, out)
@@ -496,6 +513,8 @@ cdef class Engine:
             if not read_frames(self.quic, &frames, _gather, &gathering):
                 d.seen |= SEEN_DAMAGED
             self._read_hello(flow, p, out)
+            self.current_quic = STANDS_BEGUN
+            self.current_hash = self.table.directed(p)
         self.counts[COUNT_FLOWS] += d.created
         # What was not opened may hold anything, so the policies speak; but only this datagram is dropped, since the
         # client sends it again and the budgets come back.
@@ -998,7 +1017,87 @@ cdef class Engine:
         flow.marked = MARK_DONE
         out.mark = MARK_DONE
 
+    # ---- an engine goes on where another has ended
+
+    cdef bint standing(self, const Decision* made, Standing* out) noexcept nogil:
+        cdef const Flow* flow = self.current
+        out.datagrams = self.current_quic != 0
+        if out.datagrams:               # of the addresses and ports: the next engine knows no connection's keys
+            out.hash = self.current_hash
+            out.at = 0
+            out.state = self.current_quic
+            return True
+        if flow == NULL or flow.state == FLOW_RELEASED or not made.accept and flow.state != FLOW_BLOCKED:
+            return False
+        if flow.key[KEY_SIZE - 1] == PROTOCOL_UDP:
+            return False
+        out.hash = flow.hash ^ <uint64_t>is_turned(flow.key) << 63
+        out.at = self.current_end
+        if flow.state == FLOW_BLOCKED:
+            out.state = STANDS_BEGUN
+        elif self.current_syn:
+            out.state = STANDS_SYN
+        else:
+            out.state = STANDS_WHOLE if is_whole(&flow.window) else STANDS_BEGUN
+        return True
+
+    cdef bint knows(self, const Packet* p) noexcept nogil:
+        return self.table.find(p, False) != NULL
+
+    cdef uint64_t hash_of(self, const Packet* p) noexcept nogil:
+        return self.table.directed(p)
+
+    cdef void take_over(self, const Packet* p, uint8_t state, uint32_t at, uint8_t before_state, uint32_t before,
+                        double now) noexcept nogil:
+        """The other engine has let bytes pass that this one does not know. Those of a message that was not whole are
+        not to be completed; behind whole messages the next one may begin. Either way nothing else passes near them
+        in the sequence space, since the server may have got any copy of them. A connection that a SYN begins
+        elsewhere is judged anew.
+        """
+        cdef uint8_t packet[PASSED_MAX]
+        cdef Decision made
+        cdef Flow* flow
+        cdef size_t size
+        if now > self.clock:
+            self.clock = now
+        if state == STANDS_SYN:
+            size = _write_packet(packet, p, at - 1, TCP_SYN, NULL, 0)
+            self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
+            flow = self.table.find(p, False)
+        elif self.drop_orphans:
+            flow = self._create(p, &made)
+            if flow != NULL:
+                self.counts[COUNT_ORPHANS] += 1
+                flow.orphan = 1
+                if p.kind == PACKET_TCP:
+                    open_window(&flow.window, READ_ANY, at)
+                    _bury(flow, at, state)
+                    if state == STANDS_WHOLE:
+                        add_start(&flow.window, START_LOWEST, 0)
+                self.table.touch(flow, LANE_KEPT, self.clock)
+        else:
+            return
+        if flow == NULL or p.kind != PACKET_TCP or not self.drop_orphans:
+            return
+        if before_state == STANDS_SYN:
+            size = _write_packet(packet, p, before - 1, TCP_SYN, NULL, 0)
+            self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
+        elif before_state == STANDS_MANY:
+            flow.state = FLOW_BLOCKED
+            flow.action = ACTION_DROP
+            flow.list_index = NO_LIST
+            flow.buried = BURIED
+            flow.stood_count = 1        # one more than there is room for: it does not begin anew
+        elif before_state == STANDS_BEGUN or before_state == STANDS_WHOLE:
+            _bury(flow, before, before_state)
+
     # ---- the Python side
+
+    def share_secret(self, const uint8_t[::1] secret not None) -> None:
+        """Hashes flows with these 16 bytes, so that another engine's hashes are the same. Before the first packet."""
+        if secret.shape[0] != 16 or self.table.flows:
+            raise ValueError("a secret has 16 bytes, and comes before any flow")
+        self.table.share_secret(&secret[0])
 
     cdef object decision(self, const Decision* made):
         cdef const uint8_t* text = self.findings.text.data
@@ -1162,6 +1261,12 @@ cdef void _note_streams(Flow* flow) noexcept nogil:
             flow.silent |= <uint32_t>1 << flow.stood_count
         flow.stood[flow.stood_count] = w.base + <uint32_t>w.given_up_to[i]
         flow.stood_count += 1
+
+
+cdef void _bury(Flow* flow, uint32_t at, uint8_t state) noexcept nogil:
+    # Behind whole messages the stream goes on from `at`: what is refused ends there.
+    flow.buried_seq[flow.buried] = at if state == STANDS_BEGUN else at - <uint32_t>MAX_AHEAD
+    flow.buried += 1
 
 
 cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:

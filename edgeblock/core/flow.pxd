@@ -75,6 +75,7 @@ cdef struct Flow:
     uint8_t stood_count
     uint32_t silent            # of `stood`, by bit: others have begun there, and he who was blocked had no proof
     uint32_t buried_silent     # the same of buried_seq
+    uint8_t orphan             # another engine has begun it (Engine.take_over)
     uint32_t buried_seq[BURIED]    # sequence numbers: where those are,
     uint32_t awaited[AWAITED]  # SYNs since the proof: one counts when proven bytes follow it
     uint32_t stood[STOOD]      # and how far each of this one's had come when the flow was blocked
@@ -107,6 +108,7 @@ cdef struct Slot:              # the hash stands beside the flow, so that no oth
 
 
 cdef void unlink_peer(Peer* peer) noexcept nogil
+cdef bint is_turned(const uint8_t* key) noexcept nogil      # of the two ends the higher is the client
 
 
 cdef class FlowTable:
@@ -134,6 +136,8 @@ cdef class FlowTable:
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil   # NULL without memory
     cdef void touch(self, Flow* flow, uint8_t lane, double now) noexcept nogil # accounts its bytes, makes room
     cdef void remove(self, Flow* flow) noexcept nogil
+    cdef uint64_t directed(self, const Packet* packet) noexcept nogil      # its flow's hash, and who is the client
+    cdef void share_secret(self, const uint8_t* secret) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef uint64_t _hash(self, const uint8_t* key) noexcept nogil
     cdef void _take_out(self, const Flow* flow) noexcept nogil

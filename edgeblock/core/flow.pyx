@@ -37,6 +37,11 @@ cdef void _key_of(const Packet* p, bint reverse, uint8_t* key) noexcept nogil:
     key[37] = p.protocol
 
 
+cdef bint is_turned(const uint8_t* key) noexcept nogil:
+    cdef int order = memcmp(key, key + 16, 16)
+    return order > 0 or order == 0 and memcmp(key + 32, key + 34, 2) > 0
+
+
 cdef void _fetch_flow(const Flow* flow) noexcept nogil:
     cdef size_t at = 0
     while at < sizeof(Flow):
@@ -96,10 +101,7 @@ cdef class FlowTable:
         # The same for both directions, so that looking for either costs one hash and one place in memory; and the
         # last one is remembered, because a new flow is looked for both ways and then created.
         cdef uint8_t both[KEY_SIZE]
-        cdef int order = memcmp(key, key + 16, 16)
-        cdef size_t first = 0
-        if order > 0 or order == 0 and memcmp(key + 32, key + 34, 2) > 0:
-            first = 16
+        cdef size_t first = 16 if is_turned(key) else 0
         memcpy(both, key + first, 16)
         memcpy(both + 16, key + 16 - first, 16)
         memcpy(both + 32, key + 32 + first // 8, 2)
@@ -109,6 +111,15 @@ cdef class FlowTable:
             memcpy(self.hashed, both, KEY_SIZE)
             crypto_shorthash(<unsigned char*>&self.hash, both, KEY_SIZE, self.secret)
         return self.hash
+
+    cdef uint64_t directed(self, const Packet* packet) noexcept nogil:
+        cdef uint8_t key[KEY_SIZE]
+        _key_of(packet, False, key)
+        return self._hash(key) ^ <uint64_t>is_turned(key) << 63
+
+    cdef void share_secret(self, const uint8_t* secret) noexcept nogil:
+        memcpy(self.secret, secret, 16)
+        crypto_shorthash(<unsigned char*>&self.hash, self.hashed, KEY_SIZE, self.secret)
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]

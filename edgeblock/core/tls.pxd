@@ -14,6 +14,7 @@ cdef enum Outcome:
     NOT_MINE = 3           # no server that speaks this protocol would go on reading
 
 cdef enum:
+    RECORD_HANDSHAKE = 22
     MAX_NAME = 256         # RFC 6066 allows 65535 bytes, DNS no more than 255 with a final dot
     # Names of one hello that are handed out. RFC 6066, 3 forbids a second one: OpenSSL, BoringSSL and Go refuse it,
     # GnuTLS and mbedTLS take the first. No client that was seen sends two.

@@ -13,7 +13,6 @@ from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
 cdef enum:
     RECORD_CHANGE_CIPHER_SPEC = 20
     RECORD_ALERT = 21
-    RECORD_HANDSHAKE = 22
     RECORD_DATA = 23
     CLIENT_HELLO = 1
     MAX_HELLO = 131396     # OpenSSL's SSL3_RT_MAX_PLAIN_LENGTH-derived bound for a ClientHello; nginx took 40 kB

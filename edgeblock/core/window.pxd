@@ -179,6 +179,7 @@ cdef bint is_open(const Window* w) noexcept nogil                        # some 
 cdef bint goes_on(const Window* w) noexcept nogil                        # or would take a second ClientHello
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
 cdef bint is_unreadable(const Window* w) noexcept nogil                  # all readings have lost their way, or ended
+cdef bint is_whole(const Window* w) noexcept nogil                       # no message is begun and not complete
 cdef bint is_contested(const Window* w) noexcept nogil                   # the client has sent more than one stream
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
 cdef int64_t contiguous_end(Window* w) noexcept nogil              # end of the bytes that join the first start

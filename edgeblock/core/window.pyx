@@ -24,7 +24,8 @@ from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, body_left, choo
 from edgeblock.core.http2 cimport copy_http2, free_http2, is_request, read_http2, same_http2
 from edgeblock.core.prefix cimport SIGN_SIZE, Prefix, may_be_prefix, read_prefix, same_prefix, signature
 from edgeblock.core.text cimport Text, append
-from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, read_hello, read_tls
+from edgeblock.core.tls cimport (DONE, FOUND, NEED_MORE, NOT_MINE, RECORD_HANDSHAKE, Hello, Outcome, read_hello,
+                                 read_tls)
 
 cdef enum:
     MAX_FINDINGS = 4096        # of one packet
@@ -593,6 +594,38 @@ cdef bint goes_on(const Window* w) noexcept nogil:
         if _is_active(&w.starts[i]) or w.starts[i].again:
             return True
     return False
+
+
+cdef bint is_whole(const Window* w) noexcept nogil:
+    # A body may be going on, or what is none of ours. No byte stands behind what was read.
+    cdef const Start* s
+    cdef const Reading* r
+    cdef const Run* run = w.runs
+    cdef int64_t end = 0
+    cdef bint reads = False
+    cdef int i
+    for i in range(MAX_STARTS):
+        s = &w.starts[i]
+        if s.kind == START_FREE:
+            continue
+        if s.unread:
+            return False
+        if s.readings != NULL or s.again:
+            end = max(end, s.frontier) if reads else s.frontier
+            reads = True
+        r = s.readings
+        while r != NULL:
+            if r.again:
+                if not _is_fresh(r) or r.tls.record and r.tls.kind == RECORD_HANDSHAKE:
+                    return False
+            elif r.kind != READ_ANY and (r.kind != READ_HTTP or not within_body(&r.http)) and not _is_idle(r):
+                return False
+            r = r.next
+    while reads and run != NULL:
+        if run.at + <int64_t>run.size > end:
+            return False
+        run = run.next
+    return True
 
 
 cdef bint is_contested(const Window* w) noexcept nogil:

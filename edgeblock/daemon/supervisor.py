@@ -49,6 +49,7 @@ from edgeblock.netfilter.marks import SHORTCUT, marks
 from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
+from edgeblock.source import begun
 from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
 
 PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see
@@ -155,6 +156,7 @@ class Supervisor:
         first, last = queues(config)
         cpus = sorted(os.sched_getaffinity(0))
         self.board = Board(last - first + 1)
+        self.begun = begun.create(last - first + 1, config.limits.flows)
         self.settings = memory_file(pickle.dumps(config))       # no message is too small for them
         self.slots = [Slot(row, queue, cpus[row % len(cpus)] if last > first else None)
                       for row, queue in enumerate(range(first, last + 1))]
@@ -554,10 +556,10 @@ class Supervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process = None
         try:
-            files = theirs.fileno(), self.board.fd, self.settings
+            files = theirs.fileno(), self.board.fd, self.begun, self.settings
             process = await start(
                 "edgeblock.daemon.worker", str(os.getpid()), str(theirs.fileno()), str(self.board.fd),
-                str(len(self.slots)), str(self.settings), pass_fds=files,
+                str(len(self.slots)), str(self.begun), str(self.settings), pass_fds=files,
                 stdin=None if is_table_given() else asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
         finally:
             theirs.close()

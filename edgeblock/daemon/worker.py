@@ -47,6 +47,7 @@ from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
 from edgeblock.errors import EdgeblockError
 from edgeblock.netfilter.marks import marks
+from edgeblock.source.begun import Begun
 from edgeblock.source.marking import Marking
 from edgeblock.source.nfqueue import QueueReader
 from edgeblock.source.recall import Recall
@@ -67,11 +68,13 @@ MESSAGE_MAX = 1 << 17   # bytes of a message between supervisor and worker
 class Worker:
     """What the process runs. Everything but opening a snapshot happens in the event loop's thread."""
 
-    def __init__(self, config: Config, journal: Journal, supervisor: socket.socket, board: Board) -> None:
+    def __init__(self, config: Config, journal: Journal, supervisor: socket.socket, board: Board,
+                 begun: int = -1) -> None:
         self.config = config
         self.journal = journal
         self.supervisor = supervisor
         self.board = board
+        self.begun = begun
         self.row: Any = None
         self.reader: QueueReader | None = None
         self.recall: Recall | None = None      # of the first stage, where there is one
@@ -187,6 +190,10 @@ class Worker:
             pass_condemned=config.policies.crash == "pass", **held)
         if self.reader.condemned:
             self.journal.log.warning("connection refused: its packet has ended a worker", queue=order["queue"])
+        if self.begun >= 0:
+            limits = config.limits
+            self.reader.begun = Begun(self.begun, order["row"], limits.flows, limits.idle, time.monotonic())
+            self.engine.share_secret(self.reader.begun.secret)
         self.reader.recall = self.recall
         self.reader.marking = self.marking
         self.loop.add_reader(self.reader.fileno(), self._drain)
@@ -278,8 +285,9 @@ def read_all(fd: int) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """The process: the supervisor's id, the socket to it, the board and its rows, a file with the configuration."""
-    parent, link, board, rows, settings = map(int, arguments)
+    """The process: the supervisor's id, the socket to it, the board and its rows, the file of begun flows, and one
+    with the configuration."""
+    parent, link, board, rows, begun, settings = map(int, arguments)
     end_with_parent(parent)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)       # they are the supervisor's, which tells us in its own time
@@ -290,7 +298,7 @@ def main(arguments: list[str]) -> int:
         rate = -(-config.daemon.log_blocks // rows)
         try:
             with Journal(sys.stdout, config.privacy, rate, summary=False) as journal:
-                return uvloop.run(Worker(config, journal, supervisor, Board(rows, board)).serve())
+                return uvloop.run(Worker(config, journal, supervisor, Board(rows, board), begun).serve())
         except (EdgeblockError, OSError) as problem:
             tell(supervisor, refused=str(problem))
             return 2

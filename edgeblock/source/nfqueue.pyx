@@ -28,6 +28,9 @@ next packet arrives; their senders send them again.
 In hand. Before anything looks into a packet its flow's key stands on the board (inhand.pyx). Where a reader ended
 with a packet in hand, the next one is told how it ended (`blame`) and refuses that packet's flow.
 
+Begun. How each flow of a batch stands is noted (begun.pyx) before the verdicts leave: what the next reader finds
+there has passed, or may have.
+
 Losses. The kernel cannot deliver a packet when the socket's receive buffer is full; it then passes (fail-open) or
 drops it, and counts that on the socket in both cases. A queue at its length limit passes packets without any
 count, so with fail-open that limit is lifted and the buffer is the only one.
@@ -50,8 +53,10 @@ from netfilterqueue._impl cimport NetfilterQueue, nfq_fd
 from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u16, take_u32
 from edgeblock.core.engine cimport (
     ADDRESS_PROVEN, CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
+    Standing,
 )
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
+from edgeblock.source.begun cimport Begun
 from edgeblock.source.inhand cimport HAND_WORDS, Hand, condemn, lay_down, take_again, take_up
 from edgeblock.source.marking cimport Marking
 from edgeblock.source.recall cimport Recall
@@ -332,6 +337,9 @@ cdef class QueueReader:
     cdef readonly Engine engine
     cdef public Recall recall            # of what the first stage let by; None: there is no first stage
     cdef public Marking marking          # sets marks where conntrack keeps none; None: conntrack does
+    cdef public Begun begun              # of flows whose beginning has passed; None: no reader comes after this one
+    cdef Standing stands[RECEIVE]        # of packets whose verdicts have not left
+    cdef int standing
     cdef object on_decision
     cdef readonly int number
     cdef readonly str failure            # the last exception of on_decision, for the log; None if there was none
@@ -567,6 +575,8 @@ cdef class QueueReader:
         for i in range(self.received):
             if hashes[i]:
                 self.engine.foresee_flow(hashes[i])
+                if self.begun is not None:
+                    self.begun.foresee(hashes[i])
 
     cdef int find_decision(self) except -1 nogil:
         # Judge and answer up to the next packet that Python must hear of: 1, or 0 when all have been seen.
@@ -603,6 +613,8 @@ cdef class QueueReader:
                 self.condemned_packets += 1
                 self.answer(self.pass_condemned, MARK_KEEP)
                 continue
+            if self.begun is not None and self.begun.until > self.now:
+                self.begun.restore(self.engine, self.packet.data, self.packet.size, self.now)
             if self.recall is not None:
                 self.recall.before(self.engine, self.packet.data, self.packet.size, self.now)
             flags = CHECKSUM_TRUST if self.packet.skb_info & NFQA_SKB_CSUMNOTREADY else CHECKSUM_VERIFY
@@ -612,6 +624,10 @@ cdef class QueueReader:
                 self.judge_timed(flags)
             else:
                 self.engine.judge_packet(self.packet.data, self.packet.size, self.now, flags, &self.made)
+            if self.begun is not None and self.engine.standing(&self.made, &self.stands[self.standing]):
+                self.standing += 1
+                if self.standing == RECEIVE:
+                    self.note_begun()
             if self.made.names or self.made.reply:
                 return 1
             self.answer(self.made.accept, self.made.mark)
@@ -776,8 +792,16 @@ cdef class QueueReader:
             note_time(self.board + VERDICT_TIMES, nanoseconds() - <uint64_t>(self.now * 1e9))
         return 0
 
+    cdef void note_begun(self) noexcept nogil:
+        cdef int i
+        for i in range(self.standing):
+            self.begun.note(&self.stands[i], self.now)
+        self.standing = 0
+
     cdef int send_answers(self) except -1 nogil:
         # The kernel carries out the whole of it before send returns, or, short of memory, none of it.
+        if self.standing:
+            self.note_begun()
         while self.filled:
             if send(self.fd, self.answers, self.filled, 0) >= 0:
                 self.filled = 0

@@ -8,11 +8,12 @@ import itertools
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,3 +162,103 @@ def test_a_worker_that_somebody_kills_condemns_nobody(tmp_path: Path, fault: Pat
             os.kill(victim, signal.SIGKILL)
             assert until(lambda: serves(running), SOON)
         assert running.lab.counters(running.daemon)["queue.condemned"] == 0
+
+
+# ---- what a worker had begun
+
+
+def connected(lab: Lab, port: int) -> socket.socket:
+    connection = lab.connect(port, timeout=2.0)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except OSError:             # nothing came, or a reset
+        return b""
+
+
+def hello(host: str) -> bytes:
+    """A ClientHello as OpenSSL makes it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host).do_handshake()
+    return outgoing.read()
+
+
+def get(host: str, more: str = "") -> bytes:
+    return f"GET / HTTP/1.1\r\n{more}Host: {host}\r\n\r\n".encode()
+
+
+def end_worker(running: Running, ports: Iterator[int]) -> None:
+    before = deaths(running)
+    send(running.lab, next(ports))
+    assert until(lambda: deaths(running) > before, SOON)
+    assert until(lambda: serves(running), SOON)
+
+
+def halves(host: str) -> list[tuple[int, bytes, int]]:
+    """Messages, and where to cut them: before, within and behind the name; and so that the rest looks like one."""
+    tls, http = hello(host), get(host, "X-Long: " + 300 * "x" + "\r\n")
+    name = tls.index(host.encode())
+    hidden = f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nX-More: ".encode()
+    return [(443, tls, 1), (443, tls, name - 10), (443, tls, name + 4), (443, tls, len(tls) - 1),
+            (80, http, 1), (80, http, 60), (80, http, http.index(host.encode()) + 3), (80, http, len(http) - 2),
+            (80, hidden + get("open.example"), len(hidden))]
+
+
+@pytest.mark.parametrize("absent", ["open", "closed"])
+@pytest.mark.parametrize("mode", MODES)
+def test_no_message_is_completed_behind_a_worker_that_has_read_its_beginning(
+        tmp_path: Path, fault: Path, mode: str, absent: str):
+    """The next worker took the rest for a connection first seen in its middle, which passes."""
+    ports = iter(range(FIRST, FIRST + 1000, 4))
+    with poisoned(tmp_path, fault, mode, absent) as running, ExitStack() as stack:
+        lab = running.lab
+        begun = [(stack.enter_context(connected(lab, port)), message[at:])
+                 for port, message, at in halves("listed.example")]
+        for (connection, _), (_, message, at) in zip(begun, halves("listed.example"), strict=True):
+            connection.sendall(message[:at])
+        opened = [stack.enter_context(connected(lab, 80)) for _ in range(2)]       # their SYN and nothing else
+        kept, uploading = (stack.enter_context(connected(lab, 80)) for _ in range(2))
+        kept.sendall(get("open.example"))
+        assert answer(kept).endswith(page("open.example"))
+        uploading.sendall(b"POST / HTTP/1.1\r\nHost: open.example\r\nContent-Length: 4000\r\n\r\n" + bytes(2000))
+        assert b" 200 " in answer(uploading)
+        end_worker(running, ports)
+        for connection, rest in begun:
+            connection.sendall(rest)
+        # Nobody else pays for it.
+        opened[0].sendall(get("open.example"))
+        assert answer(opened[0]).endswith(page("open.example"))
+        opened[1].sendall(get("pages.example"))
+        assert b" 451 " in answer(opened[1])
+        kept.sendall(get("open.example"))
+        assert answer(kept).endswith(page("open.example"))
+        kept.sendall(get("pages.example"))
+        assert b" 451 " in answer(kept)
+        uploading.sendall(bytes(2000))
+        uploading.sendall(get("open.example"))
+        assert answer(uploading).endswith(page("open.example"))
+        answers = [answer(connection) for connection, _ in begun]
+        assert [b"listed.example" in one or one[:1] == b"\x16" for one in answers] == [False] * len(begun)
+        for _ in range(3):                  # the workers after the next one know it, too
+            end_worker(running, ports)
+        for (connection, _), (_, message, at) in zip(begun, halves("listed.example"), strict=True):
+            with suppress(OSError):
+                connection.sendall(message[at:])
+            assert b"listed.example" not in answer(connection)
+        assert lab.counters(running.daemon)["engine.orphans"] >= len(begun)
+
+
+def test_a_policy_lets_the_rest_pass(tmp_path: Path, fault: Path):
+    """As it was; and so it is shown that these tests would see it."""
+    with poisoned(tmp_path, fault, "queue", more='[policies]\ncrash = "pass"\n') as running:
+        message = get("pages.example")
+        with connected(running.lab, 80) as connection:
+            connection.sendall(message[:-6])
+            end_worker(running, iter([FIRST]))
+            connection.sendall(message[-6:])
+            assert answer(connection).endswith(page("pages.example"))
