@@ -14,7 +14,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyseccomp as seccomp
+try:
+    import pyseccomp as seccomp
+except (ImportError, OSError, RuntimeError, TypeError):     # it looks for the library as soon as it is imported
+    seccomp = None
 
 PR_GET_DUMPABLE, PR_SET_DUMPABLE = 3, 4
 PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_CAP_AMBIENT = 38, 24, 47
@@ -59,13 +62,14 @@ def confine(readable: Iterable[Path], writable: Iterable[Path], memory: int, sec
 
     Returns what could not be given up, one sentence each.
     """
+    left: list[str] = []
     for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, memory), (resource.RLIMIT_CPU, seconds),
                        (resource.RLIMIT_FSIZE, FILE_MAX), (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX)):
-        limit(kind, most)
+        if problem := limit(kind, most):
+            left.append(problem)
     LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     drop_capabilities()
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    left = []
     if problem := restrict_files(readable, writable):
         left.append(f"the process that reads lists can reach more files than it needs: {problem}")
     if problem := restrict_calls():
@@ -73,10 +77,15 @@ def confine(readable: Iterable[Path], writable: Iterable[Path], memory: int, sec
     return left
 
 
-def limit(kind: int, most: int) -> None:
+def limit(kind: int, most: int) -> str:
+    """No more than that from here on; why not, where it cannot be."""
     hard = resource.getrlimit(kind)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(kind, (most, most))
+    try:
+        resource.setrlimit(kind, (most, most))
+    except (OSError, ValueError) as problem:
+        return f"the process that reads lists has a limit less than it should: {problem}"
+    return ""
 
 
 def drop_capabilities() -> None:
@@ -129,6 +138,8 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
 
 def restrict_calls() -> str:
     """By seccomp; why not, where that is not to be had. What is not named fails with EPERM."""
+    if seccomp is None:
+        return "there is no libseccomp"
     try:
         rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
         for name in CALLS:

@@ -7,11 +7,12 @@ when a process has ended already.
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import sys
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 NICENESS = 10           # a tenth of the processor where a worker wants it too
 DESCRIPTORS = 16        # that starting a process takes, for some milliseconds; ten are enough for uvloop 0.23
 
@@ -44,6 +45,13 @@ def end_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def hide_memory() -> None:
+    """Nobody but root looks at the memory of this process, and no core file is made of it: it has the key in it."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def give_way() -> None:

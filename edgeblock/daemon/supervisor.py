@@ -40,7 +40,7 @@ from edgeblock.daemon.control import Control
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import MetricsServer, exposition
 from edgeblock.daemon.notify import notify, watchdog_seconds
-from edgeblock.daemon.process import kill, start
+from edgeblock.daemon.process import hide_memory, kill, start
 from edgeblock.daemon.watch import Looker, Watch
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
@@ -86,6 +86,7 @@ def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = 
 
     `kept` are the files that the service manager has kept for us, by their names.
     """
+    hide_memory()
     day = config.daemon.log_megabytes * 1_000_000
     with Journal(log, config.privacy, config.daemon.log_blocks, day_bytes=day) as journal:
         try:

@@ -40,7 +40,7 @@ from edgeblock.daemon.board import (
     matched_at,
 )
 from edgeblock.daemon.journal import Journal
-from edgeblock.daemon.process import end_with_parent
+from edgeblock.daemon.process import end_with_parent, hide_memory
 from edgeblock.daemon.rules import map_snapshot
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector
@@ -289,6 +289,7 @@ def main(arguments: list[str]) -> int:
     with the configuration."""
     parent, link, board, rows, begun, settings = map(int, arguments)
     end_with_parent(parent)
+    hide_memory()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)       # they are the supervisor's, which tells us in its own time
     sys.setswitchinterval(SWITCH_SECONDS)

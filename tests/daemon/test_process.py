@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 
 import pytest
 import uvloop
@@ -53,3 +55,10 @@ def test_who_has_ended_is_not_killed_again():
         assert await alive.wait() == -9
 
     uvloop.run(twice())
+
+
+def test_no_core_file_is_made_and_nobody_looks_at_its_memory():
+    script = ("import ctypes, resource; from edgeblock.daemon.process import hide_memory; hide_memory()\n"
+              "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)[0])")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0"]
