@@ -24,7 +24,7 @@ def test_every_key_is_handed_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("edgeblock.engine.Engine", Recorder)
     made = make_engine(Config(), Matcher())
     keys = {key.name for key in fields(Limits)} | {key.name for key in fields(Policies)} - {"memory"}
-    assert set(made.settings) == keys | {"memory_full", "report"}
+    assert set(made.settings) == keys | {"memory_full", "report", "unproven"}
     assert made.settings["memory"] == Limits.memory and made.settings["memory_full"] == "pass"
 
 
