@@ -195,6 +195,8 @@ cdef class Engine:
         cdef Decision made
         cdef bint lost
         cdef uint32_t i, k
+        # Where proofs are asked for, the kernel lets no hello by without one.
+        cdef uint32_t flags = CHECKSUM_TRUST | RECALLED | (0 if self.trusting else ADDRESS_PROVEN)
         view_packet(data, size, &p)
         if p.kind != PACKET_TCP:
             return
@@ -216,7 +218,7 @@ cdef class Engine:
                 if passed[k].after == i + 1 or i + 1 == count and passed[k].after > count:
                     size = _write_packet(packet, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello, passed[k].size)
                     if size:
-                        self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
+                        self.judge_packet(packet, size, now, flags, &made)
         flow = self.table.find(&p, False)
         if flow != NULL:
             flow.past = past

@@ -141,7 +141,7 @@ TCP_CLIENT = (
 
 # The same with the first stage. It is asked last, and only what may be a hello, or the SYN before it.
 CLEARED = {"tcp_syn": Rule("tcp_syn_cleared", (Is.SYN, Is.CLEARED), Do.RETURN),
-           "tcp_proven": Rule("tcp_cleared", (Is.CLEARED,), Do.RETURN)}
+           "tcp_proven": Rule("tcp_cleared", (Is.PROVEN, Is.CLEARED), Do.RETURN)}
 TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rule.name), rule) if one)
 
 TCP_SERVER = (
@@ -193,7 +193,11 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
     tcp, udp = bool(ruleset.tcp_ports), bool(ruleset.udp_ports)
     chains = [DEFRAGMENT] if ruleset.tracking == "stage1" else []
     if tcp:
-        chains += [Chain("tcp_client", None, named(config, TCP_CLIENT_STAGE1 if stage1 else TCP_CLIENT)),
+        client = TCP_CLIENT_STAGE1 if stage1 else TCP_CLIENT
+        if config.reply.unproven == "answer":      # nobody can prove anything
+            client = tuple(rule._replace(when=tuple(one for one in rule.when if one is not Is.PROVEN))
+                           if rule.name == "tcp_cleared" else rule for rule in client)
+        chains += [Chain("tcp_client", None, named(config, client)),
                    Chain("tcp_server", None, TCP_SERVER)]
     if udp:
         every = ruleset.udp_ports == "all"

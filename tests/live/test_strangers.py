@@ -40,12 +40,12 @@ class Spy:
     def look(self) -> int:
         while True:
             try:
-                packet = self.wire.recv(65536)
+                packet, origin = self.wire.recvfrom(65536)
             except BlockingIOError:
                 return sum(self.sizes)
             four = packet[0] >> 4 == 4
             protocol, hops = (packet[9], packet[8]) if four else (packet[6], packet[7])
-            if protocol == 6 and hops == self.hops:
+            if protocol == 6 and hops == self.hops and origin[2] != socket.PACKET_OUTGOING:
                 self.sizes.append(len(packet))
 
 

@@ -205,7 +205,7 @@ def test_without_conntrack_each_mark_is_a_programs():
     assert {name: found for name, found in asked.items() if found} == {
         "tcp_done": ["done"], "udp_done": ["done"], "tcp_reopened": ["reopened"], "tcp_blocked_bare": ["blocked"],
         "tcp_blocked_proven": ["blocked", "proven"], "tcp_blocked_data": ["blocked"], "tcp_syn_cleared": [""],
-        "tcp_cleared": [""], "tcp_proven": ["proven"], "tcp_server_blocked": ["blocked"],
+        "tcp_cleared": ["proven", ""], "tcp_proven": ["proven"], "tcp_server_blocked": ["blocked"],
         "tcp_accepted": ["reopened"], "tcp_answered": ["answered"], "udp_blocked": ["blocked"],
         "udp_blocked_long": ["blocked"], "udp_server_blocked": ["blocked"], "udp_answered": ["answered"]}
 
