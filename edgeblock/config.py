@@ -277,7 +277,8 @@ class Limits:
     flows: int = _whole(262_144, 16, 100_000_000)      # flows remembered by one worker
     memory: int = _whole(256 * 1024 * 1024, 1024 * 1024, 1 << 40)    # bytes of stream window in one worker
     flow_bytes: int = _whole(160 * 1024, 4096, 64 * 1024 * 1024)     # bytes of stream window in one flow
-    idle: float = _seconds(120.0, 1, 86_400)   # without a packet for so long, an undecided flow is forgotten
+    idle: float = _seconds(120.0, 1, 86_400)   # without a packet for so long, a flow is forgotten
+    hold: float = _seconds(7440.0, 1, 604_800)  # the same for one in the middle of a message
     settle_packets: int = _whole(512, 0, 1_000_000)    # one-way routing: client packets after which a flow is done
     quic_connections: int = _whole(8, 1, 1000)         # QUIC connections whose keys are tried on any foreign packet
     quic_derivations: int = _whole(64, 1, 1_000_000)   # QUIC keys derived for one datagram

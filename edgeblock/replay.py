@@ -209,6 +209,8 @@ def _as_json(row: Row) -> str:
     src, sport, dst, dport = _ends(header, data)
     rest = {"proto": name.proto, "src": src, "sport": sport, "dst": dst, "dport": dport, "host": name.host,
             "path": name.path, "verdict": name.action, "list": name.list, "rule": name.rule}
+    if name.policy is not None:
+        rest["policy"] = name.policy
     # By hand up to the time, so that it always has its six digits.
     return f'{{"frame": {record.number}, "time": {record.time:.6f}, {json.dumps(rest)[1:]}'
 
@@ -222,7 +224,9 @@ def _as_text(row: Row) -> str:
     if name.path is not None:
         what += " " + _printable(name.path)
     rule = "" if name.list is None else f"  [{_printable(name.list)} {name.rule}]"
-    return (f"{record.number:>8}  {record.time:<17.6f}  {name.proto:<5}  {name.action:<8}  "
+    if name.policy is not None:
+        rule = f"  [policies.{name.policy}]"
+    return (f"{record.number:>8}  {record.time:<17.6f}  {name.proto or '-':<5}  {name.action:<8}  "
             f"{src}:{sport} > {dst}:{dport}  {what}{rule}")
 
 

@@ -28,10 +28,11 @@ from scapy.all import (
 from scapy.layers.tls.all import TLS, ServerName, TLS_Ext_ServerName, TLSClientHello
 
 from edgeblock import replay
-from edgeblock.config import Config, Reply
+from edgeblock.config import Config, Policies, Reply
 from edgeblock.core.decision import Decision, Name
 from edgeblock.errors import CaptureError, ConfigError, EdgeblockError, ListError
 from edgeblock.source.capture import Capture, CaptureWriter
+from tests.core import samples
 
 KEYS = ["frame", "time", "proto", "src", "sport", "dst", "dport", "host", "path", "verdict", "list", "rule"]
 CLIENT, SERVER = "10.0.0.2", "203.0.113.7"
@@ -393,3 +394,26 @@ def test_nothing_is_raised_for_any_frames(tmp_path_factory, frames, scripted, mo
     with Capture(folder / "out") as source:
         list(source)
     assert source.trouble is None
+
+
+HALF = hello("open.example")[:40]
+STOPPED = {
+    "unparsable": [b"\xff" * 40], "midstream": [b"\xff" * 40], "no_sni": [samples.hello()],
+    "ech": [samples.hello(b"open.example", before=samples.ECH)],
+    "conflict": [bytes([byte]) for byte in range(140)],
+}
+
+
+@pytest.mark.parametrize("policy", STOPPED)
+def test_what_a_policy_stops_has_a_row(bench, policy):
+    packets = [IP(src=CLIENT, dst=SERVER) / TCP(flags="S", seq=1000, sport=5, dport=443)] * (policy != "midstream")
+    packets += [IP(src=CLIENT, dst=SERVER) / TCP(flags="PA", seq=1001, ack=1, sport=5, dport=443) / Raw(data)
+                for data in STOPPED[policy]]
+    config = Config(policies=Policies(**{policy: "block" if policy == "ech" else "drop"}))
+    packets = [ether(packet) for packet in packets]
+    rows = bench.rows(packets, config=config)
+    (row,) = [row for row in rows if "policy" in row]
+    assert list(row) == [*KEYS, "policy"]
+    assert (row["policy"], row["host"], row["path"], row["list"], row["rule"]) == (policy, None, None, None, None)
+    assert row["verdict"] in ("drop", "reset") and row["dst"] == SERVER
+    assert f"[policies.{policy}]" in bench.run(bench.save(packets), json_output=False, config=config)[1]

@@ -8,16 +8,19 @@ class Name(NamedTuple):
 
     `proto` is "tls", "quic", "http" or "ip"; `host` is as compared (lower case, no port) and None for a hello
     without a name; `path` is the request target as sent, None where no path is visible; `action` is "accept",
-    "drop", "reset", "page", "redirect" or "observe"; `list` and `rule` are None when nothing matched.
+    "drop", "reset", "page", "redirect" or "observe"; `list` and `rule` are None when nothing matched. `policy` is the
+    key of [policies] by which something was stopped that no list names ("headers": the bound on extension headers);
+    there is no name then, and `proto` is None where it is not known.
     """
 
-    proto: str
+    proto: str | None
     host: str | None
     path: str | None
     action: str
     list: str | None
     rule: str | None
     ech: bool = False
+    policy: str | None = None
 
 
 class Decision(NamedTuple):

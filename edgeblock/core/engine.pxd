@@ -45,6 +45,17 @@ cdef struct Decision:
     uint8_t quic_id[MAX_CONNECTION_ID]
 
 
+cdef enum Policy:          # why something is stopped that no list names; _POLICIES has the names, in this order
+    POLICY_NONE = 0
+    POLICY_UNPARSABLE = 1
+    POLICY_MIDSTREAM = 2
+    POLICY_MEMORY = 3
+    POLICY_CONFLICT = 4
+    POLICY_NO_SNI = 5
+    POLICY_ECH = 6
+    POLICY_HEADERS = 7
+    POLICY_WORK = 8
+
 cdef enum:
     MAX_NAMES = 32         # names of one packet that are handed to the caller
 
@@ -97,6 +108,7 @@ cdef struct Seen:              # one name for the caller
     uint8_t proto
     uint8_t action
     uint8_t ech
+    uint8_t policy             # a Policy; with one there is no name
     uint16_t list_index
     uint32_t rule
     uint32_t host_at           # these index the findings' text; no host has size 0
@@ -210,5 +222,6 @@ cdef class Engine:
     cdef bint _may_answer(self, const Packet* p) noexcept nogil
     cdef bint _may_answer_quic(self) noexcept nogil
     cdef void _again(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
-    cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
+    cdef void _note_policy(self, Flow* flow, const Packet* p, uint8_t policy, Decision* out) noexcept nogil
+    cdef void _refuse(self, Flow* flow, const Packet* p, uint8_t policy, Decision* out) noexcept nogil
     cdef void _release(self, Flow* flow, Decision* out) noexcept nogil

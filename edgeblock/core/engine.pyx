@@ -19,7 +19,8 @@ from edgeblock.core.connections cimport Connections, Datagram
 from edgeblock.core.cursor cimport Cursor, cursor
 from edgeblock.core.dtls cimport Fragment, may_hold_hello, next_fragment
 from edgeblock.core.flow cimport (AWAITED, BURIED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, KEY_SIZE, LANE_KEPT,
-                                  LANE_SETTLED, LANE_UNDECIDED, SEEN, STOOD, Flow, FlowTable, is_turned)
+                                  LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, SEEN, STOOD, Flow,
+                                  FlowTable, is_turned)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
                                      ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
@@ -31,14 +32,15 @@ from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_
                                     PACKET_SHARE, PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST,
                                     START_SYN, Finding, Findings, Run, Window, add_bytes, add_lost, add_start,
                                     add_syn, add_urgent, begins_at, clear_findings, close_window, contiguous_end,
-                                    goes_on, in_body, is_contested, is_message, is_open, is_unreadable, is_whole,
-                                    looks_like_message, offset_of, open_window, read_on, take_back)
+                                    goes_on, holds_part, in_body, is_contested, is_message, is_open, is_unreadable,
+                                    is_whole, looks_like_message, offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
 
 _MARKS = ("keep", "done", "http", "blocked")
 _ACTIONS = ("accept", "drop", "reset", "page", "redirect", "observe")
+_POLICIES = (None, "unparsable", "midstream", "memory", "conflict", "no_sni", "ech", "headers", "work")
 _PROTOS = (None, "tls", "http", "quic", "ip")
 _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 
@@ -75,7 +77,7 @@ cdef class Engine:
 
     Args:
         matcher: the lists; may be replaced at any time by assigning `engine.matcher`.
-        flows, memory, flow_bytes, idle, settle_packets: as in config.Limits.
+        flows, memory, flow_bytes, idle, hold, settle_packets: as in config.Limits.
         unparsable, midstream, memory_full, conflict, work, no_sni: "pass" or "drop", as in config.Policies.
         ech: "accept", "block" or "block-listed-addresses".
         quic_connections, quic_derivations, quic_failures, quic_worker_derivations: see core.connections' QuicLimits.
@@ -88,14 +90,15 @@ cdef class Engine:
     """
 
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
-                 flow_bytes=160 * 1024, idle=120.0, settle_packets=512, unparsable="pass", midstream="pass",
-                 memory_full="pass", conflict="drop", work="drop", no_sni="pass", crash="drop", ech="accept",
-                 quic_connections=8, quic_derivations=64, quic_failures=100_000, quic_worker_derivations=1_000_000,
+                 flow_bytes=160 * 1024, idle=120.0, hold=7440.0, settle_packets=512, unparsable="pass",
+                 midstream="pass", memory_full="pass", conflict="drop", work="drop", no_sni="pass", crash="drop",
+                 ech="accept", quic_connections=8, quic_derivations=64, quic_failures=100_000,
+                 quic_worker_derivations=1_000_000,
                  worker_rereading=32 * 1024 * 1024, unproven="answer", report=False):
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
             raise ValueError("a limit is out of its range")
         self.matcher = matcher
-        self.table = FlowTable(flows, memory, idle)
+        self.table = FlowTable(flows, memory, idle, hold)
         self.flow_bytes = flow_bytes
         self.settle_packets = settle_packets
         self.worker_rereading = self.rereading = worker_rereading
@@ -147,6 +150,7 @@ cdef class Engine:
         if p.many_headers:
             self.counts[COUNT_JUNK_HEADERS] += 1
             out.accept = 0
+            self._note_policy(NULL, &p, POLICY_HEADERS, out)
         elif p.kind == PACKET_BAD:
             self.counts[COUNT_UNREADABLE] += 1
         elif p.misplaced_hop_by_hop:
@@ -306,7 +310,9 @@ cdef class Engine:
         cdef Flow* flow = self.table.create(p, self.clock)
         if flow == NULL:
             self.counts[COUNT_NO_MEMORY] += 1
-            out.accept = 0 if self.drop_full else 1
+            if self.drop_full:
+                out.accept = 0
+                self._note_policy(NULL, p, POLICY_MEMORY, out)
             return NULL
         self.counts[COUNT_FLOWS] += 1
         return flow
@@ -524,6 +530,9 @@ cdef class Engine:
                            or d.seen & SEEN_UNOPENED and self.drop_unparsable):
             self.counts[COUNT_BLOCKED_POLICY] += 1
             out.accept = 0
+            self._note_policy(self.table.find(p, False), p,
+                              POLICY_CONFLICT if d.seen & SEEN_REFUSED and self.drop_conflict else
+                              POLICY_MEMORY if d.seen & SEEN_OVERLOAD and self.drop_full else POLICY_UNPARSABLE, out)
 
     cdef void _read_hello(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
         # What a packet has added to the handshake of a QUIC connection, or of DTLS.
@@ -536,17 +545,18 @@ cdef class Engine:
         if flow.state == FLOW_WATCHED and (flow.window.overflow or self.findings.full):
             self.counts[COUNT_OVERFLOWS] += 1
             if self.drop_conflict:
-                self._refuse(flow, p, out)
+                self._refuse(flow, p, POLICY_CONFLICT, out)
         if flow.state == FLOW_WATCHED and flow.window.behind:
             # As in _read: the datagram is sent again.
             self.counts[COUNT_OVERWORKED] += 1
             if self.drop_work:
                 out.accept = 0
+                self._note_policy(flow, p, POLICY_WORK, out)
         if flow.state == FLOW_WATCHED and flow.window.dropped:
             flow.window.dropped = 0
             self.counts[COUNT_WINDOW_FULL] += 1
             if self.drop_full:
-                self._refuse(flow, p, out)
+                self._refuse(flow, p, POLICY_MEMORY, out)
         waits = flow.state == FLOW_WATCHED and is_open(&flow.window)
         if flow.state == FLOW_BLOCKED:
             lane = LANE_KEPT
@@ -663,17 +673,19 @@ cdef class Engine:
         if flow.state == FLOW_WATCHED and w.overflow:
             self.counts[COUNT_OVERFLOWS] += 1
             if self.drop_conflict:
-                self._refuse(flow, p, out)
+                self._refuse(flow, p, POLICY_CONFLICT, out)
             else:
                 self._release(flow, out)
         if flow.state == FLOW_WATCHED and w.behind:
             # Reading goes on with the next packet. This one is sent again: nothing goes by unread, and nobody waits.
             self.counts[COUNT_OVERWORKED] += 1
-            out.accept = 0 if self.drop_work else 1
+            if self.drop_work:
+                out.accept = 0
+                self._note_policy(flow, p, POLICY_WORK, out)
         if flow.state == FLOW_WATCHED and w.dropped != dropped:
             self.counts[COUNT_WINDOW_FULL] += 1
             if self.drop_conflict if is_contested(w) else self.drop_full:
-                self._refuse(flow, p, out)
+                self._refuse(flow, p, POLICY_CONFLICT if is_contested(w) else POLICY_MEMORY, out)
         if flow.state != FLOW_WATCHED:
             self.table.touch(flow, LANE_KEPT if flow.state == FLOW_BLOCKED else LANE_SETTLED, self.clock)
             return
@@ -693,7 +705,7 @@ cdef class Engine:
             flow.counted = 1
             self.counts[COUNT_UNPARSABLE] += 1
             if self.drop_unparsable if flow.syn else self.drop_midstream:
-                self._refuse(flow, p, out)
+                self._refuse(flow, p, POLICY_UNPARSABLE if flow.syn else POLICY_MIDSTREAM, out)
                 lane = LANE_KEPT
         if not is_open(w) and flow.state == FLOW_WATCHED:
             # Read to the end. The kernel releases it when the server answers; where no answer is ever seen
@@ -703,6 +715,8 @@ cdef class Engine:
                 self._release(flow, out)
         else:
             flow.packets = 0
+        if flow.state == FLOW_WATCHED and holds_part(w):
+            lane = LANE_KEPT_PART if w.http else LANE_PART
         self.table.touch(flow, lane, self.clock)
 
     cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil:
@@ -814,6 +828,9 @@ cdef class Engine:
             if listed or (self.report and f.kind == FINDING_NAME and not f.unsure):
                 self._note(flow, proto, f.ech, &found, f.host_at, f.host_size, f.target_at,
                            f.target_size, proto == PROTO_HTTP, out)
+                if f.kind != FINDING_NAME:
+                    self.seen[out.names - 1].policy = (
+                        POLICY_NO_SNI if f.kind == FINDING_NO_NAME and self.drop_no_name else POLICY_ECH)
             if listed and found.action != ACTION_PASS:
                 if found.action == ACTION_OBSERVE:
                     self.counts[COUNT_OBSERVED] += 1
@@ -888,6 +905,7 @@ cdef class Engine:
         s.proto = proto
         s.action = found.action
         s.ech = ech
+        s.policy = POLICY_NONE
         s.list_index = found.list_index
         s.rule = found.rule
         s.host_at = host_at
@@ -1001,12 +1019,31 @@ cdef class Engine:
             # A SYN that may not begin the flow anew does not keep it: who tries again and again is let in some day.
             self.table.touch(flow, LANE_KEPT, self.clock)
 
-    cdef void _refuse(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
+    cdef void _note_policy(self, Flow* flow, const Packet* p, uint8_t policy, Decision* out) noexcept nogil:
+        # Told once for a flow.
+        cdef Match found
+        cdef uint8_t proto = PROTO_NONE
+        if flow != NULL:
+            if flow.told >> policy & 1:
+                return
+            flow.told |= <uint16_t>(1 << policy)
+        found.action = ACTION_DROP
+        found.list_index = NO_LIST
+        found.rule = 0
+        if p.kind == PACKET_UDP:
+            proto = PROTO_QUIC
+        elif flow != NULL and is_message(&flow.window):
+            proto = PROTO_HTTP if flow.window.http else PROTO_TLS
+        self._note(flow, proto, 0, &found, 0, 0, 0, 0, 0, out)
+        self.seen[out.names - 1].policy = policy
+
+    cdef void _refuse(self, Flow* flow, const Packet* p, uint8_t policy, Decision* out) noexcept nogil:
         # A policy says drop: silent, because nobody knows what would be answered to.
         cdef Match found
         found.action = ACTION_DROP
         found.list_index = NO_LIST
         found.rule = 0
+        self._note_policy(flow, p, policy, out)
         self.counts[COUNT_BLOCKED_POLICY] += 1
         self.counts[COUNT_BLOCKED_DROP] -= 1
         self._block(flow, p, PROTO_NONE, &found, 0, 0, out)
@@ -1111,11 +1148,13 @@ cdef class Engine:
             name = Name(
                 proto=_PROTOS[s.proto],
                 host=plain_host(<bytes>text[s.host_at:s.host_at + s.host_size]) if s.host_size else None,
-                path=_text(<bytes>text[s.target_at:s.target_at + s.target_size]) if s.proto == PROTO_HTTP else None,
+                path=_text(<bytes>text[s.target_at:s.target_at + s.target_size])
+                if s.proto == PROTO_HTTP and not s.policy else None,
                 action=_ACTIONS[s.action],
                 list=self.matcher.list_names[s.list_index] if listed else None,
                 rule=f"{s.rule:08x}" if listed else None,
                 ech=bool(s.ech),
+                policy=_POLICIES[s.policy],
             )
             if name not in names:
                 names.append(name)
@@ -1154,7 +1193,8 @@ cdef class Engine:
         counted = {name: self.counts[i] for i, name in enumerate(COUNTER_NAMES)}
         counted.update(
             flows_expired=self.table.expired, evicted_settled=self.table.evicted[LANE_SETTLED],
-            evicted_undecided=self.table.evicted[LANE_UNDECIDED], evicted_kept=self.table.evicted[LANE_KEPT],
+            evicted_undecided=self.table.evicted[LANE_UNDECIDED] + self.table.evicted[LANE_PART],
+            evicted_kept=self.table.evicted[LANE_KEPT] + self.table.evicted[LANE_KEPT_PART],
             table_flows=self.table.flows, table_bytes=self.table.memory)
         counted.update((f"quic_{name}", count) for name, count in (<dict>self.quic.counters).items())
         return counted

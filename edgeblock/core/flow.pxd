@@ -17,9 +17,11 @@ cdef enum:
 
 cdef enum Lane:                # which flows go first when memory is short: lowest lane first, oldest first
     LANE_SETTLED = 0           # read to the end, nothing listed: waits for the server's answer
-    LANE_UNDECIDED = 1
-    LANE_KEPT = 2              # HTTP connections between requests, and blocked flows
-    LANES = 3
+    LANE_UNDECIDED = 1         # nothing of a message has come yet
+    LANE_PART = 2              # part of a message: the server may wait for the rest for hours
+    LANE_KEPT = 3              # HTTP connections between requests, and blocked flows
+    LANE_KEPT_PART = 4         # HTTP connections in the middle of a request
+    LANES = 5
 
 cdef enum FlowState:
     FLOW_WATCHED = 0
@@ -71,6 +73,7 @@ cdef struct Flow:
     uint8_t proven             # its sender has acknowledged the server's SYN-ACK: what shows no proof is not its
     uint8_t soft               # blocked for what showed no proof: nothing is known of who sent it
     uint8_t awaited_count      # of `awaited`, and of those that had to go
+    uint16_t told              # bits: policies that were reported
     uint8_t buried             # streams of connections on these ports that were blocked before this one
     uint8_t stood_count
     uint32_t silent            # of `stood`, by bit: others have begun there, and he who was blocked had no proof
@@ -126,7 +129,7 @@ cdef class FlowTable:
     cdef readonly uint64_t memory
     cdef readonly uint64_t max_flows
     cdef readonly uint64_t max_memory
-    cdef double idle
+    cdef double[LANES] idle    # seconds without a packet after which a flow of a lane is forgotten
     cdef uint64_t expired
     cdef uint64_t evicted[LANES]
 

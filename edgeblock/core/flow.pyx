@@ -67,9 +67,10 @@ cdef void _free_quic(Flow* flow) noexcept nogil:
 
 
 cdef class FlowTable:
-    """FlowTable(max_flows, max_memory in bytes, idle in seconds)"""
+    """FlowTable(max_flows, max_memory in bytes, idle and hold in seconds); those with part of a message are held"""
 
-    def __cinit__(self, uint64_t max_flows, uint64_t max_memory, double idle):
+    def __cinit__(self, uint64_t max_flows, uint64_t max_memory, double idle, double hold=0.0):
+        cdef int lane
         cdef uint64_t size = 2048
         while size < 2 * max_flows:
             size *= 2
@@ -81,7 +82,8 @@ cdef class FlowTable:
         self.mask = size - 1
         self.max_flows = max_flows
         self.max_memory = max_memory
-        self.idle = idle
+        for lane in range(<int>LANES):
+            self.idle[lane] = max(idle, hold) if lane == LANE_PART or lane == LANE_KEPT_PART else idle
         randombytes_buf(self.secret, 16)
         crypto_shorthash(<unsigned char*>&self.hash, self.hashed, KEY_SIZE, self.secret)
 
@@ -214,15 +216,19 @@ cdef class FlowTable:
 
     cdef bint _evict(self, Flow* spared) noexcept nogil:
         # Kept flows that have more than half of everything give way to undecided ones: whoever opens many of them
-        # would otherwise have all others forgotten.
+        # would otherwise have all others forgotten. Of the two kinds of kept flows the one with more goes first.
         cdef int turn, lane
         cdef Flow* flow
-        cdef bint crowded = (self.lane_memory[<int>LANE_KEPT] > self.max_memory // 2
-                             or self.lane_flows[<int>LANE_KEPT] > self.max_flows // 2)
+        cdef uint64_t kept = self.lane_memory[<int>LANE_KEPT], part = self.lane_memory[<int>LANE_KEPT_PART]
+        cdef bint crowded = (kept + part > self.max_memory // 2
+                             or self.lane_flows[<int>LANE_KEPT] + self.lane_flows[<int>LANE_KEPT_PART]
+                             > self.max_flows // 2)
         for turn in range(<int>LANES):
             lane = turn
             if crowded and turn > 0:
                 lane = <int>LANES - turn
+                if turn <= 2 and kept > part:
+                    lane = <int>LANE_KEPT + turn - 1
             flow = self.lanes[lane].oldest
             if flow == spared and flow != NULL:
                 flow = flow.newer
@@ -277,7 +283,7 @@ cdef class FlowTable:
         for lane in range(<int>LANES):
             for turn in range(2):
                 flow = self.lanes[lane].oldest
-                if flow == NULL or now - flow.touched < self.idle:
+                if flow == NULL or now - flow.touched < self.idle[lane]:
                     break
                 self.expired += 1
                 self.remove(flow)

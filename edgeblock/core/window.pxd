@@ -176,6 +176,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
 # `work` is what may be read again at present, all windows together, and is lessened by what was.
 cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes
+cdef bint holds_part(const Window* w) noexcept nogil                     # some message has begun and is not over
 cdef bint goes_on(const Window* w) noexcept nogil                        # or would take a second ClientHello
 cdef bint is_message(const Window* w) noexcept nogil                     # some reading is of a protocol we know
 cdef bint is_unreadable(const Window* w) noexcept nogil                  # all readings have lost their way, or ended

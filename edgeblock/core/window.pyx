@@ -588,6 +588,29 @@ cdef bint is_unreadable(const Window* w) noexcept nogil:
     return True
 
 
+cdef bint holds_part(const Window* w) noexcept nogil:
+    # Bytes that wait for those before them, or a reading in the middle of a message, its body included.
+    cdef const Start* s
+    cdef const Reading* r
+    cdef const Run* run
+    cdef int i
+    for i in range(MAX_STARTS):
+        s = &w.starts[i]
+        r = s.readings
+        while r != NULL:
+            if r.kind != READ_ANY and not (r.again and _is_fresh(r)) and (w.http or not _is_idle(r)):
+                return True
+            r = r.next
+        if not _is_live(s):
+            continue
+        run = w.recent if w.recent != NULL else w.runs
+        while run != NULL:
+            if run.at + <int64_t>run.size > s.frontier:
+                return True
+            run = run.next
+    return False
+
+
 cdef bint goes_on(const Window* w) noexcept nogil:
     cdef int i
     for i in range(MAX_STARTS):

@@ -94,6 +94,8 @@ class Journal:
                 continue
             self._left -= 1
             said: dict[str, Any] = {"list": name.list, "rule": name.rule, "action": name.action, "proto": name.proto}
+            if name.policy is not None:
+                said["policy"] = name.policy
             if self.privacy.names:
                 said |= {"host": cut(name.host), "path": cut(name.path)}
             if self.privacy.clients:

@@ -462,7 +462,7 @@ class Supervisor:
             self.stage = Stage(config.limits.flows * len(self.slots), config.limits.idle, config.policies.ech,
                                marks=config.ruleset.marks if keeps_marks else 0,
                                kept=program_path(place, "marks") if keeps_marks else None,
-                               shortcut=config.ruleset.shortcut)
+                               shortcut=config.ruleset.shortcut, held=config.limits.hold)
             self.stage.pin(place)
         except SystemProblem as problem:
             if keeps_marks:

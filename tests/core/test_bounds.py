@@ -184,7 +184,8 @@ def test_those_go_first_that_are_read_to_their_end_then_the_oldest():
         (settled if whole else undecided).append(path)
         play(judge, [path.syn(), path.data(0, s.hello(OTHER) if whole else s.hello(OTHER)[:60])], number)
     for number in range(1, 21):
-        play(judge, [from_address(Path(), 100 + number).syn()], 50)
+        path = from_address(Path(), 100 + number)
+        play(judge, [path.syn(), path.data(0, s.hello(OTHER)[:60])], 50)
         counters = judge.counters()
         assert counters["evicted_settled"] == min(number, len(settled))
         assert counters["evicted_undecided"] == max(0, number - len(settled))

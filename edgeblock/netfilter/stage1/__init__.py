@@ -47,6 +47,7 @@ class Stage:
     Args:
         flows: flows remembered, and as many again that are user space's.
         idle: seconds after which they are forgotten.
+        held: the same of those that are user space's.
         ech: policies.ech; unless "accept", every hello with ECH is queued.
         marks: flows whose mark is remembered here; 0: conntrack has them.
         kept: where the map of marks is pinned, so that the next daemon finds them; taken on from there if it fits.
@@ -57,7 +58,7 @@ class Stage:
     """
 
     def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS, marks: int = 0,
-                 kept: Path | None = None, shortcut: bool = False) -> None:
+                 kept: Path | None = None, shortcut: bool = False, held: float = 0.0) -> None:
         self.maps: dict[str, int] = {}
         self.program = -1
         self.asking: dict[str, int] = {}       # the programs for flow marks
@@ -70,7 +71,7 @@ class Stage:
         try:
             self.cpus = possible_cpus()
             self.places = max(1, hellos // self.cpus) * self.cpus
-            self._load(flows, idle, ech, marks, shortcut)
+            self._load(flows, idle, max(idle, held), ech, marks, shortcut)
         except OSError as problem:
             self.close()
             raise SystemProblem(f"first stage: {explain(problem)}") from None
@@ -78,7 +79,7 @@ class Stage:
             self.close()
             raise SystemProblem(f"first stage: {problem}") from None
 
-    def _load(self, flows: int, idle: float, ech: str, marks: int, shortcut: bool) -> None:
+    def _load(self, flows: int, idle: float, held: float, ech: str, marks: int, shortcut: bool) -> None:
         try:
             data = OBJECT.read_bytes()
         except FileNotFoundError:
@@ -105,8 +106,8 @@ class Stage:
                 if inner:
                     os.close(inner)
         zero = bytes(4)
-        self.settings = int(idle * 1e9), self.places // self.cpus, ech != "accept"
-        bpf.update(self.maps["settings"], zero, struct.pack("=QIIQ", *self.settings, 0))
+        self.settings = int(idle * 1e9), int(held * 1e9), self.places // self.cpus, ech != "accept"
+        bpf.update(self.maps["settings"], zero, struct.pack("=QQIIQ", *self.settings, 0))
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
         self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
@@ -161,7 +162,7 @@ class Stage:
     def hold(self, seconds: float) -> None:
         """Nothing passes any more so many seconds from here, unless this is called again."""
         until = time.monotonic_ns() + int(seconds * 1e9)
-        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QIIQ", *self.settings, until))
+        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QQIIQ", *self.settings, until))
 
     # ---- in the kernel
 

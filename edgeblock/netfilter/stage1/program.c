@@ -370,6 +370,15 @@ INLINE int is_past(__u64 touched, __u64 now)
 	return set && now > touched && now - touched > set->idle;
 }
 
+// The same of what may be the engine's.
+INLINE int is_past_held(__u64 touched, __u64 now, __u64 handed)
+{
+	__u32 zero = 0;
+	const struct settings *set = look_up(&settings, &zero);
+
+	return set && now > touched && now - touched > (handed ? set->held : set->idle);
+}
+
 INLINE int may_hold_address(void *filter, const struct header *header, const struct key *key)
 {
 	// The keys are those of blocklist/matcher.pyx: 0, prefix length, masked address, and once more with the port.
@@ -447,7 +456,7 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 		// What the engine holds outlives what is remembered here, so ask for it before a flow becomes the kernel's.
 		__u64 *touched = look_up(&engine, key);
 
-		if (touched && what == PASSED_SYN && !is_past(*touched, now))
+		if (touched && what == PASSED_SYN && !is_past_held(*touched, now, 1))
 			what = QUEUED_WATCHED;
 		if (what != PASSED_SYN)
 			return what;
@@ -466,7 +475,7 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 	MEMORY_BARRIER();
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
-	if (is_past(flow->touched, now)) {
+	if (is_past_held(flow->touched, now, handed)) {
 		flow->count = 0;
 		__sync_val_compare_and_swap(&flow->handed, handed, 0);   // another packet may have handed it over meanwhile
 	}
@@ -667,7 +676,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		return QUEUED_UNKNOWN;
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
-	if (is_past(flow->touched, now))
+	if (is_past_held(flow->touched, now, flow->handed))
 		flow->count = 0;
 	flow->touched = now;
 	if (flow->handed) {

@@ -48,7 +48,8 @@ struct hello {
 };
 
 struct settings {
-	__u64 idle;                      // nanoseconds
+	__u64 idle;                      // nanoseconds, for what is the kernel's
+	__u64 held;                      // for what is the engine's: it may have part of a message so long (limits.hold)
 	__u32 places;                    // in `hellos`, for each CPU
 	__u32 queue_ech;
 	__u64 until;                     // nanoseconds of the monotonic clock, after which nothing passes; 0: no end
@@ -82,8 +83,8 @@ struct mark {                            // of a flow, both directions
 	sizeof(struct flow), AT(flow, head), AT(flow, count), AT(flow, touched), AT(flow, handed), AT(flow, passed),  \
 	AT(flow, tail),                                                                                               \
 	sizeof(struct hello), AT(hello, serial), AT(hello, data),                                                     \
-	sizeof(struct settings), AT(settings, idle), AT(settings, places), AT(settings, queue_ech),                   \
-	AT(settings, until),                                                                                          \
+	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
+	AT(settings, queue_ech), AT(settings, until),                                                                                          \
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
 	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
