@@ -4,13 +4,28 @@ The kernel runs a program on the packet from its IP header on; loading beyond th
 programs read no extension headers: behind one nothing is certain, and each says which answer that means.
 """
 
-from edgeblock.netfilter.rules import ANSWER_BYTES, DTLS_FIRST, DTLS_LAST, DTLS_MAJOR, QUIC_VERSIONS
+from edgeblock.netfilter.rules import (
+    ANSWER_BYTES,
+    ANSWER_OTHER_BYTES,
+    DTLS_FIRST,
+    DTLS_LAST,
+    DTLS_MAJOR,
+    NEITHER,
+    QUIC_VERSIONS,
+    RETRY_RANDOM,
+    TLS_ANSWERS,
+    TLS_HANDSHAKE,
+    TLS_RANDOM_AT,
+    TLS_SERVER_HELLO,
+    TLS_TYPE_AT,
+)
 
 Instruction = tuple[int, int, int, int]   # operation, jump if true, jump if false, constant (linux/filter.h)
 
 LD_LEN = 0x80        # A = length of the packet
 LDB_ABS = 0x30       # A = byte at k
 LDB_IND = 0x50       # A = byte at X + k
+LDH_IND = 0x48       # A = big-endian half word at X + k
 LDW_ABS = 0x20       # A = big-endian word at k
 LDW_IND = 0x40
 LDX_MSH = 0xB1       # X = 4 * (byte at k & 15): an IPv4 header's length
@@ -22,6 +37,7 @@ TAX = 0x07           # X = A
 JEQ_K = 0x15
 JEQ_X = 0x1D
 JGE_K = 0x35
+JA = 0x05            # k instructions on
 JSET_K = 0x45        # A & k
 RET = 0x06
 
@@ -47,9 +63,22 @@ def bare(family: int) -> str:
 
 
 def answer(family: int) -> str:
-    """TCP of at least ANSWER_BYTES. An IPv6 extension header: no, for it could be nearly all of the packet."""
+    """TCP that is an answer, by its length and the beginning of its payload. An IPv6 extension header: no."""
     start = [] if family == 4 else plain(TCP)
-    return encode([*start, (LD_LEN, 0, 0, 0), (JGE_K, 0, 1, ANSWER_BYTES), YES, NO])
+    words_to_bytes = [(AND, 0, 0, 0xF0), (RSH, 0, 0, 2)]
+    payload = [(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, TCP_OFFSET), *words_to_bytes, (ADD_X, 0, 0, 0)] \
+        if family == 4 else [(LDB_ABS, 0, 0, IP6_HEADER + TCP_OFFSET), *words_to_bytes, (ADD_K, 0, 0, IP6_HEADER)]
+    handshake = [(LDB_IND, 0, 0, TLS_TYPE_AT), (JEQ_K, 1, 0, TLS_SERVER_HELLO), YES,
+                 (LDW_IND, 0, 0, TLS_RANDOM_AT), (JEQ_K, 1, 0, RETRY_RANDOM), YES, NO]
+    others = [one for first, last in NEITHER
+              for one in ((JGE_K, 0, 2, first), (JGE_K, 1, 0, last + 1), (JA, 0, 0, 0))]
+    # Each of these ends at the length if it holds, and goes on if it does not.
+    for i in range(2, len(others), 3):
+        others[i] = (JA, 0, 0, len(others) - i)
+    return encode([*start, (LD_LEN, 0, 0, 0), (JGE_K, 1, 0, ANSWER_BYTES), NO, *payload, (TAX, 0, 0, 0),
+                   (LDH_IND, 0, 0, 0), (JEQ_K, 0, len(handshake), TLS_HANDSHAKE), *handshake,
+                   *(one for record in TLS_ANSWERS for one in ((JEQ_K, 0, 1, record), YES)),
+                   (LDB_IND, 0, 0, 0), *others, NO, (LD_LEN, 0, 0, 0), (JGE_K, 1, 0, ANSWER_OTHER_BYTES), NO, YES])
 
 
 def short(family: int) -> str:

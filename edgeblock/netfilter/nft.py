@@ -11,8 +11,27 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import tools
 from edgeblock.netfilter.marks import marks
-from edgeblock.netfilter.rules import (ANSWER_BYTES, DTLS_FIRST, DTLS_LAST, DTLS_MAJOR, QUIC_VERSIONS, Do, Is, Rule,
-                                       by_family, plan, queues)
+from edgeblock.netfilter.rules import (
+    ANSWER_BYTES,
+    ANSWER_OTHER_BYTES,
+    DTLS_FIRST,
+    DTLS_LAST,
+    DTLS_MAJOR,
+    NEITHER,
+    QUIC_VERSIONS,
+    RETRY_RANDOM,
+    TLS_ANSWERS,
+    TLS_HANDSHAKE,
+    TLS_RANDOM_AT,
+    TLS_SERVER_HELLO,
+    TLS_TYPE_AT,
+    Do,
+    Is,
+    Rule,
+    by_family,
+    plan,
+    queues,
+)
 
 TABLE = "inet edgeblock"
 
@@ -32,7 +51,7 @@ SETS = {
 PROBE = """table inet edgeblock_probe {
     chain forward {
         type filter hook forward priority mangle; policy accept;
-        ct mark 0 tcp dport 443 queue num 0 bypass
+        ct mark 0 tcp dport 443 @ih,0,16 0x1603 queue num 0 bypass
     }
 }
 """
@@ -113,14 +132,24 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.SYN_ACK: ("tcp flags & (syn | ack) == (syn | ack)",),
         Is.BARE: ("tcp flags & urg == 0 ip hdrlength . ip length . tcp doff @bare4",
                   "tcp flags & urg == 0 ip6 nexthdr tcp ip6 length . tcp doff @bare6"),
-        Is.ANSWER: (f"meta nfproto ipv4 meta length >= {ANSWER_BYTES}",
-                    f"ip6 nexthdr tcp meta length >= {ANSWER_BYTES}"),
+        Is.ANSWER: tuple(f"{family} meta length >= {least} {beginning}"
+                         for family in ("meta nfproto ipv4", "ip6 nexthdr tcp")
+                         for least, beginning in beginnings_of_answers()),
         # @th,64,8: the byte after the UDP header.
         Is.SHORT: tuple(f"{family} @th,64,8 & 0x80 == 0 @th,64,8 != {DTLS_FIRST}-{DTLS_LAST}"
                         for family in ("meta nfproto ipv4", "ip6 nexthdr udp")),
         Is.INITIAL: (f"@th,64,8 & 0x80 == 0x80 @th,72,32 {{ {', '.join(f'{v:#010x}' for v in QUIC_VERSIONS)} }}",
                      f"@th,64,8 {DTLS_FIRST}-{DTLS_LAST} @th,72,8 {DTLS_MAJOR}"),
     }
+
+
+def beginnings_of_answers() -> tuple[tuple[int, str], ...]:
+    """The least length, and what has to be at the beginning of the payload (@ih: behind the TCP header)."""
+    handshake = f"@ih,0,16 {TLS_HANDSHAKE:#06x} @ih,{8 * TLS_TYPE_AT},8"
+    return ((ANSWER_BYTES, f"{handshake} != {TLS_SERVER_HELLO}"),
+            (ANSWER_BYTES, f"{handshake} {TLS_SERVER_HELLO} @ih,{8 * TLS_RANDOM_AT},32 != {RETRY_RANDOM:#010x}"),
+            (ANSWER_BYTES, f"@ih,0,16 {{ {', '.join(f'{one:#06x}' for one in TLS_ANSWERS)} }}"),
+            (ANSWER_OTHER_BYTES, f"@ih,0,8 {{ {', '.join(f'{a:#04x}-{b:#04x}' for a, b in NEITHER)} }}"))
 
 
 def action(do: Do, config: Config) -> str:

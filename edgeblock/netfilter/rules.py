@@ -16,11 +16,23 @@ from edgeblock.config import Config
 from edgeblock.errors import ConfigError
 from edgeblock.netfilter.marks import marks
 
-# A server's packet of at least this many bytes, IP header included, is an answer. With the largest IPv4 and TCP
-# headers (60 + 60) it carries at least 128 bytes of payload. What must not settle a flow is smaller: bare ACKs with
-# options, keep-alives (1 byte), TLS alerts (7), and the TLS 1.3 HelloRetryRequest (99 with its change_cipher_spec,
-# 111 with ECH), after which the client says its name again.
+# A server's packet of at least this many bytes, IP header included, may be an answer. With the largest IPv4 and TCP
+# headers (60 + 60) it carries at least 128 bytes of payload. What must not settle a flow is smaller, or begins in a
+# way that tells it: bare ACKs with options, keep-alives (1 byte), TLS alerts (7).
+#
+# The payload's first bytes decide, as docs/ruleset.md argues. TLS is an answer, but for the HelloRetryRequest, after
+# which the client says its name again: 99 bytes, and 219 with a cookie (NSS, and OpenSSL where it keeps no state). It
+# is a ServerHello with one certain random (RFC 8446, 4.1.3), of which four bytes are compared. Text is none: a server
+# that speaks first says who it is or what to do next (SMTP, FTP, SSH), and an interim answer of HTTP (100, 103) comes
+# before the request is whole. What is neither is an answer if a small message and a HelloRetryRequest behind it, such
+# as those of a tunnel, cannot be as long.
 ANSWER_BYTES = 248
+ANSWER_OTHER_BYTES = 768
+TLS_HANDSHAKE, TLS_SERVER_HELLO = 0x1603, 2             # the first two bytes of a record, and of a message in it
+TLS_ANSWERS = (0x1403, 0x1703)                          # records that come behind a ServerHello
+TLS_TYPE_AT, TLS_RANDOM_AT, RETRY_RANDOM = 5, 11, 0xCF21AD74
+# First bytes that are neither text (9 to 13, 32 to 126) nor like TLS (20 to 23).
+NEITHER = ((0x00, 0x08), (0x0E, 0x13), (0x18, 0x1F), (0x7F, 0xFF))
 
 # The QUIC versions whose Initials the engine can open; a test holds this to core/quic.pyx. Version 1 (RFC 9000),
 # version 2 (RFC 9369), drafts 23 to 34, and those of Meta's mvfst.
@@ -73,7 +85,7 @@ class Is(Enum):
     NO_SYN = auto()           # of TCP: no SYN at all, with or without ACK
     SYN_ACK = auto()
     BARE = auto()             # TCP, certainly without payload and without an urgent pointer
-    ANSWER = auto()           # TCP, certainly with payload, at least ANSWER_BYTES
+    ANSWER = auto()           # TCP, certainly with payload, and what a server says to a name; see ANSWER_BYTES
     SHORT = auto()            # UDP, certainly with a first payload byte below 0x80 (no QUIC long header), not in DTLS
     INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS, or a DTLS handshake
     CLEARED = auto()          # TCP that the first stage lets by; asked once for a packet, for it remembers

@@ -17,7 +17,26 @@ from scapy.layers.inet6 import (
 )
 
 from edgeblock.netfilter import bytecode
-from edgeblock.netfilter.rules import ANSWER_BYTES, QUIC_VERSIONS
+from edgeblock.netfilter.rules import ANSWER_BYTES, ANSWER_OTHER_BYTES, QUIC_VERSIONS
+
+SERVER_HELLO = bytes.fromhex("160303007a020000760303") + bytes(range(32))
+# The beginning of NSS's, with a cookie; OpenSSL's is the same but for lengths and session id.
+RETRY = bytes.fromhex("16030300d0020000cc0303cf21ad74e59a6111be1d8c021e65b891c2"
+                      "a211167abb8c5e079e09e2c8a8339c20") + bytes(165)
+# Whether it is an answer to a name: yes, no, or if it is long.
+ANSWERS = {
+    "ServerHello": (SERVER_HELLO, "yes"), "HelloRetryRequest": (RETRY, ""),
+    "HelloRetryRequest, TLS 1.0 in its record": (b"\x16\x03\x01" + RETRY[3:], ""),
+    "HelloRetryRequest and change_cipher_spec": (RETRY + b"\x14\3\3\0\1\1", ""),
+    "half a HelloRetryRequest": (RETRY[:60], ""),
+    "Certificate": (b"\x16\3\3\4\0\x0b", "yes"), "change_cipher_spec": (b"\x14\3\3\0\1\1\x17\3\3\4\0", "yes"),
+    "application data": (b"\x17\3\3\4\0", "yes"), "alert": (b"\x15\3\3\0\2", ""), "not quite TLS": (b"\x16\2", ""),
+    "SMTP": (b"220 mail.example ESMTP\r\n", ""), "FTP": (b"220-Welcome\r\n", ""), "SSH": (b"SSH-2.0-OpenSSH\r\n", ""),
+    "100": (b"HTTP/1.1 100 Continue\r\n\r\n", ""), "103": (b"HTTP/1.1 103 Early Hints\r\n", ""),
+    "blank": (b"\r\n", ""),
+    "SOCKS and a HelloRetryRequest": (b"\5\0\0\1\0\0\0\0\0\0" + RETRY, "long"),
+    "a key exchange of SSH": (b"\0\0\4\x1c\x09\x14", "long"), "random": (b"\xd1\x5e", "long"),
+}
 
 PADDING = [PadN(optdata=b"\0" * 4)]
 EXTENSIONS = [IPv6ExtHdrHopByHop(options=PADDING), IPv6ExtHdrDestOpt(options=PADDING), IPv6ExtHdrFragment(),
@@ -33,9 +52,9 @@ def run(text: str, packet: bytes) -> int:
     while True:
         operation, yes, no, k = program[at]
         at += 1
-        if operation in (0x30, 0x50, 0x20, 0x40):
-            size = 1 if operation in (0x30, 0x50) else 4
-            start = k + (x if operation in (0x50, 0x40) else 0)
+        if operation in (0x30, 0x50, 0x20, 0x40, 0x48):
+            size = {0x30: 1, 0x50: 1, 0x48: 2}.get(operation, 4)
+            start = k + (x if operation in (0x50, 0x40, 0x48) else 0)
             if start + size > len(packet):
                 return 0
             a = int.from_bytes(packet[start:start + size])
@@ -55,6 +74,8 @@ def run(text: str, packet: bytes) -> int:
             a += x
         elif operation == 0x07:
             x = a
+        elif operation == 0x05:
+            at += k
         elif operation == 0x06:
             return k
         else:
@@ -94,7 +115,7 @@ def test_an_urgent_pointer_is_not_bare():
 def test_behind_an_extension_header_nothing_is_certain(extension):
     """It may have payload (so: queued), it may be no answer (so: not done), it may be an Initial (so: queued)."""
     assert run(bytecode.bare(6), bytes(ip6(extension) / tcp(0, b""))) == 0
-    assert run(bytecode.answer(6), bytes(ip6(extension) / tcp(0, b"x" * 1000))) == 0
+    assert run(bytecode.answer(6), bytes(ip6(extension) / tcp(0, SERVER_HELLO + bytes(1000)))) == 0
     datagram = bytes(ip6(extension) / UDP(sport=1, dport=443) / (b"\x40" * 30))
     assert run(bytecode.short(6), datagram) == 0
     assert run(bytecode.initial(6), datagram) == 1
@@ -106,9 +127,22 @@ def test_the_largest_headers_alone_are_no_answer(family):
     bare = bytes(largest / tcp(10, b""))
     assert run(bytecode.answer(family), bare) == 0
     payload = ANSWER_BYTES - len(bare)
-    assert payload >= 128, "a HelloRetryRequest with its change_cipher_spec must not fit"
-    assert run(bytecode.answer(family), bytes(largest / tcp(10, b"x" * (payload - 1)))) == 0
-    assert run(bytecode.answer(family), bytes(largest / tcp(10, b"x" * payload))) == 1
+    assert payload >= 128
+    for least, data in ((payload, SERVER_HELLO), (payload + ANSWER_OTHER_BYTES - ANSWER_BYTES, b"")):
+        assert run(bytecode.answer(family), bytes(largest / tcp(10, data.ljust(least - 1, b"\0")))) == 0
+        assert run(bytecode.answer(family), bytes(largest / tcp(10, data.ljust(least, b"\0")))) == 1
+
+
+@pytest.mark.parametrize("words", [(0, 0), (0, 3), (10, 10), (5, 7)])
+@pytest.mark.parametrize("what", ANSWERS)
+def test_what_a_server_says_by_its_first_bytes(what, words):
+    data, answer = ANSWERS[what]
+    for size in (len(data), 700, 1400):
+        sent = data.ljust(size, b"x")
+        for header, family in ((ip4(words[0]), 4), (ip6(), 6)):
+            packet = bytes(header / tcp(words[1], sent))
+            least = ANSWER_OTHER_BYTES if answer == "long" else ANSWER_BYTES
+            assert run(bytecode.answer(family), packet) == (bool(answer) and len(packet) >= least), size
 
 
 @pytest.mark.parametrize("first", range(256))

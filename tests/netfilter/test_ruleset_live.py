@@ -14,7 +14,8 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP, IPOption, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, PadN, fragment6
 from scapy.packet import Raw
-from triple import CLIENT, GHOST, SERVER, Ghost, Queue, inside, mac, until
+from test_bytecode import ANSWERS
+from triple import CLIENT, GHOST, SERVER, Ghost, Queue, inside, mac, tls_like, until
 
 from edgeblock.config import Config
 from edgeblock.config import Queue as QueueSettings
@@ -257,6 +258,21 @@ def test_an_answer_is_more_than_an_alert_or_a_hello_retry_request(box, family, s
     assert box.count("tcp_data") == 2 - answered
 
 
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("what", [what for what, (_, answer) in ANSWERS.items() if answer != "long"])
+def test_what_a_server_says_ends_it_if_it_answers_a_name(box, family, what):
+    data, answer = ANSWERS[what]
+    data = data.ljust(300, b"x")
+    connection = box.triple.connect(family)
+    for _ in range(2):
+        connection.sendall(b"say " + data.hex().encode())
+        left = len(data)
+        while left:
+            left -= len(connection.recv(left))
+    assert box.count("tcp_answered") == bool(answer)
+    assert box.count("tcp_data") == 2 - bool(answer)
+
+
 def test_a_bulk_transfer_leaves_the_queue(box):
     connection = box.triple.connect()
     ask(connection, 8_000_000)
@@ -416,7 +432,7 @@ def raw_send(packet) -> None:
 def test_a_client_cannot_forge_the_servers_answer_where_source_addresses_are_checked(box):
     ghost = Ghost(box.triple)
     forged = IP(src=SERVER[4], dst=GHOST[4]) / TCP(sport=443, dport=ghost.source, flags="PA", seq=ghost.ack,
-                                                   ack=ghost.seq) / (b"S" * 1000)
+                                                   ack=ghost.seq) / tls_like(1000)
     box.triple.write("net/ipv4/conf/c0/rp_filter", "1")
     box.triple.send(forged)
     ghost.segment("PA", b"hello")
@@ -555,7 +571,7 @@ def test_input_the_box_is_the_server(box):
         client = inside(box.triple.client, connect)
         served = listener.accept()[0]
         client.sendall(b"hello")
-        served.sendall(b"S" * 3000)
+        served.sendall(tls_like(3000))
         assert client.recv(10)
         box.settled("tcp_syn", 1)
         box.settled("tcp_data", 1)

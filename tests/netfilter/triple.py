@@ -43,6 +43,11 @@ def until(true: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"never came: {what}")
 
 
+def tls_like(size: int) -> bytes:
+    """So many bytes that begin like application data, which a server sends only once it has answered."""
+    return (b"\x17\3\3" + b"S" * size)[:size]
+
+
 class Triple:
     def __init__(self) -> None:
         mark = secrets.token_hex(3)
@@ -94,7 +99,8 @@ class Triple:
         inside(self.box, put)
 
     def serve(self) -> None:
-        """TCP and UDP servers on some ports: `reply N` is answered with N bytes, anything else with nothing.
+        """TCP and UDP servers on some ports: `reply N` is answered with N bytes, over TCP like a record of TLS;
+        `say HEX` with these; anything else with nothing.
 
         `self.heard` collects what arrived, by port.
         """
@@ -119,7 +125,9 @@ class Triple:
             while data := peer.recv(65536):
                 self.heard[port] += data[:200]
                 if data.startswith(b"reply "):
-                    peer.sendall(b"S" * int(data.split()[1]))
+                    peer.sendall(tls_like(int(data.split()[1])))
+                elif data.startswith(b"say "):
+                    peer.sendall(bytes.fromhex(data.split()[1].decode()))
 
     def datagrams(self, server: socket.socket, port: int) -> None:
         with suppress(OSError):
