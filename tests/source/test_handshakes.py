@@ -3,8 +3,8 @@
 import random
 
 import pytest
-
 from core import samples as s
+
 from edgeblock.source import handshakes
 from edgeblock.source.handshakes import ADDRESS_PROVEN, Handshakes
 
