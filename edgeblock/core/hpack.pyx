@@ -443,7 +443,8 @@ cdef void _evict(Hpack* h, uint32_t needed) noexcept nogil:
         # Half of what is moved was evicted since the last time: a constant share of each insertion.
         at = entries[h.first].at
         memmove(entries, entries + h.first, h.count * sizeof(Entry))
-        memmove(h.values.data, h.values.data + at, h.values.size - at)
+        if h.values.data != NULL:
+            memmove(h.values.data, h.values.data + at, h.values.size - at)
         for i in range(h.count):
             entries[i].at -= at
         h.first = 0
