@@ -62,7 +62,7 @@ def test_a_refused_list_leaves_no_file(rules, tmp_path):
     (rules.directory / "c.list").write_text("c.example\n")
     status, table, said = run(rules, tmp_path / "out")
     assert (status, table) == (2, "")
-    assert [line.split(": ")[0] for line in said.splitlines()] == ["c.toml", "b.list:1", "edgeblock"]
+    assert [line.split(": ")[0] for line in said.splitlines()] == ["c.toml", "b.list:1", "b.list", "edgeblock"]
     assert f"2 of 4 lists refused; {tmp_path}/out is not written" in said
     assert not (tmp_path / "out").exists()
 

@@ -4,9 +4,9 @@ Comes in: the payload of one UDP datagram from the client. Goes out: each fragme
 in the clear. Never here: a stream, a name, a verdict, memory; a length is not trusted beyond the record around it.
 
 Any version is taken, 1.0 to 1.3, and those that do not exist: servers look at it in the hello. A datagram holds
-several records, a record several messages (RFC 6347, 4.1.1 and 4.2.3). What is encrypted (another epoch than 0, or the
-unified header of DTLS 1.3) holds no first hello; the second one, after a HelloVerifyRequest or a HelloRetryRequest, is
-in the clear as well.
+several records, a record several messages (RFC 6347, 4.1.1 and 4.2.3). What is encrypted (another epoch than 0, or
+the unified header of DTLS 1.3) holds no first hello; the second one, after a HelloVerifyRequest or a
+HelloRetryRequest, is in the clear as well.
 """
 
 from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u8, take_u16, take_u24

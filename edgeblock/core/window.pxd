@@ -146,7 +146,7 @@ cdef struct Finding:
     uint8_t ech
     uint8_t head               # the method is HEAD
     uint8_t connect            # the target is a tunnel's authority, not a path
-    uint8_t unsure             # a lone HTTP/0.9 line: looked up, but not reported where nothing is listed
+    uint8_t unsure             # a lone HTTP/0.9 line, where a tunnel leads: not reported where nothing is listed
     int64_t began              # offset of the message
     uint32_t host_at           # all of these index Findings.text
     uint32_t host_size

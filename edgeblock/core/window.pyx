@@ -1880,13 +1880,13 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
 
 
 cdef void _found_destination(Reading* r, Findings* out) noexcept nogil:
-    # Where a tunnel leads: like CONNECT's authority.
+    # Where a tunnel leads: like CONNECT's authority, but no name that was asked of the server at the other end.
     cdef Finding* f = _new_finding(out)
     if f == NULL:
         return
     f.kind = FINDING_NAME
     f.reading = r.kind
-    f.connect = 1
+    f.connect = f.unsure = 1
     f.began = r.began
     _put(out, r.prefix.destination, r.prefix.size, &f.host_at, &f.host_size)
 

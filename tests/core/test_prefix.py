@@ -89,7 +89,8 @@ def test_what_follows_is_read(before, message, step):
         path = Path()
         packets = [*path.opening(), *(path.data(at, data[at:at + step]) for at in range(0, len(data), step))]
         played = play(engine("blocked.example.com", unparsable="drop"), packets)
-        assert name.decode() in played.hosts
+        # Where a tunnel leads is no name that was asked of a server: it is told only where it is listed.
+        assert (name.decode() in played.hosts) == (blocked or not message.startswith("socks"))
         assert played.blocked == blocked
         assert blocked or played.accepted == packets
 
