@@ -849,8 +849,8 @@ cdef class Engine:
         cdef const uint8_t* text = self.findings.text.data
         return (a != NULL and a.reading == b.reading and a.connect == b.connect and a.host_size == b.host_size
                 and a.target_size == b.target_size and a.path_at == b.path_at
-                and memcmp(text + a.host_at, text + b.host_at, a.host_size) == 0
-                and memcmp(text + a.target_at, text + b.target_at, a.target_size) == 0)
+                and (a.host_size == 0 or memcmp(text + a.host_at, text + b.host_at, a.host_size) == 0)
+                and (a.target_size == 0 or memcmp(text + a.target_at, text + b.target_at, a.target_size) == 0))
 
     cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil:
         # A whole ClientHello: the policies on what its name does not tell.

@@ -161,6 +161,8 @@ cdef Outcome _gather_line(Http* h, Cursor* c) noexcept nogil:
             if sign:                    # its last byte is no LF
                 take(c, sign, &piece)
                 _gather_piece(h, piece, sign)
+                if h.is_http:           # what came before it in these bytes is a request
+                    continue
                 return FOUND
         take(c, size, &piece)
         _gather_piece(h, piece, size)
@@ -180,7 +182,7 @@ cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nog
         size -= 1
     if size == 0:
         return
-    if h.holed:
+    if h.holed and h.line.size >= LINE_END:
         _keep_end(h, piece, size)
     else:
         hole = <const uint8_t*>memchr(piece, 0, size)
@@ -231,6 +233,7 @@ cdef void _look_at_method(Http* h) noexcept nogil:
         i += 1
     if i < size and text[i] == 0x2F:                # "/"
         h.is_http = 1
+        memset(&h.sign, 0, sizeof(h.sign))
 
 
 cdef void _reject_line(Http* h) noexcept nogil:
@@ -276,7 +279,7 @@ cdef bint _end_request_line(Http* h) noexcept nogil:
         size -= 1
     while word < size and not _parts(text[word]):
         word += 1
-    if word == size:
+    if word == 0 or word == size:       # no method: that of a line with a NUL in it may be gone with its beginning
         return False
     start = word
     while start < size and _parts(text[start]):
@@ -317,6 +320,7 @@ cdef void _keep_target(Http* h, size_t start, size_t size) noexcept nogil:
     h.target.size = <uint32_t>size
     h.line = line
     h.line.size = 0
+    h.holed = 0
 
 
 cdef bint _find_authority(Http* h, const uint8_t* text, size_t size) noexcept nogil:

@@ -317,3 +317,18 @@ def test_every_byte_of_a_chunked_request_replaced():
     for at in range(len(data)):
         for value in b"\r\n \t:\0/,9a\xff":
             slow.compare(data[:at] + bytes([value]) + data[at + 1:])
+
+
+def test_a_line_that_ends_a_preface_begins_with_nothing_left_of_the_one_before():
+    # The mark of a line with a NUL outlived it, and the next one was gathered before its own beginning.
+    for behind in (b"S\xfaM\r\n", b"SM\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+        data = b"\0PRI * HTTP/2.0\r\n\r\n" + behind + b"GET /b HTTP/1.1\r\nHost: b.example\r\n\r\n"
+        whole = http.feed([data])
+        assert any(b"b.example" in hosts for hosts, *_ in whole[1])
+        assert http.feed([data[i:i + 1] for i in range(len(data))]) == whole
+
+
+def test_the_sign_of_a_hello_in_a_target_is_none_whole_or_in_pieces():
+    data = b"POST /a \x16\x03\x01\x00\x80\x01 HTTP/1.1\r\nHost: a.example\r\n\r\n"
+    whole = http.feed([data])
+    assert all(http.feed([data[:at], data[at:]]) == whole for at in range(1, len(data)))

@@ -5,14 +5,16 @@
 #include <string.h>
 #include <time.h>
 
-/* What one input may take, in nanoseconds of this thread: a hundred times what is usual, sanitizers and all. An input
-   that takes longer is played twice more, for the machine may have been busy. */
-enum { LIMIT = 20 * 1000 * 1000, LIMIT_PER_BYTE = 20 * 1000 };
+/* What one input may take, in nanoseconds of this thread: a hundred times what is usual, sanitizers and all. A game of
+   streams plays some hundred packets for a few bytes: 46 ms were the most that was seen. An input that takes longer is
+   played twice more, for the machine may have been busy. */
+enum { LIMIT = 20 * 1000 * 1000, LIMIT_OF_STREAMS = 150 * 1000 * 1000, LIMIT_PER_BYTE = 20 * 1000 };
 
 extern PyObject *PyInit_harness(void);
 extern int fuzz_one(int game, const uint8_t *data, size_t size);
 
 static const char *const games[] = {"tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic"};
+enum { FIRST_OF_STREAMS = 4 };      /* hide */
 static int game = -1;
 
 /* Compared strings teach the fuzzer nothing here that the samples do not hold, and libcrypto compares many: without
@@ -51,15 +53,17 @@ static long long now(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    long long taken = 0;
     for (int turn = 0; turn < 3; turn++) {
         long long begin = now();
         if (fuzz_one(game, data, size) < 0) {
             PyErr_Print();
             abort();
         }
-        if (now() - begin <= LIMIT + (long long)size * LIMIT_PER_BYTE)
+        taken = now() - begin;
+        if (taken <= (game >= FIRST_OF_STREAMS ? LIMIT_OF_STREAMS : LIMIT) + (long long)size * LIMIT_PER_BYTE)
             return 0;
     }
-    fprintf(stderr, "an input of %zu bytes takes longer than its limit\n", size);
+    fprintf(stderr, "an input of %zu bytes takes %lld ms, longer than its limit\n", size, taken / 1000000);
     abort();
 }

@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
 GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic")
-CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "connections", "flow",
-        "matcher", "engine")
+CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "connections", "dtls",
+        "flow", "matcher", "engine")
 FLAGS = ["-O2", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-w", "-fPIC",
          "-fsanitize=address,undefined", "-fno-sanitize=function,pointer-overflow",  # Cython adds 0 to NULL
          "-fno-sanitize-recover=all"]
