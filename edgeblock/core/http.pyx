@@ -20,6 +20,7 @@ from edgeblock.core.text cimport append, duplicate, is_space, is_word, lower, re
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:
+    PLAIN_VALUE = 256      # bytes of a value that are kept as they are: more than a name has
     LINE_END = 32          # last bytes that are kept of a line that is cut, or has a NUL in it: the version is there
     MAX_SCAN = 1024        # bytes that are searched for a line end at a time: lone CRs buy no search of the rest each
     LINE_COST = 12         # work of a line, in bytes of a long one
@@ -191,6 +192,10 @@ cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nog
             h.cut = 1
             hole = piece
             keep = 0
+        if hole != NULL and not h.cut and not h.is_http and not h.seeking:
+            _look_at_method(h)
+            if not h.is_http:
+                h.odd = 1               # nothing behind the NUL makes it look like a request before its end
         if hole != NULL and append(&h.line, <const uint8_t*>NOTHING, LINE_END, cap + LINE_END):
             h.holed = 1
             _keep_end(h, piece + keep, size - keep)
@@ -202,7 +207,7 @@ cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nog
             if _control(piece[i]):
                 h.binary = 1
                 break
-    if not h.seeking:
+    if not h.seeking and not h.holed:
         _look_at_method(h)
 
 
@@ -473,15 +478,19 @@ cdef uint8_t _special(const uint8_t* name, size_t size) noexcept nogil:
 
 
 cdef void _gather_value(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
-    # Leading white space is not kept, and in a long value no blanks in a row: padding costs nothing.
-    cdef size_t i, start = 0
+    # Leading white space is not kept, and behind the first bytes no blanks in a row: padding costs nothing.
+    cdef size_t i, start = 0, plain
     cdef bint blank, before
     while h.line.size == 0 and size and _blank(piece[0]):
         piece += 1
         size -= 1
-    if h.line.size + size <= 256:
-        append(&h.line, piece, size, MAX_VALUE)
-        return
+    if h.line.size < PLAIN_VALUE:
+        plain = min(size, PLAIN_VALUE - <size_t>h.line.size)
+        append(&h.line, piece, plain, MAX_VALUE)
+        piece += plain
+        size -= plain
+        if size == 0:
+            return
     before = h.line.size != 0 and _blank(h.line.data[h.line.size - 1])
     for i in range(size + 1):
         if i < size:

@@ -64,9 +64,10 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
     while data[at:at + 1] in (b"\r", b"\n"):
         at += 1
     end = data.find(b"\n", at)
-    line = holed(data[at:end if end >= 0 else len(data)].lstrip(PARTS))
+    whole = data[at:end if end >= 0 else len(data)].lstrip(PARTS)
+    line = holed(whole)
     if end < 0:
-        early = not seeking and re.match(rb"%s%s+/" % (TOKEN, P), line)
+        early = not seeking and re.match(rb"%s%s+/" % (TOKEN, P), whole.partition(b"\0")[0])
         return [], [], "lost" if (seeking or is_odd(line)) and not early else "need_more"
     request = read_request_line(line, seeking)
     if request is None:

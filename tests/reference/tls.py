@@ -100,7 +100,7 @@ def read_names(entries: Reader, names: list[bytes]) -> None:
         kind = entries.number(1)
         size = entries.number(2)
         entries.need(size)
-        if kind == 0 and 0 < size <= 256:
+        if kind == 0 and 0 < size <= 256 and len(names) < 4:       # servers take one, or none of several
             names.append(entries.take(size))
         else:
             entries.inside(size)
