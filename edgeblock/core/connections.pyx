@@ -21,9 +21,9 @@ from edgeblock.core.cursor cimport cursor, left
 from edgeblock.core.flow cimport (QUIC_ADDRESSES, SHARE_ADDRESSES, SHARE_ENDS, SHARE_SOURCE, SHARES, Quic,
                                   unlink_peer)
 from edgeblock.core.quic cimport (MAX_CONNECTION_ID, MAX_DATAGRAM, QUIC_FAMILIES, SEEN_DAMAGED, SEEN_INITIAL,
-                                  SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNKNOWN, SEEN_UNOPENED, WALK_DAMAGED, WALK_END,
-                                  WALK_INITIAL, WALK_UNKNOWN, Connection, Piece, Walk, are_compatible, derive_keys,
-                                  free_reader, make_reader, open_initial, read_frames, take_packet)
+                                  SEEN_JUMPED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNKNOWN, SEEN_UNOPENED, WALK_DAMAGED,
+                                  WALK_END, WALK_INITIAL, WALK_UNKNOWN, Connection, Piece, Walk, are_compatible,
+                                  derive_keys, free_reader, make_reader, open_initial, read_frames, take_packet)
 from edgeblock.core.window cimport (FINDING_NAME, READ_HELLO, START_SYN, Findings, add_bytes, add_start,
                                     clear_findings, close_window, is_open, open_window, read_on)
 
@@ -184,7 +184,8 @@ cdef class Connections:
         if flow == NULL:
             flow = self._search(hashes[SHARE_ADDRESSES] ^ FINISHED, False, d, packet, frames, &refused)
         if flow != NULL:
-            refused = 0
+            # What other keys were refused does not matter, now that one has opened it; how its number jumps does.
+            refused = SEEN_REFUSED if refused & SEEN_JUMPED else 0
             self._heard(flow, hashes, False, packet, &refused)
             d.seen |= refused
             return flow

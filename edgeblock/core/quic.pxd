@@ -22,6 +22,7 @@ cdef enum Seen:                # what a datagram held, one bit each
     SEEN_DAMAGED = 8           # bytes at which every server stops
     SEEN_REFUSED = 16          # more keys or numbers would have to be tried for the datagram than are
     SEEN_OVERLOAD = 32         # the budget of the worker was spent, or memory: an Initial was not opened
+    SEEN_JUMPED = 64           # beside SEEN_REFUSED: one opened, and its number is one place too many to remember
 
 cdef enum Walk:                # what stood at the cursor
     WALK_INITIAL = 0

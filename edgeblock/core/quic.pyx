@@ -257,7 +257,7 @@ cdef bint open_initial(QuicReader* reader, Connection* connection, const Initial
             tries[0] -= 1
             if _open_as(reader, keys, packet, packet.number_at + number_size, tried[count], count == 0, frames):
                 if not _remember_number(connection, tried[count]):
-                    seen[0] |= SEEN_REFUSED
+                    seen[0] |= SEEN_REFUSED | SEEN_JUMPED
                 reader.counters.initials += 1
                 return True
             count += 1
