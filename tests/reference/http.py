@@ -247,7 +247,7 @@ class Framings:
 def hosts_of_target(method: bytes, target: bytes) -> list[bytes]:
     if method == b"CONNECT" and target[:1] != b"/":
         return [target.strip(SPACE)]
-    match = re.match(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,32}://([^/?#\\]*)", target, re.S)
+    match = re.match(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,32}://[/\\]*([^/?#\\]*)", target, re.S)
     return [match[1].strip(SPACE)] if match and match[1].strip(SPACE) else []
 
 
