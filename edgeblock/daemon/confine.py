@@ -25,7 +25,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAP_LAST = 63
 CAPABILITY_VERSION = 0x20080522
 FILE_MAX = 32 << 30         # bytes: a snapshot of 100 million entries takes 5 GB, and all of them together more
-DESCRIPTORS_MAX = 128
+DESCRIPTORS_MAX = 32768     # one for each list in force while they are merged (directory.py takes 10 000), and some
 
 # Landlock's system calls have these numbers on every machine.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
