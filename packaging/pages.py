@@ -108,7 +108,7 @@ def settings() -> str:
         if found := re.fullmatch(r"#?\[(\w+)\]", line):
             flush()
             lines.append(f".SH [{found[1]}]")
-        elif found := re.fullmatch(r"#([a-z_0-9]+) = (.*)", line):
+        elif found := re.fullmatch(r"#?([a-z_0-9]+) = (.*)", line):
             keys.append(f"\\fB{escaped(f'{found[1]} = {found[2]}')}\\fR")
         elif line.startswith("#"):
             if keys:
