@@ -26,6 +26,7 @@ FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 DATA = PSH | ACK
 MSS = 1400                     # leaves room for options and extension headers in 1500 bytes
 WRAP = 1 << 32
+PORTS = itertools.cycle(random.sample(range(20_000, 60_000), 40_000))      # a client's own: none comes again soon
 CLOSE_TO = 2                   # a TTL that passes the box and ends at the hop behind it
 INNOCENT = "open.example"      # the host of every fake
 LISTED_PATH = "/files/listed.html"     # a file that the server has, for rows that disguise the path
@@ -58,7 +59,7 @@ class Flow:
     version: int = 4
     timestamps: bool = False
     isn: int = field(default_factory=lambda: random.randrange(WRAP))
-    source: int = field(default_factory=lambda: random.randrange(20000, 60000))
+    source: int = field(default_factory=lambda: next(PORTS))
     sent: int = 0                      # end of what really belongs to the stream
     heard: bytearray = field(default_factory=bytearray)
     next: int = 0                      # the server's next sequence number
