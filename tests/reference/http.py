@@ -75,7 +75,7 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
     method, target, version = request
     hosts = hosts_of_target(method, target)
     heads: list[Head] = []
-    odd = not re.search(rb"[ \t]http/%s*\Z" % N, line.rstrip(SPACE), re.I)
+    odd = not version or not re.search(rb"[ \t]http/%s*\Z" % N, line.rstrip(SPACE), re.I)
     if odd:                                     # HTTP/0.9 ends here; a lenient server goes on to the fields
         heads.append((hosts[:], target, []))
     try:
