@@ -46,7 +46,7 @@ from edgeblock.blocklist.intake import (
     seconds_for,
     take,
 )
-from edgeblock.blocklist.settings import GUARD_KEYS, locked_for, why_locked
+from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError, printable
@@ -301,9 +301,11 @@ class Round:
             why = f"{lists} of {len(in_force)} lists would go"
         if bound and share < 1 and why:
             for name in bound:
-                where = f"write {name}.toml with max_shrink = 1"
-                if "max_shrink" in locked_for(name, terms.defaults):
-                    where = f"have unlocked = [\"{name}=max_shrink\"] put into [rules], and {where}"
+                locked = "max_shrink" in locked_for(name, terms.defaults)
+                ways = [f"have unlocked = [\"{name}=max_shrink\"] put into [rules]"] * locked
+                if not self._is_meant_to_go(name, replace(terms.defaults, locked=())):
+                    ways.append(f"write {name}.toml with max_shrink = 1")
+                where = ", and ".join(ways)
                 self._refuse(name, Refused([Finding(
                     self.before[name].file or name, 0, f"was removed, and with it {why}, more than a share of "
                     f"{share:.4g}; if that is meant, {where}, and else put the file back")]))
@@ -317,10 +319,13 @@ class Round:
         record = self.before[name]
         if record.max_shrink >= 1 or not record.entries or is_expired(record, self.now):
             return True
-        defaults = replace(terms.defaults, locked=locked_for(name, terms.defaults), unlocked=())
+        return self._is_meant_to_go(name, replace(terms.defaults, locked=locked_for(name, terms.defaults)))
+
+    def _is_meant_to_go(self, name: str, defaults: ListSettings) -> bool:
+        """Whether the NAME.toml that is there says so, and may say all that it says with these defaults."""
         try:
             with limited(SETTINGS_SECONDS):
-                settings = read_settings(self.rules.directory / f"{name}.toml", defaults)
+                settings = read_settings(self.rules.directory / f"{name}.toml", replace(defaults, unlocked=()))
         except (ListError, TooSlow):
             return False
         except Exception as error:      # a fault of ours says nothing of what was meant

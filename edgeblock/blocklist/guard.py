@@ -167,9 +167,12 @@ def text_of(key: bytes) -> str:
 
 def unless(why: str, settings: ListSettings, key: str, override: str) -> str:
     """A refusal with the line that overrides it, and where that line counts."""
-    where = "[rules] of the main configuration, as no settings of a list may say it (locked)" \
+    return f"{why}; if that is meant, put {override} into {place_for(settings, key)}"
+
+
+def place_for(settings: ListSettings, key: str) -> str:
+    return "[rules] of the main configuration, as no settings of a list may say it (locked)" \
         if key in settings.locked else "the settings of this list"
-    return f"{why}; if that is meant, put {override} into {where}"
 
 
 def also(allowed: bool | tuple[str, ...], text: str) -> str:
@@ -206,10 +209,10 @@ def guarded_entries(settings: ListSettings, skipped: int, taken: int) -> str | N
     return None
 
 
-def skip_instead(count: int) -> str:
+def skip_instead(settings: ListSettings, count: int) -> str:
     """The way out for a list that is refused for so many of its entries."""
     some = "this entry" if count == 1 else f"these {count} entries"
-    return f"guarded = \"skip\" in the settings of this list takes it without {some}"
+    return f"guarded = \"skip\" in {place_for(settings, 'guarded')} takes it without {some}"
 
 
 class Guard:
@@ -343,10 +346,10 @@ class Guard:
             return unless(f"{network_text(key)} is wider than /{widest}", settings, name, f"{name} = {length}")
         bits = 8 * len(first)
         last = first if length == bits else (int.from_bytes(first) | (1 << (bits - length)) - 1).to_bytes(len(first))
-        if version == 6 and first[:12] <= NAT64 <= last[:12] and length - 96 < settings.widest_ipv4:
+        inner = max(0, length - 96)         # of the IPv4 addresses in it; what is wider has all of them
+        if version == 6 and first[:12] <= NAT64 <= last[:12] and inner < settings.widest_ipv4:
             return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
-                          f"/{settings.widest_ipv4} of them", settings, "widest_ipv4",
-                          f"widest_ipv4 = {max(0, length - 96)}")
+                          f"/{settings.widest_ipv4} of them", settings, "widest_ipv4", f"widest_ipv4 = {inner}")
         if found := self._special.touched(version, first, last):
             what = f"has addresses of {found[0]} ({found[1]})"
             if refused := self._unless_network("allow_addresses", key, what):
@@ -389,7 +392,8 @@ class Guard:
         if previous is None or (settings.expires is not None and settings.expires.timestamp() <= now):
             return None
         more, fewer = seen.entries - previous, previous - seen.entries
-        if more > GROWTH_FLOOR and seen.entries > settings.max_growth * previous:
+        # Nothing is no multiple of nothing: an empty list grows as one of a single entry.
+        if more > GROWTH_FLOOR and seen.entries > settings.max_growth * max(previous, 1):
             return unless(f"grew from {previous} entries to {seen.entries}, more than {settings.max_growth:.4g} "
                           "times as many", settings, "max_growth", "a higher max_growth")
         if settings.max_shrink < 1 and fewer > settings.max_shrink * previous and (

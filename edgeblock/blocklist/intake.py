@@ -227,7 +227,8 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
             try:
                 gathering.gather(source.reader(io.BufferedReader(hashed or watched, BUFFER)))
                 if gathering.refusals:
-                    raise Refused([*gathering.refusals, Finding(name, 0, skip_instead(len(gathering.refusals)))])
+                    way_out = skip_instead(source.settings, len(gathering.refusals))
+                    raise Refused([*gathering.refusals, Finding(name, 0, way_out)])
                 signed = hashed.signed() if hashed else None
             finally:
                 after = os.fstat(file.fileno())

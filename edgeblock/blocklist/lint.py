@@ -150,7 +150,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     elif refused:
         if refused > ALIKE_MAX:
             report.errors.append(Finding(name, 0, f"has {refused - ALIKE_MAX} more entries that no list may have"))
-        report.notes.append(Finding(name, 0, skip_instead(refused)))
+        report.notes.append(Finding(name, 0, skip_instead(source.settings, refused)))
     if foreign:
         report.errors.append(Finding(name, 0, "was made under another key than that of this box; make it again with "
                                               "`edgeblock hash-list` and this key"))

@@ -373,6 +373,7 @@ def test_an_empty_directory_takes_no_short_list_out_of_force(box, hurry):
     assert "unlocked = [\"court=max_shrink\"]" in box.reason("court")[0]
     box.write(court_toml="max_shrink = 1\n", other_toml="max_shrink = 1\n")
     assert sorted(box.refresh().refused) == ["court", "other"]
+    assert "unlocked = [\"court=max_shrink\"] put into [rules], and else put the file back" in box.reason("court")[0]
     box.rules = replace(box.rules, locked=())
     box.refresh()
     assert box.changes() == [("removed", "court"), ("removed", "other")]

@@ -2,6 +2,8 @@
 
 import io
 import ipaddress
+import re
+import tomllib
 from datetime import UTC, datetime
 from importlib.resources import files
 
@@ -21,8 +23,9 @@ from edgeblock.blocklist.guard import (
     parse_protected,
     public_suffixes,
     shipped_protected,
+    skip_instead,
 )
-from edgeblock.blocklist.settings import ListSettings
+from edgeblock.blocklist.settings import ListSettings, read_allowance
 from edgeblock.errors import ListError
 
 OWN = parse_protected(b"""# the operator's
@@ -201,6 +204,53 @@ LISTS = [
 def test_counts(settings, seen, previous, why):
     refused = Guard(ListSettings(**settings), Protected()).refuses_list(seen, previous, NOW)
     assert refused is None if why is None else why in refused and "; if that is meant, put " in refused
+
+
+# The way out of each refusal ---------------------------------------------------------------------------------
+
+ADVICE = re.compile(r"; if that is meant, put (\w+) = (.+) into the settings of this list$")
+PLACES = ["0.0.0.0", "64:ff9b::", "127.0.0.0", "198.51.100.0", "2001:db8:53::", "::", "::ffff:192.0.2.1", "10.0.0.0"]
+PINNED = OWN.joined(parse_protected(b"::ffff:192.0.2.1\n2001:db8:53::1\n::1\n", "more.names"))
+
+
+@st.composite
+def wide_networks(draw):
+    place = ipaddress.ip_address(draw(st.sampled_from(PLACES)))
+    return str(ipaddress.ip_network((place, draw(st.integers(0, place.max_prefixlen))), strict=False))
+
+
+@given(entry=st.one_of(
+    wide_networks(), st.sampled_from([*SUFFIXES, *(entry for entry, _ in PROTECTED), *(entry for entry, _ in RANGES),
+                                      "http://[::ffff:192.0.2.1]/*", "[2001:DB8:53:0::1]/*", "[::1]:80"])),
+       widest_ipv4=st.integers(0, 32), widest_ipv6=st.integers(0, 128), https=st.sampled_from(["host", "ignore"]),
+       allowed=st.lists(st.sampled_from(["co.uk", "bank.example", "127.0.0.0/8", "::1", "192.0.2.53"]), max_size=3))
+def test_what_a_refusal_advises_is_never_set_already_and_helps(entry, widest_ipv4, widest_ipv6, https, allowed):
+    settings = {"widest_ipv4": widest_ipv4, "widest_ipv6": widest_ipv6, "https": https,
+                **dict.fromkeys(("allow_public_suffixes", "allow_protected", "allow_addresses"), tuple(allowed))}
+    seen = set()
+    while told := refusals(entry, PINNED, **settings):
+        (why,) = told
+        assert why not in seen
+        seen.add(why)
+        key, value = ADVICE.search(why).groups()
+        advised = tomllib.loads(f"{key} = {value}")[key]
+        before = settings[key]
+        if key.startswith("allow_"):
+            advised = read_allowance(tuple(advised), key)
+        assert advised != before, why
+        settings[key] = advised
+
+
+def test_an_empty_list_can_be_allowed_to_grow():
+    guard = Guard(ListSettings(max_growth=2000.0), Protected())
+    assert guard.refuses_list(Seen(2000, 2000, 0), 0, NOW) is None
+    assert "max_growth" in guard.refuses_list(Seen(2001, 2001, 0), 0, NOW)
+
+
+def test_skipping_is_advised_where_it_can_be_said():
+    assert skip_instead(ListSettings(), 2) == 'guarded = "skip" in the settings of this list takes it without ' \
+        "these 2 entries"
+    assert "[rules] of the main configuration" in skip_instead(ListSettings(locked=("guarded",)), 1)
 
 
 # The files that ship -----------------------------------------------------------------------------------------

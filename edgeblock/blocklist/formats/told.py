@@ -110,7 +110,7 @@ def foreign(head: bytes, stated: str) -> str | None:
         return None
     what, key, extension = WORDS[sort]
     return (f"the file is {what}, and is to be read as {stated!r}; put {key} into the settings of this list, or name "
-            f"the file {extension}")
+            f"the file {extension} and have no format in them")
 
 
 def places(head: bytes) -> Iterator[Problem]:
