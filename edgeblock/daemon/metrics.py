@@ -175,7 +175,9 @@ class MetricsServer:
         self.answer = answer
         self.server: asyncio.AbstractServer | None = None
         self.silent: dict[asyncio.WriteTransport, None] = {}     # that have not asked yet, in the order they came
+        self.reading: dict[asyncio.WriteTransport, None] = {}    # that have been answered and have not read all of it
         self.asking = 0
+        self.making: asyncio.Future[bytes] | None = None         # an answer, for all who have asked meanwhile
 
     async def open(self) -> None:
         """Raises SystemProblem where the address cannot be had."""
@@ -207,12 +209,13 @@ class MetricsServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.asking >= ASKING_MAX:
-            # Else whoever may connect, and says nothing, keeps everybody out.
-            longest = next(iter(self.silent), writer.transport)
+            # Else whoever may connect, and says nothing, or does not read, keeps everybody out.
+            idle = self.silent or self.reading
+            longest = next(iter(idle), writer.transport)
             longest.abort()
             if longest is writer.transport:
                 return
-            del self.silent[longest]
+            del idle[longest]
         self.asking += 1
         self.silent[writer.transport] = None
         try:
@@ -224,9 +227,10 @@ class MetricsServer:
             elif target.partition(b"?")[0] != b"/metrics":
                 status, body = "404 Not Found", b"see /metrics\n"
             else:
-                status, body = "200 OK", await self.answer()
+                status, body = "200 OK", await self._made()
             if writer.is_closing():     # it went away meanwhile; uvloop would raise
                 return
+            self.reading[writer.transport] = None
             writer.transport.set_write_buffer_limits(0)     # else drain would not wait for the end of the answer
             writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
                          "Connection: close\r\n\r\n".encode() + (body if method != b"HEAD" else b""))
@@ -237,4 +241,11 @@ class MetricsServer:
         finally:
             self.asking -= 1
             self.silent.pop(writer.transport, None)
+            self.reading.pop(writer.transport, None)
             writer.transport.abort()    # what is closed already is closed; nothing waits for one that does not read
+
+    async def _made(self) -> bytes:
+        # One for all: of ten thousand lists it takes a fifth of a second, and the watchdog waits for its turn.
+        if self.making is None or self.making.done():
+            self.making = asyncio.ensure_future(self.answer())
+        return await asyncio.shield(self.making)

@@ -238,6 +238,68 @@ def test_a_crowd_at_the_metrics_takes_no_more_than_its_share(tmp_path):
     uvloop.run(crowd())
 
 
+def test_who_does_not_read_keeps_nobody_out(tmp_path):
+    """Whoever had asked and read nothing was kept for seconds, and everybody who came after was let go."""
+    listen = str(tmp_path / "metrics.sock")
+    made = []
+
+    async def large():
+        made.append(0)
+        await asyncio.sleep(0)
+        return b"x" * 4_000_000
+
+    async def crowd():
+        server = MetricsServer(listen, large)
+        await server.open()
+        sockets = []
+        for _ in range(ASKING_MAX):
+            one = socket.socket(socket.AF_UNIX)
+            one.connect(listen)
+            one.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            sockets.append(one)
+        while len(server.reading) < ASKING_MAX:
+            await asyncio.sleep(0.01)
+        before = len(made)
+        reader, writer = await asyncio.open_unix_connection(listen)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert len((await reader.read()).partition(b"\r\n\r\n")[2]) == 4_000_000
+        writer.close()
+        for one in sockets:
+            one.close()
+        await server.close()
+        return before
+
+    assert uvloop.run(crowd()) < ASKING_MAX
+
+
+def test_all_who_ask_at_once_have_one_answer(tmp_path):
+    """Of ten thousand lists it takes a while, and the watchdog waits."""
+    listen = str(tmp_path / "metrics.sock")
+    made = []
+
+    async def slow():
+        made.append(0)
+        await asyncio.sleep(0.3)
+        return b"some 1\n"
+
+    async def ask():
+        reader, writer = await asyncio.open_unix_connection(listen)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def crowd():
+        server = MetricsServer(listen, slow)
+        await server.open()
+        answers = await asyncio.gather(*(ask() for _ in range(ASKING_MAX)))
+        await server.close()
+        return answers
+
+    assert all(answer.endswith(b"some 1\n") for answer in uvloop.run(crowd()))
+    assert len(made) < ASKING_MAX // 2
+
+
 def test_who_reads_late_gets_the_whole_answer():
     """Whatever of it is still here when the kernel takes no more."""
     async def ask(size):
