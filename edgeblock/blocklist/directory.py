@@ -15,7 +15,7 @@ import struct
 import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -32,6 +32,7 @@ NAME_MAX = 200              # bytes of a list's name: a file name has 255, and o
 REASON_MAX = 1000           # characters of a reason; what it quotes may be as long as a line of a list
 LISTS_MAX = 10_000          # of a directory: each is a mapping of the compiling process, which may have 65 530
 OWNER_LISTS_MAX = 5_000     # of one user: nobody takes the room of all others
+ERRORS_MAX = LISTS_MAX      # files that cannot be used of which is said why; the rest are counted
 WARNINGS_MAX = 100          # about files that are no lists; the rest are counted
 BESIDE = (".toml", ".rejected", ".skipped", ".minisig")     # what stands beside a list and is none
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    # of editors and transfers; hidden too
@@ -239,48 +240,73 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     Raises:
         ListError: the directory does not exist or may not be read.
     """
-    paths = [directory / name for name in names_in(directory)]
-    stated = {path.stem: path for path in paths if path.suffix == ".toml"}
-    candidates: dict[str, list[Path]] = {}
-    errors: list[Finding] = []
+    files = [(name, *stem_and_suffix(name)) for name in names_in(directory)]
+    stated = {stem: file for file, stem, suffix in files if suffix == ".toml"}
+    candidates: dict[str, list[str]] = {}
+    errors = Errors(known)
     warnings: list[Finding] = []
-    for path in paths:
-        if path.suffix in BESIDE:
+    for file, stem, suffix in files:
+        if suffix in BESIDE:
             continue
-        if path.suffix in formats.PACKED:
-            errors.append(Finding(ascii(path.name)[1:-1], 0, "is packed; unpack it and drop what is inside"))
-        elif formats.find_format(path.name, path.suffix) is None and path.stem not in stated:
-            warnings.append(Finding(path.name, 0, f"is not read: {path.suffix or 'no extension'} is not one of "
-                                    f"{', '.join(formats.EXTENSIONS)}, and no {path.stem}.toml states a format"))
-        elif not path.stem.isprintable():
-            errors.append(Finding(ascii(path.name), 0, "has a character in its name that cannot be printed"))
-        elif len(os.fsencode(path.stem)) > NAME_MAX:
-            errors.append(Finding(path.name, 0, f"has a name of more than {NAME_MAX} bytes; rename it"))
+        if suffix in formats.PACKED:
+            errors.add(Finding(ascii(file)[1:-1], 0, "is packed; unpack it and drop what is inside"))
+        elif formats.find_format(file, suffix) is None and stem not in stated:
+            warnings.append(Finding(file, 0, f"is not read: {suffix or 'no extension'} is not one of "
+                                    f"{', '.join(formats.EXTENSIONS)}, and no {stem}.toml states a format"))
+        elif not stem.isprintable():
+            errors.add(Finding(ascii(file), 0, "has a character in its name that cannot be printed"))
+        elif len(os.fsencode(stem)) > NAME_MAX:
+            errors.add(Finding(file, 0, f"has a name of more than {NAME_MAX} bytes; rename it"))
         else:
-            candidates.setdefault(path.stem, []).append(path)
+            candidates.setdefault(stem, []).append(file)
     finder = Finder(defaults, lenient)
     lists: list[ListFile] = []
     for name in sorted(candidates, key=lambda name: name not in known):     # those in force have their room first
-        path, *others = candidates[name]
+        file, *others = candidates[name]
         if others:
-            errors += [Finding(other.name, 0, f"has the same list name as {path.name}; rename one")
-                       for other in others]
+            for other in others:
+                errors.add(Finding(other, 0, f"has the same list name as {file}; rename one"))
             continue
         try:
-            lists.append(finder.find(name, path, stated.get(name), name in known))
+            beside = directory / stated[name] if name in stated else None
+            lists.append(finder.find(name, directory / file, beside, name in known))
         except ListError as error:
-            file, _, why = str(error).partition(": ")
-            errors.append(Finding(file, 0, why))
+            at, _, why = str(error).partition(": ")
+            errors.add(Finding(at, 0, why))
         except Exception as error:      # one list's fault is one list's, whatever it is
-            errors.append(Finding(path.name, 0, fault_of(error)))
+            errors.add(Finding(file, 0, fault_of(error)))
     lists.sort(key=lambda source: source.name)
     warnings += finder.warnings
-    for stem, path in stated.items():
+    for stem, file in stated.items():
         if stem not in candidates:
-            warnings.append(Finding(path.name, 0, f"has no list beside it, such as {stem}.list"))
+            warnings.append(Finding(file, 0, f"has no list beside it, such as {stem}.list"))
     if (more := len(warnings) - WARNINGS_MAX) > 0:
         warnings[WARNINGS_MAX:] = [Finding(str(directory), 0, f"has {more} more files that are not read")]
-    return lists, errors, warnings
+    if errors.more:
+        warnings.append(Finding(str(directory), 0, f"has {errors.more} more files that are refused"))
+    return lists, errors.told, warnings
+
+
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """As a Path says it, of whom a million take a second and half a gigabyte."""
+    at = name.rfind(".")
+    return (name[:at], name[at:]) if 0 < at < len(name) - 1 else (name, "")
+
+
+class Errors:
+    """What cannot be used. Of what is no list in force only so much is told, and the rest counted: whoever fills a
+    directory takes nobody else's memory."""
+
+    def __init__(self, known: Container[str]) -> None:
+        self.known = known
+        self.told: list[Finding] = []
+        self.more = 0
+
+    def add(self, finding: Finding) -> None:
+        if len(self.told) < ERRORS_MAX or stem_and_suffix(finding.file)[0] in self.known:
+            self.told.append(finding)
+        else:
+            self.more += 1
 
 
 class Finder:
@@ -296,13 +322,16 @@ class Finder:
 
     def find(self, name: str, path: Path, beside: Path | None, known: bool) -> ListFile:
         """Raises ListError, and whatever else reading may raise."""
+        if self.count >= LISTS_MAX and not known:
+            raise ListError(f"{path.name}: is one list too many; a directory may have {LISTS_MAX}")
+        if not known:
+            with suppress(OSError):     # before it is opened, which takes ten times as long
+                self._has_room(path, os.lstat(path).st_uid)
         with open_regular(path) as file:
             state = os.fstat(file.fileno())
         owner = state.st_uid
-        if self.count >= LISTS_MAX and not known:
-            raise ListError(f"{path.name}: is one list too many; a directory may have {LISTS_MAX}")
-        if self.lists[owner] >= OWNER_LISTS_MAX and not known:
-            raise ListError(f"{path.name}: is one list too many of its owner, who may have {OWNER_LISTS_MAX}")
+        if not known:
+            self._has_room(path, owner)
         self.count += 1
         self.lists[owner] += 1
         locked = locked_for(name, self.defaults)
@@ -318,6 +347,10 @@ class Finder:
         if chosen is None:
             raise ListError(f"{path.name}: has no known extension; state its format in {name}.toml")
         return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state)
+
+    def _has_room(self, path: Path, owner: int) -> None:
+        if self.lists[owner] >= OWNER_LISTS_MAX:
+            raise ListError(f"{path.name}: is one list too many of its owner, who may have {OWNER_LISTS_MAX}")
 
     def _read(self, path: Path, defaults: ListSettings, known: bool) -> tuple[ListSettings, os.stat_result]:
         """Settings, on account of their owner: what he has at most is read again in every round."""

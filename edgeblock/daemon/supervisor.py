@@ -41,7 +41,7 @@ from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import MetricsServer, exposition
 from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.process import hide_memory, kill, start
-from edgeblock.daemon.watch import Looker, Watch
+from edgeblock.daemon.watch import CROWD, Looker, Watch
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset, shortcut
@@ -54,6 +54,7 @@ from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losse
 
 PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see
 QUIET = 0.05            # seconds without a change after which a burst of them counts as over
+FLOOD = 0.02            # seconds between two reads of events where they come faster than they are read
 BURST = 0.3             # seconds that a burst may last until those that came first are taken
 RETRY = 0.5             # seconds until the lists are tried again; doubled where it fails again
 RETRY_MAX = 60.0
@@ -787,7 +788,7 @@ class Supervisor:
             again = self.due is not None and now >= self.due
             expired = self.expires is not None and time.time() >= self.expires
             names = (seen.keys() | self.sight.keys()) - busy
-            changed = any(seen.get(name) != self.sight.get(name) for name in names)
+            changed = any(seen.get(name) != self.sight.get(name) for name in names) or arrived and CROWD in seen
             # What inotify has not seen counts when two looks agree: nobody says when it is complete.
             if asked or again or expired or changed and (arrived or seen == before):
                 self.sight = {name: state for name, state in seen.items() if name not in busy} | {
@@ -810,6 +811,13 @@ class Supervisor:
         if self.watch.read():
             self.arrived = True
             self.stirred.set()
+        if self.watch.flooded:
+            self.loop.remove_reader(self.watch.fd)
+            self.loop.call_later(FLOOD, self._see_on)
+
+    def _see_on(self) -> None:
+        if self.watch.fd >= 0 and not self.stopping:
+            self.loop.add_reader(self.watch.fd, self._see)
 
     def _ask_to_reload(self) -> None:
         self.reload_now.set()

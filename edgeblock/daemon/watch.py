@@ -23,8 +23,12 @@ IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x01000000
 WATCHED = (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR)
 COMPLETE = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE
 EVENT = struct.Struct("iIII")
-EVENTS_MAX = 1 << 16    # bytes of events read at a time
+EVENTS_MAX = 1 << 16    # bytes of events read at a time, of 16 for each and its name: some milliseconds' work
+EVENT_LARGEST = EVENT.size + 256
+NAMES_MAX = 50_000      # files that a look tells apart; a directory has five times less lists at most
 STALLED = 60.0          # seconds without a change after which a file counts as complete, whoever has it open
+
+CROWD = ""              # no file has that name
 
 Sight = dict[str, tuple[int, int, int, int]]
 
@@ -35,12 +39,20 @@ def is_ours(name: str) -> bool:
 
 
 def look(directory: Path) -> Sight:
-    """What tells whether a directory has changed: inode, size and times of every file; empty if unreadable."""
+    """What tells whether a directory has changed: inode, size and times of every file; empty if unreadable.
+
+    Of those that are too many, CROWD has their number and the sum of their inodes: whoever fills a directory makes
+    nobody wait for long, and takes no memory but his own."""
     seen: Sight = {}
+    more = inodes = 0
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
                 if is_ours(entry.name):
+                    continue
+                if len(seen) >= NAMES_MAX:
+                    more += 1
+                    inodes += entry.inode()
                     continue
                 try:
                     state = entry.stat()
@@ -52,6 +64,8 @@ def look(directory: Path) -> Sight:
                 seen[entry.name] = state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
     except OSError:
         return {}
+    if more:
+        seen[CROWD] = more, inodes, 0, 0
     return seen
 
 
@@ -90,10 +104,14 @@ def _settle(answer: "asyncio.Future[tuple[int, Sight]]", seen: tuple[int, Sight]
 
 
 class Watch:
-    """`fd` becomes readable when something happens in the directory, -1 where the kernel has no watch to give."""
+    """`fd` becomes readable when something happens in the directory, -1 where the kernel has no watch to give.
+
+    `flooded`: there was more than `read` takes at a time. Whoever goes on reading at once does nothing else.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.flooded = False
         self._written: dict[str, float] = {}        # when a file that is open for writing was changed last
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -130,22 +148,22 @@ class Watch:
 
     def read(self) -> bool:
         """Takes note of what has happened; whether any file was completed, changed its owner, or went."""
-        counts = False
-        while self.fd >= 0:
-            try:
-                data = os.read(self.fd, EVENTS_MAX)
-            except BlockingIOError:
-                break
-            at = 0
-            while at < len(data):
-                number, mask, _, size = EVENT.unpack_from(data, at)
-                name = os.fsdecode(data[at + EVENT.size:at + EVENT.size + size].rstrip(b"\0"))
-                at += EVENT.size + size
-                if mask & IN_Q_OVERFLOW:
-                    self._written.clear()
-                    counts = True
-                elif number == self._number and name and not is_ours(name):
-                    counts |= self._note(name, mask)
+        counts = self.flooded = False
+        try:
+            data = os.read(self.fd, EVENTS_MAX) if self.fd >= 0 else b""
+        except BlockingIOError:
+            return False
+        at = 0
+        while at < len(data):
+            number, mask, _, size = EVENT.unpack_from(data, at)
+            name = os.fsdecode(data[at + EVENT.size:at + EVENT.size + size].rstrip(b"\0"))
+            at += EVENT.size + size
+            if mask & IN_Q_OVERFLOW:
+                self._written.clear()
+                counts = True
+            elif number == self._number and name and not is_ours(name):
+                counts |= self._note(name, mask)
+        self.flooded = len(data) > EVENTS_MAX - EVENT_LARGEST
         return counts
 
     def _note(self, name: str, mask: int) -> bool:
@@ -153,7 +171,8 @@ class Watch:
             self._written.pop(name, None)
             return True
         if mask & IN_MODIFY or mask & IN_CREATE and self._is_new(name):
-            self._written[name] = time.monotonic()
+            if len(self._written) < NAMES_MAX or name in self._written:
+                self._written[name] = time.monotonic()
             return False
         return name not in self.busy
 

@@ -243,6 +243,19 @@ def test_a_kernel_without_openat2_follows_no_link(box, monkeypatch):
     assert box.action("new.example") == "other" and box.action("linked.example") is None
 
 
+def test_more_lists_than_a_process_can_map(box, monkeypatch):
+    """There are 65 530 mappings, and a writer with as many files ended the compiler."""
+    monkeypatch.setattr(directory_module, "OWNER_LISTS_MAX", 50)
+    monkeypatch.setattr(directory_module, "ERRORS_MAX", 100)
+    for number in range(66_000):
+        os.close(os.open(box.folder / f"b{number}.list", os.O_CREAT | os.O_WRONLY))
+    box.write(a_list="new.example\n", court_list="older.example\n")
+    outcome = box.refresh()
+    assert box.action("new.example") == "a" and box.action("older.example") == "court"
+    assert len(outcome.lists) == 50 and len(outcome.refused) == 100
+    assert f"{box.folder}: has {66_000 + 3 - 150} more files that are refused" in outcome.warnings
+
+
 # Time ------------------------------------------------------------------------------------------------------------
 
 def test_a_slow_list_is_left_for_another_process(box, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from edgeblock.daemon import watch as watch_module
-from edgeblock.daemon.watch import Looker, Watch, look
+from edgeblock.daemon.watch import CROWD, Looker, Watch, look
 
 
 @pytest.fixture
@@ -142,7 +142,41 @@ def test_more_events_than_the_kernel_keeps(folder, watch):
     for number in range(limit + 10):        # two events each
         os.close(os.open(folder / f"{number % 7}.list", os.O_CREAT | os.O_WRONLY | os.O_TRUNC))
         os.truncate(folder / f"{number % 7}.list", 0)
-    assert watch.read() and not watch.busy
+    reads = 0
+    while watch.read() or watch.flooded:
+        reads += 1
+    assert reads > 1 and not watch.busy
+
+
+def test_a_flood_of_renames_is_read_piece_by_piece(folder, watch):
+    """As long as events came as fast as they were read, nothing else was done, and the watchdog was not fed."""
+    (folder / "a0.list").touch()
+    while watch.read():
+        pass
+    limit = watch_module.EVENTS_MAX // (watch_module.EVENT.size + 16)
+    for number in range(limit):             # two events each
+        (folder / f"a{number}.list").rename(folder / f"a{number + 1}.list")
+    assert watch.read() and watch.flooded
+    assert watch.read()
+    assert not watch.read() and not watch.flooded
+
+
+def test_a_crowd_of_files_takes_no_more_than_its_share(folder, watch, monkeypatch):
+    monkeypatch.setattr(watch_module, "NAMES_MAX", 10)
+    for number in range(30):
+        (folder / f"{number}.list").touch()
+    seen = look(folder)
+    assert len(seen) == 11 and seen[CROWD][0] == 20 and look(folder) == seen
+    (folder / "new.list").touch()
+    assert look(folder)[CROWD][0] == 21
+    (folder / "new.list").unlink()
+    assert look(folder) == seen
+    while watch.read():
+        pass
+    for number in range(30):
+        os.truncate(folder / f"{number}.list", 5)       # none of them is closed
+    watch.read()
+    assert len(watch.busy) == 10
 
 
 def test_a_directory_that_was_replaced_is_watched_again(folder, watch, tmp_path):

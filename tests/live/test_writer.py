@@ -8,8 +8,10 @@ EDGEBLOCK_RACE and EDGEBLOCK_CHAOS are the seconds of the two long tests, 150 an
 
 import os
 import random
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ WRITER, GROUP = 64_001, 64_002      # nobody has these numbers
 SCRIPT = Path(__file__).with_name("writer.py")
 RACE = float(os.environ.get("EDGEBLOCK_RACE", 6))
 CHAOS = float(os.environ.get("EDGEBLOCK_CHAOS", 20))
+FLOOD = 15.0                        # seconds of renames; the unit's watchdog ends the daemon after ten without a word
 SOON = 40.0                         # seconds, on a machine that does other things too; a second on one that does not
 HOSTS = ("open.example", "www.open.example")
 SIGNER = Signer(7)
@@ -134,6 +137,49 @@ def test_a_race_of_two_writers_reads_nothing(box: Running):
     assert [writer.wait() for writer in writers] == [0, 0] and number > 0
     assert b"zqx" not in bytes_of(box)
     print(f"race: {RACE:.0f} s, {number} changes of another list meanwhile")
+
+
+class Watchdog:
+    """The service manager's ear, from now on: what is the longest time without a word?"""
+
+    def __init__(self, running: Running) -> None:
+        path = running.daemon.config.with_name("notify")
+        path.unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.longest, self.fed, self.last = 0.0, 0, time.monotonic()
+        self.thread = threading.Thread(target=self.hear)
+        self.thread.start()
+
+    def hear(self) -> None:
+        while message := self.socket.recv(65536):
+            if b"WATCHDOG=1" in message:
+                now = time.monotonic()
+                self.longest, self.last = max(self.longest, now - self.last), now
+                self.fed += 1
+
+    def stop(self) -> float:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", self.socket.getsockname())
+        self.thread.join()
+        self.socket.close()
+        return max(self.longest, time.monotonic() - self.last)
+
+
+def test_a_flood_of_renames_does_not_keep_the_watchdog_waiting(box: Running, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WATCHDOG_USEC", "300000")       # it is told every tenth of a second
+    restart(box)
+    dog = Watchdog(box)
+    writers = [attack(box, "flood", FLOOD) for _ in range(2)]
+    waits, number = [], 0
+    while any(writer.poll() is None for writer in writers):
+        waits.append(urgent(box, number))
+        number += 1
+    longest = dog.stop()
+    print(f"flood: watchdog fed {dog.fed} times, at intervals of {longest:.2f} s at most; in force after "
+          f"{max(waits):.2f} s at most")
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert longest < FLOOD / 3
 
 
 def test_a_removed_list_does_not_come_back_as_it_was(box: Running):

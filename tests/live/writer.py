@@ -94,6 +94,17 @@ def race(folder: Path, seconds: float, secret: Path) -> None:
                 exchange(one, other)
 
 
+def flood(folder: Path, seconds: float) -> None:
+    """Renames, as many as there can be."""
+    end = time.monotonic() + seconds
+    one, other = (os.fspath(folder / f"flood{os.getpid()}{side}.list") for side in "ab")
+    Path(one).write_text("flood.example\n")
+    while time.monotonic() < end:
+        for _ in range(500):
+            os.rename(one, other)
+            os.rename(other, one)
+
+
 def make(path: Path, kind: str, chance: random.Random) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -147,6 +158,8 @@ if __name__ == "__main__":
         many(Path(sys.argv[1]), int(words[0]))
     elif sys.argv[2] == "slow":
         slow(Path(sys.argv[1]), int(words[0]))
+    elif sys.argv[2] == "flood":
+        flood(Path(sys.argv[1]), float(words[0]))
     elif sys.argv[2] == "race":
         race(Path(sys.argv[1]), float(words[0]), Path(words[1]))
     else:
