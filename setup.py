@@ -34,7 +34,7 @@ HARDENING = [
     ([], ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]),
 ]
 FORTIFY = [(["-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={level}"], []) for level in (3, 2)]
-PROBE = "#include <stdio.h>\n#include <string.h>\nint probe(char *to, const char *from) { strcpy(to, from); return 0; }\n"
+PROBE = "#include <string.h>\nint probe(char *to, const char *from) { strcpy(to, from); return 0; }\n"
 if SANITIZE:
     FLAGS += ["-fsanitize=address", "-fno-omit-frame-pointer", "-g"]
 
