@@ -32,6 +32,7 @@ HARDENING = [
     (["-fcf-protection=full"], ["-Wl,-z,shstk"]),                   # x86
     (["-mbranch-protection=standard"], []),                         # ARM
     ([], ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]),
+    ([f"-ffile-prefix-map={Path.cwd()}=."], []),                    # the same bytes wherever the sources lie
 ]
 FORTIFY = [(["-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={level}"], []) for level in (3, 2)]
 PROBE = "#include <string.h>\nint probe(char *to, const char *from) { strcpy(to, from); return 0; }\n"
