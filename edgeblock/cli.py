@@ -159,7 +159,8 @@ Exit status: 0 if it was written, 1 if not, 2 if the list or the key cannot be r
 
     made = command(status, "status", "show what the running daemon has counted", """\
   edgeblock status
-  edgeblock status --json | jq .queue""")
+  edgeblock status --json | jq .vigil
+Exit status: 0 while the box filters, 1 while it does not, 2 if no daemon answers.""")
     made.add_argument("--json", action="store_true", help="one JSON object")
 
     command(top, "top", "watch the running daemon: rates, queues, verdicts, latency, workers", """\
@@ -300,14 +301,16 @@ def status(chosen: argparse.Namespace) -> int:
     from edgeblock.daemon import control
 
     answer = control.ask(settings.daemon.control, "status")
+    filtering = answer.get("vigil", {}).get("filtering", True)
     if chosen.json:
         print(json.dumps(answer))
     else:
+        print("filtering" if filtering else f"NOT FILTERING: {'; '.join(answer['vigil']['causes'])}")
         lines = list(flat(answer))
         width = max(len(name) for name, _ in lines)
         for name, value in lines:
             print(f"{name:{width}}  {value}")
-    return 0
+    return 0 if filtering else 1
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -315,6 +318,9 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from flat(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for number, inner in enumerate(value, 1):
+            yield from flat(inner, f"{name}.{number}")
     else:
         yield name, value
 

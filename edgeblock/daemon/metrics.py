@@ -22,6 +22,7 @@ from prometheus_client.core import (
 
 from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, Board, matched_at
 from edgeblock.errors import SystemProblem
+from edgeblock.netfilter.bypass import KINDS
 from edgeblock.source.nfqueue import BOARD_NAMES, BUCKET_SECONDS
 
 PATIENCE = 5.0          # seconds for the other side to ask, and to read
@@ -74,6 +75,7 @@ class Exposition:
         yield InfoMetricFamily("edgeblock_rules", "The snapshot in force, to compare boxes.",
                                {"digest": status["rules_digest"]})
         rules = status["rules"]
+        yield from self._vigil(status.get("vigil", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
         yield GaugeMetricFamily("edgeblock_rules_age_seconds", "Seconds since the rules in force were loaded.",
                                 status["rules_age"])
@@ -133,6 +135,22 @@ class Exposition:
                 seen += count
                 buckets.append((bound, seen))
             yield HistogramMetricFamily(metric, text, buckets, total)
+
+    def _vigil(self, vigil: dict[str, Any]) -> Iterator[Metric]:
+        yield GaugeMetricFamily("edgeblock_filtering", "1 while the box filters, 0 while it does not, wholly or in "
+                                "part; `edgeblock status` says why.", bool(vigil.get("filtering")))
+        restored = CounterMetricFamily("edgeblock_restored", "Times that something of the daemon's in the kernel was "
+                                       "taken away by others and put back.", labels=["what"])
+        for what, count in vigil.get("restored", {}).items():
+            restored.add_metric([what], count)
+        yield restored
+        yield CounterMetricFamily("edgeblock_restore_failures", "Tries to put it back that failed.",
+                                  vigil.get("failed", 0))
+        ways = GaugeMetricFamily("edgeblock_bypasses", "Ways past the kernel rules that were found on this machine.",
+                                 labels=["kind"])
+        for kind in KINDS:
+            ways.add_metric([kind], sum(one["kind"] == kind for one in vigil.get("bypasses", ())))
+        yield ways
 
     def _lists(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])

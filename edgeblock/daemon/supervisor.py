@@ -41,16 +41,17 @@ from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import MetricsServer, exposition
 from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.process import hide_memory, kill, start
+from edgeblock.daemon.vigil import State, Vigil
 from edgeblock.daemon.watch import CROWD, Looker, Watch
 from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
-from edgeblock.netfilter import ruleset, shortcut
-from edgeblock.netfilter.marks import SHORTCUT, marks
+from edgeblock.netfilter import ruleset
+from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
 from edgeblock.source import begun
-from edgeblock.source.nfqueue import BOARD, is_table_given, kernel_queues, losses
+from edgeblock.source.nfqueue import BOARD, TABLE, is_table_given, kernel_queues, losses
 
 PAUSE = 0.4             # seconds between two looks at the rules directory, for what inotify cannot see
 QUIET = 0.05            # seconds without a change after which a burst of them counts as over
@@ -73,7 +74,7 @@ CRASHES = {-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, 
                                   signal.SIGSYS, signal.SIGTRAP, signal.SIGXCPU)}      # statuses: nobody sends these
 STOPPING = 3.0          # seconds that workers may take to answer what they hold and end
 SPREADING = 10.0        # seconds that new rules may take to reach every worker
-SHORTCUT_LOOK = 1.0     # seconds between two looks at the interfaces that packets are carried between
+UNWORKED = 1.0          # seconds that a queue may be without a worker before the box says that it does not filter
 COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
 ABSENT = 0.5            # seconds after which a daemon counts as gone where nothing may pass without it
 SUMMARY = 60.0          # seconds between two lines about what was not logged
@@ -187,6 +188,8 @@ class Supervisor:
         self.failure: BaseException | None = None       # a fault of ours that nobody else would notice
         self.unlogged_told = 0
         self.summary_due = 0.0
+        self.state = State(self.log, self._tell_state)
+        self.vigil: Vigil | None = None
         self.ready = False
         self.stopping = False
         self.handing_over = False
@@ -252,6 +255,7 @@ class Supervisor:
                 "rules_digest": self.rules.content if self.rules else "",
                 "rules_age": int(time.time() - self.rules_since), "rules_problem": self.problem,
                 "lists": self.lists(),
+                "vigil": self.vigil.status() if self.vigil else {},
                 **self.counters(), "workers": self.workers(), "kernel_rules": self.kernel_rules,
                 "latency": {name: self.board.histogram(name) for name in ("judge", "lookup", "verdict")}}
 
@@ -370,10 +374,10 @@ class Supervisor:
         if config.ruleset.install:
             self._claim_rules(stack)
             stack.push_async_callback(self._remove_rules)
-            there = shortcut.present(ruleset.shortcut_devices(config))
             self.backend = await self._install()
-            if config.ruleset.shortcut:
-                stack.push_async_callback(give_up, self._go_on(self._keep_shortcut(there)))
+        self.vigil = Vigil(config, self.log, self.state, self._call, self.stage, self.backend, self._unworked)
+        await self.vigil.begin()
+        stack.push_async_callback(give_up, self._go_on(self.vigil.keep()))
         if self.stage is not None and self.stage.note:
             self.log.warning("first stage", problem=self.stage.note)
         if self.stage_problem:
@@ -499,24 +503,6 @@ class Supervisor:
                 self.stage.close()
                 self.stage = None
         return await self._call(ruleset.apply, self.config)     # type: ignore[no-any-return]
-
-    async def _keep_shortcut(self, there: dict[str, int]) -> None:
-        """Interfaces may come late, and go and come back."""
-        devices = ruleset.shortcut_devices(self.config)
-        assert self.stage is not None and self.stage.pinned is not None
-        program = program_path(self.stage.pinned, SHORTCUT)
-        seen = there
-        while True:
-            if missing := [device for device in devices if device not in there]:
-                self.log.warning("interfaces of the shortcut are not there", interfaces=missing)
-            while there == seen:
-                await asyncio.sleep(SHORTCUT_LOOK)
-                there = shortcut.present(devices)
-            seen = there
-            try:
-                await self._call(shortcut.apply, devices, program)
-            except SystemProblem as problem:
-                self.log.error("shortcut off until an interface comes or goes", problem=str(problem))
 
     async def _end_workers(self) -> None:
         self.stopping = True
@@ -734,6 +720,19 @@ class Supervisor:
         elif len(idle) > wanted:
             idle[-1].retired = True
             kill(idle[-1].process)
+
+    def _unworked(self) -> list[str]:
+        """The queues whose packets nobody has read for a while, in words."""
+        now, kernel = self.loop.time(), kernel_queues()
+        readable = is_table_given() or os.access(TABLE, os.R_OK)
+        told = []
+        for slot in self.slots:
+            if slot.child is None or not slot.child.bound:
+                if now - slot.since > UNWORKED:
+                    told.append(f"queue {slot.queue} has no worker")
+            elif readable and slot.queue not in kernel:
+                told.append(f"queue {slot.queue} is not bound in the kernel")
+        return told
 
     def _see_progress(self, slot: Slot, now: float) -> None:
         row = self.board.rows[slot.row]
@@ -991,7 +990,13 @@ class Supervisor:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
                 "digest": self.rules.content if self.rules else ""}
 
+    def _tell_state(self) -> None:
+        if self.ready:
+            notify(STATUS=self._summary())
+
     def _summary(self) -> str:
+        if self.state.causes:
+            return self.state.summary
         first, last = self.slots[0].queue, self.slots[-1].queue
         where = f"queue {first}" if first == last else f"queues {first} to {last}"
         refused = f", {len(self.refused)} refused" if self.refused else ""

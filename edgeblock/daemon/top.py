@@ -63,7 +63,9 @@ def picture(now: dict[str, Any], before: dict[str, Any], seconds: float) -> Rend
     latency = Table("of one packet", "half below", "99 % below", expand=True, title="latency", title_justify="left")
     for name, (counts, _) in now["latency"].items():
         latency.add_row(name, below(counts, 0.5), below(counts, 0.99))
-    return Group(head, workers, stage(now["stage1"], before["stage1"], seconds), lists, latency)
+    causes = now.get("vigil", {}).get("causes", [])
+    state = Text("NOT FILTERING: " + "; ".join(causes), "bold red") if causes else Text("filtering", "green")
+    return Group(head, state, workers, stage(now["stage1"], before["stage1"], seconds), lists, latency)
 
 
 def stage(now: dict[str, int], before: dict[str, int], seconds: float) -> RenderableType:

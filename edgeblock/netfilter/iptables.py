@@ -2,7 +2,8 @@
 iptables-restore, and counters.
 
 Each family is changed in one transaction. Rules and chains of others are neither moved nor rewritten: one jump to our
-chain is appended to each hook, and stays where it is when the rules are applied again.
+chain is appended to each hook, but before the first rule of others that may take packets away (order.py), and stays
+where it is when the rules are applied again, unless such a rule has come before it.
 
 A comment is a match that the kernel evaluates. What nearly every packet would meet, the jumps and the rules that
 let by or lead on, have none; their names stand in a chain of its own, where no packet comes.
@@ -17,10 +18,11 @@ from typing import NamedTuple
 
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import bytecode, netlink, tools
+from edgeblock.netfilter import bytecode, netlink, order, tools
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.pins import program_path
 from edgeblock.netfilter.rules import Do, Is, Rule, by_family, plan, queues
+from edgeblock.netfilter.standing import Place, Standing, StandingText, is_dormant, wake
 
 PREFIX = "EDGEBLOCK_"
 TABLE = "mangle"
@@ -40,11 +42,17 @@ UNNAMED = frozenset({Do.RETURN, Do.TCP_CLIENT, Do.TCP_SERVER, Do.UDP_CLIENT, Do.
 
 class Installed(NamedTuple):
     """What of ours one family holds: chains by name, the lines of other chains that lead to them, and the hooks whose
-    chain is there because of us."""
+    chain is there because of us.
+
+    `place` is, of a hook with rules of others that may take packets away, how many rules of others stand before the
+    first of them; `passed` are those of them that stand before our jump.
+    """
 
     chains: frozenset[str] = frozenset()
     jumps: tuple[str, ...] = ()
     made: frozenset[str] = frozenset()
+    place: tuple[tuple[str, int], ...] = ()
+    passed: tuple[str, ...] = ()
 
 
 def text(config: Config, stage1: Path | None = None) -> str:
@@ -65,9 +73,10 @@ def transaction(config: Config, family: int, now: Installed, made: Iterable[str]
     # Declaring a chain makes it, or empties it.
     declared = [f":{name} - [0:0]" for name in [*planned, *stale, NOTES]]
     kept, surplus = set(), []
+    late = {line.split()[1] for line in now.passed}
     for jump in now.jumps:
         hook = jump.split()[1]
-        if hook not in kept and hook in wanted and jump == jump_line(hook):
+        if hook not in kept and hook in wanted and jump == jump_line(hook) and hook not in late:
             kept.add(hook)
         elif hook in wanted or jump.split()[-1] in stale:
             surplus.append("-D" + jump[2:])
@@ -82,7 +91,9 @@ def transaction(config: Config, family: int, now: Installed, made: Iterable[str]
             number += len(lines)
             rules += lines
     rules += [f'-A {NOTES} -m comment --comment "{note}"' for note in notes]
-    return commands([*declared, *surplus, *rules, *map(jump_line, hooks), *(f"-X {name}" for name in stale)])
+    place = dict(now.place)
+    jumps = [jump_line(hook, place.get(hook, -1) + 1) for hook in hooks]
+    return commands([*declared, *surplus, *rules, *jumps, *(f"-X {name}" for name in stale)])
 
 
 def removal(now: Installed) -> str:
@@ -96,9 +107,9 @@ def commands(lines: list[str]) -> str:
     return "\n".join([f"*{TABLE}", *lines, "COMMIT"]) + "\n"
 
 
-def jump_line(hook: str) -> str:
-    """As iptables-save prints it, so that it is recognised."""
-    return f"-A {hook} -j {PREFIX}{hook}"
+def jump_line(hook: str, number: int = 0) -> str:
+    """As iptables-save prints it, so that it is recognised; with a number, what makes it that rule of the chain."""
+    return f"-I {hook} {number} -j {PREFIX}{hook}" if number else f"-A {hook} -j {PREFIX}{hook}"
 
 
 def specifications(rule: Rule, config: Config, family: int, stage1: Path | None = None) -> Iterator[str]:
@@ -217,18 +228,95 @@ def apply(config: Config, stage1: Path | None = None) -> None:
     plan(config)
     before = {family: installed(family) for family in FAMILIES}
     try:
-        for family, tool in FAMILIES.items():
-            tools.run([f"{tool}-restore", *OPTIONS],
-                      transaction(config, family, before[family], missing(family), stage1))
+        for family in FAMILIES:
+            apply_to(family, config, stage1, before[family])
     except SystemProblem:
         if not any(rules.chains for rules in before.values()):
             remove()
         raise
 
 
+def apply_to(family: int, config: Config, stage1: Path | None = None, now: Installed | None = None) -> None:
+    """Put the chains in force for one family, whatever the other has."""
+    tool = FAMILIES[family]
+    lines = transaction(config, family, now or installed(family), missing(family), stage1)
+    tools.run([f"{tool}-restore", *OPTIONS], lines)
+    if is_native() and is_dormant(family, TABLE):
+        wake(family, TABLE)
+
+
+def restore(config: Config, stage1: Path | None = None) -> None:
+    """The same for both, after somebody has taken rules away: one family is filtered even if the other refuses."""
+    problems = []
+    for family in FAMILIES:
+        try:
+            apply_to(family, config, stage1)
+        except SystemProblem as problem:
+            problems.append(str(problem))
+    if problems:
+        raise SystemProblem("; ".join(problems))
+
+
+def standing(config: Config, stage1: Path | None = None) -> Standing | StandingText:
+    """What of ours has to stand in the kernel with these settings."""
+    if not is_native():
+        return StandingText(ours_as_text)
+    return Standing(tuple(places(config, stage1)))
+
+
+def places(config: Config, stage1: Path | None = None) -> Iterator[Place]:
+    """Both families' table mangle."""
+    hooks = {chain.hook.upper(): PREFIX + chain.name.upper() for chain in plan(config, stage1 is not None)
+             if chain.hook}
+    for family in FAMILIES:
+        lines = transaction(config, family, Installed(), (), stage1).splitlines()
+        counts = {line.split()[0][1:]: 0 for line in lines if line.startswith(":")}
+        for line in lines:
+            if line.startswith(f"-A {PREFIX}"):
+                counts[line.split()[1]] += 1
+        del counts[NOTES]           # which hooks' chains were there before us is no rule that a packet meets
+        yield Place(family, TABLE, counts, hooks)
+
+
+def is_native() -> bool:
+    """Whether iptables speaks to nf_tables, and not to a table of its own in the kernel (iptables-legacy)."""
+    return "nf_tables" in tools.run([f"{FAMILIES[4]}-restore", "--version"])
+
+
+def ours_as_text() -> tuple[str, ...]:
+    """Every line of both families that is ours, and of hooks' chains those before our jump."""
+    return tuple(line for tool in FAMILIES.values()
+                 for line in ours_in(tools.run([f"{tool}-save", "-t", TABLE])))
+
+
+def ours_in(saved: str) -> Iterator[str]:
+    chains = order.chains_of(saved)
+    for name, lines in sorted(chains.items()):
+        if name.startswith(PREFIX):
+            yield f":{name}"
+            yield from lines
+        elif (at := order.place_of(chains, name, jump_line(name))) >= 0:
+            yield from lines[:at + 1]
+
+
+def passed_by() -> dict[int, tuple[str, ...]]:
+    """The rules of others, by family, that stand before a jump of ours and may take packets away from it."""
+    return {family: installed(family).passed for family, tool in FAMILIES.items() if tools.find(f"{tool}-save")}
+
+
+def behind(saved: str) -> list[str]:
+    """The rules of others behind our jumps: a packet that was queued does not come to them."""
+    chains = order.chains_of(saved)
+    found = []
+    for hook, lines in chains.items():
+        at = order.place_of(chains, hook, jump_line(hook))
+        found += lines[at + 1:] if at >= 0 and not hook.startswith(PREFIX) else []
+    return found
+
+
 def missing(family: int) -> list[str]:
     """The hooks whose chain in mangle does not exist yet. iptables-legacy has them all, always."""
-    if "nf_tables" not in tools.run([f"{FAMILIES[family]}-restore", "--version"]):
+    if not is_native():
         return []
     return [hook for hook in ("FORWARD", "INPUT", "OUTPUT") if not netlink.chain_exists(family, TABLE, hook)]
 
@@ -250,7 +338,20 @@ def read(saved: str) -> Installed:
             jumps.append(line)
         elif line.startswith(f"-A {NOTES} ") and words[-2].strip('"') == MADE.strip():
             made.add(words[-1].strip('"'))
-    return Installed(frozenset(chains), tuple(jumps), frozenset(made))
+    return Installed(frozenset(chains), tuple(jumps), frozenset(made), *taken_before(saved))
+
+
+def taken_before(saved: str) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
+    """`place` and `passed` of Installed."""
+    chains = order.chains_of(saved)
+    place, passed = [], []
+    for hook in ("FORWARD", "INPUT", "OUTPUT"):
+        found = order.taking(chains, hook, PREFIX)
+        if found:
+            place.append((hook, found[0][0]))
+        at = order.place_of(chains, hook, jump_line(hook))
+        passed += [line for number, line in found if at >= 0 and number < at]
+    return tuple(place), tuple(passed)
 
 
 def present() -> bool:

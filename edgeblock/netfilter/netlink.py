@@ -39,9 +39,16 @@ def message(subsystem: int, kind: int, flags: int, family: int, resource: int, b
     return struct.pack("=IHHII", 16 + len(body), subsystem << 8 | kind, REQUEST | flags, kind, 0) + body
 
 
+def opened() -> socket.socket:
+    """A socket to ask the kernel with, for one question after the other."""
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    link.settimeout(SECONDS)
+    return link
+
+
 def ask(request: bytes) -> int:
     """The errno that the kernel answers with, 0 when it agrees."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as link:
+    with opened() as link:
         return answer(link, request)
 
 

@@ -32,6 +32,7 @@ from edgeblock.netfilter.rules import (
     plan,
     queues,
 )
+from edgeblock.netfilter.standing import Place, Standing
 
 TABLE = "inet edgeblock"
 
@@ -177,6 +178,21 @@ def probe() -> None:
 def apply(config: Config) -> None:
     """Put the table in force, in place of the one that may be there."""
     tools.run(["nft", "--file", "-"], text(config))
+
+
+def standing(config: Config) -> Standing:
+    """What of ours has to stand in the kernel with these settings."""
+    counts: dict[str, int] = {}
+    chain = ""
+    for line in text(config).splitlines():
+        words = line.split()
+        if words[:1] == ["chain"]:
+            chain = words[1]
+            counts[chain] = 0
+        elif " counter" in line and chain:
+            counts[chain] += 1
+    hooks = {chain.name: "" for chain in plan(config) if chain.hook}
+    return Standing((Place(0, TABLE.split()[1], counts, hooks),))
 
 
 def present() -> bool:

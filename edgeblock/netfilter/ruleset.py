@@ -12,6 +12,7 @@ from edgeblock.netfilter import iptables, nft, shortcut, tools
 from edgeblock.netfilter.marks import SHORTCUT
 from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.rules import check
+from edgeblock.netfilter.standing import Standing, StandingText
 
 BACKENDS = {"nft": nft, "iptables": iptables}
 
@@ -97,6 +98,19 @@ def apply(config: Config, stage1: Path | None = None) -> str:
     else:
         shortcut.remove()
     return backend
+
+
+def restore(config: Config, backend: str, stage1: Path | None = None) -> None:
+    """Put the rules back after somebody has taken them away, as far as the kernel lets us: what can stand stands."""
+    if backend == "iptables":
+        iptables.restore(config, stage1)
+    else:
+        nft.apply(config)
+
+
+def standing(config: Config, backend: str, stage1: Path | None = None) -> Standing | StandingText:
+    """What has to stand in the kernel once the rules have been applied, to look at again and again."""
+    return iptables.standing(config, stage1) if backend == "iptables" else nft.standing(config)
 
 
 def shortcut_devices(config: Config) -> tuple[str, ...]:

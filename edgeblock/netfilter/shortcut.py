@@ -8,13 +8,13 @@ import fcntl
 import json
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edgeblock.errors import SystemProblem
-from edgeblock.netfilter import tools
+from edgeblock.netfilter import links, tools
 
 # Of the filter: after everybody's who names none, so that what they want to see they see.
 PRIORITY, HANDLE = 60176, "0x1"
@@ -38,6 +38,13 @@ def apply(devices: Collection[str], program: Path) -> None:
         remove()
         raise SystemProblem(f"ruleset.shortcut: {problem}") from None
     remove(devices)
+
+
+def lost(there: Mapping[str, int], program: int) -> dict[str, bool]:
+    """The interfaces, given with their index, that do not have the filter with this program, the kernel's number of
+    it; true where another program has its place."""
+    found = {device: links.filter_programs(index, PRIORITY) for device, index in there.items()}
+    return {device: bool(programs) for device, programs in found.items() if programs != [program]}
 
 
 def command(device: str, program: Path) -> list[str]:

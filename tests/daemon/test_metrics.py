@@ -51,6 +51,8 @@ def made(matches=1):
               "kernel_rules": {"tcp_syn": {"packets": 4, "bytes": 240}},
               "lists": {"court": {"entries": 5, "refused": "court.list: is a directory, not a file"},
                         "pages": {"entries": 4, "refused": ""}}, "rules_problem": "",
+              "vigil": {"filtering": False, "causes": ["nobody works"], "restored": {"rules": 2, "place": 0},
+                        "failed": 1, "bypasses": [{"kind": "rule", "found": "-j ACCEPT", "mend": ""}]},
               "stage1": {"passed_hello": 8, "name": 2},
               **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
               "latency": {name: board.histogram(name) for name in HISTOGRAMS}}
@@ -77,6 +79,9 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_verdict_seconds_count", ] == 2
     assert values["edgeblock_verdict_seconds_sum", ] == pytest.approx(4e-6)
     assert values["edgeblock_worker_up", "1"] == 1
+    assert values["edgeblock_filtering", ] == 0 and values["edgeblock_restored_total", "rules"] == 2
+    assert values["edgeblock_restore_failures_total", ] == 1
+    assert values["edgeblock_bypasses", "rule"] == 1 and values["edgeblock_bypasses", "flowtable"] == 0
     assert values["edgeblock_kernel_rule_bytes_total", "tcp_syn"] == 240
     assert values["edgeblock_rules_info", "ab" * 32] == 1
     assert values["edgeblock_list_entries", "court"] == 5 and values["edgeblock_list_refused", "court"] == 1

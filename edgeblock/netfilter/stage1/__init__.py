@@ -171,10 +171,9 @@ class Stage:
 
         Those for flow marks are beside it (`pins.program_path`).
         """
-        programs = {path: self.program} | {
-            program_path(path, name): program for name, program in self.asking.items()}
+        self.pins = []
         try:
-            for place, program in programs.items():
+            for place, program in self._programs(path).items():
                 place.unlink(missing_ok=True)
                 bpf.pin(program, place)
                 self.pins.append(place)
@@ -183,6 +182,33 @@ class Stage:
                                 f"is a bpf file system there? mount -t bpf bpf {path.parent}") from None
         self.pinned = path
         return path
+
+    def _programs(self, path: Path) -> dict[Path, int]:
+        return {path: self.program} | {program_path(path, name): program for name, program in self.asking.items()}
+
+    def lost(self) -> list[str]:
+        """What is no longer pinned where the kernel rules and the next daemon look for it, or is another's."""
+        if self.pinned is None:
+            return []
+        wanted = self._programs(self.pinned)
+        if self.kept is not None and "marks" in self.maps:
+            wanted[self.kept] = self.maps["marks"]
+        return [str(place) for place, fd in wanted.items() if not is_pinned(place, fd)]
+
+    def put_back(self) -> None:
+        """Pins everything again that `lost` has named. SystemProblem where it cannot be."""
+        assert self.pinned is not None
+        self.pin(self.pinned)
+        if self.kept is not None and "marks" in self.maps and not is_pinned(self.kept, self.maps["marks"]):
+            try:
+                self.kept.unlink(missing_ok=True)
+                bpf.pin(self.maps["marks"], self.kept)
+            except OSError as problem:
+                raise SystemProblem(f"first stage: {self.kept}: {explain(problem)}") from None
+
+    def program_number(self, name: str) -> int:
+        """The kernel's number of one of the programs beside the first stage, as traffic control tells it."""
+        return bpf.identity(self.asking[name])
 
     def memory(self) -> tuple[int, ...]:
         """The open maps in which source.recall finds what has passed, and that in which source.marking sets marks."""
@@ -230,6 +256,20 @@ class Stage:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def is_pinned(place: Path, fd: int) -> bool:
+    """Whether the program or map that is open as `fd` is the one with that name."""
+    try:
+        found = bpf.open_pinned(place)
+    except OSError:             # what is there is no program or map, or not for us
+        return False
+    if found is None:
+        return False
+    try:
+        return bpf.identity(found) == bpf.identity(fd)
+    finally:
+        os.close(found)
 
 
 def marks_map(spec: bpf.Spec, place: Path) -> tuple[int, str]:

@@ -128,6 +128,13 @@ def describe(map_fd: int) -> tuple[Spec, str]:
     return Spec(kind, key_size, value_size, entries, flags), name.split(b"\0")[0].decode("ascii", "replace")
 
 
+def identity(fd: int) -> int:
+    """The kernel's number of an open program or map."""
+    told = ctypes.create_string_buffer(8)       # both kinds begin with their type and their number
+    call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(told), ctypes.addressof(told)))
+    return int(struct.unpack_from("=I", told.raw, 4)[0])
+
+
 def check_map(map_fd: int, name: str, sizes: tuple[int, int]) -> None:
     """SystemProblem unless the open map has keys and values of those sizes."""
     try:

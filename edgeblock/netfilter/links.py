@@ -1,0 +1,82 @@
+"""The few words of rtnetlink that say what happens to interfaces and to the programs at them.
+
+In: an interface. Out: the filters where its packets enter, and whether interfaces or filters have changed. Never
+here: an interface or a filter changed, or a program run.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+from edgeblock.netfilter import netlink
+from edgeblock.netfilter.standing import DONE, DUMP, attributes, messages
+
+# linux/rtnetlink.h
+NEW_LINK, DEL_LINK, NEW_FILTER, DEL_FILTER, GET_FILTER = 16, 17, 44, 45, 46
+GROUPS = 1 << 0 | 1 << 3                 # RTMGRP_LINK, RTMGRP_TC
+CHANGES = frozenset((NEW_LINK, DEL_LINK, NEW_FILTER, DEL_FILTER))
+FILTER = struct.Struct("=BxxxiIII")      # struct tcmsg: family, interface, handle, parent, info
+INGRESS = 0xFFFFFFF2                     # of clsact, and of the older ingress
+OPTIONS, BPF_ID = 2, 11                  # TCA_OPTIONS, TCA_BPF_ID
+
+
+def filter_programs(index: int, priority: int) -> list[int]:
+    """The programs of the filters with this priority where packets enter the interface, by the kernel's number.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    found = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
+        link.settimeout(netlink.SECONDS)
+        body = FILTER.pack(0, index, 0, INGRESS, 0)
+        link.sendto(struct.pack("=IHHII", 16 + len(body), GET_FILTER, netlink.REQUEST | DUMP, 1, 0) + body, (0, 0))
+        for answer in answers(link):
+            _, _, handle, _, info = FILTER.unpack_from(answer)
+            options = attributes(answer, FILTER.size).get(OPTIONS, b"")
+            number = attributes(options, 0).get(BPF_ID)
+            if handle and info >> 16 == priority and number:
+                found.append(int(struct.unpack("=I", number)[0]))
+    return found
+
+
+def answers(link: socket.socket) -> Iterator[bytes]:
+    while True:
+        for kind, body in messages(link.recv(1 << 17)):
+            if kind == DONE:
+                return
+            if kind == netlink.ERROR:
+                number = -struct.unpack_from("=i", body)[0]
+                if number in (0, errno.ENODEV, errno.EINVAL, errno.ENOENT):      # nothing can hold filters there
+                    return
+                raise OSError(number, os.strerror(number))
+            yield body
+
+
+def listen() -> socket.socket:
+    """A socket that the kernel tells of interfaces and filters that come, go and change. Never blocks."""
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    try:
+        link.bind((0, GROUPS))
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def heard(link: socket.socket) -> bool:
+    """Reads what `listen` was told; whether anything of it matters."""
+    changed = False
+    while True:
+        try:
+            data = link.recv(1 << 16)
+        except BlockingIOError:
+            return changed
+        except OSError as problem:
+            if problem.errno != errno.ENOBUFS:
+                raise
+            changed = True
+            continue
+        changed = changed or any(kind in CHANGES for kind, _ in messages(data))
