@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
 from edgeblock.config import Config
+from edgeblock.daemon import claim
+from edgeblock.daemon.control import ask
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import bytecode, netlink, nft, ruleset, shortcut, tools
-from edgeblock.netfilter.pins import bpf_directory
+from edgeblock.netfilter import bypass, bytecode, iptables, netlink, nft, ruleset, shortcut, tools
+from edgeblock.netfilter.pins import bpf_directory, pin_path
 from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
 
@@ -55,6 +57,7 @@ BRIDGE = Path("/proc/sys/net/bridge")
 # Services that begin by flushing every ruleset: their file, and the line in it that does so; "" is always.
 FLUSHING = {"nftables": ("/etc/nftables.conf", "flush ruleset"), "netfilter-persistent": ("/etc/iptables", "")}
 
+MOST = 4                           # differences of rules that are named
 MEMORY_SHARE = 0.5                 # of the machine's, for connections' beginnings; the rest is for lists and others
 FILES = 256                        # open files of a supervisor, besides those for its workers
 TIMEX_BYTES = 1024                 # more than struct timex has
@@ -77,9 +80,9 @@ class Finding(NamedTuple):
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, first_stage, past_the_rules, queue_owner, rules_in_force, others_rules,
-        forwarding, interfaces, bridges, conntrack_table, midstream, windows, offloading, source_check, capacity,
-        clock, python, key_file, rules_directory)
+        permissions, programs, kernel, first_stage, past_the_rules, queue_owner, daemon, rules_in_force, past_us,
+        others_rules, forwarding, interfaces, bridges, conntrack_table, midstream, windows, offloading, source_check,
+        capacity, clock, python, key_file, rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -324,21 +327,103 @@ def queue_owner(config: Config) -> Iterator[Finding]:
                   "" if ours else "stop that program, or set queue.number to a free queue")
 
 
+def daemon(config: Config) -> Iterator[Finding]:
+    """Whether one runs, and what it says of itself."""
+    process = claim.owner()
+    try:
+        told = ask(config.daemon.control, "status").get("vigil", {})
+    except SystemProblem as problem:
+        if process:
+            yield Finding("daemon", WARNING, f"process {process} runs here, but does not tell: {problem}",
+                          "run edgeblock doctor as root, with the configuration of the daemon")
+        else:
+            yield Finding("daemon", WARNING, "none runs in this network namespace: nothing is filtered",
+                          "systemctl start edgeblock, or edgeblock run")
+        return
+    who = f"process {process}" if process else f"one that answers at {config.daemon.control}"
+    if told.get("causes"):
+        yield Finding("daemon", MISSING, f"{who}: NOT FILTERING: {'; '.join(told['causes'])}",
+                      "see its log: journalctl -u edgeblock; it keeps trying")
+    else:
+        yield Finding("daemon", OK, f"{who}, filtering")
+    for said in told.get("problems", ()):
+        yield Finding("daemon", WARNING, f"could not put back: {said}", "see its log: journalctl -u edgeblock")
+    if times := sum(told.get("restored", {}).values()):
+        yield Finding("daemon", WARNING, f"has put back {times} times what other programs took away in the kernel",
+                      "see its log, and have them leave the chains and tables of edgeblock alone")
+
+
 def rules_in_force(config: Config) -> Iterator[Finding]:
-    """Whether packets reach the queue at all."""
+    """Whether packets reach the queue at all: each rule and each jump, not only that there is a chain."""
     try:
         there = ruleset.in_force()
-    except SystemProblem as problem:
+        wrong = [one for backend in there for one in not_as_planned(config, backend)]
+    except (SystemProblem, OSError) as problem:
         yield Finding("kernel rules", WARNING, str(problem), "run edgeblock doctor as root")
         return
+    process = claim.owner()
+    mend = f"process {process} puts them back; see its log" if process else "edgeblock ruleset apply"
     if len(there) > 1:
         yield Finding("kernel rules", WARNING, "in force twice, by nft and by iptables", "edgeblock ruleset apply")
+    elif wrong:
+        yield Finding("kernel rules", MISSING, f"not as these settings want them: {'; '.join(wrong[:MOST])}", mend)
     elif there:
         yield Finding("kernel rules", OK, f"in force ({there[0]})")
+    elif process:
+        yield Finding("kernel rules", MISSING, f"none in force, although a daemon runs (process {process})", mend)
     elif config.ruleset.install:
         yield Finding("kernel rules", OK, "none in force; edgeblock run applies them")
     else:
         yield Finding("kernel rules", WARNING, "none in force, and ruleset.install is off", "edgeblock ruleset apply")
+
+
+def not_as_planned(config: Config, backend: str) -> list[str]:
+    """How the rules that are there differ from those that these settings ask for."""
+    stage1 = None
+    if backend == "iptables" and any("--object-pinned" in line for line in iptables.ours_as_text()):
+        stage1 = pin_path(config.queue.number)
+    try:
+        planned = ruleset.standing(config, backend, stage1)
+    except ConfigError as problem:
+        return [str(problem)]
+    wrong = planned.take()
+    if wrong or backend != "iptables" or not tools.capable(CAP_SYS_ADMIN):
+        return wrong
+    # Rules of the right number may say something else: the same are made in a network namespace, and compared.
+    now = iptables.ours_as_text()
+
+    def made() -> tuple[str, ...]:
+        iptables.apply(config, stage1)
+        return iptables.ours_as_text()
+
+    try:
+        wanted = in_new_namespace(made)
+    except SystemProblem:           # the first stage's programs are pinned where this process does not see them
+        return []
+    found, planned_lines = rules_of_ours(now), rules_of_ours(wanted)
+    if found == planned_lines:
+        return []
+    return [*(f"lacking: {line}" for line in planned_lines if line not in found),
+            *(f"not ours: {line}" for line in found if line not in planned_lines)] or ["in another order"]
+
+
+def rules_of_ours(lines: tuple[str, ...]) -> list[str]:
+    """Without the rules of others before our jumps, and without notes."""
+    return [line for line in lines if line.startswith("-A ") and f" {iptables.PREFIX}" in line
+            and not line.startswith(f"-A {iptables.NOTES} ")]
+
+
+def past_us(config: Config) -> Iterator[Finding]:
+    """What carries packets past our rules although they stand, and which rules of others queued packets miss."""
+    for one in bypass.rules_before():
+        yield Finding("rules before ours", MISSING, one.found, one.mend)
+    try:
+        unseen = iptables.behind() if tools.capable(tools.CAP_NET_ADMIN) else []
+    except SystemProblem:
+        return
+    if unseen:
+        yield Finding("rules behind ours", WARNING, f"packets that were queued do not come to {some(unseen)}",
+                      "put them at the head of the chain (iptables -t mangle -I ...), or into another table")
 
 
 def others_rules(config: Config) -> Iterator[Finding]:
@@ -347,8 +432,8 @@ def others_rules(config: Config) -> Iterator[Finding]:
         enabled = any(Path("/etc/systemd/system").glob(f"*.wants/{service}.service"))
         if enabled and (not word or any(line.strip() == word for line in read(file).splitlines())):
             yield Finding(service, WARNING, f"enabled; a reload of it removes every other ruleset ({file})",
-                          f"systemctl restart edgeblock after each reload of {service}, "
-                          "or have it replace its own tables only")
+                          "have it replace its own tables only; a daemon that runs puts ours back, else: "
+                          "systemctl restart edgeblock")
 
 
 def interfaces(config: Config) -> Iterator[Finding]:
@@ -432,16 +517,10 @@ def offloading(config: Config) -> Iterator[Finding]:
     """Flowtables forward packets past our rules."""
     if not tools.find("nft") or not tools.capable(tools.CAP_NET_ADMIN):
         return
-    try:
-        listed = tools.run(["nft", "list", "flowtables"]).splitlines()
-        tables = [line for line in listed if line.lstrip().startswith("flowtable ")]
-    except SystemProblem:
-        return
-    if tables:
-        mask = config.ruleset.mark_mask
-        yield Finding("flow offload", WARNING, f"{len(tables)} flowtable(s): offloaded flows pass by unseen",
-                      f"offload only what is done: ct mark & {mask:#x} == {mask & ~(mask << 1):#x} flow add ...")
-    else:
+    found = list(bypass.flowtables(config))
+    for one in found:
+        yield Finding("flow offload", WARNING, f"{one.found}: offloaded flows pass by unseen", one.mend)
+    if not found:
         yield Finding("flow offload", OK, "no flowtable takes packets past the rules")
 
 

@@ -152,6 +152,55 @@ def test_rules_in_force_are_seen(lists):
 
 
 @pytest.mark.live
+@pytest.mark.parametrize(("ruin", "told"), [
+    (["iptables", "-t", "mangle", "-D", "EDGEBLOCK_FORWARD", "3"], "FORWARD in ip mangle has 5 rules, not 6"),
+    (["ip6tables", "-t", "mangle", "-F", "EDGEBLOCK_TCP_CLIENT"], "EDGEBLOCK_TCP_CLIENT in ip6 mangle has 0 rules"),
+    (["iptables", "-t", "mangle", "-D", "FORWARD", "-j", "EDGEBLOCK_FORWARD"], "the jump from FORWARD to"),
+    (["iptables", "-t", "mangle", "-R", "EDGEBLOCK_TCP_CLIENT", "5", "-p", "tcp", "-j", "ACCEPT"],
+     "not ours: -A EDGEBLOCK_TCP_CLIENT -p tcp -j ACCEPT"),
+    (["nft", "delete", "table", "ip", "mangle"], "table ip mangle is gone"),
+    (["nft", "add", "table", "ip", "mangle", "{ flags dormant; }"], "table ip mangle is dormant"),
+])
+def test_each_rule_and_each_jump_is_looked_at(lists, ruin, told):
+    config = replace(lists, ruleset=replace(lists.ruleset, backend="iptables", stage1="off"))
+
+    def look() -> list[Finding]:
+        ruleset.apply(config)
+        sound = next(doctor.rules_in_force(config))
+        tools.run(ruin)
+        return [sound, next(doctor.rules_in_force(config))]
+    sound, found = doctor.in_new_namespace(look)
+    assert (sound.state, sound.found) == (OK, "in force (iptables)")
+    assert found.state == MISSING and told in found.found
+
+
+@pytest.mark.live
+def test_rules_before_ours_and_behind_are_told_with_their_text(lists):
+    config = replace(lists, ruleset=replace(lists.ruleset, backend="iptables", stage1="off"))
+
+    def look() -> list[Finding]:
+        ruleset.apply(config)
+        tools.run(["iptables", "-t", "mangle", "-I", "FORWARD", "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED",
+                   "-j", "ACCEPT"])
+        tools.run(["ip6tables", "-t", "mangle", "-A", "FORWARD", "-j", "MARK", "--set-mark", "1"])
+        found = list(doctor.past_us(config))
+        ruleset.apply(config)
+        return [*found, *doctor.past_us(config)]
+    before, behind, behind_again = doctor.in_new_namespace(look)
+    assert (before.name, before.state) == ("rules before ours", MISSING)
+    assert "iptables -t mangle -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT" in before.found
+    assert behind == behind_again and behind.state == WARNING
+    assert "ip6tables -t mangle -A FORWARD -j MARK" in behind.found
+
+
+@pytest.mark.live
+def test_without_a_daemon_it_says_that_nothing_is_filtered(lists):
+    config = replace(lists, daemon=replace(lists.daemon, control=lists.rules.directory / "none"))
+    [found] = doctor.in_new_namespace(lambda: list(doctor.daemon(config)))
+    assert found.state == WARNING and found.found == "none runs in this network namespace: nothing is filtered"
+
+
+@pytest.mark.live
 def test_a_box_that_does_not_forward_is_told_how(lists):
     findings = doctor.in_new_namespace(lambda: list(doctor.forwarding(lists)))
     assert findings[0].mend.startswith("sysctl -w net.ipv4.ip_forward=1")

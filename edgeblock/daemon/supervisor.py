@@ -18,7 +18,6 @@ import os
 import pickle
 import signal
 import socket
-import struct
 import sys
 import time
 from collections import Counter, defaultdict
@@ -36,6 +35,7 @@ from edgeblock.blocklist.rules import explain_alone
 from edgeblock.config import Config
 from edgeblock.daemon import rules
 from edgeblock.daemon.board import Board
+from edgeblock.daemon.claim import claim_namespace, greet
 from edgeblock.daemon.control import Control
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import MetricsServer, exposition
@@ -78,9 +78,6 @@ UNWORKED = 1.0          # seconds that a queue may be without a worker before th
 COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
 ABSENT = 0.5            # seconds after which a daemon counts as gone where nothing may pass without it
 SUMMARY = 60.0          # seconds between two lines about what was not logged
-
-CLAIM = "\0edgeblock-ruleset"          # abstract: each network namespace has its own, and it goes with its owner
-PEER = struct.Struct("3i")              # SO_PEERCRED: process, user, group
 
 
 def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = None) -> int:
@@ -1001,41 +998,6 @@ class Supervisor:
         where = f"queue {first}" if first == last else f"queues {first} to {last}"
         refused = f", {len(self.refused)} refused" if self.refused else ""
         return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}"
-
-
-def claim_namespace() -> socket.socket | None:
-    """A socket by whose name others of the network namespace see that its kernel rules have a daemon.
-
-    None where a stranger has that name, which says nothing.
-
-    Raises:
-        SystemProblem: another daemon has it, of root or of our own user.
-    """
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        claim.bind(CLAIM)
-        claim.listen()
-    except OSError:
-        claim.close()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as other, suppress(OSError):
-            other.connect(CLAIM)
-            process, user, _ = PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
-            if user in (0, os.geteuid()):
-                raise SystemProblem(
-                    f"the kernel rules of this network namespace are those of another edgeblock (process {process}); "
-                    "stop it, or set install = false in [ruleset]") from None
-        return None
-    return claim
-
-
-async def greet(claim: socket.socket) -> None:
-    """Lets everybody connect who wants to know who has the claim."""
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            (await loop.sock_accept(claim))[0].close()
-        except OSError:             # no descriptor to be had: who asks has to wait
-            await asyncio.sleep(1)
 
 
 async def give_up(task: "asyncio.Task[None]") -> None:

@@ -304,13 +304,15 @@ def passed_by() -> dict[int, tuple[str, ...]]:
     return {family: installed(family).passed for family, tool in FAMILIES.items() if tools.find(f"{tool}-save")}
 
 
-def behind(saved: str) -> list[str]:
-    """The rules of others behind our jumps: a packet that was queued does not come to them."""
-    chains = order.chains_of(saved)
+def behind() -> list[str]:
+    """The rules of others behind our jumps that do more than let packets go on: what was queued misses them."""
     found = []
-    for hook, lines in chains.items():
-        at = order.place_of(chains, hook, jump_line(hook))
-        found += lines[at + 1:] if at >= 0 and not hook.startswith(PREFIX) else []
+    for tool in FAMILIES.values():
+        chains = order.chains_of(tools.run([f"{tool}-save", "-t", TABLE]))
+        for hook in chains:
+            at = order.place_of(chains, hook, jump_line(hook))
+            found += [f"{tool} -t {TABLE} {line}" for line in (chains[hook][at + 1:] if at >= 0 else ())
+                      if order.target_of(line)[1] not in ("", "ACCEPT", "RETURN")]
     return found
 
 

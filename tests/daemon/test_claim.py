@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from edgeblock.daemon import supervisor
-from edgeblock.daemon.supervisor import claim_namespace
+from edgeblock.daemon import claim
+from edgeblock.daemon.claim import claim_namespace, owner
 from edgeblock.errors import SystemProblem
 
 STRANGER = """
@@ -25,7 +25,7 @@ sys.stdin.read()
 @pytest.fixture
 def name(monkeypatch):
     name = f"edgeblock-test-{os.getpid()}"
-    monkeypatch.setattr(supervisor, "CLAIM", "\0" + name)
+    monkeypatch.setattr(claim, "CLAIM", "\0" + name)
     return name
 
 
@@ -34,6 +34,8 @@ def test_the_second_is_told_who_is_first(name):
         for _ in range(3):
             with pytest.raises(SystemProblem, match=rf"another edgeblock \(process {os.getpid()}\); stop it, or set"):
                 claim_namespace()
+        assert owner() == os.getpid()
+    assert owner() == 0
     with claim_namespace() as again:
         assert again.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
@@ -43,5 +45,5 @@ def test_a_stranger_keeps_nobody_from_starting(name):
     with subprocess.Popen([sys.executable, "-c", STRANGER, name], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as stranger:
         assert stranger.stdout.readline() == b"has it\n"
-        assert claim_namespace() is None
+        assert claim_namespace() is None and owner() == 0
         stranger.stdin.close()

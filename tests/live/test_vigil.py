@@ -177,6 +177,37 @@ def test_kept_from_putting_them_back_the_box_says_that_it_does_not_filter(box: R
     assert any(line["event"] == "filtering again" for line in log(box)[lines:])
 
 
+def test_doctor_says_so_too(box: Running):
+    """Of the daemon, and of the rules, while they are kept from being put back."""
+    assert until(lambda: vigil(box)["filtering"], 3 * SOON)
+    told = command(box, "doctor").stdout
+    assert f"process {box.daemon.process.pid}, filtering" in " ".join(told.split())
+    inside = ["nsenter", f"--mount=/proc/{box.daemon.process.pid}/ns/mnt", "--"]
+    real = os.path.realpath("/usr/sbin/iptables-restore")
+    subprocess.run([*inside, "mount", "--bind", "/bin/false", real], check=True)
+    try:
+        shell(box, "iptables -t mangle -D EDGEBLOCK_TCP_CLIENT 1")
+        assert until(lambda: not vigil(box)["filtering"], SOON)
+        done = command(box, "doctor")
+        told = " ".join(done.stdout.split())
+        assert done.returncode == 1 and "NOT FILTERING" in told and "in ip mangle has" in told
+    finally:
+        subprocess.run([*inside, "umount", real], check=True)
+    assert until(lambda: vigil(box)["filtering"], 3 * SOON)
+
+
+def test_interfaces_that_are_not_there_are_told_at_start(tmp_path: Path):
+    with Lab() as lab:
+        more = f'[ruleset]\nclients = ["nosuch0", "to-client"]\n[metrics]\nlisten = "{tmp_path}/metrics"\n'
+        running = start(lab, tmp_path, more)
+        [told] = [line for line in log(running) if line["event"] == "packets can go past the kernel rules"]
+        assert told["kind"] == "interface" and "nosuch0" in told["found"]
+        assert metric(tmp_path, 'edgeblock_bypasses{kind="interface"}') == 1
+        shell(running, "ip link add nosuch0 type dummy || ip link add nosuch0 type veth peer name nosuch1")
+        assert until(lambda: metric(tmp_path, 'edgeblock_bypasses{kind="interface"}') == 0, 3 * SOON)
+        assert is_reset(running)
+
+
 def test_taken_away_again_and_again_is_not_filtering(box: Running):
     loop = box.lab.popen_in("box", ["sh", "-c", "while :; do iptables -t mangle -F; done"])
     try:
