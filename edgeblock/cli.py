@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, NoReturn, TextIO
 
 import edgeblock
 from edgeblock import config
-from edgeblock.errors import EdgeblockError, printable
+from edgeblock.errors import ConfigError, EdgeblockError, SystemProblem, printable
 
 INTERRUPTED = 130       # what a shell says of a program that Ctrl-C ended
 PIPE_CLOSED = 141       # and of one whose reader had gone
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except EdgeblockError as problem:
-        print("edgeblock: " + printable(" ".join(str(problem).splitlines())), file=sys.stderr)
+        complain(problem)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def complain(problem: EdgeblockError) -> None:
+    print("edgeblock: " + printable(" ".join(str(problem).splitlines())), file=sys.stderr)
+
+
 def close_output() -> None:
     """Keeps the interpreter from complaining once more when it flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,6 +84,7 @@ def close_output() -> None:
 def make_parser() -> Parser:
     parser = Parser(prog="edgeblock", allow_abbrev=False, description="An inline blocklist filter for Linux NFQUEUE.",
                     epilog="`edgeblock COMMAND --help` explains a command, with an example.")
+    parser.add_argument("--version", action="version", version=f"edgeblock {edgeblock.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(does: Callable[[argparse.Namespace], int], name: str, summary: str, examples: str,
@@ -92,9 +98,12 @@ def make_parser() -> Parser:
                               help=f"the configuration (default: {config.DEFAULT_FILE} where there is one)")
         return made
 
-    command(run, "run", "filter live traffic until stopped", """\
+    made = command(run, "run", "filter live traffic until stopped", """\
   edgeblock run --config /etc/edgeblock/edgeblock.toml
-Exit status: 0 after SIGTERM or Ctrl-C. SIGHUP loads the lists anew. The log goes to standard output.""")
+  edgeblock run --check --config /etc/edgeblock/edgeblock.toml.new
+Exit status: 0 after SIGTERM or Ctrl-C; 1 if this machine does not let it run, now; 2 if the configuration is wrong.
+SIGHUP loads the lists anew. The log goes to standard output.""")
+    made.add_argument("--check", action="store_true", help="only say whether the configuration can be used")
 
     made = command(replay, "replay", "judge the packets of a capture as the daemon would", """\
   edgeblock replay morning.pcap --rules /etc/edgeblock/rules
@@ -114,13 +123,20 @@ Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules 
   edgeblock check www.example.com
   edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
   edgeblock check --live www.example.com
+  edgeblock check --rules rules --from names.txt
+  edgeblock check - < names.txt
+  edgeblock check --rule 9f3c21aa
+With --rule, the id that log, page and replay show leads back to list, file and line; run it with the box's key.
 With --live the running daemon answers from the rules that are in force, which have no line numbers.
 Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the rules cannot be used.""")
-    made.add_argument("names", metavar="NAME_OR_URL", nargs="+", help="a host, a URL or an address")
+    made.add_argument("names", metavar="NAME_OR_URL", nargs="*",
+                      help="a host, a URL or an address; - takes them from standard input, one a line")
+    made.add_argument("--from", dest="file", metavar="FILE", help="more of them, one a line")
     either = made.add_mutually_exclusive_group()
     either.add_argument("--rules", metavar="DIR",
                         help="the lists, or a snapshot of them (default: those of the configuration)")
     either.add_argument("--live", action="store_true", help="ask the running daemon")
+    made.add_argument("--rule", metavar="ID", help="say which entry has this rule id")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
 
     made = command(lint, "lint", "find everything wrong with a directory of lists", """\
@@ -180,6 +196,8 @@ Exit status: 0 if every line is as expected.""", configured=False)
 
 
 def run(chosen: argparse.Namespace) -> int:
+    if chosen.check:
+        return check_configuration(chosen.config)
     from edgeblock.daemon.notify import kept_files
 
     kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
@@ -187,7 +205,22 @@ def run(chosen: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # the lists are loaded soon anyway
     from edgeblock.daemon import supervisor
 
-    return supervisor.run(settings, kept=kept)
+    try:
+        return supervisor.run(settings, kept=kept)
+    except SystemProblem as problem:
+        complain(problem)
+        return 1        # systemd tries again, as it must not after a mistake in the configuration
+
+
+def check_configuration(path: str | None) -> int:
+    settings = config.load(path)
+    from edgeblock.daemon import checks
+
+    for warning in checks.check(settings):
+        print(f"edgeblock: warning: {warning}", file=sys.stderr)
+    where = path or (config.DEFAULT_FILE if config.DEFAULT_FILE.exists() else "the defaults")
+    print(f"{where}: the configuration can be used")
+    return 0
 
 
 def replay(chosen: argparse.Namespace) -> int:
@@ -199,18 +232,41 @@ def replay(chosen: argparse.Namespace) -> int:
                out=sys.stdout, err=sys.stderr)
 
 
+def asked_names(chosen: argparse.Namespace) -> list[str]:
+    """Those of the command line, of standard input for "-", and of --from: there one a line, # begins a comment."""
+    def lines(text: TextIO) -> list[str]:
+        text.reconfigure(errors="surrogateescape")      # type: ignore[attr-defined]
+        return [line.strip() for line in text if line.strip() and not line.startswith("#")]
+
+    names: list[str] = []
+    for name in chosen.names:
+        names += lines(sys.stdin) if name == "-" else [name]
+    if chosen.file:
+        try:
+            with open(chosen.file, encoding="utf-8") as file:
+                names += lines(file)
+        except OSError as problem:
+            raise ConfigError(f"--from {chosen.file}: cannot be read: {problem.strerror}") from None
+    if not names:
+        raise ConfigError("no name to check; give one, or --from FILE, or - for standard input; see check --help")
+    return names
+
+
 def check(chosen: argparse.Namespace) -> int:
     whole = config.load(chosen.config)
     settings = whole.rules
     from edgeblock.blocklist import rules
 
+    if chosen.rule is not None:
+        return check_rule(chosen, settings)
+    names = asked_names(chosen)
     if chosen.live:
-        records = [rules.record_of(ask_daemon(whole, f"check {json.dumps(name)}")) for name in chosen.names]
+        records = [rules.record_of(ask_daemon(whole, f"check {json.dumps(name)}")) for name in names]
     else:
-        loaded = rules.load(chosen.rules or settings.directory, settings, tolerant=True)
+        loaded = rules.load(chosen.rules or settings.directory, settings, key=key_of_box(settings), tolerant=True)
         for warning in loaded.warnings:
             print(f"edgeblock: warning: {warning}", file=sys.stderr)
-        records = rules.explain(loaded, chosen.names)
+        records = rules.explain(loaded, names)
     for record in records:
         if chosen.json:
             print(json.dumps(record.as_dict()))
@@ -221,6 +277,25 @@ def check(chosen: argparse.Namespace) -> int:
     if any(record.canonical is None for record in records):
         return 2
     return 1 if any(record.blocked for record in records) else 0
+
+
+def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
+    from edgeblock.blocklist import rules
+
+    if chosen.live or chosen.names or chosen.file:
+        raise ConfigError("--rule ID looks into the lists by itself: leave out --live and names")
+    if not re.fullmatch(r"[0-9a-fA-F]{8}", chosen.rule):
+        raise ConfigError(f"--rule {chosen.rule}: a rule id is eight hex digits, such as 9f3c21aa")
+    key = key_of_box(settings)
+    directory = chosen.rules or settings.directory
+    found = rules.find_rule(rules.load(directory, settings, key=key, tolerant=True), chosen.rule)
+    for place in found:
+        print(json.dumps(place._asdict()) if chosen.json else place.as_text())
+    if not found:
+        why = ("the list may have changed since" if key else
+               f"without the box's key, {settings.key}, ids differ: run this as root on the box")
+        print(f"edgeblock: {directory}: no entry has the rule id {chosen.rule}; {why}", file=sys.stderr)
+    return 0 if found else 1
 
 
 def ask_daemon(settings: config.Config, question: str) -> Any:

@@ -128,6 +128,53 @@ def test_the_action_of_the_configuration_is_that_of_a_list_without_one(capsys, r
     assert run(capsys, "check", "--rules", rules, "listed.example")[0] == 1
 
 
+def test_a_rule_id_leads_back_to_file_and_line(capsys, rules, tmp_path):
+    (tmp_path / "key").write_bytes(bytes(range(16)))
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "box.toml").write_text(f'[rules]\ndirectory = "{rules}"\nkey = "{tmp_path}/key"\n')
+    (rules / "pages.toml").write_text('action = "page"\nhttps = "host"\n')
+    box = ("check", "--config", tmp_path / "box.toml")
+    seen = set()
+    for name in ("listed.example", "fine.listed.example", "http://open.example/bad/page.html", "open.example"):
+        record = json.loads(run(capsys, *box, "--json", name)[1])
+        for rule in {rule["rule"]: rule for verdict in record["verdicts"] for tried in verdict["tried"]
+                     for rule in tried["rules"]}.values():
+            status, out, err = run(capsys, *box, "--rule", rule["rule"].upper(), "--json")
+            assert (status, err) == (0, "")
+            place = json.loads(out)
+            assert (place["file"], place["line"], place["exception"], place["kind"]) == (
+                rule["file"], rule["line"], rule["exception"], rule["entry"])
+            seen.add(place["entry"])
+    assert seen == {"listed.example", "fine.listed.example", "open.example/bad/page.html", "open.example"}
+    status, out, err = run(capsys, *box, "--rule", "00000000")
+    assert (status, out) == (1, "") and "no entry has the rule id 00000000; the list may have changed" in err
+    assert "eight hex digits" in one_line(capsys, *box, "--rule", "listed.example")
+    assert "leave out --live and names" in one_line(capsys, *box, "--rule", "00000000", "listed.example")
+
+
+def test_without_the_key_of_the_box_it_says_so(capsys, rules):
+    assert "without the box's key" in run(capsys, "check", "--rules", rules, "--rule", "00000000")[2]
+
+
+def test_names_come_from_a_file_or_from_standard_input(capsys, monkeypatch, rules, tmp_path):
+    (tmp_path / "names").write_text("# mine\nlisted.example\n\n  fine.listed.example \n")
+    status, out, err = run(capsys, "check", "--rules", rules, "--json", "--from", tmp_path / "names", "a.example")
+    assert (status, err) == (1, "")
+    assert [json.loads(line)["name"] for line in out.splitlines()] == [
+        "a.example", "listed.example", "fine.listed.example"]
+    with open(tmp_path / "names") as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        assert len(run(capsys, "check", "--rules", rules, "--json", "-")[1].splitlines()) == 2
+    (tmp_path / "names").write_bytes(b"bad\xff.example\n")
+    assert run(capsys, "check", "--rules", rules, "--from", tmp_path / "names")[0] == 2
+    assert "--from" in one_line(capsys, "check", "--rules", rules, "--from", tmp_path / "absent")
+    assert "no name to check" in one_line(capsys, "check", "--rules", rules)
+
+
+def test_the_version_is_an_option_too(capsys):
+    assert run(capsys, "--version") == run(capsys, "version")
+
+
 def test_check_without_usable_rules_is_one_line(capsys, rules, tmp_path):
     line = one_line(capsys, "check", "--rules", tmp_path / "absent", "a.example")
     assert "there is no such rules directory" in line

@@ -89,7 +89,8 @@ def make_terms(rules: config.Rules, key: bytes) -> Terms:
             with open(rules.protected, "rb") as file:
                 own = file.read(PROTECTED_MAX)
         except OSError as error:
-            raise ListError(f"{rules.protected}: the protected names cannot be read: {error.strerror}") from None
+            raise ListError(f"[rules] protected: {rules.protected}: the protected names cannot be read: "
+                            f"{error.strerror}") from None
         protected = protected.joined(parse_protected(own, str(rules.protected)))
     mark = repr((edgeblock.__version__, os.stat(PSLFILE).st_size, sha256(own).digest(), rules.signers,
                  rules.require_signatures))

@@ -383,9 +383,62 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
                 continue
             if item.key in keys:
                 found.setdefault((source.name, item.kind, item.key, item.exception), item.line)
-            elif Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY and (host := item.key.partition(b"/")[0]) in keys:
+            if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY and (host := item.key.partition(b"/")[0]) in keys:
                 found.setdefault((source.name, Kind.HOST_OF_URL, host, item.exception), item.line)
     return found
+
+
+class Place(NamedTuple):
+    """Where an entry stands that has a rule id; `entry` is its canonical form, None in a hashed list."""
+
+    file: str
+    line: int
+    list: str
+    entry: str | None
+    kind: str
+    exception: bool
+
+    def as_text(self) -> str:
+        what = "exception" if self.exception else "block"
+        return f"{self.file}:{self.line}  list {self.list}, {what}: {self.entry or '(hashed)'} ({self.kind})"
+
+
+def find_rule(rules: Rules, rule: str) -> list[Place]:
+    """The entries whose rule id, eight hex digits, this is, under the key that `rules` was loaded with."""
+    key, wanted = rules.matcher.snapshot.key, int(rule, 16)
+    found = []
+    for source in rules.files:
+        for item in read_list(source):
+            if isinstance(item, Finding):
+                continue
+            for kind, text, mark in marks_of(item, key):
+                if rule_number(mark, kind) == wanted:
+                    found.append(Place(source.path.name, item.line, source.name, shown(text) if text else None,
+                                       KIND_NAMES[kind], item.exception))
+    return found
+
+
+def marks_of(item: formats.Entry | formats.HashedEntry, key: bytes) -> Iterator[tuple[Kind, bytes | None, bytes]]:
+    """Kind, canonical form and fingerprint of the rules that an entry can become."""
+    if isinstance(item, formats.HashedEntry):
+        if item.kind != Kind.URL_MARK:
+            yield item.kind, None, item.print
+        yield Kind.HOST_OF_URL, None, item.print
+        return
+    yield item.kind, item.key, fingerprint(key, item.key)
+    if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY:
+        host = item.key.partition(b"/")[0]
+        yield Kind.HOST_OF_URL, host, fingerprint(key, host)
+
+
+def shown(key: bytes) -> str:
+    """A canonical form as people read it."""
+    return formats.network_text(key) if key[:1] == b"\0" else key.decode("utf-8", "backslashreplace")
+
+
+def rule_number(mark: bytes, kind: Kind) -> int:
+    """The id of a rule as the matcher makes it (`rule_id` in fingerprint.pxd)."""
+    return int.from_bytes(mark[12:16], "big") ^ kind * 0x9E3779B1 & 0xFFFFFFFF
 
 
 def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, Kind, bytes, bool], int],
@@ -407,9 +460,7 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
             explained.append(rule)
             applying += row.applies
             best = rule if row.in_force else best
-        text = formats.network_text(candidate.text) if candidate.text[:1] == b"\0" else candidate.text.decode(
-            "utf-8", "backslashreplace")
-        tried.append(Tried(text, candidate.in_bitmap, tuple(explained)))
+        tried.append(Tried(shown(candidate.text), candidate.in_bitmap, tuple(explained)))
     found = judged.found
     return Verdict(judged.proto, judged.asked, found.action if found else "accept", found.list if found else None,
                    found.rule if found else None, reason(best, applying, judged.has_urls), tuple(tried))

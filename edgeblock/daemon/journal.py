@@ -7,7 +7,9 @@ counted, and said.
 Nobody who logs ever waits: a thread writes, and when it cannot keep up lines are lost and counted.
 """
 
+import os
 import queue
+import re
 import socket
 import threading
 from collections.abc import Iterable
@@ -22,6 +24,8 @@ from edgeblock.errors import SystemProblem
 BACKLOG = 10_000        # lines that wait for a slow reader of the log; some megabytes
 WORDS_MAX = 2048        # characters of a host or a path; escaped, both fit into what the supervisor takes as one line
 LAST_WORDS = 2.0        # seconds that closing waits for that reader
+LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}       # syslog's (RFC 5424, 6.2.1)
+LEVEL = re.compile(r'"level": "(\w+)"')
 
 
 class Journal:
@@ -47,6 +51,7 @@ class Journal:
         self._day = -1
         self._day_left = 0
         self._file = file
+        self._ranked = is_journal(file)
         self._lines: queue.Queue[str | None] = queue.Queue(BACKLOG)
         self._second = 0
         self._left = rate
@@ -126,11 +131,26 @@ class Journal:
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
             try:
-                self._file.write(line + "\n")
+                self._file.write(f"{rank(line)}{line}\n" if self._ranked else line + "\n")
                 if self._lines.empty():
                     self._file.flush()
             except (OSError, ValueError):   # the disk is full, or the reader is gone
                 self.lost += 1
+
+
+def is_journal(file: TextIO) -> bool:
+    """Whether systemd's journal reads it (systemd.exec(5), JOURNAL_STREAM): only there a line tells its priority."""
+    try:
+        state = os.fstat(file.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"
+
+
+def rank(line: str) -> str:
+    """What sd-daemon(3) wants before a line, so that `journalctl -p err` finds it."""
+    level = LEVEL.search(line)
+    return f"<{LEVELS.get(level[1], 6) if level else 6}>"
 
 
 def _in_reading_order(_logger: Any, _method: str, event: Any) -> Any:

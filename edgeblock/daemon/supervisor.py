@@ -33,7 +33,7 @@ import edgeblock
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.rules import explain_alone
 from edgeblock.config import Config
-from edgeblock.daemon import rules
+from edgeblock.daemon import checks, rules
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.claim import claim_namespace, greet
 from edgeblock.daemon.control import Control
@@ -43,12 +43,10 @@ from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.process import hide_memory, kill, start
 from edgeblock.daemon.vigil import State, Vigil
 from edgeblock.daemon.watch import CROWD, Looker, Watch
-from edgeblock.enforce import replies
 from edgeblock.errors import EdgeblockError, ListError, SystemProblem
 from edgeblock.netfilter import ruleset
-from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.pins import pin_path, program_path
-from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
+from edgeblock.netfilter.rules import queues
 from edgeblock.netfilter.stage1 import Stage
 from edgeblock.source import begun
 from edgeblock.source.nfqueue import BOARD, TABLE, is_table_given, kernel_queues, losses
@@ -149,10 +147,7 @@ class Supervisor:
         self.spent: defaultdict[int, float] = defaultdict(float)    # seconds that those of each owner have taken
         self.reader: asyncio.Task[None] | None = None   # reads them
         self.loads = Counter(loaded=0, refused=0)
-        replies.prepare(config.reply)          # what cannot be answered with is refused before anything starts
-        marks(config.ruleset.mark_mask)
-        check_tracking(config)
-        check_shortcut(config)
+        self.warnings = checks.check(config)          # what can never work is refused before anything starts
         first, last = queues(config)
         cpus = sorted(os.sched_getaffinity(0))
         self.board = Board(last - first + 1)
@@ -375,6 +370,8 @@ class Supervisor:
         self.vigil = Vigil(config, self.log, self.state, self._call, self.stage, self.backend, self._unworked)
         await self.vigil.begin()
         stack.push_async_callback(give_up, self._go_on(self.vigil.keep()))
+        for warning in self.warnings:
+            self.log.warning("configuration", problem=warning)
         if self.stage is not None and self.stage.note:
             self.log.warning("first stage", problem=self.stage.note)
         if self.stage_problem:

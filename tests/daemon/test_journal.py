@@ -131,3 +131,19 @@ def test_a_day_of_flood_fits_its_bound():
         log.relay(86400.0, line)
     assert len(file.getvalue()) <= bound + len(line) + 1
     assert first == 86400 // 4 - bound // (len(line) + 1) and log.over_day == first
+
+
+def test_only_for_the_journal_a_line_begins_with_its_priority(tmp_path, monkeypatch):
+    ranks = {}
+    for own in (True, False):
+        with open(tmp_path / f"log-{own}", "w+") as file:
+            state = os.fstat(file.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{state.st_dev}:{state.st_ino + (not own)}")
+            with Journal(file, Privacy(), 10, day_bytes=1000) as log:
+                log.log.error("rules refused")
+                log.log.warning("first stage")
+                log.log.info("started")
+                log.relay(0.0, '{"time": "x", "level": "error", "event": "from a worker"}')
+            file.seek(0)
+            ranks[own] = [line.partition("{")[0] for line in file]
+    assert ranks == {True: ["<3>", "<4>", "<6>", "<3>"], False: [""] * 4}

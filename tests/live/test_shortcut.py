@@ -316,7 +316,7 @@ def test_a_box_with_ipsec_is_refused(tmp_path: Path):
     with Lab() as lab:
         lab.run_in("box", ["ip", "xfrm", "policy", "add", "src", CLIENT[4], "dst", SERVER[4], "dir", "out",
                            "tmpl", "src", "203.0.113.1", "dst", SERVER[4], "proto", "esp", "mode", "tunnel"])
-        with pytest.raises(SystemProblem, match=f"ended with 2:\n(.*\n)*{said}$"):
+        with pytest.raises(SystemProblem, match=f"ended with 1:\n(.*\n)*{said}$"):
             start(lab, tmp_path, SHORTCUT)
 
 
@@ -402,7 +402,7 @@ def test_an_interface_that_will_not_do_is_one_line_and_nothing_is_left(tmp_path:
     said = "ruleset.shortcut: interface tunnel0: is no Ethernet; leave ruleset.shortcut off"
     with Lab() as lab:
         lab.run_in("box", ["ip", "tuntap", "add", "dev", "tunnel0", "mode", "tun"])
-        with pytest.raises(SystemProblem, match=f"ended with 2:\n(.*\n)*edgeblock: {said}$"):
+        with pytest.raises(SystemProblem, match=f"ended with 1:\n(.*\n)*edgeblock: {said}$"):
             start(lab, tmp_path, SHORTCUT.replace("to-server", "tunnel0"))
         assert not filters(lab)
         assert "EDGEBLOCK" not in lab.run_in("box", ["iptables-save"]).stdout

@@ -165,6 +165,6 @@ def test_a_kernel_that_refuses_is_one_line_and_nothing_is_left(tmp_path: Path):
                    "--config", str(settings)]
         process = lab.popen_in("box", command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = process.communicate(timeout=30)[0].strip().splitlines()[-1]
-        assert process.returncode == 2
+        assert process.returncode == 1        # not for ever: tried again
         assert 'ruleset.tracking = "stage1"' in said and "not permitted; it needs CAP_BPF" in said
         assert "EDGEBLOCK" not in lab.run_in("box", ["iptables-save"]).stdout

@@ -1,0 +1,72 @@
+"""What a configuration can have wrong: the same one line from `run --check` and from `run`, and status 2."""
+
+import socket
+
+import pytest
+
+from edgeblock import cli, config
+from edgeblock.daemon import checks
+
+KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"      # of minisign's own manual
+
+WRONG = {
+    "unknown section": ("[rule]\n", "unknown section 'rule'"),
+    "unknown key": ('[rules]\ndir = "x"\n', "unknown key 'dir' in [rules]"),
+    "key of another section": ('[rules]\nworkers = 2\n', "unknown key 'workers'"),
+    "no TOML": ("[rules\n", "not TOML"),
+    "type": ('[queue]\nnumber = "0"\n', "[queue] number"),
+    "range": ("[queue]\nnumber = 70000\n", "[queue] number"),
+    "queues": ("[queue]\nnumber = 65535\nworkers = 4\n", "queues are numbered from 0 to 65535"),
+    "action": ('[rules]\naction = "blok"\n', "[rules] action"),
+    "redirect nowhere": ('[rules]\naction = "redirect"\n', '[rules] action = "redirect" needs a URL'),
+    "redirect": ('[reply]\nredirect = "example.com"\n', "reply.redirect"),
+    "page": ('[reply]\npage = "no-such-page.html"\n', "reply.page"),
+    "signer": ('[rules]\nsigners = ["RWabc"]\n', "[rules] signers"),
+    "no signer": ("[rules]\nrequire_signatures = true\n", "[rules] signers has no key"),
+    "protected": ('[rules]\nprotected = "no-such-file"\n', "[rules] protected"),
+    "allowance": ('[rules]\nallow_addresses = ["bad name"]\n', "[rules] allow_addresses"),
+    "exempt": ('[ruleset]\nexempt_clients = ["192.0.2.1/24"]\n', "[ruleset] exempt_clients"),
+    "interface": ('[ruleset]\nclients = ["eth 1"]\n', "ruleset.clients"),
+    "ports": ("[ruleset]\ntcp_ports = []\nudp_ports = []\n", "nothing would be queued"),
+    "mark": ("[ruleset]\nmark_mask = 5\n", "ruleset.mark_mask"),
+    "marks that meet": ("[ruleset]\ninject_mark = 0x10000000\n", "ruleset.inject_mark"),
+    "tracking": ('[ruleset]\ntracking = "stage1"\nbackend = "nft"\n', "ruleset.tracking"),
+    "shortcut": ("[ruleset]\nshortcut = true\n", "ruleset.shortcut"),
+    "hooks": ("[ruleset]\nhooks = []\n", "hooks"),
+    "metrics": ('[metrics]\nlisten = "everywhere"\n', "[metrics] listen"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_check_and_start_say_the_same_line_and_end_with_2(capsys, tmp_path, wrong):
+    text, said = WRONG[wrong]
+    file = tmp_path / "box.toml"
+    file.write_text(text)
+    lines = []
+    for arguments in (["run", "--check"], ["run"]):
+        assert cli.main([*arguments, "--config", str(file)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        lines += err.splitlines()
+    assert len(lines) == 2 and lines[0] == lines[1] and said in lines[0]
+
+
+def test_what_can_be_used_is_said_with_what_is_odd_about_it(capsys, tmp_path):
+    file = tmp_path / "box.toml"
+    file.write_text(f'[rules]\ndirectory = "lists"\nsigners = ["{KEY}"]\n[ruleset]\nclients = ["lo", "no-such*"]\n')
+    assert cli.main(["run", "--check", "--config", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{file}: the configuration can be used\n"
+    interface, directory = err.splitlines()
+    assert "[ruleset] clients: no interface 'no-such*' is there now" in interface
+    assert f"[rules] directory: {tmp_path}/lists is no directory" in directory
+    (tmp_path / "lists").mkdir()
+    file.write_text('[rules]\ndirectory = "lists"\n')
+    assert cli.main(["run", "--check", "--config", str(file)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pattern_of_interfaces_is_there_where_one_fits():
+    some = socket.if_nameindex()[0][1]
+    ruleset = config.Ruleset(clients=(some, f"{some[:1]}*"))
+    assert checks.missing_interfaces(config.Config(ruleset=ruleset)) == []
