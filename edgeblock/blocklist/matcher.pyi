@@ -1,0 +1,42 @@
+# What Python sees of matcher.pyx, for type checkers.
+
+from typing import NamedTuple
+
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.snapshot import Snapshot
+from edgeblock.core.matcher import Matcher
+
+ACTIONS: dict[str, int]
+ACTION_NAMES: dict[int, str]
+PROTOCOLS: dict[str, int]
+
+class Found(NamedTuple):
+    action: str
+    list: str
+    rule: str
+
+class Row(NamedTuple):
+    list: str
+    kind: Kind
+    exception: bool
+    applies: bool
+    in_force: bool
+    rule: str
+
+class Candidate(NamedTuple):
+    text: bytes
+    in_bitmap: bool
+    rows: tuple[Row, ...]
+
+class ListMatcher(Matcher):
+    @property
+    def snapshot(self) -> Snapshot: ...
+    def __init__(self, snapshot: Snapshot) -> None: ...
+    def look_up(self, proto: str, host: bytes, target: bytes | None = None) -> Found | None: ...
+    def look_up_address(self, address: bytes, port: int = 0) -> Found | None: ...
+    def trace_name(
+        self, proto: str, host: bytes, target: bytes | None = None
+    ) -> tuple[Found | None, list[Candidate], bool]: ...
+    def trace_address(
+        self, address: bytes, port: int = 0
+    ) -> tuple[Found | None, list[Candidate], bool]: ...

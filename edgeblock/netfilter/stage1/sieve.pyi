@@ -1,0 +1,16 @@
+# What Python sees of sieve.pyx, for type checkers.
+
+from typing import Any
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+BLOCK: int
+PREFIXES: int
+PRINTS_A_BLOCK: int
+
+# `rows` is a buffer of whole rows: those of a Compiled that was opened, never a Merge.
+def blocks_for(rows: Any) -> int: ...
+def fill(words: WriteableBuffer, rows: Any) -> None: ...
+def header(key: bytes, labels: int, blocks: int, ipv4_lengths: int, ipv6_lengths: int) -> bytes: ...
+def mask(length: int, size: int) -> bytes: ...
+def holds(words: ReadableBuffer, print: bytes) -> bool: ...
