@@ -2,10 +2,12 @@
 
 PY := .venv/bin/python
 SECONDS := 600
+T := tests
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test matrix test-vm bench bench-quick fuzz framing lint build deb clean
+.PHONY: help demo test matrix test-vm bench bench-quick fuzz framing lint lint-ready lint-style lint-types lint-house \
+	lint-unit build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,10 +17,10 @@ demo:  ## watch the daemon filter live traffic between a real client and a real 
 	@.ci/setup lab
 	@.venv/bin/edgeblock demo
 
-test:  ## every test; as root the live ones too
+test:  ## every test, or T=tests/core/test_tls.py; as root the live ones too; lists the ten slowest
 	@[ "$$(id -u)" = 0 ] || echo "Not root: the live tests are left out; 'sudo make test' runs them all." >&2
 	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
-	@$(PY) -m pytest
+	@$(PY) -m pytest --durations=10 $(T)
 
 matrix: ## what some twenty real servers serve for a listed host, through a box, in every mode; four minutes (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make matrix needs root: run 'sudo make matrix'" >&2; exit 2; }
@@ -49,11 +51,23 @@ framing:  ## odd requests to real servers on loopback and to the engine, SECONDS
 	@.ci/setup test fuzz
 	@$(PY) -m tests.fuzz.framing --seconds $(SECONDS)
 
-lint:  ## style, types, layers and house rules
+lint: lint-style lint-types lint-house lint-unit  ## style, types, layers and house rules
+
+lint-style lint-types lint-house lint-unit: lint-ready
+
+lint-ready:
 	@.ci/setup test lint
+
+lint-style:
 	@$(PY) -m ruff check $(RUFF) .
+
+lint-types:
 	@$(PY) -m mypy
-	@$(PY) -m pytest -q tests/test_layers.py tests/test_house.py
+
+lint-house:
+	@$(PY) -m pytest -q tests/test_layers.py tests/test_house.py tests/test_stubs.py
+
+lint-unit:
 	@report=$$(systemd-analyze security --offline=true --threshold=19 systemd/edgeblock.service 2>&1) || \
 		{ echo "$$report"; echo 'systemd/edgeblock.service: exposure above 1.9' >&2; exit 1; }
 
