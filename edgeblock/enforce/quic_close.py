@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 # What the client is told: CRYPTO_ERROR with the TLS alert access_denied (RFC 9000 section 20.1, RFC 8446 section
-# 6.2), as over TCP. docs/decisions.md has what clients make of this and of others.
+# 6.2), as over TCP. docs/benchmarks.md has what clients make of this and of others.
 ERROR_CODE = 0x0100 + 49
 
 MAX_CONNECTION_ID = 20          # RFC 9000, 17.2

@@ -36,7 +36,7 @@ _HOPS = 64
 _WINDOW = 65535         # of segments with payload; nothing more is read from the client, but it may still send
 
 # A record with fatal(2), access_denied(49), RFC 8446 section 6.2. Chromium tries again, page open, for ever after
-# unrecognized_name, handshake_failure or a RST, and not at all after this: docs/decisions.md has the figures.
+# unrecognized_name, handshake_failure or a RST, and not at all after this: docs/benchmarks.md has the figures.
 ALERT = bytes((21, 3, 3, 0, 2, 2, 49))
 
 _TIMESTAMPS = 8         # TCP option kind, RFC 7323 section 3
