@@ -47,9 +47,9 @@ fuzz:  ## the compiled core under libFuzzer and AddressSanitizer, SECONDS=600 fo
 	@.ci/setup test fuzz
 	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)
 
-framing:  ## odd requests to real servers on loopback and to the engine, SECONDS=600; asks those that are installed
+framing:  ## odd requests to the HTTP servers here, on loopback, and to the engine: SECONDS=600, at most REQUESTS=...
 	@.ci/setup test fuzz
-	@$(PY) -m tests.fuzz.framing --seconds $(SECONDS)
+	@$(PY) -m tests.fuzz.framing --seconds $(SECONDS) $(if $(REQUESTS),--requests $(REQUESTS))
 
 lint: lint-style lint-types lint-house lint-unit  ## style, types, layers and house rules
 

@@ -1,6 +1,6 @@
 """Real servers against the engine: whatever any of them serves as a request for the listed host, the engine finds.
 
-    python -m tests.fuzz.framing [--seconds N] [--servers nginx,node,...] [--seed N] [--keep FILE]
+    python -m tests.fuzz.framing [--seconds N] [--requests N] [--each N] [--servers nginx,...] [--seed N] [--keep FILE]
 
 In: a seed. Out: every connection by which some server served the listed host and which the engine let by, as bytes,
 and how many connections and requests were sent. Exit status 1 where there is one. Connections are made from a grammar
@@ -9,21 +9,24 @@ beyond loopback.
 """
 
 import argparse
-import asyncio
-import contextlib
+import itertools
+import math
 import random
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.core import samples as s
 from tests.core.playing import engine
+from tests.fuzz.asking import Asker
 from tests.fuzz.servers import LISTED, STARTS, running
 
 OTHER = "other.example"
-QUIET = 0.15               # seconds without a byte after which a server has said all it will
-AT_ONCE = 24               # connections to one server
+REMEMBERED = 2000          # connections that one engine sees before the next begins
+CALM = (0.0, 0.6, 0.9, 0.97)        # of a connection: a server that gave up at an oddity does not see the next
+TELL = 60.0                # seconds between two lines about how far it is
 SERVED = f"SERVED {LISTED}".encode()
 
 LINE_ENDS = [b"\r\n"] * 12 + [b"\n", b"\n", b"\r\r\n", b"\r"]
@@ -65,9 +68,10 @@ class Maker:
 
     def __init__(self, seed: int):
         self.chance = random.Random(seed)
+        self.calm = 0.0                 # how often what everybody takes, the first of the choices, is picked at once
 
     def pick(self, choices):
-        return self.chance.choice(choices)
+        return choices[0] if self.chance.random() < self.calm else self.chance.choice(choices)
 
     def often(self, times: int) -> bool:
         return self.chance.random() * times > 1
@@ -126,12 +130,12 @@ class Maker:
         way = self.chance.randrange(6)
         body = b""
         if way:
-            body = self.pick([b"", b"x=1", b'{"a": 1}', self.plain(LISTED), self.plain(OTHER), b"x" * 30,
-                              b"a\r\n\r\n",
-                              b"x" + self.plain(LISTED), b"0\r\n\r\n" + self.plain(LISTED),
-                              b"5\r\nhello\r\n0\r\n\r\n" + self.plain(LISTED)])
+            body = self.chance.choice([b"", b"x=1", b'{"a": 1}', self.plain(LISTED), self.plain(OTHER), b"x" * 30,
+                                       b"a\r\n\r\n", b"x" + self.plain(LISTED),
+                                       b"0\r\n\r\n" + self.plain(LISTED),
+                                       b"5\r\nhello\r\n0\r\n\r\n" + self.plain(LISTED)])
             if depth < 1 and not self.often(4):
-                body = self.request(self.pick([LISTED, OTHER]), depth + 1)
+                body = self.request(self.chance.choice([LISTED, OTHER]), depth + 1)
         fields = []
         sent = body
         if way in (2, 3, 5):
@@ -146,91 +150,98 @@ class Maker:
         return self.head(host, fields) + sent
 
     def connection(self) -> bytes:
+        self.calm = self.chance.choice(CALM)
         parts = [self.request(OTHER if self.often(8) else LISTED)]
-        for _ in range(self.pick([0, 1, 1, 1, 2])):
+        for _ in range(self.chance.choice([0, 1, 1, 2, 3, 5])):
             if not self.often(5):
                 parts.append(self.pick(JUNK))
-            parts.append(self.pick([self.plain, self.request])(self.pick([LISTED, OTHER, OTHER])))
+            make = self.chance.choice([self.plain, self.request])
+            parts.append(make(self.chance.choice([LISTED, OTHER, OTHER])))
         if not self.often(12):
             parts.insert(0, self.pick(JUNK))
         return b"".join(parts)
 
 
-def found(data: bytes, chance: random.Random) -> bool:
-    """Whether the engine blocks this connection, cut somewhere."""
-    judge = engine(LISTED)
-    edges = sorted({0, len(data), *(chance.randrange(1, len(data)) for _ in range(chance.choice([0, 0, 1, 2])))})
-    judge.judge(s.tcp(99, b"", s.SYN, dport=80), 0.0)
-    for a, b in zip(edges, edges[1:], strict=False):
-        if judge.judge(s.tcp(100 + a, data[a:b], dport=80), 0.0).mark == "blocked":
-            return True
-    return False
+class Judge:
+    """The engine, asked about one connection after the other; the state of the last ones stays in it."""
+
+    def __init__(self, chance: random.Random):
+        self.chance, self.judged = chance, 0
+        self.engine = engine(LISTED)
+
+    def finds(self, data: bytes) -> bool:
+        """Whether the engine blocks this connection, cut somewhere."""
+        self.judged = (self.judged + 1) % REMEMBERED
+        if not self.judged:
+            self.engine = engine(LISTED)
+        edges = sorted({0, len(data),
+                        *(self.chance.randrange(1, len(data)) for _ in range(self.chance.choice([0, 0, 1, 2])))})
+        packets = [(99, b"", s.SYN), *((100 + a, data[a:b], s.ACK | s.PSH) for a, b in itertools.pairwise(edges))]
+        return any(self.engine.judge(s.tcp(seq, piece, flags, sport=1024 + self.judged, dport=80), 0.0).mark
+                   == "blocked" for seq, piece, flags in packets)
 
 
-async def ask(port: int, data: bytes) -> bytes:
-    """All that a server says to this connection."""
-    said = b""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(data)
-        while SERVED not in said:
-            more = await asyncio.wait_for(reader.read(65536), QUIET)
-            if not more:
-                break
-            said += more
-    except (TimeoutError, ConnectionError):
-        pass
-    finally:
-        writer.transport.abort()
-    return said
+@dataclass
+class Tally:
+    """What was sent and what came of it; `by` how often each server was asked, and served the listed host."""
+
+    connections: int = 0
+    requests: int = 0
+    served: int = 0
+    past: int = 0
+    by: dict[str, list[int]] = field(default_factory=dict)
 
 
-async def fuzz(ports: dict[str, int], maker: Maker, seconds: float, keep: Path | None) -> int:
-    """Sends connections until the time is over; returns how many got past the engine."""
-    limits = {name: asyncio.Semaphore(AT_ONCE) for name in ports}
-    until = time.monotonic() + seconds
-    sent = served = past = requests = 0
-    by: dict[str, int] = dict.fromkeys(ports, 0)
-    tasks: set[asyncio.Task[None]] = set()
+def fuzz(ports: dict[str, int], maker: Maker, given: argparse.Namespace) -> Tally:
+    """Sends connections until the time is over, or so many requests are sent."""
+    asker, judge, tally = Asker(ports, SERVED), Judge(maker.chance), Tally(by={name: [0, 0] for name in ports})
+    each = min(given.each, len(ports))
+    until = time.monotonic() + given.seconds
 
-    async def one(data: bytes) -> None:
-        nonlocal served, past
-        async def to(name: str) -> str:
-            async with limits[name]:
-                with contextlib.suppress(OSError):
-                    return name if SERVED in await ask(ports[name], data) else ""
-            return ""
-        by_whom = [name for name in await asyncio.gather(*map(to, ports)) if name]
-        for name in by_whom:
-            by[name] += 1
-        if by_whom:
-            served += 1
-            if not found(data, maker.chance):
-                past += 1
-                print(f"PAST THE ENGINE, served by {', '.join(by_whom)}: {data!r}", flush=True)
-                if keep:
-                    with keep.open("a") as file:
-                        file.write(f"{','.join(by_whom)}\t{data!r}\n")
+    def one(data: bytes) -> None:
+        takers: list[str] = []
+        left = names = asker.idlest(each, maker.chance.random)
 
-    while time.monotonic() < until:
+        def done(name: str, served: bool) -> None:
+            nonlocal left
+            tally.by[name][0] += 1
+            tally.by[name][1] += served
+            takers.extend([name] * served)
+            left = left[1:]
+            if left or not takers:
+                return
+            tally.served += 1
+            if not judge.finds(data):
+                tally.past += 1
+                print(f"PAST THE ENGINE, served by {', '.join(takers)}: {data!r}", flush=True)
+                if given.keep:
+                    with given.keep.open("a") as file:
+                        file.write(f"{','.join(takers)}\t{data!r}\n")
+
+        for name in names:
+            asker.ask(name, data, done)
+
+    told = time.monotonic()
+    while time.monotonic() < until and tally.requests < given.requests:
         data = maker.connection()
-        sent += 1
-        requests += data.upper().count(b" HTTP/")
-        tasks.add(task := asyncio.create_task(one(data)))
-        task.add_done_callback(tasks.discard)
-        if len(tasks) >= AT_ONCE:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    if tasks:
-        await asyncio.wait(tasks)
-    print(f"{sent:,} connections with {requests:,} request lines to each of {len(ports)} servers; "
-          f"the listed host was served over {served:,} of them; {past:,} got past the engine")
-    print("  ".join(f"{name} {count:,}" for name, count in by.items()))
-    return past
+        tally.connections += 1
+        tally.requests += data.upper().count(b" HTTP/")
+        one(data)
+        asker.step(0)
+        while asker.is_full(each):
+            asker.step(0.01)
+        if time.monotonic() > told + TELL:
+            told = time.monotonic()
+            print(f"{tally.connections:,} connections, {tally.requests:,} requests, {tally.past:,} past", flush=True)
+    asker.finish()
+    return tally
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="ask real servers how they read odd requests")
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--requests", type=float, default=math.inf, help="stop when so many are sent")
+    parser.add_argument("--each", type=int, default=5, help="how many servers get a connection: the idlest")
     parser.add_argument("--servers", default=",".join(STARTS))
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--keep", type=Path, help="where findings are appended")
@@ -244,7 +255,12 @@ def main() -> int:
         if not ports:
             sys.exit("framing: none of the servers is installed")
         print(f"seed {seed}; servers: {', '.join(ports)}", flush=True)
-        return 1 if asyncio.run(fuzz(ports, Maker(seed), given.seconds, given.keep)) else 0
+        tally = fuzz(ports, Maker(seed), given)
+    print(f"{tally.connections:,} connections with {tally.requests:,} requests, each to "
+          f"{min(given.each, len(ports))} of {len(ports)} servers; the listed host was served over {tally.served:,} of "
+          f"them; {tally.past:,} got past the engine\nasked, and served the listed host: "
+          + "  ".join(f"{name} {asked:,}/{served:,}" for name, (asked, served) in tally.by.items()))
+    return 1 if tally.past else 0
 
 
 if __name__ == "__main__":

@@ -180,6 +180,25 @@ def go(folder: Path, port: int) -> list[str] | None:
 
 
 @server
+def caddy(folder: Path, port: int) -> list[str] | None:
+    if not shutil.which("caddy"):
+        return None
+    path = script(folder, "Caddyfile", f"""
+        {{
+            admin off
+            auto_https off
+            storage file_system {folder}/store
+        }}
+        http://:{port} {{
+            bind 127.0.0.1
+            respond "SERVED {{http.request.host}}"
+        }}
+        """)
+    return ["env", f"HOME={folder}", f"XDG_CONFIG_HOME={folder}", f"XDG_DATA_HOME={folder}",
+            "caddy", "run", "--config", path, "--adapter", "caddyfile"]
+
+
+@server
 def http_server(folder: Path, port: int) -> list[str] | None:
     return python(folder, "http_server", "http.server", f"""
         from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -307,7 +326,7 @@ def waitress(folder: Path, port: int) -> list[str] | None:
         import sys
         from waitress import serve
         {textwrap.indent(textwrap.dedent(WSGI), "        ").strip()}
-        serve(app, host="127.0.0.1", port={port}, _quiet=True)
+        serve(app, host="127.0.0.1", port={port}, threads=24, _quiet=True)
         """)
 
 
@@ -317,7 +336,7 @@ def gunicorn(folder: Path, port: int) -> list[str] | None:
     return python(folder, "guni", "gunicorn", f"""
         import os, sys
         os.chdir({str(folder)!r})
-        sys.argv = ["gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "--threads", "8", "--log-level",
+        sys.argv = ["gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "--threads", "24", "--log-level",
                     "critical",
                     "wsgi:app"]
         from gunicorn.app.wsgiapp import run
@@ -330,7 +349,7 @@ def cheroot(folder: Path, port: int) -> list[str] | None:
     return python(folder, "cher", "cheroot", f"""
         from cheroot.wsgi import Server
         {textwrap.indent(textwrap.dedent(WSGI), "        ").strip()}
-        served = Server(("127.0.0.1", {port}), app)
+        served = Server(("127.0.0.1", {port}), app, numthreads=24, request_queue_size=200)
         served.error_log = lambda *words, **more: None
         served.start()
         """)
