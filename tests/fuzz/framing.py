@@ -1,6 +1,6 @@
 """Real servers against the engine: whatever any of them serves as a request for the listed host, the engine finds.
 
-    python -m tests.fuzz.framing [--seconds N] [--requests N] [--each N] [--servers nginx,...] [--seed N] [--keep FILE]
+    python -m tests.fuzz.framing [--seconds N] [--requests N] [--each N] [--servers nginx,...] [--seed N] [--keep F]
 
 In: a seed. Out: every connection by which some server served the listed host and which the engine let by, as bytes,
 and how many connections and requests were sent. Exit status 1 where there is one. Connections are made from a grammar
@@ -257,8 +257,8 @@ def main() -> int:
         print(f"seed {seed}; servers: {', '.join(ports)}", flush=True)
         tally = fuzz(ports, Maker(seed), given)
     print(f"{tally.connections:,} connections with {tally.requests:,} requests, each to "
-          f"{min(given.each, len(ports))} of {len(ports)} servers; the listed host was served over {tally.served:,} of "
-          f"them; {tally.past:,} got past the engine\nasked, and served the listed host: "
+          f"{min(given.each, len(ports))} of {len(ports)} servers; the listed host was served over {tally.served:,}; "
+          f"{tally.past:,} got past the engine\nasked, and served the listed host: "
           + "  ".join(f"{name} {asked:,}/{served:,}" for name, (asked, served) in tally.by.items()))
     return 1 if tally.past else 0
 

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import HOP_SHORTCUT, UNTRACKED, Running, start, track_nothing, tracked
+from running import MARKED, UNTRACKED, Running, start, track_nothing, tracked
 
 from edgeblock.lab import Lab
-
-MARKED = {"untracked": UNTRACKED, "shortcut": HOP_SHORTCUT}     # boxes where the first stage keeps the flow marks
 
 
 @pytest.fixture(scope="session")

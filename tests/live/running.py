@@ -35,6 +35,7 @@ UNTRACKED = '[ruleset]\ntracking = "stage1"\nmarks = 65536\n'
 # The same, and packets of done flows past the kernel rules; in a lab with the extra hop that is next to the box.
 SHORTCUT = UNTRACKED + 'shortcut = true\nclients = ["to-client"]\nservers = ["to-server"]\n'
 HOP_SHORTCUT = SHORTCUT.replace("to-server", "to-hop")
+MARKED = {"untracked": UNTRACKED, "shortcut": HOP_SHORTCUT}     # boxes where the first stage keeps the flow marks
 
 
 @dataclass

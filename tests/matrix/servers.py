@@ -206,17 +206,17 @@ def openssl(home: Path, address: str, port: int) -> list[str]:
             "-key2", f"{home}/listed.key", "-www", "-quiet"]
 
 
-def selfserv(home: Path, address: str, port: int) -> list[str]:
+def selfserv(home: Path, address: str, port: int, other: str = OTHER) -> list[str]:
     store = f"sql:{home}/nss"
     (home / "nss").mkdir(exist_ok=True)
     run = partial(subprocess.run, check=True, capture_output=True)
     run(["certutil", "-N", "-d", store, "--empty-password"])
-    for name, host in (("listed", LISTED), ("other", OTHER)):
+    for name, host in (("listed", LISTED), ("other", other)):
         run(["openssl", "pkcs12", "-export", "-in", f"{home}/{name}.pem", "-inkey", f"{home}/{name}.key",
              "-name", host, "-out", f"{home}/{name}.p12", "-passout", "pass:x"])
         run(["pk12util", "-i", f"{home}/{name}.p12", "-d", store, "-W", "x", "-K", ""])
     # It listens on IPv6 and IPv4 alike.
-    return ["selfserv", "-d", store, "-p", str(port), "-n", OTHER, "-a", LISTED, "-V", "tls1.2:tls1.3"]
+    return ["selfserv", "-d", store, "-p", str(port), "-n", other, "-a", LISTED, "-V", "tls1.2:tls1.3"]
 
 
 STRICT = "header-strict", "host-strict", "host-normalize"
