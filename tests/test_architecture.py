@@ -1,4 +1,4 @@
-"""The map of docs/architecture.md has a row for each file of the package and each folder, and names nothing that is gone."""
+"""The map of docs/architecture.md has a row for each file and folder of the package, and names none that is gone."""
 
 import re
 import subprocess

@@ -1,6 +1,6 @@
 """The words of docs/glossary.md: pages avoid those it forbids, and the code has the names that it translates.
 
-In: the glossary's two tables, README.md, the pages under docs/, the sources. Out: each forbidden phrase with its line,
+In: the glossary's two tables, README.md, the pages under docs/, the sources. Out: each forbidden phrase, its line,
 each name that no source has.
 """
 
@@ -25,7 +25,7 @@ PHRASES = [phrase.strip() for row in rows("Words that documentation does not use
 
 
 def breaches(text: str) -> list[str]:
-    """The phrases in a text, wherever its lines end, each with its line; what is quoted as code or by a rule counts."""
+    """The phrases in a text, wherever its lines end, with their lines; what is quoted as code or by a rule counts."""
     found = []
     for phrase in PHRASES:
         pattern = r"\b" + r"\s+".join(map(re.escape, phrase.split())) + r"\b"

@@ -60,7 +60,8 @@ def test_the_bill_has_every_part_with_its_version_and_hashes(sbom, tmp_path):
     text = (LOCKS / "core.txt").read_text()
     locked = sbom.locked(text)
     site_of(tmp_path, locked)
-    made = sbom.bill(text, tmp_path, "1.2", 1_700_000_000, "python3 (>= 3.11), python3 (<< 3.12), nftables | x, libmnl0")
+    depends = "python3 (>= 3.11), python3 (<< 3.12), nftables | x, libmnl0"
+    made = sbom.bill(text, tmp_path, "1.2", 1_700_000_000, depends)
     assert made == sbom.bill(text, tmp_path, "1.2", 1_700_000_000, "python3, libmnl0, nftables")
     json.dumps(made)
     assert (made["bomFormat"], made["specVersion"], made["version"]) == ("CycloneDX", "1.5", 1)
@@ -73,6 +74,7 @@ def test_the_bill_has_every_part_with_its_version_and_hashes(sbom, tmp_path):
         assert [one["hashes"][0]["content"] for one in part["externalReferences"]] == hashes
     assert {*made["dependencies"][0]["dependsOn"]} == parts.keys()
     (tmp_path / "mdurl-0.0.9.dist-info").mkdir()
-    (tmp_path / "mdurl-0.0.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mdurl\nVersion: 0.0.9\n")
+    (tmp_path / "mdurl-0.0.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: mdurl\nVersion: 0.0.9\n")
     with pytest.raises(SystemExit, match=r"mdurl 0\.0\.9 is installed, and the lock has"):
         sbom.bill(text, tmp_path, "1.2", 0, "")
