@@ -322,7 +322,7 @@ def lint(chosen: argparse.Namespace) -> int:
     return 1 if report.findings else 0
 
 
-def key_of_box(settings: config.Rules) -> bytes | None:
+def key_of_box(settings: config.Rules) -> bytes | memoryview | None:
     """The key for hashed lists; None where there is none or it may not be read."""
     from edgeblock.blocklist.store import read_key
 

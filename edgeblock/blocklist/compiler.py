@@ -13,7 +13,7 @@ from pyroaring import BitMap
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.fingerprint import Kind, Merge, Rows
 from edgeblock.blocklist.formats import Entry, HashedEntry
-from edgeblock.blocklist.keys import key_id
+from edgeblock.blocklist.keys import Key, key_id
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.errors import ListError
 
@@ -81,7 +81,7 @@ class Compiled:
 class Compiler:
     """Gathers entries under one 16-byte key: `add_list`, then `add` for each of its entries, then `finish`."""
 
-    def __init__(self, key: bytes):
+    def __init__(self, key: Key):
         self.rows = Rows(key)
         self.key_id = key_id(key)
         self.ipv4 = BitMap()

@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,6 +45,7 @@ from edgeblock.blocklist.intake import (
     seconds_for,
     take,
 )
+from edgeblock.blocklist.keys import keyed_sum
 from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, write_file
@@ -357,7 +357,7 @@ class Round:
         self.outcome.lists = [told_of(record) for record in now]
         same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
                      for record in now])
-        self.outcome.content = blake2b(same.encode(), key=self.store.key, digest_size=32).hexdigest()
+        self.outcome.content = keyed_sum(same.encode(), self.store.key).hex()
         self.outcome.changes = self._changes({record.name: record for record in was or ()},
                                              {record.name: record for record in now})
 
@@ -369,7 +369,7 @@ class Round:
             if new is None:
                 changes.append({"change": "removed", "list": name, "entries_before": before})
             elif old is None or old.part != new.part:
-                digest = blake2b(new.sha256.encode(), key=self.store.key, digest_size=16).hexdigest()
+                digest = keyed_sum(new.sha256.encode(), self.store.key, 16).hex()
                 changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
                                 "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
                                 "guarded": new.guarded, "exceptions_lost": new.exceptions_lost,

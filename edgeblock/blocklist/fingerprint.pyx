@@ -75,12 +75,14 @@ cdef class Rows:
 
     cdef uint8_t* rows
     cdef size_t count, room
-    cdef uint8_t key[KEY_SIZE]
+    cdef const uint8_t[::1] held        # the key, which is in one place only (keys.py)
+    cdef const uint8_t* key
 
-    def __cinit__(self, bytes key not None):
-        if len(key) != KEY_SIZE:
+    def __cinit__(self, const uint8_t[::1] key not None):
+        if key.shape[0] != KEY_SIZE:
             raise ValueError("a key is 16 bytes")
-        memcpy(self.key, <const uint8_t*>key, KEY_SIZE)
+        self.held = key
+        self.key = &key[0]
 
     def __dealloc__(self):
         free(self.rows)

@@ -21,6 +21,7 @@ from publicsuffixlist import PSLFILE, PublicSuffixList
 from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_host
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
+from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.errors import ListError
 
@@ -218,7 +219,7 @@ def skip_instead(settings: ListSettings, count: int) -> str:
 class Guard:
     """The guard rails of one list; `key` is that of a hashed list, if it may be one."""
 
-    def __init__(self, settings: ListSettings, protected: Protected, key: bytes | None = None) -> None:
+    def __init__(self, settings: ListSettings, protected: Protected, key: Key | None = None) -> None:
         self._settings = settings
         self._key = key
         self._suffixes = public_suffixes()

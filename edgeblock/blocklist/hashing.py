@@ -18,7 +18,7 @@ from edgeblock.blocklist.formats import READERS, HashedEntry, Item, Passed, Prob
 from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import make_terms
-from edgeblock.blocklist.keys import key_id
+from edgeblock.blocklist.keys import Key, key_id
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.snapshot import ROW_SIZE
 from edgeblock.blocklist.store import read_key, write_file
@@ -99,7 +99,7 @@ class Stop(Exception):
     """The list is refused. Never leaves this module."""
 
 
-def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard: Guard, key: bytes, out: BinaryIO,
+def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard: Guard, key: Key, out: BinaryIO,
               made: Hashing) -> None:
     """Writes the hashed form of `items` to `out`, unless `made` says that they are refused: then nothing."""
     compiler = Compiler(key)

@@ -31,6 +31,7 @@ from edgeblock.blocklist.guard import (
     shipped_protected,
     skip_instead,
 )
+from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, Signed, keys_for, refuses_replay
 from edgeblock.errors import ListError
@@ -70,14 +71,14 @@ class Unsettled(ListError):
 class Terms:
     """What holds for every list on this box. `mark` changes with all of it that a list is judged by."""
 
-    key: bytes
+    key: Key
     rules: config.Rules
     protected: Protected
     defaults: ListSettings
     mark: str
 
 
-def make_terms(rules: config.Rules, key: bytes) -> Terms:
+def make_terms(rules: config.Rules, key: Key) -> Terms:
     """The terms that a configuration sets.
 
     Raises:

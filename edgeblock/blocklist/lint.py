@@ -26,7 +26,7 @@ from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import LINE_MAX, Entry, HashedEntry, Passed, Problem, Remark, network_text
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
-from edgeblock.blocklist.keys import key_id
+from edgeblock.blocklist.keys import Key, key_id
 from edgeblock.errors import ListError
 
 ENTRIES_COMPARED = 1_000_000    # with one another: some 200 bytes each
@@ -63,7 +63,7 @@ def place_of(finding: Finding) -> tuple[str, float, str]:
 
 
 def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float | None = None,
-         key: bytes | None = None) -> Report:
+         key: Key | None = None) -> Report:
     """What is wrong with the lists of `directory`.
 
     Args:
@@ -92,7 +92,7 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
 
 
 def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: Report, now: float,
-              key: bytes | None) -> None:
+              key: Key | None) -> None:
     name = source.path.name
     guard = Guard(source.settings, terms.protected, key)
     problems: list[Finding] = []

@@ -56,7 +56,7 @@ cdef struct Walk:           # one look-up under way
 
 cdef class ListMatcher(Matcher):
     cdef readonly object snapshot
-    cdef uint8_t key[16]
+    cdef const uint8_t* key
     cdef Bitmap bitmap
     cdef Bitmap ipv4
     cdef const uint8_t* rows

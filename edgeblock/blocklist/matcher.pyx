@@ -122,12 +122,12 @@ cdef class ListMatcher(Matcher):
 
     def __init__(self, snapshot not None):
         parts = snapshot.parts
-        cdef bytes key = snapshot.key
+        cdef const uint8_t[::1] key = snapshot.key
         cdef size_t i
-        if len(key) != KEY_SIZE or self.list_action != NULL:
+        if key.shape[0] != KEY_SIZE or self.list_action != NULL:
             raise ValueError("a matcher is made once, with a key of 16 bytes")
         self.snapshot = snapshot
-        memcpy(self.key, <const uint8_t*>key, KEY_SIZE)
+        self.key = &key[0]          # the snapshot keeps it
         if (not open_bitmap(start_of(parts.bitmap), len(parts.bitmap), &self.bitmap)
                 or not open_bitmap(start_of(parts.ipv4), len(parts.ipv4), &self.ipv4)):
             raise ListError("snapshot: has a damaged bitmap; build it again")

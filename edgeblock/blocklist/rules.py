@@ -27,6 +27,7 @@ from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.guard import Guard, Protected, Seen, shipped_protected, unusable_lines
 from edgeblock.blocklist.intake import make_terms, why_unsigned
+from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
@@ -73,7 +74,7 @@ class Rules:
 # Loading -----------------------------------------------------------------------------------------------------
 
 def load(directory: Path | str, rules: config.Rules | None = None, *, action: str = "reset", https: str = "ignore",
-         key: bytes | None = None, key_file: Path | None = None, now: float | None = None,
+         key: Key | None = None, key_file: Path | None = None, now: float | None = None,
          tolerant: bool = False) -> Rules:
     """All lists of `directory`, or of the snapshot file that is there instead, as one matcher.
 
@@ -144,7 +145,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
 class Reading:
     """One list on its way in. Lines that cannot be used are left out up to the share that its settings allow."""
 
-    def __init__(self, source: ListFile, protected: Protected | None, key: bytes) -> None:
+    def __init__(self, source: ListFile, protected: Protected | None, key: Key) -> None:
         self.source = source
         skips = source.settings.guarded == "skip"
         self.guard = Guard(source.settings, protected or shipped_protected(), key) if protected or skips else None
@@ -183,7 +184,7 @@ class Reading:
             self.warnings.append(first._replace(why=f"{first.why}{more}; {so}"))
 
 
-def load_snapshot(path: Path, key: bytes, now: float) -> Rules:
+def load_snapshot(path: Path, key: Key, now: float) -> Rules:
     """The rules of a snapshot file, which has no lines to show; what has expired since is still in force in it.
 
     Raises:
@@ -202,7 +203,7 @@ def load_snapshot(path: Path, key: bytes, now: float) -> Rules:
     return Rules(path, ListMatcher(snapshot), snapshot.data, infos, warnings, (), snapshot.built)
 
 
-def key_for(file_name: str, key_file: Path, what: str = "hashed list") -> bytes:
+def key_for(file_name: str, key_file: Path, what: str = "hashed list") -> Key:
     """The key of the box, which the hashed list or snapshot of that name needs."""
     try:
         return read_key(key_file)
@@ -418,7 +419,7 @@ def find_rule(rules: Rules, rule: str) -> list[Place]:
     return found
 
 
-def marks_of(item: formats.Entry | formats.HashedEntry, key: bytes) -> Iterator[tuple[Kind, bytes | None, bytes]]:
+def marks_of(item: formats.Entry | formats.HashedEntry, key: Key) -> Iterator[tuple[Kind, bytes | None, bytes]]:
     """Kind, canonical form and fingerprint of the rules that an entry can become."""
     if isinstance(item, formats.HashedEntry):
         if item.kind != Kind.URL_MARK:

@@ -21,12 +21,11 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from typing import BinaryIO
 
 from edgeblock.blocklist.compiler import LISTS_MAX, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
-from edgeblock.blocklist.keys import key_id
+from edgeblock.blocklist.keys import Key, key_id, keyed_sum
 from edgeblock.blocklist.settings import ACTIONS
 from edgeblock.errors import ListError
 
@@ -43,31 +42,31 @@ class Snapshot:
     """An opened snapshot: `parts` as memoryviews into `data`, which keeps them alive. `built` is Unix seconds."""
 
     data: memoryview
-    key: bytes
+    key: Key
     built: int
     digest: str
     parts: Compiled
 
 
-def sum_of(chunk: bytes | memoryview, key: bytes) -> bytes:
-    return blake2b(chunk, key=key, digest_size=DIGEST_SIZE).digest()
+def sum_of(chunk: bytes | bytearray | memoryview, key: Key) -> bytes:
+    return keyed_sum(chunk, key, DIGEST_SIZE)
 
 
 class Body:
     """What lies between header and sums, written through it and summed by chunk."""
 
-    def __init__(self, file: BinaryIO, key: bytes) -> None:
+    def __init__(self, file: BinaryIO, key: Key) -> None:
         self.file, self.key = file, key
         self.size = 0
         self.sums: list[bytes] = []
-        self._hash = blake2b(key=key, digest_size=DIGEST_SIZE)
+        self._chunk = bytearray()
 
     def write(self, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
         while view:
             some = view[:CHUNK - self.size % CHUNK]
             self.file.write(some)
-            self._hash.update(some)
+            self._chunk += some
             self.size += len(some)
             view = view[len(some):]
             if self.size % CHUNK == 0:
@@ -79,11 +78,11 @@ class Body:
         return b"".join(self.sums)
 
     def _end_chunk(self) -> None:
-        self.sums.append(self._hash.digest())
-        self._hash = blake2b(key=self.key, digest_size=DIGEST_SIZE)
+        self.sums.append(sum_of(self._chunk, self.key))
+        self._chunk.clear()
 
 
-def write(file: BinaryIO, parts: Compiled, key: bytes, built: int) -> str:
+def write(file: BinaryIO, parts: Compiled, key: Key, built: int) -> str:
     """A snapshot into `file`, from its start on; its digest. `built` is Unix seconds.
 
     `parts.rows` may be a Merge, so that no more than a chunk of them is in memory.
@@ -121,14 +120,14 @@ def read_merge(rows: Merge) -> Iterator[memoryview]:
         yield memoryview(buffer)[:size]
 
 
-def pack(parts: Compiled, key: bytes, built: int) -> bytes:
+def pack(parts: Compiled, key: Key, built: int) -> bytes:
     """One snapshot as bytes."""
     file = io.BytesIO()
     write(file, parts, key, built)
     return file.getvalue()
 
 
-def open_snapshot(data: bytes | memoryview, key: bytes, source: str = "snapshot", *,
+def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", *,
                   verified: bool = False) -> Snapshot:
     """The snapshot in `data`, not copied.
 
@@ -166,7 +165,7 @@ def open_snapshot(data: bytes | memoryview, key: bytes, source: str = "snapshot"
     return Snapshot(view, key, built, digest.hex(), parts)
 
 
-def is_whole(view: memoryview, places: list[int], sums: memoryview, key: bytes) -> bool:
+def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key) -> bool:
     """Whether every chunk has its sum, and the sections are all there is: one behind the other."""
     at = HEADER.size
     for begins, size in zip(places[::2], places[1::2], strict=True):

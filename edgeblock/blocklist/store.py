@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.compiler import Compiled, ListRecord
-from edgeblock.blocklist.keys import KEY_SIZE
+from edgeblock.blocklist.keys import KEY_SIZE, Key, hold, random_key
 from edgeblock.blocklist.snapshot import MAGIC, Snapshot, open_snapshot, pack, write
 from edgeblock.errors import ListError
 
 REFUSED = {"file", "told", "origin", "where", "in_force", "uid", "owner"}      # what is kept of each refusal
 
 
-def read_key(path: Path | str, create: bool = False) -> bytes:
-    """The 16 bytes of a key file; with `create`, a new random one of mode 0600 where there is none.
+def read_key(path: Path | str, create: bool = False, file: int = -1) -> memoryview:
+    """The 16 bytes of a key file, held as `keys.hold` does, and in `file` as well where there is one; with `create`,
+    a new random key of mode 0600 where there is none.
 
     Raises:
         ListError: the file cannot be read, written or is no key.
@@ -40,15 +41,20 @@ def read_key(path: Path | str, create: bool = False) -> bytes:
     try:
         if create and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, lambda file: file.write(os.urandom(KEY_SIZE)), keep=True)
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            key = file.read(KEY_SIZE + 1)
+            made = random_key()
+            write_file(path, lambda target: os.write(target.fileno(), made), keep=True)     # not by way of a buffer
+            del made
+        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(source).st_mode
+            key = hold(lambda room: os.readv(source, [room[:KEY_SIZE + 1]]), file)
+        finally:
+            os.close(source)
     except OSError as error:
         raise ListError(f"{path}: the key cannot be used: {error.strerror}") from None
-    if len(key) != KEY_SIZE:
+    except ValueError:
         raise ListError(f"{path}: is no key of {KEY_SIZE} bytes; name another file, or remove it and a new one is "
-                        "made")
+                        "made") from None
     if mode & 0o077:
         raise ListError(f"{path}: the key may be read by others (mode {mode & 0o777:04o}); chmod 600 {path}")
     return key
@@ -96,7 +102,7 @@ class Store:
     """The state directory beside the key file. One process at a time writes to it, and one more, `slow`, that only
     keeps a list."""
 
-    def __init__(self, directory: Path, key: bytes, slow: bool = False) -> None:
+    def __init__(self, directory: Path, key: Key, slow: bool = False) -> None:
         self.directory, self.key = directory, key
         self._suffix = ".slow" if slow else ".tmp"
         self._taking = directory / ("taking.slow" if slow else "taking")
@@ -214,7 +220,7 @@ class Store:
 class MemoryStore(Store):
     """Where nothing can be kept: the last versions of lists live as long as this, and nothing is written."""
 
-    def __init__(self, directory: Path, key: bytes) -> None:
+    def __init__(self, directory: Path, key: Key) -> None:
         super().__init__(directory, key)
         self._packed = b""
 
@@ -269,7 +275,7 @@ def is_snapshot(path: Path) -> bool:
         return False
 
 
-def open_file(path: Path, key: bytes, verified: bool = False) -> Snapshot:
+def open_file(path: Path, key: Key, verified: bool = False) -> Snapshot:
     """A snapshot file, mapped, and verified whole unless it was `verified` before.
 
     Raises:

@@ -49,8 +49,7 @@ def end_with_parent(parent: int) -> None:
 
 def hide_memory() -> None:
     """Nobody but root looks at the memory of this process, and no core file is made of it: it has the key in it."""
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from edgeblock.blocklist.drop import refresh, refresh_one
 from edgeblock.blocklist.guard import public_suffixes, shipped_protected
-from edgeblock.blocklist.keys import KEY_SIZE
+from edgeblock.blocklist.keys import Key, held, key_file, random_key
 from edgeblock.blocklist.snapshot import Snapshot, open_snapshot
 from edgeblock.blocklist.store import MemoryStore, Store, read_key
 from edgeblock.config import Rules
@@ -54,7 +54,8 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 class Loaded:
     """Rules in force. `fd` is the snapshot, -1 where it is the one that was in force before; the rest is what
     `drop.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none will. `key` is
-    what the snapshot was made with, in hexadecimal: its file may be gone when a worker is replaced."""
+    what the snapshot was made with, and `key_fd` an open file that hands it on (keys.py): the one in the state
+    directory may be gone when a worker is replaced."""
 
     fd: int
     digest: str
@@ -65,7 +66,8 @@ class Loaded:
     problem: str
     again: bool
     content: str
-    key: str = field(repr=False)
+    key: Key = field(repr=False)
+    key_fd: int
     slow: list[Any] = field(default_factory=list)
 
     @property
@@ -86,21 +88,24 @@ class Compiler:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._spare: tuple[asyncio.subprocess.Process, int] | None = None
+        self._spare: tuple[asyncio.subprocess.Process, int, int] | None = None
+        self._key: tuple[Key, int] | None = None        # of the job before
         self._died = False                      # in the job before
         self._died_alone: str = ""              # the list that was read by itself when its process ended
 
     async def prepare(self) -> None:
         """Starts a process that will wait for the next job."""
         fd = os.memfd_create("edgeblock-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        key_fd = -1
         try:
+            key_fd = key_file()
             process = await start(
-                "edgeblock.daemon.rules", str(os.getpid()), str(fd), pass_fds=(fd,), stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-            self._spare = process, fd
+                "edgeblock.daemon.rules", str(os.getpid()), str(fd), str(key_fd), pass_fds=(fd, key_fd),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+            self._spare = process, fd, key_fd
         finally:
             if self._spare is None:     # none could be started, or we are about to stop
-                os.close(fd)
+                close_files(fd, key_fd)
 
     async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False,
                    lane: dict[str, dict[str, Any]] | None = None) -> Loaded:
@@ -116,10 +121,10 @@ class Compiler:
             ListError: they cannot be used.
         """
         if self._spare is None or self._spare[0].returncode is not None:
-            await self.close()
+            await self._end_spare()
             await self.prepare()
         assert self._spare is not None
-        (process, fd), self._spare = self._spare, None
+        (process, fd, key_fd), self._spare = self._spare, None
         done = False
         try:
             try:
@@ -129,15 +134,16 @@ class Compiler:
             except Ended:
                 self._died = True
                 raise
-            loaded = Loaded(fd, **verified(said))
+            told = verified(said)
+            key, key_fd = self._hold(key_fd), -1
+            loaded = Loaded(fd, key=key[0], key_fd=key[1], **told)
             done = loaded.digest != digest
             if done:
                 # In a thread: it takes a third of a second where there are ten million entries.
                 await asyncio.get_running_loop().run_in_executor(None, verify, fd, loaded)
             return loaded if done else replace(loaded, fd=-1)
         finally:
-            if not done:
-                os.close(fd)
+            close_files(fd if not done else -1, key_fd)
             await end(process)
 
     async def load_one(self, name: str) -> dict[str, Any]:
@@ -147,7 +153,7 @@ class Compiler:
             Ended: the process has ended by itself.
             ListError: the list cannot be read now.
         """
-        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", stdin=asyncio.subprocess.PIPE,
+        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", "-1", stdin=asyncio.subprocess.PIPE,
                               stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
         died, self._died_alone = self._died_alone == name, ""
         try:
@@ -194,11 +200,40 @@ class Compiler:
         return Ended(f"{self.rules.directory}: the process that compiles the lists ended with status "
                          f"{process.returncode}; is there memory enough?")
 
+    def _hold(self, file: int) -> tuple[Key, int]:
+        """The key that the process has left in the file: once in this process, however often it is handed back."""
+        try:
+            key = held(file)
+        except (OSError, ValueError):
+            os.close(file)
+            raise self._strange() from None
+        if self._key is not None and self._key[0] == key:
+            os.close(file)
+            return self._key
+        self._forget_key()
+        self._key = key, file
+        return self._key
+
+    def _forget_key(self) -> None:
+        if self._key is not None:
+            os.close(self._key[1])
+            self._key = None
+
     async def close(self) -> None:
+        self._forget_key()
+        await self._end_spare()
+
+    async def _end_spare(self) -> None:
         if self._spare is not None:
-            (process, fd), self._spare = self._spare, None
-            os.close(fd)
+            (process, *files), self._spare = self._spare, None
+            close_files(*files)
             await end(process)
+
+
+def close_files(*files: int) -> None:
+    for file in files:
+        if file >= 0:
+            os.close(file)
 
 
 async def communicate(process: asyncio.subprocess.Process, job: bytes) -> tuple[bytes, bytes]:
@@ -248,7 +283,7 @@ ABOUT_A_LIST = {"name": str, "file": str, "action": str, "entries": int, "duplic
 ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_force": bool, "uid": (int, type(None)),
                    "owner": (str, type(None))}
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,
-             "again": bool, "content": str, "slow": list, "key": str}
+             "again": bool, "content": str, "slow": list}
 
 
 def checked(said: Any, about: dict[str, Any]) -> dict[str, Any]:
@@ -287,10 +322,6 @@ def verified(said: Any) -> dict[str, Any]:
     for one in told["slow"]:
         if not isinstance(one, list) or list(map(type, one)) != [str, str, int]:
             raise ListError("the process that compiles the lists has said what it never says")
-    try:
-        bytes.fromhex(told["key"])
-    except ValueError:
-        raise ListError("the process that compiles the lists has said what it never says") from None
     return told
 
 
@@ -305,13 +336,13 @@ def verify(fd: int, loaded: Loaded) -> None:
         mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     except (OSError, ValueError) as problem:
         raise ListError(f"the snapshot in memory: {problem}") from None
-    snapshot = open_snapshot(memoryview(mapped), bytes.fromhex(loaded.key), "the snapshot in memory")
+    snapshot = open_snapshot(memoryview(mapped), loaded.key, "the snapshot in memory")
     if not sealed or snapshot.digest != loaded.digest or [one["name"] for one in loaded.lists] != [
             record.name for record in snapshot.parts.lists]:
         raise ListError("the snapshot in memory is not the one that was announced")
 
 
-def map_snapshot(fd: int, key: bytes) -> Snapshot:
+def map_snapshot(fd: int, key: Key) -> Snapshot:
     """The snapshot in an open file, mapped; of a sealed one only the header is verified, as all of it was before.
 
     Raises:
@@ -327,22 +358,23 @@ def map_snapshot(fd: int, key: bytes) -> Snapshot:
 # The process -----------------------------------------------------------------------------------------------------
 
 def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[str, dict[str, Any]], died: bool,
-         fd: int) -> dict[str, Any]:
-    """The job: what `Loaded` has but for `fd`, which holds the snapshot afterwards unless it has that `digest`."""
+         fd: int, key_fd: int) -> dict[str, Any]:
+    """The job: what `Loaded` has but for the files. `fd` holds the snapshot afterwards unless it has that `digest`,
+    and `key_fd` the key."""
+    key: Key = b""
     try:
-        key = read_key(rules.key, create=True)
+        key = read_key(rules.key, create=True, file=key_fd)
         store = Store(rules.key.parent, key)
         outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died)
     except (ListError, OSError) as problem:
         if digest:
             raise
         # Nothing is in force, and nothing can be kept: what the lists say now is better than nothing.
-        key = key_in_memory(rules)
+        key = key or key_in_memory(rules, key_fd)
         store = MemoryStore(rules.key.parent, key)
         outcome = refresh(rules, store, time.time(), busy, hurry=True)
         outcome.problem = f"degraded: {printable(str(problem))}; lists are in force, but no version of them is kept"
     said = asdict(outcome)
-    said["key"] = key.hex()
     said["digest"] = store.digest()
     if said["digest"] != digest:
         with store.open() as source, open(os.dup(fd), "wb") as target:
@@ -351,14 +383,14 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[st
     return said
 
 
-def key_in_memory(rules: Rules) -> bytes:
+def key_in_memory(rules: Rules, file: int) -> Key:
     """The key of the box where it can be read, else one that nobody has."""
     try:
-        return read_key(rules.key)
+        return read_key(rules.key, file=file)
     except ListError:
         if os.path.lexists(rules.key):
             raise
-        return os.urandom(KEY_SIZE)
+        return random_key(file)
 
 
 def give_up(rules: Rules, alone: bool) -> list[str]:
@@ -372,8 +404,8 @@ def give_up(rules: Rules, alone: bool) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """The process: the supervisor's id and the file for the snapshot; the job comes on standard input."""
-    parent, fd = map(int, arguments)
+    """The process: the supervisor's id, the files for the snapshot and for the key; the job is on standard input."""
+    parent, fd, key_fd = map(int, arguments)
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the daemon, which ends us
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -391,7 +423,7 @@ def main(arguments: list[str]) -> int:
             store = Store(rules.key.parent, read_key(rules.key), slow=True)
             said = refresh_one(rules, store, time.time(), name, died)
         else:
-            said = work(rules, busy, digest, afresh, lane, died, fd)
+            said = work(rules, busy, digest, afresh, lane, died, fd, key_fd)
             said["warnings"] += left
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)

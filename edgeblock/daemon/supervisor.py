@@ -263,7 +263,7 @@ class Supervisor:
             return {"error": "no lists are loaded yet"}
         if self.asked is None or self.asked[0] != self.rules.digest:
             try:
-                snapshot = rules.map_snapshot(self.files[0], bytes.fromhex(self.rules.key))
+                snapshot = rules.map_snapshot(self.files[0], self.rules.key)
             except ListError as problem:
                 return {"error": str(problem)}
             self.asked = self.rules.digest, ListMatcher(snapshot)
@@ -554,9 +554,9 @@ class Supervisor:
         task = self._go_on(self._follow(child))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        if self.files:
+        if self.files and self.rules:
             self._tell_stage(child)
-            self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
+            self._tell(child, {"do": "rules", "serial": self.serial}, (*self.files, self.rules.key_fd))
 
     async def _follow(self, child: Child) -> None:
         """Passes its lines on, and sees to its end."""
@@ -893,8 +893,7 @@ class Supervisor:
             return
 
         def fill(stage: Stage) -> None:
-            key = bytes.fromhex(loaded.key)
-            stage.offer(rules.map_snapshot(loaded.fd, key).parts, key)
+            stage.offer(rules.map_snapshot(loaded.fd, loaded.key).parts, loaded.key)
 
         try:
             await self.loop.run_in_executor(self.beside, fill, self.stage)
@@ -916,7 +915,7 @@ class Supervisor:
         if loaded.fd >= 0:
             places = self.board.give_places(one["name"] for one in loaded.lists)
             try:
-                write_all(self.notes, json.dumps({"key": loaded.key, "places": places}).encode())
+                write_all(self.notes, json.dumps({"places": places}).encode())
             except OSError:
                 os.close(loaded.fd)
                 raise
@@ -937,7 +936,7 @@ class Supervisor:
         self.asked = None               # else the old snapshot would stay in memory
         self.files, self.notes = (loaded.fd, self.notes), -1
         for child in self.children:
-            self._tell(child, {"do": "rules", "serial": self.serial}, self.files)
+            self._tell(child, {"do": "rules", "serial": self.serial}, (*self.files, loaded.key_fd))
 
     def _audit(self, loaded: rules.Loaded) -> None:
         for change in loaded.changes:

@@ -23,6 +23,7 @@ from typing import Any
 
 import uvloop
 
+from edgeblock.blocklist.keys import Key, held
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
@@ -81,6 +82,7 @@ class Worker:
         self.marking: Marking | None = None    # where conntrack does not keep the marks
         self.engine: Any = None
         self.places: dict[str, int] = {POLICY: 0}
+        self.key: Key = b""
         self.base: list[int] = []
         self.answers = replies.prepare(config.reply)
         self.failures_told = 0
@@ -142,7 +144,7 @@ class Worker:
         while True:
             order, files = await orders.get()
             if order["do"] == "rules":
-                await self._take_rules(files[0], files[1])
+                await self._take_rules(*files)
                 self.tell(rules=order["serial"])
             elif order["do"] == "stage1":
                 self.recall = Recall(files[0], files[1], order["places"])
@@ -156,10 +158,11 @@ class Worker:
                     self.ended.set_result(0)
                 return
 
-    async def _take_rules(self, snapshot: int, notes: int) -> None:
+    async def _take_rules(self, snapshot: int, notes: int, key: int) -> None:
         # In a thread, beside the packets: opening ten million entries takes milliseconds.
         told = json.loads(read_all(notes))
-        matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, bytes.fromhex(told["key"]))
+        self.key = take_key(key, self.key)
+        matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, self.key)
         self.places = told["places"]
         if self.engine is None:
             self.engine = make_engine(self.config, matcher)
@@ -268,7 +271,16 @@ def tell(supervisor: socket.socket, *files: int, **message: Any) -> None:
         return
 
 
-def map_rules(fd: int, key: bytes) -> ListMatcher:
+def take_key(file: int, before: Key) -> Key:
+    """The key in an open file, where it is not the one that this process has already."""
+    try:
+        key = held(file)
+    finally:
+        os.close(file)
+    return before if before == key else key
+
+
+def map_rules(fd: int, key: Key) -> ListMatcher:
     """The matcher of a snapshot file that is open as `fd`, mapped and shared with the other workers."""
     try:
         return ListMatcher(map_snapshot(fd, key))

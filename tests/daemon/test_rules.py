@@ -117,7 +117,7 @@ def test_no_state_directory_no_rules(settings):
     (settings.directory / "court.list").write_text("listed.example\n")
     loaded = load(settings)
     assert loaded.problem.startswith("degraded: ") and "the key cannot be used: " in loaded.problem
-    matcher_of = ListMatcher(rules.map_snapshot(loaded.fd, bytes.fromhex(loaded.key)))
+    matcher_of = ListMatcher(rules.map_snapshot(loaded.fd, loaded.key))
     assert matcher_of.look_up("tls", b"listed.example").list == "court"
     os.close(loaded.fd)
 

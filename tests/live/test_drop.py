@@ -18,6 +18,7 @@ import pytest
 from running import Running, children, start
 
 from edgeblock.lab import SERVER, Lab, page, until
+from tests.memory import memory_of
 
 pytestmark = pytest.mark.live
 
@@ -293,26 +294,6 @@ def test_odd_files_in_turn(fresh: Running):
 NEEDLES = (b"zqx-needle-host", b"zqx-needle-page")
 
 
-def memory_of(pid: int) -> Iterator[bytes]:
-    """Every readable page of a process, in pieces that overlap."""
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in maps:
-            place, rights = line.split()[:2]
-            if "r" not in rights or "[v" in line:
-                continue
-            at, end = (int(number, 16) for number in place.split("-"))
-            while at < end:
-                memory.seek(at)
-                try:
-                    piece = memory.read(min(end - at, 1 << 24))
-                except OSError:
-                    break
-                if not piece:
-                    break
-                yield piece
-                at += max(len(piece) - 64, 1) if at + len(piece) < end else len(piece)
-
-
 def test_no_plain_text_anywhere_but_in_the_list(tmp_path: Path):
     with Lab() as lab:
         more = (f'\n[metrics]\nlisten = "{tmp_path}/metrics.sock"\n'
@@ -321,10 +302,10 @@ def test_no_plain_text_anywhere_but_in_the_list(tmp_path: Path):
         running.drop("secret.list", "zqx-needle-host.example\nexample.org/zqx-needle-page/x.html\n")
         assert until(lambda: lab.counters(running.daemon).get("lists.secret.entries") == 2, SOON)
         worker = lab.counters(running.daemon)["workers.0.pid"]
-        found = [(pid, needle) for pid in (worker, running.daemon.process.pid) for piece in memory_of(pid)
+        found = [(pid, needle) for pid in (worker, running.daemon.process.pid) for _, piece in memory_of(pid)
                  for needle in NEEDLES if needle in piece]
         assert found == []
-        assert any(b"edgeblock" in piece for piece in memory_of(worker))     # the search does find what is there
+        assert any(b"edgeblock" in piece for _, piece in memory_of(worker))     # the search does find what is there
         maps = Path(f"/proc/{worker}/maps").read_text()
         assert "memfd:edgeblock-rules" in maps and str(running.rules) not in maps
         metrics = lab.run_in("box", ["curl", "-s", "--unix-socket", f"{tmp_path}/metrics.sock",

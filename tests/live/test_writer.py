@@ -8,6 +8,8 @@ EDGEBLOCK_RACE and EDGEBLOCK_CHAOS are the seconds of the two long tests, 150 an
 
 import os
 import random
+import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -19,10 +21,11 @@ from pathlib import Path
 
 import pytest
 from running import Running, children, start
-from test_drop import is_reset, memory_of, said
+from test_drop import is_reset, said
 
 from edgeblock.lab import Lab, until
 from tests.blocklist.test_signature import Signer
+from tests.memory import flags_of, places_of
 
 pytestmark = pytest.mark.live
 
@@ -236,8 +239,41 @@ def test_the_process_that_reads_lists_has_nothing_to_lose(box: Running):
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
         core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
         assert (status["NoNewPrivs"], *core.split()[4:6]) == ("1", "0", "0")
-    workers = [box.lab.counters(box.daemon)["workers.0.pid"], box.daemon.process.pid]
-    assert not [pid for pid in workers for piece in memory_of(pid) if b"zqx-needle" in piece]
+    others = [daemon, *children(daemon, "edgeblock.daemon.worker")]
+    assert len(others) == 3 and not [pid for pid in others if places_of(pid, b"zqx-needle")]
+
+
+def test_the_key_is_once_in_each_process_that_needs_it(box: Running):
+    """While everything runs, after reloads and a new worker: in one page, which is never written to a disk."""
+    daemon = box.daemon.process.pid
+    key = (box.rules.parent / "key").read_bytes()
+    for number in range(4):
+        urgent(box, number)
+    os.kill(box.lab.counters(box.daemon)["workers.0.pid"], signal.SIGKILL)
+    assert until(lambda: len(children(daemon, "edgeblock.daemon.worker")) == 2, SOON)
+    urgent(box, 4)
+    play(box, "slow", 2)
+    reading: list[int] = []
+    assert until(lambda: reading.extend(holding(children(daemon, "edgeblock.daemon.rules"), key)) or reading, SOON)
+    for pid in (daemon, *children(daemon, "edgeblock.daemon.worker")):
+        [place] = places_of(pid, key)
+        assert {"lo", "dd"} <= flags_of(pid, place)
+        assert not places_of(pid, key.hex().encode())
+    limits = Path(f"/proc/{daemon}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+
+
+def holding(pids: list[int], key: bytes) -> list[int]:
+    """Those that have the key, all of them once: which has ended meanwhile says nothing."""
+    found = []
+    for pid in pids:
+        try:
+            places = places_of(pid, key)
+        except OSError:
+            continue
+        assert len(places) < 2
+        found += [pid] * len(places)
+    return found
 
 
 def confined(pids: list[int]) -> list[tuple[dict[str, str], str]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from edgeblock.blocklist.compiler import Compiled
+from edgeblock.blocklist.keys import KEY_SIZE, Key
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import marks as flow_marks
 from edgeblock.netfilter.pins import program_path
@@ -117,13 +118,13 @@ class Stage:
 
     # ---- rules
 
-    def offer(self, parts: Compiled, key: bytes) -> None:
+    def offer(self, parts: Compiled, key: Key) -> None:
         """From now on no name passes that these rules may list, nor one that those in force may list.
 
         Call this before the engines get the rules, and `settle` when all have them.
         """
         blocks = blocks_for(parts.rows)
-        head = header(key, parts.labels, blocks, parts.ipv4_lengths, parts.ipv6_lengths)
+        head = header(bytes(KEY_SIZE), parts.labels, blocks, parts.ipv4_lengths, parts.ipv6_lengths)
         filter_map = bpf.create_map(FILTER._replace(entries=len(head) // BLOCK + blocks), "filter")
         try:
             size = len(head) + blocks * BLOCK
@@ -131,6 +132,7 @@ class Stage:
             with (mmap.mmap(filter_map, pages) as memory, memoryview(memory) as view, view[:size] as used,
                   used[len(head):].cast("Q") as words):
                 used[:len(head)] = head
+                used[:KEY_SIZE] = key       # from where it is held to where the kernel reads it
                 fill(words, parts.rows)
             self._forget_coming()
             if bpf.look_up(self.maps["filters"], struct.pack("=I", IN_FORCE), 4) is None:

@@ -1,0 +1,60 @@
+"""What is in the memory of a process. In: its id, and bytes to look for. Out: where they are. Needs root for a
+process that hides its memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+PIECE = 1 << 24
+
+
+def memory_of(pid: int) -> Iterator[tuple[int, bytes]]:
+    """Every readable page of a process, in pieces that overlap, each with its address."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            place, rights = line.split()[:2]
+            if "r" not in rights or "[v" in line:
+                continue
+            at, end = (int(number, 16) for number in place.split("-"))
+            while at < end:
+                memory.seek(at)
+                try:
+                    piece = memory.read(min(end - at, PIECE))
+                except OSError:
+                    break
+                if not piece:
+                    break
+                yield at, piece
+                at += max(len(piece) - 64, 1) if at + len(piece) < end else len(piece)
+
+
+def places_of(pid: int, needle: bytes) -> set[int]:
+    """The addresses at which these bytes, 64 at most, are."""
+    found = set()
+    for at, piece in memory_of(pid):
+        place = piece.find(needle)
+        while place >= 0:
+            found.add(at + place)
+            place = piece.find(needle, place + 1)
+    return found
+
+
+def mapping_of(pid: int, address: int) -> str:
+    """The line of proc_pid_maps(5) that the address is in."""
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        first, end = (int(number, 16) for number in line.split()[0].split("-"))
+        if first <= address < end:
+            return line
+    return "unmapped"
+
+
+def flags_of(pid: int, address: int) -> set[str]:
+    """What the kernel has been told of the page at this address (VmFlags in proc_pid_smaps(5))."""
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        word = line.split()[0]
+        if "-" in word and ":" not in word:
+            first, end = (int(number, 16) for number in word.split("-"))
+            inside = first <= address < end
+        elif inside and word == "VmFlags:":
+            return set(line.split()[1:])
+    return set()
