@@ -179,6 +179,12 @@ Exit status: 0 if it was written, 1 if not, 2 if the list or the key cannot be r
 Exit status: 0 while the box filters, 1 while it does not, 2 if no daemon answers.""")
     made.add_argument("--json", action="store_true", help="one JSON object")
 
+    made = command(canary, "canary", "have the running daemon ask its own box for a listed name, now", """\
+  edgeblock canary
+  edgeblock canary --quiet && birdc enable upstream
+Exit status: 0 if a listed name is blocked and another passes, 1 if not, 2 if no daemon answers.""")
+    made.add_argument("--quiet", action="store_true", help="print nothing, for other programs' checks")
+
     command(top, "top", "watch the running daemon: rates, queues, verdicts, latency, workers", """\
   edgeblock top
 Ends with Ctrl-C. Where standard output is no terminal it prints one picture.""")
@@ -380,12 +386,25 @@ def status(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(answer))
     else:
-        print("filtering" if filtering else f"NOT FILTERING: {'; '.join(answer['vigil']['causes'])}")
+        if "vigil" in answer:
+            print("filtering" if filtering else "NOT FILTERING: " + "; ".join(answer["vigil"]["causes"]))
         lines = list(flat(answer))
         width = max(len(name) for name, _ in lines)
         for name, value in lines:
             print(f"{name:{width}}  {value}")
     return 0 if filtering else 1
+
+
+def canary(chosen: argparse.Namespace) -> int:
+    answer = ask_daemon(config.load(chosen.config), "canary")
+    if not chosen.quiet:
+        for one in answer["probes"]:
+            print(f"{one['family']} {one['protocol']:5} {'ok' if not one['wrong'] else 'FAILED: ' + one['wrong']}")
+        for family, why in answer["lacking"].items():
+            print(f"{family} not asked: {why}")
+        if answer["off"] or answer["state"] == "waiting":
+            print(f"not asked: {answer['off'] or 'no round is over yet'}")
+    return 0 if answer["state"] == "ok" else 1
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

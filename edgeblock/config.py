@@ -185,6 +185,20 @@ def _networks() -> Any:
     return _setting((), read)
 
 
+def _network(default: str, family: int) -> Any:
+    def read(value: Any) -> str:
+        if value == "":
+            return ""
+        try:
+            found = ipaddress.ip_network(value if isinstance(value, str) else "")
+        except ValueError:
+            found = None
+        if found is None or found.version != family or found.num_addresses < 8:
+            raise ValueError(f'a network of 8 addresses or more, such as "{default}", or ""')
+        return str(found)
+    return _setting(default, read)
+
+
 # What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator.
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
@@ -341,6 +355,16 @@ class Daemon:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """[canary]: the daemon asks its own box for a listed name and for another."""
+
+    enabled: bool = _flag(True)
+    period: float = _seconds(10.0, 1, 3600)    # between two rounds
+    ipv4: str = _network("198.18.0.0/29", 4)   # of the two interfaces that it asks by; "": not over IPv4
+    ipv6: str = _network("2001:2::/125", 6)
+
+
+@dataclass(frozen=True)
 class Metrics:
     """[metrics]: where Prometheus asks."""
 
@@ -357,6 +381,7 @@ class Config:
     reply: Reply = field(default_factory=Reply)
     privacy: Privacy = field(default_factory=Privacy)
     daemon: Daemon = field(default_factory=Daemon)
+    canary: Canary = field(default_factory=Canary)
     metrics: Metrics = field(default_factory=Metrics)
 
 

@@ -12,7 +12,7 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeblock import config
+from edgeblock.blocklist import canary
 from edgeblock.blocklist.compiler import ListRecord, merge
 from edgeblock.blocklist.directory import (
     LISTS_MAX,
@@ -90,7 +91,7 @@ class Outcome:
 
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
             afresh: bool = False, hurry: bool = False, overdue: bool = False,
-            lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False) -> Outcome:
+            lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False, probed: bool = False) -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
@@ -103,13 +104,14 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         lane: there is a process for lists that are long or slow, and this is what it has in hand, or has refused: by
             name, `origin` at least. None: there is none, and every list is read here.
         died: the process before has ended while it read a list.
+        probed: the name that a daemon asks itself for is in the snapshot, too (canary.py); it is in nobody's list.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry,
-                 overdue, lane, died).run()
+                 overdue, lane, died, probed).run()
 
 
 def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: bool = False) -> dict[str, Any]:
@@ -135,7 +137,9 @@ class Round:
     """One look at the directory."""
 
     def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
-                 hurry: bool, overdue: bool, lane: Mapping[str, dict[str, Any]] | None, died: bool) -> None:
+                 hurry: bool, overdue: bool, lane: Mapping[str, dict[str, Any]] | None, died: bool,
+                 probed: bool = False) -> None:
+        self.probed = probed
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
         self.busy = {Path(name).stem for name in busy}
@@ -342,7 +346,7 @@ class Round:
             [record] = part.lists
             part.lists[0] = replace(record, part=self.parts[name].digest, expired=is_expired(record, self.now))
             in_force.append(part)
-        merged = merge(in_force)
+        merged = merge([*in_force, *([canary.part(self.store.key)] if self.probed else [])])
         was, now = self.store.published(), merged.lists
         if was != now:
             try:
@@ -354,11 +358,12 @@ class Round:
                 # A daemon that starts has nothing better than what was published last.
                 self.outcome.problem = self.outcome.problem or f"{why}; the rules in force stay"
                 now, self.gone = was, []
+        was, now = lists_of_people(was), lists_of_people(now)
         self.outcome.lists = [told_of(record) for record in now]
         same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
                      for record in now])
         self.outcome.content = keyed_sum(same.encode(), self.store.key).hex()
-        self.outcome.changes = self._changes({record.name: record for record in was or ()},
+        self.outcome.changes = self._changes({record.name: record for record in was},
                                              {record.name: record for record in now})
 
     def _changes(self, was: dict[str, ListRecord], now: dict[str, ListRecord]) -> list[dict[str, Any]]:
@@ -541,6 +546,11 @@ def owner_of(uid: int | None, prefix: str = "") -> dict[str, Any]:
     with suppress(KeyError):
         owner = pwd.getpwuid(uid).pw_name if uid is not None else None
     return {f"{prefix}uid": uid, f"{prefix}owner": owner}
+
+
+def lists_of_people(records: Iterable[ListRecord] | None) -> list[ListRecord]:
+    """Without the one that nobody has written."""
+    return [record for record in records or () if record.name != canary.LIST]
 
 
 def told_of(record: ListRecord) -> dict[str, Any]:

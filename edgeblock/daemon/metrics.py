@@ -76,6 +76,7 @@ class Exposition:
                                {"digest": status["rules_digest"]})
         rules = status["rules"]
         yield from self._vigil(status.get("vigil", {}))
+        yield from self._canary(status.get("canary", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
         yield GaugeMetricFamily("edgeblock_rules_age_seconds", "Seconds since the rules in force were loaded.",
                                 status["rules_age"])
@@ -151,6 +152,17 @@ class Exposition:
         for kind in KINDS:
             ways.add_metric([kind], sum(one["kind"] == kind for one in vigil.get("bypasses", ())))
         yield ways
+
+    def _canary(self, canary: dict[str, Any]) -> Iterator[Metric]:
+        ok = GaugeMetricFamily("edgeblock_canary_ok", "1 while the daemon's own probes show that a name on a list is "
+                               "blocked and another passes.", labels=["family", "protocol"])
+        last = GaugeMetricFamily("edgeblock_canary_success_timestamp_seconds", "When they have shown it last; 0 is "
+                                 "never.", labels=["family", "protocol"])
+        for one in canary.get("probes", ()):
+            ok.add_metric([one["family"], one["protocol"]], not one["wrong"])
+            last.add_metric([one["family"], one["protocol"]], one["succeeded"])
+        yield ok
+        yield last
 
     def _lists(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])

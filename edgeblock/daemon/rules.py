@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edgeblock.blocklist.drop import refresh, refresh_one
+from edgeblock.blocklist.drop import lists_of_people, refresh, refresh_one
 from edgeblock.blocklist.guard import public_suffixes, shipped_protected
 from edgeblock.blocklist.keys import Key, held, key_file, random_key
 from edgeblock.blocklist.snapshot import Snapshot, open_snapshot
@@ -338,7 +338,7 @@ def verify(fd: int, loaded: Loaded) -> None:
         raise ListError(f"the snapshot in memory: {problem}") from None
     snapshot = open_snapshot(memoryview(mapped), loaded.key, "the snapshot in memory")
     if not sealed or snapshot.digest != loaded.digest or [one["name"] for one in loaded.lists] != [
-            record.name for record in snapshot.parts.lists]:
+            record.name for record in lists_of_people(snapshot.parts.lists)]:
         raise ListError("the snapshot in memory is not the one that was announced")
 
 
@@ -365,14 +365,15 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[st
     try:
         key = read_key(rules.key, create=True, file=key_fd)
         store = Store(rules.key.parent, key)
-        outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died)
+        outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died,
+                          probed=True)
     except (ListError, OSError) as problem:
         if digest:
             raise
         # Nothing is in force, and nothing can be kept: what the lists say now is better than nothing.
         key = key or key_in_memory(rules, key_fd)
         store = MemoryStore(rules.key.parent, key)
-        outcome = refresh(rules, store, time.time(), busy, hurry=True)
+        outcome = refresh(rules, store, time.time(), busy, hurry=True, probed=True)
         outcome.problem = f"degraded: {printable(str(problem))}; lists are in force, but no version of them is kept"
     said = asdict(outcome)
     said["digest"] = store.digest()

@@ -35,6 +35,7 @@ from edgeblock.blocklist.rules import explain_alone
 from edgeblock.config import Config
 from edgeblock.daemon import checks, rules
 from edgeblock.daemon.board import Board
+from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.claim import claim_namespace, greet
 from edgeblock.daemon.control import Control
 from edgeblock.daemon.journal import Journal
@@ -182,6 +183,7 @@ class Supervisor:
         self.summary_due = 0.0
         self.state = State(self.log, self._tell_state)
         self.vigil: Vigil | None = None
+        self.canary = Canary(config, self.log, self.state, self._call, self._key)
         self.ready = False
         self.stopping = False
         self.handing_over = False
@@ -247,7 +249,7 @@ class Supervisor:
                 "rules_digest": self.rules.content if self.rules else "",
                 "rules_age": int(time.time() - self.rules_since), "rules_problem": self.problem,
                 "lists": self.lists(),
-                "vigil": self.vigil.status() if self.vigil else {},
+                "vigil": self.vigil.status() if self.vigil else {}, "canary": self.canary.status(),
                 **self.counters(), "workers": self.workers(), "kernel_rules": self.kernel_rules,
                 "latency": {name: self.board.histogram(name) for name in ("judge", "lookup", "verdict")}}
 
@@ -348,7 +350,8 @@ class Supervisor:
         self._take(loaded)
         stack.push_async_callback(self._end_reader)
         self._line_up(loaded)
-        control = Control(config.daemon.control, {"status": self.status}, {"check": self.check})
+        control = Control(config.daemon.control, {"status": self.status, "canary": self.canary.ask},
+                          {"check": self.check})
         stack.push_async_callback(control.close)
         stack.push_async_callback(give_up, self._go_on(self._watch()))
         while not all(slot.child and slot.child.bound for slot in self.slots):
@@ -370,6 +373,8 @@ class Supervisor:
         self.vigil = Vigil(config, self.log, self.state, self._call, self.stage, self.backend, self._unworked)
         await self.vigil.begin()
         stack.push_async_callback(give_up, self._go_on(self.vigil.keep()))
+        stack.push_async_callback(self.canary.remove)
+        stack.push_async_callback(give_up, self._go_on(self.canary.keep()))
         for warning in self.warnings:
             self.log.warning("configuration", problem=warning)
         if self.stage is not None and self.stage.note:
@@ -982,6 +987,9 @@ class Supervisor:
     def _rules_in_force(self) -> dict[str, Any]:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
                 "digest": self.rules.content if self.rules else ""}
+
+    def _key(self) -> bytes | None:
+        return bytes.fromhex(self.rules.key) if self.rules else None
 
     def _tell_state(self) -> None:
         if self.ready:

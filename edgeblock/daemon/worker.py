@@ -23,6 +23,7 @@ from typing import Any
 
 import uvloop
 
+from edgeblock.blocklist.canary import LIST as CANARY
 from edgeblock.blocklist.keys import Key, held
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.config import Config
@@ -217,7 +218,8 @@ class Worker:
 
     def decide(self, packet: bytes, decision: Decision) -> None:
         """What QueueReader calls for a packet that completed a name or is owed an answer."""
-        for name in decision.names:
+        names = [name for name in decision.names if name.list != CANARY]    # which nobody's list has
+        for name in names:
             if name.action != "accept":
                 place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
                 self.row[matched_at(place, ACTIONS.index(name.action))] += 1
@@ -228,7 +230,7 @@ class Worker:
             if len(answer.to_client) > 1 and self.engine_asks_proof and self.repeats < MAX_REPEATS:
                 self.repeats += 1
                 self.loop.call_later(REPEAT_SECONDS, self._repeat, answer.to_client)
-        self.journal.blocked(time.monotonic(), packet, decision.names)
+        self.journal.blocked(time.monotonic(), packet, names)
         self._publish_own(OWN + 2, [self.injector.sent, self.injector.failed, self.journal.unlogged])
 
     def _publish_own(self, at: int, counts: list[int]) -> None:

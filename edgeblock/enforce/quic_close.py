@@ -121,9 +121,18 @@ def _expand_label(secret: bytes, label: bytes, size: int) -> bytes:
     return hmac.digest(secret, info + b"\x01", "sha256")[:size]
 
 
-def _protect(version: _Version, original_id: bytes, header: bytes, frames: bytes) -> bytes:
+def client_initial(destination: bytes, number: int, frames: bytes, size: int) -> bytes:
+    """An Initial packet of version 1 as a client sends it, padded to `size` bytes, which is at least 64 with them."""
+    frames += bytes(size - 18 - len(destination) - _TAG - len(frames))
+    header = b"\xc3" + (1).to_bytes(4, "big") + bytes([len(destination)]) + destination + b"\x00\x00"
+    header += (0x4000 | 4 + len(frames) + _TAG).to_bytes(2, "big") + number.to_bytes(4, "big")
+    return _protect(_VERSIONS[1], destination, header, frames, b"client in")
+
+
+def _protect(version: _Version, original_id: bytes, header: bytes, frames: bytes,
+             side: bytes = b"server in") -> bytes:
     # RFC 9001, 5.2 to 5.4, with a packet number of four bytes.
-    secret = _expand_label(hmac.digest(version.salt, original_id, "sha256"), b"server in", 32)
+    secret = _expand_label(hmac.digest(version.salt, original_id, "sha256"), side, 32)
     key, iv, mask_key = (_expand_label(secret, version.label + name, size)
                          for name, size in ((b" key", 16), (b" iv", 12), (b" hp", 16)))
     nonce = iv[:8] + bytes(a ^ b for a, b in zip(iv[8:], header[-4:], strict=True))

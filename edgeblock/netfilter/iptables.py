@@ -20,6 +20,7 @@ from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bytecode, netlink, order, tools
 from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.pair import CLIENTS, SERVERS
 from edgeblock.netfilter.pins import program_path
 from edgeblock.netfilter.rules import Do, Is, Rule, by_family, plan, queues
 from edgeblock.netfilter.standing import Place, Standing, StandingText, is_dormant, wake
@@ -158,6 +159,10 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
         Is.TO_CLIENTS: interfaces("-o", config.ruleset.clients),
         Is.FROM_SERVERS: interfaces("-i", config.ruleset.servers),
         Is.TO_SERVERS: interfaces("-o", config.ruleset.servers),
+        Is.FROM_PROBE_CLIENTS: interfaces("-i", (CLIENTS,)),
+        Is.TO_PROBE_SERVERS: interfaces("-o", (SERVERS,)),
+        Is.FROM_PROBE_SERVERS: interfaces("-i", (SERVERS,)),
+        Is.TO_PROBE_CLIENTS: interfaces("-o", (CLIENTS,)),
         Is.EXEMPT_CLIENT: networks("-s", config.ruleset.exempt_clients),
         Is.EXEMPT_SERVER: networks("-d", config.ruleset.exempt_servers),
         Is.TCP_TO_PORT: ports("-p tcp -m multiport --dports", config.ruleset.tcp_ports),

@@ -11,6 +11,7 @@ from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import tools
 from edgeblock.netfilter.marks import marks
+from edgeblock.netfilter.pair import CLIENTS, SERVERS
 from edgeblock.netfilter.rules import (
     ANSWER_BYTES,
     ANSWER_OTHER_BYTES,
@@ -109,6 +110,10 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.TO_CLIENTS: interfaces("oifname", config.ruleset.clients),
         Is.FROM_SERVERS: interfaces("iifname", config.ruleset.servers),
         Is.TO_SERVERS: interfaces("oifname", config.ruleset.servers),
+        Is.FROM_PROBE_CLIENTS: interfaces("iifname", (CLIENTS,)),
+        Is.TO_PROBE_SERVERS: interfaces("oifname", (SERVERS,)),
+        Is.FROM_PROBE_SERVERS: interfaces("iifname", (SERVERS,)),
+        Is.TO_PROBE_CLIENTS: interfaces("oifname", (CLIENTS,)),
         Is.EXEMPT_CLIENT: networks("saddr", config.ruleset.exempt_clients),
         Is.EXEMPT_SERVER: networks("daddr", config.ruleset.exempt_servers),
         Is.TCP_TO_PORT: ports("tcp dport", config.ruleset.tcp_ports),

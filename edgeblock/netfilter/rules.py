@@ -71,6 +71,10 @@ class Is(Enum):
     TO_CLIENTS = auto()       # goes out by one
     FROM_SERVERS = auto()     # the same for `ruleset.servers`
     TO_SERVERS = auto()
+    FROM_PROBE_CLIENTS = auto()     # the same for the two interfaces by which the daemon asks its own box
+    TO_PROBE_CLIENTS = auto()
+    FROM_PROBE_SERVERS = auto()
+    TO_PROBE_SERVERS = auto()
     EXEMPT_CLIENT = auto()    # its source is in `ruleset.exempt_clients`
     EXEMPT_SERVER = auto()    # its destination is in `ruleset.exempt_servers`
     ASSURED = auto()          # of a connection whose handshake is over, or of whose beginning nothing is known
@@ -235,6 +239,8 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
             way = interfaces(config, (Is.FROM_SERVERS, hook != "output"), (Is.TO_CLIENTS, hook != "input"))
             rules += to_server(ruleset.tcp_ports, way, Is.TCP, Is.TCP_FROM_PORT, Do.TCP_SERVER) if tcp else []
             rules += to_server(ruleset.udp_ports, way, Is.UDP, Is.UDP_FROM_PORT, Do.UDP_SERVER) if udp else []
+        if hook == "forward" and hook in clients:
+            rules += probed(config)
         chains.append(Chain(hook, hook, tuple(rules)))
     return tuple(chains)
 
@@ -250,6 +256,22 @@ def interfaces(config: Config, *ways: tuple[Is, bool]) -> tuple[Is, ...]:
     sides = {Is.FROM_CLIENTS: config.ruleset.clients, Is.TO_CLIENTS: config.ruleset.clients,
              Is.FROM_SERVERS: config.ruleset.servers, Is.TO_SERVERS: config.ruleset.servers}
     return tuple(one for one, known in ways if known and sides[one])
+
+
+def probed(config: Config) -> list[Rule]:
+    """Between the interfaces by which the daemon asks its own box, where the settings name others."""
+    ruleset = config.ruleset
+    rules: list[Rule] = []
+    if not config.canary.enabled or not (ruleset.clients or ruleset.servers):
+        return []
+    there, back = (Is.FROM_PROBE_CLIENTS, Is.TO_PROBE_SERVERS), (Is.FROM_PROBE_SERVERS, Is.TO_PROBE_CLIENTS)
+    if ruleset.tcp_ports:
+        rules += to_client(ruleset.tcp_ports, there, Is.TCP, Is.TCP_TO_PORT, Do.TCP_CLIENT)
+        rules += to_server(ruleset.tcp_ports, back, Is.TCP, Is.TCP_FROM_PORT, Do.TCP_SERVER)
+    if ruleset.udp_ports:
+        rules += to_client(ruleset.udp_ports, there, Is.UDP, Is.UDP_TO_PORT, Do.UDP_CLIENT)
+        rules += to_server(ruleset.udp_ports, back, Is.UDP, Is.UDP_FROM_PORT, Do.UDP_SERVER)
+    return [rule._replace(name=f"probe_{rule.name}") for rule in rules]
 
 
 def by_family(networks: tuple[str, ...], family: int) -> list[str]:

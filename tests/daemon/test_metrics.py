@@ -32,7 +32,8 @@ from edgeblock.source.nfqueue import BOARD, BOARD_NAMES
 
 FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
 FUNCTIONS = {"sum", "by", "rate", "increase", "count", "histogram_quantile", "up", "le", "instance", "list",
-             "verdict", "queue", "digest", "event", "m", "h", "job", "result", "refused", "edgeblock"}
+             "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
+             "protocol", "result", "refused", "edgeblock"}
 
 
 def made(matches=1):
@@ -53,6 +54,8 @@ def made(matches=1):
                         "pages": {"entries": 4, "refused": ""}}, "rules_problem": "",
               "vigil": {"filtering": False, "causes": ["nobody works"], "restored": {"rules": 2, "place": 0},
                         "failed": 1, "bypasses": [{"kind": "rule", "found": "-j ACCEPT", "mend": ""}]},
+              "canary": {"probes": [{"family": "ipv6", "protocol": "tls", "wrong": "it passes", "succeeded": 9.5},
+                                    {"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 12.5}]},
               "stage1": {"passed_hello": 8, "name": 2},
               **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
               "latency": {name: board.histogram(name) for name in HISTOGRAMS}}
@@ -81,6 +84,8 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_worker_up", "1"] == 1
     assert values["edgeblock_filtering", ] == 0 and values["edgeblock_restored_total", "rules"] == 2
     assert values["edgeblock_restore_failures_total", ] == 1
+    assert values["edgeblock_canary_ok", "ipv6", "tls"] == 0 and values["edgeblock_canary_ok", "ipv4", "tls"] == 1
+    assert values["edgeblock_canary_success_timestamp_seconds", "ipv4", "tls"] == 12.5
     assert values["edgeblock_bypasses", "rule"] == 1 and values["edgeblock_bypasses", "flowtable"] == 0
     assert values["edgeblock_kernel_rule_bytes_total", "tcp_syn"] == 240
     assert values["edgeblock_rules_info", "ab" * 32] == 1

@@ -96,9 +96,11 @@ def test_interfaces_stand_where_the_hook_knows_them():
         return [line.strip().split(" counter")[0] for line in block.splitlines() if f"goto {target}" in line]
 
     assert lines("forward", "tcp_client") == ['iifname { "eth1" } oifname { "eth0" } tcp dport { 443 }',
-                                              'iifname "ppp*" oifname { "eth0" } tcp dport { 443 }']
+                                              'iifname "ppp*" oifname { "eth0" } tcp dport { 443 }',
+                                              'iifname { "edgeblock-c" } oifname { "edgeblock-s" } tcp dport { 443 }']
     assert lines("forward", "tcp_server") == ['iifname { "eth0" } oifname { "eth1" } tcp sport { 443 }',
-                                              'iifname { "eth0" } oifname "ppp*" tcp sport { 443 }']
+                                              'iifname { "eth0" } oifname "ppp*" tcp sport { 443 }',
+                                              'iifname { "edgeblock-s" } oifname { "edgeblock-c" } tcp sport { 443 }']
     assert lines("input", "tcp_client") == ['iifname { "eth1" } tcp dport { 443 }',
                                             'iifname "ppp*" tcp dport { 443 }']
     assert lines("input", "tcp_server") == ['iifname { "eth0" } tcp sport { 443 }']
@@ -106,6 +108,8 @@ def test_interfaces_stand_where_the_hook_knows_them():
     assert lines("output", "tcp_server") == ['oifname { "eth1" } tcp sport { 443 }',
                                              'oifname "ppp*" tcp sport { 443 }']
     assert "-i ppp+ -o eth0 -p tcp -m multiport --dports 443 " in iptables.text(both)
+    assert "edgeblock-c" not in nft.text(replace(both, canary=replace(both.canary, enabled=False)))
+    assert "edgeblock-c" not in nft.text(settings())      # every interface is any
 
 
 @pytest.mark.parametrize("name", ["eth0;drop", "a b", "*", "longer-than-15-x", 'eth0"', "eth+", "e*0"])
