@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 from edgeblock.config import Config
 from edgeblock.daemon import claim
@@ -331,7 +331,8 @@ def daemon(config: Config) -> Iterator[Finding]:
     """Whether one runs, and what it says of itself."""
     process = claim.owner()
     try:
-        told = ask(config.daemon.control, "status").get("vigil", {})
+        answer = ask(config.daemon.control, "status")
+        told = answer.get("vigil", {})
     except SystemProblem as problem:
         if process:
             yield Finding("daemon", WARNING, f"process {process} runs here, but does not tell: {problem}",
@@ -346,11 +347,24 @@ def daemon(config: Config) -> Iterator[Finding]:
                       "see its log: journalctl -u edgeblock; it keeps trying")
     else:
         yield Finding("daemon", OK, f"{who}, filtering")
+    yield from shown_by_itself(answer.get("canary", {}))
     for said in told.get("problems", ()):
         yield Finding("daemon", WARNING, f"could not put back: {said}", "see its log: journalctl -u edgeblock")
     if times := sum(told.get("restored", {}).values()):
         yield Finding("daemon", WARNING, f"has put back {times} times what other programs took away in the kernel",
                       "see its log, and have them leave the chains and tables of edgeblock alone")
+
+
+def shown_by_itself(canary: dict[str, Any]) -> Iterator[Finding]:
+    """What the daemon has found when it asked its own box."""
+    wrong = [f"{one['family']} {one['protocol']}: {one['wrong']}" for one in canary.get("probes", ()) if one["wrong"]]
+    if wrong:
+        yield Finding("canary", MISSING, f"failed: {'; '.join(wrong[:MOST])}", "see docs/canary.md")
+    elif canary.get("off"):
+        yield Finding("canary", WARNING, f"off: {canary['off']}", "see docs/canary.md")
+    elif canary:
+        lacking = "; ".join(f"not over {family}: {why}" for family, why in canary["lacking"].items())
+        yield Finding("canary", OK, f"{canary['state']}{'; ' * bool(lacking)}{lacking}")
 
 
 def rules_in_force(config: Config) -> Iterator[Finding]:

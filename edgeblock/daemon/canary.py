@@ -262,10 +262,12 @@ class Canary:
                 self.succeeded[which] = now
                 if self.results.get(which, "not asked yet"):
                     self.log.info("canary succeeded", family=f"ipv{family}", protocol=protocol)
-        self.results = results
+        changed, self.results = results != self.results, results
         passing = [f"{protocol} over IPv{family}" for (family, protocol), wrong in sorted(results.items())
                    if "listed name passes" in wrong]
         self.state.say("canary", f"a listed name passes: {', '.join(passing)}" if passing else "")
+        if changed:
+            self.state.tell()
 
     def _protocols(self) -> Iterator[str]:
         if self.config.ruleset.tcp_ports:
@@ -288,11 +290,11 @@ class Canary:
                                                                                one.sequence, 0))
         try:
             await asyncio.wait({one.done for one in connections}, timeout=patience)
+            return next((wrong for one in connections if (wrong := self._wrong(one))), "")
         finally:
             for one in connections:
                 del self.connections[family, one.port]
                 self._forget(one)
-        return next((wrong for one in connections if (wrong := self._wrong(one))), "")
 
     def _wrong(self, one: Connection) -> str:
         how = "in pieces" if len(one.payloads) > 1 else "whole"
@@ -321,8 +323,6 @@ class Canary:
             at = one.sequence + 1 + sum(map(len, one.payloads))
             self._send(self.client_wire, one.family, self.paths[one.family][0].tcp(one.port, one.server_port, RST, at,
                                                                                    0))
-        if not one.done.done():
-            one.done.cancel()
 
 
 def why_not(config: Config) -> str:

@@ -1001,7 +1001,8 @@ class Supervisor:
         first, last = self.slots[0].queue, self.slots[-1].queue
         where = f"queue {first}" if first == last else f"queues {first} to {last}"
         refused = f", {len(self.refused)} refused" if self.refused else ""
-        return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}"
+        canary = ", canary failed" if any(self.canary.results.values()) else ""
+        return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}{canary}"
 
 
 async def give_up(task: "asyncio.Task[None]") -> None:

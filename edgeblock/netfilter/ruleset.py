@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import iptables, nft, shortcut, tools
+from edgeblock.netfilter import iptables, nft, pair, shortcut, tools
 from edgeblock.netfilter.marks import SHORTCUT
 from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.rules import check
@@ -120,9 +120,10 @@ def shortcut_devices(config: Config) -> tuple[str, ...]:
 
 
 def remove() -> None:
-    """Take away all rules of ours, of both back ends, whole or half."""
+    """Take away all rules of ours, of both back ends, whole or half, and interfaces that a daemon has left."""
     tools.need_permission()
     shortcut.remove()
+    pair.remove()
     for backend in BACKENDS.values():
         backend.remove()
 
