@@ -21,6 +21,7 @@ from edgeblock import config
 from edgeblock.errors import ConfigError, EdgeblockError, SystemProblem, printable
 
 INTERRUPTED = 130       # what a shell says of a program that Ctrl-C ended
+CANARY_SECONDS = 20.0   # that a round of probes may take: two, where one is under way already
 PIPE_CLOSED = 141       # and of one whose reader had gone
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)     # of a file that output was sent to
 
@@ -304,12 +305,12 @@ def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
     return 0 if found else 1
 
 
-def ask_daemon(settings: config.Config, question: str) -> Any:
-    """What the running daemon answers; its complaint is an error."""
+def ask_daemon(settings: config.Config, question: str, **more: float) -> Any:
+    """What the running daemon answers; its complaint is an error. `more` as for control.ask."""
     from edgeblock.daemon import control
     from edgeblock.errors import SystemProblem
 
-    answer = control.ask(settings.daemon.control, question)
+    answer = control.ask(settings.daemon.control, question, **more)
     if "error" in answer:
         raise SystemProblem(f"the running daemon says: {answer['error']}")
     return answer
@@ -396,7 +397,7 @@ def status(chosen: argparse.Namespace) -> int:
 
 
 def canary(chosen: argparse.Namespace) -> int:
-    answer = ask_daemon(config.load(chosen.config), "canary")
+    answer = ask_daemon(config.load(chosen.config), "canary", patience=CANARY_SECONDS)
     if not chosen.quiet:
         for one in answer["probes"]:
             print(f"{one['family']} {one['protocol']:5} {'ok' if not one['wrong'] else 'FAILED: ' + one['wrong']}")

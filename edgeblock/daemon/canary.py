@@ -28,9 +28,11 @@ from edgeblock.netfilter import pair
 from edgeblock.netfilter.pair import Ends
 
 PATIENCE = (0.4, 0.8, 1.6)              # seconds that a connection may take, at the first try and at those after it
+AGAIN = (1.2, 1.6)                      # the same where nothing has come: a worker is on its way, and packets wait
 FIRST_PORT, PORTS = 20_000, 40_000      # of clients: each connection has one of its own, for some hours
 MAKING = 2.0                            # seconds that who asks waits for the pair
 ANOTHER = 30.0                          # seconds until a pair that could not be made is tried again
+PASSES, BLOCKED = "a listed name passes", "a name that is not listed is blocked"
 PACKETS_MAX = 256                       # read at a time
 
 SO_ATTACH_FILTER, SOL_PACKET, IGNORE_OUTGOING = 26, 263, 23
@@ -214,7 +216,7 @@ class Canary:
         if len(one.arrived) < len(one.payloads):
             return
         if one.listed:
-            one.end("a listed name passes")
+            one.end(PASSES)
         elif one.protocol == "quic":
             self._send(self.server_wire, one.family, back.udp(one.server_port, one.port, ANSWERS["quic"]))
         else:
@@ -234,7 +236,7 @@ class Canary:
         elif seen.payload == ANSWERS[one.protocol]:
             one.end()
         elif seen.flags & (RST | FIN) or seen.payload:
-            one.end("a name that is not listed is blocked")
+            one.end(BLOCKED)
 
     # ---- asking
 
@@ -243,12 +245,13 @@ class Canary:
         if key is None:
             return
         wanted = {(family, protocol): "" for family in self.ends for protocol in self._protocols()}
-        for patience in PATIENCE:
-            again = [which for which in wanted if patience == PATIENCE[0] or wanted[which]]
+        for number, patience in enumerate((*PATIENCE, *AGAIN)):
+            again = [which for which, wrong in wanted.items()
+                     if number == 0 or wrong and (number < len(PATIENCE) or not wrong.startswith((PASSES, BLOCKED)))]
+            if not again:
+                break
             told = await asyncio.gather(*(self._ask_for(key, *which, patience) for which in again))
             wanted |= dict(zip(again, told, strict=True))
-            if not any(wanted.values()):
-                break
         self._have(wanted)
 
     def _have(self, results: dict[tuple[int, str], str]) -> None:
@@ -264,7 +267,7 @@ class Canary:
                     self.log.info("canary succeeded", family=f"ipv{family}", protocol=protocol)
         changed, self.results = results != self.results, results
         passing = [f"{protocol} over IPv{family}" for (family, protocol), wrong in sorted(results.items())
-                   if "listed name passes" in wrong]
+                   if wrong.startswith(PASSES)]
         self.state.say("canary", f"a listed name passes: {', '.join(passing)}" if passing else "")
         if changed:
             self.state.tell()

@@ -114,12 +114,15 @@ def _is_answered(path: Path) -> bool:
         return True
 
 
-def ask(path: Path, question: str) -> Any:
-    """What the daemon behind the socket answers. SystemProblem where none does, or for a question too long."""
+def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
+    """What the daemon behind the socket answers, within so many seconds.
+
+    SystemProblem where none does, or for a question too long.
+    """
     if len(question) >= QUESTION_MAX:
         raise SystemProblem(f"the question is longer than {QUESTION_MAX} bytes; a list has no name of that length")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
-        daemon.settimeout(PATIENCE)
+        daemon.settimeout(patience)
         try:
             daemon.connect(str(path))
             daemon.sendall(question.encode() + b"\n")
@@ -131,6 +134,6 @@ def ask(path: Path, question: str) -> Any:
         except PermissionError:
             raise SystemProblem(f"{path}: not permitted; ask as root or as the daemon's own user") from None
         except TimeoutError:
-            raise SystemProblem(f"{path}: no answer within {PATIENCE:.0f} s") from None
+            raise SystemProblem(f"{path}: no answer within {patience:.0f} s") from None
         except (OSError, ValueError) as problem:
             raise SystemProblem(f"{path}: no answer: {problem}") from None
