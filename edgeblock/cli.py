@@ -190,7 +190,7 @@ Exit status: 0 if a listed name is blocked and another passes, 1 if not, 2 if no
   edgeblock top
 Ends with Ctrl-C. Where standard output is no terminal it prints one picture.""")
 
-    command(doctor, "doctor", "say what this machine has and lacks, and how to mend it", """\
+    command(doctor, "doctor", "say what this machine has and lacks, and how to fix it", """\
   edgeblock doctor
 Exit status: 0 if edgeblock can run here, 1 if something is missing.""")
 

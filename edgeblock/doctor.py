@@ -1,4 +1,4 @@
-"""What this machine has and lacks. In: the settings. Out: findings, each with its mend, and a table of them.
+"""What this machine has and lacks. In: the settings. Out: findings, each with its fix, and a table of them.
 
 Probes leave no trace: kernel features are tried in a network namespace that goes with the thread that made it.
 """
@@ -96,7 +96,7 @@ def report(findings: list[Finding], file: TextIO) -> int:
         for one in findings:
             print(f"{one.state:8} {one.name}: {one.found}{'; ' + one.mend if one.mend else ''}", file=file)
     else:
-        table = Table("what", "state", "found", "mend", box=None, pad_edge=False)
+        table = Table("what", "state", "found", "fix", box=None, pad_edge=False)
         styles = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
         for one in findings:
             table.add_row(Text(one.name), Text(one.state, styles[one.state]), Text(one.found), Text(one.mend))
@@ -176,7 +176,7 @@ def kernel(config: Config) -> Iterator[Finding]:
     else:
         possible = " and ".join(backends) or "none"
         yield Finding("back end", MISSING, f"{wanted} in the settings; this machine can do {possible}",
-                      f'set ruleset.backend = "{backends[0]}"' if backends else "mend one of the above")
+                      f'set ruleset.backend = "{backends[0]}"' if backends else "fix one of the above")
     yield from in_new_namespace(lambda: list(queue_features()))
 
 
