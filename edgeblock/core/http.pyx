@@ -276,7 +276,8 @@ cdef bint _is_capital(const uint8_t* text, size_t size) noexcept nogil:
 
 cdef bint _end_request_line(Http* h) noexcept nogil:
     # RFC 9112, 3: `method target HTTP/d.d`, any white space, the version last. Without a version only what HTTP/0.9
-    # had is a request, with a path or an absolute URI, and only where nothing was lost before.
+    # had is a request, with a path, an absolute URI, or as Python's http.server takes it one word of any kind behind
+    # GET, and only where nothing was lost before.
     cdef const uint8_t* text = h.line.data
     cdef size_t size = h.line.size, word = 0, cut, start
     cdef bint versioned, absolute
@@ -307,7 +308,8 @@ cdef bint _end_request_line(Http* h) noexcept nogil:
         return False
     h.preface = h.preface and size - start == 1 and text[start] == 0x2A
     absolute = _find_authority(h, text + start, size - start)
-    if not versioned and text[start] != 0x2F and not absolute:
+    if not versioned and text[start] != 0x2F and not absolute and not (
+            word == 3 and memcmp(text, b"GET", 3) == 0 and cut == start):
         return False
     # Behind white space of an odd kind the version is none to Apache, and this is HTTP/0.9.
     h.simple = 0 if versioned and _blank(h.line.data[cut - 1]) else 1
@@ -396,7 +398,9 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
                     return FOUND
                 h.phase = PHASE_LINE
             elif b == 0x0D:
-                if h.phase == PHASE_LINE:
+                if h.phase == PHASE_CR:
+                    h.framings.unsure = 1       # to Python's http.server an empty line is between the two
+                else:
                     _end_value(h)
                     h.special = FIELD_EMPTY
                     h.phase = PHASE_CR

@@ -4,6 +4,7 @@ import pytest
 
 from edgeblock.core import http
 from tests.core import samples as s
+from tests.core.playing import engine, play
 from tests.core.test_engine import BEFORE, HEADS
 from tests.reference import http as slow
 
@@ -81,7 +82,8 @@ def test_connect():
 
 @pytest.mark.parametrize("line,hosts,target", [
     (b"GET /x", [], b"/x"), (b"GET http://a.example/", [b"a.example"], b"http://a.example/"),
-    (b"GET /x y", [], b"/x y"), (b"PUT /x", [], b"/x"), (b"M-SEARCH /x", [], b"/x"),
+    (b"GET /x y", [], b"/x y"), (b"PUT /x", [], b"/x"), (b"M-SEARCH /x", [], b"/x"), (b"GET word", [], b"word"),
+    (b"GET\x1c*", [], b"*"), (b"GET HTTP/1.1", [], b"HTTP/1.1"),
 ])
 def test_no_version(line, hosts, target):
     # HTTP/0.9: the line is the request; a lenient server goes on to the fields.
@@ -97,6 +99,8 @@ LENGTHS = b"".join(b"Content-Length: %d\r\n" % length for length in (2, 3, 4, 5)
 @pytest.mark.parametrize("fields,framings", [
     (b"", []),
     (b"Content-Length: 0\r\n", [(LENGTH, 0)]),
+    (b"Content-Length: 5\r\r\n", [(LENGTH, 5), (NONE, 0)]),
+    (b"X: y\r\r\r\nContent-Length: 5\r\n", [(LENGTH, 5), (NONE, 0)]),
     (b"Content-Length: 5\r\n", [(LENGTH, 5)]),
     (b"Content-Length: 5\r\nContent-Length: 5\r\n", [(LENGTH, 5)]),
     (b"Content-Length: 5, 5\r\n", [(LENGTH, 5), (NONE, 0)]),
@@ -193,7 +197,8 @@ def test_behind_a_body_that_nobody_can_follow_the_next_request_is_found(body):
 
 NO_REQUEST = [
     b"\x16\x03\x01", b"GET\r\n", b"GET \r\n", b"SSH-2.0-x\r\n", b"EHLO mail.example\r\n", b"USER someone\r\n",
-    b"GET word\r\n", b"\x00", b"(x)\r\n", b"HTTP/1.1\r\n", b"GET HTTP/1.1\r\n", b"foo /\r\n", b"\x85a\x00\r\n",
+    b"GET two words\r\n", b"get word\r\n", b"PUT word\r\n", b"\x00", b"(x)\r\n", b"HTTP/1.1\r\n", b"foo /\r\n",
+    b"\x85a\x00\r\n",
 ]
 
 
@@ -223,6 +228,15 @@ def test_request_lines_that_somebody_takes(line):
     assert one(data)[0] == [NAME]
     s.all_ways(http.feed, data, heads, len(data))
     slow.compare(data)
+
+
+def test_two_carriage_returns_are_an_empty_line_to_some():
+    # To Python's http.server the fields end there, so it sees no length; the head ends at the next empty line.
+    inner = b"GET / HTTP/1.1\r\nHost: " + NAME + b"\r\n\r\n"
+    data = (b"POST / HTTP/1.1\r\r\nHost: a.example\r\r\nTransfer-Encoding: chunked\r\r\n\r\r\n2d\r\n0\r\n\r\n"
+            + inner + b"\r\n0\r\n\r\n")
+    assert NAME in slow.every_host(data)
+    assert play(engine(NAME.decode()), [s.tcp(99, flags=s.SYN, dport=80), s.tcp(100, data, dport=80)]).blocked
 
 
 @pytest.mark.parametrize("parting", [b"\xa0", b"\x85", b"\x1c", b"\x0b"])

@@ -79,8 +79,8 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
     if odd:                                     # HTTP/0.9 ends here; a lenient server goes on to the fields
         heads.append((hosts[:], target, []))
     try:
-        lines, at = read_lines(data, end + 1)
-        framings, more = read_fields(lines, method, version)
+        lines, at, doubled = read_lines(data, end + 1)
+        framings, more = read_fields(lines, doubled, method, version)
         hosts += more
         heads.append((hosts[:15] + hosts[-1:] if len(hosts) > 16 else hosts, target, framings))
         if method == b"PRI" and target == b"*" and version == b"HTTP/2.0" and not lines:
@@ -130,22 +130,24 @@ def read_request_line(line: bytes, seeking: bool) -> tuple[bytes, bytes, bytes] 
         return method, versioned[1], versioned[2]
     if seeking or not (method in (b"GET", b"HEAD", b"CONNECT") or re.fullmatch(rb"[A-Z-]+", word)):
         return None
-    if rest[:1] == b"/" or re.match(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,32}://", rest) or method == b"CONNECT":
+    if (rest[:1] == b"/" or re.match(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,32}://", rest) or method == b"CONNECT"
+            or word == b"GET" and re.fullmatch(rb"%s+" % N, rest)):
         return method, rest, b""
     return None
 
 
-def read_lines(data: bytes, at: int) -> tuple[list[tuple[bytes, bool]], int]:
-    """The lines of a head up to the empty one, and where what follows begins.
+def read_lines(data: bytes, at: int) -> tuple[list[tuple[bytes, bool]], int, bool]:
+    """The lines of a head up to the empty one, where what follows begins, and whether CRs stood side by side.
 
     Any number of CRs before LF, and any number of CRs alone, end a line; only LF ends the head. With each line:
     whether it stands behind a lone CR.
     """
     lines = []
-    lone = False
+    lone = doubled = False
     for match in re.compile(rb"([^\r\n]*)(\r*\n|\r+(?!\r|\n|\Z))").finditer(data, at):
+        doubled |= match[2].startswith(b"\r\r")
         if not match[1] and match[2].endswith(b"\n"):
-            return lines, match.end()
+            return lines, match.end(), doubled
         lines.append((match[1], lone))
         lone = not match[2].endswith(b"\n")
     raise Incomplete
@@ -158,14 +160,14 @@ def plain(name: bytes) -> bytes:
     return name.replace(b" ", b"").replace(b"\t", b"").lower()
 
 
-def read_fields(lines: list[tuple[bytes, bool]], method: bytes, version: bytes
+def read_fields(lines: list[tuple[bytes, bool]], doubled: bool, method: bytes, version: bytes
                 ) -> tuple[list[tuple[str, int]], list[bytes]]:
     """Every way a server may frame the body, the first as RFC 9112, 6.3 says; and every host.
 
     Lines that begin with a blank belong to the field before (5.2), or are fields themselves.
     """
     fields: list[tuple[bytes, list[bytes], bool]] = []      # name, the value's lines, some servers do not see it
-    unsure = any(lone for _, lone in lines)
+    unsure = doubled or any(lone for _, lone in lines)
     for line, lone in lines:
         folded = line[:1] in (b" ", b"\t") and not lone
         if folded and fields and fields[-1][0] in SPECIAL:
