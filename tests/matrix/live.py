@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from edgeblock.lab import SERVER, Lab
+from tests.matrix import record
 from tests.matrix.asking import ask, is_served, sent, spellings
-from tests.matrix.record import kept
 from tests.matrix.servers import LISTED, OTHER, SERVERS, Server, started
 from tests.matrix.spellings import SPLITS, Spelling
 
@@ -29,8 +29,8 @@ MODES = {
     "shortcut": '[ruleset]\ntracking = "stage1"\nmarks = 65536\nshortcut = true\n'
                 'clients = ["to-client"]\nservers = ["to-hop"]\n',
 }
-PORTS = f"tcp_ports = {list(range(FIRST_PORT, FIRST_PORT + len(SERVERS)))}\n"
-KEPT = kept()
+PORTS = "".join(f"{kind}_ports = {list(range(FIRST_PORT, FIRST_PORT + len(SERVERS)))}\n" for kind in ("tcp", "udp"))
+KEPT = record.kept()
 AT_ONCE = 6
 
 
@@ -46,14 +46,17 @@ class Question:
     listed: bytes
 
     def put(self, lab: Lab) -> bytes:
-        return ask(self.server, lambda: connected(lab, self.port, self.version),
+        return ask(self.server, lambda: connected(lab, self.port, self.version, self.server),
                    sent(self.server, self.spelling, self.listed, OTHER.encode()), self.how)
 
     def __str__(self) -> str:
         return f"{self.server.name}, IPv{self.version}, {self.how}, {self.spelling.name}, {self.listed.decode()}"
 
 
-def connected(lab: Lab, port: int, version: int) -> socket.socket:
+def connected(lab: Lab, port: int, version: int, server: Server | None = None) -> socket.socket:
+    if server and server.kind == "quic":
+        with lab.entered("client"):
+            return record.connected(server, SERVER[version], port)
     return lab.connect(port, version=version)
 
 
@@ -76,7 +79,7 @@ def questions(server: Server, port: int) -> Iterator[Question]:
     """What it was recorded to serve, whole; one byte first, a cut in the name, and byte by byte for every fifth."""
     for number, spelling in enumerate(row for row in spellings(server) if row.name in KEPT[server.name]):
         for version in (4, 6):
-            for how in SPLITS if number % 5 == version % 5 else ("whole",):
+            for how in SPLITS if number % 5 == version % 5 and server.kind != "quic" else ("whole",):
                 yield Question(server, port, version, how, spelling, LISTED.encode())
 
 

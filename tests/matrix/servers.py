@@ -40,6 +40,12 @@ class Server:
     write: Callable[[Path, str, int], list[str]]
     tls: bool = False           # the site is chosen by the server name of the hello, and the certificate tells
     dual: bool = False          # it listens on all addresses, whatever it is told
+    http2: bool = False         # asked over HTTP/2 without TLS, by prior knowledge
+    quic: bool = False          # asked over QUIC; it listens on TCP as well, which tells that it is up
+
+    @property
+    def kind(self) -> str:
+        return "quic" if self.quic else "tls" if self.tls else "http2" if self.http2 else "http"
 
     @property
     def there(self) -> bool:
@@ -61,9 +67,9 @@ def pages(home: Path) -> None:
         home.chmod(0o755)
 
 
-def nginx(home: Path, address: str, port: int, tls: bool = False) -> list[str]:
+def nginx(home: Path, address: str, port: int, tls: bool = False, how: str = "") -> list[str]:
     own = "ssl_certificate {0}/{1}.pem; ssl_certificate_key {0}/{1}.key;" if tls else ""
-    listen = f"listen {authority(address, port)}{' ssl' if tls else ''}"
+    listen = f"listen {authority(address, port)}{' ssl' if tls else ''}{how}"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {home}/{kind};" for kind in kinds)
     (home / "nginx.conf").write_text(f"""
@@ -80,7 +86,7 @@ http {{ access_log off; {temporary} default_type text/plain; large_client_header
 
 def apache(home: Path, address: str, port: int, tls: bool = False, options: str = "") -> list[str]:
     pages(home)
-    modules = ["mpm_event", "authz_core", "dir"] + ["socache_shmcb", "ssl"] * tls
+    modules = ["mpm_event", "authz_core", "dir"] + ["socache_shmcb", "ssl"] * tls + ["http2"] * ("h2c" in options)
     own = "SSLEngine on\nSSLCertificateFile {0}/{1}.pem\nSSLCertificateKeyFile {0}/{1}.key\n" if tls else ""
     hosts = "".join(
         f"<VirtualHost *:{port}>\nServerName {name}\nDocumentRoot {home}/{folder}\nFallbackResource /index.html\n"
@@ -110,7 +116,7 @@ $HTTP["host"] == "{LISTED}" {{ server.document-root = "{home}/listed" }}
     return ["lighttpd", "-D", "-f", f"{home}/lighttpd.conf"]
 
 
-def haproxy(home: Path, address: str, port: int, tls: bool = False) -> list[str]:
+def haproxy(home: Path, address: str, port: int, tls: bool = False, how: str = "") -> list[str]:
     if tls:
         for name in ("other", "listed"):
             both = [(home / f"{name}.{kind}").read_bytes() for kind in ("pem", "key")]
@@ -125,7 +131,7 @@ defaults
     timeout server 10s
     timeout connect 10s
 frontend sites
-    bind {authority(address, port)}{own}
+    bind {authority(address, port)}{own}{how}
     acl listed hdr(host),field(1,:) -i {LISTED}
     http-request return status 200 content-type text/plain string "{LISTED_PAGE.decode()}" if listed
     http-request return status 200 content-type text/plain string "{OTHER_PAGE.decode()}"
@@ -133,20 +139,21 @@ frontend sites
     return ["haproxy", "-db", "-f", f"{home}/haproxy.cfg"]
 
 
-def caddy(home: Path, address: str, port: int, tls: bool = False) -> list[str]:
+def caddy(home: Path, address: str, port: int, tls: bool = False, how: str = "") -> list[str]:
     def site(name: str, folder: str, page: bytes) -> str:
         own = f"tls {home}/{folder}.pem {home}/{folder}.key\n" if tls else ""
         scheme = "https" if tls else "http"
         return f"{scheme}://{name}:{port} {{\nbind {address}\n{own}respond \"{page.decode()}\"\n}}\n"
 
     (home / "Caddyfile").write_text(
-        f"{{\nadmin off\nauto_https disable_redirects\nstorage file_system {home}/store\ndefault_sni {OTHER}\n}}\n"
+        f"{{\nadmin off\nauto_https disable_redirects\nstorage file_system {home}/store\ndefault_sni {OTHER}\n"
+        f"{how}}}\n"
         + site(LISTED, "listed", LISTED_PAGE) + site(OTHER, "other", OTHER_PAGE) + site("", "other", OTHER_PAGE))
     return ["env", f"HOME={home}", f"XDG_CONFIG_HOME={home}", f"XDG_DATA_HOME={home}",
             "caddy", "run", "--config", f"{home}/Caddyfile", "--adapter", "caddyfile"]
 
 
-def varnish(home: Path, address: str, port: int) -> list[str]:
+def varnish(home: Path, address: str, port: int, *how: str) -> list[str]:
     (home / "sites.vcl").write_text(f"""
 vcl 4.1;
 backend none none;
@@ -157,14 +164,14 @@ sub vcl_recv {{
 """)
     return ["varnishd", "-F", "-n", f"{home}/work", "-a", authority(address, port), "-f", f"{home}/sites.vcl",
             "-s", "malloc,10m", "-j", "none", "-p", "http_req_hdr_len=65536", "-p", "http_req_size=131072",
-            "-p", "workspace_client=256k"]
+            "-p", "workspace_client=256k", *how]
 
 
 NODE = """
-const http = require("http"), https = require("https"), fs = require("fs");
+const http = require("http"), http2 = require("http2"), https = require("https"), fs = require("fs");
 const [home, address, port, how] = process.argv.slice(2);
 function site(request) {
-    const host = request.headers.host || "";
+    const host = request.headers[":authority"] || request.headers.host || "";
     if (how.includes("url")) return new URL(request.url, "http://" + host).hostname;
     const from = host[0] === "[" ? host.indexOf("]") + 1 : 0, end = host.indexOf(":", from);
     return (end === -1 ? host : host.substring(0, end)).toLowerCase();
@@ -180,6 +187,8 @@ if (how === "tls") {
     const server = https.createServer(pair("other"), answer);
     server.addContext("HOST", pair("listed"));
     server.listen(+port, address);
+} else if (how.includes("http2")) {
+    http2.createServer(answer).listen(+port, address);
 } else {
     http.createServer({insecureHTTPParser: how.includes("lenient"), requireHostHeader: false}, answer)
         .listen(+port, address);
@@ -248,10 +257,27 @@ SERVERS = (
     Server("gunicorn", "python:gunicorn", "`urlsplit` of HTTP_HOST", python("gunicorn")),
     Server("cheroot", "python:cheroot", "`urlsplit` of HTTP_HOST", python("cheroot")),
     Server("Twisted", "python:twisted", "its NameVirtualHost", python("twisted")),
+    Server("nginx, h2c", "nginx", "the front, to the first colon", lambda *at: nginx(*at, how=" http2"), http2=True),
+    Server("Apache, h2c", "apache2", "the front, to the port",
+           lambda *at: apache(*at, options="Protocols h2c http/1.1\n"), http2=True),
+    Server("lighttpd, h2c", "lighttpd", "the front, to the port",
+           lambda *at: lighttpd(*at, 'server.feature-flags = ("server.h2c" => "enable")'), http2=True),
+    Server("HAProxy, h2c", "haproxy", "`hdr(host),field(1,:)`", lambda *at: haproxy(*at, how=" proto h2"),
+           http2=True),
+    Server("Caddy, h2c", "caddy", "Go's SplitHostPort, brackets trimmed",
+           lambda *at: caddy(*at, how="servers {\nprotocols h1 h2 h2c\n}\n"), http2=True),
+    Server("Varnish, h2c", "varnishd", "`req.http.host` to the first colon",
+           lambda *at: varnish(*at, "-p", "feature=+http2"), http2=True),
+    Server("Node, h2c", "node", "`:authority`, to the first colon", lambda *at: node(*at, "http2"), http2=True),
+    Server("Node, h2c, URL", "node", '`new URL(url, "http://" + authority)`', lambda *at: node(*at, "http2 url"),
+           http2=True),
+    Server("Hypercorn, h2c", "python:hypercorn,starlette", "Starlette's `request.url`", python("hypercorn"),
+           http2=True),
     Server("nginx, TLS", "nginx", "the front, to the first colon", lambda *at: nginx(*at, True), True),
     Server("Apache, TLS", "apache2", "the whole name", lambda *at: apache(*at, True), True),
     Server("HAProxy, TLS", "haproxy", "the whole name", lambda *at: haproxy(*at, True), True),
     Server("Caddy, TLS", "caddy", "the whole name", lambda *at: caddy(*at, True), True),
+    Server("Caddy, QUIC", "caddy", "the whole name", lambda *at: caddy(*at, True), quic=True),
     Server("Node, TLS", "node", "the whole name", lambda *at: node(*at, "tls"), True),
     Server("Python's ssl", "python:ssl", "`sni_callback`, final dots cut", python("ssl"), True),
     Server("openssl s_server", "openssl", "the whole name", openssl, True),

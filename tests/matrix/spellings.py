@@ -6,6 +6,8 @@ makes of each is asked of it, never written down here. A new spelling is one row
 
 from dataclasses import dataclass
 
+from tests.core.samples import H2_PREFACE, h2_frame, h2_literals
+
 CLOSE = b"\r\nConnection: close\r\n\r\n"
 
 
@@ -19,8 +21,27 @@ class Spelling:
     innocent: bool = False
 
     def filled(self, listed: bytes, other: bytes) -> bytes:
-        text = self.text.replace(b"{LISTED}", listed.upper())
-        return text.replace(b"{listed}", listed).replace(b"{open}", other)
+        return fill(self.text, listed, other)
+
+
+def fill(text: bytes, listed: bytes, other: bytes) -> bytes:
+    return text.replace(b"{LISTED}", listed.upper()).replace(b"{listed}", listed).replace(b"{open}", other)
+
+
+@dataclass(frozen=True)
+class Fields(Spelling):
+    """A request of HTTP/2 by prior knowledge: its fields, in literals (RFC 7541, 6.2.2)."""
+
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+
+    def filled(self, listed: bytes, other: bytes) -> bytes:
+        block = h2_literals(*((name, fill(value, listed, other)) for name, value in self.fields))
+        return H2_PREFACE + h2_frame(4, 0, 0, b"") + h2_frame(1, 5, 1, block)
+
+
+def fields(name: str, *more: tuple[bytes, bytes], path: bytes = b"/a", innocent: bool = False) -> Fields:
+    return Fields(f"HTTP/2, {name}", b" ".join(value for _, value in more) + b" " + path, innocent,
+                  ((b":method", b"GET"), (b":scheme", b"http"), (b":path", path), *more))
 
 
 def host(name: str, value: bytes, innocent: bool = False) -> Spelling:
@@ -137,6 +158,34 @@ TLS = (
     *(Spelling(f"name: {name}", value) for name, value in NAMES),
     *(Spelling(f"name: {name}", value, True) for name, value in INNOCENT_NAMES),
 )
+
+AUTHORITY, HOST = b":authority", b"host"
+HTTP2 = (
+    *(fields(f":authority: {name}", (AUTHORITY, value)) for name, value in NAMES),
+    *(fields(f":authority: {name}", (AUTHORITY, value), innocent=True) for name, value in INNOCENT_NAMES),
+    *(fields(f"host: {name}", (HOST, value)) for name, value in NAMES[:30]),
+    fields("both, the first listed", (AUTHORITY, b"{listed}"), (HOST, b"{open}")),
+    fields("both, the second listed", (AUTHORITY, b"{open}"), (HOST, b"{listed}")),
+    fields("host first", (HOST, b"{listed}"), (AUTHORITY, b"{open}")),
+    fields("two hosts", (HOST, b"{listed}"), (HOST, b"{open}")),
+    fields("two hosts, second", (HOST, b"{open}"), (HOST, b"{listed}")),
+    fields("two authorities", (AUTHORITY, b"{listed}"), (AUTHORITY, b"{open}")),
+    fields("two authorities, second", (AUTHORITY, b"{open}"), (AUTHORITY, b"{listed}")),
+    fields("empty authority", (AUTHORITY, b""), (HOST, b"{listed}")),
+    fields("absolute path", (AUTHORITY, b"{open}"), path=b"http://{listed}/a"),
+    fields("path of two slashes", (AUTHORITY, b"{open}"), path=b"//{listed}/a"),
+    fields("path of three slashes", (AUTHORITY, b"{open}"), path=b"///{listed}/a"),
+    fields("path with a backslash", (AUTHORITY, b"{open}"), path=b"/\\{listed}/a"),
+    fields("in another field", (AUTHORITY, b"{open}"), (b"x-host", b"{listed}"), (b"referer", b"http://{listed}/"),
+           innocent=True),
+    fields("host in the path", (AUTHORITY, b"{open}"), path=b"/a/{listed}/b", innocent=True),
+    fields("at in the query", (AUTHORITY, b"{open}"), path=b"/?u=http://x@{listed}/", innocent=True),
+)
+QUIC = (
+    *(Spelling(f"QUIC name: {name}", value) for name, value in NAMES),
+    *(Spelling(f"QUIC name: {name}", value, True) for name, value in INNOCENT_NAMES),
+)
+ROWS = {"http": HTTP, "http2": HTTP2, "tls": TLS, "quic": QUIC}       # by the kind of a server
 
 # How the client's bytes are put on the wire: where they are cut.
 SPLITS = {"whole": (), "first byte": (1,), "name": (-1,), "bytes": tuple(range(1, 40))}
