@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeblock.blocklist.canary import control_name, neighbour_name
+from edgeblock.blocklist.keys import Key
 from edgeblock.config import Config
 from edgeblock.daemon import probes
 from edgeblock.daemon.probes import ACK, ANSWERS, FIN, PSH, RST, SYN, Path, Segment
@@ -67,7 +68,7 @@ class Connection:
 class Canary:
     """What asks. Everything happens in the event loop's thread but the making of interfaces."""
 
-    def __init__(self, config: Config, log: Any, state: State, call: Call, key: Callable[[], bytes | None]) -> None:
+    def __init__(self, config: Config, log: Any, state: State, call: Call, key: Callable[[], Key | None]) -> None:
         self.config, self.log, self.state, self.call, self.key = config, log, state, call, key
         self.off = why_not(config)              # why it does not ask at all
         self.ends: dict[int, Ends] = {}
@@ -278,7 +279,7 @@ class Canary:
         if self.config.ruleset.udp_ports:
             yield "quic"
 
-    async def _ask_for(self, key: bytes, family: int, protocol: str, patience: float) -> str:
+    async def _ask_for(self, key: Key, family: int, protocol: str, patience: float) -> str:
         """What is wrong with one protocol over one family; "" where nothing is."""
         connections = [self._connection(family, protocol, name, pieces)
                        for name in (control_name(key), neighbour_name(key)) for pieces in (False, True)]

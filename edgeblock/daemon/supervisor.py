@@ -30,6 +30,7 @@ from typing import Any, TextIO
 import uvloop
 
 import edgeblock
+from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.rules import explain_alone
 from edgeblock.config import Config
@@ -988,8 +989,8 @@ class Supervisor:
         return {"lists": len(self._lists()), "entries": self._entries(), "refused": len(self.refused),
                 "digest": self.rules.content if self.rules else ""}
 
-    def _key(self) -> bytes | None:
-        return bytes.fromhex(self.rules.key) if self.rules else None
+    def _key(self) -> Key | None:
+        return self.rules.key if self.rules else None
 
     def _tell_state(self) -> None:
         if self.ready:
