@@ -4,6 +4,8 @@ import re
 from configparser import ConfigParser
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -42,3 +44,23 @@ def test_a_decision_takes_five_lines_at_most():
     for text in entries:
         lines = text.strip("\n").split("\n")
         assert text.startswith("**") and len(lines) <= 5 and max(map(len, lines)) <= 118, lines[0]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page: Path):
+    """Each row is one line with as many cells as its heading."""
+    broken, cells = [], None
+    for number, line in enumerate(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).split("\n"), 1):
+        if cells is None and line.startswith("| "):
+            cells = len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line)))
+        elif cells is not None and line.startswith("|"):
+            if len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line))) != cells:
+                broken.append(f"{number}: {line[:60]}")
+        elif cells is not None:
+            if line and not line.startswith("<!--"):
+                broken.append(f"{number}: {line[:60]}")
+            cells = None
+    assert broken == []
