@@ -20,6 +20,7 @@ from edgeblock.daemon import claim
 from edgeblock.daemon.control import ask
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bypass, bytecode, iptables, netlink, nft, ruleset, shortcut, tools
+from edgeblock.netfilter.pair import CLIENTS, SERVERS
 from edgeblock.netfilter.pins import bpf_directory, pin_path
 from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
@@ -544,7 +545,7 @@ def source_check(config: Config) -> Iterator[Finding]:
         return
     conf = Path("/proc/sys/net/ipv4/conf")
     every = read(conf / "all" / "rp_filter").strip()
-    loose = sorted(one.name for one in conf.iterdir() if one.name not in ("all", "default", "lo")
+    loose = sorted(one.name for one in conf.iterdir() if one.name not in ("all", "default", "lo", CLIENTS, SERVERS)
                    and max(every, read(one / "rp_filter").strip()) != "1") if conf.is_dir() else []
     if loose:
         yield Finding("source addresses", WARNING, f"not checked strictly on {some(loose)}",
