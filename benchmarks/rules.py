@@ -2,6 +2,9 @@
 
     python -m benchmarks.rules [SIZE ...] [--quick]       SIZE: domains, or URLs with a "u" behind it, as in 1000000u
 
+Behind each size of domains, and at the end, what changes.py measures: a line and an exception more beside so many,
+many lists, and the reading speed of each format.
+
 In: sizes; 10000, 1000000, 10000000 and 1000000u when none is given, 10000 with --quick. Names are made of their
 number by a hash. Out: a JSON object a line on standard output: one for each size, and one for each thing that could
 stand in for the matcher (a Python set, a marisa trie, pyroaring's own `in`) on the same names.
@@ -204,6 +207,10 @@ def ask(holds: Callable[[Any], bool], names: Iterable[Any]) -> int:
     return sum(map(holds, names))
 
 
+def change(what: str) -> None:
+    subprocess.run([sys.executable, "-m", "benchmarks.changes", what], check=True)
+
+
 def main(words: list[str]) -> None:
     if words[:1] == ["--map"]:
         return stay_mapped(int(words[1]), Path(words[2]))
@@ -219,6 +226,12 @@ def main(words: list[str]) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 for row in measure(int(size.rstrip("u")), size.endswith("u"), Path(folder), lookups):
                     print(json.dumps(row), flush=True)
+            if not size.endswith("u"):
+                change(size)
+    if len(sizes) == len([word for word in words if word != "--quick"]):
+        return      # who asks for sizes gets those
+    for what in ("lists:500", "formats") if quick else ("lists:10000", "formats"):
+        change(what)
 
 
 if __name__ == "__main__":

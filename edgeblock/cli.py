@@ -110,8 +110,10 @@ SIGHUP loads the lists anew. The log goes to standard output.""")
   edgeblock replay morning.pcap --rules /etc/edgeblock/rules
   edgeblock replay morning.pcapng.gz --rules rules --json > verdicts.jsonl
   edgeblock replay morning.pcapng.gz --rules rules --expect verdicts.jsonl
+  ssh box tcpdump -i eth0 -s 0 -w - | edgeblock replay - --rules rules --checksums verify
 Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules cannot be read.""")
-    made.add_argument("capture", metavar="CAPTURE", help="a pcap or pcapng file, also compressed with gzip")
+    made.add_argument("capture", metavar="CAPTURE",
+                      help="a pcap or pcapng file, also compressed with gzip; - is standard input")
     made.add_argument("--rules", metavar="DIR",
                       help="the lists, or a snapshot of them (default: those of the configuration)")
     made.add_argument("--json", action="store_true", help="one JSON object a line, for each name observed")

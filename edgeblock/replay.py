@@ -1,8 +1,9 @@
 """`edgeblock replay`: a capture file through the same engine that sits behind the live queue.
 
 In: a capture and a rules directory. Out: one line for each name observed, as JSON (DESIGN 5.2) or for people; a
-summary on standard error; on request a capture of what would have left the box, and a comparison with an earlier
-run. Never here: a clock other than the capture's, a socket, a verdict of its own.
+summary on standard error, and before it how far it has come, where that takes a while; on request a capture of what
+would have left the box, and a comparison with an earlier run. Never here: a clock other than the capture's, a socket,
+a verdict of its own.
 
 Names and paths come from the network and may hold anything: JSON escapes what is not ASCII, and the lines for
 people what is not printable, so that no capture can write to a terminal what it likes.
@@ -24,7 +25,8 @@ from edgeblock.core.decision import Decision, Name
 from edgeblock.enforce import replies
 from edgeblock.engine import make_engine
 from edgeblock.errors import CaptureError, ConfigError, EdgeblockError
-from edgeblock.source.capture import Capture, CaptureWriter, Record, reframe
+from edgeblock.progress import Reading
+from edgeblock.source.capture import STDIN, Capture, CaptureWriter, Record, reframe
 from edgeblock.source.checksums import MODES, Survey
 from edgeblock.source.defragment import Defragmenter
 from edgeblock.source.handshakes import Handshakes
@@ -73,25 +75,28 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
         engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):
         raise CaptureError(f"{os.fspath(write)}: is the capture itself; write to another file")
-    survey = _survey(capture, checksums)
+    survey = _survey(capture, checksums, err)
     counts: Counter[str] = Counter()
     fragments = Defragmenter()
     with Capture(capture) as source:
         box = None if write is None else _Box(CaptureWriter(write, source.pcapng, source.link), answers)
-        rows = _judge(source, engine, survey, fragments, box, counts)
+        # Where the lines go to a terminal they show how far it is, and a bar would stand in their way.
+        told = Reading(None if out.isatty() else err, f"{source.path}: judging", source.size(), source.read)
+        rows = _judge(source, engine, survey, fragments, box, counts, told)
         try:
             heading = not json_output and expected is None
-            for row in rows:
-                line = _as_json(row)
-                if expected is not None:
-                    expected.see(line)
-                if json_output:
-                    out.write(line + "\n")
-                elif expected is None:
-                    if heading:
-                        out.write(_HEADING + "\n")
-                        heading = False
-                    out.write(_as_text(row) + "\n")
+            with told:
+                for row in rows:
+                    line = _as_json(row)
+                    if expected is not None:
+                        expected.see(line)
+                    if json_output:
+                        out.write(line + "\n")
+                    elif expected is None:
+                        if heading:
+                            out.write(_HEADING + "\n")
+                            heading = False
+                        out.write(_as_text(row) + "\n")
         finally:
             if box is not None:
                 box.writer.close()
@@ -104,11 +109,16 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     return 1 if different else 0
 
 
-def _survey(capture: str | os.PathLike[str], checksums: str) -> Survey:
+def _survey(capture: str | os.PathLike[str], checksums: str, err: TextIO) -> Survey:
     survey = Survey(checksums)
     if checksums == "auto":
-        with Capture(capture) as source:
+        if os.fspath(capture) == STDIN:
+            raise ConfigError("--checksums: \"auto\" reads a capture twice, and standard input can be read once; say "
+                              "--checksums verify, or ignore where it comes from the host that sent it")
+        with Capture(capture) as source, Reading(err, f"{source.path}: looking at checksums", source.size(),
+                                                 source.read) as told:
             for record, data, _ in _packets(source, Defragmenter(), None):
+                told.step()
                 if not record.cut:
                     survey.add(data)
     survey.close()
@@ -138,9 +148,10 @@ def _packets(source: Capture, fragments: Defragmenter, box: "_Box | None") -> It
 
 
 def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter, box: "_Box | None",
-           counts: Counter[str]) -> Iterator[Row]:
+           counts: Counter[str], told: Reading) -> Iterator[Row]:
     judge, flag, proof = engine.judge, survey.flag, Handshakes().flag
     for record, data, parts in _packets(source, fragments, box):
+        told.step()
         if not data:
             counts["not IP" if record.start < 0 else "unparsable"] += 1
             continue

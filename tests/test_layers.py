@@ -27,7 +27,7 @@ LAYERS = (
     ("core.connections",),
     ("core.engine", "core"),
     ("errors",),
-    ("config", "wire"),
+    ("config", "wire", "progress"),
     ("blocklist.international", "blocklist.international_tables"),
     ("blocklist.bitmap", "blocklist.canonical", "blocklist.keys", "blocklist.settings", "blocklist.signature"),
     ("blocklist.fingerprint",),

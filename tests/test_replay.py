@@ -3,6 +3,9 @@
 import io
 import json
 import random
+import subprocess
+import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -417,3 +420,45 @@ def test_what_a_policy_stops_has_a_row(bench, policy):
     assert (row["policy"], row["host"], row["path"], row["list"], row["rule"]) == (policy, None, None, None, None)
     assert row["verdict"] in ("drop", "reset") and row["dst"] == SERVER
     assert f"[policies.{policy}]" in bench.run(bench.save(packets), json_output=False, config=config)[1]
+
+
+# A long capture, and one from a pipe ---------------------------------------------------------------------------
+
+def test_standard_input_is_read_once(tmp_path):
+    packets = flow(GET)
+    wrpcap(str(tmp_path / "flow.pcap"), [Ether() / packet for packet in packets])
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.list").write_text("listed.example\n")
+    command = [sys.executable, "-m", "edgeblock", "replay", "-", "--rules", str(tmp_path / "rules"), "--json"]
+    for how in (["cat"], ["gzip", "-c"]):
+        with subprocess.Popen([*how, str(tmp_path / "flow.pcap")], stdout=subprocess.PIPE) as source:
+            done = subprocess.run([*command, "--checksums", "verify"], stdin=source.stdout, capture_output=True,
+                                  text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        [line] = done.stdout.splitlines()
+        assert json.loads(line)["verdict"] == "reset"
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "standard input can be read once" in done.stderr and done.stdout == ""
+
+
+def test_a_capture_of_any_length_takes_the_same_memory_and_says_how_far_it_is(tmp_path, monkeypatch):
+    """Ten times as many connections: no more memory than the tables that are bounded, and lines about it."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.list").write_text("listed.example\n")
+    packets = [bytes(Ether() / packet) for packet in flow(b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n")]
+    peaks = []
+    for count in (300, 3000):
+        path = tmp_path / f"{count}.pcap"
+        with CaptureWriter(path, False, 1) as out:
+            for number in range(count):
+                for packet in packets:
+                    out.write(float(number), 1, packet, len(packet))
+        err = io.StringIO()
+        monkeypatch.setattr("edgeblock.progress.FIRST_LINE", 0.0)
+        tracemalloc.start()
+        assert replay.run(path, tmp_path / "rules", out=io.StringIO(), err=err, json_output=True,
+                          write=tmp_path / "out.pcap") == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert f"{path}: judging: " in err.getvalue() and " % read, 2048 frames" in err.getvalue()
+    assert peaks[1] < peaks[0] * 1.5 + 2_000_000, peaks

@@ -33,4 +33,6 @@ def part(key: Key) -> Compiled:
     compiler = Compiler(key)
     compiler.add(compiler.add_list(LIST, ListSettings(action="reset", mandatory=True)),
                  Entry(0, Kind.HOST, control_name(key).encode()))
-    return compiler.finish()
+    made = compiler.finish()
+    made.lists[0].part = LIST       # always the same for one key
+    return made

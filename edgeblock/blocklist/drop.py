@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist import canary
-from edgeblock.blocklist.compiler import ListRecord, merge
+from edgeblock.blocklist.compiler import Compiled, ListRecord, is_little, lay_over, merge, table_of
 from edgeblock.blocklist.directory import (
     LISTS_MAX,
     SETTINGS_SECONDS,
@@ -48,7 +48,7 @@ from edgeblock.blocklist.intake import (
 )
 from edgeblock.blocklist.keys import keyed_sum
 from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings, locked_for, why_locked
-from edgeblock.blocklist.snapshot import Snapshot
+from edgeblock.blocklist.snapshot import Snapshot, check_whole
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError, printable
 
@@ -59,6 +59,8 @@ BATCH = 64 << 20        # bytes of lists after which those that were taken are p
 SLICE = 1.0             # seconds of processor time that a short list has before it goes on in a process of its own
 ROUND = 1.0             # seconds after which those that were taken are published before more are read
 COLD = 60.0             # the same where nothing is in force yet, and nobody is served by a half
+TOGETHER = 8            # changed lists from which on they are brought to the disk together,
+TOGETHER_MAX = 1000     # so many at a time: what is not there yet is lost if the process ends
 DEATHS = 2              # ends of the process that reads a list after which the list is refused
 REFUSED_MAX = LISTS_MAX     # refusals of lists that are not in force which are told one by one; the rest are counted
 REJECTED_MAX = 256 << 10    # bytes of a NAME.rejected of ours; another's may be a terabyte
@@ -91,7 +93,8 @@ class Outcome:
 
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
             afresh: bool = False, hurry: bool = False, overdue: bool = False,
-            lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False, probed: bool = False) -> Outcome:
+            lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False, probed: bool = False,
+            held: str = "") -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
@@ -105,13 +108,15 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
             name, `origin` at least. None: there is none, and every list is read here.
         died: the process before has ended while it read a list.
         probed: the name that a daemon asks itself for is in the snapshot, too (canary.py); it is in nobody's list.
+        held: the digest of the snapshot that is in force, or that what is in force lies over: it is in memory, so
+            it is not verified again.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry,
-                 overdue, lane, died, probed).run()
+                 overdue, lane, died, probed, held).run()
 
 
 def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: bool = False) -> dict[str, Any]:
@@ -138,18 +143,24 @@ class Round:
 
     def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
                  hurry: bool, overdue: bool, lane: Mapping[str, dict[str, Any]] | None, died: bool,
-                 probed: bool = False) -> None:
+                 probed: bool = False, held: str = "") -> None:
         self.probed = probed
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
         self.busy = {Path(name).stem for name in busy}
         self.outcome = Outcome()
-        self.parts, self.outcome.warnings = store.parts()
+        self.top = store.in_force(held)         # what is in force, to which what changes is compared
+        self.base = self.top and (self.top.base or self.top)
+        there = {record.part for record in self.base.parts.lists} if self.base and self.base.digest == held else ()
+        self.held = there                       # digests of the parts that are in memory, and not verified here
+        self.parts, self.outcome.warnings = store.parts(there)
         self.before = {name: part.parts.lists[0] for name, part in self.parts.items()}
         self.known = store.refused()
         self.gone: list[str] = []
         self.lane = lane
         self.reasons: dict[str, tuple[Refused, os.stat_result | None]] = {}
+        self.together = False           # parts are brought to the disk by _settle, and these are not there yet
+        self.unsettled: list[tuple[ListFile, Snapshot | None]] = []
         self.untold = 0                 # refusals that are only counted
         self.blamed, self.blame, deaths = store.taking()
         self.deaths = deaths + 1 if died else 0
@@ -202,6 +213,7 @@ class Round:
             order.append((ranks[owner_id(source)], size_of(source), source, origin))
             ranks[owner_id(source)] += 1
         order.sort(key=lambda one: one[:2])
+        self.together = len(order) >= TOGETHER
         cold = self.hurry and not self.parts
         spent, until = 0, time.monotonic() + (COLD if cold else ROUND)
         slow: list[tuple[ListFile, str]] = []
@@ -232,7 +244,20 @@ class Round:
             if not self.take_one(source, terms, origin, seconds_for(size) if self.lane is None else SLICE):
                 slow.append((source, origin))
         self._leave(slow, terms, cold, until)
+        self._settle()
         self.store.begin("", "")
+
+    def _settle(self) -> None:
+        """The parts that were kept together are on the disk, or none of them is taken."""
+        waiting, self.unsettled = self.unsettled, []
+        try:
+            self.store.settle()
+        except OSError as error:
+            for source, before in waiting:
+                del self.parts[source.name]
+                if before:
+                    self.parts[source.name] = before
+                self._refuse_unkept(source, error)
 
     def _leave(self, slow: list[tuple[ListFile, str]], terms: Terms, cold: bool, until: float) -> None:
         for source, origin in slow:
@@ -279,13 +304,22 @@ class Round:
             self.outcome.again |= isinstance(error, MemoryError)
         else:
             try:
-                self.parts[name] = self.store.keep(compiled, self.now)
+                before = self.parts.get(name)
+                self.parts[name] = self.store.keep(compiled, self.now, self.together)
                 self._write_skipped(source, compiled.lists[0], left_out)
             except OSError as error:
-                self.outcome.again = True
-                self._refuse(name, Refused([Finding(file, 0, "could be read, but not be kept: "
-                                                    f"{self.store.lists}: {error.strerror}")]), source.state)
+                self._refuse_unkept(source, error)
+            else:
+                if self.together:
+                    self.unsettled.append((source, before))
+                    if len(self.unsettled) >= TOGETHER_MAX:
+                        self._settle()
         return True
+
+    def _refuse_unkept(self, source: ListFile, error: OSError) -> None:
+        self.outcome.again = True
+        self._refuse(source.name, Refused([Finding(source.path.name, 0, "could be read, but not be kept: "
+                                                   f"{self.store.lists}: {error.strerror}")]), source.state)
 
     # ---- lists whose file is gone
 
@@ -340,15 +374,15 @@ class Round:
     # ---- what is in force
 
     def _publish(self) -> None:
-        in_force = []
-        for name in sorted(self.parts):
-            part = self.parts[name].parts
-            [record] = part.lists
-            part.lists[0] = replace(record, part=self.parts[name].digest, expired=is_expired(record, self.now))
-            in_force.append(part)
-        merged = merge([*in_force, *([canary.part(self.store.key)] if self.probed else [])])
-        was, now = self.store.published(), merged.lists
+        in_force = self._in_force()
+        was, now = self.top.parts.lists if self.top else None, table_of(in_force)
         if was != now:
+            if self.base and is_little(in_force, self.base.parts):
+                merged = lay_over(in_force, self.base.digest, self.base.parts)
+            else:
+                self._forget_spoilt()
+                merged = merge(self._in_force())
+                now = merged.lists
             try:
                 self.store.publish(merged, self.now)
             except OSError as error:
@@ -365,6 +399,27 @@ class Round:
         self.outcome.content = keyed_sum(same.encode(), self.store.key).hex()
         self.outcome.changes = self._changes({record.name: record for record in was},
                                              {record.name: record for record in now})
+
+    def _in_force(self) -> list[Compiled]:
+        """The last versions of all lists by name, with what the table says of them."""
+        for part in self.parts.values():
+            [record] = part.parts.lists
+            part.parts.lists[0] = replace(record, part=part.digest, expired=is_expired(record, self.now))
+        every = [self.parts[name].parts for name in sorted(self.parts)]
+        return [*every, canary.part(self.store.key)] if self.probed else every
+
+    def _forget_spoilt(self) -> None:
+        """What was not verified as it is in memory is about to be read."""
+        for name, part in list(self.parts.items()):
+            if part.digest not in self.held:
+                continue
+            try:
+                check_whole(part, str(self.store.lists / f"{name}.part"))
+            except ListError as problem:
+                self.outcome.warnings.append(str(problem))
+                self.outcome.again = True
+                self.store.forget(name)
+                del self.parts[name]
 
     def _changes(self, was: dict[str, ListRecord], now: dict[str, ListRecord]) -> list[dict[str, Any]]:
         changes = []

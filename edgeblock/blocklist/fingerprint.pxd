@@ -28,7 +28,7 @@ cpdef enum Kind:            # what an entry matches: the low byte of a row's val
 
 cdef enum:
     EXCEPTION = 0x100       # value: list index << 16 | EXCEPTION or 0 | Kind
-    NO_LIST = 0xFFFF        # the list index of a URL_MARK
+    NO_LIST = 0xFFFF        # the index of a list that counts no more; older versions wrote it into every URL_MARK
 
 
 cdef inline uint32_t rule_id(const uint8_t* fingerprint, uint32_t kind) noexcept nogil:

@@ -12,7 +12,7 @@ are in one of them.
 import ipaddress
 from bisect import bisect_right
 from collections.abc import Iterable
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -183,6 +183,34 @@ def also(allowed: bool | tuple[str, ...], text: str) -> str:
     return "[" + ", ".join(f"\"{word}\"" for word in words) + "]"
 
 
+# What is near a protected name --------------------------------------------------------------------------------
+
+class Near(NamedTuple):
+    """What every list is looked at by, made of the protected names and the public suffixes."""
+
+    above: dict[bytes, bytes]           # what is above a protected name -> that name
+    close: frozenset[bytes]             # every name that is to be looked at closely
+    parents: frozenset[bytes]           # and those below which every name is
+    special: Ranges
+    protected: Ranges
+
+
+@lru_cache(maxsize=2)
+def near_names(protected: Protected) -> Near:
+    """The same for every list of a box: it takes milliseconds, and there may be ten thousand lists."""
+    suffixes = public_suffixes()
+    above: dict[bytes, bytes] = {}
+    for name in sorted(protected.names | protected.trees):
+        parent = name.partition(b".")[2]
+        while parent:
+            above.setdefault(parent, name)
+            parent = parent.partition(b".")[2]
+    return Near(above, protected.names | protected.trees | suffixes.close | above.keys() | suffixes.below.keys(),
+                protected.trees | suffixes.wild,
+                Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items()),
+                Ranges((network, "") for network in protected.networks))
+
+
 # The guard ---------------------------------------------------------------------------------------------------
 
 class Seen(NamedTuple):
@@ -224,17 +252,9 @@ class Guard:
         self._key = key
         self._suffixes = public_suffixes()
         self._names, self._trees = protected.names, protected.trees
-        above: dict[bytes, bytes] = {}              # what is above a protected name -> that name
-        for name in sorted(protected.names | protected.trees):
-            parent = name.partition(b".")[2]
-            while parent:
-                above.setdefault(parent, name)
-                parent = parent.partition(b".")[2]
-        self._above = above
-        self._close = self._names | self._trees | self._suffixes.close | above.keys() | self._suffixes.below.keys()
-        self._parents = self._trees | self._suffixes.wild
-        self._special = Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items())
-        self._protected = Ranges((network, "") for network in protected.networks)
+        near = near_names(protected)
+        self._above, self._close, self._parents = near.above, near.close, near.parents
+        self._special, self._protected = near.special, near.protected
         self._urls_are_hosts = settings.https == "host"
         self.skips = settings.guarded == "skip"
 

@@ -38,6 +38,12 @@ cdef struct Try:            # a fingerprint that was looked up
     uint16_t start
     uint16_t size
 
+cdef struct Layer:          # the rows of a snapshot, or of what lies over one
+    Bitmap bitmap
+    const uint8_t* rows
+    size_t count
+    const uint16_t* lists   # for each list index in these rows: the index it has here, or NO_LIST; NULL: the same
+
 cdef struct Trace:          # everything a look-up did; only kept for people who ask
     uint32_t tries
     uint32_t hits
@@ -57,21 +63,23 @@ cdef struct Walk:           # one look-up under way
 cdef class ListMatcher(Matcher):
     cdef readonly object snapshot
     cdef const uint8_t* key
-    cdef Bitmap bitmap
+    cdef Layer base                 # nearly everything
+    cdef Layer over                 # what has changed since that was made; `count` is 0 where nothing has
     cdef Bitmap ipv4
-    cdef const uint8_t* rows
-    cdef size_t row_count
     cdef uint64_t labels, depths, ipv4_lengths
     cdef uint64_t ipv6_lengths[3]
     cdef size_t url_max, directory_max
     cdef uint32_t list_count
+    cdef uint16_t* base_lists       # base.lists
     cdef uint8_t* list_action       # for each list: its Action
     cdef uint8_t* list_rank         # for each list: the class of its blocks
 
-    cdef size_t first_row(self, const uint8_t* print) noexcept nogil
+    cdef int open_base(self, snapshot) except -1
+    cdef bint is_listed(self, const Layer* layer, const uint8_t* print) noexcept nogil
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
                    uint32_t kinds, uint32_t weight) noexcept nogil
     cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil
+    cdef void look_rows(self, Walk* walk, const Layer* layer, Ask* ask, uint32_t tried) noexcept nogil
     cdef void look_hosts(self, Walk* walk, Ask* asks, uint32_t count) noexcept nogil
     cdef void walk_host(self, Walk* walk) noexcept nogil
     cdef bint walk_target(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil

@@ -8,12 +8,16 @@ of a host without URL entries.
 Precedence is one number, the rank: the class (mandatory block, exception, block, observation), then how specific
 the entry is (URL with query, URL, directory, exact host, parent domain), then how long. Of equal ranks the list
 that comes first has it. An observation is below every block: a list that is only being tried cannot unblock.
+
+What has changed since a snapshot was made may lie over it (`snapshot.stack`). Then there are two tables of rows: one
+of nearly everything, in which some lists count no more, and a small one of what counts instead. The bounds and the
+list table are those of both together, so what is found, and what is tried, is what one snapshot of all would give.
 """
 
 from typing import NamedTuple
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
 from edgeblock.blocklist.canonical cimport (
@@ -21,8 +25,8 @@ from edgeblock.blocklist.canonical cimport (
     read_reading, read_target, resolve_dots,
 )
 from edgeblock.blocklist.fingerprint cimport (
-    DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
-    URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24, rule_id,
+    DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, NO_LIST, PRINT_SIZE, ROW_SIZE,
+    SUBDOMAINS, URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24, rule_id,
 )
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.core.matcher cimport (
@@ -101,24 +105,84 @@ cdef inline int strength(const Match* match) noexcept nogil:
     return 1 if match.action == ACTION_OBSERVE else 2
 
 
+cdef size_t first_row(const Layer* layer, const uint8_t* print) noexcept nogil:
+    # The first row that is not below `print`. Fingerprints are spread evenly, so three looks at where the row
+    # ought to be, each between what the last ones found, end a few rows away; the rest widens from there and
+    # then halves. However the rows lie, it is never longer than a few binary searches.
+    cdef size_t low = 0, high = layer.count, step = 8, at
+    cdef uint64_t wanted = load_high(print), least = 0, most = <uint64_t>1 << 32, seen
+    cdef int turn
+    cdef bint below = False
+    for turn in range(3):
+        if high - low <= step:
+            break
+        at = low + <size_t>((wanted - least) * (high - low) // (most - least))
+        if at >= high:
+            at = high - 1
+        below = memcmp(layer.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0
+        seen = load_high(layer.rows + at * ROW_SIZE)
+        if below:
+            low = at + 1
+            least = seen
+        else:
+            high = at
+            most = seen + 1
+    if below:
+        while high - low > step:
+            if memcmp(layer.rows + (low + step) * ROW_SIZE, print, PRINT_SIZE) >= 0:
+                high = low + step
+                break
+            low += step + 1
+            step <<= 1
+    else:
+        while high - low > step:
+            if memcmp(layer.rows + (high - step) * ROW_SIZE, print, PRINT_SIZE) < 0:
+                low = high - step + 1
+                break
+            high -= step
+            step <<= 1
+    while low < high:
+        at = (low + high) >> 1
+        if memcmp(layer.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0:
+            low = at + 1
+        else:
+            high = at
+    return low
+
+
+cdef inline uint32_t list_of(const Layer* layer, uint32_t value) noexcept nogil:
+    # The list that a row belongs to; NO_LIST where it counts no more, or is of none.
+    cdef uint32_t index = value >> 16
+    return index if layer.lists == NULL or index == NO_LIST else layer.lists[index]
+
+
 cdef const uint8_t* start_of(const uint8_t[::1] section):
     return &section[0] if section.shape[0] else NULL
 
 
+cdef int open_layer(parts, Layer* layer) except -1:
+    if not open_bitmap(start_of(parts.bitmap), len(parts.bitmap), &layer.bitmap):
+        raise ListError("snapshot: has a damaged bitmap; build it again")
+    layer.rows = start_of(parts.rows)
+    layer.count = len(parts.rows) // ROW_SIZE
+    return 0
+
+
 cdef class ListMatcher(Matcher):
-    """Answers from one opened snapshot (`snapshot.open_snapshot`), which it keeps alive.
+    """Answers from one opened snapshot (`snapshot.open_snapshot`), which it keeps alive, and from the one below it.
 
     Attributes:
         list_names: the names of the lists, in the order of the list indexes a match gives.
         snapshot: the Snapshot it answers from.
 
     Raises:
-        ListError: a bitmap of the snapshot is damaged.
+        ListError: a bitmap of the snapshot is damaged, or what it lies over is not there.
     """
 
     def __cinit__(self):
         self.list_action = NULL
         self.list_rank = NULL
+        self.base_lists = NULL
 
     def __init__(self, snapshot not None):
         parts = snapshot.parts
@@ -128,11 +192,13 @@ cdef class ListMatcher(Matcher):
             raise ValueError("a matcher is made once, with a key of 16 bytes")
         self.snapshot = snapshot
         self.key = &key[0]          # the snapshot keeps it
-        if (not open_bitmap(start_of(parts.bitmap), len(parts.bitmap), &self.bitmap)
-                or not open_bitmap(start_of(parts.ipv4), len(parts.ipv4), &self.ipv4)):
+        if not open_bitmap(start_of(parts.ipv4), len(parts.ipv4), &self.ipv4):
             raise ListError("snapshot: has a damaged bitmap; build it again")
-        self.rows = start_of(parts.rows)
-        self.row_count = len(parts.rows) // ROW_SIZE
+        if not parts.base:
+            open_layer(parts, &self.base)
+        else:
+            open_layer(parts, &self.over)
+            self.open_base(snapshot)
         self.labels, self.depths, self.ipv4_lengths = parts.labels, parts.depths, parts.ipv4_lengths
         for i in range(3):
             self.ipv6_lengths[i] = parts.ipv6_lengths >> 64 * i & 0xFFFFFFFFFFFFFFFF
@@ -151,52 +217,25 @@ cdef class ListMatcher(Matcher):
     def __dealloc__(self):
         free(self.list_action)
         free(self.list_rank)
+        free(self.base_lists)
+
+    cdef int open_base(self, snapshot) except -1:
+        """What the snapshot lies over, in which the lists have other indexes, or none."""
+        cdef size_t i
+        if snapshot.base is None or snapshot.base.digest != snapshot.parts.base:
+            raise ListError("snapshot: lies over another one that is not there; build it again")
+        open_layer(snapshot.base.parts, &self.base)
+        self.base_lists = <uint16_t*>malloc((NO_LIST + 1) * sizeof(uint16_t))
+        if self.base_lists == NULL:
+            raise MemoryError
+        memset(self.base_lists, 0xFF, (NO_LIST + 1) * sizeof(uint16_t))
+        for i, below in enumerate(snapshot.parts.below):
+            if 0 <= below < NO_LIST:
+                self.base_lists[below] = <uint16_t>i
+        self.base.lists = self.base_lists
+        return 0
 
     # Searching -------------------------------------------------------------------------------------------------
-
-    cdef size_t first_row(self, const uint8_t* print) noexcept nogil:
-        # The first row that is not below `print`. Fingerprints are spread evenly, so three looks at where the row
-        # ought to be, each between what the last ones found, end a few rows away; the rest widens from there and
-        # then halves. However the rows lie, it is never longer than a few binary searches.
-        cdef size_t low = 0, high = self.row_count, step = 8, at
-        cdef uint64_t wanted = load_high(print), least = 0, most = <uint64_t>1 << 32, seen
-        cdef int turn
-        cdef bint below = False
-        for turn in range(3):
-            if high - low <= step:
-                break
-            at = low + <size_t>((wanted - least) * (high - low) // (most - least))
-            if at >= high:
-                at = high - 1
-            below = memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0
-            seen = load_high(self.rows + at * ROW_SIZE)
-            if below:
-                low = at + 1
-                least = seen
-            else:
-                high = at
-                most = seen + 1
-        if below:
-            while high - low > step:
-                if memcmp(self.rows + (low + step) * ROW_SIZE, print, PRINT_SIZE) >= 0:
-                    high = low + step
-                    break
-                low += step + 1
-                step <<= 1
-        else:
-            while high - low > step:
-                if memcmp(self.rows + (high - step) * ROW_SIZE, print, PRINT_SIZE) < 0:
-                    low = high - step + 1
-                    break
-                high -= step
-                step <<= 1
-        while low < high:
-            at = (low + high) >> 1
-            if memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) < 0:
-                low = at + 1
-            else:
-                high = at
-        return low
 
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
                    uint32_t kinds, uint32_t weight) noexcept nogil:
@@ -213,37 +252,60 @@ cdef class ListMatcher(Matcher):
         cdef uint32_t i
         for i in range(count):
             crypto_shorthash_siphashx24(asks[i].print, walk.host.text + asks[i].start, asks[i].size, self.key)
-            warm_header(&self.bitmap, <uint32_t>load_high(asks[i].print))
+            warm_header(&self.base.bitmap, <uint32_t>load_high(asks[i].print))
         for i in range(count):
-            warm_container(&self.bitmap, <uint32_t>load_high(asks[i].print))
+            warm_container(&self.base.bitmap, <uint32_t>load_high(asks[i].print))
         for i in range(count):
             self.look_print(walk, IN_HOST, walk.host.text, &asks[i])
 
     cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil:
-        # Every row of the fingerprint; one whose kind is a bit of `kinds` applies, and may become best.
-        cdef const uint8_t* print = ask.print
-        cdef size_t i, start = ask.start, size = ask.size
-        cdef uint32_t value, kind, index, rank, tried = 0, kinds = ask.kinds, weight = ask.weight
-        cdef bint possible = contains(&self.bitmap, <uint32_t>load_high(print))
+        # Every row of the fingerprint, in both tables.
+        cdef uint32_t prefix = <uint32_t>load_high(ask.print), tried = 0
+        cdef bint possible = contains(&self.base.bitmap, prefix)
+        cdef bint changed = self.over.count != 0 and contains(&self.over.bitmap, prefix)
         cdef Trace* trace = walk.trace
         if trace != NULL and trace.tries < TRIES_MAX:
             tried = trace.tries
             trace.tries += 1
             trace.tried[tried].where = where
-            trace.tried[tried].in_bitmap = possible
-            trace.tried[tried].start = <uint16_t>start
-            trace.tried[tried].size = <uint16_t>size
+            trace.tried[tried].in_bitmap = (possible and self.is_listed(&self.base, ask.print)) or changed
+            trace.tried[tried].start = <uint16_t>ask.start
+            trace.tried[tried].size = <uint16_t>ask.size
             if where == IN_KEYS:
-                memcpy(trace.keys[tried], text, size)
-        if not possible:
-            return
-        for i in range(self.first_row(print), self.row_count):
-            if memcmp(self.rows + i * ROW_SIZE, print, PRINT_SIZE) != 0:
+                memcpy(trace.keys[tried], text, ask.size)
+        if possible:
+            self.look_rows(walk, &self.base, ask, tried)
+        if changed:
+            self.look_rows(walk, &self.over, ask, tried)
+
+    cdef bint is_listed(self, const Layer* layer, const uint8_t* print) noexcept nogil:
+        # Whether a row that counts has the same first 32 bits: what a bitmap of such rows alone would say.
+        cdef uint8_t least[PRINT_SIZE]
+        cdef size_t i
+        if layer.lists == NULL:
+            return True
+        memset(least, 0, PRINT_SIZE)
+        memcpy(least, print, 4)
+        for i in range(first_row(layer, least), layer.count):
+            if memcmp(layer.rows + i * ROW_SIZE, print, 4) != 0:
+                return False
+            if list_of(layer, load_u32(layer.rows + i * ROW_SIZE + PRINT_SIZE)) != NO_LIST:
+                return True
+        return False
+
+    cdef void look_rows(self, Walk* walk, const Layer* layer, Ask* ask, uint32_t tried) noexcept nogil:
+        # Every row of the fingerprint; one whose kind is a bit of `kinds` applies, and may become best.
+        cdef const uint8_t* print = ask.print
+        cdef size_t i
+        cdef uint32_t value, kind, index, rank, kinds = ask.kinds
+        cdef Trace* trace = walk.trace
+        for i in range(first_row(layer, print), layer.count):
+            if memcmp(layer.rows + i * ROW_SIZE, print, PRINT_SIZE) != 0:
                 break
-            value = load_u32(self.rows + i * ROW_SIZE + PRINT_SIZE)
+            value = load_u32(layer.rows + i * ROW_SIZE + PRINT_SIZE)
             kind = value & 0xFF
-            index = value >> 16
-            if kind == URL_MARK:
+            index = list_of(layer, value)
+            if kind == URL_MARK and (index != NO_LIST or value >> 16 == NO_LIST):   # of none: of an older version
                 walk.has_urls = walk.has_urls or kinds >> URL_MARK & 1
                 continue
             if index >= self.list_count or kind > URL_MARK:
@@ -251,10 +313,10 @@ cdef class ListMatcher(Matcher):
             rank = 0
             if kinds >> kind & 1:
                 rank = CLASS_EXCEPTION if value & EXCEPTION else self.list_rank[index]
-                rank = rank << CLASS_SHIFT | specific(kind) << KIND_SHIFT | weight
+                rank = rank << CLASS_SHIFT | specific(kind) << KIND_SHIFT | ask.weight
             if trace != NULL and trace.hits < HITS_MAX:
                 trace.hit[trace.hits].tried = tried
-                trace.hit[trace.hits].value = value
+                trace.hit[trace.hits].value = (value & 0xFFFF) | index << 16
                 trace.hit[trace.hits].rule = rule_id(print, kind)
                 trace.hit[trace.hits].rank = rank
                 trace.hits += 1
@@ -524,11 +586,13 @@ cdef class ListMatcher(Matcher):
             for k in range(trace.hits):
                 if trace.hit[k].tried == i:
                     value = trace.hit[k].value
-                    rows.append(Row(
+                    rows.append((value, Row(
                         self.list_names[value >> 16], Kind(value & 0xFF), (value & EXCEPTION) != 0,
                         trace.hit[k].rank != 0,
                         trace.hit[k].rank != 0 and trace.hit[k].rank == walk.rank
                         and value >> 16 == walk.best.list_index and trace.hit[k].rule == walk.best.rule,
-                        f"{trace.hit[k].rule:08x}"))
-            out.append(Candidate(text[:trace.tried[i].size], trace.tried[i].in_bitmap != 0, tuple(rows)))
+                        f"{trace.hit[k].rule:08x}")))
+            rows.sort()         # by list, of both tables
+            out.append(Candidate(text[:trace.tried[i].size], trace.tried[i].in_bitmap != 0,
+                                 tuple([row for _, row in rows])))
         return out

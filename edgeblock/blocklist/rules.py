@@ -31,7 +31,7 @@ from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
-from edgeblock.blocklist.store import is_snapshot, open_file, read_key
+from edgeblock.blocklist.store import is_snapshot, open_stacked, read_key
 from edgeblock.errors import ListError
 
 SHARED_KEY = b"edgeblock-replay"    # for rules that stay in this process: the same rule ids every time
@@ -190,7 +190,7 @@ def load_snapshot(path: Path, key: Key, now: float) -> Rules:
     Raises:
         ListError: it is none, or was cut, altered, or made under another key.
     """
-    snapshot = open_file(path, key)
+    snapshot = open_stacked(path, key)
     infos = tuple(
         ListInfo(record.name, record.file, record.action, record.category, record.https, record.mandatory,
                  None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,

@@ -2,7 +2,7 @@
 
     header     fixed size, little-endian: magic, version, key id, build time, total size, where each section is, the
                bounds of a look-up, and a digest
-    lists      JSON: what is to be said of each list
+    lists      JSON: what is to be said of each list; of what lies over another snapshot, what is in that, too
     bitmap     roaring, portable format: the first 32 bits of every fingerprint
     ipv4       roaring, portable format: every listed IPv4 destination
     rows       20 bytes each, sorted: 128-bit fingerprint (big-endian order), value as 32 bits little-endian
@@ -13,6 +13,9 @@ host and no URL is in it in plain text. Digests are keyed BLAKE2b. That of the h
 so one look at some kilobytes says whether a snapshot is whole, of this version and under this key; the sums say,
 chunk by chunk, whether it was altered. Whoever takes a snapshot from outside verifies all of it; a process that is
 handed one that nobody can change any more need not read two hundred megabytes again.
+
+A snapshot may lie over another (compiler.lay_over): it has the table and bounds of all lists, and the rows of those
+that have changed since. It is of use only with that one below it (`stack`).
 """
 
 import hmac
@@ -20,10 +23,10 @@ import io
 import json
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from edgeblock.blocklist.compiler import LISTS_MAX, Compiled, ListRecord
+from edgeblock.blocklist.compiler import LISTS_MAX, ROW_SIZE, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.keys import Key, key_id, keyed_sum
 from edgeblock.blocklist.settings import ACTIONS
@@ -33,19 +36,32 @@ MAGIC = b"EBLIST\r\n"       # the line end shows a transfer that changed line en
 VERSION = 2
 HEADER = struct.Struct("<8sHHI8sQQ 10Q QQQ3Q II 32s")
 DIGEST_SIZE = 32
-ROW_SIZE = 20
 CHUNK = 1 << 20
+ALL, TABLE, HEAD = "all", "table", "head"      # what is verified of a snapshot that is opened
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An opened snapshot: `parts` as memoryviews into `data`, which keeps them alive. `built` is Unix seconds."""
+    """An opened snapshot: `parts` as memoryviews into `data`, which keeps them alive. `built` is Unix seconds; `base`
+    is the one below, where it lies over one and that was found."""
 
     data: memoryview
     key: Key
     built: int
     digest: str
     parts: Compiled
+    base: "Snapshot | None" = None
+
+
+def stack(over: Snapshot, base: Snapshot) -> Snapshot:
+    """Both as one.
+
+    Raises:
+        ListError: the one was not made to lie over the other.
+    """
+    if over.parts.base != base.digest or base.parts.base or over.key != base.key:
+        raise ListError("snapshot: lies over another one than this; build it again")
+    return replace(over, base=base)
 
 
 def sum_of(chunk: bytes | bytearray | memoryview, key: Key) -> bytes:
@@ -87,7 +103,10 @@ def write(file: BinaryIO, parts: Compiled, key: Key, built: int) -> str:
 
     `parts.rows` may be a Merge, so that no more than a chunk of them is in memory.
     """
-    lists = json.dumps([asdict(record) for record in parts.lists], separators=(",", ":")).encode()
+    table: object = [vars(record) for record in parts.lists]
+    if parts.base:
+        table = {"base": parts.base, "below": parts.below, "lists": table}
+    lists = json.dumps(table, separators=(",", ":")).encode()
     file.seek(HEADER.size)
     body = Body(file, key)
     places = []
@@ -127,13 +146,12 @@ def pack(parts: Compiled, key: Key, built: int) -> bytes:
     return file.getvalue()
 
 
-def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", *,
-                  verified: bool = False) -> Snapshot:
+def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", *, verify: str = ALL) -> Snapshot:
     """The snapshot in `data`, not copied.
 
     Args:
-        verified: somebody has opened these very bytes before and nobody can have changed them since: the sums of the
-            sections are not made again.
+        verify: ALL of it; the TABLE of the lists and the addresses, where nobody is going to look at names; or only
+            the HEAD, where somebody has opened these very bytes before and nobody can have changed them since.
 
     Raises:
         ListError: no snapshot, or one that is cut, altered, of another version or under another key.
@@ -156,17 +174,31 @@ def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", 
         sections.append(view[at:at + size])
     lists, bitmap, ipv4, rows, sums = sections
     digest = sum_of(bytes(view[:HEADER.size - DIGEST_SIZE]) + bytes(sums), key)
-    if not hmac.compare_digest(digest, rest[-1]) or not (verified or is_whole(view, places, sums, key)):
+    if not hmac.compare_digest(digest, rest[-1]) or verify != HEAD and not is_whole(view, places, sums, key, verify):
         raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
     if len(rows) % ROW_SIZE:
         raise ListError(f"{source}: has a row that is cut; build it again")
-    parts = Compiled(read_lists(lists, count, source), bitmap, rows, ipv4,
-                     bounds[0], bounds[1], bounds[2], bounds[3] | bounds[4] << 64 | bounds[5] << 128, *bounds[6:])
+    records, base, below = read_lists(lists, count, source)
+    parts = Compiled(records, bitmap, rows, ipv4, bounds[0], bounds[1], bounds[2],
+                     bounds[3] | bounds[4] << 64 | bounds[5] << 128, bounds[6], bounds[7], base, below)
     return Snapshot(view, key, built, digest.hex(), parts)
 
 
-def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key) -> bool:
-    """Whether every chunk has its sum, and the sections are all there is: one behind the other."""
+def check_whole(snapshot: Snapshot, source: str) -> None:
+    """What `open_snapshot` does with ALL, of one that was opened with less.
+
+    Raises:
+        ListError: it was altered.
+    """
+    view = snapshot.data
+    places = list(HEADER.unpack_from(view)[7:17])
+    if not is_whole(view, places, view[places[8]:places[8] + places[9]], snapshot.key, ALL):
+        raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
+
+
+def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key, verify: str) -> bool:
+    """Whether every chunk that is to be verified has its sum, and the sections are all there is: one behind the
+    other."""
     at = HEADER.size
     for begins, size in zip(places[::2], places[1::2], strict=True):
         if begins != at:
@@ -175,17 +207,27 @@ def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key) ->
     body = view[HEADER.size:places[8]]
     if at != len(view) or len(sums) != -(-len(body) // CHUNK) * DIGEST_SIZE:
         return False
+    wanted = range(len(sums) // DIGEST_SIZE) if verify == ALL else {
+        i for begins, size in (places[0:2], places[4:6])        # the lists and the addresses
+        for i in range((begins - HEADER.size) // CHUNK, -(-(begins - HEADER.size + size) // CHUNK))}
     return all(hmac.compare_digest(sum_of(body[i * CHUNK:(i + 1) * CHUNK], key),
-                                   sums[i * DIGEST_SIZE:(i + 1) * DIGEST_SIZE])
-               for i in range(len(sums) // DIGEST_SIZE))
+                                   sums[i * DIGEST_SIZE:(i + 1) * DIGEST_SIZE]) for i in wanted)
 
 
-def read_lists(section: memoryview, count: int, source: str) -> list[ListRecord]:
+def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListRecord], str, list[int]]:
+    """The table; and of what lies over another snapshot, the digest of that one and the places there."""
+    base, below = "", []
     try:
-        lists = [ListRecord(**record) for record in json.loads(bytes(section))]
-    except (ValueError, TypeError, RecursionError):
+        table = json.loads(bytes(section))
+        if isinstance(table, dict):
+            base, below, table = table["base"], table["below"], table["lists"]
+        lists = [ListRecord(**record) for record in table]
+    except (ValueError, TypeError, KeyError, RecursionError):
         lists = []
     if len(lists) != count or count > LISTS_MAX or any(
             record.action not in ACTIONS or not isinstance(record.name, str) for record in lists):
         raise ListError(f"{source}: has a list table that cannot be read; build it again")
-    return lists
+    if not isinstance(base, str) or not isinstance(below, list) or len(below) != (count if base else 0) or not all(
+            type(at) is int and -1 <= at < LISTS_MAX for at in below):
+        raise ListError(f"{source}: has a list table that cannot be read; build it again")
+    return lists, base, below

@@ -3,6 +3,7 @@
     key                 16 bytes, readable by their owner only
     lists/NAME.part     a snapshot of one list
     rules.snapshot      all of them as one
+    rules.overlay       what has changed since that was made, where that is little: it lies over it
     refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
     signed/NAME         when the newest version was signed that was ever taken; no older one is, even after a removal
     taking, taking.slow what is being read, in case that is the end of who reads it
@@ -12,21 +13,36 @@ In: compiled parts. Out: the same after a restart, whole or not at all: every fi
 synced and renamed, and what a killed process has left is removed by the next. Never here: the text of an entry.
 """
 
+import ctypes
 import errno
 import io
 import json
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.compiler import Compiled, ListRecord
 from edgeblock.blocklist.keys import KEY_SIZE, Key, hold, random_key
-from edgeblock.blocklist.snapshot import MAGIC, Snapshot, open_snapshot, pack, write
+from edgeblock.blocklist.snapshot import (
+    ALL,
+    HEAD,
+    MAGIC,
+    TABLE,
+    Snapshot,
+    check_whole,
+    open_snapshot,
+    pack,
+    stack,
+    write,
+)
 from edgeblock.errors import ListError
 
+OVERLAY = "rules.overlay"
+NOTE_SIZE = 2048            # bytes of a note: the longest name, every character of it escaped, and the rest
+LIBC = ctypes.CDLL(None, use_errno=True)
 REFUSED = {"file", "told", "origin", "where", "in_force", "uid", "owner"}      # what is kept of each refusal
 
 
@@ -98,6 +114,17 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def sync_all(path: Path) -> None:
+    """Everything that was written to a directory's file system is on the disk: one wait for thousands of files."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if LIBC.syncfs(handle) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+    finally:
+        os.close(handle)
+
+
 class Store:
     """The state directory beside the key file. One process at a time writes to it, and one more, `slow`, that only
     keeps a list."""
@@ -106,10 +133,13 @@ class Store:
         self.directory, self.key = directory, key
         self._suffix = ".slow" if slow else ".tmp"
         self._taking = directory / ("taking.slow" if slow else "taking")
+        self._note = -1
+        self._unsettled: list[tuple[Path, Path]] = []
         self.lists = directory / "lists"
         self.rejected = directory / "rejected"
         self.stamps = directory / "signed"
         self.snapshot = directory / "rules.snapshot"
+        self.overlay = directory / OVERLAY
 
     def prepare(self) -> None:
         """Makes what is missing, and removes what a process that was killed has left half-written.
@@ -120,7 +150,7 @@ class Store:
         try:
             for folder in (self.directory, self.lists, self.rejected, self.stamps):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ours = ("rules.snapshot", "refused.json", "key")
+            ours = ("rules.snapshot", OVERLAY, "refused.json", "key")
             for left in (*self.lists.glob(f".*{self._suffix}"), *self.rejected.glob(f".*{self._suffix}"),
                          *self.stamps.glob(f".*{self._suffix}"),
                          *(left for name in ours for left in self.directory.glob(f".{name}.*{self._suffix}"))):
@@ -128,12 +158,18 @@ class Store:
         except OSError as error:
             raise ListError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
-    def parts(self) -> tuple[dict[str, Snapshot], list[str]]:
-        """The last good version of each list, verified, and what is wrong with the others."""
+    def parts(self, held: Collection[str] = ()) -> tuple[dict[str, Snapshot], list[str]]:
+        """The last good version of each list, verified, and what is wrong with the others.
+
+        Args:
+            held: digests of those whose rows somebody has in memory: they are verified when they are read again.
+        """
         found, problems = {}, []
         for path in sorted(self.lists.glob("*.part")):
             try:
-                part = open_file(path, self.key)
+                part = open_file(path, self.key, TABLE)
+                if part.digest not in held:
+                    check_whole(part, str(path))
                 if len(part.parts.lists) != 1 or part.parts.lists[0].name != path.stem:
                     raise ListError(f"{path}: is not the list {path.stem}; remove it")
                 found[path.stem] = part
@@ -141,13 +177,39 @@ class Store:
                 problems.append(str(error))
         return found, problems
 
-    def keep(self, compiled: Compiled, now: float) -> Snapshot:
-        """The new last good version of a list, on disk. OSError where it cannot be written."""
+    def keep(self, compiled: Compiled, now: float, together: bool = False) -> Snapshot:
+        """The new last good version of a list, on disk; with `together`, when `settle` is called. OSError where it
+        cannot be written."""
         record = compiled.lists[0]
         path = self.lists / f"{record.name}.part"
         self.remember(record.name, record.signed)
+        if together:
+            new = path.with_name(f".{path.name}.{os.getpid()}{self._suffix}")
+            with open(new, "xb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                write(file, compiled, self.key, int(now))
+            self._unsettled.append((new, path))
+            return open_file(new, self.key)
         write_file(path, lambda file: write(file, compiled, self.key, int(now)), suffix=self._suffix)
         return open_file(path, self.key)
+
+    def settle(self) -> None:
+        """What was kept together is on the disk, all with one wait, and in place of what was there before.
+
+        Raises:
+            OSError: some of it is not, and nobody can say which.
+        """
+        waiting, self._unsettled = self._unsettled, []
+        if not waiting:
+            return
+        try:
+            sync_all(self.lists)
+            for new, path in waiting:
+                os.rename(new, path)
+            sync_directory(self.lists)
+        finally:
+            for new, _ in waiting:
+                new.unlink(missing_ok=True)
 
     def signed(self, name: str) -> int | None:
         """When the newest version of a list was signed that was ever taken; None where none was.
@@ -179,30 +241,56 @@ class Store:
 
     def begin(self, name: str, origin: str, deaths: int = 0) -> None:
         """A list is about to be read. Where that cannot be noted nothing is lost but the note."""
+        # In place: some file systems wait for the disk when a file that was emptied is closed.
         with suppress(OSError):
-            self._taking.write_text(json.dumps([name, origin, deaths]))
+            if self._note < 0:
+                self._note = os.open(self._taking, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.pwrite(self._note, json.dumps([name, origin, deaths]).encode().ljust(NOTE_SIZE), 0)
 
     def forget(self, name: str) -> None:
         (self.lists / f"{name}.part").unlink(missing_ok=True)
 
-    def published(self) -> list[ListRecord] | None:
-        """The table of the snapshot that was published last; None where there is none that can be used."""
+    def in_force(self, held: str = "") -> Snapshot | None:
+        """What was published last; None where there is nothing that can be used.
+
+        Args:
+            held: the digest of a snapshot that somebody has in memory: its file is not verified beyond the table.
+        """
         try:
-            return open_file(self.snapshot, self.key).parts.lists
+            base = open_file(self.snapshot, self.key, TABLE)
+            if base.digest != held:
+                check_whole(base, str(self.snapshot))
         except ListError:
             return None
+        try:
+            return stack(open_file(self.overlay, self.key), base)
+        except ListError:           # there is none, or it lies over one before
+            return base
+
+    def published(self) -> list[ListRecord] | None:
+        """The table of what was published last; None where there is none that can be used."""
+        top = self.in_force()
+        return top.parts.lists if top else None
 
     def publish(self, merged: Compiled, now: float) -> None:
-        """A new snapshot in force. OSError where it cannot be written."""
-        write_file(self.snapshot, lambda file: write(file, merged, self.key, int(now)))
+        """A new snapshot in force, or what lies over the one that is. OSError where it cannot be written."""
+        place = self.overlay if merged.base else self.snapshot
+        write_file(place, lambda file: write(file, merged, self.key, int(now)))
+        if not merged.base:
+            with suppress(OSError):     # it lies over nothing any more
+                self.overlay.unlink(missing_ok=True)
 
-    def digest(self) -> str:
-        """Of the snapshot that was published last."""
-        return open_file(self.snapshot, self.key, verified=True).digest
+    def digests(self) -> tuple[str, str]:
+        """Of what was published last, and of the snapshot that it lies over, "" where it lies over none."""
+        base = open_file(self.snapshot, self.key, HEAD)
+        try:
+            return stack(open_file(self.overlay, self.key, HEAD), base).digest, base.digest
+        except ListError:
+            return base.digest, ""
 
-    def open(self) -> BinaryIO:
-        """The same as a file."""
-        return open(self.snapshot, "rb")
+    def open(self, overlay: bool = False) -> BinaryIO:
+        """The same as a file: the snapshot, or what lies over it."""
+        return open(self.overlay if overlay else self.snapshot, "rb")
 
     def refused(self) -> dict[str, dict[str, Any]]:
         """What `keep_refused` was given last; without what another version or hand has written in another way."""
@@ -227,10 +315,10 @@ class MemoryStore(Store):
     def prepare(self) -> None:
         return
 
-    def parts(self) -> tuple[dict[str, Snapshot], list[str]]:
+    def parts(self, held: Collection[str] = ()) -> tuple[dict[str, Snapshot], list[str]]:
         return {}, []
 
-    def keep(self, compiled: Compiled, now: float) -> Snapshot:
+    def keep(self, compiled: Compiled, now: float, together: bool = False) -> Snapshot:
         return open_snapshot(pack(compiled, self.key, int(now)), self.key)
 
     def signed(self, name: str) -> int | None:
@@ -248,16 +336,16 @@ class MemoryStore(Store):
     def begin(self, name: str, origin: str, deaths: int = 0) -> None:
         return
 
-    def published(self) -> list[ListRecord] | None:
+    def in_force(self, held: str = "") -> Snapshot | None:
         return None
 
     def publish(self, merged: Compiled, now: float) -> None:
         self._packed = pack(merged, self.key, int(now))
 
-    def digest(self) -> str:
-        return open_snapshot(self._packed, self.key).digest
+    def digests(self) -> tuple[str, str]:
+        return open_snapshot(self._packed, self.key).digest, ""
 
-    def open(self) -> BinaryIO:
+    def open(self, overlay: bool = False) -> BinaryIO:
         return io.BytesIO(self._packed)
 
     def keep_refused(self, refused: dict[str, dict[str, Any]]) -> None:
@@ -275,8 +363,8 @@ def is_snapshot(path: Path) -> bool:
         return False
 
 
-def open_file(path: Path, key: Key, verified: bool = False) -> Snapshot:
-    """A snapshot file, mapped, and verified whole unless it was `verified` before.
+def open_file(path: Path, key: Key, verify: str = ALL) -> Snapshot:
+    """A snapshot file, mapped; `verify` as in `open_snapshot`.
 
     Raises:
         ListError: it cannot be read, or is none of this version and key.
@@ -288,4 +376,16 @@ def open_file(path: Path, key: Key, verified: bool = False) -> Snapshot:
         raise ListError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise ListError(f"{path}: is empty; build it again") from None
-    return open_snapshot(memoryview(mapped), key, str(path), verified=verified)
+    return open_snapshot(memoryview(mapped), key, str(path), verify=verify)
+
+
+def open_stacked(path: Path, key: bytes) -> Snapshot:
+    """A snapshot file, and what lies over it where that is beside it, as in a state directory."""
+    base = open_file(path, key)
+    over = path.with_name(OVERLAY)
+    if path.name != "rules.snapshot" or not over.exists():
+        return base
+    try:
+        return stack(open_file(over, key), base)
+    except ListError:
+        return base

@@ -51,8 +51,8 @@ CALLS = (
     "pread64", "prlimit64", "pwrite64", "read", "readlink", "readlinkat", "readv", "rename", "renameat",
     "renameat2", "restart_syscall", "rmdir", "rseq", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
     "sched_getaffinity", "sched_yield", "set_robust_list", "setitimer", "sigaltstack", "stat", "statfs", "statx",
-    "sysinfo", "tgkill", "time", "times", "timer_create", "timer_settime", "uname", "unlink", "unlinkat", "write",
-    "writev")
+    "syncfs", "sysinfo", "tgkill", "time", "times", "timer_create", "timer_settime", "uname", "unlink", "unlinkat",
+    "write", "writev")
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 

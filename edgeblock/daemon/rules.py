@@ -28,7 +28,7 @@ from typing import Any
 from edgeblock.blocklist.drop import lists_of_people, refresh, refresh_one
 from edgeblock.blocklist.guard import public_suffixes, shipped_protected
 from edgeblock.blocklist.keys import Key, held, key_file, random_key
-from edgeblock.blocklist.snapshot import Snapshot, open_snapshot
+from edgeblock.blocklist.snapshot import ALL, HEAD, Snapshot, open_snapshot, stack
 from edgeblock.blocklist.store import MemoryStore, Store, read_key
 from edgeblock.config import Rules
 from edgeblock.daemon.confine import confine
@@ -52,10 +52,11 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 
 @dataclass(frozen=True)
 class Loaded:
-    """Rules in force. `fd` is the snapshot, -1 where it is the one that was in force before; the rest is what
-    `drop.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none will. `key` is
-    what the snapshot was made with, and `key_fd` an open file that hands it on (keys.py): the one in the state
-    directory may be gone when a worker is replaced."""
+    """Rules in force. `fd` is the snapshot, -1 where it is the one that was in force before; `base` is the digest of
+    the one that it lies over, "" where it lies over none, and `base_fd` that one, -1 where whoever asked has it. The
+    rest is what `drop.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none
+    will. `key` is what the snapshot was made with, and `key_fd` an open file that hands it on (keys.py): the one in
+    the state directory may be gone when a worker is replaced."""
 
     fd: int
     digest: str
@@ -68,7 +69,14 @@ class Loaded:
     content: str
     key: Key = field(repr=False)
     key_fd: int
+    base: str = ""
+    base_fd: int = -1
     slow: list[Any] = field(default_factory=list)
+
+    @property
+    def whole(self) -> str:
+        """The digest of the snapshot that later ones may lie over."""
+        return self.base or self.digest
 
     @property
     def entries(self) -> int:
@@ -88,27 +96,28 @@ class Compiler:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._spare: tuple[asyncio.subprocess.Process, int, int] | None = None
+        self._spare: tuple[asyncio.subprocess.Process, int, int, int] | None = None
         self._key: tuple[Key, int] | None = None        # of the job before
         self._died = False                      # in the job before
         self._died_alone: str = ""              # the list that was read by itself when its process ended
 
     async def prepare(self) -> None:
         """Starts a process that will wait for the next job."""
-        fd = os.memfd_create("edgeblock-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        key_fd = -1
+        files: list[int] = []
         try:
-            key_fd = key_file()
+            for _ in range(2):
+                files.append(os.memfd_create("edgeblock-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            files.append(key_file())
             process = await start(
-                "edgeblock.daemon.rules", str(os.getpid()), str(fd), str(key_fd), pass_fds=(fd, key_fd),
+                "edgeblock.daemon.rules", str(os.getpid()), *map(str, files), pass_fds=tuple(files),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-            self._spare = process, fd, key_fd
+            self._spare = process, files[0], files[1], files[2]
         finally:
             if self._spare is None:     # none could be started, or we are about to stop
-                close_files(fd, key_fd)
+                close_files(*files)
 
     async def load(self, busy: Collection[str] = (), digest: str = "", afresh: bool = False,
-                   lane: dict[str, dict[str, Any]] | None = None) -> Loaded:
+                   lane: dict[str, dict[str, Any]] | None = None, held: str = "") -> Loaded:
         """The lists as they are now.
 
         Args:
@@ -116,6 +125,7 @@ class Compiler:
             digest: of the snapshot that is in force.
             afresh: what is refused is read again, although nobody has touched it.
             lane: what is known of lists that are long or slow: drop.refresh.
+            held: the digest of the snapshot that is in force, or that it lies over.
 
         Raises:
             ListError: they cannot be used.
@@ -124,12 +134,12 @@ class Compiler:
             await self._end_spare()
             await self.prepare()
         assert self._spare is not None
-        (process, fd, key_fd), self._spare = self._spare, None
-        done = False
+        (process, fd, base_fd, key_fd), self._spare = self._spare, None
+        kept: set[int] = set()
         try:
             try:
                 said = await self._have_done(process, (self.rules, "", list(busy), digest, afresh, lane or {},
-                                                       self._died))
+                                                       self._died, held))
                 self._died = False
             except Ended:
                 self._died = True
@@ -137,13 +147,16 @@ class Compiler:
             told = verified(said)
             key, key_fd = self._hold(key_fd), -1
             loaded = Loaded(fd, key=key[0], key_fd=key[1], **told)
-            done = loaded.digest != digest
-            if done:
-                # In a thread: it takes a third of a second where there are ten million entries.
-                await asyncio.get_running_loop().run_in_executor(None, verify, fd, loaded)
-            return loaded if done else replace(loaded, fd=-1)
+            if loaded.digest == digest:
+                return replace(loaded, fd=-1)
+            if loaded.base and loaded.base != held:
+                loaded = replace(loaded, base_fd=base_fd)
+            # In a thread: it takes a third of a second where there are ten million entries.
+            await asyncio.get_running_loop().run_in_executor(None, verify, loaded)
+            kept = {loaded.fd, loaded.base_fd}
+            return loaded
         finally:
-            close_files(fd if not done else -1, key_fd)
+            close_files(*({fd, base_fd} - kept), key_fd)
             await end(process)
 
     async def load_one(self, name: str) -> dict[str, Any]:
@@ -153,11 +166,11 @@ class Compiler:
             Ended: the process has ended by itself.
             ListError: the list cannot be read now.
         """
-        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", "-1", stdin=asyncio.subprocess.PIPE,
+        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", "-1", "-1", stdin=asyncio.subprocess.PIPE,
                               stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
         died, self._died_alone = self._died_alone == name, ""
         try:
-            said = await self._have_done(process, (self.rules, name, [], "", False, {}, died))
+            said = await self._have_done(process, (self.rules, name, [], "", False, {}, died, ""))
         except Ended:
             self._died_alone = name
             raise
@@ -283,7 +296,7 @@ ABOUT_A_LIST = {"name": str, "file": str, "action": str, "entries": int, "duplic
 ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_force": bool, "uid": (int, type(None)),
                    "owner": (str, type(None))}
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,
-             "again": bool, "content": str, "slow": list}
+             "again": bool, "content": str, "slow": list, "base": str}
 
 
 def checked(said: Any, about: dict[str, Any]) -> dict[str, Any]:
@@ -325,21 +338,32 @@ def verified(said: Any) -> dict[str, Any]:
     return told
 
 
-def verify(fd: int, loaded: Loaded) -> None:
-    """Whether the file has the snapshot that it is said to have, and nobody can change it any more.
+def verify(loaded: Loaded) -> None:
+    """Whether the files have the snapshots that they are said to have, and nobody can change them any more.
 
     Raises:
-        ListError: it has not, or somebody can.
+        ListError: they have not, or somebody can.
     """
+    key = loaded.key
+    snapshot = verified_file(loaded.fd, loaded.digest, key)
+    if snapshot.parts.base != loaded.base or [one["name"] for one in loaded.lists] != [
+            record.name for record in lists_of_people(snapshot.parts.lists)]:
+        raise ListError("the snapshot in memory is not the one that was announced")
+    if loaded.base_fd >= 0:
+        stack(snapshot, verified_file(loaded.base_fd, loaded.base, key))
+
+
+def verified_file(fd: int, digest: str, key: Key) -> Snapshot:
+    """The snapshot with that digest. ListError where it is not in the file, or somebody can change that."""
     try:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
         mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     except (OSError, ValueError) as problem:
         raise ListError(f"the snapshot in memory: {problem}") from None
-    snapshot = open_snapshot(memoryview(mapped), loaded.key, "the snapshot in memory")
-    if not sealed or snapshot.digest != loaded.digest or [one["name"] for one in loaded.lists] != [
-            record.name for record in lists_of_people(snapshot.parts.lists)]:
+    snapshot = open_snapshot(memoryview(mapped), key, "the snapshot in memory")
+    if not sealed or snapshot.digest != digest:
         raise ListError("the snapshot in memory is not the one that was announced")
+    return snapshot
 
 
 def map_snapshot(fd: int, key: Key) -> Snapshot:
@@ -352,21 +376,32 @@ def map_snapshot(fd: int, key: Key) -> Snapshot:
     # Private, because kernels before 6.7 refuse a shared mapping of a file that is sealed; nobody writes, so the
     # pages are shared all the same.
     mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    return open_snapshot(memoryview(mapped), key, verified=sealed)
+    return open_snapshot(memoryview(mapped), key, verify=HEAD if sealed else ALL)
+
+
+def map_stacked(fd: int, base_fd: int, key: Key, known: Snapshot | None = None) -> Snapshot:
+    """The same, with the one that it lies over; `known` is taken for that if it is the one, and not mapped again."""
+    top = map_snapshot(fd, key)
+    if not top.parts.base:
+        return top
+    if known is None or known.digest != top.parts.base:
+        known = map_snapshot(base_fd, key)
+    return stack(top, known)
 
 
 # The process -----------------------------------------------------------------------------------------------------
 
 def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[str, dict[str, Any]], died: bool,
-         fd: int, key_fd: int) -> dict[str, Any]:
-    """The job: what `Loaded` has but for the files. `fd` holds the snapshot afterwards unless it has that `digest`,
-    and `key_fd` the key."""
+         held: str, files: list[int]) -> dict[str, Any]:
+    """The job: what `Loaded` has but for its files. Of `files` the first holds the snapshot afterwards unless it has
+    that `digest`, the second the one that it lies over unless that is `held`, the third the key."""
     key: Key = b""
+    key_fd = files[2]
     try:
         key = read_key(rules.key, create=True, file=key_fd)
         store = Store(rules.key.parent, key)
         outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died,
-                          probed=True)
+                          probed=True, held=held)
     except (ListError, OSError) as problem:
         if digest:
             raise
@@ -376,12 +411,18 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[st
         outcome = refresh(rules, store, time.time(), busy, hurry=True, probed=True)
         outcome.problem = f"degraded: {printable(str(problem))}; lists are in force, but no version of them is kept"
     said = asdict(outcome)
-    said["digest"] = store.digest()
+    said["digest"], said["base"] = store.digests()
     if said["digest"] != digest:
-        with store.open() as source, open(os.dup(fd), "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        hand_over(store, files[0], bool(said["base"]))
+        if said["base"] and said["base"] != held:
+            hand_over(store, files[1], False)
     return said
+
+
+def hand_over(store: Store, fd: int, overlay: bool) -> None:
+    with store.open(overlay) as source, open(os.dup(fd), "wb") as target:
+        shutil.copyfileobj(source, target, PIECE)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
 
 
 def key_in_memory(rules: Rules, file: int) -> Key:
@@ -405,8 +446,9 @@ def give_up(rules: Rules, alone: bool) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """The process: the supervisor's id, the files for the snapshot and for the key; the job is on standard input."""
-    parent, fd, key_fd = map(int, arguments)
+    """The process: the supervisor's id, files for the snapshot, the one below and the key; the job is on standard
+    input."""
+    parent, *files = map(int, arguments)
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the daemon, which ends us
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -415,7 +457,7 @@ def main(arguments: list[str]) -> int:
     job = sys.stdin.buffer.read()
     if not job:
         return 0
-    rules, name, busy, digest, afresh, lane, died = pickle.loads(job)
+    rules, name, busy, digest, afresh, lane, died, held = pickle.loads(job)
     if digest or name:      # else nothing is in force yet, and nobody to give way to
         give_way()
     try:
@@ -424,7 +466,7 @@ def main(arguments: list[str]) -> int:
             store = Store(rules.key.parent, read_key(rules.key), slow=True)
             said = refresh_one(rules, store, time.time(), name, died)
         else:
-            said = work(rules, busy, digest, afresh, lane, died, fd, key_fd)
+            said = work(rules, busy, digest, afresh, lane, died, held, files)
             said["warnings"] += left
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)

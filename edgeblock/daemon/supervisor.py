@@ -160,7 +160,7 @@ class Supervisor:
         self.children: set[Child] = set()
         self.serial = 0
         self.asked: tuple[str, ListMatcher] | None = None       # a digest, and what answers questions about it
-        self.files: tuple[int, int] | None = None       # the snapshot, and notes for who reads it
+        self.files: tuple[int, ...] | None = None       # the snapshot, notes for who reads it, what it lies over
         self.notes = -1                        # those of the next one, still empty
         self.stage: Stage | None = None        # the first stage, where there is one
         self.stage_problem = ""                # why there is none
@@ -266,7 +266,7 @@ class Supervisor:
             return {"error": "no lists are loaded yet"}
         if self.asked is None or self.asked[0] != self.rules.digest:
             try:
-                snapshot = rules.map_snapshot(self.files[0], self.rules.key)
+                snapshot = rules.map_stacked(self.files[0], self._base_file(), self.rules.key)
             except ListError as problem:
                 return {"error": str(problem)}
             self.asked = self.rules.digest, ListMatcher(snapshot)
@@ -827,12 +827,12 @@ class Supervisor:
             self.notes = os.memfd_create("edgeblock")
         if afresh:
             self.lane = {name: one for name, one in self.lane.items() if "told" not in one}
-        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh, self.lane)
+        loaded = await self.compiler.load(self.watch.busy, self.rules.digest if self.rules else "", afresh, self.lane,
+                                          self.rules.whole if self.rules else "")
         with suppress(OSError):     # no process to be had now; the next job asks again
             await self.compiler.prepare()
         if loaded.problem and not loaded.lists and not self.rules:
-            if loaded.fd >= 0:
-                os.close(loaded.fd)
+            let_go(loaded)
             raise ListError(loaded.problem)
         return loaded
 
@@ -897,9 +897,12 @@ class Supervisor:
         """Before any worker has the new rules the first stage asks about all that they or the old ones may list."""
         if self.stage is None or loaded.fd < 0:
             return
+        below = loaded.base_fd if loaded.base_fd >= 0 else self._base_file()
 
         def fill(stage: Stage) -> None:
-            stage.offer(rules.map_snapshot(loaded.fd, loaded.key).parts, loaded.key)
+            snapshot = rules.map_stacked(loaded.fd, below, loaded.key)
+            if loaded.base_fd >= 0 or not loaded.base or not stage.extend(snapshot.parts):
+                stage.offer(snapshot.parts, loaded.key, snapshot.base.parts if snapshot.base else None)
 
         try:
             await self.loop.run_in_executor(self.beside, fill, self.stage)
@@ -923,9 +926,12 @@ class Supervisor:
             try:
                 write_all(self.notes, json.dumps({"places": places}).encode())
             except OSError:
-                os.close(loaded.fd)
+                let_go(loaded)
                 raise
         self._audit(loaded)
+        files: tuple[int, ...] = (loaded.fd, self.notes)
+        if loaded.base:
+            files += (loaded.base_fd if loaded.base_fd >= 0 else self._base_file(),)
         self.rules = loaded
         self.expires = loaded.expires
         self.load_failures = self.load_failures + 1 if loaded.problem else 0
@@ -936,13 +942,17 @@ class Supervisor:
         self.rules_since = time.time()
         self.loads["loaded"] += 1
         self.serial += 1
-        for file in self.files or ():
+        for file in set(self.files or ()) - set(files):
             os.close(file)
         self.places = places
         self.asked = None               # else the old snapshot would stay in memory
-        self.files, self.notes = (loaded.fd, self.notes), -1
+        self.files, self.notes = files, -1
         for child in self.children:
             self._tell(child, {"do": "rules", "serial": self.serial}, (*self.files, loaded.key_fd))
+
+    def _base_file(self) -> int:
+        """The snapshot that later ones may lie over; -1 where there is none yet."""
+        return -1 if self.files is None else self.files[2] if len(self.files) > 2 else self.files[0]
 
     def _audit(self, loaded: rules.Loaded) -> None:
         for change in loaded.changes:
@@ -1004,6 +1014,11 @@ class Supervisor:
         refused = f", {len(self.refused)} refused" if self.refused else ""
         canary = ", canary failed" if any(self.canary.results.values()) else ""
         return f"{where}: {self._entries()} entries of {len(self._lists())} lists in force{refused}{canary}"
+
+
+def let_go(loaded: rules.Loaded) -> None:
+    """Closes the files of rules that do not come into force."""
+    rules.close_files(loaded.fd, loaded.base_fd)
 
 
 async def give_up(task: "asyncio.Task[None]") -> None:

@@ -26,6 +26,7 @@ import uvloop
 from edgeblock.blocklist.canary import LIST as CANARY
 from edgeblock.blocklist.keys import Key, held
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
 from edgeblock.daemon.board import (
@@ -43,7 +44,7 @@ from edgeblock.daemon.board import (
 )
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.process import end_with_parent, hide_memory
-from edgeblock.daemon.rules import map_snapshot
+from edgeblock.daemon.rules import map_stacked
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
@@ -82,6 +83,7 @@ class Worker:
         self.recall: Recall | None = None      # of the first stage, where there is one
         self.marking: Marking | None = None    # where conntrack does not keep the marks
         self.engine: Any = None
+        self.below: Snapshot | None = None     # the snapshot that later ones may lie over
         self.places: dict[str, int] = {POLICY: 0}
         self.key: Key = b""
         self.base: list[int] = []
@@ -159,11 +161,14 @@ class Worker:
                     self.ended.set_result(0)
                 return
 
-    async def _take_rules(self, snapshot: int, notes: int, key: int) -> None:
+    async def _take_rules(self, snapshot: int, notes: int, *more: int) -> None:
         # In a thread, beside the packets: opening ten million entries takes milliseconds.
         told = json.loads(read_all(notes))
+        *below, key = more          # the snapshot below comes where there is one
+        base = below[0] if below else -1
         self.key = take_key(key, self.key)
-        matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, self.key)
+        matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, base, self.key, self.below)
+        self.below = matcher.snapshot.base or matcher.snapshot
         self.places = told["places"]
         if self.engine is None:
             self.engine = make_engine(self.config, matcher)
@@ -282,12 +287,15 @@ def take_key(file: int, before: Key) -> Key:
     return before if before == key else key
 
 
-def map_rules(fd: int, key: Key) -> ListMatcher:
-    """The matcher of a snapshot file that is open as `fd`, mapped and shared with the other workers."""
+def map_rules(fd: int, base_fd: int, key: Key, known: Snapshot | None = None) -> ListMatcher:
+    """The matcher of a snapshot file that is open as `fd`, and of the one below, mapped and shared with the other
+    workers; `known` is one that is mapped already."""
     try:
-        return ListMatcher(map_snapshot(fd, key))
+        return ListMatcher(map_stacked(fd, base_fd, key, known))
     finally:
         os.close(fd)
+        if base_fd >= 0:
+            os.close(base_fd)
 
 
 def read_all(fd: int) -> bytes:

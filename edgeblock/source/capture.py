@@ -23,6 +23,7 @@ from edgeblock import wire
 from edgeblock.errors import CaptureError
 from edgeblock.source.links import ETHERNET, LINK_TYPES, find_packet, wrap
 
+STDIN, STDIN_FILENO = "-", 0
 MAX_FRAME = 256 * 1024          # libpcap's largest snap length for these link types
 MAX_BLOCK = 16 * 1024 * 1024    # Wireshark refuses larger pcapng blocks too
 MAX_INTERFACES = 64 * 1024      # one IDB each; a record of Python objects has to be kept for each
@@ -83,7 +84,7 @@ class Capture:
         self._links: set[int] = set()
         self._buffer = b""
         self._at = 0
-        self._file = _open(self.path)
+        self._file, self._packed = _open(self.path)
         try:
             self._begin()
         except BaseException:
@@ -123,6 +124,18 @@ class Capture:
 
     def close(self) -> None:
         self._file.close()
+
+    def read(self) -> int:
+        """How many bytes of the file have been read so far, as they are in it."""
+        try:
+            return self._packed.tell()
+        except OSError:             # of a pipe
+            return 0
+
+    def size(self) -> int:
+        """How many bytes the file has; 0 where nobody knows."""
+        state = os.fstat(self._packed.fileno())
+        return state.st_size if stat.S_ISREG(state.st_mode) else 0
 
     def __iter__(self) -> Iterator[Record]:
         return self._read_pcapng() if self.pcapng else self._read_pcap()
@@ -273,17 +286,18 @@ def _read_packet(kind: int, order: str, body: bytes,
     return None
 
 
-def _open(path: str) -> IO[bytes]:
+def _open(path: str) -> tuple[IO[bytes], IO[bytes]]:
+    # What is to be read, unpacked where it is packed, and the file itself.
     try:
-        file = open(path, "rb")     # noqa: SIM115 - handed to the caller
+        file = open(STDIN_FILENO if path == STDIN else path, "rb", closefd=path != STDIN)     # noqa: SIM115
     except OSError as problem:
         raise CaptureError(f"{path}: cannot be read: {problem.strerror}") from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    if path != STDIN and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()    # it is read twice, once for the checksums
-        raise CaptureError(f"{path}: not a regular file; save the capture to one first")
+        raise CaptureError(f"{path}: not a regular file; save the capture to one first, or read it from -")
     if file.peek(2)[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=file, mode="rb")   # type: ignore[return-value]
-    return file
+        return gzip.GzipFile(fileobj=file, mode="rb"), file     # type: ignore[return-value]
+    return file, file
 
 
 def _foreign_link(path: str, links: set[int]) -> str:

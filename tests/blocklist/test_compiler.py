@@ -23,7 +23,7 @@ def test_one_row_an_entry_and_a_mark_for_each_host_with_urls():
     host, other = fingerprint(KEY, b"example.com"), fingerprint(KEY, b"example.org")
     assert rows(parts) == {
         (host, 0, 0, Kind.HOST), (host, 0, 1, Kind.HOST),
-        (host, 0xFFFF, 0, Kind.URL_MARK), (other, 0xFFFF, 0, Kind.URL_MARK), (host, 1, 0, Kind.HOST_OF_URL),
+        (host, 1, 0, Kind.URL_MARK), (other, 1, 0, Kind.URL_MARK), (host, 1, 0, Kind.HOST_OF_URL),
         (fingerprint(KEY, b"example.com/x"), 1, 0, Kind.URL),
         (fingerprint(KEY, b"example.com/y?z"), 1, 0, Kind.URL_WITH_QUERY),
         (fingerprint(KEY, b"example.org/w"), 1, 1, Kind.URL)}

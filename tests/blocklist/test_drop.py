@@ -697,14 +697,45 @@ def test_a_full_disk_changes_nothing(box, monkeypatch, full):
     assert (box.action("new.example"), box.action("other.example")) == ("court", "other")
 
 
+def test_many_lists_go_to_the_disk_together(box, monkeypatch):
+    """Ten thousand lists that each waited for the disk took minutes."""
+    calls = []
+    monkeypatch.setattr(store_module, "sync_all", lambda path: calls.append(path))
+    monkeypatch.setattr(drop_module, "TOGETHER_MAX", 5)
+    box.write(**{f"l{number}_list": f"h{number}.example\n" for number in range(12)})
+    box.refresh()
+    assert calls == [box.store.lists] * 3
+    assert len(list(box.store.lists.iterdir())) == len(box.outcome.lists) == 12
+    assert box.action("h11.example") == "l11" and Store(box.store.directory, KEY).parts()[1] == []
+
+
+@pytest.mark.parametrize("fault", ["sync_all", "sync_directory"])
+def test_what_could_not_be_brought_to_the_disk_together_is_not_taken(box, monkeypatch, fault):
+    names = [f"l{number}" for number in range(9)]
+    box.write(**{f"{name}_list": f"{name}.old.example\n" for name in names[:-1]})
+    box.refresh()
+    box.write(**{f"{name}_list": f"{name}.new.example\n" for name in names})
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, fault, lambda path: fail(OSError(5, "Input/output error")) if str(path).endswith(
+            "lists") else None)
+        outcome = box.refresh()
+    assert outcome.again and sorted(outcome.refused) == names
+    assert box.reason("l8") == [f"l8.list: could be read, but not be kept: {box.store.lists}: Input/output error"]
+    assert box.action("l0.old.example") == "l0" and box.action("l8.new.example") is None
+    assert box.refresh().refused == {}
+    assert (box.action("l0.new.example"), box.action("l8.new.example")) == ("l0", "l8")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from edgeblock import config
+from edgeblock.blocklist import drop
 from edgeblock.blocklist.drop import refresh
 from edgeblock.blocklist.store import Store
 
 left = int(sys.argv[3])
+drop.TOGETHER = int(sys.argv[4])
 
 def deadly(call):
     def wrapped(*arguments, **more):
@@ -723,7 +754,8 @@ refresh(rules, Store(home / "state", bytes.fromhex(sys.argv[2])), 1_700_000_000)
 """
 
 
-def test_killed_at_every_step_that_it_takes_on_disk(box):
+@pytest.mark.parametrize("together", [1, 100])
+def test_killed_at_every_step_that_it_takes_on_disk(box, together):
     """Whatever was reached, what is published is a whole snapshot, old or new, and the next round makes it new."""
     box.write(court_list="old.example\n", bad_list="co.uk\n")
     box.refresh()
@@ -731,7 +763,8 @@ def test_killed_at_every_step_that_it_takes_on_disk(box):
     while True:
         steps += 1
         box.write(court_list=f"new{steps}.example\n", bad_list="#\n" * steps + "co.uk\n")
-        done = subprocess.run([sys.executable, "-c", KILLED, str(box.home), KEY.hex(), str(steps)], check=False)
+        done = subprocess.run([sys.executable, "-c", KILLED, str(box.home), KEY.hex(), str(steps), str(together)],
+                              check=False)
         old = "old.example" if steps == 1 else f"new{steps - 1}.example"
         assert [box.action(old), box.action(f"new{steps}.example")] in (["court", None], [None, "court"])
         if done.returncode == 0:

@@ -11,7 +11,17 @@ from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.settings import ListSettings
-from edgeblock.blocklist.snapshot import CHUNK, DIGEST_SIZE, HEADER, VERSION, key_id, open_snapshot, pack, sum_of
+from edgeblock.blocklist.snapshot import (
+    CHUNK,
+    DIGEST_SIZE,
+    HEAD,
+    HEADER,
+    VERSION,
+    key_id,
+    open_snapshot,
+    pack,
+    sum_of,
+)
 from edgeblock.errors import ListError
 
 from .making import KEY, compiled, snapshot_of
@@ -164,12 +174,12 @@ def test_what_was_verified_before_is_judged_by_its_header_alone():
     altered[-DIGEST_SIZE - 30] ^= 1         # in the rows
     with pytest.raises(ListError, match="was altered"):
         open_snapshot(altered, KEY)
-    assert open_snapshot(altered, KEY, verified=True).digest == open_snapshot(WHOLE, KEY).digest
+    assert open_snapshot(altered, KEY, verify=HEAD).digest == open_snapshot(WHOLE, KEY).digest
     for at in (*range(HEADER.size), *range(len(WHOLE) - DIGEST_SIZE, len(WHOLE))):
         data = bytearray(WHOLE)
         data[at] ^= 4
         with pytest.raises(ListError):
-            open_snapshot(data, KEY, verified=True)
+            open_snapshot(data, KEY, verify=HEAD)
 
 
 def test_sums_of_many_chunks():

@@ -199,7 +199,7 @@ def test_the_last_version_serves_after_a_restart_with_a_broken_file(fresh: Runni
     assert "there is no such rules directory" in said(fresh, "rules not loaded; those in force stay")[0]["problem"]
     fresh.rules.with_name("away").rename(fresh.rules)
     fresh.drop("court.list", "open.example\n")
-    assert until(lambda: is_reset(fresh.lab, "open.example"), SOON)
+    assert until(lambda: is_reset(fresh.lab, "open.example"), SOON), fresh.daemon.last_words()
     assert fresh.daemon.stop() == 0
 
 
@@ -316,3 +316,40 @@ def test_no_plain_text_anywhere_but_in_the_list(tmp_path: Path):
         texts += [path.read_bytes() for path in tmp_path.rglob("*")
                   if path.is_file() and path.parent != running.rules]
         assert len(texts) > 8 and not [text for text in texts for needle in NEEDLES if needle in text]
+
+
+# A little beside much --------------------------------------------------------------------------------------------
+
+def snapshots(daemon: int) -> list[set[str]]:
+    """The snapshots in memory that each worker has mapped, by inode."""
+    found = []
+    for pid in children(daemon, "edgeblock.daemon.worker"):
+        with suppress(OSError):
+            found.append({line.split()[4] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+                          if "memfd:edgeblock-rules" in line})
+    return found
+
+
+def test_a_line_and_an_exception_beside_many_come_into_force_by_themselves(fresh: Running):
+    """Nothing of the long list is read, written or mapped again, and the first stage follows."""
+    daemon = fresh.daemon.process.pid
+    fresh.drop("long.list", long_list("listed.example", 220_000))
+    assert until(lambda: any(line["list"] == "long" for line in said(fresh, "rules audit")), 3 * SOON)
+    state = fresh.rules.parent / "rules.snapshot"
+    assert until(lambda: state.stat().st_size > 4_000_000, SOON) and is_reset(fresh.lab, "listed.example")
+    assert until(lambda: all(map(bool, snapshots(daemon))), SOON)
+    [before], base = snapshots(daemon)[:1], state.stat().st_mtime_ns
+    fresh.drop("urgent.list", "www.open.example\n@@listed.example\n")
+    assert until(lambda: is_reset(fresh.lab, "www.open.example"), SOON), fresh.daemon.last_words()
+    assert passes(fresh.lab, "listed.example") and passes(fresh.lab, "open.example")
+    assert until(lambda: all(len(mapped) == 2 and before < mapped for mapped in snapshots(daemon)), SOON), \
+        fresh.daemon.last_words()
+    fresh.drop("urgent.list", "open.example\n")
+    assert until(lambda: is_reset(fresh.lab, "open.example"), SOON), fresh.daemon.last_words()
+    assert is_reset(fresh.lab, "listed.example")
+    settings = fresh.daemon.config.read_text()
+    assert not said(fresh, "worker ended") and fresh.daemon.stop() == 0
+    fresh.daemon = fresh.lab.start_daemon(settings)
+    assert is_reset(fresh.lab, "open.example") and is_reset(fresh.lab, "listed.example")
+    assert state.stat().st_mtime_ns == base
+    assert fresh.daemon.stop() == 0

@@ -674,3 +674,63 @@ def test_where_marks_cannot_be_kept_it_is_one_line(tmp_path):
     with pytest.raises(SystemProblem, match=f"{tmp_path}/marks: .*mount -t bpf bpf {tmp_path}$") as caught:
         Stage(16, IDLE, hellos=1, marks=1024, kept=tmp_path / "marks")
     assert "\n" not in str(caught.value)
+
+
+# ---- what lies over what was offered
+
+def test_what_lies_over_is_asked_too_without_a_filter_made_anew(stage):
+    """A name more, an exception more, a prefix more: each is queued from then on, and nothing else is."""
+    base = matcher(*(f"h{number}.example" for number in range(100)), "198.51.100.0/24").snapshot
+    over = matcher("a.b.new.example.net", "@@h7.example", "203.0.113.9", "2001:db8:1::/48").snapshot.parts
+    ports = iter(range(30_000, 40_000))
+
+    def asked(name=b"www.innocent.example", dst="192.0.2.200"):
+        path = Path()
+        path.settings.update(sport=next(ports), destination=dst)
+        first = outcome(stage, path.syn())
+        return first if first == "address" else outcome(stage, path.data(0, s.hello(name)))
+
+    stage.offer(base.parts, base.key)
+    stage.settle()
+    before = stage.newest
+    assert asked(b"a.b.new.example.net") == "passed_hello" and asked(dst="203.0.113.9") == "passed_hello"
+    assert stage.extend(over) and stage.newest == before
+    assert asked(b"a.b.new.example.net") == "name" and asked(b"b.new.example.net") == "passed_hello"
+    assert asked(b"h7.example") == asked(b"h99.example") == "name"
+    assert asked(dst="203.0.113.9") == asked(dst="198.51.100.7") == "address"
+    assert asked(dst="203.0.113.8") == "passed_hello"
+    crowd = matcher(*(f"203.0.{length}.0/{length}" for length in range(25, 31))).snapshot.parts
+    assert stage.extend(crowd) and asked(dst="8.8.8.8") == "address"      # more lengths than there is room for
+
+
+def test_a_filter_that_is_full_or_not_there_is_made_anew(stage):
+    base = matcher(*(f"h{number}.example" for number in range(3200))).snapshot
+    much = matcher(*(f"m{number}.example" for number in range(900))).snapshot.parts
+    stage.offer(base.parts, base.key)
+    stage.settle()
+    for _ in range(5):
+        assert stage.extend(matcher("one.example").snapshot.parts)
+    assert not stage.extend(much)
+    stage.offer(much, base.key, base.parts)
+    stage.settle()
+    assert stage.extend(much) and stage.room > 900
+    for name in (b"h3199.example", b"m899.example"):
+        path = Path()
+        path.settings["sport"] = 41_000
+        stage.judge(path.syn())
+        assert outcome(stage, path.data(0, s.hello(name))) in ("name", "watched")
+    stage.withdraw()
+    assert not stage.extend(much)
+
+
+def test_what_is_added_while_rules_change_stays(stage):
+    old, new = matcher("old.example").snapshot, matcher("new.example").snapshot
+    stage.offer(old.parts, old.key)
+    stage.settle()
+    stage.offer(new.parts, new.key)
+    assert stage.extend(matcher("more.example").snapshot.parts)
+    stage.settle()
+    path = Path()
+    path.settings["sport"] = 42_000
+    stage.judge(path.syn())
+    assert outcome(stage, path.data(0, s.hello(b"more.example"))) == "name"

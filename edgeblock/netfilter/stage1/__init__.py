@@ -27,7 +27,7 @@ from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import marks as flow_marks
 from edgeblock.netfilter.pins import program_path
 from edgeblock.netfilter.stage1 import bpf
-from edgeblock.netfilter.stage1.sieve import BLOCK, blocks_for, fill, header
+from edgeblock.netfilter.stage1.sieve import BLOCK, PREFIXES, PRINTS_A_BLOCK, blocks_for, fill, header, widen
 from edgeblock.netfilter.stage1.structures import LAYOUT
 
 OBJECT = Path(__file__).with_name("program.o")
@@ -40,6 +40,8 @@ OUTCOMES = ("passed_syn", "passed_hello", "address", "name", "odd_name", "no_nam
 HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 70 MB
 FILTER = bpf.Spec(bpf.ARRAY, 4, BLOCK, 0, bpf.MMAPABLE | bpf.INNER_MAP)
 IN_FORCE, COMING = 0, 1
+HEAD = BLOCK * (1 + PREFIXES)           # bytes of a filter before its blocks
+ROOM_SHARE = 4          # a filter takes so much of what it was made for on top, before it is made anew
 
 
 class Stage:
@@ -69,6 +71,8 @@ class Stage:
         self.pins: list[Path] = []
         self.kept = kept
         self.coming = -1
+        self.newest, self.size = -1, 0         # the filter offered last, and its bytes
+        self.room = 0                          # how many fingerprints more it takes
         try:
             self.cpus = possible_cpus()
             self.places = max(1, hellos // self.cpus) * self.cpus
@@ -118,12 +122,13 @@ class Stage:
 
     # ---- rules
 
-    def offer(self, parts: Compiled, key: Key) -> None:
+    def offer(self, parts: Compiled, key: Key, base: Compiled | None = None) -> None:
         """From now on no name passes that these rules may list, nor one that those in force may list.
 
-        Call this before the engines get the rules, and `settle` when all have them.
+        Call this before the engines get the rules, and `settle` when all have them. `base` is what they lie over.
         """
-        blocks = blocks_for(parts.rows)
+        tables = [parts.rows] if base is None else [base.rows, parts.rows]
+        blocks = sum(map(blocks_for, tables))
         head = header(bytes(KEY_SIZE), parts.labels, blocks, parts.ipv4_lengths, parts.ipv6_lengths)
         filter_map = bpf.create_map(FILTER._replace(entries=len(head) // BLOCK + blocks), "filter")
         try:
@@ -133,8 +138,11 @@ class Stage:
                   used[len(head):].cast("Q") as words):
                 used[:len(head)] = head
                 used[:KEY_SIZE] = key       # from where it is held to where the kernel reads it
-                fill(words, parts.rows)
+                for rows in tables:
+                    fill(words, rows)
             self._forget_coming()
+            self._forget_newest()
+            self.newest, self.size, self.room = os.dup(filter_map), size, blocks * PRINTS_A_BLOCK // ROOM_SHARE
             if bpf.look_up(self.maps["filters"], struct.pack("=I", IN_FORCE), 4) is None:
                 bpf.update(self.maps["filters"], struct.pack("=I", IN_FORCE), struct.pack("=I", filter_map))
             else:
@@ -142,6 +150,21 @@ class Stage:
                 self.coming = os.dup(filter_map)
         finally:
             os.close(filter_map)
+
+    def extend(self, parts: Compiled) -> bool:
+        """As `offer`, where these rules lie over what was offered last, or over what that lay over: the filter that
+        is there gets what they have more, however much it holds. False where there is none, or no room in it.
+
+        What they have no more stays in it until the next `offer`: such names are queued, and the engine lets them by.
+        """
+        if self.newest < 0:
+            return False
+        pages = (self.size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+        with (mmap.mmap(self.newest, pages) as memory, memoryview(memory) as view, view[:HEAD] as head,
+              view[HEAD:self.size].cast("Q") as words):
+            self.room -= fill(words, parts.rows)
+            widen(head, parts.labels, parts.ipv4_lengths, parts.ipv6_lengths)
+        return self.room >= 0
 
     def settle(self) -> None:
         """The rules offered last are in force, and those before them are nobody's any more."""
@@ -155,6 +178,12 @@ class Stage:
         for at in (IN_FORCE, COMING):
             bpf.delete(self.maps["filters"], struct.pack("=I", at))
         self._forget_coming()
+        self._forget_newest()
+
+    def _forget_newest(self) -> None:
+        if self.newest >= 0:
+            os.close(self.newest)
+            self.newest = -1
 
     def _forget_coming(self) -> None:
         if self.coming >= 0:
@@ -247,6 +276,7 @@ class Stage:
         if self.kept is not None and not keep:
             self.kept.unlink(missing_ok=True)
         self._forget_coming()
+        self._forget_newest()
         for fd in (self.program, *self.asking.values(), *self.maps.values()):
             if fd >= 0:
                 os.close(fd)

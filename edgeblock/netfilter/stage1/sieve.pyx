@@ -19,6 +19,7 @@ from edgeblock.blocklist.fingerprint cimport (
 )
 
 BLOCK = 64              # bytes: also of the header and of a pair of prefixes
+LABELS_AT, CROWDED_AT = 16, 28      # in the header
 PREFIXES = 4            # lengths that there is room for, in each family: program.c
 PRINTS_A_BLOCK = 32     # 16 bits each
 
@@ -58,12 +59,13 @@ def blocks_for(const uint8_t[::1] rows not None) -> int:
     return max(1, found // PRINTS_A_BLOCK)
 
 
-def fill(uint64_t[::1] words not None, const uint8_t[::1] rows not None) -> None:
-    """Set the bits of these rows' fingerprints in `words`, which are the blocks and nothing else."""
-    cdef size_t i, k, count = rows.shape[0] // ROW_SIZE
+def fill(uint64_t[::1] words not None, const uint8_t[::1] rows not None) -> int:
+    """Set the bits of these rows' fingerprints in `words`, which are the blocks and nothing else; how many rows had
+    not all of theirs set before."""
+    cdef size_t i, k, added = 0, count = rows.shape[0] // ROW_SIZE
     cdef uint32_t blocks = <uint32_t>(words.shape[0] // 8)
     cdef uint32_t[6] bits
-    cdef uint64_t hash, at
+    cdef uint64_t hash, at, before, missing
     if blocks == 0 or words.shape[0] % 8:
         raise ValueError("blocks are whole, one at least")
     with nogil:
@@ -72,8 +74,13 @@ def fill(uint64_t[::1] words not None, const uint8_t[::1] rows not None) -> None
                 memcpy(&hash, &rows[i * ROW_SIZE], 8)
                 at = <uint64_t>block_of(hash, blocks) * 8
                 bits_of(hash, bits)
+                missing = 0
                 for k in range(6):
-                    words[at + (bits[k] >> 6)] |= <uint64_t>1 << (bits[k] & 63)
+                    before = words[at + (bits[k] >> 6)]
+                    words[at + (bits[k] >> 6)] = before | <uint64_t>1 << (bits[k] & 63)
+                    missing |= ~before >> (bits[k] & 63) & 1
+                added += missing
+    return added
 
 
 def header(bytes key not None, uint64_t labels, uint32_t blocks, uint64_t ipv4_lengths, object ipv6_lengths) -> bytes:
@@ -88,6 +95,32 @@ def header(bytes key not None, uint64_t labels, uint32_t blocks, uint64_t ipv4_l
         listed += [bytes(24)] * (PREFIXES - len(listed))
         prefixes += b"".join(listed[i] + listed[i + 1] + bytes(16) for i in range(0, PREFIXES, 2))
     return struct.pack("=16sQII32x", key, labels, blocks, crowded) + prefixes
+
+
+def widen(uint8_t[::1] head not None, uint64_t labels, uint64_t ipv4_lengths, object ipv6_lengths) -> None:
+    """The bounds of a filter that is being asked, made wide enough for these, too.
+
+    Each number is written by itself, and a length is in use last: whoever asks meanwhile finds the old bounds, or some
+    that are wider.
+    """
+    numbers = memoryview(head).cast("B")
+    with numbers.cast("Q") as words, numbers.cast("I") as halves:
+        words[LABELS_AT // 8] |= labels
+        for lengths, size, flag in ((ipv4_lengths, 32, 1), (ipv6_lengths, 128, 2)):
+            places = [BLOCK * (1 + (flag - 1) * (PREFIXES // 2) + i // 2) + 24 * (i & 1) for i in range(PREFIXES)]
+            used = [at for at in places if halves[at // 4 + 5]]
+            there = {halves[at // 4 + 4] for at in used}
+            for length in range(size + 1):
+                if not lengths >> length & 1 or length in there or halves[CROWDED_AT // 4] & flag:
+                    continue
+                if len(used) == PREFIXES:
+                    halves[CROWDED_AT // 4] |= flag
+                    break
+                at = places[len(used)]
+                words[at // 8], words[at // 8 + 1] = struct.unpack("=QQ", mask(length, size))
+                halves[at // 4 + 4] = length
+                halves[at // 4 + 5] = 1
+                used.append(at)
 
 
 def mask(length: int, size: int) -> bytes:
