@@ -31,6 +31,7 @@ test-vm: ## the package under systemd in a container, and nftables on Debian's k
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm needs root: run 'sudo make test-vm'" >&2; exit 2; }
 	@.ci/setup lab test vm
 	@packaging/build-deb
+	@packaging/reproduce
 	@$(PY) tests/vm/image.py
 	@$(PY) -m pytest -q tests/vm/service.py
 	@$(PY) tests/vm/boot.py
