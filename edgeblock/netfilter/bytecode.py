@@ -18,6 +18,7 @@ from edgeblock.netfilter.rules import (
     TLS_RANDOM_AT,
     TLS_SERVER_HELLO,
     TLS_TYPE_AT,
+    UNMERGED_BYTES,
 )
 
 Instruction = tuple[int, int, int, int]   # operation, jump if true, jump if false, constant (linux/filter.h)
@@ -49,6 +50,7 @@ TCP, UDP = 6, 17
 
 NO: Instruction = (RET, 0, 0, 0)
 YES: Instruction = (RET, 0, 0, 1)
+MERGED = ((LD_LEN, 0, 0, 0), (JGE_K, 0, 1, UNMERGED_BYTES + 1))    # what stands behind it: perhaps several datagrams
 
 
 def bare(family: int) -> str:
@@ -82,16 +84,18 @@ def answer(family: int) -> str:
 
 
 def short(family: int) -> str:
-    """UDP whose first payload byte is below 0x80, and not that of a DTLS handshake. An IPv6 extension header: no."""
+    """UDP whose first payload byte is below 0x80, and not that of a DTLS handshake. An IPv6 extension header, or
+    perhaps several datagrams in one: no.
+    """
     load = [(LDX_MSH, 0, 0, 0), (LDB_IND, 0, 0, UDP_PAYLOAD)] if family == 4 else \
         [*plain(UDP), (LDB_ABS, 0, 0, IP6_HEADER + UDP_PAYLOAD)]
-    return encode([*load, (JGE_K, 0, 1, 0x80), NO, (JGE_K, 1, 0, DTLS_FIRST), YES, (JGE_K, 0, 1, DTLS_LAST + 1), YES,
-                   NO])
+    return encode([*MERGED, NO, *load, (JGE_K, 0, 1, 0x80), NO, (JGE_K, 1, 0, DTLS_FIRST), YES,
+                   (JGE_K, 0, 1, DTLS_LAST + 1), YES, NO])
 
 
 def initial(family: int) -> str:
-    """UDP with a QUIC long header of a version in QUIC_VERSIONS, or like a DTLS handshake. An IPv6 extension header:
-    perhaps, so yes.
+    """UDP with a QUIC long header of a version in QUIC_VERSIONS, or like a DTLS handshake. An IPv6 extension header,
+    or several datagrams in one: perhaps, so yes.
     """
     if family == 4:
         at, byte, word = UDP_PAYLOAD, LDB_IND, LDW_IND
@@ -102,7 +106,7 @@ def initial(family: int) -> str:
     dtls = [(JGE_K, 1, 0, DTLS_FIRST), NO, (JGE_K, 0, 1, DTLS_LAST + 1), NO,
             (byte, 0, 0, at + 1), (JEQ_K, 0, 1, DTLS_MAJOR), YES, NO]
     known = [(JEQ_K, len(QUIC_VERSIONS) - i, 0, value) for i, value in enumerate(QUIC_VERSIONS)]
-    return encode([*load, (byte, 0, 0, at), (JSET_K, len(dtls), 0, 0x80), *dtls,
+    return encode([*MERGED, YES, *load, (byte, 0, 0, at), (JSET_K, len(dtls), 0, 0x80), *dtls,
                    (word, 0, 0, at + 1), *known, NO, YES])
 
 

@@ -26,6 +26,7 @@ from edgeblock.netfilter.rules import (
     TLS_RANDOM_AT,
     TLS_SERVER_HELLO,
     TLS_TYPE_AT,
+    UNMERGED_BYTES,
     Do,
     Is,
     Rule,
@@ -142,10 +143,12 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
                          for family in ("meta nfproto ipv4", "ip6 nexthdr tcp")
                          for least, beginning in beginnings_of_answers()),
         # @th,64,8: the byte after the UDP header.
-        Is.SHORT: tuple(f"{family} @th,64,8 & 0x80 == 0 @th,64,8 != {DTLS_FIRST}-{DTLS_LAST}"
+        Is.SHORT: tuple(f"{family} meta length <= {UNMERGED_BYTES} @th,64,8 & 0x80 == 0 "
+                        f"@th,64,8 != {DTLS_FIRST}-{DTLS_LAST}"
                         for family in ("meta nfproto ipv4", "ip6 nexthdr udp")),
         Is.INITIAL: (f"@th,64,8 & 0x80 == 0x80 @th,72,32 {{ {', '.join(f'{v:#010x}' for v in QUIC_VERSIONS)} }}",
-                     f"@th,64,8 {DTLS_FIRST}-{DTLS_LAST} @th,72,8 {DTLS_MAJOR}"),
+                     f"@th,64,8 {DTLS_FIRST}-{DTLS_LAST} @th,72,8 {DTLS_MAJOR}",
+                     f"meta length > {UNMERGED_BYTES}"),
     }
 
 

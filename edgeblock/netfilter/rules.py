@@ -34,6 +34,12 @@ TLS_TYPE_AT, TLS_RANDOM_AT, RETRY_RANDOM = 5, 11, 0xCF21AD74
 # First bytes that are neither text (9 to 13, 32 to 126) nor like TLS (20 to 23).
 NEITHER = ((0x00, 0x08), (0x0E, 0x13), (0x18, 0x1F), (0x7F, 0xFF))
 
+# A UDP packet of more bytes, IP header included, may be several datagrams that an interface has merged (GRO with
+# rx-udp-gro-forwarding, or a virtual one), of which the rules see the first one's bytes only; the queue has each by
+# itself. Shorter ones cannot hide an Initial: they are as long as the first, and a server wants 1200 bytes (RFC 9000,
+# 14.1).
+UNMERGED_BYTES = 1500
+
 # The QUIC versions whose Initials the engine can open; a test holds this to core/quic.pyx. Version 1 (RFC 9000),
 # version 2 (RFC 9369), drafts 23 to 34, and those of Meta's mvfst.
 QUIC_VERSIONS = (0x00000001, 0x6B3343CF, *range(0xFF000017, 0xFF000023), 0xFACEB002, *range(0xFACEB00E, 0xFACEB014))
@@ -90,7 +96,7 @@ class Is(Enum):
     SYN_ACK = auto()
     BARE = auto()             # TCP, certainly without payload and without an urgent pointer
     ANSWER = auto()           # TCP, certainly with payload, and what a server says to a name; see ANSWER_BYTES
-    SHORT = auto()            # UDP, certainly with a first payload byte below 0x80 (no QUIC long header), not in DTLS
+    SHORT = auto()            # UDP, certainly one datagram, first byte below 0x80 (no QUIC long header), not in DTLS
     INITIAL = auto()          # UDP, perhaps a QUIC long header of a version in QUIC_VERSIONS, or a DTLS handshake
     CLEARED = auto()          # TCP that the first stage lets by; asked once for a packet, for it remembers
     SOCKET = auto()           # asks for nothing of use: see DEFRAGMENT

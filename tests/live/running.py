@@ -62,14 +62,14 @@ def settings_file(home: Path, more: str, daemon: str = "") -> Path:
     return settings
 
 
-def start(lab: Lab, home: Path, more: str = "") -> Running:
-    """The daemon with LISTS in its own folder; `more` is appended to the configuration."""
+def start(lab: Lab, home: Path, more: str = "", within: float = 20.0) -> Running:
+    """The daemon with LISTS in its own folder, ready within so many seconds; `more` goes behind the configuration."""
     rules = home / "rules"
     rules.mkdir()
     for name, text in LISTS.items():
         (rules / name).write_text(text)
     config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT) + more
-    return Running(lab, lab.start_daemon(config), rules)
+    return Running(lab, lab.start_daemon(config, within=within), rules)
 
 
 def track_nothing(lab: Lab) -> None:

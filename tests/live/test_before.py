@@ -96,7 +96,7 @@ def lab(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             track_nothing(lab)
         settings = MARKED.get(mode, f'[ruleset]\nstage1 = "{mode}"\n')
         ports = f"[ruleset]\ntcp_ports = {[80, 443, *before.ALL_PORTS]}\n"
-        running = start(lab, tmp_path_factory.mktemp("daemon"), settings.replace("[ruleset]\n", ports))
+        running = start(lab, tmp_path_factory.mktemp("daemon"), settings.replace("[ruleset]\n", ports), 60.0)
         yield lab
         assert running.daemon.stop() == 0, running.daemon.last_words()
 

@@ -17,7 +17,7 @@ from scapy.layers.inet6 import (
 )
 
 from edgeblock.netfilter import bytecode
-from edgeblock.netfilter.rules import ANSWER_BYTES, ANSWER_OTHER_BYTES, QUIC_VERSIONS
+from edgeblock.netfilter.rules import ANSWER_BYTES, ANSWER_OTHER_BYTES, QUIC_VERSIONS, UNMERGED_BYTES
 
 SERVER_HELLO = bytes.fromhex("160303007a020000760303") + bytes(range(32))
 # The beginning of NSS's, with a cookie; OpenSSL's is the same but for lengths and session id.
@@ -150,6 +150,16 @@ def test_short_headers_by_the_first_byte(first):
     for header, family in ((ip4(0), 4), (ip4(3), 4), (ip6(), 6)):
         packet = bytes(header / UDP(sport=1, dport=443) / (bytes([first]) + b"\0" * 20))
         assert run(bytecode.short(family), packet) == (first < 0x80 and first not in (20, 21, 22))
+
+
+@pytest.mark.parametrize("first", [0x40, 0x80, 0xC0])
+def test_what_may_be_several_datagrams_is_certainly_nothing(first):
+    for header, family in ((ip4(0), 4), (ip4(3), 4), (ip6(), 6)):
+        room = UNMERGED_BYTES - len(bytes(header / UDP()))
+        for size, alone in ((room, True), (room + 1, False), (60_000, False)):
+            packet = bytes(header / UDP(sport=1, dport=443) / (bytes([first]) + bytes(size - 1)))
+            assert run(bytecode.short(family), packet) == (alone and first == 0x40)
+            assert run(bytecode.initial(family), packet) == (not alone)
 
 
 def test_an_empty_datagram_is_not_certainly_short():
