@@ -295,7 +295,7 @@ class Limits:
     hold: float = _seconds(7440.0, 1, 604_800)  # the same for one in the middle of a message
     settle_packets: int = _whole(512, 0, 1_000_000)    # one-way routing: client packets after which a flow is done
     quic_connections: int = _whole(8, 1, 1000)         # QUIC connections whose keys are tried on any foreign packet
-    quic_derivations: int = _whole(64, 1, 1_000_000)   # QUIC keys derived for one datagram
+    quic_derivations: int = _whole(16, 1, 1_000_000)   # QUIC keys derived for one datagram
     quic_failures: int = _whole(100_000, 1, 100_000_000)   # tries of more connections' keys, of a worker in 1 s
     quic_worker_derivations: int = _whole(1_000_000, 1, 100_000_000)     # QUIC keys derived by a worker in 1 s
     worker_rereading: int = _whole(1 << 25, 65_536, 1 << 31)     # bytes read again in 1 s, where copies conflict

@@ -57,7 +57,8 @@ def initial(frames: bytes, *, dcid: bytes = DCID, scid: bytes = b"", version: in
     if size:
         frames += bytes(max(0, size - len(header) - 2 - number_size - len(frames) - 16))
     frames += bytes(max(0, 4 - number_size - len(frames)))       # a sample must be there (RFC 9001, 5.4.2)
-    header += varint(number_size + len(frames) + 16, 2)
+    length = number_size + len(frames) + 16
+    header += varint(length, 2 if length < 1 << 14 else 4)
     header += (number & (1 << 8 * number_size) - 1).to_bytes(number_size, "big")
     context = keys(dcid if keys_of is None else keys_of, keys_version or version, side)
     return context.encrypt_packet(header, frames, number)

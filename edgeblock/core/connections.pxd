@@ -11,7 +11,7 @@ from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport Initial, QuicReader
 
 cdef enum:
-    MAX_TRIES = 128            # of keys and packet numbers, for one datagram: 0.7 µs each
+    MAX_TRIES = 64             # of keys and packet numbers, for one datagram: 0.7 µs each
     MAX_VISITS = 256           # connections looked at to find some of these: 0.1 µs each
 
 cdef struct QuicLimits:

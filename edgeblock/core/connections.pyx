@@ -103,6 +103,10 @@ cdef class Connections:
         while left(&d.rest):            # each turn consumes a header, so a datagram has few
             walk = take_packet(&d.rest, &packet)
             if walk == WALK_INITIAL:
+                if d.tries == 0:        # of this datagram nothing more is opened
+                    self.reader.counters.refused_flow += 1
+                    d.seen |= SEEN_REFUSED
+                    return NULL
                 flow = self._find(p, d, &packet, frames)
                 if flow != NULL:
                     d.seen |= SEEN_INITIAL
@@ -421,7 +425,7 @@ cdef class Reader:
             if flow == NULL:
                 return d.seen
             gathering.flow = flow
-            if not read_frames(self.all.reader, &frames, _gather, &gathering):
+            if not read_frames(self.all.reader, &frames, _gather, &gathering, &d.seen):
                 d.seen |= SEEN_DAMAGED
             read_on(&flow.window, &self.findings, cap, &work)
             self.all.settle(flow, is_open(&flow.window))
@@ -454,7 +458,7 @@ cdef class Reader:
             if flow == NULL:
                 return _names_of(d.seen), self.pieces
             self.id = <bytes>flow.quic.connection.id[:flow.quic.connection.id_size]
-            if not read_frames(self.all.reader, &frames, _collect, <void*>self):
+            if not read_frames(self.all.reader, &frames, _collect, <void*>self, &d.seen):
                 d.seen |= SEEN_DAMAGED
 
     def read_many(self, const uint8_t[::1] datagram, int times, bint forget=True) -> int:

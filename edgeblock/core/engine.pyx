@@ -48,6 +48,7 @@ cdef enum:
     MAX_REPLIES = 8            # answers to one blocked flow: the first, and seven for retransmissions
     DTLS_PROTOCOL = 253        # of a hello's key in the table, as core.connections has one of its own
     MAX_FRAGMENTS = 64         # of DTLS hellos in a datagram: 1 µs each; clients send one or two
+    WHOLE_HELLO = 4            # as many fragments as a whole hello counts for
     QUIC_REPLIES = 3           # the same of a QUIC connection: whoever is answered has not proved his address
     QUIC_ANSWERS = 1000        # the same in one second, of all connections: 80 kB, were they all somebody else's
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
@@ -92,7 +93,7 @@ cdef class Engine:
     def __init__(self, Matcher matcher not None, *, flows=262_144, memory=256 * 1024 * 1024,
                  flow_bytes=160 * 1024, idle=120.0, hold=7440.0, settle_packets=512, unparsable="pass",
                  midstream="pass", memory_full="pass", conflict="drop", work="drop", no_sni="pass", crash="drop",
-                 ech="accept", quic_connections=8, quic_derivations=64, quic_failures=100_000,
+                 ech="accept", quic_connections=8, quic_derivations=16, quic_failures=100_000,
                  quic_worker_derivations=1_000_000,
                  worker_rereading=32 * 1024 * 1024, unproven="answer", report=False):
         if not (0 < flows and 0 < memory and 4096 <= flow_bytes <= 64 * 1024 * 1024 and idle > 0):
@@ -518,7 +519,7 @@ cdef class Engine:
                 continue
             gathering.flow = flow
             gathering.cap = self.flow_bytes
-            if not read_frames(self.quic, &frames, _gather, &gathering):
+            if not read_frames(self.quic, &frames, _gather, &gathering, &d.seen):
                 d.seen |= SEEN_DAMAGED
             self._read_hello(flow, p, out)
             self.current_quic = STANDS_BEGUN
@@ -583,13 +584,13 @@ cdef class Engine:
         cdef bint whole
         cdef int count = 0
         while next_fragment(&rest, &record, &piece):
-            count += 1
+            whole = piece.size == piece.total
+            count += <int>WHOLE_HELLO if whole else 1
             if count > MAX_FRAGMENTS:
                 if out.accept and self.drop_conflict:
                     self.counts[COUNT_BLOCKED_POLICY] += 1
                     out.accept = 0
                 return
-            whole = piece.size == piece.total
             self._key_of_hello(p, &piece, whole, &key)
             flow = self.table.find(&key, False)
             if flow == NULL:

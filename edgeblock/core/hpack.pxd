@@ -15,7 +15,7 @@ cdef enum:
     MAX_NAME_KEPT = 16         # the longest name in `Field` has ten bytes
     # Of one value. More of it changes no host rule, and nginx takes no path of more than 8 kB.
     MAX_VALUE = 16 * 1024
-    MAX_TEXTS = 64 * 1024      # hosts and paths of one block, where a table makes many bytes of few
+    MAX_TEXTS = 20 * 1024      # hosts, or paths, of one block, where a table makes many bytes of few
     MAX_BLOCK_HOSTS = 16       # as of an HTTP/1 head; servers refuse the second, lenient ones take the first or last
     MAX_BLOCK_PATHS = 4        # every server that was tried refuses the second
 

@@ -43,9 +43,10 @@ cdef enum:
     MAX_SHIFT = 56             # Go takes integers of ten bytes; their value is bounded apart
     LONGEST_CODE = 30
     END_OF_STRING = 256
-    FIELD_COST = 4             # work of a representation, in bytes of plain text,
-    ENTRY_WORK = 12            # of an entry that is added,
-    HUFFMAN_COST = 3           # and of a byte of Huffman's code
+    FIELD_COST = 10            # work of a representation, in bytes of plain text,
+    STRING_COST = 4            # of a string apart from its bytes,
+    ENTRY_WORK = 20            # of an entry that is added,
+    HUFFMAN_COST = 5           # and of a byte of Huffman's code
 
 # RFC 7541, appendix A: how long the names are. Which of them count, `_static_field` says.
 cdef uint8_t[STATIC + 1] STATIC_NAMES = [
@@ -318,6 +319,7 @@ cdef void _put(Hpack* h, const uint8_t* data, uint32_t size) noexcept nogil:
 
 
 cdef void _end_string(Hpack* h) noexcept nogil:
+    h.spent += STRING_COST
     if not h.in_value:
         h.field = _field_of(h)
         h.in_value = 1

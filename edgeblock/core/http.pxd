@@ -18,6 +18,7 @@ cdef enum:
     MAX_SEEKING = 8 * 1024 # the same while no request is certain: other protocols have long lines, or none
     MAX_VALUE = 16 * 1024  # Host, Content-Length and the like; blanks in a row count once. A longer one: an overflow
     MAX_HOSTS = 16         # Host lines of one head; servers refuse the second, lenient ones take the first or last
+    MAX_HOSTS_TEXT = 8192  # of all of them: nginx and Apache take no longer line. More is an overflow
 
 cdef enum HttpEvent:       # what was FOUND
     EVENT_HEAD = 0         # a head is complete: hosts, target, path_at, framings
@@ -48,7 +49,8 @@ cdef struct Http:          # all zero is the start of a request
     uint8_t text           # bytes before any request, at most 255
     uint8_t digits         # of a chunk's size: 0 before them, 1 among them, 2 behind them
     uint8_t twofold        # that size can be read in two ways
-    uint16_t word          # bytes of the method that were looked at
+    uint16_t word          # bytes of the method that were looked at,
+    uint16_t blanks        # and of white space behind it
     uint32_t spent         # what its lines cost besides their bytes: the reader's work, cleared by it
     uint32_t path_at       # where in `target` the path begins
     uint64_t body          # left of the body or of the chunk
@@ -64,6 +66,7 @@ cdef struct Http:          # all zero is the start of a request
 # the PROXY protocol is), and the cursor stands at the next message, whatever protocol that is. Never NOT_MINE.
 cdef Outcome read_http(Http* http, Cursor* c) noexcept nogil
 cdef void choose_framing(Http* http, uint8_t index) noexcept nogil
+cdef void release_head(Http* http) noexcept nogil                  # the texts of a head that was handed out
 cdef void seek_request(Http* http) noexcept nogil                  # begins anew, behind what no reader could follow
 cdef bint is_lost(const Http* http) noexcept nogil                 # looks for the next request, or may never find one
 cdef bint is_astray(const Http* http) noexcept nogil               # the same, and this line begins like no request

@@ -23,7 +23,12 @@ cdef enum:
     PLAIN_VALUE = 256      # bytes of a value that are kept as they are: more than a name has
     LINE_END = 32          # last bytes that are kept of a line that is cut, or has a NUL in it: the version is there
     MAX_SCAN = 1024        # bytes that are searched for a line end at a time: lone CRs buy no search of the rest each
-    LINE_COST = 12         # work of a line, in bytes of a long one
+    LINE_COST = 12         # work of a line of a head, in bytes of a long one,
+    LOST_COST = 24         # of one that is no request, or folded,
+    HOLE_COST = 40         # of one with a NUL in it,
+    FIELD_COST = 32        # of a field that counts,
+    FRAMING_COST = 6       # of a byte of one that frames the body,
+    ODD_COST = 6           # and of a byte that is looked at by itself
     TEXT_SEEN = 8          # bytes of text before which nothing is said of a stream
 
 cdef enum Phase:
@@ -93,6 +98,7 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
                     h.event = EVENT_HEAD
                     return FOUND
             elif h.line.size >= 6 and memcmp(h.line.data, b"PROXY ", 6) == 0:
+                h.spent += LOST_COST
                 return DONE
             else:
                 _reject_line(h)
@@ -143,7 +149,7 @@ cdef bint _pass_blank_lines(Http* h, Cursor* c) noexcept nogil:
     while left(c):
         if c.at[0] != 0x0D and c.at[0] != 0x0A:
             h.phase = PHASE_REQUEST
-            h.word = 0
+            h.word = h.blanks = 0
             return True
         skip(c, 1)
     return False
@@ -198,17 +204,17 @@ cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nog
                 h.odd = 1               # nothing behind the NUL makes it look like a request before its end
         if hole != NULL and append(&h.line, <const uint8_t*>NOTHING, LINE_END, cap + LINE_END):
             h.holed = 1
+            h.spent += HOLE_COST
             _keep_end(h, piece + keep, size - keep)
-    if h.is_http:
-        return
-    if not h.binary:
-        h.text = <uint8_t>(h.text + size if h.text + size < 255 else 255)
-        for i in range(size):
-            if _control(piece[i]):
-                h.binary = 1
-                break
-    if not h.seeking and not h.holed:
+    if not h.is_http and not h.seeking and not h.holed:
         _look_at_method(h)
+    if h.is_http or h.binary:
+        return
+    h.text = <uint8_t>(h.text + size if h.text + size < 255 else 255)
+    for i in range(size):
+        if _control(piece[i]):
+            h.binary = 1
+            break
 
 
 cdef void _keep_end(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
@@ -226,16 +232,18 @@ cdef void _look_at_method(Http* h) noexcept nogil:
     cdef size_t size = h.line.size, i
     if h.odd:
         return
-    while h.word < size and h.word < 0xFFFF and is_token(text[h.word]):
-        h.word += 1
-    if h.word == size:
-        return
-    if not _parts(text[h.word]):
-        h.odd = 1
-        return
-    i = h.word
+    if h.blanks == 0:
+        while h.word < size and h.word < 0xFFFF and is_token(text[h.word]):
+            h.word += 1
+        if h.word == size:
+            return
+        if not _parts(text[h.word]):
+            h.odd = 1
+            return
+    i = <size_t>h.word + h.blanks
     while i < size and _parts(text[i]):
         i += 1
+    h.blanks = <uint16_t>(i - h.word)
     if i < size and text[i] == 0x2F:                # "/"
         h.is_http = 1
         memset(&h.sign, 0, sizeof(h.sign))
@@ -243,7 +251,7 @@ cdef void _look_at_method(Http* h) noexcept nogil:
 
 cdef void _reject_line(Http* h) noexcept nogil:
     # No request, and no server takes it for one. Only a blank line is nothing at all.
-    h.spent += LINE_COST
+    h.spent += LOST_COST
     if h.line.size:
         h.seeking = 1
         if not h.binary:
@@ -385,6 +393,7 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
             if stop == NULL and lone == NULL:
                 continue
             take_u8(c, &b)
+            h.spent += ODD_COST
             h.phase = PHASE_CR if b == 0x0D else PHASE_LINE
             continue
         if h.phase == PHASE_FIELD:
@@ -408,6 +417,7 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
                 # Folded into the field before (RFC 9112, 5.2), and a field of its own to servers that trim lines: so
                 # it is read as both, behind a field of no interest here, else when the value is complete.
                 h.preface = 0           # with a field it is a request of HTTP/1
+                h.spent += LOST_COST
                 if h.special == FIELD_OTHER:
                     h.phase = PHASE_FIELD
                     h.field_size = 0
@@ -460,6 +470,7 @@ cdef inline void _gather_name(Http* h, Cursor* c) noexcept nogil:
 cdef inline void _name_byte(Http* h, uint8_t b) noexcept nogil:
     # Blanks around a field name are dropped; a longer name than any special one is gathered no further. To Python's
     # http.server a line whose name is none ends the head, and what stands behind it is not seen.
+    h.spent += ODD_COST
     if b < 0x21 or b > 0x7E:
         if not h.unsure:
             h.framings.unsure = 1
@@ -555,6 +566,7 @@ cdef void _take_line(Http* h, const uint8_t* text, size_t size) noexcept nogil:
 
 
 cdef void _take_field(Http* h, uint8_t special, const uint8_t* text, size_t size, bint unsure) noexcept nogil:
+    h.spent += FIELD_COST
     while size and is_space(text[0]):
         text += 1
         size -= 1
@@ -563,6 +575,7 @@ cdef void _take_field(Http* h, uint8_t special, const uint8_t* text, size_t size
     if special == FIELD_HOST:
         _add_host(h, text, size)
         return
+    h.spent += FRAMING_COST * <uint32_t>size
     if special == FIELD_LENGTH:
         add_lengths(&h.framings, text, size)
     elif special == FIELD_ENCODING:
@@ -591,8 +604,8 @@ cdef void _add_host(Http* h, const uint8_t* text, size_t size) noexcept nogil:
         h.host_count -= 1
     length[0] = <uint8_t>(size >> 8)
     length[1] = <uint8_t>size
-    if append(&h.hosts, length, 2, MAX_HOSTS * MAX_VALUE):
-        if append(&h.hosts, text, size, MAX_HOSTS * MAX_VALUE):
+    if append(&h.hosts, length, 2, MAX_HOSTS_TEXT):
+        if append(&h.hosts, text, size, MAX_HOSTS_TEXT):
             h.host_count += 1
             return
         h.hosts.size -= 2
@@ -607,6 +620,13 @@ cdef void choose_framing(Http* h, uint8_t index) noexcept nogil:
     if h.framings.count:
         h.framings.ways[0] = h.framings.ways[index]
         h.framings.count = 1
+
+
+cdef void release_head(Http* h) noexcept nogil:
+    release(&h.line)
+    release(&h.target)
+    release(&h.hosts)
+    h.host_count = 0
 
 
 cdef bint pass_over(Http* h, uint64_t size) noexcept nogil:
@@ -630,10 +650,7 @@ cdef void _follow(Http* h) noexcept nogil:
     cdef Framing way = h.framings.ways[0]
     if h.framings.count == 0:
         way.kind = FRAMING_NONE
-    release(&h.line)
-    release(&h.target)
-    release(&h.hosts)
-    h.host_count = 0
+    release_head(h)
     h.framings.count = 0
     h.body = 0
     if h.preface:
@@ -659,6 +676,7 @@ cdef Outcome _read_chunk_lines(Http* h, Cursor* c) noexcept nogil:
     # trailer, `field_size` says that the line is not empty. Nothing here is kept, so nothing is too long: nginx 1.22
     # takes leading zeros, chunk extensions and trailers of any length.
     cdef uint8_t b
+    h.spent += LINE_COST
     while left(c):
         b = c.at[0]
         if h.phase == PHASE_LAST_CHUNK:
@@ -748,7 +766,7 @@ cdef Outcome _read_preface(Http* h, Cursor* c) noexcept nogil:
             h.phase = PHASE_REQUEST if h.body else PHASE_BLANK
             h.body = 0
             h.is_http = h.get = h.head = h.connect = 0
-            h.word = 0
+            h.word = h.blanks = 0
             return NOT_MINE
         skip(c, 1)
         h.body += 1

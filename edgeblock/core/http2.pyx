@@ -19,6 +19,7 @@ cdef enum:
     FLAG_END_HEADERS = 0x04
     FLAG_PADDED = 0x08
     FLAG_PRIORITY = 0x20
+    FRAME_COST = 8             # work of a frame apart from its bytes
 
 cdef const char* PREFACE = b"SM\r\n\r\n"
 
@@ -84,6 +85,7 @@ cdef inline bint _is_fragment(const Http2* h) noexcept nogil:
 
 
 cdef void _start_frame(Http2* h) noexcept nogil:
+    h.hpack.spent += FRAME_COST
     h.prefix = 0
     h.padded = 0
     h.padding = 0

@@ -7,7 +7,7 @@ Sources: the PROXY protocol (haproxy.org, proxy-protocol.txt, 2.2), RFC 1928, RF
 4A openssh.com/txt/socks4.protocol and socks4a.protocol.
 """
 
-from libc.string cimport memchr, memcmp, memmove, memset
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
@@ -56,24 +56,46 @@ cdef enum:
 
 
 cdef size_t seek_hello(Sign* s, const uint8_t* data, size_t size) noexcept nogil:
-    cdef size_t i = 0
+    cdef size_t i = 0, near
+    cdef uint8_t old
     cdef const uint8_t* next_one
-    while i < size:
-        if s.size == 0:
-            next_one = <const uint8_t*>memchr(data + i, 0x16, size - i)
-            if next_one == NULL:
-                return 0
-            i = <size_t>(next_one - data)
-        elif s.size == SIGN_SIZE:
-            _move_on(s)
-            continue
+    if s.size == SIGN_SIZE:
+        _move_on(s)
+    old = s.size
+    while old and i < size:             # a sign that began in bytes before these
         s.seen[s.size] = data[i]
         s.size += 1
         i += 1
-        while s.size and not _may_go_on(s):
+        while old and not _may_go_on(s):
             _move_on(s)
-        if s.size == SIGN_SIZE:
+            old -= 1
+        if s.size == SIGN_SIZE and old:
             return i
+    if old:
+        return 0
+    i -= s.size
+    s.size = 0
+    while i < size:
+        if data[i] != 0x16:             # the next is near, or there is none
+            near = min(i + 8, size)
+            while i < near and data[i] != 0x16:
+                i += 1
+            if i == near:
+                next_one = <const uint8_t*>memchr(data + i, 0x16, size - i) if i < size else NULL
+                if next_one == NULL:
+                    return 0
+                i = <size_t>(next_one - data)
+        if size - i < SIGN_SIZE:
+            break
+        if data[i + 1] == 3 and data[i + 2] <= 4 and data[i + 5] == 1:
+            memcpy(s.seen, data + i, SIGN_SIZE)
+            s.size = SIGN_SIZE
+            return i + SIGN_SIZE
+        i += 1
+    s.size = <uint8_t>(size - i)
+    memcpy(s.seen, data + i, s.size)
+    while s.size and not _may_go_on(s):
+        _move_on(s)
     return 0
 
 

@@ -13,7 +13,8 @@ cdef enum:
     MAX_CONNECTION_ID = 20     # RFC 9000, 17.2
     MAX_CRYPTO = 64 * 1024     # bytes of CRYPTO stream; the largest hello seen was 40 kB, RFC 9000 7.5 asks for 4 kB
     MAX_DATAGRAM = 65535
-    MAX_PIECES = 512           # CRYPTO frames handed on together: more than a datagram of 1500 bytes can hold
+    MAX_PIECES = 320           # CRYPTO frames of a packet: a datagram of 1500 bytes has fewer
+    MAX_FRAMES = 2048          # of any kind but PADDING: the same
 
 cdef enum Seen:                # what a datagram held, one bit each
     SEEN_INITIAL = 1           # an Initial was opened
@@ -95,5 +96,6 @@ cdef bint are_compatible(uint8_t family, uint8_t other) noexcept nogil          
 cdef void derive_keys(QuicReader* reader, Connection* connection, uint8_t family) noexcept nogil
 cdef bint open_initial(QuicReader* reader, Connection* connection, const Initial* packet, Cursor* frames,
                        uint32_t* tries, uint32_t* seen) noexcept nogil
-# False: a frame at which a server closes the connection.
-cdef bint read_frames(QuicReader* reader, Cursor* c, OnCrypto on_crypto, void* context) noexcept nogil
+# False: a frame at which a server closes the connection. Of more frames than a datagram holds on any network the rest
+# is left unread: SEEN_REFUSED.
+cdef bint read_frames(QuicReader* reader, Cursor* c, OnCrypto on_crypto, void* context, uint32_t* seen) noexcept nogil

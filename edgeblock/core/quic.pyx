@@ -7,7 +7,7 @@ Sources: RFC 9000 sections 12, 16, 17, 19; RFC 9001 section 5 and appendix A; RF
 """
 
 from libc.stdlib cimport calloc, free, qsort
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, memset, strlen
 
 from edgeblock.core.crypto cimport (
     ERR_clear_error, EVP_aes_128_ecb, EVP_aes_128_gcm, EVP_CIPHER_CTX_ctrl, EVP_CIPHER_CTX_free, EVP_CIPHER_CTX_new,
@@ -15,6 +15,8 @@ from edgeblock.core.crypto cimport (
     EVP_EncryptUpdate, SHA256_Final, SHA256_Init, SHA256_Update)
 from edgeblock.core.cursor cimport (
     Cursor, cursor, left, skip, take, take_u8, take_u32, take_varint)
+
+cdef uint8_t[32] NOTHING           # padding
 
 cdef enum:                 # families: versions that share a salt; index into QuicReader.salts and Connection.keys
     FAMILY_1 = 0           # RFC 9001, and drafts 33 and 34
@@ -320,24 +322,26 @@ cdef bint _open_as(QuicReader* reader, const Keys* keys, const Initial* packet, 
 # ---- frames
 
 
-cdef bint read_frames(QuicReader* reader, Cursor* c, OnCrypto on_crypto, void* context) noexcept nogil:
+cdef bint read_frames(QuicReader* reader, Cursor* c, OnCrypto on_crypto, void* context,
+                      uint32_t* seen) noexcept nogil:
     """Hands on the CRYPTO frames (RFC 9000, 19.6). False: a frame at which a server closes the connection."""
     cdef uint64_t kind, length, count
-    cdef size_t pieces = 0
+    cdef size_t pieces = 0, frames = 0
     cdef bint whole = True
     while whole and left(c):
         if c.at[0] == FRAME_PADDING:
-            skip(c, 1)
+            _skip_padding(c)
             continue
+        frames += 1
+        if pieces == MAX_PIECES or frames > MAX_FRAMES:
+            seen[0] |= SEEN_REFUSED
+            break
         if not take_varint(c, &kind):       # RFC 9000, 12.4 wants the shortest form; not every server looks
             whole = False
         elif kind == FRAME_PADDING or kind == FRAME_PING:
             pass
         elif kind == FRAME_CRYPTO:
             whole = _take_piece(reader, c, &pieces)
-            if pieces == MAX_PIECES:
-                _hand_on(reader, pieces, on_crypto, context)
-                pieces = 0
         elif kind == FRAME_ACK or kind == FRAME_ACK_ECN:
             # largest, delay, count of ranges, first range; gap and length of each; three counts of ECN marks
             whole = (_skip_varints(c, 2) and take_varint(c, &count) and _skip_varints(c, 1)
@@ -353,6 +357,13 @@ cdef bint read_frames(QuicReader* reader, Cursor* c, OnCrypto on_crypto, void* c
     if not whole:
         reader.counters.damaged += 1
     return whole
+
+
+cdef inline void _skip_padding(Cursor* c) noexcept nogil:
+    while left(c) >= sizeof(NOTHING) and memcmp(c.at, NOTHING, sizeof(NOTHING)) == 0:
+        skip(c, sizeof(NOTHING))
+    while left(c) and c.at[0] == FRAME_PADDING:
+        skip(c, 1)
 
 
 cdef bint _take_piece(QuicReader* reader, Cursor* c, size_t* pieces) noexcept nogil:

@@ -8,7 +8,7 @@ Sources: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3, RFC 9849 (encrypte
 
 from libc.string cimport memcpy, memset
 
-from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
+from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8, take_u16
 
 cdef enum:
     RECORD_CHANGE_CIPHER_SPEC = 20
@@ -55,6 +55,7 @@ cdef inline void _next(Hello* h, uint8_t phase, uint8_t need) noexcept nogil:
 cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
     """Reads handshake bytes (RFC 8446, 4.1.2). After FOUND the name is h.name[:h.name_size] until the next call."""
     cdef uint32_t size
+    cdef uint16_t both = 0
     cdef uint8_t byte
     cdef const uint8_t* piece = NULL
     if h.phase == PHASE_TYPE and h.need == 0:
@@ -66,6 +67,11 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
             h.gap -= size
             if h.gap:
                 return NEED_MORE
+        if h.phase == PHASE_EXTENSION_TYPE and h.need == 2:
+            _pass_extensions(h, c)
+        if h.need == 2 and take_u16(c, &both):
+            h.value = h.value << 16 | both
+            h.need = 0
         while h.need:
             if not take_u8(c, &byte):
                 return NEED_MORE
@@ -175,6 +181,21 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
             return DONE
 
 
+cdef inline void _pass_extensions(Hello* h, Cursor* c) noexcept nogil:
+    # Those that are here whole, and of no interest, with another behind them: nearly all of a hello.
+    cdef Cursor rest = c[0]
+    cdef uint16_t kind = 0, size = 0
+    while take_u16(&rest, &kind) and take_u16(&rest, &size):
+        if kind == EXTENSION_SERVER_NAME or h.extensions < <uint32_t>size + 4 or not skip(&rest, size):
+            return
+        if kind == EXTENSION_ECH:
+            h.ech = 1
+        h.kind = KIND_OTHER
+        h.extension = size
+        h.extensions -= <uint32_t>size + 4
+        c[0] = rest
+
+
 cdef inline bint _start_extension(Hello* h) noexcept nogil:
     # The next extension, or the end of the message. What may follow the extensions is passed over.
     if h.extensions == 0:
@@ -210,6 +231,11 @@ cdef Outcome read_tls(Tls* t, Cursor* c) noexcept nogil:
     cdef Cursor body
     cdef Outcome outcome
     while True:
+        if t.header_size == 0 and left(c) >= 5 and c.at[0] == RECORD_HANDSHAKE and c.at[1] == 3:
+            take_u8(c, &t.kind)
+            skip(c, 2)
+            take_u16(c, &t.record)
+            t.header_size = 5
         while t.header_size < 5:
             if not take_u8(c, &byte):
                 return NEED_MORE

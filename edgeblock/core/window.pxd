@@ -19,15 +19,16 @@ cdef enum:
     MAX_GIVEN_UP = 8
     MAX_OVER = 64              # connections on the same ports whose bytes are not kept any more
     MAX_URGENT = 8
-    MAX_WAYS = 16              # readings of one piece that part where servers frame a body differently
+    MAX_WAYS = 16              # readings where no bytes conflict: they part where servers frame a body differently
     MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
     MAX_COPIES = 128
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
     PACKET_WORK = 192 * 1024   # bytes read again for one packet, all readings together
     # What one packet may cost before the rest waits for the next one, in bytes that are looked at: those of the
     # longest packet, and 128 names in it.
-    PACKET_SHARE = 96 * 1024
-    REREADING_SHARE = 64 * 1024    # and so much more where bytes conflict
+    PACKET_SHARE = 120 * 1024
+    REREADING_SHARE = 32 * 1024    # and so much more where bytes conflict,
+    FORK_SHARE = 16 * 1024     # or where readings part in the bytes that are being read: beyond it, an overflow
     FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
 
 cdef enum ReadingKind:
@@ -39,6 +40,10 @@ cdef enum ReadingKind:
     READ_PREFIX = 5            # what may stand before a message: a PROXY header, SOCKS
     READ_DTLS = 6              # READ_HELLO of DTLS, where a hello has a cookie
 
+cdef union Opening:            # of READ_PREFIX its place in a prefix, of what carries a ClientHello that
+    Tls tls
+    Prefix prefix
+
 cdef struct Reading:
     Reading* next
     uint8_t kind               # a ReadingKind
@@ -46,9 +51,8 @@ cdef struct Reading:
     uint8_t aside              # a ClientHello in the midst of something else, which another reading goes on with
     uint32_t place             # in the piece that is being read: how far this reading has come
     int64_t began              # offset of the message that is being read
-    Tls tls
-    Prefix prefix
-    Http http
+    Opening opening
+    Http http                  # of this kind alone, or empty: its memory is freed with the reading
     Http2 http2
 
 cdef struct Run:

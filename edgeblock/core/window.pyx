@@ -19,11 +19,11 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.hpack cimport Hpack, weigh_hpack
 from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, body_left, choose_framing, copy_http, free_http,
-                                  is_astray, is_lost, is_text, pass_over, read_http, same_http, seek_request,
-                                  within_body)
+                                  is_astray, is_lost, is_text, pass_over, read_http, release_head, same_http,
+                                  seek_request, within_body)
 from edgeblock.core.http2 cimport copy_http2, free_http2, is_request, read_http2, same_http2
 from edgeblock.core.prefix cimport SIGN_SIZE, Prefix, may_be_prefix, read_prefix, same_prefix, signature
-from edgeblock.core.text cimport Text, append
+from edgeblock.core.text cimport Text, append, lower
 from edgeblock.core.tls cimport (DONE, FOUND, NEED_MORE, NOT_MINE, RECORD_HANDSHAKE, Hello, Outcome, read_hello,
                                  read_tls)
 
@@ -34,9 +34,20 @@ cdef enum:
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     MAX_TAIL = 128             # edges that are not sorted yet
     GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
-    FEED_COST = 64             # work of a feed apart from its bytes
-    NAME_COST = 256            # of a name that is found: it is looked up
-    SHARED = 16 * 1024         # bytes that all readings together take at a time
+    FEED_COST = 64             # work of a feed apart from its bytes,
+    FORK_COST = 128            # and of one more reading
+    NAME_COST = 192            # of a name that is found, for it is looked up,
+    HOST_COST = 3              # of a byte of its host,
+    TARGET_COST = 2            # of its target behind these bytes,
+    TARGET_PLAIN = 128
+    MAX_DIRECTORIES = 32       # and a quarter of the target for each directory, for so many are looked up,
+    CLIMB_COST = 64            # of a target with "..",
+    ODD_COST = 16              # and of a byte of either that is no letter, digit or the like
+    # Bytes that all readings together take at a time, before the work is counted: the smallest units are the dearest.
+    SHARED = 512
+    SHARED_HELLO = 2048        # of what is certain not to fork
+    MAX_PAIRED = 16 * 1024     # bytes of targets that are looked up with hosts of the same head: more is an overflow
+    SHARED_LEAST = 256         # the same of each, for many are compared each time
     MEET_COST = 8              # and of comparing what became of it with one other reading
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
 
@@ -144,17 +155,32 @@ cdef Reading* _first_readings(const Window* w, const Start* s) noexcept nogil:
     cdef Reading* r
     if s.checkpoint != NULL:
         return _copy_readings(s.checkpoint)
-    r = <Reading*>malloc(sizeof(Reading))
+    r = _new_reading(w.first)
     if r != NULL:
-        memset(r, 0, sizeof(Reading))
-        r.kind = w.first
         r.began = s.at
     return r
 
 
+cdef inline Reading* _new_reading(uint8_t kind) noexcept nogil:
+    # The rest begins with what it is for: most readings never have it.
+    cdef Reading* r = <Reading*>malloc(sizeof(Reading))
+    if r != NULL:
+        r.next = NULL
+        r.kind = kind
+        r.again = r.aside = 0
+        r.place = 0
+        r.began = 0
+        memset(&r.http, 0, sizeof(Http))
+        if kind != READ_ANY:
+            memset(&r.opening.tls, 0, sizeof(Tls))
+    return r
+
+
 cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
-    cdef const Hello* x = &a.tls.hello
-    cdef const Hello* y = &b.tls.hello
+    cdef const Tls* s = &a.opening.tls
+    cdef const Tls* t = &b.opening.tls
+    cdef const Hello* x = &s.hello
+    cdef const Hello* y = &t.hello
     if a.kind != b.kind or a.again != b.again or a.aside != b.aside:
         return False
     if a.kind == READ_ANY:
@@ -166,9 +192,8 @@ cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
     if a.kind == READ_HTTP2:
         return same_http2(&a.http2, &b.http2)
     if a.kind == READ_PREFIX:
-        return same_prefix(&a.prefix, &b.prefix)
-    if a.kind == READ_TLS and (a.tls.header_size != b.tls.header_size or a.tls.kind != b.tls.kind
-                               or a.tls.record != b.tls.record):
+        return same_prefix(&a.opening.prefix, &b.opening.prefix)
+    if a.kind == READ_TLS and (s.header_size != t.header_size or s.kind != t.kind or s.record != t.record):
         return False
     return (x.phase == y.phase and x.need == y.need and x.kind == y.kind and x.ech == y.ech
             and (x.names == 0) == (y.names == 0) and x.name_too_long == y.name_too_long
@@ -639,7 +664,7 @@ cdef bint is_whole(const Window* w) noexcept nogil:
         r = s.readings
         while r != NULL:
             if r.again:
-                if not _is_fresh(r) or r.tls.record and r.tls.kind == RECORD_HANDSHAKE:
+                if not _is_fresh(r) or r.opening.tls.record and r.opening.tls.kind == RECORD_HANDSHAKE:
                     return False
             elif r.kind != READ_ANY and (r.kind != READ_HTTP or not within_body(&r.http)) and not _is_idle(r):
                 return False
@@ -1196,7 +1221,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 w.overflow = 1
                 break
         stop = run.at + run.size
-        plain = not _is_doubtful(w, pos)
+        plain = w.copies == NULL and w.urgent_count == 0 or not _is_doubtful(w, pos)
         urgent = False
         count = 1
         if not plain:
@@ -1227,8 +1252,8 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             others += 1
             r = r.next
         alone = plain and others == 1
-        if plain:
-            stop = min(stop, pos + <int32_t>SHARED // <int32_t>others)
+        if plain and stop - pos > <int64_t>SHARED_LEAST:
+            stop = min(stop, pos + _slice(s.readings, others, run.data[pos - run.at]))
         size = <uint32_t>(stop - pos)
         meet = MEET_COST + (s.readings.http2.hpack.count if s.readings.kind == READ_HTTP2 else 0)
         versions[0] = run.data + (pos - run.at)
@@ -1252,8 +1277,8 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 s.readings = NULL
                 break
             others = min(others * count, <uint32_t>MAX_READINGS)
-            w.share -= <int32_t>(w.copy_count + count * count // 2)
-        w.share -= <int32_t>(2 * others * FEED_COST + others * others // 2 * meet)
+            w.share -= <int32_t>(4 * w.copy_count + count * count // 2)
+        w.share -= <int32_t>((FEED_COST // 2 if plain else 2 * FEED_COST) * others + others * others // 2 * meet)
         rest = s.readings
         s.readings = NULL
         after = NULL
@@ -1300,6 +1325,16 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     _account(w, s, True)
 
 
+cdef inline int64_t _slice(const Reading* r, uint32_t others, uint8_t first) noexcept nogil:
+    # How much is read until the work is counted again. Of a body it is as much as there is, since it is passed over.
+    if others == 1 and (r.kind == READ_TLS or r.kind == READ_HELLO or r.kind == READ_DTLS
+                        or r.kind == READ_ANY and first < 0x20):
+        return SHARED_HELLO
+    if others == 1 and r.kind == READ_HTTP:
+        return <int64_t>max(<uint64_t>SHARED, min(body_left(&r.http), <uint64_t>MAX_AHEAD))
+    return max(<int64_t>SHARED // others, <int64_t>SHARED_LEAST)
+
+
 cdef bint _is_doubtful(const Window* w, int64_t pos) noexcept nogil:
     # Whether there is more than one way to read the bytes from here on.
     cdef const Copy* copy = w.copies
@@ -1316,18 +1351,17 @@ cdef bint _is_doubtful(const Window* w, int64_t pos) noexcept nogil:
 
 cdef Reading* _second_reading(const Window* w, const Start* s) noexcept nogil:
     # Of the same message, as far as reports are concerned: the same name once more is nothing new.
-    cdef Reading* r = <Reading*>malloc(sizeof(Reading))
+    cdef Reading* r = _new_reading(s.again)
     if r != NULL:
-        memset(r, 0, sizeof(Reading))
-        r.kind = s.again
         r.began = s.began
-        r.again = r.tls.again = 1
+        r.again = r.opening.tls.again = 1
     return r
 
 
 cdef bint _is_fresh(const Reading* r) noexcept nogil:
     # Behind a ClientHello, and nothing of what follows has come.
-    return r.tls.header_size == 0 and r.tls.hello.phase == 0 and r.tls.hello.need <= 1 and r.tls.hello.value == 0
+    cdef const Tls* t = &r.opening.tls
+    return t.header_size == 0 and t.hello.phase == 0 and t.hello.need <= 1 and t.hello.value == 0
 
 
 cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
@@ -1556,6 +1590,7 @@ cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:
     # A reading that goes on, unless another stands in the same place already.
     cdef Reading* other = after[0]
     cdef int count = 0, idle = 0
+    cdef int most = MAX_WAYS if w.copies == NULL and w.urgent_count == 0 else MAX_READINGS
     while other != NULL:
         if _same_reading(other, r):
             _free_readings(r)
@@ -1563,7 +1598,7 @@ cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:
         count += 1
         idle += _is_idle(other)
         other = other.next
-    if count >= MAX_READINGS or idle >= MAX_WAYS and _is_idle(r):
+    if count >= most or idle >= MAX_WAYS and _is_idle(r):
         # Of those that have lost their way some are enough: each finds a request that begins in a later line.
         if w.http or r.kind != READ_HTTP or not is_astray(&r.http):
             w.overflow = 1
@@ -1603,7 +1638,8 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
         r.place = <uint32_t>(c.at - base)
         if todo[0] != NULL and _gives_way(w, todo, r):
             return
-        if w.share < -PACKET_WORK:
+        if w.share < -FORK_SHARE and (w.share < -REREADING_SHARE - FORK_SHARE
+                                      or w.copies == NULL and w.urgent_count == 0):
             w.overflow = 1
             _free_readings(r)
             return
@@ -1620,20 +1656,20 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             first = c.at[0]
             r.began = at + (c.at - base)
             if first >= 20 and first <= 22:
-                memset(&r.tls, 0, sizeof(Tls))
+                memset(&r.opening.tls, 0, sizeof(Tls))
                 r.kind = READ_TLS
             elif may_be_prefix(first):
-                memset(&r.prefix, 0, sizeof(Prefix))
+                memset(&r.opening.prefix, 0, sizeof(Prefix))
                 r.kind = READ_PREFIX
             else:
                 r.kind = READ_HTTP
         if r.kind == READ_TLS or r.kind == READ_HELLO or r.kind == READ_DTLS:
-            r.tls.hello.has_cookie = r.kind == READ_DTLS
-            outcome = read_tls(&r.tls, c) if r.kind == READ_TLS else read_hello(&r.tls.hello, c)
+            r.opening.tls.hello.has_cookie = r.kind == READ_DTLS
+            outcome = read_tls(&r.opening.tls, c) if r.kind == READ_TLS else read_hello(&r.opening.tls.hello, c)
             w.share -= <int32_t>(c.at - came)
-            if r.tls.hello.body or outcome == FOUND or outcome == DONE:
+            if r.opening.tls.hello.body or outcome == FOUND or outcome == DONE:
                 s.message = 1
-            if r.tls.hello.crowded:
+            if r.opening.tls.hello.crowded:
                 w.overflow = 1
             if outcome == FOUND:
                 _found_hello(r, FINDING_NAME, out)
@@ -1642,9 +1678,9 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             if outcome == DONE:
                 # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name
                 # that stands in that one.
-                _found_hello(r, FINDING_HELLO_END if r.tls.hello.names else FINDING_NO_NAME, out)
-                memset(&r.tls.hello, 0, sizeof(Hello))
-                r.again = r.tls.again = 1
+                _found_hello(r, FINDING_HELLO_END if r.opening.tls.hello.names else FINDING_NO_NAME, out)
+                memset(&r.opening.tls.hello, 0, sizeof(Hello))
+                r.again = r.opening.tls.again = 1
                 s.began = r.began
                 w.share -= NAME_COST
                 continue
@@ -1672,10 +1708,11 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
                 if r.kind == READ_HTTP2:
                     outcome = _begin_http2(r)
                 if outcome == DONE:
+                    w.share -= FEED_COST
                     continue
         elif r.kind == READ_PREFIX:
-            outcome = read_prefix(&r.prefix, c)
-            w.share -= <int32_t>(c.at - came)
+            outcome = read_prefix(&r.opening.prefix, c)
+            w.share -= 3 * <int32_t>(c.at - came) + FEED_COST
             if outcome == FOUND:
                 s.message = 1
                 _found_destination(r, out)
@@ -1706,7 +1743,7 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
 cdef void _lose_way(Reading* r) noexcept nogil:
     # What stands here is none of the protocols that it began like; a request or a ClientHello may come all the same.
     # Of PROXY v2's signature that was none the first bytes are blank lines.
-    cdef uint8_t matched = r.prefix.matched if r.kind == READ_PREFIX else 0
+    cdef uint8_t matched = r.opening.prefix.matched if r.kind == READ_PREFIX else 0
     cdef Cursor c = cursor(signature(), matched)
     memset(&r.http, 0, sizeof(Http))
     if matched:
@@ -1720,6 +1757,7 @@ cdef void _lose_way(Reading* r) noexcept nogil:
 cdef Outcome _begin_http2(Reading* r) noexcept nogil:
     # What the request reader has taken of the preface (RFC 9113, 3.4).
     cdef Cursor c = cursor(<const uint8_t*>b"SM\r\n\r\n", 6)
+    memset(&r.http2, 0, sizeof(Http2))
     return DONE if read_http2(&r.http2, &c) == NEED_MORE else NOT_MINE
 
 
@@ -1729,17 +1767,16 @@ cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out)
     cdef Cursor c
     cdef uint8_t i
     if r.http.event == EVENT_HELLO:
-        fork = <Reading*>malloc(sizeof(Reading))
+        w.share -= 2 * FORK_COST
+        fork = _new_reading(READ_TLS)
         if fork == NULL:
             w.overflow = 1
             return
-        memset(fork, 0, sizeof(Reading))
-        fork.kind = READ_TLS
         fork.aside = 1
         fork.began = r.began
         fork.place = r.place
         c = cursor(r.http.sign.seen, SIGN_SIZE)
-        if read_tls(&fork.tls, &c) == NEED_MORE:
+        if read_tls(&fork.opening.tls, &c) == NEED_MORE:
             _queue(w, todo, fork)
         else:
             _free_readings(fork)
@@ -1752,7 +1789,10 @@ cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out)
             w.dropped += 1              # what was not kept of the target counts as what was not kept of the stream
         if r.http.simple == 1:
             return
+    if r.http.framings.count > 1:
+        release_head(&r.http)
     for i in range(1, r.http.framings.count):
+        w.share -= FORK_COST
         fork = _copy_reading(r)
         if fork == NULL:
             w.overflow = 1
@@ -1797,8 +1837,47 @@ cdef void _queue(Window* w, Reading** todo, Reading* r) noexcept nogil:
     link[0] = r
 
 
-cdef inline void _charge(Window* w, uint32_t names, uint32_t text, const Findings* out) noexcept nogil:
-    w.share -= <int32_t>((out.count - names) * NAME_COST + (out.text.size - text) + FEED_COST)
+cdef void _charge(Window* w, uint32_t names, uint32_t text, const Findings* out) noexcept nogil:
+    # What was found since there were so many: it is looked up, in all the forms that servers may make of it.
+    cdef const Finding* f
+    cdef uint32_t i, last = 0xFFFFFFFF
+    w.share -= FEED_COST
+    for i in range(names, out.count):
+        f = &out.items[i]
+        w.share -= <int32_t>(NAME_COST + _cost_of_host(out.text.data + f.host_at, f.host_size))
+        if f.target_size:
+            if f.target_at != last:
+                last = f.target_at
+                text = _cost_of_target(out.text.data + f.target_at, f.target_size)
+            w.share -= <int32_t>text
+
+
+cdef uint32_t _cost_of_host(const uint8_t* text, uint32_t size) noexcept nogil:
+    cdef uint32_t i, odd = 0
+    cdef uint8_t b
+    for i in range(size):
+        b = text[i]
+        odd += b >= 0x80 or b < 0x2D or b == 0x2F or b == 0x3A or b == 0x3F or b == 0x40 or b == 0x5B or b == 0x5C
+    return HOST_COST * size + (NAME_COST + ODD_COST * odd if odd else 0)
+
+
+cdef uint32_t _cost_of_target(const uint8_t* text, uint32_t size) noexcept nogil:
+    # One that climbs is resolved in as many ways as servers do.
+    cdef uint32_t i, odd = 0, directories = 0
+    cdef uint8_t b, before = 0, third = 0
+    cdef bint climbs = False
+    for i in range(size):
+        b = text[i]
+        odd += b >= 0x80 or b < 0x20 or b == 0x25 or b == 0x3B or b == 0x5C
+        directories += b == 0x2F
+        climbs |= (b == 0x2E and before == 0x2E or before == 0x25 and lower(b) == 0x75
+                   or third == 0x25 and before == 0x32 and (lower(b) == 0x65 or b == 0x35))
+        third, before = before, b
+    if climbs:
+        return CLIMB_COST * size
+    if size <= TARGET_PLAIN:
+        return size + ODD_COST * odd
+    return TARGET_COST * size + ODD_COST * odd + min(directories, <uint32_t>MAX_DIRECTORIES) * (size // 4)
 
 
 # ---- findings
@@ -1845,10 +1924,10 @@ cdef void _found_hello(Reading* r, uint8_t kind, Findings* out) noexcept nogil:
         return
     f.kind = kind
     f.reading = r.kind
-    f.ech = r.tls.hello.ech
+    f.ech = r.opening.tls.hello.ech
     f.began = r.began
     if kind == FINDING_NAME:
-        _put(out, r.tls.hello.name, r.tls.hello.name_size, &f.host_at, &f.host_size)
+        _put(out, r.opening.tls.hello.name, r.opening.tls.hello.name_size, &f.host_at, &f.host_size)
 
 
 cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
@@ -1856,11 +1935,14 @@ cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
     cdef Finding* f
     cdef uint32_t target_at = 0, target_size = 0
     cdef size_t at = 0, size
-    cdef uint8_t i
+    cdef uint32_t count = r.http.host_count if r.http.host_count else 1, i
     if r.http.preface:
         return
     _put(out, r.http.target.data, r.http.target.size, &target_at, &target_size)
-    for i in range(r.http.host_count if r.http.host_count else 1):
+    if count * target_size > <uint32_t>MAX_PAIRED and count > 1:
+        r.http.crowded = 1
+        count = 1
+    for i in range(count):
         f = _new_finding(out)
         if f == NULL:
             return
@@ -1888,7 +1970,7 @@ cdef void _found_destination(Reading* r, Findings* out) noexcept nogil:
     f.reading = r.kind
     f.connect = f.unsure = 1
     f.began = r.began
-    _put(out, r.prefix.destination, r.prefix.size, &f.host_at, &f.host_size)
+    _put(out, r.opening.prefix.destination, r.opening.prefix.size, &f.host_at, &f.host_size)
 
 
 cdef void _found_http2(Window* w, const Reading* r, Findings* out) noexcept nogil:
@@ -1896,16 +1978,20 @@ cdef void _found_http2(Window* w, const Reading* r, Findings* out) noexcept nogi
     cdef const Hpack* h = &r.http2.hpack
     cdef Finding* f
     cdef uint32_t path_at = 0, host_at, target_at = 0, target_size = 0
-    cdef uint8_t host, path
+    cdef uint32_t hosts = h.host_count if h.host_count else 1, host
+    cdef uint8_t path
     if h.unresolved or h.crowded:
         w.overflow = 1
     if not is_request(&r.http2):
         return
+    if hosts * h.paths.size > <uint32_t>MAX_PAIRED and hosts > 1:
+        w.overflow = 1
+        hosts = 1
     for path in range(h.path_count if h.path_count else 1):
         if h.path_count:
             _put_next(out, &h.paths, &path_at, &target_at, &target_size)
         host_at = 0
-        for host in range(h.host_count if h.host_count else 1):
+        for host in range(hosts):
             f = _new_finding(out)
             if f == NULL:
                 return

@@ -333,6 +333,31 @@ UNITS: dict[str, Callable[[int], list[bytes]]] = {
     "bytes of a hello, backwards": lambda n: stream(s.record(message(n // 41)), 1, lambda p: p[::-1]),
     "bytes of a hello, shuffled": lambda n: stream(s.record(message(n // 41)), 1, shuffled),
     "bytes of a head, shuffled": lambda n: stream(s.request(OTHER, b"/" + b"x" * (n // 41)), 1, shuffled),
+    "blanks behind a method": lambda n: stream(b"GET" + b" " * n),
+    "blanks behind a method, byte by byte": lambda n: stream(b"GET" + b" " * (n // 41), 1),
+    "lines": lambda n: stream(b"x\n" * (n // 2)),
+    "lines with NUL": lambda n: stream(b"\0\n" * (n // 2)),
+    "PROXY lines": lambda n: stream(b"PROXY \n" * (n // 7)),
+    "PROXY v2": lambda n: stream(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\0" * (n // 16)),
+    "signs of hellos": lambda n: stream(b"\x16\x03\x01\2\0\1" * (n // 6)),
+    "half signs of hellos": lambda n: stream(b"\x16\x03" * (n // 2)),
+    "control bytes in a field": lambda n: stream(b"GET / HTTP/1.1\n" + b"\1" * n),
+    "Host lines": lambda n: stream(b"GET / HTTP/1.1\n" + b"Host:a\n" * (n // 7)),
+    "folded lines of Host": lambda n: stream(b"GET / HTTP/1.1\nHost:a\n" + b" Host:b\n" * (n // 8)),
+    "lengths": lambda n: stream(b"GET / HTTP/1.1\n" + (b"Content-Length:" + b"1," * 7000 + b"\n")
+                                * (n // 14_016 + 1)),
+    "encodings": lambda n: stream(b"GET / HTTP/1.1\n" + (b"Transfer-Encoding:" + b"chunke" * 2600 + b"\n")
+                                  * (n // 15_619 + 1)),
+    "bodies that servers frame differently": lambda n: stream(
+        b"GET / HTTP/1.1\nContent-Length:+1 2 3,0x5,7,8\n\nGET" * (n // 50)),
+    "chunks of two sizes": lambda n: stream(CHUNKED + b"0x1\nx\n" * (n // 6)),
+    "tunnels": lambda n: stream(b"CONNECT a:1 HTTP/1.1\nContent-Length:1\n\n" * (n // 39)),
+    "international hosts": lambda n: stream(of_hosts(n // 130, "\u00fc" * 30 + ".\u00f6.%d")),
+    "Latin hosts": lambda n: stream(b"".join(b"GET / HTTP/1.1\nHost:" + b"\xe9\xe8" * 100 + b"%d.b\n\n" % i
+                                             for i in range(n // 230))),
+    "h2 frames without an end": lambda n: stream(h2(s.h2_frame(1, 0x2D, 1, bytes(6)) * (n // 15))),
+    "h2 fields without a name": lambda n: stream(h2(block(b"\0\0\0" * (n // 3)))),
+    "SOCKS passwords": lambda n: stream(b"\5\1\2" + b"\1\1a\1a" * (n // 5)),
     "CRYPTO bytes": lambda n: initials(message(n // 8), 1),
     "CRYPTO bytes, shuffled": lambda n: initials(message(n // 8), 1, shuffled),
 }
@@ -350,6 +375,44 @@ def cost(packets: list[bytes]) -> tuple[float, int]:
             judge.judge_all([packet], 1.0, TRUST)
         least = min(least, time.process_time() - begin)
     return least, judge.counters()["work"]
+
+
+def of_hosts(count: int, form: str) -> bytes:
+    return b"".join(s.request((form % i).encode()) for i in range(count))
+
+
+# Besides its share a packet buys what is read before it is counted: a reading for each way, a value of 16 kB.
+PACKET_SHARE, OVER = 120 * 1024, 112 * 1024      # core/window.pxd
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("size", [1400, 60_000])
+def test_no_packet_costs_more_than_its_share(units, size):
+    packets = UNITS[units](2 * SIZE)
+    if packets[1][9] == 6 and len(packets[1]) > 1000:
+        packets = stream(b"".join(packet[40:] for packet in packets[1:]), size)
+    judge, before = engine("blocked.example.com", report=False), 0
+    for packet in packets:
+        judge.judge_all([packet], 1.0, TRUST)
+        work = judge.counters()["work"]
+        assert work - before <= PACKET_SHARE + OVER
+        before = work
+
+
+@pytest.mark.parametrize("frames", [
+    b"".join(quic.crypto(at, b"x") for at in range(11_000)), b"\1" * 60_000, b"\2\0\0\0\0" * 12_000])
+def test_of_a_huge_datagram_no_more_frames_are_read_than_a_network_carries(frames):
+    judge = engine("blocked.example.com")
+    made = judge.judge(udp(quic.initial(frames)), 1.0, TRUST)
+    assert not made.accept and judge.counters()["blocked_policy"] == 1
+
+
+def test_of_a_huge_datagram_no_more_connections_are_tried_than_its_share():
+    judge = engine("blocked.example.com")
+    datagram = b"".join(quic.initial(b"\1" * 4, dcid=index.to_bytes(8)) for index in range(900))
+    made = judge.judge(udp(datagram), 1.0, TRUST)
+    counters = judge.counters()
+    assert not made.accept and counters["quic_refused_flow"] < 9 and counters["quic_derivations"] <= 16
 
 
 @pytest.mark.parametrize("units", UNITS)

@@ -392,7 +392,7 @@ cdef void _read(Table* t, const uint8_t* datagram, size_t size, bint damaged) no
         flow = connections.next_opened(&from_client, &d, &frames)
         if flow == NULL:
             break
-        if not read_frames(connections.reader, &frames, _collect, &found):
+        if not read_frames(connections.reader, &frames, _collect, &found, &d.seen):
             d.seen |= SEEN_DAMAGED
         connections.settle(flow, d.seen & SEEN_DAMAGED == 0)
         flows.touch(flow, flow.lane, t.now)
