@@ -60,7 +60,7 @@ def answer(link: socket.socket, request: bytes) -> int:
         data = link.recv(65536)
         while len(data) >= 16:
             size, kind = struct.unpack_from("=IH", data)
-            if kind == ERROR:
+            if kind == ERROR and len(data) >= 20:
                 return -int(struct.unpack_from("=i", data, 16)[0])
             data = data[(size + 3) & ~3:] if size >= 16 else b""
 

@@ -50,7 +50,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from netfilterqueue._impl cimport NetfilterQueue, nfq_fd
 
-from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u16, take_u32
+from edgeblock.core.cursor cimport Cursor, cursor, left, take
 from edgeblock.core.engine cimport (
     ADDRESS_PROVEN, CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
     Standing,
@@ -59,6 +59,8 @@ from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
 from edgeblock.source.begun cimport Begun
 from edgeblock.source.inhand cimport HAND_WORDS, Hand, condemn, lay_down, take_again, take_up
 from edgeblock.source.marking cimport Marking
+from edgeblock.source.messages cimport (NFQA_MARK, NLA_F_NESTED, Queued, nlmsghdr, read_packet,
+                                        take_message, write_attribute)
 from edgeblock.source.recall cimport Recall
 from edgeblock.errors import SystemProblem
 
@@ -84,23 +86,12 @@ cdef extern from "<sys/socket.h>" nogil:
         AF_INET6
 
 cdef extern from "<linux/netlink.h>":
-    struct nlmsghdr:
-        uint32_t nlmsg_len
-        uint16_t nlmsg_type
-        uint16_t nlmsg_flags
-        uint32_t nlmsg_seq
-        uint32_t nlmsg_pid
-    struct nlattr:
-        uint16_t nla_len
-        uint16_t nla_type
     struct nlmsgerr:
         int error
         nlmsghdr msg
     enum:
         NLMSG_ERROR
         NLM_F_REQUEST
-        NLA_F_NESTED
-        NLA_TYPE_MASK
 
 # From linux/netfilter/nfnetlink_queue.h and nfnetlink_conntrack.h; NFQA_ and CTA_ are attribute types.
 cdef enum:
@@ -109,13 +100,8 @@ cdef enum:
     MSG_VERDICT = QUEUE_SUBSYSTEM | 1
     MSG_CONFIG = QUEUE_SUBSYSTEM | 2
     MSG_VERDICT_BATCH = QUEUE_SUBSYSTEM | 3
-    NFQA_PACKET_HDR = 1
     NFQA_VERDICT_HDR = 2
-    NFQA_MARK = 3
-    NFQA_PAYLOAD = 10
     NFQA_CT = 11
-    NFQA_CAP_LEN = 13
-    NFQA_SKB_INFO = 14
     NFQA_SKB_CSUMNOTREADY = 1
     CT_UPDATE = 1 << 8               # IPCTNL_MSG_CT_NEW without leave to create
     CTA_TUPLE_ORIG = 1
@@ -206,88 +192,6 @@ cdef enum:
     UPDATE_SIZE = 112                # of a mark update for IPv6
     # All marked, each after a run of one.
     ANSWERS = RECEIVE * (PLAIN_SIZE + PLAIN_SIZE + CT_SIZE + 2 * MARK_SIZE + UPDATE_SIZE)
-
-cdef struct Queued:                  # what a queue message says about a packet
-    const uint8_t* data
-    size_t size
-    uint32_t id
-    uint16_t protocol                # EtherType
-    uint32_t skb_info
-    uint32_t mark                    # of the packet
-    bint numbered                    # it has an id at all
-    bint cut                         # the kernel delivered only the beginning
-
-
-cdef bint take_message(Cursor* c, nlmsghdr* header, Cursor* body) noexcept nogil:
-    # One netlink message; netlink headers are in host order and padded to four bytes.
-    cdef const uint8_t* raw
-    cdef size_t size
-    if not take(c, 16, &raw):
-        return False
-    memcpy(header, raw, sizeof(nlmsghdr))
-    size = header.nlmsg_len
-    if size < 16 or not nested(c, size - 16, body):
-        return False
-    skip(c, min(left(c), -size & 3))
-    return True
-
-
-cdef bint take_attribute(Cursor* c, uint16_t* kind, Cursor* value) noexcept nogil:
-    cdef const uint8_t* raw
-    cdef nlattr header
-    cdef size_t size
-    if not take(c, 4, &raw):
-        return False
-    memcpy(&header, raw, sizeof(nlattr))
-    size = header.nla_len
-    if size < 4 or not nested(c, size - 4, value):
-        return False
-    skip(c, min(left(c), -size & 3))
-    kind[0] = header.nla_type & <uint16_t>NLA_TYPE_MASK
-    return True
-
-
-cdef inline uint8_t* write_attribute(uint8_t* at, uint16_t kind, const void* value, uint16_t size) noexcept nogil:
-    # With a NULL value only the header, of an attribute that holds the `size` bytes of attributes to come.
-    cdef nlattr header
-    header.nla_len = 4 + size
-    header.nla_type = kind if value != NULL else kind | <uint16_t>NLA_F_NESTED
-    memcpy(at, &header, 4)
-    at += 4
-    if value == NULL:
-        return at
-    memset(at, 0, (size + 3) & ~3)
-    memcpy(at, value, size)
-    return at + ((size + 3) & ~3)
-
-
-cdef bint read_packet(Cursor* body, Queued* packet) noexcept nogil:
-    # False when there is no whole packet in it; the id may be known all the same.
-    cdef Cursor value
-    cdef uint16_t kind
-    cdef uint32_t whole = 0
-    packet.data = NULL
-    packet.size = 0
-    packet.skb_info = packet.mark = 0
-    packet.numbered = False
-    if not skip(body, 4):            # struct nfgenmsg
-        return False
-    while left(body):
-        if not take_attribute(body, &kind, &value):
-            return False
-        if kind == NFQA_PACKET_HDR:
-            packet.numbered = take_u32(&value, &packet.id) and take_u16(&value, &packet.protocol)
-        elif kind == NFQA_MARK:
-            take_u32(&value, &packet.mark)
-        elif kind == NFQA_SKB_INFO:
-            take_u32(&value, &packet.skb_info)
-        elif kind == NFQA_CAP_LEN:
-            take_u32(&value, &whole)
-        elif kind == NFQA_PAYLOAD:
-            packet.data = value.at
-            packet.size = left(&value)
-    packet.cut = whole > packet.size
-    return packet.numbered and packet.data != NULL
 
 
 cdef inline uint64_t nanoseconds() noexcept nogil:
