@@ -1,4 +1,4 @@
-"""What the fuzzer calls: bytes in, one of eight games with the compiled core, 0 out, or the process aborts.
+"""What the fuzzer calls: bytes in, one game with the compiled parts, 0 out, or the process aborts.
 
 Each game states a sentence that has to hold for any bytes, and aborts the process where it does not:
     tls, http, http2   a reader fed whole and fed in pieces (and copied in between) says the same
@@ -6,17 +6,21 @@ Each game states a sentence that has to hold for any bytes, and aborts the proce
     hide               whatever is sent around a request with a listed name, the server never has all of it
     innocent           whatever is sent without a listed name, no packet is dropped that a server would take
     initials, hide-quic    as initials.pyx says
-Never here: a Python object on the way, so that it stays fast.
+    recall             hide, where the kernel has let the first bytes by and the engine is told of them afterwards
+    netlink            what a queue's messages say of a packet lies within them, and attributes are read as written
+    answers, defragment, answered, marking    as parts.py says
+Never here: a Python object on the way of a compiled game, so that it stays fast.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, getenv, malloc
 from libc.string cimport memcmp, memcpy, memset
+from posix.time cimport CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_JUNK_HOP_BY_HOP, COUNT_JUNK_NO_ACK,
-                                    COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine)
+                                    COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine, Passed)
 from edgeblock.core.flow cimport FLOW_COST, LANES, Flow, FlowTable, Quic
 from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, choose_framing, copy_http, free_http, read_http,
                                   same_http)
@@ -26,6 +30,9 @@ from edgeblock.core.prefix cimport SIGN_SIZE
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, Tls, read_tls
 from edgeblock.core.window cimport Findings
+from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, SYNS, Hello as Kept, Remembered
+from edgeblock.source.messages cimport Queued, nlmsghdr, read_packet, take_attribute, take_message, write_attribute
+from edgeblock.source.recall cimport Recall
 
 from initials cimport play_hidden, play_initials
 
@@ -44,6 +51,7 @@ cdef enum:
     MAX_STREAMS = 64
     MAX_OPS = 40
     MAX_TRACE = 1 << 16        # digest buffer of a parser run
+    PLACES = 4                 # hellos that the kernel keeps
 
 cdef enum Game:
     GAME_TLS = 0
@@ -54,6 +62,11 @@ cdef enum Game:
     GAME_INNOCENT
     GAME_INITIALS
     GAME_HIDE_QUIC
+    GAME_RECALL
+    GAME_NETLINK
+    GAME_PARTS                 # parts.py's, in the order of PARTS
+
+PARTS = ("answers", "defragment", "answered", "marking")
 
 cdef struct Stream:
     uint8_t* data
@@ -75,6 +88,10 @@ cdef Engine engine = None
 cdef Engine lenient = None
 cdef Engine strict = None
 cdef object check = None
+cdef list parts = []
+cdef Recall recall = None
+cdef Kept* kept = NULL         # the kernel's memory of hellos
+cdef public long long slowest = 0      # nanoseconds of the dearest packet of the input that is being played
 cdef Stream listed[MAX_STREAMS]
 cdef Stream innocent[MAX_STREAMS]
 cdef int listed_count = 0
@@ -116,14 +133,20 @@ cdef void fail(const char* what) noexcept nogil:
     abort()
 
 
-def prepare(listed_streams, innocent_streams, reference) -> None:
-    """Streams as (bytes, needed, urgent offset or -1); `reference(game, data, answer)` is the slow second opinion."""
-    global engine, lenient, strict, check, listed_count, innocent_count, telling
+def prepare(listed_streams, innocent_streams, reference, plays) -> None:
+    """Streams as (bytes, needed, urgent offset or -1); `reference(game, data, answer)` is the slow second opinion;
+    `plays` are the games of PARTS, by name."""
+    global engine, lenient, strict, check, listed_count, innocent_count, telling, recall, kept
     telling = getenv(b"EDGEBLOCK_FUZZ_TELL") != NULL
     engine = Engine(OneName(), idle=1e9, settle_packets=0, report=False)
     lenient = Engine(Matcher(), idle=1e9, settle_packets=0, conflict="pass", work="pass", report=True)
     strict = Engine(OneName(), idle=1e9, memory_full="drop")
     check = reference
+    parts.extend(plays[name] for name in PARTS)
+    recall = Recall.__new__(Recall)         # of no kernel: its maps are ours
+    recall.places = PLACES
+    kept = <Kept*>malloc(PLACES * sizeof(Kept))
+    recall.hellos = <const uint8_t*>kept
     for stream in listed_streams:
         listed[listed_count] = _stream(stream)
         listed_count += 1
@@ -319,6 +342,19 @@ cdef void _run_http2(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) 
 # ---- packets
 
 
+cdef void _judge(Engine e, const uint8_t* packet, size_t size, double now, uint32_t flags,
+                 Decision* made) noexcept nogil:
+    global slowest
+    cdef timespec begin, end
+    cdef long long taken
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin)
+    e.judge_packet(packet, size, now, flags, made)
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end)
+    taken = (end.tv_sec - begin.tv_sec) * 1000000000 + end.tv_nsec - begin.tv_nsec
+    if taken > slowest:
+        slowest = taken
+
+
 cdef void _forget(FlowTable table) noexcept nogil:
     # Every flow goes; then the account must be empty.
     cdef int lane
@@ -375,7 +411,7 @@ cdef void _play_packets(Engine e, Bytes b) noexcept nogil:
                 fail(b"packet: the payload is outside the packet")
             if checksum_is_right(&view) != _slow_checksum(&view):
                 fail(b"packet: the checksum")
-        e.judge_packet(packet, size, now, how & 1, &made)
+        _judge(e, packet, size, now, how & 1, &made)
         free(packet)
     _audit(e.table)
 
@@ -504,7 +540,7 @@ cdef void _send(Engine e, Play* play, bint strict) noexcept nogil:
     cdef const Stream* s = play.stream
     cdef uint8_t* packet = <uint8_t*>malloc(play.size)
     memcpy(packet, play.buffer, play.size)
-    e.judge_packet(packet, play.size, play.now, CHECKSUM_TRUST if play.trust else 0, &made)
+    _judge(e, packet, play.size, play.now, CHECKSUM_TRUST if play.trust else 0, &made)
     free(packet)
     if telling:
         _tell_packet(play, &made)
@@ -641,11 +677,122 @@ cdef void _play_stream(Engine e, Bytes b, const Stream* streams, int count, bint
     _audit(e.table)
 
 
+# ---- what the first stage let by
+
+
+cdef void _play_recall(Engine e, Bytes b) noexcept nogil:
+    # The kernel has let the first bytes of a listed stream by, behind its SYN, and other SYNs and hellos of the same
+    # ports; then comes the rest, or all of it.
+    cdef Play play
+    cdef Remembered r
+    cdef const Stream* s
+    cdef uint32_t how, count, which, first, at, size, step, i
+    memset(&play, 0, sizeof(Play))
+    memset(&r, 0, sizeof(Remembered))
+    s = &listed[_u8(&b) % listed_count]
+    if s.urgent >= 0:
+        return                          # the kernel lets no urgent byte by
+    how = _u8(&b)
+    play.stream = s
+    play.six = how & 1
+    play.isn = 1000 if how & 6 == 0 else 0xFFFFFFF0 if how & 6 == 2 else 0x7FFFFFF8 if how & 6 == 4 else 0xFFFFFFFF
+    step = 1 + (_u8(&b) | 1) * 3
+    count = 1 + _u8(&b) % SYNS
+    which = _u8(&b) % count
+    first = _u16(&b) % min(s.needed, min(s.size, <uint32_t>HELLO_MAX))
+    for i in range(<uint32_t>PLACES):
+        kept[i].serial = i + 1
+        _fill(&b, _u8(&b), &play, 0, kept[i].data, HELLO_MAX)
+    memcpy(kept[0].data, s.data, first)
+    r.count = count + (how >> 3 & 1) * (_u8(&b) & 31)
+    for i in range(count):
+        r.passed[i].isn = play.isn
+        r.passed[i].serial = 1
+        r.passed[i].place = 0
+        r.passed[i].size = <uint16_t>first
+        r.passed[i].after = <uint16_t>(i + 1)
+        if i != which:
+            r.passed[i].isn = play.isn + _u8(&b) * (1 + (_u8(&b) << 12))
+            r.passed[i].place = 1 + (_u8(&b) & 3)          # the last is none
+            r.passed[i].serial = r.passed[i].place + 1 + (_u8(&b) & 1)
+            r.passed[i].size = <uint16_t>(_u8(&b) * (_u8(&b) & 9))
+            r.passed[i].after = <uint16_t>_u8(&b)
+    play.opened = 1
+    for i in range(first):
+        play.taken[i] = 1
+    at = 0 if how & 16 else first
+    while at < s.size:
+        size = step if step < s.size - at else s.size - at
+        _true_packet(&play, at if how & 32 == 0 else s.size - size - (at if how & 16 else at - first), size, 0x10)
+        _remember(e, &play, &r)
+        _send(e, &play, False)
+        at += size
+    _audit(e.table)
+
+
+cdef void _remember(Engine e, const Play* play, const Remembered* r) noexcept nogil:
+    # As Recall.before has it, with this for what the map says.
+    cdef Passed passed[SYNS]
+    cdef Packet p
+    cdef uint64_t past, untold
+    cdef uint32_t i, count
+    view_packet(play.buffer, play.size, &p)
+    count = recall.gather(r, p.seq, passed, &past)
+    if count > SYNS:
+        fail(b"recall: more than there were")
+    for i in range(count):
+        if passed[i].hello != NULL and (passed[i].size > HELLO_MAX or passed[i].hello < <const uint8_t*>kept
+                                        or passed[i].hello + passed[i].size > <const uint8_t*>&kept[PLACES]):
+            fail(b"recall: a hello outside its map")
+    untold = e.untold(&p, past)
+    if count and untold:
+        if untold & ~past:
+            fail(b"recall: untold of what was none")
+        count = recall.pick(r, past, untold, passed)
+        e.catch_up(play.buffer, play.size, past, passed, count, play.now)
+
+
+# ---- a queue's messages
+
+
+cdef void _play_messages(const uint8_t* data, size_t size) noexcept nogil:
+    cdef uint8_t* copy = <uint8_t*>malloc(size)        # an allocation of its own, so that a read beyond it is seen
+    cdef uint8_t written[600]
+    cdef uint8_t* end
+    cdef Cursor c, body, attributes, value
+    cdef nlmsghdr header
+    cdef Queued packet
+    cdef uint16_t kind, first, second
+    cdef size_t turns = 0
+    memcpy(copy, data, size)
+    c = cursor(copy, size)
+    while take_message(&c, &header, &body):
+        turns += 1
+        if turns * 16 > size + 16 or body.at < copy or body.end > copy + size or c.at < body.end:
+            fail(b"netlink: a message outside its datagram")
+        attributes = body
+        if read_packet(&body, &packet) and (packet.data < attributes.at
+                                            or packet.data + packet.size > attributes.end):
+            fail(b"netlink: a packet outside its message")
+        while take_attribute(&attributes, &kind, &value):
+            if value.at < copy or value.end > copy + size or attributes.at < value.end:
+                fail(b"netlink: an attribute outside its message")
+    if size > 4:
+        first = copy[0] | <uint16_t>(copy[1] & 0x3F) << 8
+        second = min(size - 2, <size_t>copy[2] + copy[3])
+        end = write_attribute(written, first, copy + 2, second)
+        c = cursor(written, <size_t>(end - written))
+        if (not take_attribute(&c, &kind, &value) or kind != first or left(&value) != second or left(&c)
+                or memcmp(value.at, copy + 2, second) != 0):
+            fail(b"netlink: an attribute is not read as it was written")
+    free(copy)
+
+
 # ---- the one entry
 
 
 cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
-    global runs
+    global runs, slowest
     cdef Trace whole, pieces
     cdef Bytes b
     cdef uint32_t cuts = 0x9E3779B9
@@ -653,6 +800,10 @@ cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
     cdef size_t i
     cdef int turn
     runs += 1
+    slowest = 0
+    if game >= GAME_PARTS:
+        parts[game - GAME_PARTS](<bytes>data[:size])
+        return 0
     if game <= GAME_HTTP2:
         for i in range(size):
             cuts = (cuts ^ data[i]) * 0x01000193
@@ -686,6 +837,11 @@ cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
         elif game == GAME_INNOCENT:
             _play_stream(lenient, b, innocent, innocent_count, True)
             _forget(lenient.table)
+        elif game == GAME_RECALL:
+            _play_recall(engine, b)
+            _forget(engine.table)
+        elif game == GAME_NETLINK:
+            _play_messages(data, size)
         elif game == GAME_INITIALS:
             play_initials(data, size)
         else:

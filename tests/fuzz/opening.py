@@ -7,6 +7,7 @@ from aioquic.quic.crypto import INITIAL_CIPHER_SUITE, derive_key_iv_hp
 from edgeblock.core import http, tls
 from tests import quic_packets as q
 from tests.core import samples as s
+from tests.fuzz import parts
 from tests.reference import http as slow_http
 from tests.reference import tls as slow_tls
 
@@ -92,5 +93,5 @@ ODD = [
 ]
 VERSIONS = (q.VERSION_1, q.VERSION_2, q.DRAFT_29, q.MVFST)
 
-harness.prepare(given(LISTED), given(INNOCENT), second_opinion)
+harness.prepare(given(LISTED), given(INNOCENT), second_opinion, parts.PLAYS)
 initials.prepare(VERSIONS, connections(), hellos(LISTED), ODD)

@@ -1,4 +1,4 @@
-"""Builds the core with AddressSanitizer and libFuzzer, makes seeds, and fuzzes each game for a share of the time.
+"""Builds the core with both sanitizers and libFuzzer, makes seeds, and fuzzes each game for a share of the time.
 
     python -m tests.fuzz.run [--seconds N] [--games tls,http,...] [--corpus DIR] [--cores N]
 
@@ -19,9 +19,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
-GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic")
+GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic", "recall", "netlink",
+         "answers", "defragment", "answered", "marking")
 CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "connections", "dtls",
         "flow", "matcher", "engine")
+COMPILED = (*(f"core/{name}" for name in CORE), "netfilter/stage1/structures", "source/recall", "source/marking")
 FLAGS = ["-O2", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-w", "-fPIC",
          "-fsanitize=address,undefined", "-fno-sanitize=function,pointer-overflow",  # Cython adds 0 to NULL
          "-fno-sanitize-recover=all"]
@@ -45,26 +47,28 @@ def build() -> Path:
     """The fuzzer's binary, with the core's modules as shared objects beside copies of its Python files."""
     clang = find_clang()
     include = f"-I{sysconfig.get_path('include')}"
-    core = BUILD / "edgeblock" / "core"
-    core.mkdir(parents=True, exist_ok=True)
-    for source in [ROOT / "edgeblock" / "__init__.py", *(ROOT / "edgeblock" / "core").glob("*.p[yx]*")]:
+    package = BUILD / "edgeblock"
+    for source in [*(ROOT / "edgeblock").rglob("*.p[yx]*"), *(ROOT / "edgeblock").rglob("*.h"),
+                   *(ROOT / "edgeblock").rglob("*.html")]:
         copy = BUILD / source.relative_to(ROOT)
-        if newer(copy, source):
+        if source.suffix != ".pyc" and newer(copy, source):
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
-    declared = [*core.glob("*.pxd")]
+    structures = ["-I", str(package / "netfilter" / "stage1")]
+    declared = [*package.rglob("*.pxd"), *package.rglob("structures.h")]
     here = ROOT / "tests" / "fuzz"
     harness = here / "harness.pyx"
     library = [f"-L{sysconfig.get_config_var('LIBDIR')}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"]
     jobs = []
-    for source in [*(core / f"{name}.pyx" for name in CORE), here / "initials.pyx"]:
-        place = core if source.parent == core else BUILD
+    for source in [*(package / f"{name}.pyx" for name in COMPILED), here / "initials.pyx"]:
+        place = BUILD if source.parent == here else source.parent
         module = place / f"{source.stem}{sysconfig.get_config_var('EXT_SUFFIX')}"
         if newer(module, source, *declared):
-            jobs.append((source, place / f"{source.stem}.c", ["-fsanitize=fuzzer-no-link", *PLAIN],
+            jobs.append((source, place / f"{source.stem}.c", [*structures, "-fsanitize=fuzzer-no-link", *PLAIN],
                          ["-shared", "-fsanitize=fuzzer-no-link", "-lsodium", "-lcrypto"], module))
     binary = BUILD / "fuzzer"
     if jobs or newer(binary, harness, here / "main.c"):
-        jobs.append((harness, BUILD / "harness.c", ["-I", str(BUILD)],
+        jobs.append((harness, BUILD / "harness.c", ["-I", str(BUILD), *structures],
                      [include, str(here / "main.c"), "-fsanitize=fuzzer", "-Wl,-z,muldefs", "-rdynamic",
                       *library], binary))
 
@@ -111,7 +115,8 @@ def fuzz(binary: Path, game: str, corpus: Path, seconds: int, max_len: int) -> t
 
 # Of a game whose input is a script of short orders, more is only slower.
 MAX_LEN = {"tls": 65_536, "http": 65_536, "http2": 65_536, "packets": 65_536, "hide": 240, "innocent": 240,
-           "initials": 1500, "hide-quic": 240}
+           "initials": 65_536, "hide-quic": 240, "recall": 240, "netlink": 65_536, "answers": 2000,
+           "defragment": 2000, "answered": 2000, "marking": 200}
 
 
 def main() -> int:
@@ -131,12 +136,12 @@ def main() -> int:
         seconds = max(1, given.seconds // len(games))
         count, status = fuzz(binary, game, given.corpus, seconds, MAX_LEN[game])
         total += count
-        print(f"{game:9} {count:>12,} executions  {count / seconds:>10,.0f}/s  {'ok' if status == 0 else 'FAILED'}",
+        print(f"{game:10} {count:>12,} executions  {count / seconds:>10,.0f}/s  {'ok' if status == 0 else 'FAILED'}",
               flush=True)
         if status:
             failed.append(game)
             print((given.corpus / f"{game}.log").read_text(errors="replace")[-4000:])
-    print(f"{'all':9} {total:>12,} executions")
+    print(f"{'all':10} {total:>12,} executions")
     return 1 if failed else 0
 
 

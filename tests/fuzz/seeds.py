@@ -38,6 +38,23 @@ def packed(packets: list[bytes]) -> bytes:
     return b"".join(b"\1" + struct.pack("!H", len(packet)) + packet for packet in packets)
 
 
+def queue_messages() -> Iterator[bytes]:
+    """As the kernel writes them: header, attributes of packet, mark, checksum state and payload; several in a row."""
+    def attribute(kind: int, value: bytes) -> bytes:
+        return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+    def message(*attributes: bytes) -> bytes:
+        body = b"\2\0\0\7" + b"".join(attributes)
+        return struct.pack("=IHHII", 16 + len(body), 3 << 8, 0, 0, 0) + body
+
+    for payload in (b"", b"E" * 39, bytes(1400)):
+        one = message(attribute(1, struct.pack("!IHB", 9, 0x0800, 1)), attribute(3, b"\0\0\0\1"),
+                      attribute(14, struct.pack("!I", 1)), attribute(13, struct.pack("!I", 1500)),
+                      attribute(10, payload))
+        yield one
+        yield one + message() + one[:-3]
+
+
 def raw(datagram: bytes) -> bytes:
     return b"\x07" + struct.pack("!H", len(datagram)) + datagram       # MOVE_OTHER
 
@@ -88,6 +105,10 @@ def of(game: str) -> Iterator[tuple[str, bytes]]:
             made.append(packed([s.tcp(999, b"", s.SYN), later, sooner]))
             made.append(packed([s.tcp6(999, b"", s.SYN), s.tcp6(1000, message, urgent=9, flags=s.ACK | s.URG)]))
         made += [packed(packets) for packets in captured()]
+    elif game == "netlink":
+        made += queue_messages()
+    elif game in ("answers", "defragment", "answered", "marking"):
+        made += [bytes([how]) + hashlib.shake_128(bytes([how])).digest(400) for how in range(256)]
     elif game in ("initials", "hide-quic"):
         made += plays_of_initials()
         for packets in captured():
