@@ -379,7 +379,7 @@ def open_file(path: Path, key: Key, verify: str = ALL) -> Snapshot:
     return open_snapshot(memoryview(mapped), key, str(path), verify=verify)
 
 
-def open_stacked(path: Path, key: bytes) -> Snapshot:
+def open_stacked(path: Path, key: Key) -> Snapshot:
     """A snapshot file, and what lies over it where that is beside it, as in a state directory."""
     base = open_file(path, key)
     over = path.with_name(OVERLAY)

@@ -166,8 +166,9 @@ class Compiler:
             Ended: the process has ended by itself.
             ListError: the list cannot be read now.
         """
-        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", "-1", "-1", stdin=asyncio.subprocess.PIPE,
-                              stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", "-1", "-1",
+                              stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                              stderr=asyncio.subprocess.PIPE)
         died, self._died_alone = self._died_alone == name, ""
         try:
             said = await self._have_done(process, (self.rules, name, [], "", False, {}, died, ""))
