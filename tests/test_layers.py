@@ -17,7 +17,7 @@ PACKAGE = Path(edgeblock.__file__).parent
 LAYERS = (
     ("edgeblock",),                                    # __init__: the version and nothing else
     ("core.cursor", "core.decision", "core.matcher", "core.text", "core.crypto"),
-    ("core.packet", "core.hpack"),
+    ("core.packet", "core.hpack", "core.blocked"),
     ("core.dtls", "core.tls", "core.http2"),
     ("core.framing", "core.prefix"),
     ("core.http",),

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.connections cimport Connections
 from edgeblock.core.dtls cimport Fragment
-from edgeblock.core.flow cimport BURIED, Flow, FlowTable
+from edgeblock.core.flow cimport Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, QuicReader
@@ -23,6 +23,7 @@ cdef enum:
     CHECKSUM_VERIFY = 0    # flags of judge: a TCP or UDP checksum that is wrong makes the packet junk
     CHECKSUM_TRUST = 1     # the checksum was left to hardware; do not look at it
     ADDRESS_PROVEN = 2     # TCP: it acknowledges what only the server's SYN-ACK could tell
+    ENTRY_BLOCKED = 2      # of a SYN, which proves nothing: the tracker's entry is that of a connection that is blocked
     RECALLED = 4           # the kernel has let it by before
 
 cdef struct Decision:
@@ -218,6 +219,10 @@ cdef class Engine:
     cdef void _block(self, Flow* flow, const Packet* p, uint8_t proto, const Match* found,
                      uint8_t head, int64_t expected, Decision* out) noexcept nogil
     cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
+    cdef void _bury(self, Flow* flow, uint32_t first, uint32_t last, bint unsaid, bint silent) noexcept nogil
+    cdef void _bury_streams(self, Flow* flow, const Packet* p) noexcept nogil
+    cdef void _bury_unknown(self, Flow* flow, uint32_t at, uint8_t state) noexcept nogil
+    cdef void _bury_stream(self, Flow* flow, uint8_t kind, int64_t at, int64_t frontier) noexcept nogil
     cdef void _answer(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef bint _may_answer(self, const Packet* p) noexcept nogil
     cdef bint _may_answer_quic(self) noexcept nogil

@@ -15,12 +15,13 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
+from edgeblock.core.blocked cimport add_range, covers, extend, goes_on_with, takes_syn
 from edgeblock.core.connections cimport Connections, Datagram
 from edgeblock.core.cursor cimport Cursor, cursor
 from edgeblock.core.dtls cimport Fragment, may_hold_hello, next_fragment
-from edgeblock.core.flow cimport (AWAITED, BURIED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, KEY_SIZE, LANE_KEPT,
-                                  LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, SEEN, STOOD, Flow,
-                                  FlowTable, is_turned)
+from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, KEY_SIZE, LANE_KEPT,
+                                  LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, SEEN, Flow, FlowTable,
+                                  is_turned)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
                                      ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
@@ -28,12 +29,13 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
 from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
                                   read_frames)
 from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_DTLS, READ_HELLO,
-                                    READ_HTTP, READ_HTTP2, READ_PREFIX, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS,
+                                    READ_HTTP, READ_HTTP2, READ_PREFIX, MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS,
                                     PACKET_SHARE, PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST,
                                     START_SYN, Finding, Findings, Run, Window, add_bytes, add_lost, add_start,
                                     add_syn, add_urgent, begins_at, clear_findings, close_window, contiguous_end,
                                     goes_on, holds_part, in_body, is_contested, is_message, is_open, is_unreadable,
-                                    is_whole, looks_like_message, offset_of, open_window, read_on, take_back)
+                                    is_whole, joined_end, looks_like_message, offset_of, open_window, read_on,
+                                    take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -53,7 +55,8 @@ cdef enum:
     QUIC_ANSWERS = 1000        # the same in one second, of all connections: 80 kB, were they all somebody else's
     LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
     MAX_UNPROVEN = 1000        # answers to unproven senders in one second: no more than what they send, and 40 kB/s
-    OWN_REACH = 128 * 1024     # bytes around the end of an unproven stream that was blocked: what goes on with it
+    OWN_REACH = 128 * 1024     # bytes behind an unproven stream that was blocked: what goes on with it
+    SOFT_RANGES = 32           # streams without proof on the same ports; a SYN behind more of them waits for a proof
     PASSED_SYNS = 12           # as the kernel remembers (netfilter/stage1/program.c)
     TOLD = (1 << PASSED_SYNS) - 1
     PROTOCOL_UDP = 17
@@ -167,6 +170,10 @@ cdef class Engine:
         elif p.kind == PACKET_TCP:
             self.counts[COUNT_TCP] += 1
             self._judge_tcp(&p, out)
+            if (flags & ENTRY_BLOCKED and p.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and out.accept
+                    and out.mark == MARK_KEEP):
+                # Not undecided: an answer to the old connection, still on its way, would release the new one.
+                out.mark = MARK_HTTP
         else:
             self.counts[COUNT_UDP] += 1
             self._judge_udp(&p, out)
@@ -251,11 +258,11 @@ cdef class Engine:
             self.current = flow
             if flow == NULL or flow.state == FLOW_BLOCKED:
                 return
-        elif opening and flow.orphan and _is_buried(flow, p.seq, False):
+        elif opening and flow.orphan and covers(&flow.blocked, p.seq + 1, 1, False):
             self.counts[COUNT_BLOCKED_PACKETS] += 1
             out.accept = 0
             return
-        elif opening and flow.proven and not self.trusting:
+        elif opening and not self.trusting and (flow.proven or flow.soft and flow.blocked.count >= SOFT_RANGES):
             self._await(flow, p, out)
             return
         elif opening and self._reopen(flow, p.seq):
@@ -281,9 +288,11 @@ cdef class Engine:
         self.current = flow
         if flow.state == FLOW_BLOCKED:
             self._again(flow, p, out)
-        elif flow.buried and _is_buried(flow, p.seq, p.proven and not self.trusting):
+        elif flow.blocked.count and _is_of_blocked(flow, p, p.proven and not self.trusting):
             self.counts[COUNT_BLOCKED_PACKETS] += 1
             out.accept = 0
+            if p.proven or self.trusting:
+                extend(&flow.blocked, p.seq, <uint32_t>p.payload_size)
         elif flow.state == FLOW_RELEASED:
             out.mark = MARK_DONE
             self.table.touch(flow, LANE_SETTLED, self.clock)
@@ -329,13 +338,10 @@ cdef class Engine:
         # Whether another SYN begins the flow anew. It is one more place where the stream may begin, never instead of
         # the others. A released flow starts anew, and so does a blocked one: the ports may have come round again for
         # an innocent name. But whether the server took our RST is the client's to spoil, and with a SYN that dies on
-        # the way it would have its old connection back. So what belongs to any stream that had begun by then stays
-        # blocked, not only to the one that was blocked: that may have been a decoy, and another the server's. Where
-        # more of them would have to be remembered than there is room for, the flow stays blocked until it is idle.
+        # the way it would have its old connection back. So the bytes of any stream that had begun by then stay
+        # blocked, not only of the one that was blocked: that may have been a decoy, and another the server's.
         cdef bint anew = flow.state != FLOW_WATCHED
-        cdef uint8_t i
-        if flow.state == FLOW_BLOCKED and (flow.buried + flow.stood_count > <int>BURIED
-                                           or _is_near(isn, flow.client_ack) or _is_buried(flow, isn, False)):
+        if flow.state == FLOW_BLOCKED and (flow.sealed or not takes_syn(&flow.blocked, isn + 1)):
             return False
         if anew:
             self._begin_anew(flow, isn + 1)
@@ -344,16 +350,10 @@ cdef class Engine:
         return anew
 
     cdef void _begin_anew(self, Flow* flow, uint32_t base) noexcept nogil:
-        cdef uint8_t i
-        if flow.state == FLOW_BLOCKED and flow.buried + flow.stood_count <= <int>BURIED:
-            flow.stood[0] = flow.client_ack
-            for i in range(flow.stood_count):
-                flow.buried_seq[flow.buried + i] = flow.stood[i]
-                if flow.silent >> i & 1:
-                    flow.buried_silent |= <uint32_t>1 << (flow.buried + i)
-            flow.buried += flow.stood_count
         close_window(&flow.window)
         open_window(&flow.window, READ_ANY, base)
+        if flow.crowded:
+            flow.window.syn_count = MAX_STARTS      # what belongs to no stream that is known is read from where it comes
         flow.state = FLOW_WATCHED
         flow.soft = 0
         flow.marked = MARK_KEEP
@@ -406,7 +406,7 @@ cdef class Engine:
         if flow.state == FLOW_RELEASED:
             self._restart(flow, p)          # for what had no proof
         elif flow.state == FLOW_BLOCKED and flow.soft:
-            if not _is_own(flow, p.seq):
+            if not goes_on_with(&flow.blocked, p.seq, OWN_REACH):
                 self._restart(flow, p)      # somebody else had been blocked
                 return
             # He who proves himself goes on with it.
@@ -414,6 +414,7 @@ cdef class Engine:
             flow.client_seq = flow.reset_ack = p.ack
             if <int32_t>(p.seq + <uint32_t>p.payload_size - flow.client_ack) > 0:
                 flow.client_ack = p.seq + <uint32_t>p.payload_size
+            self._bury(flow, p.seq, p.seq + <uint32_t>p.payload_size, False, False)
             flow.reset_seq[0] = p.seq
             flow.reset_seqs = 1
             flow.marked = MARK_BLOCKED
@@ -438,14 +439,14 @@ cdef class Engine:
         if flow.state == FLOW_WATCHED:
             if _is_far(&flow.window, p.seq):
                 self._restart(flow, p)
-        elif flow.state == FLOW_RELEASED or not _is_own(flow, p.seq):
+        elif flow.state == FLOW_RELEASED or not goes_on_with(&flow.blocked, p.seq, OWN_REACH):
             self._restart(flow, p)
 
     cdef void _restart(self, Flow* flow, const Packet* p) noexcept nogil:
         # A stream whose beginning is not known for certain. Where SYNs were seen close below, it is one of those.
         cdef const Window* w = &flow.window
         cdef int64_t at = offset_of(w, p.seq)
-        cdef uint32_t[MAX_STARTS + MAX_GIVEN_UP + STOOD + BURIED] begun
+        cdef uint32_t[2 * (MAX_STARTS + MAX_GIVEN_UP)] begun
         cdef uint32_t count = 0, k
         cdef int i
         for i in range(min(<int>w.given_up, <int>MAX_GIVEN_UP)):
@@ -456,13 +457,10 @@ cdef class Engine:
             if w.starts[i].kind == START_SYN and 0 <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
                 begun[count] = w.base + <uint32_t>w.starts[i].at
                 count += 1
-        for k in range(1, flow.stood_count if flow.state == FLOW_BLOCKED else 1):
-            if flow.silent >> k & 1 and p.seq - flow.stood[k] < MAX_AHEAD:
-                begun[count] = flow.stood[k]
-                count += 1
-        for k in range(flow.buried):
-            if flow.buried_silent >> k & 1 and p.seq - flow.buried_seq[k] < MAX_AHEAD:
-                begun[count] = flow.buried_seq[k]
+        for k in range(flow.blocked.count):
+            if (flow.blocked.ranges[k].silent and p.seq - flow.blocked.ranges[k].first < MAX_AHEAD
+                    and count < <uint32_t>(2 * (MAX_STARTS + MAX_GIVEN_UP))):
+                begun[count] = flow.blocked.ranges[k].first
                 count += 1
         self._begin_anew(flow, begun[0] if count else p.seq)
         flow.awaited_count = 0
@@ -837,13 +835,9 @@ cdef class Engine:
                     self.counts[COUNT_OBSERVED] += 1
                 elif flow.state == FLOW_WATCHED:
                     self._block(flow, p, proto, &found, f.head, expected, out)
-                    if flow.soft:           # what else has come may be others'
-                        flow.silent |= 1
-                        flow.stood[flow.stood_count] = flow.client_ack
-                        flow.stood_count += 1
                     flow.client_ack = self._acknowledge(flow, p, at)
                     out.client_ack = flow.client_ack
-                    # What was read is not needed any more; where it stood is (see _reopen).
+                    # What was read is not needed any more; where it was is (see _reopen).
                     close_window(&flow.window)
 
     cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil:
@@ -935,10 +929,50 @@ cdef class Engine:
         flow.soft = p.kind == PACKET_TCP and not p.proven and not self.trusting
         if not flow.soft:
             flow.marked = MARK_BLOCKED
-        _note_streams(flow)
+        self._bury_streams(flow, p)
         self.counts[COUNT_BLOCKED_DROP + found.action - ACTION_DROP] += 1
         self.counts[COUNT_UNPROVEN_BLOCKED] += flow.soft
         self._answer(flow, p, out)
+
+    # ---- what stays blocked (core.blocked says why that is enough)
+
+    cdef void _bury(self, Flow* flow, uint32_t first, uint32_t last, bint unsaid, bint silent) noexcept nogil:
+        if not add_range(&flow.blocked, first, last, unsaid, silent):
+            self.counts[COUNT_NO_MEMORY] += 1
+            flow.sealed = 1
+
+    cdef void _bury_streams(self, Flow* flow, const Packet* p) noexcept nogil:
+        cdef Window* w = &flow.window
+        cdef uint32_t i, first = p.seq + (1 if p.flags & TCP_SYN else 0)
+        if p.kind != PACKET_TCP:
+            return
+        self._bury(flow, first, first + <uint32_t>p.payload_size, False, False)
+        for i in range(<uint32_t>MAX_STARTS):
+            if w.starts[i].kind != START_FREE:
+                self._bury_stream(flow, w.starts[i].kind, w.starts[i].at, w.starts[i].frontier)
+        for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
+            self._bury_stream(flow, START_SYN, w.given_up_at[i], w.given_up_to[i])
+        for i in range(min(w.over_count, <uint32_t>MAX_OVER)):
+            self._bury(flow, w.over[i].seq, w.over[i].seq + w.over[i].size, False, False)
+        if w.over_count > <uint32_t>MAX_OVER or w.given_up > <uint32_t>MAX_GIVEN_UP:
+            flow.crowded = 1
+
+    cdef void _bury_stream(self, Flow* flow, uint8_t kind, int64_t at, int64_t frontier) noexcept nogil:
+        cdef Window* w = &flow.window
+        cdef bint unsaid = kind == START_SYN and frontier == at and not _has_bytes(w, at)
+        cdef int64_t end = joined_end(w, frontier)
+        if w.dropped:
+            end += MAX_AHEAD            # it may have come further than is kept
+        if kind != START_SYN:
+            at -= MAX_AHEAD             # it may have begun before what was seen of it
+        self._bury(flow, w.base + <uint32_t>at, w.base + <uint32_t>end, unsaid, unsaid and flow.soft)
+
+    cdef void _bury_unknown(self, Flow* flow, uint32_t at, uint8_t state) noexcept nogil:
+        # Of a stream that had come to `at` it is not known where it began. Behind whole messages it goes on from there.
+        if state == STANDS_BEGUN:
+            self._bury(flow, at - <uint32_t>MAX_AHEAD, at, False, False)
+        else:
+            self._bury(flow, at - 2 * <uint32_t>MAX_AHEAD, at - 1, False, False)
 
     cdef uint32_t _acknowledge(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil:
         # The end of what the client has sent without a gap, so that it takes the answer for an answer to all of it.
@@ -1016,6 +1050,8 @@ cdef class Engine:
             self.counts[COUNT_REPLIES_REPEATED] += 1
         if foreign and not flow.soft:
             return              # nobody knows whose it is: it keeps no ports blocked
+        if p.kind == PACKET_TCP and p.payload_size and not p.flags & TCP_SYN:
+            extend(&flow.blocked, p.seq, <uint32_t>p.payload_size)
         if p.payload_size or not p.flags & TCP_SYN:
             # A SYN that may not begin the flow anew does not keep it: who tries again and again is let in some day.
             self.table.touch(flow, LANE_KEPT, self.clock)
@@ -1111,7 +1147,7 @@ cdef class Engine:
                 flow.orphan = 1
                 if p.kind == PACKET_TCP:
                     open_window(&flow.window, READ_ANY, at)
-                    _bury(flow, at, state)
+                    self._bury_unknown(flow, at, state)
                     if state == STANDS_WHOLE:
                         add_start(&flow.window, START_LOWEST, 0)
                 self.table.touch(flow, LANE_KEPT, self.clock)
@@ -1126,10 +1162,9 @@ cdef class Engine:
             flow.state = FLOW_BLOCKED
             flow.action = ACTION_DROP
             flow.list_index = NO_LIST
-            flow.buried = BURIED
-            flow.stood_count = 1        # one more than there is room for: it does not begin anew
+            flow.sealed = 1
         elif before_state == STANDS_BEGUN or before_state == STANDS_WHOLE:
-            _bury(flow, before, before_state)
+            self._bury_unknown(flow, before, before_state)
 
     # ---- the Python side
 
@@ -1287,45 +1322,8 @@ cdef bint _has_bytes(const Window* w, int64_t start) noexcept nogil:
     return False
 
 
-cdef void _note_streams(Flow* flow) noexcept nogil:
-    cdef const Window* w = &flow.window
-    cdef uint32_t i
-    flow.stood_count = 1                # the first is client_ack
-    flow.silent = 0
-    for i in range(<uint32_t>MAX_STARTS):
-        if w.starts[i].kind != START_FREE:
-            if (flow.soft and w.starts[i].kind == START_SYN and w.starts[i].frontier == w.starts[i].at
-                    and not _has_bytes(w, w.starts[i].at)):
-                flow.silent |= <uint32_t>1 << flow.stood_count
-            flow.stood[flow.stood_count] = w.base + <uint32_t>w.starts[i].frontier
-            flow.stood_count += 1
-    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
-        if flow.soft and w.given_up_to[i] == w.given_up_at[i] and not _has_bytes(w, w.given_up_at[i]):
-            flow.silent |= <uint32_t>1 << flow.stood_count
-        flow.stood[flow.stood_count] = w.base + <uint32_t>w.given_up_to[i]
-        flow.stood_count += 1
-
-
-cdef void _bury(Flow* flow, uint32_t at, uint8_t state) noexcept nogil:
-    # Behind whole messages the stream goes on from `at`: what is refused ends there.
-    flow.buried_seq[flow.buried] = at if state == STANDS_BEGUN else at - <uint32_t>MAX_AHEAD
-    flow.buried += 1
-
-
-cdef inline bint _is_near(uint32_t a, uint32_t b) noexcept nogil:
-    # Of the same connection, as far as sequence numbers tell; those of two connections are this close once in 2000.
-    return a - b < MAX_AHEAD or b - a < MAX_AHEAD
-
-
-cdef bint _is_own(const Flow* flow, uint32_t seq) noexcept nogil:
-    # Whether it may go on with what was blocked, or say it again: near where that had come to.
-    cdef uint32_t place
-    cdef uint8_t i
-    for i in range(flow.stood_count):
-        place = flow.stood[i] if i else flow.client_ack
-        if seq - place + OWN_REACH < 2 * OWN_REACH and not flow.silent >> i & 1:
-            return True
-    return _is_buried(flow, seq, True)
+cdef bint _is_of_blocked(const Flow* flow, const Packet* p, bint proven) noexcept nogil:
+    return covers(&flow.blocked, p.seq + (1 if p.flags & TCP_SYN else 0), <uint32_t>p.payload_size, proven)
 
 
 cdef bint _is_strange(const Window* w, uint32_t seq) noexcept nogil:
@@ -1356,15 +1354,6 @@ cdef bint _is_far(const Window* w, uint32_t seq) noexcept nogil:
                 and at <= w.starts[i].frontier + <int64_t>MAX_AHEAD):
             return False
     return True
-
-
-cdef bint _is_buried(const Flow* flow, uint32_t seq, bint proven) noexcept nogil:
-    # Proven bytes are not buried for where somebody else has said nothing.
-    cdef uint8_t i
-    for i in range(flow.buried):
-        if _is_near(seq, flow.buried_seq[i]) and not (proven and flow.buried_silent >> i & 1):
-            return True
-    return False
 
 
 cdef size_t _address_text(const Packet* p, uint8_t* out) noexcept nogil:

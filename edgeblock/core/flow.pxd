@@ -3,16 +3,15 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from edgeblock.core.blocked cimport Blocked
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, Connection
-from edgeblock.core.window cimport MAX_GIVEN_UP, MAX_STARTS, Window
+from edgeblock.core.window cimport Window
 
 cdef enum:
     AWAITED = 8                # SYNs on the ports of a proven connection; more, and bytes begin where they come
-    BURIED = 32                # a client of many has its ports again within minutes, seldom for listed names only
     KEY_SIZE = 38              # addresses, ports, family, protocol
     SEEN = 8                   # names of a flow that were reported, so that a second reading is not reported again
-    STOOD = 2 + MAX_STARTS + MAX_GIVEN_UP
     FLOW_COST = 96             # bytes a flow costs besides its structures: allocator and table
 
 cdef enum Lane:                # which flows go first when memory is short: lowest lane first, oldest first
@@ -74,14 +73,11 @@ cdef struct Flow:
     uint8_t soft               # blocked for what showed no proof: nothing is known of who sent it
     uint8_t awaited_count      # of `awaited`, and of those that had to go
     uint16_t told              # bits: policies that were reported
-    uint8_t buried             # streams of connections on these ports that were blocked before this one
-    uint8_t stood_count
-    uint32_t silent            # of `stood`, by bit: others have begun there, and he who was blocked had no proof
-    uint32_t buried_silent     # the same of buried_seq
     uint8_t orphan             # another engine has begun it (Engine.take_over)
-    uint32_t buried_seq[BURIED]    # sequence numbers: where those are,
+    uint8_t sealed             # it does not begin anew: more has begun there than is known
+    uint8_t crowded            # there were more streams when it was blocked than `blocked` tells of
+    Blocked blocked            # all streams that had begun on these ports when one was blocked, and that one
     uint32_t awaited[AWAITED]  # SYNs since the proof: one counts when proven bytes follow it
-    uint32_t stood[STOOD]      # and how far each of this one's had come when the flow was blocked
     uint8_t action             # of a blocked flow, and what follows
     uint8_t proto
     uint8_t head

@@ -10,6 +10,7 @@ compares hashes in the slots and touches a flow only when they agree, and whoeve
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from edgeblock.core.blocked cimport free_ranges, room_of
 from edgeblock.core.window cimport close_window
 
 cdef extern from "sodium.h" nogil:
@@ -207,7 +208,9 @@ cdef class FlowTable:
         flow.lane = lane
         flow.touched = now
         self.memory -= flow.held
-        flow.held = flow.window.bytes + (<uint32_t>sizeof(Quic) if flow.quic != NULL else 0)
+        flow.held = flow.window.bytes + room_of(&flow.blocked)
+        if flow.quic != NULL:
+            flow.held += <uint32_t>sizeof(Quic)
         self.memory += flow.held
         self._append(flow)
         while self.memory > self.max_memory:
@@ -252,6 +255,7 @@ cdef class FlowTable:
         self.flows -= 1
         self.memory -= sizeof(Flow) + FLOW_COST + flow.held
         close_window(&flow.window)
+        free_ranges(&flow.blocked)
         _free_quic(flow)
         if self.spares < MAX_SPARES:
             flow.newer = self.spare

@@ -188,5 +188,6 @@ cdef bint is_whole(const Window* w) noexcept nogil                       # no me
 cdef bint is_contested(const Window* w) noexcept nogil                   # the client has sent more than one stream
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
 cdef int64_t contiguous_end(Window* w) noexcept nogil              # end of the bytes that join the first start
+cdef int64_t joined_end(Window* w, int64_t at) noexcept nogil      # of those that are kept and join `at`
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil
 cdef void clear_findings(Findings* f) noexcept nogil

@@ -591,6 +591,14 @@ cdef int64_t contiguous_end(Window* w) noexcept nogil:
     return at if run == NULL else max(at, run.at + <int64_t>run.size)
 
 
+cdef int64_t joined_end(Window* w, int64_t at) noexcept nogil:
+    cdef const Run* run = _run_at(w, at)
+    while run != NULL and run.at <= at:
+        at = max(at, run.at + <int64_t>run.size)
+        run = run.next
+    return at
+
+
 cdef bint is_open(const Window* w) noexcept nogil:
     cdef const Reading* r
     cdef int i

@@ -1,22 +1,24 @@
 """One pair of addresses and ports, several connections: what was blocked stays so, what is new is judged anew."""
 
+import random
+
 import pytest
 
 from core import samples as s
 from edgeblock.blocklist.rules import load
 from edgeblock.core.engine import Engine
 
-FIRST, SECOND = 1_000_000, 500_000_000
+FIRST, SECOND, PROVEN = 1_000_000, 500_000_000, 2
 
 
-def engine_for(tmp_path, name="listed.example"):
+def engine_for(tmp_path, name="listed.example", **settings):
     (tmp_path / "a.list").write_text(name + "\n")
-    return Engine(load(tmp_path).matcher, report=True)
+    return Engine(load(tmp_path).matcher, report=True, **settings)
 
 
-def opened(engine, isn, hello, now):
+def opened(engine, isn, hello, now, flags=0):
     assert engine.judge(s.tcp(isn, flags=s.SYN), now).accept
-    return engine.judge(s.tcp(isn + 1, hello), now)
+    return engine.judge(s.tcp(isn + 1, hello), now, flags)
 
 
 def test_a_new_connection_on_the_ports_of_a_blocked_one_is_innocent(tmp_path):
@@ -205,20 +207,75 @@ def test_another_copy_of_what_is_not_kept_any_more_is_an_overflow(tmp_path):
         assert not engine.judge(s.tcp(FIRST + 1, listed[:cut]), 2.0).accept, turns
 
 
-def test_who_tries_again_and_again_is_let_in_when_the_flow_has_been_idle(tmp_path):
-    # More streams than are remembered as blocked: the flow stays blocked, but SYNs alone do not keep it.
+NEIGHBOURS = (1, 64, 1000, 65_537, 500_000, (1 << 20) - 1)
+
+
+@pytest.mark.parametrize("proof", [0, PROVEN], ids=["nobody is asked", "proven"])
+@pytest.mark.parametrize("kind", ["tls", "http"])
+@pytest.mark.parametrize("step", [*NEIGHBOURS, *(-one for one in NEIGHBOURS)])
+def test_the_innocent_neighbour_of_a_blocked_stream(tmp_path, step, kind, proof):
+    # Its bytes begin that far behind the last of the blocked stream, or end that far before the first.
+    listed, innocent = ((s.hello(b"listed.example"), s.hello(b"open.example")) if kind == "tls" else
+                        (s.request(b"listed.example"), s.request(b"open.example")))
+    engine = engine_for(tmp_path, unproven="drop" if proof else "answer")
+    opened(engine, FIRST, listed, 1.0, proof)
+    end = FIRST + 1 + len(listed)
+    isn = end + step if step > 0 else FIRST - len(innocent) + step
+    for _ in range(2):
+        assert engine.judge(s.tcp(isn, flags=s.SYN), 1.1).accept
+    half = len(innocent) // 2
+    for at, piece in ((0, innocent[:half]), (half, innocent[half:])):
+        assert engine.judge(s.tcp(isn + 1 + at, piece), 1.2, proof).accept
+    # The blocked stream's bytes and what continues them are none of that connection's.
+    for seq, piece in ((FIRST + 1, listed), (FIRST + 1, listed[:9]), (end - 5, listed[-5:]), (end, listed[:1])):
+        assert not engine.judge(s.tcp(seq, piece), 1.3, proof).accept
+    rest = s.request(b"listed.example")
+    if kind == "http":
+        assert not engine.judge(s.tcp(isn + 1 + len(innocent), rest), 1.4, proof).accept
+
+
+@pytest.mark.parametrize("cut", [0, 1, 60])
+@pytest.mark.parametrize("step", NEIGHBOURS)
+def test_a_syn_close_behind_gives_nothing_of_the_blocked_stream_back(tmp_path, step, cut):
+    # The server has the first bytes and waits for the next one; SYNs that die stand close behind.
+    listed = s.hello(b"listed.example")
+    engine = engine_for(tmp_path)
+    engine.judge(s.tcp(FIRST, flags=s.SYN), 1.0)
+    if cut:
+        assert engine.judge(s.tcp(FIRST + 1, listed[:cut]), 1.0).accept
+    assert engine.judge(s.tcp(FIRST + 1 + cut, listed[cut:]), 1.0).mark == "blocked"
+    end = FIRST + 1 + len(listed)
+    for turn in range(6):
+        engine.judge(s.tcp(end + step * (1 + turn), flags=s.SYN), 1.1)
+        engine.judge(s.tcp(end + step * (1 + turn) + 1, s.hello(b"open.example")), 1.1)
+    for first, last in ((cut, len(listed)), (cut, cut + 1), (0, cut + 1), (max(cut - 1, 0), cut + 9)):
+        assert not engine.judge(s.tcp(FIRST + 1 + first, listed[first:last]), 1.2).accept
+
+
+def test_however_often_ports_were_blocked_a_new_connection_there_is_judged(tmp_path):
+    # One of eight is listed, until the numbers of a kernel's clock come round.
     engine = engine_for(tmp_path)
     seq = FIRST
-    for _ in range(3):
-        for turn in range(13):
-            seq += 15_600_000
-            opened(engine, seq, s.hello(b"listed.example" if turn == 12 else b"open.example"), 1.0)
-    second = 2
-    while not engine.judge(s.tcp(seq + 15_600_000 * second, flags=s.SYN), float(second)).accept:
-        second += 1
-        assert second < 130
-    assert second > 100
-    assert engine.judge(s.tcp(seq + 15_600_000 * second + 1, s.hello(b"open.example")), float(second)).accept
+    for turn in range((1 << 32) // 15_700_000):
+        seq += 15_600_000 + turn
+        listed = turn % 8 == 7
+        hello = s.hello(b"listed.example" if listed else b"open.example")
+        assert opened(engine, seq, hello, 1.0 + turn / 100).accept != listed, turn
+    assert engine.counters()["table_bytes"] < 16 * 1024
+
+
+def test_of_more_streams_than_are_remembered_the_closest_are_one(tmp_path):
+    engine = engine_for(tmp_path)
+    random.seed(1)
+    isns = [random.getrandbits(32) for _ in range(600)]
+    listed, open_ = s.hello(b"listed.example"), s.hello(b"open.example")
+    for isn in isns:
+        engine.judge(s.tcp(isn, flags=s.SYN), 1.0)
+        assert not engine.judge(s.tcp(isn + 1, listed), 1.0).accept
+    for isn in isns:
+        assert not engine.judge(s.tcp(isn + 1, listed[:50]), 1.1).accept
+        assert not engine.judge(s.tcp(isn + 1, open_), 1.1).accept
+    assert engine.counters()["table_bytes"] < 16 * 1024
 
 
 @pytest.mark.parametrize("ahead", [64, 65_537, 200_000, 700_000])

@@ -18,6 +18,7 @@ from libc.stdlib cimport abort, free, getenv, malloc
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 
+from edgeblock.core.blocked cimport room_of
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_JUNK_HOP_BY_HOP, COUNT_JUNK_NO_ACK,
                                     COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine, Passed)
@@ -374,7 +375,8 @@ cdef void _audit(FlowTable table) noexcept nogil:
         while flow != NULL:
             if flow.window.bytes > 1 << 30:
                 fail(b"a window's account is below zero")
-            if flow.held != flow.window.bytes + (<uint32_t>sizeof(Quic) if flow.quic != NULL else 0):
+            if flow.held != flow.window.bytes + room_of(&flow.blocked) + (
+                    <uint32_t>sizeof(Quic) if flow.quic != NULL else 0):
                 fail(b"a flow's bytes are not those of the table")
             memory += sizeof(Flow) + FLOW_COST + flow.held
             flows += 1
