@@ -17,8 +17,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -215,28 +217,32 @@ class Worker:
         assert self.reader is not None
         try:
             self.reader.drain()
+            if self.reader.paused:
+                self.loop.call_soon(self._drain)
         except OSError as problem:      # the socket is broken: nothing can be answered any more
             self.loop.remove_reader(self.reader.fileno())
             self.tell(refused=str(problem), broken=True)
             if not self.ended.done():
                 self.ended.set_result(2)
 
-    def decide(self, packet: bytes, decision: Decision) -> None:
-        """What QueueReader calls for a packet that completed a name or is owed an answer."""
+    def decide(self, packet: bytes, decision: Decision) -> Callable[[], None] | None:
+        """What QueueReader calls for a packet that completed a name or is owed an answer: how to send that."""
         names = [name for name in decision.names if name.list != CANARY]    # which nobody's list has
         for name in names:
             if name.action != "accept":
                 place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
                 self.row[matched_at(place, ACTIONS.index(name.action))] += 1
-        if decision.reply:
-            answer = replies.build(packet, decision, self.answers)
-            self.injector.send(answer.to_client)
-            self.injector.send(answer.to_server)
-            if len(answer.to_client) > 1 and self.engine_asks_proof and self.repeats < MAX_REPEATS:
-                self.repeats += 1
-                self.loop.call_later(REPEAT_SECONDS, self._repeat, answer.to_client)
         self.journal.blocked(time.monotonic(), packet, names)
-        self._publish_own(OWN + 2, [self.injector.sent, self.injector.failed, self.journal.unlogged])
+        self._publish_own(OWN + 4, [self.journal.unlogged])
+        return partial(self._send, replies.build(packet, decision, self.answers)) if decision.reply else None
+
+    def _send(self, answer: replies.Replies) -> None:
+        self.injector.send(answer.to_client)
+        self.injector.send(answer.to_server)
+        if len(answer.to_client) > 1 and self.engine_asks_proof and self.repeats < MAX_REPEATS:
+            self.repeats += 1
+            self.loop.call_later(REPEAT_SECONDS, self._repeat, answer.to_client)
+        self._publish_own(OWN + 2, [self.injector.sent, self.injector.failed])
 
     def _publish_own(self, at: int, counts: list[int]) -> None:
         for i, count in enumerate(counts, at):

@@ -31,7 +31,9 @@ from edgeblock.errors import ConfigError
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
-MAX_SEGMENT = 1200      # payload bytes: with all headers it fits 1280, what every IPv6 link carries (RFC 8200 5)
+# Payload bytes, by IP version. Nobody tells us of a narrow link on the way, for the answer is sent once: so with all
+# headers and timestamps it fits what each host takes, 576 bytes (RFC 791) and 1280 (RFC 8200, 5).
+MAX_SEGMENT = {4: 524, 6: 1200}
 _HOPS = 64
 _WINDOW = 65535         # of segments with payload; nothing more is read from the client, but it may still send
 
@@ -178,10 +180,11 @@ class _Sender:
 
     def send(self, payload: bytes, ack: int, options: bytes) -> list[bytes]:
         """Segments of at most MAX_SEGMENT bytes, the last one with FIN, from sequence number `identification`."""
+        most = MAX_SEGMENT[self.version]
         seq, packets = self.identification, []
-        for at in range(0, len(payload), MAX_SEGMENT):
-            part = payload[at:at + MAX_SEGMENT]
-            flags = ACK | (PSH | FIN if at + MAX_SEGMENT >= len(payload) else 0)
+        for at in range(0, len(payload), most):
+            part = payload[at:at + most]
+            flags = ACK | (PSH | FIN if at + most >= len(payload) else 0)
             packets.append(self.segment(seq + at, ack, flags, _WINDOW, options, part))
         return packets
 

@@ -55,7 +55,7 @@ from edgeblock.core.engine cimport (
     ADDRESS_PROVEN, CHECKSUM_TRUST, CHECKSUM_VERIFY, COUNT_NAMES, COUNTERS, MARK_KEEP, Decision, Engine,
     Standing,
 )
-from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, view_packet
+from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, TCP_URG, Packet, view_packet
 from edgeblock.source.begun cimport Begun
 from edgeblock.source.inhand cimport HAND_WORDS, Hand, condemn, lay_down, take_again, take_up
 from edgeblock.source.marking cimport Marking
@@ -120,6 +120,8 @@ cdef enum:
 cdef enum:
     RECEIVE = 32           # packets in one system call; their answers leave in one, too, before the next
     AHEAD = 4              # so many of them are worth a look ahead
+    PAUSES = 200           # behind urgent packets, in a second: no more than a few percent of a worker's time
+    TCP_FLAGS = 13         # offset of that byte in a TCP header
     CAREFUL = 10           # seconds behind a reader that ended with a packet in hand: one packet at a time, so that
                            # the next that does so takes no other with it
     BURST = 1024           # packets in one drain(), a few milliseconds, before other events have their turn
@@ -210,6 +212,17 @@ cdef inline void note_time(uint64_t* histogram, uint64_t taken) noexcept nogil:
     histogram[BUCKETS] += taken
 
 
+cdef inline bint is_urgent(const uint8_t* data, size_t size) noexcept nogil:
+    # TCP with an urgent pointer, behind no extension headers.
+    cdef size_t at = 40
+    if size < 40:
+        return False
+    if data[0] >> 4 == 4:
+        at = <size_t>(data[0] & 15) * 4
+        return data[9] == 6 and size > at + TCP_FLAGS and data[at + TCP_FLAGS] & TCP_URG != 0
+    return data[6] == 6 and size > at + TCP_FLAGS and data[at + TCP_FLAGS] & TCP_URG != 0
+
+
 cdef class QueueReader:
     """One bound queue. Not thread-safe: everything is called from the event loop's thread, which may replace
     `engine.matcher` between two calls.
@@ -273,6 +286,9 @@ cdef class QueueReader:
 
     cdef uint64_t packets, octets, passed, dropped, marked, decisions
     cdef readonly uint64_t failures      # exceptions of on_decision
+    cdef readonly bint paused            # `drain` has more in hand, and is to be called again
+    cdef uint32_t pauses                 # in the second since
+    cdef double pauses_since             # CLOCK_MONOTONIC seconds
     cdef uint64_t unreadable, cut, refused, unmarked, overruns, lost
     cdef readonly uint64_t condemned     # flows whose packet has ended the reader before
     cdef uint64_t condemned_packets
@@ -368,7 +384,7 @@ cdef class QueueReader:
         """Judge and answer what the kernel has delivered, until the socket is dry or BURST packets were taken.
 
         Returns:
-            how many messages were taken; less than BURST means that the socket was dry.
+            how many messages were taken; less than BURST means that the socket was dry, and nothing is in hand.
 
         Raises:
             OSError: the socket is broken. Nothing else; what `on_decision` raises is counted, and only what is
@@ -377,12 +393,15 @@ cdef class QueueReader:
         cdef int total = 0, taken = self.received - self.next
         if self.fd < 0:
             raise ValueError("the queue is closed")
+        self.paused = False
         while True:
             try:
                 while self.find_decision():
                     self.report()
             finally:
                 self.flush()
+            if self.paused:
+                return BURST
             total += taken
             if total >= BURST:
                 return total
@@ -488,6 +507,8 @@ cdef class QueueReader:
         cdef Cursor body
         cdef uint32_t flags
         while True:
+            if self.paused:
+                return 0
             if not left(&self.datagram):
                 if self.next == self.received:
                     return 0
@@ -528,6 +549,8 @@ cdef class QueueReader:
                 self.judge_timed(flags)
             else:
                 self.engine.judge_packet(self.packet.data, self.packet.size, self.now, flags, &self.made)
+            if self.made.accept and is_urgent(self.packet.data, self.packet.size):
+                self.pause()
             if self.begun is not None and self.engine.standing(&self.made, &self.stands[self.standing]):
                 self.standing += 1
                 if self.standing == RECEIVE:
@@ -535,6 +558,17 @@ cdef class QueueReader:
             if self.made.names or self.made.reply:
                 return 1
             self.answer(self.made.accept, self.made.mark)
+
+    cdef void pause(self) noexcept nogil:
+        # What is urgent leaves by itself, and what comes behind it a moment later. A server that reads up to the urgent
+        # byte takes what is there behind it only when it is told of more (nginx waits for the next event), so the two
+        # must not arrive together just because they were judged together.
+        if self.now - self.pauses_since >= 1.0 or self.now < self.pauses_since:
+            self.pauses_since = self.now
+            self.pauses = 0
+        if self.pauses < PAUSES:
+            self.pauses += 1
+            self.paused = True
 
     cdef int answer(self, bint accept, uint8_t mark) except -1 nogil:
         if accept:
@@ -718,19 +752,32 @@ cdef class QueueReader:
         # The one place where a failure becomes a verdict. Whatever happens, the packet is answered.
         cdef bint accept = self.fail_open
         cdef uint8_t mark = MARK_KEEP
+        then = None
         self.flush()                     # nobody waits for Python
         take_again(self.hand)
         self.decisions += 1
         try:
-            self.on_decision(PyBytes_FromStringAndSize(<char*>self.packet.data, self.packet.size),
-                             self.engine.decision(&self.made))
+            then = self.on_decision(PyBytes_FromStringAndSize(<char*>self.packet.data, self.packet.size),
+                                    self.engine.decision(&self.made))
             accept = self.made.accept
             mark = self.made.mark
         except Exception as problem:
-            self.failures += 1
-            self.failure = f"{type(problem).__name__}: {problem}"
+            self.note_failure(problem)
         finally:
             self.answer(accept, mark)
+        if then is None:
+            return
+        # What is sent is sent when the mark is there: the client acknowledges each piece of an answer at once, and
+        # the server, which has been reset, would answer that with a reset of its own.
+        self.flush()
+        try:
+            then()
+        except Exception as problem:
+            self.note_failure(problem)
+
+    cdef note_failure(self, problem):
+        self.failures += 1
+        self.failure = f"{type(problem).__name__}: {problem}"
 
 
 def _set_buffer(netlink, buffer):

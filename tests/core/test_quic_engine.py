@@ -127,6 +127,36 @@ def test_keys_after_a_retry_or_another_version_are_judged():
     assert verdict(one, initial(crypto(0, INNOCENT), dcid=b"a new id", scid=b"client", version=VERSION_2)) == "passes"
 
 
+@pytest.mark.parametrize("conflict", ["drop", "pass"])
+def test_what_opens_with_one_packet_number_too_many_to_remember_is_refused(conflict):
+    # By the keys of the connection, and under another id: a later packet of these numbers might not open for us.
+    one = lists(conflict=conflict)
+    assert verdict(one, initial(crypto(0, INNOCENT[:60]), scid=b"client")) == "passes"
+    for turn in range(1, 9):
+        far = initial(b"\x01", dcid=b"server's", scid=b"client", keys_of=DCID, number=turn << 28, number_size=4)
+        refused = turn == 8 and conflict == "drop"
+        assert verdict(one, far) == ("accept" if refused else "passes"), turn
+        assert one.judge(udp(far), 1.0, TRUST).accept != refused
+    assert one.counters()["blocked_policy"] == (2 if conflict == "drop" else 0)
+
+
+@pytest.mark.parametrize("work", ["drop", "pass"])
+def test_the_keys_that_a_datagram_asks_for_are_work_of_its_packet(work):
+    one = lists(work=work, quic_derivations=200)
+    assert verdict(one, initial(crypto(0, INNOCENT))) == "passes"
+    assert 1024 < one.counters()["work"] < 4096, "the keys, and the bytes"
+    # Connections of one packet each, more than are read for one datagram, and a listed one behind them.
+    many = b"".join(initial(b"\x01", dcid=number.to_bytes(8), scid=number.to_bytes(8)) for number in range(110))
+    datagram = udp(many + initial(crypto(0, LISTED), dcid=b"behind it", scid=b"last"))
+    made = one.judge(datagram, 1.0, TRUST)
+    assert made.accept == (work == "pass") and one.counters()["overworked"] == 1
+    assert [name.policy for name in made.names] == ([] if made.accept else ["work"])
+    # It is sent again, as what is lost is: the keys are there, and it is read to its end.
+    again = [one.judge(datagram, 1.1 + turn, TRUST) for turn in range(3)]
+    assert any(made.action == "reset" for made in again) and not again[-1].accept
+    assert one.counters()["work"] < 4 * 110_000
+
+
 def test_answers_to_one_connection_are_few_and_to_all_of_them_limited():
     one = lists()
     datagram = udp(initial(crypto(0, LISTED)))

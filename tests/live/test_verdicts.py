@@ -233,6 +233,17 @@ def test_a_piece_of_a_reply_lost_on_the_way_is_sent_again(lab: Lab, version: int
     assert (seen.status, seen.exit) == (451, 0)
 
 
+@VERSIONS
+@pytest.mark.parametrize("target", ["/bad/page.html", "/old/address"])
+def test_an_answer_arrives_through_the_narrowest_link(lab: Lab, version: int, target: str):
+    # Nobody tells the box of a link that takes no more: what is larger is lost there, and so are its repetitions.
+    most = {4: 576, 6: 1280}[version]
+    with losing(lab, version, "-m", "length", "--length", f"{most + 1}:65535") as lost:
+        seen = lab.fetch(f"http://example.com{target}", version=version, timeout=10.0)
+        assert lost() == 0
+    assert (seen.status, seen.exit) in ((451, 0), (302, 0)), seen
+
+
 def impersonate(lab: Lab, url: str, version: int) -> requests.Response:
     """A request with Chrome's own ClientHello, whose post-quantum key share makes it two segments."""
     host = url.split("/")[2]

@@ -207,7 +207,8 @@ def test_without_conntrack_each_mark_is_a_programs():
         if {"answered", "reopened"} & set(asked[name]):
             assert words[-1].startswith(str(PINNED)) and "-j" not in words and "-g" not in words
     assert {name: found for name, found in asked.items() if found} == {
-        "tcp_done": ["done"], "udp_done": ["done"], "tcp_reopened": ["reopened"], "tcp_blocked_bare": ["blocked"],
+        "tcp_done": ["done"], "udp_done": ["done"], "tcp_reopened": ["reopened"], "tcp_blocked_syn": ["blocked"],
+        "tcp_blocked_bare": ["blocked"],
         "tcp_blocked_proven": ["blocked", "proven"], "tcp_blocked_data": ["blocked"], "tcp_syn_cleared": [""],
         "tcp_cleared": ["proven", ""], "tcp_proven": ["proven"], "tcp_server_blocked": ["blocked"],
         "tcp_accepted": ["reopened"], "tcp_answered": ["answered"], "udp_blocked": ["blocked"],

@@ -376,6 +376,18 @@ def test_blocked_is_dropped_both_ways_in_the_kernel(box, family):
     assert b"SECRET-AFTER-BLOCK" not in box.triple.heard[443]      # though absent is open
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_syn_on_the_entry_of_a_blocked_flow_is_the_daemons_to_judge(box, family):
+    # The entry lives on where nobody has reset the connection, and the ports may come round again.
+    ghost = Ghost(box.triple, family)
+    ghost.segment("PA", b"reply 500 MARK-BLOCKED")
+    until(lambda: box.count("tcp_server_blocked") > 0, "the server's answer dropped")
+    ghost.segment("S")
+    box.settled("tcp_blocked_syn", 1)
+    box.settled("tcp_blocked_data", 1)
+    assert box.count("tcp_blocked_bare") == 0
+
+
 @queueing
 def test_payload_of_a_blocked_flow_still_reaches_the_daemon(box, queue):
     reader = queue()
