@@ -6,7 +6,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef enum:
-    MAX_RANGES = 256           # 3 kB; ports come round again some hundred times within limits.idle, most of them innocent
+    MAX_RANGES = 256           # 3 kB; a client of many has its ports again some hundred times within limits.idle
 
 cdef struct Range:
     uint32_t first             # of the stream's bytes, as far as that is known

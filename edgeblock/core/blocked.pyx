@@ -4,9 +4,9 @@ Comes in: of each stream that had begun there, where its bytes begin and which b
 whether bytes touch one of these ranges. Never here: a stream's bytes, a clock, an allocation without a cap.
 
 Why a range is enough, and nothing around it. A server reads a stream in order. What was dropped it never got, so the
-next byte that it reads of a blocked stream lies in the range: all that the client has sent of it, up to the first byte
-that did not pass. As long as no packet passes that touches the range, nothing behind it is read either, whatever the
-client sends there. So a new connection may begin right behind it, or before it, and is judged for itself.
+next byte that it reads of a blocked stream lies in the range: all that the client has sent of it, up to the first
+byte that did not pass. As long as no packet passes that touches the range, nothing behind it is read either, whatever
+the client sends there. So a new connection may begin right behind it, or before it, and is judged for itself.
 
 Of more than MAX_RANGES the two that are closest become one, with what lies between: that blocks too much, not too
 little.

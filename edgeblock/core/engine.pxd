@@ -23,7 +23,7 @@ cdef enum:
     CHECKSUM_VERIFY = 0    # flags of judge: a TCP or UDP checksum that is wrong makes the packet junk
     CHECKSUM_TRUST = 1     # the checksum was left to hardware; do not look at it
     ADDRESS_PROVEN = 2     # TCP: it acknowledges what only the server's SYN-ACK could tell
-    ENTRY_BLOCKED = 2      # of a SYN, which proves nothing: the tracker's entry is that of a connection that is blocked
+    ENTRY_BLOCKED = 2      # of a SYN, which proves nothing: the tracker's entry says that a connection is blocked
     RECALLED = 4           # the kernel has let it by before
 
 cdef struct Decision:

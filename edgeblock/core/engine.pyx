@@ -358,7 +358,7 @@ cdef class Engine:
         close_window(&flow.window)
         open_window(&flow.window, READ_ANY, base)
         if flow.crowded:
-            flow.window.syn_count = MAX_STARTS      # what belongs to no stream that is known is read from where it comes
+            flow.window.syn_count = MAX_STARTS      # what belongs to no known stream is read from where it comes
         flow.state = FLOW_WATCHED
         flow.soft = 0
         flow.marked = MARK_KEEP
@@ -984,7 +984,7 @@ cdef class Engine:
         self._bury(flow, w.base + <uint32_t>at, w.base + <uint32_t>end, unsaid, unsaid and flow.soft)
 
     cdef void _bury_unknown(self, Flow* flow, uint32_t at, uint8_t state) noexcept nogil:
-        # Of a stream that had come to `at` it is not known where it began. Behind whole messages it goes on from there.
+        # Of a stream that had come to `at` nobody knows where it began. Behind whole messages it goes on from there.
         if state == STANDS_BEGUN:
             self._bury(flow, at - <uint32_t>MAX_AHEAD, at, False, False)
         else:

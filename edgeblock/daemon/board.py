@@ -26,7 +26,8 @@ OWN_NAMES = ("lost", "full", "sent", "failed", "unlogged", "lost_lines")
 ENGINE_REST = BOARD["words"]
 OWN = ENGINE_REST + len(ENGINE_NAMES) - FAST
 MATCHED = OWN + len(OWN_NAMES)
-WORDS = MATCHED + LISTS_MAX * len(ACTIONS)
+VISITS = MATCHED + LISTS_MAX * len(ACTIONS)     # by list: blocks, of which those of one visit count once
+WORDS = VISITS + LISTS_MAX
 ROW = (WORDS * 8 + 4095) // 4096 * 4096     # bytes; pages that nobody writes cost nothing
 
 
@@ -48,7 +49,7 @@ class Board:
         return {**self.places, OTHERS: LISTS_MAX - 1}
 
     def counters(self, numbers: Iterable[int]) -> dict[str, Any]:
-        """What these rows add up to: queue, engine, matched, replies and log."""
+        """What these rows add up to: queue, engine, matched, visits, replies and log."""
         rows = [self.rows[number] for number in numbers]
 
         def added(at: int) -> int:
@@ -58,15 +59,19 @@ class Board:
         engine = {name: added(BOARD["engine"] + i if i < FAST else ENGINE_REST + i - FAST)
                   for i, name in enumerate(ENGINE_NAMES)}
         matched: dict[str, dict[str, int]] = {}
+        visits: dict[str, int] = {}
         for name, place in sorted({**self.places, OTHERS: LISTS_MAX - 1}.items()):
             for i, action in enumerate(ACTIONS):
                 if count := added(matched_at(place, i)):
                     matched.setdefault(name, {})[action] = count
+            if count := added(VISITS + place):
+                visits[name] = count
         return {
             "queue": {name: added(BOARD["queue"] + i) for i, name in enumerate(BOARD_NAMES)}
             | {"lost": own["lost"], "full": own["full"]},
             "engine": engine,
             "matched": matched,
+            "visits": visits,
             "replies": {"sent": own["sent"], "failed": own["failed"]},
             "log": {"unlogged": own["unlogged"], "lost": own["lost_lines"]},
         }

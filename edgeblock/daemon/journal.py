@@ -12,7 +12,7 @@ import queue
 import re
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 import structlog
@@ -87,8 +87,10 @@ class Journal:
 
     debug = info = warning = error = critical = msg
 
-    def blocked(self, now: float, packet: bytes, names: Iterable[Name]) -> None:
-        """Logs what was matched. `now` is the worker's clock in seconds; `packet` starts with its IP header."""
+    def blocked(self, now: float, packet: bytes, names: Iterable[Name], again: Sequence[Name] = ()) -> None:
+        """Logs what was matched. `now` is the worker's clock in seconds; `packet` starts with its IP header; `again`
+        are those that belong to a visit which had a line before.
+        """
         self.tick(now)
         for name in names:
             if name.action == "accept":
@@ -99,6 +101,8 @@ class Journal:
                 continue
             self._left -= 1
             said: dict[str, Any] = {"list": name.list, "rule": name.rule, "action": name.action, "proto": name.proto}
+            if name in again:
+                said["again"] = True
             if name.policy is not None:
                 said["policy"] = name.policy
             if self.privacy.names:

@@ -20,7 +20,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, Board, matched_at
+from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, VISITS, Board, matched_at
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.bypass import KINDS
 from edgeblock.source.nfqueue import BOARD_NAMES, BUCKET_SECONDS
@@ -96,6 +96,12 @@ class Exposition:
                 if count := sum(row[matched_at(place, i)] for row in self.board.rows):
                     matched.add_metric([name, action], count)
         yield matched
+        visits = CounterMetricFamily("edgeblock_visits", "What a list or a policy matched; what one subscriber asks of "
+                                     "one rule within ten seconds counts once.", labels=["list"])
+        for name, place in sorted(self.places.items()):
+            if count := sum(row[VISITS + place] for row in self.board.rows):
+                visits.add_metric([name], count)
+        yield visits
         engine = CounterMetricFamily("edgeblock_engine_events", "What the engine has counted, as in docs/limits.md.",
                                      labels=["event"])
         for name, count in status["engine"].items():

@@ -234,6 +234,7 @@ class Supervisor:
             "queue": {**counted["queue"], "waiting": waiting},
             "engine": counted["engine"],
             "matched": counted["matched"],
+            "visits": counted["visits"],
             "replies": counted["replies"],
             "stage1": self.stage.counters() if self.stage is not None else {},
             "rules": {"lists": len(self._lists()), "entries": self._entries(), **self.loads},

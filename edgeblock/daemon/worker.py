@@ -41,12 +41,14 @@ from edgeblock.daemon.board import (
     OTHERS,
     OWN,
     POLICY,
+    VISITS,
     Board,
     matched_at,
 )
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.process import end_with_parent, hide_memory
 from edgeblock.daemon.rules import map_stacked
+from edgeblock.daemon.visits import Visits
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
@@ -90,6 +92,7 @@ class Worker:
         self.key: Key = b""
         self.base: list[int] = []
         self.answers = replies.prepare(config.reply)
+        self.visits = Visits()
         self.failures_told = 0
         self.repeats = 0
         self.engine_asks_proof = config.reply.unproven == "drop"
@@ -227,12 +230,18 @@ class Worker:
 
     def decide(self, packet: bytes, decision: Decision) -> Callable[[], None] | None:
         """What QueueReader calls for a packet that completed a name or is owed an answer: how to send that."""
+        now, again = time.monotonic(), []
         names = [name for name in decision.names if name.list != CANARY]    # which nobody's list has
         for name in names:
-            if name.action != "accept":
-                place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
-                self.row[matched_at(place, ACTIONS.index(name.action))] += 1
-        self.journal.blocked(time.monotonic(), packet, names)
+            if name.action == "accept":
+                continue
+            place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
+            self.row[matched_at(place, ACTIONS.index(name.action))] += 1
+            if self.visits.is_new(now, packet, name):
+                self.row[VISITS + place] += 1
+            else:
+                again.append(name)
+        self.journal.blocked(now, packet, names, again)
         self._publish_own(OWN + 4, [self.journal.unlogged])
         return partial(self._send, replies.build(packet, decision, self.answers)) if decision.reply else None
 

@@ -151,8 +151,8 @@ TCP_CLIENT = (
     # missed the old one's end), so "done" does not outlive it. Where the server is heard its answer says that it does
     # (tcp_accepted), for anybody can send a SYN.
     Rule("tcp_reopened", (Is.SYN, Is.DONE, Is.NOT_ASSURED), Do.MARK_UNDECIDED),
-    # A SYN on the entry of a blocked connection: whether that begins a new one is the engine's to say. The packet's mark
-    # tells it what the entry says, so that what it lets by does not wait for an entry of its own.
+    # A SYN on the entry of a blocked connection: whether that begins a new one is the engine's to say. The packet's
+    # mark tells it what the entry says, so that what it lets by does not wait for an entry of its own.
     Rule("tcp_blocked_syn", (Is.SYN, Is.BLOCKED), Do.MARK_PROVEN),
     Rule("tcp_blocked_bare", (Is.TCP, Is.BLOCKED, Is.NO_SYN, Is.BARE), Do.DROP),
     Rule("tcp_blocked_proven", (Is.BLOCKED, Is.PROVEN), Do.MARK_PROVEN),

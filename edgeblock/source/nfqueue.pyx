@@ -560,9 +560,9 @@ cdef class QueueReader:
             self.answer(self.made.accept, self.made.mark)
 
     cdef void pause(self) noexcept nogil:
-        # What is urgent leaves by itself, and what comes behind it a moment later. A server that reads up to the urgent
-        # byte takes what is there behind it only when it is told of more (nginx waits for the next event), so the two
-        # must not arrive together just because they were judged together.
+        # What is urgent leaves by itself, and what comes behind it a moment later. A server that reads up to the
+        # urgent byte takes what is there behind it only when it is told of more (nginx waits for the next event), so
+        # the two must not arrive together just because they were judged together.
         if self.now - self.pauses_since >= 1.0 or self.now < self.pauses_since:
             self.pauses_since = self.now
             self.pauses = 0

@@ -1,8 +1,8 @@
 """Many connections of many addresses whose ports come round again at once, as behind a translator.
 
 In (standard input, JSON): the source addresses, the ports of each, the server's address, how many connections, and
-messages, each with its port at the server, what an answer to it begins with, and whether it is listed. Out: one line of
-JSON, how many came to what end, and the longest time of an innocent one. Runs by itself in a namespace.
+messages, each with its port at the server, what an answer to it begins with, and whether it is listed. Out: one line
+of JSON, how many came to what end, and the longest time of an innocent one. Runs by itself in a namespace.
 
 Each address has one connection at a time. It ends with a reset, so that its port is free again at once.
 """

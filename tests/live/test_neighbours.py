@@ -48,8 +48,9 @@ def hello(lab: Lab, host: str) -> bytes:
 def messages(lab: Lab) -> Iterator[dict]:
     """What is asked for, each with its share of a hundred."""
     for host, target, weight, listed in (
-            ("open.example", "/", 47, False), ("listed.example", "/", 1, True), ("silent.example.org", "/", 0.2, True),
-            ("example.com", "/bad/page.html", 1, True), ("example.com", "/old/x", 0.3, True)):
+            ("open.example", "/", 47, False), ("listed.example", "/", 1, True),
+            ("silent.example.org", "/", 0.2, True), ("example.com", "/bad/page.html", 1, True),
+            ("example.com", "/old/x", 0.3, True)):
         yield {"port": 80, "data": f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode().hex(),
                "answer": b"HTTP/1.1 200".hex(), "listed": listed, "weight": weight}
     for host, weight, listed in (("open.example", 48, False), ("listed.example", 2.3, True),
