@@ -96,8 +96,8 @@ class Exposition:
                 if count := sum(row[matched_at(place, i)] for row in self.board.rows):
                     matched.add_metric([name, action], count)
         yield matched
-        visits = CounterMetricFamily("edgeblock_visits", "What a list or a policy matched; what one subscriber asks of "
-                                     "one rule within ten seconds counts once.", labels=["list"])
+        visits = CounterMetricFamily("edgeblock_visits", "What a list or a policy matched; what one subscriber asks "
+                                     "of one rule within ten seconds counts once.", labels=["list"])
         for name, place in sorted(self.places.items()):
             if count := sum(row[VISITS + place] for row in self.board.rows):
                 visits.add_metric([name], count)

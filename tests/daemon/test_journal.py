@@ -42,6 +42,12 @@ def test_privacy_is_widened_key_by_key(packet, client):
     assert line["client"] == client and "host" not in line and "path" not in line
 
 
+def test_what_belongs_to_a_visit_that_had_a_line_says_so():
+    other = BLOCKED._replace(rule="1234abcd")
+    lines, _ = lines_of(Privacy(), 10, lambda log: log.blocked(1.0, IPV4, [BLOCKED, other], [other]))
+    assert [(line["rule"], line.get("again")) for line in lines] == [("9f3c21aa", None), ("1234abcd", True)]
+
+
 def test_a_host_or_path_of_any_length_fits_into_a_line():
     """One that did not silenced the worker that had blocked it: the supervisor took no line of it any more."""
     long = BLOCKED._replace(host="\\xff" * 100_000, path="/" + "\\xff" * 100_000)

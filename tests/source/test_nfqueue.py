@@ -22,6 +22,7 @@ from edgeblock.daemon.board import Board
 from edgeblock.errors import SystemProblem
 from edgeblock.source import nfqueue
 from tests.box import Pair, inside, run
+from tests.core import samples as s
 from tests.daemon.scarce import descriptors_left
 
 pytestmark = pytest.mark.live
@@ -309,6 +310,53 @@ def test_the_length_bounds_a_closed_queue(pair, reader):
     queue, _ = reader(length=10, fail_open=False)
     unseen, seen, counters = flood(pair, queue, 100)
     assert (unseen, seen, counters["full"], counters["lost"]) == (0, 10, 90, 0)
+
+
+def test_what_answers_a_packet_leaves_when_its_mark_is_there(pair, reader):
+    # The client acknowledges an answer at once, and what it says must meet the mark.
+    found = []
+
+    def decide(packet, decision):
+        found.append(("asked", connection_mark(pair)))
+        return lambda: found.append(("sent", connection_mark(pair)))
+
+    queue, _ = reader(decide)
+    with udp(pair) as (client, server):
+        client.send(script(1, KEEP))
+        queue.drain()
+        client.send(script(0, BLOCKED, 1))
+        queue.drain()
+        assert arrived(server) == [script(1, KEEP)]
+    assert found == [("asked", 0), ("sent", MARKS[BLOCKED])]
+
+
+def test_an_exception_in_sending_changes_no_verdict(pair, reader):
+    def fail():
+        raise LookupError("no route")
+
+    queue, _ = reader(lambda *_: fail, fail_open=True)
+    with udp(pair) as (client, server):
+        for packet in (script(0, BLOCKED, 1), script(1, KEEP, 0, b"after")):
+            client.send(packet)
+        queue.drain()
+        assert arrived(server) == [script(1, KEEP, 0, b"after")]
+    with inside(pair.box):
+        assert (queue.counters()["failures"], queue.failure) == (1, "LookupError: no route")
+
+
+def test_behind_an_urgent_packet_the_reader_pauses_some_times_in_a_second(pair, reader):
+    run(pair.box, "iptables", "-A", "INPUT", "-p", "tcp", "--dport", PORT, "-j", "NFQUEUE", "--queue-num", QUEUE)
+    queue, _ = reader()
+    with inside(pair.box), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for number in range(250):
+            raw.sendto(s.tcp(1, b"x", s.ACK | s.URG, source="127.0.0.1", destination="127.0.0.1", dport=PORT,
+                             sport=20_000 + number, urgent=1), ("127.0.0.1", 0))
+    turns = 0
+    while queue.drain() and queue.paused:
+        turns += 1
+    with inside(pair.box):
+        assert queue.counters()["packets"] == 250 and queue.counters()["waiting"] == 0
+    assert 200 <= turns <= 250, "200 in a second, and this may have taken more than one"
 
 
 @pytest.mark.parametrize("fail_open", [True, False])

@@ -24,6 +24,7 @@ from tests.staging import Box, is_tcp, key_of
 pytestmark = pytest.mark.live
 
 SENDABLE = STRATEGIES | MIDWAY
+PROVEN = 2
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,20 @@ def test_of_overwritten_hellos_the_one_in_question_is_read_from_its_syn(stage, w
         for at, end in ((40, None), (5, 40), (1, 5), (0, 1)):
             made = box.judge(path.data(at, listed[at:end]), 2.0)
         assert made.mark == "blocked"
+
+
+def test_a_hello_that_was_overwritten_had_shown_its_proof_all_the_same(stage):
+    # The kernel asks for one before it lets a hello by. Who shows none is no part of that flow from the start.
+    with Stage(64, 120.0, hellos=1) as small:
+        box, path = Box(small, engine("blocked.example.com", unproven="drop")), Path()
+        data = s.hello(OTHER)
+        box.play([path.syn(), path.data(0, data)])
+        overwrite_hellos(small)
+        stranger = box.judge(path.data(len(data) + 40, s.hello(LISTED)), 1.0)
+        counted = box.engine.counters()
+        assert (stranger.accept, counted["junk_unproven"], counted["unproven_blocked"]) == (False, 1, 0)
+        assert box.recall.forgotten == 1
+        assert box.judge(path.data(len(data), b"more"), 1.1, PROVEN).accept
 
 
 CCS = b"\x14\x03\x03\0\1\1"
