@@ -215,7 +215,24 @@ def smallest_units_of_tls(scale: int) -> Iterator[bytes]:
 def smallest_units_of_http(scale: int) -> Iterator[bytes]:
     chunked = b"POST / HTTP/1.1\r\nHost: www.example.net\r\nTransfer-Encoding: chunked\r\n\r\n"
     streams = (b"GET / HTTP/1.1\r\n" + b"a:\n" * 30_000, chunked + b"1\nx\n" * 25_000, b"\r\n" * 50_000,
-               b"GET / HTTP/1.1\nHost:a\n\n" * 4000)
+               b"GET / HTTP/1.1\nHost:a\n\n" * 4000, b"GET / HTTP/1.1\nHost:a\n" + b" Host:b\n" * 11_000,
+               b"\x16\3\1\2\0\1" * 15_000, b"PROXY \n" * 13_000, b"GET" + b" " * 90_000)
+    yield from sent_in([of_pieces(data, size) for data in streams for size in (1400, 40_000)], scale)
+
+
+@flood
+def bodies_that_can_be_read_in_several_ways(scale: int) -> Iterator[bytes]:
+    streams = (b"GET / HTTP/1.1\nContent-Length:+1 2 3,0x5,7,8\n\nGET" * 2000,
+               b"CONNECT a:1 HTTP/1.1\nContent-Length:1\n\n" * 2400,
+               b"POST / HTTP/1.1\nTransfer-Encoding:chunked\n\n" + b"0x1\nx\n" * 15_000)
+    yield from sent_in([of_pieces(data, size) for data in streams for size in (1400, 40_000)], scale)
+
+
+@flood
+def names_that_are_no_letters(scale: int) -> Iterator[bytes]:
+    hosts = (b"\xc3\xbc" * 30 + b".\xc3\xb6%d.test", b"\xe9\xe8" * 100 + b"%d.test", b"%%61" * 60 + b"%d.test",
+             b"a@b@%d.test:1", b"%d." + b"a." * 120 + b"test")
+    streams = [b"".join(b"GET / HTTP/1.1\nHost:" + host % turn + b"\n\n" for turn in range(300)) for host in hosts]
     yield from sent_in([of_pieces(data, size) for data in streams for size in (1400, 40_000)], scale)
 
 
