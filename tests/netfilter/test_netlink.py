@@ -32,7 +32,8 @@ def message(kind: int, body: bytes) -> bytes:
 REFUSED = message(netlink.ERROR, struct.pack("=i", -2))
 
 
-@pytest.mark.parametrize("before", [b"", message(7, b"abc") + b"\0", REFUSED[:19], REFUSED[:16], b"\0" * 15, b"\1" * 40])
+@pytest.mark.parametrize("before", [b"", message(7, b"abc") + b"\0", REFUSED[:19], REFUSED[:16], b"\0" * 15,
+                                    b"\1" * 40])
 def test_the_first_whole_acknowledgement_counts(before):
     assert netlink.answer(Socket(before, REFUSED), b"") == 2  # type: ignore[arg-type]
 
