@@ -90,6 +90,7 @@ class Vigil:
         self.standing = ruleset.standing(config, backend, self._pinned()) if backend else None
         self.before: tuple[object, ...] = ()
         self.others_due = 0.0
+        self.others: asyncio.Task[None] | None = None
         self.devices: dict[str, int] = {}
         self.asked_shortcut = False
 
@@ -130,6 +131,8 @@ class Vigil:
                         await self.stirred.wait()
                 self.stirred.clear()
         finally:
+            if self.others is not None:
+                self.others.cancel()
             for link in heard:
                 loop.remove_reader(link.fileno())
                 link.close()
@@ -144,8 +147,12 @@ class Vigil:
         await self._keep_rules()
         await self._keep_shortcut()
         self.state.say("queues", "; ".join(self.queues()))
-        if time.monotonic() >= self.others_due:
-            await self._look_at_others()
+        if self.others is not None and self.others.done():
+            self.others.result()                # a fault of ours is not to go unnoticed
+            self.others = None
+        if self.others is None and time.monotonic() >= self.others_due:
+            # Beside the looks: where others have thousands of rules, listing them takes longer than a look may.
+            self.others = asyncio.get_running_loop().create_task(self._look_at_others())
 
     # ---- the first stage
 

@@ -243,3 +243,24 @@ def test_a_kernel_that_does_not_answer_is_not_taken_for_one_with_rules(kernel):
 
     asyncio.run(look())
     assert "cannot be told: [Errno 1] Operation not permitted" in one.status()["causes"][0]
+
+
+def test_looks_go_on_while_others_rules_are_listed(kernel):
+    one = watching(kernel)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        began.set()
+        await ended.wait()
+
+    async def look():
+        await one.begin()
+        one._look_at_others, one.others_due = slow, 0.0
+        await one._look()
+        await began.wait()
+        kernel.standing.gone = ["table ip mangle is gone"]
+        await one._look()
+        assert one.status()["restored"]["rules"] == 1
+        ended.set()
+
+    asyncio.run(look())
