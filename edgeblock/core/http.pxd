@@ -38,7 +38,8 @@ cdef struct Http:          # all zero is the start of a request
     uint8_t preface        # "PRI * HTTP/2.0" and no field: 1; "SM" behind it too: 2, what follows is HTTP/2
     uint8_t host_count     # hosts in `hosts`
     uint8_t authority      # hosts begins with the one of an absolute-form or authority-form target
-    uint8_t simple         # no version (HTTP/0.9): 1 when the line is handed out as a whole head, 2 behind that
+    uint8_t simple         # handed out as a whole head, and it goes on: 1; behind a line without version (HTTP/0.9):
+                           # 2; behind an empty line that only Node's lenient reader takes for one: 3
     uint8_t cut            # the request line is longer than what is kept
     uint8_t holed          # of the line its beginning and its end are kept: it is cut, or no path of a file (NUL)
     uint8_t crowded        # a field was longer than what is kept, or there were too many ways to frame the body

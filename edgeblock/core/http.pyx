@@ -54,9 +54,11 @@ cdef enum Special:
     FIELD_HOST
     FIELD_LENGTH
     FIELD_ENCODING
+    FIELD_EMPTIED = 254    # the same, and what followed was no LF: to Node's lenient reader the head is over
     FIELD_EMPTY = 255      # no field: a CR at the start of a line, an empty line if LF follows
 
 cdef const char* PREFACE_END = b"SM\r\n\r\n"
+cdef const char* BEFORE_RETURN = b" HTTP/0.0"       # with any digits
 cdef const char* NOTHING = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
@@ -104,9 +106,12 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
                 _reject_line(h)
             continue
         if h.phase < PHASE_HEAD_DONE:
-            h.simple = 2 if h.simple else 0     # HTTP/0.9 ends with the line; a lenient server goes on to the fields
+            if h.simple == 1:           # HTTP/0.9 ends with the line; a lenient server goes on to the fields
+                h.simple = 3 if h.special == FIELD_EMPTIED else 2
             outcome = _read_head(h, c)
-            if outcome == FOUND:
+            if outcome == FOUND and h.special == FIELD_EMPTIED:
+                h.event = EVENT_HEAD
+            elif outcome == FOUND:
                 settle_framings(&h.framings, h.get or h.head, h.connect, h.old)
                 if h.framings.crowded:
                     h.crowded = 1
@@ -161,8 +166,12 @@ cdef Outcome _gather_line(Http* h, Cursor* c) noexcept nogil:
     cdef const uint8_t* piece = NULL
     cdef size_t size, sign
     while left(c):
+        if (h.line.size and h.line.data[h.line.size - 1] == 0x0D
+                and _ends_at_return(h, c.at, 0, c.at[0])):
+            return DONE
         stop = <const uint8_t*>memchr(c.at, 0x0A, left(c))
         size = <size_t>(stop - c.at) if stop != NULL else left(c)
+        size = _until_return(h, c.at, size, &stop)
         if not h.is_http:
             sign = seek_hello(&h.sign, c.at, size + 1 if stop != NULL else size)
             if sign:                    # its last byte is no LF
@@ -177,6 +186,37 @@ cdef Outcome _gather_line(Http* h, Cursor* c) noexcept nogil:
             skip(c, 1)
             return DONE
     return NEED_MORE
+
+
+cdef size_t _until_return(Http* h, const uint8_t* data, size_t size, const uint8_t** stop) noexcept nogil:
+    # The line's bytes in `data`, up to a CR that ends it to Node's lenient reader; then `stop` is that CR.
+    cdef const uint8_t* lone = data
+    while True:
+        lone = <const uint8_t*>memchr(lone, 0x0D, size - <size_t>(lone - data))
+        if lone == NULL or lone + 1 == data + size:
+            return size
+        h.spent += ODD_COST
+        if _ends_at_return(h, data, <size_t>(lone - data) + 1, lone[1]):
+            stop[0] = lone
+            return <size_t>(lone - data)
+        lone += 1
+
+
+cdef bint _ends_at_return(const Http* h, const uint8_t* data, size_t size, uint8_t following) noexcept nogil:
+    # " HTTP/1.1", a CR, and no line end behind it; the last `size` bytes are in `data`, those before them in h.line.
+    cdef size_t i
+    cdef uint8_t b, known
+    if following == 0x0D or following == 0x0A or h.line.size + size < 10:
+        return False
+    for i in range(2, 11):
+        b = data[size - i] if i <= size else h.line.data[h.line.size - (i - size)]
+        known = <uint8_t>BEFORE_RETURN[10 - i]
+        if known == 0x30:
+            if b < 0x30 or b > 0x39:
+                return False
+        elif b != known:
+            return False
+    return True
 
 
 cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
@@ -398,6 +438,12 @@ cdef Outcome _read_head(Http* h, Cursor* c) noexcept nogil:
             continue
         if h.phase == PHASE_FIELD:
             _gather_name(h, c)
+        elif (h.phase == PHASE_CR and h.special == FIELD_EMPTY and left(c) and c.at[0] != 0x0A and c.at[0] != 0x0D
+                and h.simple != 3):
+            h.spent += LOST_COST
+            h.special = FIELD_EMPTIED
+            h.simple = 1
+            return FOUND
         if not take_u8(c, &b):
             return NEED_MORE
         if h.phase == PHASE_LINE or h.phase == PHASE_CR:
@@ -529,7 +575,7 @@ cdef void _end_value(Http* h) noexcept nogil:
     h.special = FIELD_OTHER
     h.unsure = 0
     h.line.size = 0
-    if special == FIELD_OTHER or special == FIELD_EMPTY:
+    if special == FIELD_OTHER or special >= FIELD_EMPTIED:
         return
     while size and is_space(text[size - 1]):
         size -= 1

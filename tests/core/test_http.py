@@ -230,6 +230,36 @@ def test_request_lines_that_somebody_takes(line):
     slow.compare(data)
 
 
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"M / HTTP/9.0", b"GET /a b HTTP/1.0", b"G\x00T /x HTTP/1.1",
+                                  b"GET /" + b"x" * 40_000 + b" HTTP/1.1"])
+def test_a_return_behind_the_version_is_a_line_end(line):
+    # To Node's lenient reader.
+    data = line + b"\rHost: " + NAME + b"\r\n\r\n"
+    _, found, *_ = http.feed([data[at:at + 1400] for at in range(0, len(data), 1400)])
+    assert [head[0] for head in found] == [[NAME]]
+    if len(data) < 1000:
+        s.all_ways(http.feed, data, heads, len(data))
+        slow.compare(data)
+
+
+@pytest.mark.parametrize("data", [b"GET /HTTP/1.1\rx: y HTTP/1.1\r\nHost: " + NAME + b"\r\n\r\n",
+                                  b"GET / HTTP/1.1\r\rHost: " + NAME + b"\r\n\r\n",
+                                  b"GET / HTTP/1\rX HTTP/1.1\r\nHost: " + NAME + b"\r\n\r\n"])
+def test_a_return_elsewhere_is_none(data):
+    s.all_ways(http.feed, data, heads, len(data))
+    slow.compare(data)
+
+
+def test_a_return_alone_ends_a_head_to_some():
+    # To Node's lenient reader; to others a line begins. Such a head is handed out once, and then as it is in the end.
+    data = b"GET / HTTP/1.1\r\nHost: " + NAME + b"\r\n\rG"
+    assert heads(http.feed([data])) == [([NAME], b"/")]
+    data += b"ET: x\r\n\rH: y\r\nHost: a.example\r\n\r\n"
+    assert heads(http.feed([data])) == [([NAME], b"/"), ([NAME, b"a.example"], b"/")]
+    s.all_ways(http.feed, data, heads, len(data))
+    slow.compare(data)
+
+
 def test_two_carriage_returns_are_an_empty_line_to_some():
     # To Python's http.server the fields end there, so it sees no length; the head ends at the next empty line.
     inner = b"GET / HTTP/1.1\r\nHost: " + NAME + b"\r\n\r\n"

@@ -64,6 +64,8 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
     while data[at:at + 1] in (b"\r", b"\n"):
         at += 1
     end = data.find(b"\n", at)
+    if lone := re.compile(rb"[^\n]*? HTTP/[0-9]\.[0-9](\r)(?=[^\r\n])", re.S).match(data, at):
+        end = lone.start(1)                     # a line end to Node's lenient reader
     whole = data[at:end if end >= 0 else len(data)].lstrip(PARTS)
     line = holed(whole)
     if end < 0:
@@ -79,10 +81,14 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
     if odd:                                     # HTTP/0.9 ends here; a lenient server goes on to the fields
         heads.append((hosts[:], target, []))
     try:
+        early = emptied(data, end + 1)
+        if early is not None:           # to Node's lenient reader the head is over there
+            ways, more = read_fields(early, False, method, version, settle=False)
+            heads.append((at_most_16(hosts + more), target, ways))
         lines, at, doubled = read_lines(data, end + 1)
         framings, more = read_fields(lines, doubled, method, version)
         hosts += more
-        heads.append((hosts[:15] + hosts[-1:] if len(hosts) > 16 else hosts, target, framings))
+        heads.append((at_most_16(hosts), target, framings))
         if method == b"PRI" and target == b"*" and version == b"HTTP/2.0" and not lines:
             same = next((k for k in range(6) if data[at + k:at + k + 1] != b"SM\r\n\r\n"[k:k + 1]), 6)
             if same == 6:
@@ -102,6 +108,21 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
             if number == 0:
                 ended = "need_more"
     return heads, following, ended
+
+
+def at_most_16(hosts: list[bytes]) -> list[bytes]:
+    return hosts[:15] + hosts[-1:] if len(hosts) > 16 else hosts
+
+
+def emptied(data: bytes, at: int) -> list[tuple[bytes, bool]] | None:
+    """The lines before the first empty one that ends with CRs alone, where that comes before the one that counts."""
+    lines, lone = [], False
+    for match in re.compile(rb"([^\r\n]*)(\r*\n|\r+(?!\r|\n|\Z))").finditer(data, at):
+        if not match[1]:
+            return None if match[2].endswith(b"\n") else lines
+        lines.append((match[1], lone))
+        lone = not match[2].endswith(b"\n")
+    return None
 
 
 def holed(line: bytes) -> bytes:
@@ -160,9 +181,10 @@ def plain(name: bytes) -> bytes:
     return name.replace(b" ", b"").replace(b"\t", b"").lower()
 
 
-def read_fields(lines: list[tuple[bytes, bool]], doubled: bool, method: bytes, version: bytes
+def read_fields(lines: list[tuple[bytes, bool]], doubled: bool, method: bytes, version: bytes, settle: bool = True
                 ) -> tuple[list[tuple[str, int]], list[bytes]]:
-    """Every way a server may frame the body, the first as RFC 9112, 6.3 says; and every host.
+    """Every way a server may frame the body, the first as RFC 9112, 6.3 says; and every host. `settle`: as it is when
+    the head is whole.
 
     Lines that begin with a blank belong to the field before (5.2), or are fields themselves.
     """
@@ -201,7 +223,7 @@ def read_fields(lines: list[tuple[bytes, bool]], doubled: bool, method: bytes, v
                 framings.encoding(value)
                 unsure |= doubtful
     framings.unsure |= unsure
-    return framings.settled(method, version), hosts
+    return framings.settled(method, version) if settle else framings.ways, hosts
 
 
 class Framings:
