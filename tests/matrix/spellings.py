@@ -133,6 +133,11 @@ HTTP = (
     head("bare LF", b"GET /a HTTP/1.1\nHost: {listed}\nConnection: close\n\n"),
     head("HTTP/1.0", b"GET /a HTTP/1.0\r\nHost: {listed}\r\n\r\n"),
     head("no version", b"GET /a\r\nHost: {listed}\r\n\r\n"),
+    head("no version, no path", b"GET a\r\nHost: {listed}\r\n\r\n"),
+    head("CR behind the version", b"GET /a HTTP/1.1\rHost: {listed}\r\nConnection: close\r\n\r\n"),
+    head("CR behind the head", b"GET /a HTTP/1.1\r\nHost: {listed}\r\nConnection: close\r\n\rGET"),
+    head("two CRs before each LF", b"POST /a HTTP/1.1\r\r\nHost: {open}\r\r\nTransfer-Encoding: chunked\r\r\n\r\r\n"
+         b"2d\r\n0\r\n\r\nGET /a HTTP/1.1\r\nHost: {listed}\r\n\r\n\r\n0\r\n\r\n"),
     head("HTTP/1.9", b"GET /a HTTP/1.9\r\nHost: {listed}\r\nConnection: close\r\n\r\n"),
     head("small http", b"GET /a http/1.1\r\nHost: {listed}\r\nConnection: close\r\n\r\n"),
     head("blank lines first", b"\r\n\r\nGET /a HTTP/1.1\r\nHost: {listed}\r\nConnection: close\r\n\r\n"),
