@@ -100,14 +100,15 @@ def header(bytes key not None, uint64_t labels, uint32_t blocks, uint64_t ipv4_l
 def widen(uint8_t[::1] head not None, uint64_t labels, uint64_t ipv4_lengths, object ipv6_lengths) -> None:
     """The bounds of a filter that is being asked, made wide enough for these, too.
 
-    Each number is written by itself, and a length is in use last: whoever asks meanwhile finds the old bounds, or some
-    that are wider.
+    Each number is written by itself, and a length is in use last: whoever asks meanwhile finds the old bounds, or
+    some that are wider.
     """
     numbers = memoryview(head).cast("B")
     with numbers.cast("Q") as words, numbers.cast("I") as halves:
         words[LABELS_AT // 8] |= labels
         for lengths, size, flag in ((ipv4_lengths, 32, 1), (ipv6_lengths, 128, 2)):
-            places = [BLOCK * (1 + (flag - 1) * (PREFIXES // 2) + i // 2) + 24 * (i & 1) for i in range(PREFIXES)]
+            first = BLOCK * (1 + (flag - 1) * (PREFIXES // 2))
+            places = [first + BLOCK * (i // 2) + 24 * (i & 1) for i in range(PREFIXES)]
             used = [at for at in places if halves[at // 4 + 5]]
             there = {halves[at // 4 + 4] for at in used}
             for length in range(size + 1):
