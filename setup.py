@@ -89,8 +89,8 @@ class Build(build_ext):
     def build_extensions(self):
         flags, link = self.hardening()
         for extension in self.extensions:
-            extension.extra_compile_args += flags
-            extension.extra_link_args += link
+            extension.extra_compile_args = [*extension.extra_compile_args, *flags]
+            extension.extra_link_args = [*extension.extra_link_args, *link]
         super().build_extensions()
 
     def hardening(self):

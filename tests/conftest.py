@@ -22,6 +22,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:      # side by side, a lab and its daemon stay one process's, as does what a module makes
+        lab_of = getattr(item, "callspec", None) and item.callspec.params.get("stage1")
+        item.add_marker(pytest.mark.xdist_group(f"stage1-{lab_of}" if lab_of else item.location[0]))
     if browser.CHROMIUM is None:
         for item in items:
             if item.get_closest_marker("chromium"):
