@@ -36,6 +36,7 @@ cdef enum:
     GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
     FEED_COST = 64             # work of a feed apart from its bytes,
     FORK_COST = 128            # and of one more reading
+    FEW_NAMES = 4              # of a packet, whatever they look like, and cost
     NAME_COST = 192            # of a name that is found, for it is looked up,
     HOST_COST = 3              # of a byte of its host,
     TARGET_COST = 2            # of its target behind these bytes,
@@ -1850,6 +1851,9 @@ cdef void _charge(Window* w, uint32_t names, uint32_t text, const Findings* out)
     cdef const Finding* f
     cdef uint32_t i, last = 0xFFFFFFFF
     w.share -= FEED_COST
+    if out.count <= <uint32_t>FEW_NAMES:
+        w.share -= <int32_t>((out.count - names) * NAME_COST + (out.text.size - text))
+        return
     for i in range(names, out.count):
         f = &out.items[i]
         w.share -= <int32_t>(NAME_COST + _cost_of_host(out.text.data + f.host_at, f.host_size))
