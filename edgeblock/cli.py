@@ -144,9 +144,12 @@ Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the
 
     made = command(lint, "lint", "find everything wrong with a directory of lists", """\
   edgeblock lint /etc/edgeblock/rules
-Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing.
+  edgeblock lint --all /etc/edgeblock/rules
+Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing. Where a list has many findings
+of one sort, the first is told, with their number and where the first of them stand.
 Exit status: 0 without errors and warnings, 1 with some, 2 if the directory cannot be read.""")
     made.add_argument("directory", metavar="DIR")
+    made.add_argument("--all", action="store_true", help="every finding, line by line")
 
     made = command(compile_rules, "compile", "make one snapshot file of a directory of lists", """\
   edgeblock compile --rules /etc/edgeblock/rules --output rules.snapshot
@@ -322,10 +325,10 @@ def lint(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config).rules
     from edgeblock.blocklist import lint
 
-    report = lint.lint(chosen.directory, settings, key=key_of_box(settings))
-    for finding in report.findings:
+    report = lint.lint(chosen.directory, settings, key=key_of_box(settings), everything=chosen.all)
+    for finding in report.findings if chosen.all else lint.grouped(report.findings):
         print(finding)
-    for note in report.notes:
+    for note in report.notes if chosen.all else lint.grouped(report.notes):
         print(f"note: {note}")
     print(report.summary(), file=sys.stderr)
     return 1 if report.findings else 0

@@ -203,8 +203,8 @@ def _network(default: str, family: int) -> Any:
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
     "allow_public_suffixes", "allow_protected", "allow_addresses", "widest_ipv4", "widest_ipv6", "max_growth",
-    "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "redirect", "status", "page", "contact",
-    "provider", "reason", "help")
+    "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "encoding", "attributes", "redirect",
+    "status", "page", "contact", "provider", "reason", "help")
 
 
 def _locks() -> Any:

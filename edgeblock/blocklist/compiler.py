@@ -118,7 +118,7 @@ class Compiler:
             self._add_hashed(index, entry)
             return
         bounds = self.compiled
-        _, kind, key, exception, depth = entry
+        _, kind, key, exception, depth, _ = entry
         value = index << 16 | (EXCEPTION if exception else 0)
         self.rows.add(key, value | kind)
         if kind <= Kind.SUBDOMAINS:

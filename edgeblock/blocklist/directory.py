@@ -240,25 +240,26 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     Raises:
         ListError: the directory does not exist or may not be read.
     """
-    files = [(name, *stem_and_suffix(name)) for name in names_in(directory)]
+    files = [(name, *formats.stem_and_suffix(name)) for name in names_in(directory)]
     stated = {stem: file for file, stem, suffix in files if suffix == ".toml"}
     candidates: dict[str, list[str]] = {}
     errors = Errors(known)
     warnings: list[Finding] = []
-    for file, stem, suffix in files:
+    for file, _, suffix in files:
         if suffix in BESIDE:
             continue
+        name = formats.list_name(file)
         if suffix in formats.PACKED:
-            errors.add(Finding(ascii(file)[1:-1], 0, "is packed; unpack it and drop what is inside"))
-        elif formats.find_format(file, suffix) is None and stem not in stated:
-            warnings.append(Finding(file, 0, f"is not read: {suffix or 'no extension'} is not one of "
-                                    f"{', '.join(formats.EXTENSIONS)}, and no {stem}.toml states a format"))
-        elif not stem.isprintable():
+            errors.add(Finding(ascii(file)[1:-1], 0, "is packed in a way that is not read; pack it with gzip or "
+                               "zstd, or unpack it and drop what is inside"))
+        elif formats.find_format(file) is None and name not in stated:
+            warnings.append(Finding(file, 0, why_not_read(directory / file, name, defaults, len(warnings))))
+        elif not name.isprintable():
             errors.add(Finding(ascii(file), 0, "has a character in its name that cannot be printed"))
-        elif len(os.fsencode(stem)) > NAME_MAX:
+        elif len(os.fsencode(name)) > NAME_MAX:
             errors.add(Finding(file, 0, f"has a name of more than {NAME_MAX} bytes; rename it"))
         else:
-            candidates.setdefault(stem, []).append(file)
+            candidates.setdefault(name, []).append(file)
     finder = Finder(defaults, lenient)
     lists: list[ListFile] = []
     for name in sorted(candidates, key=lambda name: name not in known):     # those in force have their room first
@@ -287,12 +288,6 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     return lists, errors.told, warnings
 
 
-def stem_and_suffix(name: str) -> tuple[str, str]:
-    """As a Path says it, of whom a million take a second and half a gigabyte."""
-    at = name.rfind(".")
-    return (name[:at], name[at:]) if 0 < at < len(name) - 1 else (name, "")
-
-
 class Errors:
     """What cannot be used. Of what is no list in force only so much is told, and the rest counted: whoever fills a
     directory takes nobody else's memory."""
@@ -303,10 +298,25 @@ class Errors:
         self.more = 0
 
     def add(self, finding: Finding) -> None:
-        if len(self.told) < ERRORS_MAX or stem_and_suffix(finding.file)[0] in self.known:
+        if len(self.told) < ERRORS_MAX or formats.list_name(finding.file) in self.known:
             self.told.append(finding)
         else:
             self.more += 1
+
+
+def why_not_read(path: Path, name: str, defaults: ListSettings, before: int) -> str:
+    """What is said of a file whose name says no format: what its content is, for the first WARNINGS_MAX of them."""
+    what = None
+    if before < WARNINGS_MAX:
+        try:
+            with open_regular(path) as file:
+                what = formats.sniffed(file, defaults)
+        except (ListError, OSError):
+            pass
+    if what is not None:
+        return f"is not read: {what}".replace("NAME.toml", f"{name}.toml")
+    return (f"is not read: {path.suffix or 'no extension'} is not one of {', '.join(formats.EXTENSIONS)}, and no "
+            f"{name}.toml states a format")
 
 
 class Finder:
@@ -343,7 +353,7 @@ class Finder:
                 if not self.lenient:
                     raise ListError(f"{beside.name}: {why}")
                 self.warnings.append(Finding(beside.name, 0, f"{why}; the daemon refuses this list"))
-        chosen = settings.format or formats.find_format(path.name, path.suffix)
+        chosen = settings.format or formats.find_format(path.name)
         if chosen is None:
             raise ListError(f"{path.name}: has no known extension; state its format in {name}.toml")
         return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state)

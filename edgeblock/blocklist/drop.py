@@ -36,6 +36,7 @@ from edgeblock.blocklist.directory import (
     open_regular,
     read_settings,
 )
+from edgeblock.blocklist.formats import list_name
 from edgeblock.blocklist.guard import SHRINK_FLOOR
 from edgeblock.blocklist.intake import (
     Refused,
@@ -147,7 +148,7 @@ class Round:
         self.probed = probed
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
-        self.busy = {Path(name).stem for name in busy}
+        self.busy = {list_name(name) for name in busy}
         self.outcome = Outcome()
         self.top = store.in_force(held)         # what is in force, to which what changes is compared
         self.base = self.top and (self.top.base or self.top)
@@ -176,9 +177,9 @@ class Round:
             self._publish()
             return self.outcome
         self.outcome.warnings += map(str, warnings)
-        there = {source.name for source in files} | {Path(one.file).stem for one in errors} | self.busy
+        there = {source.name for source in files} | {list_name(one.file) for one in errors} | self.busy
         for finding in errors:
-            self._refuse(Path(finding.file).stem, Refused([finding]))
+            self._refuse(list_name(finding.file), Refused([finding]))
         self._take_changed(terms, files)
         self._remove_gone(there | self.outcome.refused.keys(), terms)
         self._publish()

@@ -6,6 +6,8 @@ happens here: a change on disk; more than ENTRIES_COMPARED entries in memory.
 """
 
 import math
+import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +25,16 @@ from edgeblock.blocklist.directory import (
     read_items,
 )
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import LINE_MAX, Entry, HashedEntry, Passed, Problem, Remark, network_text
+from edgeblock.blocklist.formats import (
+    Entry,
+    HashedEntry,
+    Passed,
+    Problem,
+    Remark,
+    attributes_text,
+    count_lines,
+    network_text,
+)
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key, key_id
@@ -31,7 +42,9 @@ from edgeblock.errors import ListError
 
 ENTRIES_COMPARED = 1_000_000    # with one another: some 200 bytes each
 SHARE_TOLD = 0.5                # of URLs that do nothing on TLS, from which on it is said
-ALIKE_MAX = 20                  # warnings and refusals of one sort that a list gets line by line; others are counted
+ALIKE_MAX = 10_000              # findings of one sort that are kept of a list; the others are counted
+FEW = 10                        # findings of one sort that are told one by one
+PLACES = 5                      # lines that are named of more
 
 
 @dataclass
@@ -58,18 +71,41 @@ class Report:
                 f"{count(self.lists, 'list')} with {entries}")
 
 
+# What differs between two findings of one sort: texts in quotes, numbers and names, and what stands in front.
+PARTICULARS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(?<!\S)\S*[\d.:/]\S*|\A\S+")
+
+
+def grouped(findings: list[Finding]) -> list[Finding]:
+    """The same in fewer words: of more than FEW findings of one sort the first alone, with how many there are and
+    where the first of them stand. In the order in which a sort comes first."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        sort = PARTICULARS.sub("~", finding.why) if finding.line else finding.why
+        groups.setdefault((finding.file, sort), []).append(finding)
+    told = []
+    for alike in groups.values():
+        if len(alike) <= FEW:
+            told += alike
+            continue
+        places = ", ".join(str(one.line) for one in alike[:PLACES])
+        more = ", ..." if len(alike) > PLACES else ""
+        told.append(alike[0]._replace(why=f"{alike[0].why} ({len(alike)} of this sort, in lines {places}{more})"))
+    return told
+
+
 def place_of(finding: Finding) -> tuple[str, float, str]:
     return finding.file, finding.line or math.inf, finding.why
 
 
 def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float | None = None,
-         key: Key | None = None) -> Report:
+         key: Key | None = None, everything: bool = False) -> Report:
     """What is wrong with the lists of `directory`.
 
     Args:
         rules: the configuration; None: its defaults.
         now: Unix seconds, against which lists expire; None asks the clock.
         key: of this box, for hashed lists; None: they are not tried for names that no list may block.
+        everything: keep every finding, however many there are of one sort.
 
     Raises:
         ListError: the directory does not exist or may not be read, or the protected names cannot be.
@@ -82,9 +118,10 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     report.errors += errors
     report.warnings += warnings
     report.lists = len(files)
-    comparison = Comparison(report)
+    most = sys.maxsize if everything else ALIKE_MAX
+    comparison = Comparison(report, most)
     for source in files:
-        lint_list(source, terms, comparison, report, now, key)
+        lint_list(source, terms, comparison, report, now, key, most)
     comparison.finish(files)
     for findings in (report.errors, report.warnings, report.notes):
         findings.sort(key=place_of)
@@ -92,12 +129,13 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
 
 
 def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: Report, now: float,
-              key: Key | None) -> None:
+              key: Key | None, most: int) -> None:
     name = source.path.name
     guard = Guard(source.settings, terms.protected, key)
     problems: list[Finding] = []
     passed: dict[str, list[int]] = {}
-    lines = entries = refused = last = exceptions = 0
+    beside: dict[str, int] = {}         # attributes, and how many entries have each
+    lines = entries = refused = last = exceptions = unusable = 0
     foreign = False
     kinds: Counter[int] = Counter()     # of blocks
     comparison.begin(name)
@@ -106,7 +144,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
             if isinstance(item, Passed):
                 passed.setdefault(item.why, []).append(item.line)
                 exceptions += item.exception
-                if item.exception and exceptions <= ALIKE_MAX:
+                if item.exception and exceptions <= most:
                     report.warnings.append(Finding(name, item.line, f"the exception {item.text} is left out, and "
                                                    f"what it would have let by may be blocked: {item.why}"))
                 continue
@@ -117,7 +155,9 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                 last = item.line
                 lines += 1
             if isinstance(item, Problem):
-                problems.append(Finding(name, item.line, item.why))
+                unusable += 1
+                if unusable <= most:
+                    problems.append(Finding(name, item.line, item.why))
                 continue
             entries += not isinstance(item, HashedEntry) or item.kind != Kind.URL_MARK
             kinds[item.kind] += not item.exception
@@ -126,7 +166,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                 continue
             if why := guard.refuses(item):
                 refused += 1
-                if refused <= ALIKE_MAX:
+                if refused <= most:
                     where, so = (report.warnings, "; left out (guarded = \"skip\")") if guard.skips else \
                         (report.errors, "")
                     where.append(Finding(name, item.line, why + so))
@@ -135,6 +175,8 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                     continue
             if isinstance(item, Entry):
                 comparison.add(item)
+                for attribute, _ in item.attributes:
+                    beside[attribute] = beside.get(attribute, 0) + 1
     except ListError as error:
         report.errors += [*problems, finding_of(source, error)]
         return
@@ -145,19 +187,21 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     if guard.skips:
         if why := guarded_entries(source.settings, refused, entries):
             report.errors.append(Finding(name, 0, why))
-        elif refused > ALIKE_MAX:
-            report.warnings.append(Finding(name, 0, f"has {refused - ALIKE_MAX} more entries that are left out"))
+        elif refused > most:
+            report.warnings.append(Finding(name, 0, f"has {refused - most} more entries that are left out"))
     elif refused:
-        if refused > ALIKE_MAX:
-            report.errors.append(Finding(name, 0, f"has {refused - ALIKE_MAX} more entries that no list may have"))
+        if refused > most:
+            report.errors.append(Finding(name, 0, f"has {refused - most} more entries that no list may have"))
         report.notes.append(Finding(name, 0, skip_instead(source.settings, refused)))
     if foreign:
         report.errors.append(Finding(name, 0, "was made under another key than that of this box; make it again with "
                                               "`edgeblock hash-list` and this key"))
-    if why := guard.refuses_list(Seen(lines, entries, len(problems)), None, now):
+    if why := guard.refuses_list(Seen(lines, entries, unusable), None, now):
         report.errors += [*problems, Finding(name, 0, why)]
     else:
         report.warnings += [finding._replace(why=f"{finding.why}; this line is left out") for finding in problems]
+    if unusable > most:
+        report.warnings.append(Finding(name, 0, f"has {unusable - most} more lines that cannot be used"))
     if why := why_unsigned(source, terms, now):
         report.errors.append(Finding(name, 0, why))
     if not entries:
@@ -166,8 +210,11 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
         report.warnings.append(Finding(
             name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; it is not in force"))
     report.notes += [Finding(name, 0, why) for why in without_effect(source, kinds)]
-    if exceptions > ALIKE_MAX:
-        report.warnings.append(Finding(name, 0, f"has {exceptions - ALIKE_MAX} more exceptions that are left out"))
+    if exceptions > most:
+        report.warnings.append(Finding(name, 0, f"has {exceptions - most} more exceptions that are left out"))
+    for attribute in source.settings.attributes:
+        count = beside.get(attribute, 0)
+        report.notes.append(Finding(name, 0, f"{count} of {entries} entries have the attribute {attribute}"))
     for why, places in passed.items():
         some = f"{len(places)} lines" if len(places) > 1 else "1 line"
         report.notes.append(Finding(name, places[0], f"{some} passed over: {why}"))
@@ -178,8 +225,7 @@ def without_effect(source: ListFile, kinds: Counter[int]) -> Iterator[str]:
     urls = sum(kinds[kind] for kind in (Kind.URL, Kind.URL_WITH_QUERY, Kind.DIRECTORY))
     if urls and source.settings.https != "host":
         with open_regular(source.path) as file:
-            lines = iter(lambda: file.readline(LINE_MAX), b"")
-            secure = min(urls, sum(b"https://" in line.lower() for line in lines))
+            secure = min(urls, count_lines(file, source.settings, b"https://"))
         if secure >= urls * SHARE_TOLD:
             yield (f"{secure} of {urls} URLs begin with https://; in TLS and QUIC the path is invisible, so they do "
                    'nothing there: https = "host" in the settings of this list blocks their whole hosts instead')
@@ -196,7 +242,8 @@ Mark = tuple[Kind, bytes, bool]
 class Comparison:
     """Entries that are listed twice, or that a broader one of the same list covers."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, most: int) -> None:
+        self._most = most
         self._report = report
         self._places: list[dict[Mark, int]] = []    # of each list: where an entry stands first
         self._names: list[str] = []
@@ -220,7 +267,7 @@ class Comparison:
 
     def _warn(self, name: str, line: int, why: str, sort: str) -> None:
         self._alike[name, sort] += 1
-        if self._alike[name, sort] <= ALIKE_MAX:
+        if self._alike[name, sort] <= self._most:
             self._report.warnings.append(Finding(name, line, why))
 
     def finish(self, files: list[ListFile]) -> None:
@@ -233,9 +280,9 @@ class Comparison:
                                    "covered")
                         break
         for (name, sort), count in self._alike.items():
-            if count > ALIKE_MAX:
+            if count > self._most:
                 word = "are listed twice" if sort == "twice" else "are covered by others"
-                self._report.warnings.append(Finding(name, 0, f"has {count - ALIKE_MAX} more entries that {word}"))
+                self._report.warnings.append(Finding(name, 0, f"has {count - self._most} more entries that {word}"))
         for later in range(len(self._places)):
             for earlier in range(later):
                 self._compare(earlier, later)
@@ -287,11 +334,20 @@ def covering(mark: Mark) -> Iterator[Mark]:
         host = parent
 
 
+def line_of(entry: Entry) -> str:
+    """An entry as a line of a list in the grammar of .list, with its attributes."""
+    return mark_text((entry.kind, entry.key, entry.exception)) + attributes_text(entry.attributes)
+
+
 def text_of(mark: Mark) -> str:
-    """An entry as a list has it."""
+    """An entry as a message shows it."""
+    return repr(mark_text(mark))
+
+
+def mark_text(mark: Mark) -> str:
     kind, key, exception = mark
     text = network_text(key) if kind >= Kind.NETWORK else key.decode("utf-8", "backslashreplace")
     if kind is Kind.DIRECTORY:
         text = text.rstrip("/") + "/*"
     before = {Kind.HOST_ONLY: "=", Kind.SUBDOMAINS: "*."}.get(kind, "")
-    return repr(f"{'@@' if exception else ''}{before}{text}")
+    return f"{'@@' if exception else ''}{before}{text}"

@@ -99,7 +99,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
     files, errors, warnings = find_lists(directory, terms.defaults if terms else ListSettings(
         action=action, https=https), lenient=True)
     if key is None:
-        hashed = next((source.path.name for source in files if source.reader is formats.read_hashed), None)
+        hashed = next((source.path.name for source in files if source.reader is formats.read_hashed_list), None)
         key = SHARED_KEY if hashed is None or key_file is None else key_for(hashed, key_file)
     compiler = Compiler(key)
     totals = []
@@ -228,6 +228,7 @@ class Rule:
     action: str
     applies: bool
     in_force: bool
+    attributes: str = ""    # as its line has them
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ class Record:
                     marks = [rule.entry, "exception" if rule.exception else rule.action]
                     marks += ["mandatory"] if rule.mandatory else []
                     marks += ["in force"] if rule.in_force else [] if rule.applies else ["does not apply here"]
-                    lines.append(f"          {place}  rule {rule.rule}  {', '.join(marks)}")
+                    lines.append(f"          {place}  rule {rule.rule}  {', '.join(marks)}{rule.attributes}")
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -361,14 +362,18 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
     return canonical.decode("utf-8", "backslashreplace"), "", verdicts
 
 
-def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Kind, bytes, bool], int]:
-    """Where the rules that were found stand, by reading their lists again: nothing keeps ten million lines."""
+Said = tuple[int, str]      # line, and the attributes in it
+
+
+def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Kind, bytes, bool], Said]:
+    """Where the rules that were found stand, and what is said beside them, by reading their lists again: nothing
+    keeps ten million lines."""
     wanted: dict[str, set[bytes]] = {}
     for candidates in tried:
         for candidate in candidates:
             for row in candidate.rows:
                 wanted.setdefault(row.list, set()).add(candidate.text)
-    found: dict[tuple[str, Kind, bytes, bool], int] = {}
+    found: dict[tuple[str, Kind, bytes, bool], Said] = {}
     for source in rules.files:
         keys = wanted.get(source.name)
         if not keys:
@@ -380,12 +385,13 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
             if isinstance(item, formats.HashedEntry):
                 if key := prints.get(item.print):
                     kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
-                    found.setdefault((source.name, kind, key, item.exception), item.line)
+                    found.setdefault((source.name, kind, key, item.exception), (item.line, ""))
                 continue
+            place = item.line, formats.attributes_text(item.attributes)
             if item.key in keys:
-                found.setdefault((source.name, item.kind, item.key, item.exception), item.line)
+                found.setdefault((source.name, item.kind, item.key, item.exception), place)
             if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY and (host := item.key.partition(b"/")[0]) in keys:
-                found.setdefault((source.name, Kind.HOST_OF_URL, host, item.exception), item.line)
+                found.setdefault((source.name, Kind.HOST_OF_URL, host, item.exception), place)
     return found
 
 
@@ -442,7 +448,7 @@ def rule_number(mark: bytes, kind: Kind) -> int:
     return int.from_bytes(mark[12:16], "big") ^ kind * 0x9E3779B1 & 0xFFFFFFFF
 
 
-def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, Kind, bytes, bool], int],
+def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, Kind, bytes, bool], Said],
              judged: Judged) -> Verdict:
     seen: set[bytes] = set()
     tried: list[Tried] = []
@@ -455,9 +461,9 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
         explained = []
         for row in candidate.rows:
             info = lists[row.list]
-            line = lines.get((row.list, row.kind, candidate.text, row.exception))
-            rule = Rule(row.list, info.file or row.list, line, row.rule,
-                        KIND_NAMES[row.kind], row.exception, info.mandatory, info.action, row.applies, row.in_force)
+            line, beside = lines.get((row.list, row.kind, candidate.text, row.exception), (None, ""))
+            rule = Rule(row.list, info.file or row.list, line, row.rule, KIND_NAMES[row.kind], row.exception,
+                        info.mandatory, info.action, row.applies, row.in_force, beside)
             explained.append(rule)
             applying += row.applies
             best = rule if row.in_force else best

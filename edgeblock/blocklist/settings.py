@@ -6,6 +6,7 @@ a wrong value names the key, the value and what is allowed.
 
 import difflib
 import ipaddress
+import re
 import tomllib
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, time
@@ -13,6 +14,7 @@ from typing import Any
 
 from edgeblock import config
 from edgeblock.blocklist.canonical import canonical_host, why_not_host
+from edgeblock.blocklist.encodings import find_encoding
 from edgeblock.blocklist.signature import parse_key
 from edgeblock.errors import ListError
 
@@ -20,6 +22,8 @@ ACTIONS = ("drop", "reset", "page", "redirect", "observe")
 HTTPS = ("ignore", "host")
 SHOWN_MAX = 80          # characters of a value that a message repeats
 SAID_MAX = 200          # characters of what the TOML parser says
+ATTRIBUTES_MAX = 16
+ATTRIBUTE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses")
 
 # The guard rails have the same keys in [rules] of the main configuration, which says what each may hold.
@@ -35,7 +39,9 @@ class ListSettings:
     `formats.READERS`, or None for what the file name says; `https` says what a URL entry does on TLS and QUIC, where
     the path is invisible; no exception lifts a `mandatory` list; from `expires` on the list is not in force;
     `signer` is the minisign key that has to sign it; `column` (head or number) and `delimiter` are those of a csv
-    file, None for what its first row says; `zone` is the name of a response policy zone, None for what the file says;
+    file, None for what its first row says; `encoding` is what the file is written in, None for UTF-8; `zone` is
+    the name of a response policy zone, None for what the file says;
+    `attributes` are the names of what may stand beside an entry, as until=2030-12-31;
     `subdomains` is whether a name in a format that has names alone covers those below it, None for what is usual
     there. `locked` are the keys that a NAME.toml may not change, and `unlocked` the exceptions, which no list has in
     its own settings. The rest are the guard rails (guard.py): True allows all, a tuple these.
@@ -50,7 +56,9 @@ class ListSettings:
     signer: str = ""
     column: str | int | None = None
     delimiter: str | None = None
+    encoding: str | None = None
     zone: str | None = None
+    attributes: tuple[str, ...] = ()
     subdomains: bool | None = None
     allow_public_suffixes: bool | tuple[str, ...] = False
     allow_protected: bool | tuple[str, ...] = False
@@ -120,8 +128,8 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     except ValueError:          # from int(), which says no more than that
         raise ListError(f"{source}: not readable as TOML: has a number of too many digits") from None
     choices = {"action": ACTIONS, "https": HTTPS, "format": formats}
-    known = (*choices, "category", "column", "delimiter", "mandatory", "expires", "signer", "subdomains", "zone",
-             *GUARD_KEYS)
+    known = (*choices, "attributes", "category", "column", "delimiter", "encoding", "mandatory", "expires", "signer",
+             "subdomains", "zone", *GUARD_KEYS)
     changes: dict[str, object] = {}
     for key, value in table.items():
         if key not in known:
@@ -143,6 +151,17 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
                             "or \"\\t\"")
         if key == "zone" and (not isinstance(value, str) or canonical_host(value.encode()) is None):
             raise ListError(f"{source}: zone = {quoted(value)} is no name in quotes such as \"rpz.example.net\"")
+        if key == "encoding":
+            if not isinstance(value, str) or (found := find_encoding(value)) is None:
+                raise ListError(f"{source}: encoding = {quoted(value)} is no encoding in quotes that lists are read "
+                                "in, such as \"cp1251\", \"koi8-r\", \"iso-8859-1\", \"gb18030\" or \"utf-16\"")
+            value = found
+        if key == "attributes":
+            if not isinstance(value, list) or not all(isinstance(word, str) and ATTRIBUTE.fullmatch(word)
+                                                      for word in value) or len(value) > ATTRIBUTES_MAX:
+                raise ListError(f"{source}: attributes = {quoted(value)} is no list of at most {ATTRIBUTES_MAX} "
+                                "names in lower case, such as [\"until\", \"order\"]")
+            value = tuple(dict.fromkeys(value))
         if key == "signer":
             if not isinstance(value, str):
                 raise ListError(f"{source}: signer = {quoted(value)} is no minisign public key in quotes")

@@ -210,7 +210,9 @@ REFUSED = {
     "two files of a name": ({"court.txt": "other.example\n"},
                             "court.txt: has the same list name as court.list; rename one"),
     "a range": ({"court.list": "192.0.0.0/8\n"}, "court.list:1: 192.0.0.0/8 is wider than /20"),
-    "UTF-16": ({"court.list": "a.example\n".encode("utf-16")}, "court.list:1: the file is UTF-16; save it as UTF-8"),
+    "UTF-16": ({"court.list": "a.example\n".encode("utf-16")},
+     "court.list:1: the file is UTF-16; save it as UTF-8, or put encoding = \"utf-16\" into the settings of "
+     "this list"),
 }
 
 

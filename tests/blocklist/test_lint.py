@@ -1,5 +1,6 @@
 """What lint says of a directory: errors, warnings and notes, each with its place."""
 
+import gzip
 import io
 
 import pytest
@@ -10,7 +11,7 @@ from edgeblock import config
 from edgeblock.blocklist import lint as module
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, read_domains
-from edgeblock.blocklist.lint import covering, lint, text_of
+from edgeblock.blocklist.lint import covering, grouped, lint, text_of
 from edgeblock.errors import ListError
 
 from .making import matcher
@@ -84,7 +85,8 @@ def test_the_operators_protected_names(report, tmp_path):
         report({}, config.Rules(protected=tmp_path / "none"))
 
 
-def test_many_refusals_are_counted(report):
+def test_many_refusals_are_counted(report, monkeypatch):
+    monkeypatch.setattr(module, "ALIKE_MAX", 20)
     made = report({"a.list": "".join(f"127.0.0.{n}\n" for n in range(50))})
     assert len(made.errors) == module.ALIKE_MAX + 1
     assert str(made.errors[-1]) == "a.list: has 30 more entries that no list may have"
@@ -109,7 +111,8 @@ def test_twice_and_covered(report):
         "a.list:15: '2001:db8::1' is covered by '2001:db8::/32', in line 16"]
 
 
-def test_many_of_a_sort_are_counted(report):
+def test_many_of_a_sort_are_counted(report, monkeypatch):
+    monkeypatch.setattr(module, "ALIKE_MAX", 20)
     made = report({"a.list": "example.com\n" * 31 + "".join(f"n{n}.example.com\n" for n in range(50))})
     assert len(made.warnings) == 2 * module.ALIKE_MAX + 2
     assert said(made.warnings)[-2:] == ["a.list: has 10 more entries that are listed twice",
@@ -172,3 +175,49 @@ def test_entries_are_shown_as_written(line):
     again = entry_of(shown[1:-1])
     assert (again.kind, again.key) == (entry.kind, entry.key)
     assert entry.kind is not Kind.URL_MARK
+
+
+def test_findings_of_one_sort_are_told_once(report):
+    bad = "".join(f"n{n} x.example\n" for n in range(40))
+    made = report({"a.list": "com\nnet\nx..y\n" + bad + "ok.example\n"})
+    told = said(grouped(made.findings))
+    assert len(told) == 5 and len(made.findings) == 44
+    assert told[0].startswith("a.list:1: 'com' is a public suffix") and told[1].startswith("a.list:2: 'net' is")
+    assert told[2] == "a.list:3: 'x..y' has an empty label"
+    assert told[3] == ("a.list:4: 'n0 x.example' has a space inside; one entry a line, and %20 for a space in a URL "
+                       "(40 of this sort, in lines 4, 5, 6, 7, 8, ...)")
+
+
+def test_every_finding_is_kept_where_that_is_asked(report, monkeypatch):
+    monkeypatch.setattr(module, "ALIKE_MAX", 5)
+    bad = "".join(f"n{n} x.example\n" for n in range(40))
+    assert len(report({"a.list": bad}).errors) == 6
+    assert said(report({}).warnings) == ["a.list: has 35 more lines that cannot be used", "a.list: has no entries"]
+    assert len(report({}, everything=True).errors) == 41
+
+
+@pytest.mark.parametrize(("name", "text", "said_of_it"), [
+    ("a.conf", "address=/a.example/\n",
+     'a configuration of dnsmasq; put format = "dnsmasq" into a.toml, or name the file .dnsmasq'),
+    ("a.conf", "a.example\nb.example\n", 'a list of names, URLs or addresses; put format = "domains" into a.toml'),
+    ("a", "a.example\nb.example @ads\n", 'put format = "domain-set" into a.toml'),
+    ("a.rules", 'alert http any any -> any any (msg:"x"; sid:1;)\n', "the rules of an intrusion detection system"),
+    ("a.md", "Some words.\n", "is not read: .md is not one of"),
+])
+def test_a_file_whose_name_says_nothing_is_told_by_its_content(report, name, text, said_of_it):
+    warning, = report({name: text}).warnings
+    assert said_of_it in str(warning)
+
+
+def test_urls_are_counted_in_a_packed_list_too(tmp_path):
+    (tmp_path / "a.urls.gz").write_bytes(gzip.compress(b"https://a.example/x\nhttp://b.example/y\n"))
+    assert "1 of 2 URLs begin with https://" in str(lint(tmp_path).notes[0])
+
+
+def test_the_register_is_known_under_the_name_of_a_table(tmp_path):
+    row = ";\u043f.example;;\u0421\u0443\u0434;1/2;2024-01-01\n"
+    (tmp_path / "dump.csv").write_bytes(f"Updated: 2024-01-01 00:00:00 +0000\n{row}".encode("cp1251"))
+    assert "state its encoding" in str(lint(tmp_path).errors[0])
+    (tmp_path / "dump.toml").write_text('encoding = "windows-1251"')
+    made = lint(tmp_path)
+    assert (made.errors, made.entries) == ([], 1) and "the Russian register" in str(made.notes[0])

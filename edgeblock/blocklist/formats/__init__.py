@@ -7,46 +7,59 @@ one line at a time. International names come in, A-labels go out.
     lines       what every reader shares: items, limits, messages
     scan        lines out of bytes, and host names out of lines (compiled)
     entries     one entry: a host, a URL, an address
+    attributes  what is said about an entry beside it
     plain       .list, .txt and .urls
     hosts       .hosts, the hosts file of an operating system
     zone        .rpz, a response policy zone
     table       .csv, a named column
     adblock     .adblock, the part of a filter list that names hosts and URLs
     nfqfilter   domains, urls, ssl_host, hosts, ssl_ips: the five files for nfqfilter and extFilter
-    resolvers   .dnsmasq, .unbound, .domains: configurations of resolvers, domain sets of proxies
+    resolvers   .dnsmasq, .unbound, .bind, .domains: configurations of resolvers, domain sets of proxies
     dataset     .dataset, a base64 text a line, of an intrusion detection system
+    feeds       .json, indicators as MISP and STIX have them; stix: what a pattern of STIX names
+    register    the dump of the Russian register
+    trails      what maltrail looks for
     hashed      .hashed, fingerprints in place of names
+    packed      what gzip and zstd made of a list
+    encoded     lists that are not UTF-8
     told        what a file is, whatever it is called
 
 A new format is a reader, a line in READERS, and its extension in EXTENSIONS or file name in NAMES.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import BinaryIO
 
 from edgeblock.blocklist.formats.adblock import read_adblock
+from edgeblock.blocklist.formats.attributes import attributes_text
 from edgeblock.blocklist.formats.dataset import read_dataset
+from edgeblock.blocklist.formats.encoded import decoded
 from edgeblock.blocklist.formats.entries import DIRECTORY_DEPTH_MAX, network_key, network_text
+from edgeblock.blocklist.formats.feeds import read_feed
 from edgeblock.blocklist.formats.hashed import HashedEntry, read_hashed
 from edgeblock.blocklist.formats.hosts import read_hosts
-from edgeblock.blocklist.formats.lines import HOPELESS, LINE_MAX, Entry, Item, Passed, Problem, Remark
+from edgeblock.blocklist.formats.lines import HOPELESS, LINE_MAX, BadFile, Entry, Item, Passed, Problem, Remark
 from edgeblock.blocklist.formats.nfqfilter import (
     read_nfqfilter_addresses,
     read_nfqfilter_domains,
     read_nfqfilter_urls,
 )
+from edgeblock.blocklist.formats.packed import SUFFIXES, unpacked
 from edgeblock.blocklist.formats.plain import read_domains, read_urls
-from edgeblock.blocklist.formats.resolvers import read_dnsmasq, read_domain_set, read_unbound
+from edgeblock.blocklist.formats.register import read_register
+from edgeblock.blocklist.formats.resolvers import read_bind, read_dnsmasq, read_domain_set, read_unbound
 from edgeblock.blocklist.formats.table import read_table
-from edgeblock.blocklist.formats.told import told
+from edgeblock.blocklist.formats.told import head_of, is_register, told, what_it_is
+from edgeblock.blocklist.formats.trails import read_trails
 from edgeblock.blocklist.formats.zone import read_zone
 from edgeblock.blocklist.settings import ListSettings
 
 __all__ = [
-    "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "NAMES", "PACKED", "READERS", "Entry",
-    "HashedEntry", "Item", "Passed", "Problem", "Reader", "Remark", "find_format", "network_key", "network_text",
-    "read_domains", "read_hashed", "reader_of",
+    "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "NAMES", "PACKED", "READERS", "Entry", "HashedEntry",
+    "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text", "count_lines", "find_format", "list_name",
+    "network_key", "network_text", "read_domains", "read_hashed_list", "reader_of", "sniffed",
+    "stem_and_suffix",
 ]
 
 Reader = Callable[[BinaryIO], Iterable[Item | HashedEntry]]
@@ -56,13 +69,16 @@ READERS: dict[str, Reader] = {
     "domains": read_domains, "urls": read_urls, "hosts": read_hosts, "rpz": read_zone, "csv": read_table,
     "adblock": read_adblock, "nfqfilter-domains": read_nfqfilter_domains, "nfqfilter-urls": read_nfqfilter_urls,
     "nfqfilter-addresses": read_nfqfilter_addresses, "dnsmasq": read_dnsmasq, "unbound": read_unbound,
-    "domain-set": read_domain_set, "dataset": read_dataset, "hashed": read_hashed,
+    "bind": read_bind, "domain-set": read_domain_set, "dataset": read_dataset, "json": read_feed,
+    "register": read_register, "maltrail": read_trails, "hashed": read_hashed,
 }
 # The file name extensions that have a format when no settings say.
 EXTENSIONS: dict[str, str] = {
     ".list": "domains", ".txt": "domains", ".urls": "urls", ".hosts": "hosts", ".rpz": "rpz", ".csv": "csv",
-    ".adblock": "adblock", ".dnsmasq": "dnsmasq", ".unbound": "unbound", ".domains": "domain-set",
-    ".ipset": "domains", ".netset": "domains", ".dataset": "dataset", ".hashed": "hashed",
+    ".adblock": "adblock", ".dnsmasq": "dnsmasq", ".unbound": "unbound", ".bind": "bind",
+    ".domains": "domain-set", ".lst": "domains", ".ip": "domains", ".ipset": "domains", ".netset": "domains",
+    ".dataset": "dataset", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".stix": "json", ".stix2": "json",
+    ".hashed": "hashed",
 }
 # The whole file names that have one: those of the samples and the list makers, and the words of the configuration.
 NAMES: dict[str, str] = {
@@ -72,30 +88,99 @@ NAMES: dict[str, str] = {
     "hosts": "nfqfilter-addresses", "hostlist": "nfqfilter-addresses",
     "ssl_ips": "nfqfilter-addresses", "sslips": "nfqfilter-addresses",
 }
-# Extensions of packed files: refused before they are opened.
-PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
+# Those in which a name may be that name alone or all below it too, as the settings of a list say.
+WIDENED = ("hosts", "nfqfilter-domains", "nfqfilter-addresses", "json", "register")
+# Extensions of files that are packed in another way than is read: refused before they are opened.
+PACKED = (".bz2", ".xz", ".lz4", ".br", ".zip", ".7z", ".rar", ".tar", ".tgz")
 
 
-def find_format(file_name: str, extension: str) -> str | None:
+def list_name(file_name: str) -> str:
+    """The name of the list that a file is: without its extension, and that of packing before it."""
+    return split_name(file_name)[0]
+
+
+def split_name(file_name: str) -> tuple[str, str]:
+    """Name and extension of a list file, without the extension that says that it is packed."""
+    name, extension = stem_and_suffix(file_name)
+    return stem_and_suffix(name) if extension in SUFFIXES else (name, extension)
+
+
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """As a Path says it, of whom a million take a second and half a gigabyte."""
+    at = name.rfind(".")
+    return (name[:at], name[at:]) if 0 < at < len(name) - 1 else (name, "")
+
+
+def find_format(file_name: str) -> str | None:
     """The format of a file by its whole name or its extension; None where neither has one."""
-    return NAMES.get(file_name) or EXTENSIONS.get(extension)
+    name, extension = split_name(file_name)
+    return NAMES.get(name + extension) or EXTENSIONS.get(extension)
 
 
 def reader_of(name: str, settings: ListSettings) -> Reader:
-    """The reader of a format, with what the settings of a list say about it; it refuses a file of another format."""
-    return READERS[name] if name == "hashed" else told(plain_reader_of(name, settings), name)
+    """The reader of a format, with what the settings of a list say about it; it unpacks and decodes what it reads,
+    and refuses a file of another format."""
+    if name == "hashed":
+        return read_hashed_list
+    reader = told(plain_reader_of(name, settings), name)
+
+    def read(file: BinaryIO) -> Iterator[Item | HashedEntry]:
+        try:
+            text = text_of(file, settings)
+            if name == "csv" and settings.column is None and is_register(head_of(text)):
+                yield Remark(1, "the file is the dump of the Russian register, and read as format = \"register\"")
+                yield from read_register(text, subdomains=bool(settings.subdomains))
+            else:
+                yield from reader(text)
+        except BadFile as error:
+            yield Problem(1, f"the file {error}", whole=True)
+    return read
+
+
+def text_of(file: BinaryIO, settings: ListSettings) -> BinaryIO:
+    """What is in a list file: unpacked, in UTF-8. Reading it may raise BadFile."""
+    return decoded(unpacked(file, head_of(file)), settings.encoding)
+
+
+def count_lines(file: BinaryIO, settings: ListSettings, word: bytes) -> int:
+    """How many lines of a list file have a word in them, in any case."""
+    count = 0
+    try:
+        text = text_of(file, settings)
+        while line := text.readline(LINE_MAX):
+            count += word in line.lower()
+    except BadFile:
+        pass                    # its reader has said so
+    return count
+
+
+def read_hashed_list(file: BinaryIO) -> Iterator[Item | HashedEntry]:
+    """The reader of a hashed list, packed or not."""
+    try:
+        yield from read_hashed(unpacked(file, head_of(file)))
+    except BadFile as error:
+        yield Problem(1, f"the file {error}", whole=True)
+
+
+def sniffed(file: BinaryIO, settings: ListSettings) -> str | None:
+    """What a file is whose name says nothing, as the end of a sentence; None where its content says nothing."""
+    try:
+        return what_it_is(head_of(text_of(file, settings)))
+    except BadFile:
+        return None
 
 
 def plain_reader_of(name: str, settings: ListSettings) -> Reader:
     if name == "csv":
-        return partial(read_table, column=settings.column, delimiter=settings.delimiter)
+        return partial(read_table, column=settings.column, delimiter=settings.delimiter,
+                       attributes=settings.attributes)
+    if name == "domains" and settings.attributes:
+        return partial(read_domains, attributes=settings.attributes)
     if name == "rpz":
         return partial(read_zone, zone=settings.zone)
-    wide = settings.subdomains
-    if wide is not None and name == "hosts":
-        return partial(read_hosts, subdomains=wide)
-    if wide is not None and name == "nfqfilter-domains":
-        return partial(read_nfqfilter_domains, subdomains=wide)
-    if wide is not None and name == "nfqfilter-addresses":
-        return partial(read_nfqfilter_addresses, subdomains=wide)
-    return READERS[name]
+    if name == "nfqfilter-urls" and settings.encoding:
+        return partial(read_nfqfilter_urls, raw=False)
+    reader: Callable[..., Iterable[Item | HashedEntry]] = READERS[name]
+    if settings.subdomains is not None and name in WIDENED:
+        return partial(reader, subdomains=settings.subdomains)
+    return reader

@@ -139,6 +139,8 @@ def read_rule(text: bytes, exception: bool) -> list[tuple[Kind, bytes, int]]:
         check_options(found[1].lower().split(b","), exception)
     if found := HOST_RULE.fullmatch(text):
         if text.rstrip(b"|")[-1:] != b"^" and text[-1:] != b"|":
+            if b"." not in found[1][:-1] or found[1][-1:] in (b".", b"-"):
+                raise NotOurs("patterns that match parts of names")
             raise BadEntry("has no '^' at its end, so longer names would match too; write ||name^")
         if (IPV4_LIKE.fullmatch(found[1]) or found[1][:1] == b"[") and b":" in found[1].rpartition(b"]")[2]:
             return [(kind, key, 0) for kind, key in read_address(found[1])]
@@ -154,6 +156,8 @@ def read_rule(text: bytes, exception: bool) -> list[tuple[Kind, bytes, int]]:
         host, path, end = found[1], found[2] or b"", found[3]
         if path in (b"", b"/") and end != b"|":
             if not path and not end:
+                if b"." not in host[:-1] or host[-1:] in (b".", b"-"):
+                    raise NotOurs("patterns that match parts of names")
                 raise BadEntry("has neither '^' nor '/' behind the host, so longer names would match too")
             return [read_whole_host(host, Kind.HOST_ONLY)]
         if end == b"|":
@@ -162,7 +166,7 @@ def read_rule(text: bytes, exception: bool) -> list[tuple[Kind, bytes, int]]:
             return [read_url_entry(text[1:] + b"*")]
         if end == b"^":
             return [read_url_entry(text[1:-1])]
-    if re.search(rb"[./*^=-]", text) and re.search(rb"\w", text):
+    if re.search(rb"[./*^=_?&:,;%+~-]", text) and re.search(rb"\w", text):
         if b" " in text:
             raise BadEntry("has a space inside; is this a hosts file?")
         raise NotOurs("patterns that match parts of URLs")

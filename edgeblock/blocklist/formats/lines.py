@@ -15,16 +15,23 @@ SHOWN_MAX = 80          # characters of a line that a message repeats
 BLANKS = b" \t\r\n\v\f"
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
-# How packed files begin. A few kilobytes can unpack to a billion lines, so they are unpacked where somebody looks.
+# A byte that was no character, as `encoded` lets it out.
+ESCAPED = re.compile(rb"\xed([\xb2\xb3][\x80-\xbf])")
+
+# How files begin that are packed in a way that is not read, or twice.
 PACKED = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"),
           (b"PK\3\4", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"))
+
+
+Attributes = tuple[tuple[str, str], ...]    # name and value, by name
 
 
 class Entry(NamedTuple):
     """One rule of a list.
 
     `key` is what is compared: a canonical host; host, path and query of a canonical URL; or what `network_key`
-    makes of an address. `depth` is the number of path segments of a DIRECTORY entry.
+    makes of an address. `depth` is the number of path segments of a DIRECTORY entry. `attributes` are what the list
+    says about it beside, of the names that its settings declare.
     """
 
     line: int
@@ -32,6 +39,7 @@ class Entry(NamedTuple):
     key: bytes
     exception: bool = False
     depth: int = 0
+    attributes: Attributes = ()
 
 
 class Problem(NamedTuple):
@@ -68,6 +76,10 @@ class BadEntry(Exception):
     """Why a line is no entry: the end of a sentence that begins with the line. Never leaves the readers."""
 
 
+class BadFile(Exception):
+    """Why nothing of a file can be used: the end of a sentence that begins with "the file". Stays in the readers."""
+
+
 Item = Entry | Problem | Passed | Remark
 
 
@@ -79,7 +91,12 @@ def no_text(number: int, line: bytes, raw: bool = False) -> Problem | None:
         try:
             line.decode()
         except UnicodeDecodeError as error:
-            return Problem(number, f"the line is not UTF-8 (0x{line[error.start]:02x}); save it as UTF-8")
+            if found := ESCAPED.match(line, error.start):
+                byte = 0x80 + (found[1][0] - 0xb2 << 6) + (found[1][1] & 63)
+                return Problem(number, f"the line has a byte (0x{byte:02x}) that is no character of the encoding "
+                                       "that the settings of this list state")
+            return Problem(number, f"the line is not UTF-8 (0x{line[error.start]:02x}); save it as UTF-8, or state "
+                                   "its encoding in the settings of this list")
     return None
 
 

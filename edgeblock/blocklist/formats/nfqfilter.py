@@ -2,7 +2,8 @@
 
 In: a file opened for reading bytes. Out: items in the order of the lines. Both programs read them line by line, with
 "#" and ";" in front of a comment, and know no exceptions. `domains` and `ssl_host` have names, and "*." in front of a
-name for the name and everything below it; `urls` has URLs without their scheme, also in the bytes of another
+name for the name and everything below it; an address among them stands in the place of a name, as in
+http://192.0.2.1/, and is every URL there; `urls` has URLs without their scheme, also in the bytes of another
 encoding, as clients send them; `hosts` and `ssl_ips` have addresses, with or without a port.
 
 A file named `hosts` is often a hosts file as systems have it. No line of one can be taken for a line of the other, so
@@ -19,6 +20,7 @@ from edgeblock.blocklist.formats.hosts import read_hosts_line
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Problem, shown
 from edgeblock.blocklist.formats.scan import read_lines
 
+ADDRESS = re.compile(rb"\d+\.\d+\.\d+\.\d+")
 # extFilter writes the prefix of an IPv6 range inside the brackets.
 BRACKETED_RANGE = re.compile(rb"\[([0-9A-Fa-f:.]+/\d+)\]")
 
@@ -32,15 +34,18 @@ def read_nfqfilter_domains(file: BinaryIO, subdomains: bool = True) -> Iterator[
         try:
             if line[:1] == b"=" or b"/" in line:
                 raise BadEntry("is no name; this file has names alone")
+            if ADDRESS.fullmatch(line):
+                yield Entry(number, *read_url_entry(line + b"/*")[:2])
+                continue
             kind, key = read_host_entry(line)
             yield Entry(number, Kind.HOST if kind is Kind.SUBDOMAINS or subdomains else Kind.HOST_ONLY, key)
         except BadEntry as error:
             yield Problem(number, f"{shown(line)} {error}")
 
 
-def read_nfqfilter_urls(file: BinaryIO) -> Iterator[Item]:
-    """URLs; a star is a star."""
-    for number, line in read_lines(file, raw=True):
+def read_nfqfilter_urls(file: BinaryIO, raw: bool = True) -> Iterator[Item]:
+    """URLs; a star is a star. With `raw` bytes that are no UTF-8 are taken as they are."""
+    for number, line in read_lines(file, raw=raw):
         if isinstance(line, Problem):
             yield line
             continue

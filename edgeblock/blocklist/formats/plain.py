@@ -7,27 +7,40 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from edgeblock.blocklist.formats.attributes import split_attributes
 from edgeblock.blocklist.formats.entries import read_entry, read_url_entry
-from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Problem, shown
+from edgeblock.blocklist.formats.lines import BLANKS, Attributes, BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import read_lines
 
 ELEMENTS = re.compile(rb"[^/?\s]*(?:#@?[?$%]{0,2}#|#@?%#|\$@?\$)")     # as behind the hosts of a filter's rule
+NOTHING_BELOW = re.compile(rb"\*\.\d+\.\d+\.\d+\.\d+")
 COMMENT = re.compile(rb"[ \t][#;]")
 
 
-def read_domains(file: BinaryIO) -> Iterator[Item]:
-    """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1)."""
+def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[Item]:
+    """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1). `attributes` are the names that may stand behind an
+    entry, as in `example.com until=2030-12-31`."""
     for number, line in read_lines(file, hosts=True):
         if type(line) is not bytes:         # most lines of most lists are an Entry already
             yield line
             continue
+        told: Attributes = ()
+        if b"=" in line and (b" " in line or b"\t" in line):
+            try:
+                line, told = split_attributes(line, attributes)
+            except BadEntry as error:
+                yield Problem(number, f"{shown(line)} {error}")
+                continue
         line = without_comment(line)
         exception = line[:2] == b"@@"
+        if NOTHING_BELOW.fullmatch(line):
+            yield Passed(number, "stars in front of addresses, below which nothing is")
+            continue
         try:
             if ELEMENTS.match(line):
                 raise BadEntry("is a rule about page elements, of a filter list of ad blockers (adblock)")
             for kind, key, depth in read_entry(line[2:].lstrip(BLANKS) if exception else line):
-                yield Entry(number, kind, key, exception, depth)
+                yield Entry(number, kind, key, exception, depth, told)
         except BadEntry as error:
             yield Problem(number, f"{shown(line)} {error}")
 

@@ -1,4 +1,4 @@
-"""Block lists as resolvers and proxies are configured with them: dnsmasq, unbound, and domain sets.
+"""Block lists as resolvers and proxies are configured with them: dnsmasq, unbound, BIND, and domain sets.
 
 In: a file opened for reading bytes. Out: items in the order of the lines.
 
@@ -7,10 +7,13 @@ In: a file opened for reading bytes. Out: items in the order of the lines.
     unbound      local-zone: "name" always_nxdomain (or another type that gives no answer from elsewhere) -> the name
                  and all below it; transparent, typetransparent, always_transparent -> an exception;
                  local-data: "name A 0.0.0.0" -> that name only
+    bind         zone "name" { type master; file "null"; }; -> the name and all below it; zones of other types than
+                 master and primary are answered from elsewhere, and passed over
     domain sets  domain:name and +.name and .name -> the name and all below it; full:name -> that name only;
                  DOMAIN-SUFFIX,name and DOMAIN,name likewise; IP-CIDR,prefix -> destinations; a bare name is the name
                  and all below it in a v2fly file, that name only in one of clash (where others begin with +. or .)
-Sources: the manuals dnsmasq(8) and unbound.conf(5); v2fly's domain-list-community; clash's rule providers.
+Sources: the manuals dnsmasq(8), unbound.conf(5) and named.conf(5); v2fly's domain-list-community; clash's rule
+providers.
 """
 
 import re
@@ -33,6 +36,11 @@ CLAUSE = re.compile(rb"[a-z-]+:$")
 TYPED = re.compile(rb"(domain|full|keyword|regexp|include):(.*)", re.DOTALL)
 RULE = re.compile(rb"(DOMAIN|DOMAIN-SUFFIX|DOMAIN-KEYWORD|DOMAIN-REGEX|DOMAIN-WILDCARD|IP-CIDR6?|[A-Z][A-Z0-9-]+),"
                   rb"([^,]*)(?:,.*)?", re.IGNORECASE)
+
+
+BIND_ZONE = re.compile(rb"zone\s*\"([^\"]+)\"\s*(?:in\s*)?\{\s*type\s+([a-z-]+)\s*;(?:[^{}]|\{[^{}]*\})*\}\s*;",
+                       re.IGNORECASE)
+BIND_OTHER = re.compile(rb"(?:options|include|acl|logging|key|server)\b[^{}]*(?:\{[^{}]*\})?\s*;", re.IGNORECASE)
 
 
 def name_entry(number: int, name: bytes, kind: Kind, exception: bool = False) -> Entry:
@@ -91,6 +99,28 @@ def read_unbound(file: BinaryIO) -> Iterator[Item]:
                 yield Passed(number, "other settings of unbound")
             else:
                 raise BadEntry("is no line of unbound such as local-zone: \"example.com\" always_nxdomain")
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
+
+
+def read_bind(file: BinaryIO) -> Iterator[Item]:
+    """Zones of named.conf, one a line, as list makers write them."""
+    for number, line in read_lines(file):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        if line[:2] == b"//" or line[:2] == b"/*" and line[-2:] == b"*/":
+            continue
+        try:
+            if found := BIND_ZONE.fullmatch(line):
+                if found[2].lower() in (b"master", b"primary"):
+                    yield name_entry(number, found[1], Kind.HOST)
+                else:
+                    yield Passed(number, "zones that are answered from elsewhere (forward, stub, slave)")
+            elif BIND_OTHER.fullmatch(line):
+                yield Passed(number, "other settings of BIND")
+            else:
+                raise BadEntry('is no line such as zone "example.com" { type master; file "null"; };')
         except BadEntry as error:
             yield Problem(number, f"{shown(line)} {error}")
 

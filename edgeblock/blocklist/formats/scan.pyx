@@ -38,11 +38,13 @@ def read_raw_lines(file):
         text = line
         if number == 1:
             if line[:2] == b"\xff\xfe" or line[:2] == b"\xfe\xff":
-                yield 1, Problem(1, "the file is UTF-16; save it as UTF-8", whole=True)
+                yield 1, Problem(1, 'the file is UTF-16; save it as UTF-8, or put encoding = "utf-16" into '
+                                 "the settings of this list", whole=True)
                 return
             for magic, name in PACKED:
                 if line.startswith(magic):
-                    yield 1, Problem(1, f"the file is packed ({name}); unpack it and drop what is inside", whole=True)
+                    yield 1, Problem(1, f"the file is packed ({name}); unpack it, or pack it once, with "
+                                     "gzip or zstd", whole=True)
                     return
             if line[:3] == b"\xef\xbb\xbf":
                 line = line[3:]
@@ -87,7 +89,7 @@ def read_lines(file, bint raw=False, bytes comments=b"#;", bint hosts=False):
         if start == end:
             continue
         if hosts and read_plain_host(text + start, <size_t>(end - start), &host):
-            yield number, tuple.__new__(Entry, (number, kind, host.text[:host.size], False, 0))
+            yield number, tuple.__new__(Entry, (number, kind, host.text[:host.size], False, 0, ()))
             continue
         if text[start] in comments:
             continue

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from edgeblock.blocklist.formats.attributes import checked
 from edgeblock.blocklist.formats.entries import read_entry
 from edgeblock.blocklist.formats.lines import (
     BLANKS,
@@ -69,18 +70,21 @@ class Columns(NamedTuple):
     type: int | None
     fields: int | None
     remark: str
+    attributes: tuple[tuple[str, int], ...] = ()    # and where each stands
 
 
 class NoColumn(Exception):
     """Why it is not known which column has the entries."""
 
 
-def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str | None = None) -> Iterator[Item]:
+def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str | None = None,
+               attributes: tuple[str, ...] = ()) -> Iterator[Item]:
     """Entries of one column, in the grammar of .list.
 
     Args:
         column: its head, in any case, or its number from 1 on; None: the one that COLUMNS leaves no doubt about.
         delimiter: None: what a line `sep=` says, or whichever of DELIMITERS the first row has most of.
+        attributes: heads of the columns with what is said about an entry.
     """
     columns = Columns(column - 1, None, None, None, "") if isinstance(column, int) else None
     first = True
@@ -121,6 +125,12 @@ def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str |
                 yield Problem(number, f"{why}; the first row has {there}: set column to one of these, or "
                                       "to a number if the first row is no head", whole=True)
                 return
+            folded = [head.casefold() for head in heads]
+            if missing := [name for name in attributes if name not in folded]:
+                yield Problem(number, f"there is no column {missing[0]!r}, which the settings of this list declare "
+                                      "as an attribute", whole=True)
+                return
+            columns = columns._replace(attributes=tuple((name, folded.index(name)) for name in attributes))
             if columns.remark:
                 yield Remark(number, columns.remark)
             continue
@@ -163,8 +173,10 @@ def read_cells(number: int, cells: list[str], columns: Columns) -> Iterator[Item
     try:
         if not cell:
             raise BadEntry("has nothing in this column")
+        told = checked([(name, cells[at]) for name, at in columns.attributes if cells[at].strip()],
+                       tuple(name for name, _ in columns.attributes)) if columns.attributes else ()
         for kind_of, key, depth in read_entry(cell[2:].lstrip(BLANKS) if exception else cell):
-            yield Entry(number, kind_of, key, exception, depth)
+            yield Entry(number, kind_of, key, exception, depth, told)
     except BadEntry as error:
         yield Problem(number, f"{shown(cell)} {error}")
 

@@ -12,22 +12,36 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
-from edgeblock.blocklist.formats.lines import Problem, shown
+from edgeblock.blocklist.formats.lines import PACKED, Problem, shown
 from edgeblock.blocklist.formats.scan import plain_host
 
 HEAD = 16 * 1024        # bytes that are looked at: beyond the longest preamble that was seen
 LINES_MAX = 64          # of them that are looked at
+SIGN_MAX = 300          # bytes of a line in which a sign is looked for; some signs are sought at every place of it
 PLACES = 3              # lines of a file that is another format that are shown
 SHARE = 0.6             # of those that have to be of one other format; a mixed list is its reader's to judge
 
 # Lines that are a format's own and no other's. A line is of the first that fits.
 SIGNS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
+    ("rules", re.compile(rb"(?:alert|drop|reject|pass|block)\s+(?:tcp|udp|ip|tls|http|dns|icmp|\()\S*[ (].*[;)]$")),
+    ("router", re.compile(rb"/(?:ip|ipv6|system|routing) \S|add (?:list|name|address|dst-host)=|(?:-A|iptables"
+                          rb"|ip6tables|ipset|nft|add rule|add element|route)[ \t]")),
+    ("matrix", re.compile(rb"\S+ \S+ (?:\*|css|frame|image|media|script|xhr|cookie|other|doc|1p-script|3p) "
+                          rb"(?:block|allow|noop|inherit)$")),
+    ("bind", re.compile(rb"zone[ \t]*\"[^\"]+\"[^{]*\{", re.IGNORECASE)),
     ("adblock", re.compile(rb"(?:@@)?\|\|?\S|\[(?:Adblock|uBlock|AdGuard)[^\]]*\]|[^\s#]*#@?[?$%]{0,2}#|/.+/\$",
                            re.IGNORECASE)),
-    ("dnsmasq", re.compile(rb"(?:address|server|local|ipset|nftset|bogus-nxdomain)=/?\S")),
+    ("dnsmasq", re.compile(rb"(?:--)?(?:address|server|local|ipset|nftset|bogus-nxdomain)=/?\S")),
     ("unbound", re.compile(rb"(?:local-zone|local-data(?:-ptr)?|server|rpz|include)\s*:(?:$|\s+\S|[\"'])")),
-    ("v2fly", re.compile(rb"(?:domain|full|keyword|regexp|include):\S")),
+    ("v2fly", re.compile(rb"(?:domain|full|keyword|regexp|include):\S|[\w.-]+(?: [@&]!?[\w!-]+)+(?:\s*#.*)?$")),
     ("clash", re.compile(rb"payload:\s*$|-\s*['\"]|['\"]?\+\.\S|(?:DOMAIN|DOMAIN-SUFFIX|DOMAIN-KEYWORD|IP-CIDR6?),")),
+    ("dotted", re.compile(rb"\.[\w-][\w.-]*$")),
+    ("ranges", re.compile(rb"[^:]*:\d+\.\d+\.\d+\.\d+-\d+\.\d+\.\d+\.\d+$")),
+    ("mail", re.compile(rb"(?!@@)[^\s@/|:]+@[A-Za-z0-9.-]+$")),
+    ("hashes", re.compile(rb"(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})(?:[\s,;:|].*)?$")),
+    ("regex", re.compile(rb"(?:\^|\(\^|/\^|\(\?|\\[bdw.]).*|[^/\s]*(?:\\\.|\.\*|\[[^\]]*-[^\]]*\]"
+                         rb"|\([^)\s]*\|[^)\s]*\))\S*$")),
+    ("tpl", re.compile(rb"msFilterList$|[-+]d \S")),
     ("hosts", re.compile(rb"(?:0(?:\.0\.0\.0)?|127\.\d+\.\d+\.\d+|::1?|fe80::1%lo0|ff0[02]::[0-3]|255\.255\.255\.255)"
                          rb"[ \t]+[^\s/#;]+")),
     ("rpz", re.compile(rb"\$(?:TTL|ORIGIN)\b|(?:\S+[ \t]+)?(?:\d\S*[ \t]+)?(?:IN[ \t]+)?(?:SOA|CNAME|NS)[ \t]+\S",
@@ -42,14 +56,39 @@ WORDS = {
     "clash": ("a domain set of a proxy (clash)", 'format = "domain-set"', ".domains"),
     "hosts": ("a hosts file", 'format = "hosts"', ".hosts"),
     "rpz": ("a response policy zone (rpz)", 'format = "rpz"', ".rpz"),
+    "dotted": ("a domain set of a proxy (names with a dot in front)", 'format = "domain-set"', ".domains"),
+    "bind": ("a configuration of BIND", 'format = "bind"', ".bind"),
+    "register": ("the dump of the Russian register", 'format = "register" and encoding = "cp1251"', ""),
+    "maltrail": ("a trail of maltrail", 'format = "maltrail"', ""),
+    "json": ("JSON", 'format = "json"', ".json"),
+    "domains": ("a list of names, URLs or addresses", 'format = "domains"', ".list"),
+    "columns": ("a table without heads (csv)", 'format = "csv" and column = 1', ""),
     "csv": ("a table (csv)", 'format = "csv"', ".csv"),
     "base64": ("a data set of an intrusion detection system: a base64 text a line", 'format = "dataset"', ".dataset"),
 }
+# Lines of files that no reader is for, and what to do with them.
+FOREIGN = {
+    "rules": "the rules of an intrusion detection system; drop the list that they were made of",
+    "router": "commands of a router or a packet filter; drop the list that they were made of",
+    "matrix": "rules of uMatrix, for a browser; drop the list that they were made of",
+    "ranges": "ranges with a name in front (p2p, PeerGuardian); save the ranges alone, such as 192.0.2.0-192.0.2.9",
+    "mail": "addresses of e-mail, which no connection names; save the names behind the '@' if they are meant",
+    "hashes": "hash sums of files, which no connection names",
+    "tpl": "a tracking protection list of a browser; drop the list that it was made of",
+    "regex": "regular expressions, which are not read; list the names",
+}
 # What is no list at all, by how the file begins.
 NO_LIST: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\xff\xfe|\xfe\xff"), 'UTF-16; save it as UTF-8, or put encoding = "utf-16" into the settings of '
+     "this list"),
+    (re.compile(rb"(?:[\t\r\n -~]\0){4}"), 'UTF-16; save it as UTF-8, or put encoding = "utf-16-le" into the '
+     "settings of this list"),
+    (re.compile(rb"(?:\0[\t\r\n -~]){4}"), 'UTF-16; save it as UTF-8, or put encoding = "utf-16-be" into the '
+     "settings of this list"),
+    *((re.compile(re.escape(magic)), f"packed ({name}); unpack it, or pack it once, with gzip or zstd")
+      for magic, name in PACKED if name != "zip"),
     (re.compile(rb"\s*<(?:!doctype|html|head|\?xml|svg|!--)", re.I), "an HTML or XML page, perhaps an error page of "
      "the server that it was fetched from; fetch it again"),
-    (re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*(?:[\"{\[]|\]))"), "JSON, which is not read; save its entries one a line"),
     (re.compile(rb"%PDF-"), "a PDF; save its entries as text, one a line"),
     (re.compile(rb"\{\\rtf"), "a text processor's file; save it as plain text"),
     (re.compile(rb"PK\x03\x04"), "a packed file or a spreadsheet; save it as CSV"),
@@ -58,10 +97,20 @@ NO_LIST: tuple[tuple[re.Pattern[bytes], str], ...] = (
 )
 # What each format may have lines of without being another.
 SAME: dict[str, tuple[str, ...]] = {
-    "adblock": ("adblock", "hosts"), "hosts": ("hosts",), "rpz": ("rpz",), "csv": ("csv",), "dnsmasq": ("dnsmasq",),
-    "unbound": ("unbound",), "domain-set": ("v2fly", "clash"), "nfqfilter-addresses": ("hosts",),
+    "adblock": ("adblock", "hosts", "regex"), "bind": ("bind",), "json": ("json",), "register": ("register",),
+    "maltrail": ("maltrail", "regex", "domains"), "domains": ("domains",), "hosts": ("hosts",),
+    "rpz": ("rpz",), "csv": ("csv", "columns", "register", "hashes", "mail", "dotted"), "dnsmasq": ("dnsmasq",),
+    "unbound": ("unbound",), "domain-set": ("v2fly", "clash", "dotted"), "nfqfilter-addresses": ("hosts",),
     "dataset": ("base64",),
 }
+JSON = re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*(?:[\"{\[]|\]))")
+# Nobody but ad blockers begins a file so, whatever its lines are.
+FILTER = re.compile(rb"\A(?:\s*[#;][^\n]*\n)*\s*(?:\[(?:Adblock|uBlock|AdGuard|ABP)[^\]\n]*\]\s*$|!(?:#| |\s*$))",
+                    re.IGNORECASE | re.MULTILINE)
+MALTRAIL = re.compile(rb"\b[Mm]altrail\b")
+UPDATED = re.compile(rb"Updated: \d{4}-\d\d-\d\d\b")
+PREAMBLE = 16           # lines in which a list says who made it
+PLAIN = re.compile(rb"(?:https?://)?[\w.-]+\.[\w-]+(?::\d+)?(?:/\S*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:/\d+)?")
 COMMENTS = (b"#", b";", b"!", b"//")
 BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?|"
                     rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)")
@@ -91,26 +140,70 @@ def head_of(file: BinaryIO) -> bytes:
 
 def foreign(head: bytes, stated: str) -> str | None:
     """What the file is that begins so, if not what is stated: a sentence without a final stop."""
-    head = head.removeprefix(b"\xef\xbb\xbf")
     for sign, what in NO_LIST:
         if sign.match(head):
             return f"the file is {what}"
+    sort = main_sort(head)
+    if sort == "domains" or not sort or sort in SAME.get(stated, ()):
+        return None
+    if sort in FOREIGN:
+        return f"the file is {FOREIGN[sort]}"
+    what, key, extension = WORDS[sort]
+    name = f", or name the file {extension} and have no format in them" if extension else ""
+    return f"the file is {what}, and is to be read as {stated!r}; put {key} into the settings of this list{name}"
+
+
+def what_it_is(head: bytes) -> str | None:
+    """The same of a file whose name says nothing, and what to write so that it is read; None where nothing does."""
+    for sign, what in NO_LIST:
+        if sign.match(head):
+            return f"it is {what}"
+    sort = main_sort(head)
+    if sort == "domains" and any(sort_of(line.strip()) == "v2fly" for line in head.splitlines()):
+        sort = "v2fly"          # most of its lines are names alone
+    if not sort:
+        return None
+    if sort in FOREIGN:
+        return f"it is {FOREIGN[sort]}"
+    what, key, extension = WORDS[sort]
+    return f"it is {what}; put {key} into NAME.toml" + (f", or name the file {extension}" if extension else "")
+
+
+def main_sort(head: bytes) -> str:
+    """Of which sort nearly all of the first lines are: a key of WORDS or FOREIGN; "" where of none."""
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    if JSON.match(head):
+        return "json"
+    if FILTER.search(head):
+        return "adblock"
     whole = head.rpartition(b"\n")[0] if b"\n" in head and len(head) >= HEAD else head
     lines = [line.strip() for line in whole.splitlines()]
+    if is_register(whole):
+        return "register"
+    comments = b" ".join(line for line in lines[:PREAMBLE] if line.startswith(COMMENTS))
     lines = [line for line in lines if line and (not line.startswith(COMMENTS) or is_element_rule(line))][:LINES_MAX]
     if not lines:
-        return None
+        return ""
+    if MALTRAIL.search(comments):
+        return "maltrail"
     sorts = Counter(sort_of(line) for line in lines)
-    if sorts[""] == len(lines) and HEADS.fullmatch(lines[0]) and is_table(lines):
-        sorts = Counter({"csv": len(lines)})
+    if sorts[""] == len(lines):
+        if HEADS.fullmatch(lines[0]) and is_table(lines):
+            return "csv"
+        if is_columns(lines):
+            return "columns"
     if all(map(is_base64_name, lines)):
-        sorts = Counter({"base64": len(lines)})
+        return "base64"
     sort, count = sorts.most_common(1)[0]
-    if not sort or sort in SAME.get(stated, ()) or count < SHARE * len(lines):
-        return None
-    what, key, extension = WORDS[sort]
-    return (f"the file is {what}, and is to be read as {stated!r}; put {key} into the settings of this list, or name "
-            f"the file {extension} and have no format in them")
+    if sort and count >= SHARE * len(lines):
+        return sort
+    return "domains" if sorts["v2fly"] + sum(map(is_plain, lines)) >= SHARE * len(lines) else ""
+
+
+def is_register(head: bytes) -> bool:
+    """Whether a file is the dump of the Russian register: when it was made, then rows of six fields."""
+    lines = head.removeprefix(b"\xef\xbb\xbf").rpartition(b"\n")[0].splitlines() or [head]
+    return bool(UPDATED.match(lines[0])) and all(line.count(b";") >= 5 for line in lines[1:] if line.strip())
 
 
 def places(head: bytes) -> Iterator[Problem]:
@@ -120,7 +213,8 @@ def places(head: bytes) -> Iterator[Problem]:
         line = line.strip()
         if count < PLACES and (sort := sort_of(line)):
             count += 1
-            yield Problem(number, f"{shown(line)} is a line of {WORDS[sort][0]}")
+            what = WORDS[sort][0] if sort in WORDS else FOREIGN[sort].partition(";")[0]
+            yield Problem(number, f"{shown(line)} is a line of {what}")
 
 
 def is_element_rule(line: bytes) -> bool:
@@ -128,10 +222,28 @@ def is_element_rule(line: bytes) -> bool:
 
 
 def sort_of(line: bytes) -> str:
+    line = line[:SIGN_MAX]
     for sort, sign in SIGNS:
         if sign.match(line):
             return sort
     return ""
+
+
+def is_columns(lines: list[bytes]) -> bool:
+    """Whether every line is a name or an address and, behind a tab, a comma or a semicolon, something about it."""
+    for delimiter in (b"\t", b",", b";"):
+        if len(lines) > 1 and all(line.count(delimiter) == lines[0].count(delimiter) > 0 for line in lines):
+            firsts = [line.partition(delimiter)[0].strip() for line in lines]
+            rests = [line.partition(delimiter)[2].strip() for line in lines]
+            return all(map(is_plain, firsts)) and all(rests) and not any(delimiter == b"," and is_plain(rest)
+                                                                         for rest in rests)
+    return False
+
+
+def is_plain(line: bytes) -> bool:
+    """Whether a line looks like a name, a URL or an address."""
+    text = line.removeprefix(b"*.").removeprefix(b"=")
+    return b"." in text and plain_host(text) is not None or bool(PLAIN.fullmatch(line))
 
 
 def is_table(lines: list[bytes]) -> bool:

@@ -126,7 +126,8 @@ def test_what_is_passed_over(rule, sort):
     ("192.0.2.7 example.com", "'192.0.2.7 example.com' has a space inside; is this a hosts file?"),
     ("||^", "'||^' is no rule; hosts are ||name^"),
     ("nonsense", "'nonsense' is no rule; hosts are ||name^"),
-    (b"||\xe4.example^", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    (b"||\xe4.example^", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
+     "settings of this list"),
     ("||a\0.example^", "the line has a control character (0x00)"),
 ])
 def test_a_mistake(rule, why):

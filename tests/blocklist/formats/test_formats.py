@@ -23,6 +23,7 @@ from edgeblock.blocklist.formats import (
     Passed,
     Problem,
     find_format,
+    list_name,
     reader_of,
 )
 from edgeblock.blocklist.settings import ListSettings
@@ -36,9 +37,13 @@ PIECES = st.sampled_from([
     b"[", b"]", b"-", b"\0", b"\xff", "ü".encode(), b"##", b"$script", b"192.0.2.0/24", b"!",
     b"edgeblock-hashed 1 key=0123456789abcdef labels=6 depths=1 url_max=9 directory_max=9\n", b"00" * 16, b" host",
     b"end 1 ", b"192.0.2.1:", b"[2001:db8::1]:", b"0000", b"199999", b"-192.0.2.9", b"/33", b"/255.255.255.0",
-    b"\xef\xbb\xbf", b"\xff\xfe"])
+    b"\xef\xbb\xbf", b"\xff\xfe", b'{"Event":{"Attribute":[', b'{"type":"domain","value":"a.example"}',
+    b'{"objects":[',
+    b'{"type":"indicator","pattern":"[url:value = \'a.example/x\']"}', b",", b"[", b"{", b"}", b'"list":[', b'"a":',
+    b"Updated: 2020-01-01\n", b" | ", b'zone "', b'" { type master; };', b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"])
 ANYTHING = st.binary(max_size=120) | st.lists(PIECES, max_size=40).map(b"".join)
 SETTINGS = st.builds(ListSettings, subdomains=st.sampled_from([None, True, False]),
+                     encoding=st.sampled_from([None, "cp1251", "utf-16", "gb18030"]),
                      column=st.sampled_from([None, "url", 1, 2]), delimiter=st.sampled_from([None, ";", "\t"]))
 
 
@@ -69,15 +74,19 @@ def test_no_bytes_raise_and_every_item_has_its_place(name, data, settings):
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(("data", "why"), [
-    (zlib.compress(b"example.com\n" * 10_000_000, wbits=31),
-     "the file is packed (gzip); unpack it and drop what is inside"),
-    (lzma.compress(b"example.com\n" * 1000), "the file is packed (xz); unpack it and drop what is inside"),
-    (b"\x28\xb5\x2f\xfd\0\n", "the file is packed (zstd); unpack it and drop what is inside"),
-    ("example.com\n".encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
-    ("example.com\n".encode("utf-16-be").join((b"\xfe\xff", b"")), "the file is UTF-16; save it as UTF-8"),
+    (lzma.compress(b"example.com\n" * 1000),
+     "the file is packed (xz); unpack it, or pack it once, with gzip or zstd"),
+    (zlib.compress(zlib.compress(b"example.com\n" * 1000, wbits=31), wbits=31),
+     "the file is packed (gzip); unpack it, or pack it once, with gzip or zstd"),
+    ("example.com\n".encode("utf-16"), "the file is UTF-16; save it as UTF-8, or put "
+     "encoding = \"utf-16\" into the settings of this list"),
+    ("example.com\n".encode("utf-16-be").join((b"\xfe\xff", b"")), "the file is UTF-16; save it as UTF-8, or put "
+     "encoding = \"utf-16\" into the settings of this list"),
     (b"a" * 2 * HOPELESS, f"the line is longer than {HOPELESS} bytes; is this a list at all?"),
 ])
 def test_no_list_at_all_is_said_once(name, data, why):
+    if name == "json" and data[:1] == b"a":
+        why = "the file is no JSON from line 1 on (lexical error: invalid char in json text); is it whole?"
     assert read(name, data) == [Problem(1, why, whole=True)]
 
 
@@ -106,19 +115,22 @@ def test_nothing_is_in_an_empty_file(name):
 
 
 def test_every_name_has_a_reader():
-    assert set(EXTENSIONS.values()) | set(NAMES.values()) == set(READERS)
+    assert set(EXTENSIONS.values()) | set(NAMES.values()) | {"register", "maltrail"} == set(READERS)
     assert not set(EXTENSIONS) & set(PACKED)
 
 
-@pytest.mark.parametrize(("file", "extension", "name"), [
-    ("court.list", ".list", "domains"), ("hosts.list", ".list", "domains"), ("hosts.txt", ".txt", "domains"),
-    ("domains", "", "nfqfilter-domains"), ("ssl_host", "", "nfqfilter-domains"), ("urls", "", "nfqfilter-urls"),
-    ("hosts", "", "nfqfilter-addresses"), ("ssl_ips", "", "nfqfilter-addresses"), ("a.urls", ".urls", "urls"),
-    ("zone.rpz", ".rpz", "rpz"), ("a.csv", ".csv", "csv"), ("a.hosts", ".hosts", "hosts"),
-    ("a.adblock", ".adblock", "adblock"), ("protos", "", None), ("a.md", ".md", None),
+@pytest.mark.parametrize(("file", "stem", "name"), [
+    ("court.list", "court", "domains"), ("hosts.list", "hosts", "domains"), ("hosts.txt", "hosts", "domains"),
+    ("domains", "domains", "nfqfilter-domains"), ("ssl_host", "ssl_host", "nfqfilter-domains"),
+    ("urls", "urls", "nfqfilter-urls"), ("hosts", "hosts", "nfqfilter-addresses"),
+    ("ssl_ips", "ssl_ips", "nfqfilter-addresses"), ("a.urls", "a", "urls"), ("zone.rpz", "zone", "rpz"),
+    ("a.csv", "a", "csv"), ("a.hosts", "a", "hosts"), ("a.adblock", "a", "adblock"), ("protos", "protos", None),
+    ("a.md", "a", None), ("a.list.gz", "a", "domains"), ("a.b.csv.zst", "a.b", "csv"), ("hosts.gz", "hosts",
+                                                                                        "nfqfilter-addresses"),
+    ("a.gz", "a", None), (".gz", ".gz", None), ("a.gz.gz", "a", None),
 ])
-def test_formats_by_name(file, extension, name):
-    assert find_format(file, extension) == name
+def test_formats_by_name(file, stem, name):
+    assert find_format(file) == name and list_name(file) == stem
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "hashed"])
@@ -127,6 +139,8 @@ def test_international_names_become_a_labels(name):
             "nfqfilter-urls": "bücher.test/x", "hosts": "0.0.0.0 bücher.test", "rpz": "bücher.test CNAME .",
             "csv": "domain\nbücher.test", "adblock": "||bücher.test^", "nfqfilter-addresses": "0.0.0.0 bücher.test",
             "dnsmasq": "address=/bücher.test/", "unbound": 'local-zone: "bücher.test" refuse',
+            "bind": 'zone "bücher.test" { type master; file "x"; };', "json": '["bücher.test"]',
+            "register": ";bücher.test;;x;1;2020-01-01", "maltrail": "bücher.test",
             "domain-set": "domain:bücher.test", "dataset": base64.b64encode("bücher.test".encode()).decode()}
     entry, = (item for item in read(name, line[name].encode()) if not isinstance(item, Passed))
     assert entry.key.partition(b"/")[0] == b"xn--bcher-kva.test"
@@ -137,6 +151,8 @@ LONG = {"domains": b"a%d.example\n", "urls": b"a%d.example/x\n", "hosts": b"0.0.
         "nfqfilter-domains": b"*.a%d.example\n", "nfqfilter-urls": b"a%d.example/x\n",
         "nfqfilter-addresses": b"192.0.2.1:%d\n", "dnsmasq": b"local=/a%d.example/\n",
         "unbound": b"local-zone: a%d.example refuse\n", "domain-set": b"+.a%d.example\n",
+        "bind": b'zone "a%d.example" { type master; };\n', "json": b'"a%d.example",\n',
+        "register": b";a%d.example;;x;1;2020-01-01\n", "maltrail": b"a%d.example\n",
         "dataset": b"YmFkLmV4YW1wbGU=,%d\n", "hashed": b"%032x host\n"}
 # What a reader may hold: a line and what it remembers, not 20 000 of them. A rule of an ad blocker may be switched
 # off further down, so all are held (adblock.HELD_MAX).
@@ -145,7 +161,8 @@ HELD = {"adblock": 4_000_000}
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_long_file_is_never_held(name):
-    head = {"csv": b"n,url\n", "hashed": b"edgeblock-hashed 1 key=0123456789abcdef labels=6 depths=0 url_max=0 "
+    head = {"csv": b"n,url\n", "json": b"[",
+            "hashed": b"edgeblock-hashed 1 key=0123456789abcdef labels=6 depths=0 url_max=0 "
             b"directory_max=0\n"}.get(name, b"")
     file = io.BytesIO(head + b"".join(LONG[name] % (number + 1) for number in range(20_000)))
     reader = reader_of(name, ListSettings())

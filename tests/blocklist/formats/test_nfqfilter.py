@@ -59,8 +59,8 @@ def test_a_file_named_hosts_may_be_a_hosts_file():
     (read_nfqfilter_domains, "=example.com", "'=example.com' is no name; this file has names alone"),
     (read_nfqfilter_domains, "*.*.com",
      "'*.*.com' has a star; a star stands only in '*.' at the front of a host or '/*' at the end of a URL"),
-    (read_nfqfilter_domains, "192.0.2.1", "'192.0.2.1' is an address, and this is a place for names"),
-    (read_nfqfilter_domains, b"\xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    (read_nfqfilter_domains, b"\xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding "
+     "in the settings of this list"),
     (read_nfqfilter_domains, "a\0.example", "the line has a control character (0x00)"),
     (read_nfqfilter_urls, "/a", "'/a' has no host"),
     (read_nfqfilter_urls, "a.example/x y",
@@ -80,3 +80,8 @@ def test_a_file_named_hosts_may_be_a_hosts_file():
 def test_a_mistake(reader, line, why):
     line = line if isinstance(line, bytes) else line.encode()
     assert read(reader, b"# x\n" + line + b"\n") == [Problem(2, why)]
+
+
+def test_an_address_among_names_is_the_pages_there():
+    assert read(read_nfqfilter_domains, b"192.0.2.1\na.example\n") == [
+        Entry(1, Kind.DIRECTORY, b"192.0.2.1/"), Entry(2, Kind.HOST, b"a.example")]

@@ -154,7 +154,8 @@ def test_what_is_between_the_entries():
     ("a\0.com", "the line has a control character (0x00)"),
     ("a\x1b[31m.com", "the line has a control character (0x1b)"),
     ("a.com\rb.com", "the line has a control character (0x0d)"),
-    (b"b\xfccher.de", "the line is not UTF-8 (0xfc); save it as UTF-8"),
+    (b"b\xfccher.de", "the line is not UTF-8 (0xfc); save it as UTF-8, or state its encoding in the "
+     "settings of this list"),
     ("a" * (LINE_MAX + 1), f"the line is longer than {LINE_MAX} bytes"),
 ])
 def test_a_mistake(line, why):
@@ -164,7 +165,8 @@ def test_a_mistake(line, why):
 
 
 def test_another_encoding_is_named_once():
-    assert read("example.com\n".encode("utf-16")) == [Problem(1, "the file is UTF-16; save it as UTF-8", whole=True)]
+    assert read("example.com\n".encode("utf-16")) == [Problem(1, "the file is UTF-16; save it as UTF-8, or put "
+     "encoding = \"utf-16\" into the settings of this list", whole=True)]
 
 
 def test_an_endless_line_is_never_held():
@@ -227,7 +229,8 @@ def test_a_url(line, kind, key, exception):
      "'http://example.com/a b' has a space inside; one URL a line, and %20 for a space in it"),
     ("ftp://example.com/", "'ftp://example.com/' is no http or https URL"),
     ("http:///", "'http:///' has no host"),
-    (b"example.com/\xe4", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    (b"example.com/\xe4", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
+     "settings of this list"),
     ("example.com/\0", "the line has a control character (0x00)"),
 ])
 def test_no_url(line, why):

@@ -117,7 +117,8 @@ def test_a_column_that_is_not_there(text, options, why):
      "'a.example b.example' has a space inside; one entry a line, and %20 for a space in a URL"),
     ('1,"a.example"x', "'1,\"a.example\"x' is no row: ',' expected after '\"'"),
     ('1,"a.example', "'1,\"a.example' has a quote that is not closed"),
-    (b"1,\xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    (b"1,\xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
+     "settings of this list"),
     ("1,a\0.example", "the line has a control character (0x00)"),
     ("1," + "a" * LINE_MAX, f"the line is longer than {LINE_MAX} bytes"),
 ])

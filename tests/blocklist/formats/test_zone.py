@@ -181,7 +181,8 @@ def test_names_of_the_zone_itself_are_passed_over():
     ("a.example A 192.0.2.1 )",
      "'a.example A 192.0.2.1 )' has a quote, a parenthesis or a backslash without its other half"),
     ("a.example A \\", "'a.example A \\\\' has a quote, a parenthesis or a backslash without its other half"),
-    (b"\xe4.example CNAME .", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    (b"\xe4.example CNAME .", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
+     "settings of this list"),
     ("a\0.example CNAME .", "the line has a control character (0x00)"),
     ("0.0.0.0 a.example", "'0.0.0.0 a.example' has no type such as CNAME or A"),
 ])

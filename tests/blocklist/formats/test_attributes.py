@@ -1,0 +1,67 @@
+"""What a list says beside an entry: declared, in one form, and back again."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import Entry, Problem, reader_of
+from edgeblock.blocklist.lint import line_of, lint
+from edgeblock.blocklist.rules import explain, load
+from edgeblock.blocklist.settings import ListSettings
+
+DECLARED = ("order", "until")
+VALUE = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters='"'), min_size=1,
+                max_size=10)
+
+
+def read(text, name="domains", attributes=DECLARED):
+    return list(reader_of(name, ListSettings(attributes=attributes))(io.BytesIO(text.encode())))
+
+
+@given(st.dictionaries(st.sampled_from(DECLARED), st.lists(VALUE, min_size=1, max_size=3).map(" ".join)),
+       st.sampled_from(["a.example", "*.a.example", "=a.example", "a.example/x?y=z", "192.0.2.0/24", "@@a.example"]))
+def test_a_line_comes_back_as_it_went(attributes, entry):
+    line = entry + "".join(f' {name}="{value}"' for name, value in attributes.items())
+    one, = read(line)
+    assert dict(one.attributes) == attributes and read(line_of(one)) == [one]
+
+
+@pytest.mark.parametrize(("line", "attributes"), [
+    ("a.example until=2030-12-31", (("until", "2030-12-31"),)),
+    ('a.example\torder="No.  12 "  until=x # why', (("order", "No. 12"), ("until", "x"))),
+    ("a.example UNTIL=x ; why", (("until", "x"),)), ("@@ a.example until=x", (("until", "x"),)),
+    ("a.example # until=x", ()), ("a.example/?until=x", ()), ('a.example order="a # b"', (("order", "a # b"),)),
+])
+def test_what_stands_behind_an_entry(line, attributes):
+    one, = read(line)
+    assert one.attributes == attributes and one.key.startswith(b"a.example")
+
+
+@pytest.mark.parametrize(("line", "why"), [
+    ("a.example x=1", 'which this list does not declare; put attributes = ["order", "until", "x"] into its settings'),
+    ("a.example until=1 until=2", "has the attribute until twice"), ("a.example until=", "without a value"),
+    ("a.example until=" + "x" * 300, "has more than 256 characters"), ("a.example until=1 x", "has a space inside"),
+    ('a.example until="x', "has a space inside"),
+])
+def test_a_mistake(line, why):
+    problem, = read(line)
+    assert isinstance(problem, Problem) and why in problem.why
+
+
+def test_columns_of_a_table():
+    one, two = read("domain,Until,order\na.example,2030,\nb.example,, x  y \n", "csv")
+    assert one == Entry(2, Kind.HOST, b"a.example", attributes=(("until", "2030"),))
+    assert two.attributes == (("order", "x y"),)
+    problem, = read("domain,until\na.example,1\n", "csv")
+    assert problem.whole and "no column 'order'" in problem.why
+
+
+def test_lint_counts_them_and_check_shows_them(tmp_path):
+    (tmp_path / "a.list").write_text("a.example until=2030\nb.example\n")
+    (tmp_path / "a.toml").write_text("attributes = ['until']")
+    assert [str(note) for note in lint(tmp_path).notes] == ["a.list: 1 of 2 entries have the attribute until"]
+    record, = explain(load(tmp_path), ["a.example"])
+    assert "a.list:1" in record.as_text() and record.as_text().count(" until=2030") == 2
