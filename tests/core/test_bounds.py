@@ -346,8 +346,8 @@ UNITS: dict[str, Callable[[int], list[bytes]]] = {
     "folded lines of Host": lambda n: stream(b"GET / HTTP/1.1\nHost:a\n" + b" Host:b\n" * (n // 8)),
     "lengths": lambda n: stream(b"GET / HTTP/1.1\n" + (b"Content-Length:" + b"1," * 7000 + b"\n")
                                 * (n // 14_016 + 1)),
-    "encodings": lambda n: stream(b"GET / HTTP/1.1\n" + (b"Transfer-Encoding:" + b"chunke" * 2600 + b"\n")
-                                  * (n // 15_619 + 1)),
+    "encodings": lambda n: stream(b"GET / HTTP/1.1\n" + (b"Transfer-Encoding:" + b"chunke" * 650 + b"\n")
+                                  * (n // 3919 + 1)),
     "bodies that servers frame differently": lambda n: stream(
         b"GET / HTTP/1.1\nContent-Length:+1 2 3,0x5,7,8\n\nGET" * (n // 50)),
     "chunks of two sizes": lambda n: stream(CHUNKED + b"0x1\nx\n" * (n // 6)),

@@ -143,7 +143,7 @@ def test_without_memory_for_new_rules_those_in_force_stay(made, monkeypatch):
         raise OSError(28, "No space left on device")
 
     fd = os.dup(0)
-    loaded = Loaded(fd, "digest", [], [], {}, [], "", False, "content", "00" * 16)
+    loaded = Loaded(fd, "digest", [], [], {}, [], "", False, "content", bytes(16), -1)
     before = made.supervisor.rules, made.supervisor.files, made.supervisor.serial
     monkeypatch.setattr(supervisor, "write_all", no_memory)
     with pytest.raises(OSError, match="No space left"):

@@ -122,7 +122,10 @@ def greets(lab: Lab, connection: socket.socket, host: str) -> bool:
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("before", [greeting, bulk])
 @pytest.mark.parametrize("pause", [0.0, 0.02, 0.04])
-def test_what_is_on_its_way_releases_no_later_connection(slow: Lab, version: int, before, pause: float):
+def test_what_is_on_its_way_releases_no_later_connection(slow: Lab, running: Running, version: int, before,
+                                                         pause: float):
+    """And it harms none, but where conntrack has lost its place over what is late of a download: what it then calls
+    invalid proves no address (README, Limits)."""
     for host, answered in (("listed.example", False), ("open.example", True)):
         port = next(PORTS)
         first = before(slow, version, port)
@@ -130,5 +133,8 @@ def test_what_is_on_its_way_releases_no_later_connection(slow: Lab, version: int
             threading.Event().wait(pause)       # to be at another place of the answer
             first.close()
             again = connect(slow, version, port)
+        unproven = slow.counters(running.daemon)["engine.junk_unproven"]
         with again:
-            assert greets(slow, again, host) == answered
+            greeted = greets(slow, again, host)
+        lost = before is bulk and slow.counters(running.daemon)["engine.junk_unproven"] > unproven
+        assert greeted == answered or answered and lost

@@ -112,6 +112,8 @@ def test_without_a_handshake_no_more_leaves_the_box_than_came(lab: Lab, running:
         came = 0
         for _ in range(5):
             flow = strange(lab, version, 443 if what == "alert" else 80)
+            client.ports.add(flow.source)
+            server.ports.add(flow.source)
             with flow.wire:
                 for _ in range(4):          # a retransmission is answered again
                     came += spoof(flow, how, data)

@@ -52,7 +52,8 @@ def test_a_machines_own_name_beside_others_is_left_out():
     ("0.0.0.0 =a.example", "'=a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),
     ("0.0.0.0 *.a.example", "'*.a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),
     ("0.0.0.0 192.0.2.1", "'192.0.2.1' is an address, and this is a place for names"),
-    (b"0.0.0.0 \xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8"),
+    (b"0.0.0.0 \xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
+     "settings of this list"),
     ("0.0.0.0 a\0.example", "the line has a control character (0x00)"),
 ])
 def test_a_mistake(line, why):
