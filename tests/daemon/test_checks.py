@@ -1,6 +1,8 @@
 """What a configuration can have wrong: the same one line from `run --check` and from `run`, and status 2."""
 
+import signal
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -35,6 +37,16 @@ WRONG = {
     "hooks": ("[ruleset]\nhooks = []\n", "hooks"),
     "metrics": ('[metrics]\nlisten = "everywhere"\n', "[metrics] listen"),
 }
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """`run` ignores what would end it when it ends; the other tests' children are not to inherit that."""
+    before = {number: signal.getsignal(number) for number in (
+        signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
