@@ -21,10 +21,14 @@ settings.register_profile("deep", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:      # side by side, a lab and its daemon stay one process's, as does what a module makes
         lab_of = getattr(item, "callspec", None) and item.callspec.params.get("stage1")
         item.add_marker(pytest.mark.xdist_group(f"stage1-{lab_of}" if lab_of else item.location[0]))
+        # Those that kill, stop and time daemons of their own: what runs beside them could be taken for a fault.
+        if not lab_of and item.get_closest_marker("live") and item.path.parent.name in ("live", "netfilter", "daemon"):
+            item.add_marker("alone")
     if browser.CHROMIUM is None:
         for item in items:
             if item.get_closest_marker("chromium"):

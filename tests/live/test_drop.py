@@ -260,7 +260,7 @@ def cut(path: Path) -> None:
 ODD: list[tuple[Callable[[Path], object], str]] = [
     (as_link, "is a link that leads out of"), (as_pipe, "is a pipe"), (Path.mkdir, "is a directory"),
     (as_hole, "is longer than"), (cut, "shrank from 3001 entries to 2"),
-    (lambda path: path.write_bytes(b"\x1f\x8b" + bytes(100)), "is packed (gzip)"),
+    (lambda path: path.write_bytes(b"\x1f\x8b" + bytes(100)), "broken as a gzip file"),
     (lambda path: path.write_bytes(b""), "shrank"),
     (lambda path: path.with_suffix(".txt").write_text("second.example\n"), "court.txt: has the same list name"),
 ]

@@ -5,6 +5,7 @@ That verdicts are the same on a box that tracks nothing is the business of the o
 
 import json
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -138,9 +139,13 @@ def test_it_is_our_rule_that_has_fragments_put_together(tmp_path: Path, row):
         running = start(lab, tmp_path, UNTRACKED)
         host = "paths.example" if row.path else "listed.example"
         assert not play(lab, row, host).got
-        for tool in ("iptables", "ip6tables"):
-            lab.run_in("box", [tool, "-t", "mangle", "-F", "EDGEBLOCK_DEFRAGMENT"])
-        assert play(lab, row, host).got
+        running.daemon.process.send_signal(signal.SIGSTOP)      # else it puts the rule back at once
+        try:
+            for tool in ("iptables", "ip6tables"):
+                lab.run_in("box", [tool, "-t", "mangle", "-F", "EDGEBLOCK_DEFRAGMENT"])
+            assert play(lab, row, host).got
+        finally:
+            running.daemon.process.send_signal(signal.SIGCONT)
         assert running.daemon.stop() == 0, running.daemon.last_words()
 
 
