@@ -27,7 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         lab_of = getattr(item, "callspec", None) and item.callspec.params.get("stage1")
         item.add_marker(pytest.mark.xdist_group(f"stage1-{lab_of}" if lab_of else item.location[0]))
         # Those that kill, stop and time daemons of their own: what runs beside them could be taken for a fault.
-        if not lab_of and item.get_closest_marker("live") and item.path.parent.name in ("live", "netfilter", "daemon"):
+        apart = item.path.parent.name in ("live", "netfilter", "daemon") and not lab_of
+        if apart and item.get_closest_marker("live"):
             item.add_marker("alone")
     if browser.CHROMIUM is None:
         for item in items:
