@@ -754,7 +754,7 @@ class Supervisor:
         child = slot.child
         assert child is not None
         busy = processor_seconds(child.process.pid) - slot.spent
-        child.blame = "certain" if busy > hang / 2 else "suspected"
+        child.blame = "certain" if busy > hang / 5 else "suspected"
         slot.hangs += 1
         self.log.error("worker hangs", queue=slot.queue, pid=child.process.pid)
         kill(child.process)

@@ -22,7 +22,7 @@ BUILD = ROOT / "build" / "fuzz"
 GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic", "recall", "netlink",
          "answers", "defragment", "answered", "marking")
 CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "connections", "dtls",
-        "flow", "matcher", "engine")
+        "blocked", "flow", "matcher", "engine")
 COMPILED = (*(f"core/{name}" for name in CORE), "netfilter/stage1/structures", "source/recall", "source/marking")
 FLAGS = ["-O2", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-w", "-fPIC",
          "-fsanitize=address,undefined", "-fno-sanitize=function,pointer-overflow",  # Cython adds 0 to NULL
