@@ -48,8 +48,12 @@ def build() -> Path:
     clang = find_clang()
     include = f"-I{sysconfig.get_path('include')}"
     package = BUILD / "edgeblock"
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    # What is not watched but imported comes as it was built for use.
+    used = [path for path in (ROOT / "edgeblock").rglob(f"*{suffix}")
+            if str(path.relative_to(ROOT / "edgeblock")).removesuffix(suffix) not in COMPILED]
     for source in [*(ROOT / "edgeblock").rglob("*.p[yx]*"), *(ROOT / "edgeblock").rglob("*.h"),
-                   *(ROOT / "edgeblock").rglob("*.html")]:
+                   *(ROOT / "edgeblock").rglob("*.html"), *used]:
         copy = BUILD / source.relative_to(ROOT)
         if source.suffix != ".pyc" and newer(copy, source):
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,7 @@ def build() -> Path:
     jobs = []
     for source in [*(package / f"{name}.pyx" for name in COMPILED), here / "initials.pyx"]:
         place = BUILD if source.parent == here else source.parent
-        module = place / f"{source.stem}{sysconfig.get_config_var('EXT_SUFFIX')}"
+        module = place / f"{source.stem}{suffix}"
         if newer(module, source, *declared):
             jobs.append((source, place / f"{source.stem}.c", [*structures, "-fsanitize=fuzzer-no-link", *PLAIN],
                          ["-shared", "-fsanitize=fuzzer-no-link", "-lsodium", "-lcrypto"], module))
