@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
 GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic", "recall", "netlink",
          "answers", "defragment", "answered", "marking")
-# Asked for by name only: it makes up memories that the kernel may never have, and finds requests that pass behind some
-# (README, Limits).
+# Asked for by name only: it makes up memories that the kernel may never have, and finds requests that pass behind
+# some of them (README, Limits).
 APART = ("recall",)
 CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "connections", "dtls",
         "blocked", "flow", "matcher", "engine")
