@@ -189,7 +189,8 @@ cdef Outcome _gather_line(Http* h, Cursor* c) noexcept nogil:
 
 
 cdef size_t _until_return(Http* h, const uint8_t* data, size_t size, const uint8_t** stop) noexcept nogil:
-    # The line's bytes in `data`, up to a CR that ends it to Node's lenient reader; then `stop` is that CR.
+    # The line's bytes in `data`, with a CR that ends it to Node's lenient reader at most: whether it does is looked at
+    # when what is kept of the line has it, as where the bytes behind it come later. Then `stop` is none.
     cdef const uint8_t* lone = data
     while True:
         lone = <const uint8_t*>memchr(lone, 0x0D, size - <size_t>(lone - data))
@@ -197,8 +198,8 @@ cdef size_t _until_return(Http* h, const uint8_t* data, size_t size, const uint8
             return size
         h.spent += ODD_COST
         if _ends_at_return(h, data, <size_t>(lone - data) + 1, lone[1]):
-            stop[0] = lone
-            return <size_t>(lone - data)
+            stop[0] = NULL
+            return <size_t>(lone - data) + 1
         lone += 1
 
 
