@@ -66,7 +66,7 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
     end = data.find(b"\n", at)
     if lone := re.compile(rb"[^\n]*? HTTP/[0-9]\.[0-9](\r)(?=[^\r\n])", re.S).match(data, at):
         end = lone.start(1)                     # a line end to Node's lenient reader
-    whole = data[at:end if end >= 0 else len(data)].lstrip(PARTS)
+    whole = data[at:end + (lone is not None) if end >= 0 else len(data)].lstrip(PARTS)
     line = holed(whole)
     if end < 0:
         early = not seeking and re.match(rb"%s%s+/" % (TOKEN, P), whole.partition(b"\0")[0])
