@@ -189,8 +189,8 @@ cdef Outcome _gather_line(Http* h, Cursor* c) noexcept nogil:
 
 
 cdef size_t _until_return(Http* h, const uint8_t* data, size_t size, const uint8_t** stop) noexcept nogil:
-    # The line's bytes in `data`, with a CR that ends it to Node's lenient reader at most: whether it does is looked at
-    # when what is kept of the line has it, as where the bytes behind it come later. Then `stop` is none.
+    # The line's bytes in `data`, with a CR that ends it to Node's lenient reader at most. Whether it does is looked at
+    # when what is kept of the line has it, as where the bytes behind it come later; `stop` is none then.
     cdef const uint8_t* lone = data
     while True:
         lone = <const uint8_t*>memchr(lone, 0x0D, size - <size_t>(lone - data))
