@@ -257,8 +257,8 @@ def test_status_is_lines_for_people_and_an_object_for_programs(capsys, monkeypat
 
 def test_a_reader_that_goes_away_is_no_error(rules):
     (rules / "many.list").write_text("a..b\n" * 50_000)
-    with subprocess.Popen([sys.executable, "-m", "edgeblock", "lint", "--all", str(rules)], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as process:
+    command = [sys.executable, "-m", "edgeblock", "lint", "--all", str(rules)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline().startswith(b"many.list:1: ")
         process.stdout.close()
         assert process.stderr.read() == b""
