@@ -189,7 +189,7 @@ cdef Outcome _gather_line(Http* h, Cursor* c) noexcept nogil:
 
 
 cdef size_t _until_return(Http* h, const uint8_t* data, size_t size, const uint8_t** stop) noexcept nogil:
-    # The line's bytes in `data`, with a CR that ends it to Node's lenient reader at most. Whether it does is looked at
+    # The line's bytes in `data`, with a CR that ends it to Node's lenient reader at most. Whether it does is seen
     # when what is kept of the line has it, as where the bytes behind it come later; `stop` is none then.
     cdef const uint8_t* lone = data
     while True:
