@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from edgeblock.netfilter import netlink
-from edgeblock.netfilter.standing import DONE, DUMP, attributes, messages
+from edgeblock.netfilter.netlink import DONE, DUMP, attributes, messages
 
 # linux/rtnetlink.h
 NEW_LINK, DEL_LINK, NEW_FILTER, DEL_FILTER, GET_FILTER = 16, 17, 44, 45, 46
@@ -86,26 +86,9 @@ def answers(link: socket.socket) -> Iterator[bytes]:
 
 def listen() -> socket.socket:
     """A socket that the kernel tells of interfaces and filters that come, go and change. Never blocks."""
-    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-    try:
-        link.bind((0, GROUPS))
-    except OSError:
-        link.close()
-        raise
-    return link
+    return netlink.listening(socket.NETLINK_ROUTE, GROUPS)
 
 
 def heard(link: socket.socket) -> bool:
     """Reads what `listen` was told; whether anything of it matters."""
-    changed = False
-    while True:
-        try:
-            data = link.recv(1 << 16)
-        except BlockingIOError:
-            return changed
-        except OSError as problem:
-            if problem.errno != errno.ENOBUFS:
-                raise
-            changed = True
-            continue
-        changed = changed or any(kind in CHANGES for kind, _ in messages(data))
+    return netlink.heard(link, CHANGES.__contains__)

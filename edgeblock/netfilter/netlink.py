@@ -1,17 +1,20 @@
 """The few words of nfnetlink that nft and iptables have no option for. In: names. Out: whether the kernel agreed.
 
-Each call is one request and its acknowledgement on a socket of its own. Nothing here waits longer than SECONDS.
+Each call is one request and its acknowledgement on a socket of its own. Nothing here waits longer than SECONDS. What
+asks more, or listens for changes, finds here how messages and attributes are made and read.
 """
 
 import errno
 import socket
 import struct
+from collections.abc import Callable, Iterator
 
 NETLINK_NETFILTER = 12
 SECONDS = 5.0
 
 REQUEST, ACK, NON_RECURSIVE = 0x01, 0x04, 0x100          # linux/netlink.h: NLM_F_REQUEST, _ACK, _NONREC
-ERROR = 2                                                # NLMSG_ERROR
+DUMP, ERROR, DONE = 0x300, 2, 3                          # NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE
+TYPE = 0x3FFF                                            # of an attribute, without its flags
 BATCH_BEGIN, BATCH_END = 0x10, 0x11                      # linux/netfilter/nfnetlink.h
 NFTABLES, QUEUE = 10, 3                                  # NFNL_SUBSYS_NFTABLES, _QUEUE
 
@@ -39,6 +42,62 @@ def message(subsystem: int, kind: int, flags: int, family: int, resource: int, b
     return struct.pack("=IHHII", 16 + len(body), subsystem << 8 | kind, REQUEST | flags, kind, 0) + body
 
 
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and body of each message of a datagram."""
+    while len(data) >= 16:
+        size, kind = struct.unpack_from("=IH", data)
+        if size < 16:
+            return
+        yield kind, data[16:size]
+        data = data[(size + 3) & ~3:]
+
+
+def attributes(body: bytes, at: int = 4) -> dict[int, bytes]:
+    """By their types, those behind the four bytes of nfnetlink's header."""
+    return dict(walk(body, at))
+
+
+def walk(body: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each attribute."""
+    while at + 4 <= len(body):
+        size, kind = struct.unpack_from("=HH", body, at)
+        if size < 4:
+            return
+        yield kind & TYPE, body[at + 4:at + size]
+        at += (size + 3) & ~3
+
+
+def listening(protocol: int, groups: int) -> socket.socket:
+    """A socket that the kernel tells of what happens in these multicast groups, a bit each. Never blocks.
+
+    Raises:
+        OSError: not permitted, or not in this kernel.
+    """
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+    try:
+        link.bind((0, groups))
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def heard(link: socket.socket, matters: Callable[[int], bool]) -> bool:
+    """Reads what such a socket was told; whether a message of a kind that matters was among it, or may have been."""
+    changed = False
+    while True:
+        try:
+            data = link.recv(1 << 16)
+        except BlockingIOError:
+            return changed
+        except OSError as problem:
+            if problem.errno != errno.ENOBUFS:      # more than the socket holds: something has changed
+                raise
+            changed = True
+            continue
+        changed = changed or any(matters(kind) for kind, _ in messages(data))
+
+
 def opened() -> socket.socket:
     """A socket to ask the kernel with, for one question after the other."""
     link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
@@ -57,12 +116,9 @@ def answer(link: socket.socket, request: bytes) -> int:
     link.settimeout(SECONDS)
     link.sendto(request, (0, 0))
     while True:
-        data = link.recv(65536)
-        while len(data) >= 16:
-            size, kind = struct.unpack_from("=IH", data)
-            if kind == ERROR and len(data) >= 20:
-                return -int(struct.unpack_from("=i", data, 16)[0])
-            data = data[(size + 3) & ~3:] if size >= 16 else b""
+        for kind, body in messages(link.recv(65536)):
+            if kind == ERROR and len(body) >= 4:
+                return -int(struct.unpack_from("=i", body)[0])
 
 
 def chain_exists(family: int, table: str, chain: str) -> bool:

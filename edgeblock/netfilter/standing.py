@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgeblock.netfilter import netlink
+from edgeblock.netfilter.netlink import DONE, DUMP, attributes, messages
 
 # linux/netfilter/nf_tables.h
 NEW_TABLE, GET_TABLE, NEW_CHAIN, GET_CHAIN, GET_RULE, GET_GENERATION = 0, 1, 3, 4, 7, 16
@@ -27,9 +28,7 @@ EXPRESSION_NAME = 1
 COUNTS = (b"counter\0",)                                 # expressions that say something else with every packet
 GENERATION = 1                                           # NFTA_GEN_ID
 
-DUMP, DONE = 0x300, 3                                    # NLM_F_DUMP, NLMSG_DONE
-TYPE = 0x3FFF                                            # of an attribute, without its flags
-GROUP_NFTABLES, SOL_NETLINK, ADD_MEMBERSHIP = 7, 270, 1
+GROUPS = 1 << 6                                          # NFNLGRP_NFTABLES, the seventh
 FAMILIES = {**netlink.FAMILIES, 0: 1}                    # 0: nft's "inet"
 NAMES = {4: "ip", 6: "ip6", 0: "inet"}
 TRIES = 5                                                # until no transaction comes between the parts of a look
@@ -203,31 +202,12 @@ def listen() -> socket.socket:
     Raises:
         OSError: not permitted, or a kernel without nf_tables.
     """
-    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, netlink.NETLINK_NETFILTER)
-    try:
-        link.bind((0, 0))
-        link.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, GROUP_NFTABLES)
-    except OSError:
-        link.close()
-        raise
-    return link
+    return netlink.listening(netlink.NETLINK_NETFILTER, GROUPS)
 
 
 def heard(link: socket.socket) -> bool:
     """Reads what `listen` was told; whether tables, chains, rules or flow tables may have changed."""
-    changed = False
-    while True:
-        try:
-            data = link.recv(1 << 16)
-        except BlockingIOError:
-            return changed
-        except OSError as problem:
-            if problem.errno != errno.ENOBUFS:      # more than the socket holds: something has changed
-                raise
-            changed = True
-            continue
-        changed = changed or any(kind >> 8 == netlink.NFTABLES and kind & 0xFF in CHANGES
-                                 for kind, _ in messages(data))
+    return netlink.heard(link, lambda kind: kind >> 8 == netlink.NFTABLES and kind & 0xFF in CHANGES)
 
 
 # ---- netlink
@@ -258,33 +238,9 @@ def ask(link: socket.socket, kind: int, flags: int, family: int, wanted: bytes) 
                 return
 
 
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and body of each message of a datagram."""
-    while len(data) >= 16:
-        size, kind = struct.unpack_from("=IH", data)
-        if size < 16:
-            return
-        yield kind, data[16:size]
-        data = data[(size + 3) & ~3:]
-
-
-def attributes(body: bytes, at: int = 4) -> dict[int, bytes]:
-    """By their types, those behind the four bytes of nfnetlink's header."""
-    return dict(walk(body, at))
-
-
 def each(body: bytes) -> Iterator[bytes]:
     """Of a list the elements."""
-    return (value for _, value in walk(body, 0))
-
-
-def walk(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    while at + 4 <= len(body):
-        size, kind = struct.unpack_from("=HH", body, at)
-        if size < 4:
-            return
-        yield kind & TYPE, body[at + 4:at + size]
-        at += (size + 3) & ~3
+    return (value for _, value in netlink.walk(body))
 
 
 def number_of(told: dict[int, bytes], kind: int) -> int:
