@@ -31,7 +31,7 @@ from edgeblock.core.prefix cimport SIGN_SIZE
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, Tls, read_tls
 from edgeblock.core.window cimport Findings
-from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, SYNS, Hello as Kept, Remembered
+from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, NEAR, STARTS, SYNS, Hello as Kept, PassedSyn, Remembered
 from edgeblock.source.messages cimport Queued, nlmsghdr, read_packet, take_attribute, take_message, write_attribute
 from edgeblock.source.recall cimport Recall
 
@@ -682,13 +682,20 @@ cdef void _play_stream(Engine e, Bytes b, const Stream* streams, int count, bint
 # ---- what the first stage let by
 
 
+cdef bint _is_near(uint32_t one, uint32_t other) noexcept nogil:
+    return one - other < <uint32_t>NEAR or other - one < <uint32_t>NEAR
+
+
 cdef void _play_recall(Engine e, Bytes b) noexcept nogil:
     # The kernel has let the first bytes of a listed stream by, behind its SYN, and other SYNs and hellos of the same
-    # ports; then comes the rest, or all of it.
+    # ports; then comes the rest, or all of it. As judge_syn in program.c has it, no two SYNs lie within NEAR, and of
+    # those without a hello there are no more than STARTS.
     cdef Play play
     cdef Remembered r
     cdef const Stream* s
-    cdef uint32_t how, count, which, first, at, size, step, i
+    cdef uint32_t how, count, which, first, at, size, step, i, k, bare = 0, known = 0
+    cdef PassedSyn one
+    cdef bint near
     memset(&play, 0, sizeof(Play))
     memset(&r, 0, sizeof(Remembered))
     s = &listed[_u8(&b) % listed_count]
@@ -706,19 +713,30 @@ cdef void _play_recall(Engine e, Bytes b) noexcept nogil:
         kept[i].serial = i + 1
         _fill(&b, _u8(&b), &play, 0, kept[i].data, HELLO_MAX)
     memcpy(kept[0].data, s.data, first)
-    r.count = count + (how >> 3 & 1) * (_u8(&b) & 31)
+    bare = first == 0
     for i in range(count):
-        r.passed[i].isn = play.isn
-        r.passed[i].serial = 1
-        r.passed[i].place = 0
-        r.passed[i].size = <uint16_t>first
-        r.passed[i].after = <uint16_t>(i + 1)
+        memset(&one, 0, sizeof(PassedSyn))
+        one.isn = play.isn
+        one.serial = 1
+        one.size = <uint16_t>first
         if i != which:
-            r.passed[i].isn = play.isn + _u8(&b) * (1 + (_u8(&b) << 12))
-            r.passed[i].place = 1 + (_u8(&b) & 3)          # the last is none
-            r.passed[i].serial = r.passed[i].place + 1 + (_u8(&b) & 1)
-            r.passed[i].size = <uint16_t>(_u8(&b) * (_u8(&b) & 9))
-            r.passed[i].after = <uint16_t>_u8(&b)
+            one.isn = play.isn + _u8(&b) * (1 + (_u8(&b) << 12))
+            one.place = 1 + (_u8(&b) & 3)          # the last is none
+            one.serial = one.place + 1 + (_u8(&b) & 1)
+            one.size = <uint16_t>(_u8(&b) * (_u8(&b) & 9))
+            near = _is_near(one.isn, play.isn)
+            for k in range(known):
+                near = near or _is_near(one.isn, r.passed[k].isn)
+            bare += one.size == 0
+            if near or bare > <uint32_t>STARTS:
+                bare -= one.size == 0
+                continue
+        one.after = <uint16_t>(known + 1 + _u8(&b) % SYNS)
+        r.passed[known] = one
+        known += 1
+    r.count = known
+    for i in range(known):
+        r.passed[i].after = <uint16_t>min(<uint32_t>r.passed[i].after, known)
     play.opened = 1
     for i in range(first):
         play.taken[i] = 1

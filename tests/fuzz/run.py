@@ -21,9 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
 GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic", "recall", "netlink",
          "answers", "defragment", "answered", "marking")
-# Asked for by name only: it makes up memories that the kernel may never have, and finds requests that pass behind
-# some of them (README, Limits).
-APART = ("recall",)
 CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "connections", "dtls",
         "blocked", "flow", "matcher", "engine")
 COMPILED = (*(f"core/{name}" for name in CORE), "netfilter/stage1/structures", "source/recall", "source/marking")
@@ -129,7 +126,7 @@ MAX_LEN = {"tls": 65_536, "http": 65_536, "http2": 65_536, "packets": 65_536, "h
 def main() -> int:
     parser = argparse.ArgumentParser(description="fuzz the compiled core")
     parser.add_argument("--seconds", type=int, default=600, help="for all games together, on one core")
-    parser.add_argument("--games", default=",".join(game for game in GAMES if game not in APART))
+    parser.add_argument("--games", default=",".join(GAMES))
     parser.add_argument("--corpus", type=Path, default=BUILD / "corpus")
     given = parser.parse_args()
     games = [game for game in given.games.split(",") if game]

@@ -7,6 +7,7 @@ cdef extern from "structures.h":
         HELLO_MAX
         SYNS
         NEAR
+        STARTS
 
     struct Key "key":
         uint8_t source[16]
