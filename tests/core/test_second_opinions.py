@@ -50,6 +50,16 @@ def test_hellos(data, cuts):
     assert tls.feed(pieces(data, cuts))[:3] == tls.feed([data])[:3]
 
 
+@pytest.mark.parametrize("data", [
+    b"T \xb5\0/ HTTP/0.1\r\x16\x03\r\n\r\n",           # a line with a hole, ended by a lone CR
+    b"GET / HTTP/\x851.1\r\nHost: a.b\r\n\r\n",
+    b"CONNECT  HTTP/1.1\r\nHost: a.b\r\n\r\n",
+    b"GET / HTTP/1.1\nHost:\t" + b"a" * 254 + b"   b  c\n   d   e\n\n",
+])
+def test_requests_that_fuzzing_found(data):
+    slow_http.compare(data)
+
+
 @given(mutated(REQUESTS), st.lists(st.integers(0, 2000), max_size=6))
 def test_requests(data, cuts):
     slow_http.compare(data)

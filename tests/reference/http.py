@@ -177,6 +177,13 @@ def read_lines(data: bytes, at: int) -> tuple[list[tuple[bytes, bool]], int, boo
 SPECIAL = (b"host", b"content-length", b"transfer-encoding")
 
 
+def thinned(lines: list[bytes]) -> list[bytes]:
+    """A value's lines, behind its first 256 bytes without blanks in a row: nobody has names with so many."""
+    raw = b"\n".join(lines).lstrip(b" \t")
+    tail = re.sub(rb"(?<=[ \t])[ \t]+", b"", raw[255:])[1:] if len(raw) > 256 else b""
+    return (raw[:256] + tail).split(b"\n")
+
+
 def plain(name: bytes) -> bytes:
     return name.replace(b" ", b"").replace(b"\t", b"").lower()
 
@@ -204,6 +211,7 @@ def read_fields(lines: list[tuple[bytes, bool]], doubled: bool, method: bytes, v
     for name, values, odd in fields:
         if name not in SPECIAL:
             continue
+        values = thinned(values)
         while len(values) > 1 and not values[-1].strip(SPACE):
             values.pop()
         said = [(name, values[0], odd or len(values) > 1)]
