@@ -21,7 +21,7 @@ demo:  ## watch the daemon filter live traffic between a real client and a real 
 test:  ## every test, or T=tests/core/test_tls.py; as root the live ones too; lists the ten slowest
 	@[ "$$(id -u)" = 0 ] || echo "Not root: the live tests are left out; 'sudo make test' runs them all." >&2
 	@.ci/setup $$([ "$$(id -u)" != 0 ] || echo lab) test
-	@$(PY) -m pytest --durations=10 $(if $(filter tests,$(T)),-n $(JOBS) --dist loadgroup -m "not alone") $(T)
+	@$(PY) -m pytest --durations=10 $(if $(filter tests,$(T)),-n $(JOBS) -m "not alone") $(T)
 	@$(if $(filter tests,$(T)),$(PY) -m pytest --durations=10 -m alone)
 
 matrix: ## what some twenty real servers serve for a listed host, through a box, in every mode; four minutes (root)

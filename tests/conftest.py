@@ -21,15 +21,15 @@ settings.register_profile("deep", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Live tests that kill, stop and time daemons of their own: what runs beside them could be taken for a fault."""
+    of_mode = "stage1" in getattr(getattr(item, "callspec", None), "params", ())
+    if (item.get_closest_marker("live") and not of_mode
+            and item.path.parent.name in ("live", "netfilter", "daemon")):
+        item.add_marker("alone")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:      # side by side, a lab and its daemon stay one process's, as does what a module makes
-        lab_of = getattr(item, "callspec", None) and item.callspec.params.get("stage1")
-        item.add_marker(pytest.mark.xdist_group(f"stage1-{lab_of}" if lab_of else item.location[0]))
-        # Those that kill, stop and time daemons of their own: what runs beside them could be taken for a fault.
-        apart = item.path.parent.name in ("live", "netfilter", "daemon") and not lab_of
-        if apart and item.get_closest_marker("live"):
-            item.add_marker("alone")
     if browser.CHROMIUM is None:
         for item in items:
             if item.get_closest_marker("chromium"):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 # A build compiles the whole core, and this machine may be busy.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.alone]      # it compiles in the checkout
 
 
 @pytest.fixture(scope="module")
