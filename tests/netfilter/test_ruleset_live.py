@@ -103,6 +103,7 @@ def box(operator, request):
     try:
         yield one
     finally:
+        operator.hang_up()
         one.remove()
 
 

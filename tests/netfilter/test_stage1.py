@@ -365,7 +365,7 @@ class Flow:
 
     def mark(self, what, age=0.0):
         bpf.update(self.keeper.maps["marks"], self.key(), struct.pack(
-            "=QI36x", time.monotonic_ns() - int(age * 1e9), what))
+            "=QI36x", (time.monotonic_ns() - int(age * 1e9)) % (1 << 64), what))    # older than the machine wraps
 
     def marked(self):
         """What is in the map; None where there is nothing."""

@@ -7,6 +7,7 @@ import ctypes
 import secrets
 import select
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -73,11 +74,24 @@ class Triple:
         self.box_mac = inside(self.box, lambda: mac("c0"))
         for family in (4, 6):
             self.ip("-n", self.box, "neighbour", "add", GHOST[family], "lladdr", self.client_mac, "dev", "c0")
+        inside(self.server, lambda: put("net/ipv4/tcp_synack_retries", "1"))    # to clients made by hand
         self.wire = inside(self.client, packet_socket)
         self.open.append(self.wire)
+        self.talking: list[socket.socket] = []
         self.serve()
 
+    def hang_up(self) -> None:
+        """End what tests opened, at both ends: nothing is sent again while the next one counts packets."""
+        while self.talking:
+            one = self.talking.pop()
+            with suppress(OSError):
+                if one.type == socket.SOCK_STREAM:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
     def close(self) -> None:
+        self.hang_up()
         for one in reversed(self.open):
             one.close()
         for name in (self.client, self.box, self.server):
@@ -93,10 +107,7 @@ class Triple:
 
     def write(self, name: str, value: str) -> None:
         """A sysctl of the box."""
-        def put() -> None:
-            with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
-                file.write(value)
-        inside(self.box, put)
+        inside(self.box, lambda: put(name, value))
 
     def serve(self) -> None:
         """TCP and UDP servers on some ports: `reply N` is answered with N bytes, over TCP like a record of TLS;
@@ -118,6 +129,7 @@ class Triple:
         with suppress(OSError):
             while True:
                 peer = listener.accept()[0]
+                self.talking.append(peer)
                 threading.Thread(target=self.answer, args=(peer, port), daemon=True).start()
 
     def answer(self, peer: socket.socket, port: int) -> None:
@@ -148,7 +160,7 @@ class Triple:
             one.connect((SERVER[family], port))
             return one
         made = inside(place or self.client, make)
-        self.open.append(made)
+        self.talking.append(made)
         return made
 
     def udp(self, family: int = 4) -> socket.socket:
@@ -158,7 +170,7 @@ class Triple:
             one.settimeout(PATIENCE)
             return one
         made = inside(self.client, make)
-        self.open.append(made)
+        self.talking.append(made)
         return made
 
     def send(self, packet: Packet) -> None:
@@ -268,6 +280,12 @@ def inside(place: str, work: Callable[[], Any]) -> Any:
         return work()
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(body).result()
+
+
+def put(name: str, value: str) -> None:
+    """A sysctl of this namespace."""
+    with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
+        file.write(value)
 
 
 def mac(device: str) -> str:
