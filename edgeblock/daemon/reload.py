@@ -1,0 +1,107 @@
+"""Reloads: the lists are compiled, staged in the kernel, given to every worker, and then committed in the kernel.
+
+In: moments at which the lists are to be read anew (changes.py). Out: rules in force (in_force.py), in the first stage
+before any worker has them, so that no name passes there that some worker blocks. Where a step fails, what is in force
+stays, and the lists are tried again. Never here: a list read, or a packet.
+"""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from edgeblock.config import Rules
+from edgeblock.daemon.changes import Changes
+from edgeblock.daemon.in_force import InForce, let_go
+from edgeblock.daemon.kernel import Kernel
+from edgeblock.daemon.lane import Lane
+from edgeblock.daemon.rules import Compiler, Loaded
+from edgeblock.daemon.tasks import Tasks
+from edgeblock.daemon.workers import Workers
+from edgeblock.errors import EdgeblockError, ListError
+
+RETRY = 0.5             # seconds until the lists are tried again; doubled where it fails again
+RETRY_MAX = 60.0
+
+
+class Reload:
+    """Puts lists in force: first `open`, then `begin`, then `run` whenever `due` returns."""
+
+    def __init__(self, rules: Rules, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
+                 workers: Workers) -> None:
+        self._log, self._in_force, self._kernel, self._workers = log, in_force, kernel, workers
+        self._compiler = Compiler(rules)
+        self._changes = Changes(rules.directory)
+        self._lane = Lane(self._compiler, log, tasks, lambda: self._changes.try_in(0))
+        self._failures = 0              # of loads, one after the other
+
+    async def open(self) -> None:
+        """Begins to watch the directory, and has a process ready that compiles."""
+        await self._compiler.prepare()
+        self._changes.open()
+
+    async def close(self) -> None:
+        await self._lane.end()
+        self._changes.close()
+        await self._compiler.close()
+
+    def ask(self) -> None:
+        """The lists are to be read anew, those refused included."""
+        self._changes.ask()
+
+    async def begin(self) -> Loaded:
+        """The first load, for `put_in_force`. ListError where nothing can be put in force."""
+        await self._changes.begin()
+        return await self._load()
+
+    async def due(self) -> bool:
+        """Until the lists are to be read anew; whether that was asked for."""
+        return await self._changes.next()
+
+    async def run(self, asked: bool) -> None:
+        """Reads the lists anew; returns when every worker has what came of it."""
+        began = time.monotonic()
+        try:
+            loaded = await self._load(afresh=asked)
+            fresh = await self.put_in_force(loaded)
+        except (EdgeblockError, OSError) as problem:
+            self._failures += 1
+            self._changes.expires = None        # the next try looks for itself
+            self._try_again()
+            self._in_force.keep(problem)
+            return
+        if fresh and await self._workers.await_rules():
+            self._kernel.commit_rules()
+        if fresh or asked:
+            self._log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._in_force.summary())
+
+    async def put_in_force(self, loaded: Loaded) -> bool:
+        """Stages the rules in the kernel, then gives them to the workers; whether they are others than before.
+
+        OSError where there is no memory for them, and nothing has changed.
+        """
+        await self._kernel.stage_rules(loaded, self._in_force.base_file)
+        files = self._in_force.take(loaded)
+        self._changes.expires = loaded.expires
+        self._failures = self._failures + 1 if loaded.problem else 0
+        if loaded.again or loaded.problem:
+            self._try_again()
+        if files:
+            self._workers.give_rules(files)
+        self._lane.line_up(loaded)
+        return bool(files)
+
+    async def _load(self, afresh: bool = False) -> Loaded:
+        self._in_force.prepare()
+        if afresh:
+            self._lane.forget_refused()
+        loaded = await self._compiler.load(self._changes.busy, self._in_force.digest, afresh, self._lane.known,
+                                           self._in_force.whole)
+        with suppress(OSError):     # no process to be had now; the next job asks again
+            await self._compiler.prepare()
+        if loaded.problem and not loaded.lists and self._in_force.is_empty:
+            let_go(loaded)
+            raise ListError(loaded.problem)
+        return loaded
+
+    def _try_again(self) -> None:
+        self._changes.try_in(min(RETRY * 2 ** min(self._failures, 10), RETRY_MAX))

@@ -1,0 +1,90 @@
+"""What the daemon says of itself: the answer to `edgeblock status`, metrics, the service manager's line.
+
+In: the parts that know. Out: their figures under the names that others read. Never here: a figure of our own, or a
+name that somebody has asked for.
+"""
+
+import time
+from typing import Any
+
+import edgeblock
+from edgeblock.config import Config
+from edgeblock.daemon.board import Board
+from edgeblock.daemon.canary import Canary
+from edgeblock.daemon.in_force import InForce
+from edgeblock.daemon.journal import Journal
+from edgeblock.daemon.kernel import Kernel
+from edgeblock.daemon.metrics import exposition
+from edgeblock.daemon.vigil import State, Vigil
+from edgeblock.daemon.workers import Workers
+
+SUMMARY = 60.0          # seconds between two lines about what was not logged
+
+
+class Status:
+    """`vigil` is there once the daemon has begun to look after what it has put into the kernel."""
+
+    def __init__(self, config: Config, journal: Journal, board: Board, workers: Workers, kernel: Kernel,
+                 in_force: InForce, state: State, canary: Canary) -> None:
+        self.vigil: Vigil | None = None
+        self._config, self._journal, self._board = config, journal, board
+        self._workers, self._kernel, self._in_force = workers, kernel, in_force
+        self._state, self._canary = state, canary
+        self._started = time.monotonic()
+        self._unlogged_told = 0
+        self._summary_due = 0.0
+
+    def counters(self) -> dict[str, Any]:
+        """Everything that is counted, nested by who counts it, over all workers."""
+        counted = self._board.counters(range(len(self._workers.slots)))
+        return {
+            "uptime": int(time.monotonic() - self._started),
+            "queue": {**counted["queue"], "waiting": self._workers.waiting()},
+            "engine": counted["engine"],
+            "matched": counted["matched"],
+            "visits": counted["visits"],
+            "replies": counted["replies"],
+            "stage1": self._kernel.stage_counters(),
+            "rules": self._in_force.counters(),
+            "log": {"unlogged": counted["log"]["unlogged"] + self._journal.over_day,
+                    "lost": counted["log"]["lost"] + self._journal.lost},
+        }
+
+    async def status(self) -> dict[str, Any]:
+        """The answer to `edgeblock status`: the counters, and what is running."""
+        kernel_rules = await self._kernel.counters()
+        config, rules = self._config, self._in_force
+        return {"version": edgeblock.__version__, "queue_number": config.queue.number,
+                "overload": config.queue.overload, "absent": config.ruleset.absent,
+                "tracking": config.ruleset.tracking,
+                "rules_digest": rules.content, "rules_age": int(time.time() - rules.since),
+                "rules_problem": rules.problem, "lists": rules.lists(),
+                "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
+                **self.counters(), "workers": self._workers.status(), "kernel_rules": kernel_rules,
+                "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}
+
+    async def metrics(self) -> bytes:
+        """The answer to Prometheus."""
+        return exposition(await self.status(), self._board, self._in_force.places)
+
+    def summary(self) -> str:
+        """One line for the service manager."""
+        if self._state.causes:
+            return self._state.summary
+        first, last = self._workers.slots[0].queue, self._workers.slots[-1].queue
+        where = f"queue {first}" if first == last else f"queues {first} to {last}"
+        rules = self._in_force.summary()
+        refused = f", {rules['refused']} refused" if rules["refused"] else ""
+        canary = ", canary failed" if any(self._canary.results.values()) else ""
+        return f"{where}: {rules['entries']} entries of {rules['lists']} lists in force{refused}{canary}"
+
+    def tell_unlogged(self, now: float) -> None:
+        """Says in the log, now and then, how many blocks had no line."""
+        if now < self._summary_due:
+            return
+        self._summary_due = now + SUMMARY
+        counted = self._board.counters(range(len(self._workers.slots)))["log"]["unlogged"] + self._journal.over_day
+        if counted > self._unlogged_told:
+            self._journal.log.info("blocks not logged", count=counted - self._unlogged_told,
+                                   limit=self._config.daemon.log_blocks)
+            self._unlogged_told = counted

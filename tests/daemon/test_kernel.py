@@ -1,0 +1,37 @@
+"""What the daemon has in the kernel, where it cannot be taken away at once."""
+
+import asyncio
+
+from edgeblock.config import Config
+from edgeblock.daemon import kernel
+from edgeblock.daemon.kernel import Kernel
+from edgeblock.errors import SystemProblem
+from tests.daemon.parts import Log
+
+
+def test_kernel_rules_that_could_not_be_removed_go_when_the_workers_have(monkeypatch):
+    """There was no process to be had for it as long as the workers were there."""
+    done, log = [], Log()
+
+    def remove():
+        done.append("removed")
+        if len(done) == 1:
+            raise SystemProblem("nft: cannot be started: Resource temporarily unavailable")
+
+    monkeypatch.setattr(kernel.ruleset, "remove", remove)
+
+    async def stop():
+        made = Kernel(Config(), log, 1)
+        await made.remove()
+        await made.remove_left()
+        assert len(done) == 2
+        other = Kernel(Config(), log, 1)
+        await other.remove()
+        await other.remove_left()
+        for one in (made, other):
+            one.close()
+
+    asyncio.run(stop())
+    assert len(done) == 3
+    [(event, more)] = log.said
+    assert event == "kernel rules not removed; once more without workers" and "nft: cannot be" in more["problem"]
