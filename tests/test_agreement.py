@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from edgeblock import compile, config, replay
+from edgeblock import config
 from edgeblock.blocklist import lint, rules
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.drop import refresh
 from edgeblock.blocklist.store import Store, read_key
+from edgeblock.commands import compile, replay
 from edgeblock.errors import ListError
 from tests.blocklist.canonical_cases import HOSTS, URLS
 from tests.core import samples as s

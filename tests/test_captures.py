@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from corpus import BESIDE, CORPUS, corpus
 
-from edgeblock import replay
+from edgeblock.commands import replay
 
 DISGUISED = sorted((BESIDE / "evasion").glob("*.pcap"))
 LISTED, PAGE = "blocked.example.com", "blocked.example.com/bad/page.html"

@@ -44,8 +44,8 @@ LAYERS = (
     ("enforce", "netfilter", "engine"),
     ("source",),
     ("daemon",),
-    ("lab", "replay", "doctor", "compile"),
-    ("demo",),
+    ("lab",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

@@ -38,7 +38,7 @@ from edgeblock.blocklist.snapshot import (
     stack,
     write,
 )
-from edgeblock.errors import ListError
+from edgeblock.errors import EdgeblockError, ListError
 
 OVERLAY = "rules.overlay"
 NOTE_SIZE = 2048            # bytes of a note: the longest name, every character of it escaped, and the rest
@@ -74,6 +74,14 @@ def read_key(path: Path | str, create: bool = False, file: int = -1) -> memoryvi
     if mode & 0o077:
         raise ListError(f"{path}: the key may be read by others (mode {mode & 0o777:04o}); chmod 600 {path}")
     return key
+
+
+def readable_key(path: Path | str) -> memoryview | None:
+    """The key of the box; None where there is none or it may not be read."""
+    try:
+        return read_key(path)
+    except EdgeblockError:
+        return None
 
 
 def write_file(path: Path, fill: Callable[[BinaryIO], Any], *, mode: int = 0o600, keep: bool = False,

@@ -137,3 +137,11 @@ def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
             raise SystemProblem(f"{path}: no answer within {patience:.0f} s") from None
         except (OSError, ValueError) as problem:
             raise SystemProblem(f"{path}: no answer: {problem}") from None
+
+
+def have_answered(path: Path, question: str, **more: float) -> Any:
+    """As `ask`. SystemProblem, too, where the daemon has a complaint in place of an answer."""
+    answer = ask(path, question, **more)
+    if "error" in answer:
+        raise SystemProblem(f"the running daemon says: {answer['error']}")
+    return answer

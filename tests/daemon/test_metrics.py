@@ -17,12 +17,12 @@ import pytest
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgeblock.commands import top
 from edgeblock.config import Config, Privacy
 from edgeblock.core.decision import Decision, Name
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
 from edgeblock.daemon import board as boards
-from edgeblock.daemon import top
 from edgeblock.daemon.board import Board, matched_at
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import ASKING_MAX, HISTOGRAMS, WORKER_COUNTERS, MetricsServer, exposition

@@ -9,7 +9,7 @@ from pathlib import Path as File
 import pytest
 from corpus import BESIDE
 
-from edgeblock import replay
+from edgeblock.commands import replay
 from edgeblock.netfilter.stage1 import Stage
 from edgeblock.source.capture import Capture
 from edgeblock.source.checksums import Survey

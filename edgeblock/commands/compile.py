@@ -1,10 +1,12 @@
-"""A rules directory into one snapshot file, with a table of what is in it.
+"""`edgeblock compile`: a rules directory into one snapshot file, with a table of what is in it.
 
 In: the [rules] settings, a directory, where the file shall be. Out: the file, whole or not at all, and a table; while
 it works a progress bar, where somebody looks at a terminal. A list that is refused leaves no file: who asked for a
 snapshot of all lists is not given one of some. Never here: a rule of its own; the daemon takes lists the same way.
 """
 
+import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,28 @@ from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_list
 from edgeblock.blocklist.intake import Refused, Terms, make_terms, take
 from edgeblock.blocklist.snapshot import write
 from edgeblock.blocklist.store import open_file, read_key, write_file
+from edgeblock.commands import add_config
 from edgeblock.errors import ListError
+
+EXAMPLES = """\
+  edgeblock compile --rules /etc/edgeblock/rules --output rules.snapshot
+  edgeblock check --rules rules.snapshot www.example.com
+The key is that of the configuration; it is made where there is none. Lists are taken or refused as the daemon would.
+Exit status: 0; 2 if a list is refused or something cannot be read or written, and then no file is made."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    parser.add_argument("--output", metavar="FILE", required=True, help="the snapshot")
+    parser.add_argument("--key", metavar="FILE", help="the key (default: that of the configuration)")
+
+
+def main(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    settings = replace(settings, directory=Path(chosen.rules or settings.directory),
+                       key=Path(chosen.key or settings.key))
+    return run(settings, Path(chosen.output), sys.stdout, sys.stderr)
 
 
 def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO) -> int:

@@ -30,7 +30,7 @@ from scapy.all import (
 )
 from scapy.layers.tls.all import TLS, ServerName, TLS_Ext_ServerName, TLSClientHello
 
-from edgeblock import replay
+from edgeblock.commands import replay
 from edgeblock.config import Config, Policies, Reply
 from edgeblock.core.decision import Decision, Name
 from edgeblock.errors import CaptureError, ConfigError, EdgeblockError, ListError

@@ -1,13 +1,19 @@
-"""What this machine has and lacks. In: the settings. Out: findings, each with its fix, and a table of them.
+"""`edgeblock doctor`: what this machine has and lacks.
+
+In: the settings. Out: findings, each with its fix, and a table of them. Never here: anything changed.
 
 Probes leave no trace: kernel features are tried in a network namespace that goes with the thread that made it.
+
+One idea, though long: each function asks one thing of the machine, and none needs another.
 """
 
+import argparse
 import ctypes
 import errno
 import importlib
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar
 
+from edgeblock import config as configuration
+from edgeblock.commands import add_config
 from edgeblock.config import Config
 from edgeblock.daemon import claim
 from edgeblock.daemon.control import ask
@@ -24,6 +32,10 @@ from edgeblock.netfilter.pair import CLIENTS, SERVERS
 from edgeblock.netfilter.pins import bpf_directory, pin_path
 from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
+
+EXAMPLES = """\
+  edgeblock doctor
+Exit status: 0 if edgeblock can run here, 1 if something is missing."""
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -76,6 +88,14 @@ class Finding(NamedTuple):
     state: str
     found: str
     mend: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def main(chosen: argparse.Namespace) -> int:
+    return report(examine(configuration.load(chosen.config)), sys.stdout)
 
 
 def examine(config: Config) -> list[Finding]:

@@ -5,6 +5,7 @@ daemon's own counters; 0 when every line is as expected, else 1. Never: traffic,
 namespaces, or anything of it left when this returns.
 """
 
+import argparse
 import re
 import tempfile
 import time
@@ -18,6 +19,10 @@ from rich.live import Live
 from rich.table import Table
 
 from edgeblock.lab import Lab, Seen, page, until
+
+EXAMPLES = """\
+  sudo edgeblock demo
+Exit status: 0 if every line is as expected."""
 
 WHY = "https://open.example/why"       # where the redirect leads
 EDIT_LIMIT = 5.0                       # seconds after which an edited list counts as not taken
@@ -40,6 +45,14 @@ LISTS = {
 }
 
 Judge = Callable[[Seen], bool]
+
+
+def add_arguments(_parser: argparse.ArgumentParser) -> None:
+    return
+
+
+def main(_chosen: argparse.Namespace) -> int:
+    return run()
 
 
 @dataclass(frozen=True)

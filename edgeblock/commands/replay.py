@@ -9,17 +9,21 @@ Names and paths come from the network and may hold anything: JSON escapes what i
 people what is not printable, so that no capture can write to a terminal what it likes.
 """
 
+import argparse
 import json
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from edgeblock import config as configuration
 from edgeblock import wire
 from edgeblock.blocklist import rules
 from edgeblock.blocklist.directory import Finding
+from edgeblock.commands import add_config
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name
 from edgeblock.enforce import replies
@@ -30,6 +34,13 @@ from edgeblock.source.capture import STDIN, Capture, CaptureWriter, Record, refr
 from edgeblock.source.checksums import MODES, Survey
 from edgeblock.source.defragment import Defragmenter
 from edgeblock.source.handshakes import Handshakes
+
+EXAMPLES = """\
+  edgeblock replay morning.pcap --rules /etc/edgeblock/rules
+  edgeblock replay morning.pcapng.gz --rules rules --json > verdicts.jsonl
+  edgeblock replay morning.pcapng.gz --rules rules --expect verdicts.jsonl
+  ssh box tcpdump -i eth0 -s 0 -w - | edgeblock replay - --rules rules --checksums verify
+Exit status: 0; 1 if --expect finds a difference; 2 if the capture or the rules cannot be read."""
 
 SHORT_DIFFERENCE = 20           # lines of each kind that --expect prints
 MAX_BLOCKED = 262_144           # blocked flows whose answers are kept out of --write, as many as a worker remembers
@@ -43,6 +54,27 @@ Row = tuple[Record, wire.Header, bytes, Name]
 
 # Next header values behind which an IPv6 fragment header may stand; any other spares the walk.
 _BEFORE_FRAGMENT = frozenset((wire.HOP_BY_HOP, wire.ROUTING, wire.FRAGMENT, wire.AUTHENTICATION, wire.DESTINATION))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("capture", metavar="CAPTURE",
+                        help="a pcap or pcapng file, also compressed with gzip; - is standard input")
+    parser.add_argument("--rules", metavar="DIR",
+                        help="the lists, or a snapshot of them (default: those of the configuration)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, for each name observed")
+    parser.add_argument("--write", metavar="OUT", help="save what would have left the box, answers included")
+    parser.add_argument("--expect", metavar="FILE", help="compare with the saved output of --json")
+    parser.add_argument("--checksums", choices=("auto", "verify", "ignore"), default="auto",
+                        help="which wrong checksums make a packet junk: auto spares what hardware would have "
+                             "filled in")
+
+
+def main(chosen: argparse.Namespace) -> int:
+    settings = configuration.load(chosen.config)
+    return run(chosen.capture, chosen.rules or settings.rules.directory, json_output=chosen.json,
+               write=chosen.write, expect=chosen.expect, checksums=chosen.checksums, config=settings,
+               out=sys.stdout, err=sys.stderr)
 
 
 def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, json_output: bool = False,

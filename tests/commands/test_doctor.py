@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from edgeblock import doctor
+from edgeblock.commands import doctor
+from edgeblock.commands.doctor import MISSING, OK, WARNING, Finding
 from edgeblock.config import Config, Rules
-from edgeblock.doctor import MISSING, OK, WARNING, Finding
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import netlink, ruleset, tools
 

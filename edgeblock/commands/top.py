@@ -4,6 +4,7 @@ In: answers to `status`. Out: tables on a terminal, or once as plain text where 
 name or an address; there is none in the answers.
 """
 
+import argparse
 import threading
 import time
 from pathlib import Path
@@ -15,11 +16,25 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from edgeblock import config
+from edgeblock.commands import add_config
 from edgeblock.daemon.control import ask
 from edgeblock.source.nfqueue import BUCKET_SECONDS
 
+EXAMPLES = """\
+  edgeblock top
+Ends with Ctrl-C. Where standard output is no terminal it prints one picture."""
+
 PAUSE = threading.Event()       # never set: waits, and Ctrl-C ends it
 WORKER = ("packets", "passed", "dropped", "lost")      # shown as rates
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def main(chosen: argparse.Namespace) -> int:
+    return run(config.load(chosen.config).daemon.control)
 
 
 def run(control: Path, seconds: float = 1.0) -> int:

@@ -1,0 +1,39 @@
+"""The commands, one file each: what it takes (`add_arguments`), its examples, and what it does (`main`).
+
+In: arguments as cli.py has parsed them. Out: output, and an exit status; an EdgeblockError for what a person can
+fix. A command is added as a file, with a row in COMMANDS. Never here: another command's work.
+"""
+
+import argparse
+import sys
+
+from edgeblock import config
+from edgeblock.errors import EdgeblockError, printable
+
+# In the order of `edgeblock --help`; a file has the command's name, with _ for -.
+COMMANDS = {
+    "run": "filter live traffic until stopped",
+    "replay": "judge the packets of a capture as the daemon would",
+    "check": "say whether names would be blocked, by which list and why",
+    "lint": "find everything wrong with a directory of lists",
+    "compile": "make one snapshot file of a directory of lists",
+    "hash-list": "make a list without plain text of one, for boxes with the same key",
+    "ruleset": "show, apply or remove the kernel rules that queue packets",
+    "status": "show what the running daemon has counted",
+    "canary": "have the running daemon ask its own box for a listed name, now",
+    "top": "watch the running daemon: rates, queues, verdicts, latency, workers",
+    "doctor": "say what this machine has and lacks, and how to fix it",
+    "demo": "filter between a client and a server in namespaces of their own, and show it",
+    "version": "print the version",
+}
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The argument of every command that reads the configuration."""
+    parser.add_argument("--config", metavar="FILE",
+                        help=f"the configuration (default: {config.DEFAULT_FILE} where there is one)")
+
+
+def complain(problem: EdgeblockError) -> None:
+    """One line on standard error."""
+    print("edgeblock: " + printable(" ".join(str(problem).splitlines())), file=sys.stderr)

@@ -1,0 +1,106 @@
+"""`edgeblock check`: whether names would be blocked, by which list and why, or which entry has a rule id.
+
+In: names, from the command line, a file or standard input; the lists, or the running daemon. Out: a record for each
+name, as a line for people or as JSON. Never here: a verdict of its own; the snapshot's matcher is asked.
+"""
+
+import argparse
+import json
+import re
+import sys
+from typing import TextIO
+
+from edgeblock import config
+from edgeblock.blocklist import rules
+from edgeblock.blocklist.store import readable_key
+from edgeblock.commands import add_config
+from edgeblock.daemon import control
+from edgeblock.errors import ConfigError
+
+EXAMPLES = """\
+  edgeblock check www.example.com
+  edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
+  edgeblock check --live www.example.com
+  edgeblock check --rules rules --from names.txt
+  edgeblock check - < names.txt
+  edgeblock check --rule 9f3c21aa
+With --rule, the id that log, page and replay show leads back to list, file and line; run it with the box's key.
+With --live the running daemon answers from the rules that are in force, which have no line numbers.
+Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the rules cannot be used."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("names", metavar="NAME_OR_URL", nargs="*",
+                        help="a host, a URL or an address; - takes them from standard input, one a line")
+    parser.add_argument("--from", dest="file", metavar="FILE", help="more of them, one a line")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--rules", metavar="DIR",
+                        help="the lists, or a snapshot of them (default: those of the configuration)")
+    either.add_argument("--live", action="store_true", help="ask the running daemon")
+    parser.add_argument("--rule", metavar="ID", help="say which entry has this rule id")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
+
+
+def main(chosen: argparse.Namespace) -> int:
+    whole = config.load(chosen.config)
+    settings = whole.rules
+    if chosen.rule is not None:
+        return check_rule(chosen, settings)
+    names = asked_names(chosen)
+    if chosen.live:
+        path = whole.daemon.control
+        records = [rules.record_of(control.have_answered(path, f"check {json.dumps(name)}")) for name in names]
+    else:
+        loaded = rules.load(chosen.rules or settings.directory, settings, key=readable_key(settings.key),
+                            tolerant=True)
+        for warning in loaded.warnings:
+            print(f"edgeblock: warning: {warning}", file=sys.stderr)
+        records = rules.explain(loaded, names)
+    for record in records:
+        if chosen.json:
+            print(json.dumps(record.as_dict()))
+        elif record.canonical is not None:
+            print(record.as_text())
+        else:
+            print(f"edgeblock: {record.as_text()}", file=sys.stderr)
+    if any(record.canonical is None for record in records):
+        return 2
+    return 1 if any(record.blocked for record in records) else 0
+
+
+def asked_names(chosen: argparse.Namespace) -> list[str]:
+    """Those of the command line, of standard input for "-", and of --from: there one a line, # begins a comment."""
+    def lines(text: TextIO) -> list[str]:
+        text.reconfigure(errors="surrogateescape")      # type: ignore[attr-defined]
+        return [line.strip() for line in text if line.strip() and not line.startswith("#")]
+
+    names: list[str] = []
+    for name in chosen.names:
+        names += lines(sys.stdin) if name == "-" else [name]
+    if chosen.file:
+        try:
+            with open(chosen.file, encoding="utf-8") as file:
+                names += lines(file)
+        except OSError as problem:
+            raise ConfigError(f"--from {chosen.file}: cannot be read: {problem.strerror}") from None
+    if not names:
+        raise ConfigError("no name to check; give one, or --from FILE, or - for standard input; see check --help")
+    return names
+
+
+def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
+    if chosen.live or chosen.names or chosen.file:
+        raise ConfigError("--rule ID looks into the lists by itself: leave out --live and names")
+    if not re.fullmatch(r"[0-9a-fA-F]{8}", chosen.rule):
+        raise ConfigError(f"--rule {chosen.rule}: a rule id is eight hex digits, such as 9f3c21aa")
+    key = readable_key(settings.key)
+    directory = chosen.rules or settings.directory
+    found = rules.find_rule(rules.load(directory, settings, key=key, tolerant=True), chosen.rule)
+    for place in found:
+        print(json.dumps(place._asdict()) if chosen.json else place.as_text())
+    if not found:
+        why = ("the list may have changed since" if key else
+               f"without the box's key, {settings.key}, ids differ: run this as root on the box")
+        print(f"edgeblock: {directory}: no entry has the rule id {chosen.rule}; {why}", file=sys.stderr)
+    return 0 if found else 1

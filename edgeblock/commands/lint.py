@@ -1,0 +1,37 @@
+"""`edgeblock lint`: everything wrong with a directory of lists.
+
+In: a directory. Out: findings, one a line, and a summary on standard error. Never here: what counts as wrong
+(blocklist/lint.py).
+"""
+
+import argparse
+import sys
+
+from edgeblock import config
+from edgeblock.blocklist import lint
+from edgeblock.blocklist.store import readable_key
+from edgeblock.commands import add_config
+
+EXAMPLES = """\
+  edgeblock lint /etc/edgeblock/rules
+  edgeblock lint --all /etc/edgeblock/rules
+Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing. Where a list has many findings
+of one sort, the first is told, with their number and where the first of them stand.
+Exit status: 0 without errors and warnings, 1 with some, 2 if the directory cannot be read."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--all", action="store_true", help="every finding, line by line")
+
+
+def main(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config).rules
+    report = lint.lint(chosen.directory, settings, key=readable_key(settings.key), everything=chosen.all)
+    for finding in report.findings if chosen.all else lint.grouped(report.findings):
+        print(finding)
+    for note in report.notes if chosen.all else lint.grouped(report.notes):
+        print(f"note: {note}")
+    print(report.summary(), file=sys.stderr)
+    return 1 if report.findings else 0

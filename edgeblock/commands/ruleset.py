@@ -1,0 +1,39 @@
+"""`edgeblock ruleset`: the kernel rules that queue packets, shown, applied or removed without the daemon.
+
+In: the configuration. Out: their text on standard output, or the kernel changed. Never here: what the rules are.
+"""
+
+import argparse
+import dataclasses
+import sys
+
+from edgeblock import config
+from edgeblock.commands import add_config
+from edgeblock.netfilter import ruleset
+
+EXAMPLES = """\
+  edgeblock ruleset print --backend nft
+  edgeblock ruleset apply
+  edgeblock ruleset remove
+`edgeblock run` applies and removes them by itself unless the configuration says install = false."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("action", choices=("print", "apply", "remove"),
+                        help="remove takes away those of both back ends")
+    parser.add_argument("--backend", choices=("nft", "iptables"), help="instead of the configuration's")
+
+
+def main(chosen: argparse.Namespace) -> int:
+    settings = config.load(chosen.config)
+    if chosen.backend:
+        chosen_backend = dataclasses.replace(settings.ruleset, backend=chosen.backend)
+        settings = dataclasses.replace(settings, ruleset=chosen_backend)
+    if chosen.action == "print":
+        sys.stdout.write(ruleset.text(settings))
+    elif chosen.action == "apply":
+        print(f"applied, with {ruleset.apply(settings)}")
+    else:
+        ruleset.remove()
+    return 0

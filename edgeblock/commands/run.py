@@ -1,0 +1,51 @@
+"""`edgeblock run`: the daemon, or only whether it could run.
+
+In: the configuration; files that the service manager has kept. Out: the daemon's exit status. Never here: its work.
+The daemon is imported late: until a SIGHUP is ignored it would end the process.
+"""
+
+import argparse
+import signal
+import sys
+
+from edgeblock import config
+from edgeblock.commands import add_config, complain
+from edgeblock.daemon.notify import kept_files
+from edgeblock.errors import SystemProblem
+
+EXAMPLES = """\
+  edgeblock run --config /etc/edgeblock/edgeblock.toml
+  edgeblock run --check --config /etc/edgeblock/edgeblock.toml.new
+Exit status: 0 after SIGTERM or Ctrl-C; 1 if this machine does not let it run, now; 2 if the configuration is wrong.
+SIGHUP loads the lists anew. The log goes to standard output."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--check", action="store_true", help="only say whether the configuration can be used")
+
+
+def main(chosen: argparse.Namespace) -> int:
+    if chosen.check:
+        return check_configuration(chosen.config)
+    kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
+    settings = config.load(chosen.config)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)    # the lists are loaded soon anyway
+    from edgeblock.daemon import supervisor
+
+    try:
+        return supervisor.run(settings, kept=kept)
+    except SystemProblem as problem:
+        complain(problem)
+        return 1        # systemd tries again, as it must not after a mistake in the configuration
+
+
+def check_configuration(path: str | None) -> int:
+    settings = config.load(path)
+    from edgeblock.daemon import checks
+
+    for warning in checks.check(settings):
+        print(f"edgeblock: warning: {warning}", file=sys.stderr)
+    where = path or (config.DEFAULT_FILE if config.DEFAULT_FILE.exists() else "the defaults")
+    print(f"{where}: the configuration can be used")
+    return 0
