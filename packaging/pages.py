@@ -1,7 +1,7 @@
-"""Makes what a package has besides the program: edgeblock(8), edgeblock.toml(5) and the completion for bash.
+"""Makes what a package has besides the program: edgeblock(8), edgeblock.toml(5), edgeblock.lists(5), completions.
 
-In: the arguments as cli.py declares them, and the settings as edgeblock.toml explains them. Out: files below a
-folder. Nothing is said here that is not said there.
+In: the arguments as cli.py declares them, the settings as edgeblock.toml explains them, docs/lists.md. Out: files below
+a folder. Nothing is said here that is not said there.
 
     packaging/pages.py FOLDER
 """
@@ -9,17 +9,16 @@ folder. Nothing is said here that is not said there.
 import argparse
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import edgeblock
 from edgeblock.cli import make_parser
 
-PLACES = {
-    "edgeblock.8": "share/man/man8/edgeblock.8",
-    "edgeblock.toml.5": "share/man/man5/edgeblock.toml.5",
-    "completion": "share/bash-completion/completions/edgeblock",
-}
+# Beside this file: it is run as a program, from a checkout.
+sys.path.insert(0, str(Path(__file__).parent))
+from completions import arguments, bash, commands, fish, zsh  # noqa: E402
+from markdown import escaped, to_roff  # noqa: E402
+
 FILES = (
     ("/etc/edgeblock/edgeblock.toml", "the configuration, see edgeblock.toml(5)"),
     ("/etc/edgeblock/rules", "the lists"),
@@ -31,19 +30,6 @@ SIGNALS = (
     ("SIGTERM, SIGINT", "it takes its kernel rules away, answers what is queued, and ends"),
     ("SIGUSR2", "the SIGTERM that follows is the first half of a restart: the kernel rules stay"),
 )
-
-
-def commands() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """Each command's name, its summary in one line, and its parser."""
-    [sub] = [one for one in make_parser()._actions if isinstance(one, argparse._SubParsersAction)]
-    for choice in sub._choices_actions:
-        yield choice.dest, choice.help or "", sub.choices[choice.dest]
-
-
-def escaped(text: str) -> str:
-    """Text as roff shows it."""
-    text = text.replace("\\", "\\e").replace("-", "\\-")
-    return re.sub(r"(?m)^([.'])", r"\\&\1", text)
 
 
 def head(name: str, section: int, summary: str) -> list[str]:
@@ -81,13 +67,9 @@ def manual() -> str:
             lines += [".TP", f"\\fB{escaped(word)}\\fR", escaped(text)]
     lines += [".SH EXIT STATUS",
               escaped("0, or as said above; 2 after a mistake, which one line on standard error names."),
-              ".SH SEE ALSO", ".BR edgeblock.toml (5),", ".BR nft (8),", ".BR iptables (8)",
+              ".SH SEE ALSO", ".BR edgeblock.toml (5),", ".BR edgeblock.lists (5),", ".BR nft (8),", ".BR iptables (8)",
               ".PP", escaped("The guides are in /usr/share/doc/edgeblock.")]
     return "\n".join(lines) + "\n"
-
-
-def arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    return [one for one in parser._actions if "--help" not in one.option_strings]
 
 
 def settings() -> str:
@@ -117,49 +99,36 @@ def settings() -> str:
         elif not keys:
             flush()
     flush()
-    return "\n".join([*lines, ".SH SEE ALSO", ".BR edgeblock (8)"]) + "\n"
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR edgeblock (8),", ".BR edgeblock.lists (5)"]) + "\n"
 
 
 def paragraph(said: list[str], begin: str = ".PP") -> list[str]:
     return [*([begin] if begin else []), escaped(" ".join(said))] if said else []
 
 
-def completion() -> str:
-    """For bash: commands, then each command's options and choices, and files where a value is awaited."""
-    cases, names = [], []
-    for name, _, parser in commands():
-        names.append(name)
-        words = [option for one in parser._actions for option in one.option_strings if option.startswith("--")]
-        words += [str(choice) for one in arguments(parser) if not one.option_strings for choice in one.choices or ()]
-        free = "|".join(option for one in arguments(parser) for option in one.option_strings
-                        if one.nargs != 0 and not one.choices)
-        values = [(option, one) for one in arguments(parser) for option in one.option_strings if one.nargs != 0]
-        chosen = "".join(f"            {option}) words='{' '.join(map(str, one.choices))}' ;;\n"
-                         for option, one in values if one.choices)
-        cases.append(f"    {name})\n        case $before in\n{chosen}"
-                     f"            {free or '-'}) words= ;;\n"
-                     f"            *) words='{' '.join(words)}' ;;\n        esac ;;\n")
-    return f"""# Completion of edgeblock's commands and options for bash; made by packaging/pages.py.
-_edgeblock() {{
-    local words word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
-    if [ "$COMP_CWORD" = 1 ]; then
-        COMPREPLY=($(compgen -W '{' '.join(names)}' -- "$word"))
-        return
-    fi
-    case ${{COMP_WORDS[1]}} in
-{''.join(cases)}    *) return ;;
-    esac
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
-}}
-complete -o default -F _edgeblock edgeblock
-"""
+def lists() -> str:
+    """edgeblock.lists(5), which is docs/lists.md."""
+    text = (Path(__file__).parent.parent / "docs" / "lists.md").read_text()
+    return "\n".join([*head("edgeblock.lists", 5, "lists of what edgeblock blocks, and their settings"),
+                      ".SH DESCRIPTION", *to_roff(text), ".SH SEE ALSO",
+                      ".BR edgeblock (8),", ".BR edgeblock.toml (5)"]) + "\n"
+
+
+FILES_MADE = {
+    "share/man/man8/edgeblock.8": manual,
+    "share/man/man5/edgeblock.toml.5": settings,
+    "share/man/man5/edgeblock.lists.5": lists,
+    "share/bash-completion/completions/edgeblock": bash,
+    "share/zsh/vendor-completions/_edgeblock": zsh,
+    "share/fish/vendor_completions.d/edgeblock.fish": fish,
+}
 
 
 def main(folder: str) -> None:
-    for name, text in (("edgeblock.8", manual()), ("edgeblock.toml.5", settings()), ("completion", completion())):
-        place = Path(folder) / PLACES[name]
+    for name, text in FILES_MADE.items():
+        place = Path(folder) / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        place.write_text(text())
 
 
 if __name__ == "__main__":

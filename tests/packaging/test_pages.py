@@ -1,7 +1,8 @@
-"""The manual and the completion say what the program does. In: packaging/pages.py. Out: its files, read and tried."""
+"""Manuals and completions say what the program does. In: packaging/pages.py. Out: its files, read and tried."""
 
 import importlib.util
 import re
+import shutil
 import subprocess
 from dataclasses import fields
 from pathlib import Path
@@ -49,9 +50,16 @@ def test_the_manual_has_every_setting_with_what_it_is_for(pages):
     assert not re.search(r"^\.TP\n.*\n\.TP", text, re.MULTILINE)      # none without a word
 
 
+def test_the_manual_of_lists_has_every_row_and_every_sentence_of_the_page(pages):
+    page = (SOURCE.parent.parent / "docs" / "lists.md").read_text()
+    words = set(re.findall(r"[a-z0-9_.]+", plain(pages.lists()).lower()))
+    page = re.sub(r"\]\([^)]*\)|</?code>", " ", page)        # where links lead, and marks
+    assert {word for word in re.findall(r"[a-z0-9_.]+", page.lower()) if word not in words} <= {"entry", "key", "."}
+
+
 def test_no_line_is_taken_for_a_request_of_roff(pages):
-    requests = r"(TH|SH|SS|TP|TQ|PP|nf|fi|br|B|BR)( |$)"
-    for text in (pages.manual(), pages.settings()):
+    requests = r"(TH|SH|SS|TP|TQ|PP|IP|nf|fi|br|B|BR)( |$)"
+    for text in (pages.manual(), pages.settings(), pages.lists()):
         for line in text.splitlines():
             assert not line.startswith("'") and (not line.startswith(".") or re.match(requests, line[1:])), line
 
@@ -67,7 +75,7 @@ def test_no_line_is_taken_for_a_request_of_roff(pages):
     (["nonsense", ""], set()),
 ])
 def test_bash_offers_what_can_follow(pages, tmp_path, typed, offered):
-    (tmp_path / "completion").write_text(pages.completion())
+    (tmp_path / "completion").write_text(pages.bash())
     words = " ".join(f"'{word}'" for word in ["edgeblock", *typed])
     done = subprocess.run(
         ["bash", "-c", f"source ./completion; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _edgeblock; "
@@ -77,8 +85,22 @@ def test_bash_offers_what_can_follow(pages, tmp_path, typed, offered):
     assert set(done.stdout.split()) == offered
 
 
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_know_every_command_and_option(pages, tmp_path, shell):
+    text = getattr(pages, shell)()
+    for name, _, parser in pages.commands():
+        [line] = re.findall(rf"(?m)^    {name}\) .*", text) if shell == "zsh" else [
+            "\n".join(line for line in text.splitlines() if f"from {name}'" in line or f"-a {name} " in line)]
+        for one in pages.arguments(parser):
+            for option in one.option_strings:
+                assert (option if shell == "zsh" else f"-l {option[2:]}") in line
+    assert shutil.which(shell) is None or subprocess.run(
+        [shell, "--no-execute"], input=text, capture_output=True, text=True, check=True).stderr == ""
+
+
 def test_they_go_where_a_system_looks_for_them(pages, tmp_path):
     pages.main(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
-        "share/man/man8/edgeblock.8", "share/man/man5/edgeblock.toml.5",
-        "share/bash-completion/completions/edgeblock"}
+        "share/man/man8/edgeblock.8", "share/man/man5/edgeblock.toml.5", "share/man/man5/edgeblock.lists.5",
+        "share/bash-completion/completions/edgeblock", "share/zsh/vendor-completions/_edgeblock",
+        "share/fish/vendor_completions.d/edgeblock.fish"}

@@ -151,7 +151,8 @@ def test_it_installs_without_network_and_starts(container: Container, lab: Lab, 
 
 
 def test_its_manual_can_be_read_and_its_commands_completed(container: Container):
-    for page, word in (("edgeblock", "edgeblock run"), ("edgeblock.toml", "mark_mask")):
+    for page, word in (("edgeblock", "edgeblock run"), ("edgeblock.toml", "mark_mask"),
+                       ("edgeblock.lists", "rpz-passthru")):
         assert word in container.run("man", page)
         assert container.shell(f"man --warnings {page} 2>&1 >/dev/null") == ""
     place = "/usr/share/bash-completion/completions/edgeblock"
@@ -323,6 +324,17 @@ def test_removed_it_keeps_what_is_the_operators_and_purged_nothing(container: Co
     assert lab.fetch("http://pages.example/").status == 200
     assert not has_rules(container)
     assert "pages.list" in container.run("ls", "/etc/edgeblock/rules")
+    assert "__pycache__" not in container.shell("find /usr/lib/edgeblock || :")
+    # Installed again it is what it was: enabled and running, or disabled by the operator and left alone.
+    container.run("dpkg", "--install", "/srv/first.deb")
+    assert container.run("systemctl", "is-enabled", "edgeblock").strip() == "enabled"
+    assert until(lambda: filtered(lab), 20), journal(container)
+    container.run("systemctl", "disable", "--now", "edgeblock")
+    container.run("dpkg", "--remove", "edgeblock")
+    container.run("dpkg", "--install", "/srv/first.deb")
+    assert container.run("systemctl", "is-enabled", "edgeblock", check=False).strip() == "disabled"
+    assert container.show("ActiveState") == {"ActiveState": "inactive"}
+    container.run("dpkg", "--remove", "edgeblock")
     container.run("dpkg", "--purge", "edgeblock")
     assert files(container) - bare["files"] == set()
     assert people(container) == bare["people"]
