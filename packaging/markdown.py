@@ -44,7 +44,7 @@ def to_roff(text: str) -> Iterator[str]:
         elif token.type in ("fence", "code_block"):
             yield from (".PP", ".nf", escaped(token.content.rstrip("\n")), ".fi")
         elif token.type == "list_item_open":
-            yield ".IP \\(bu 2"
+            yield f".IP {token.info}{token.markup} 4" if token.info else ".IP \\(bu 2"
         elif token.type == "paragraph_open" and not token.hidden:
             yield ".PP"
         elif token.type == "tr_open":
