@@ -1,8 +1,8 @@
 """The package's copyright file: copyright.py BILL
 
 In: the bill of materials that sbom.py wrote. Out: on standard output the file that Debian wants under /usr/share/doc
-(copyright-format 1.0): edgeblock's licence, and of each library its name, its version, what licence it says it has, and
-where the text lies. Never: the network.
+(copyright-format 1.0): edgeblock's licence, and of each library its name, its version, what licence it says it has,
+and where the text lies. Never: the network.
 """
 
 import json

@@ -1,8 +1,8 @@
 """A page of docs/ as a manual page: to_roff(TEXT).
 
-In: Markdown as our pages are written (headings, paragraphs, lists, tables, code). Out: the lines of roff below the head.
-A table is a list: its first column, and beside it the others. Links are their words. Never here: a parser; markdown-it
-is one.
+In: Markdown as our pages are written (headings, paragraphs, lists, tables, code). Out: the lines of roff below the
+head. A table is a list: its first column, and beside it the others. Links are their words. Never here: a parser;
+markdown-it is one.
 """
 
 from collections.abc import Iterator

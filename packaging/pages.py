@@ -1,7 +1,7 @@
 """Makes what a package has besides the program: edgeblock(8), edgeblock.toml(5), edgeblock.lists(5), completions.
 
-In: the arguments as cli.py declares them, the settings as edgeblock.toml explains them, docs/lists.md. Out: files below
-a folder. Nothing is said here that is not said there.
+In: the arguments as cli.py declares them, the settings as edgeblock.toml explains them, docs/lists.md. Out: files
+below a folder. Nothing is said here that is not said there.
 
     packaging/pages.py FOLDER
 """
