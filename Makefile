@@ -7,11 +7,11 @@ JOBS := $(shell nproc)
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test matrix test-vm bench bench-quick fuzz framing lint lint-ready lint-style lint-types lint-house \
+.PHONY: help demo test matrix test-vm test-releases bench bench-quick fuzz framing lint lint-ready lint-style lint-types lint-house \
 	lint-unit build deb clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:  ## watch the daemon filter live traffic between a real client and a real server (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make demo needs root for its network namespaces: run 'sudo make demo'" >&2; exit 2; }
@@ -37,6 +37,10 @@ test-vm: ## the package under systemd in a container, and nftables on Debian's k
 	@$(PY) tests/vm/image.py
 	@$(PY) -m pytest -q tests/vm/service.py
 	@$(PY) tests/vm/boot.py
+
+test-releases: ## the package on Debian 12, 13 and the next, and over a release upgrade; half an hour (root)
+	@.ci/setup lab test vm
+	@$(PY) tests/vm/releases.py
 
 bench: ## every measurement, in about twelve minutes: files, plots and report.md under benchmarks/results (root)
 	@.ci/setup lab bench

@@ -349,6 +349,7 @@ class Daemon:
     """[daemon]: how it is watched."""
 
     control: Path = _path("/run/edgeblock/control.sock")     # where `edgeblock status` asks
+    control_group: str = _text("edgeblock-lists")           # whose members may ask `status` and `check` there
     log_blocks: int = _whole(20, 0, 100_000)   # log lines a second about blocks; the rest are counted in one line
     log_megabytes: int = _whole(100, 0, 1_000_000)     # of lines about blocks in a day (UTC); the same
     hang: float = _seconds(0.7, 0.2, 60)       # a worker whose packet path is silent for so long is replaced

@@ -1,14 +1,17 @@
 """The control socket: one question a connection, one line of JSON back.
 
 In: "status" and a line end, or "check" with a name in JSON. Out: the counters, or what the lists say of that name.
-Only the daemon's own user (and root) may connect. Never here: a name or an address of anybody else.
+The daemon's own user (and root) may ask everything; members of one group only what OTHERS_WORDS has, a few at a time,
+so that they can never keep an operator from asking. Never here: a name or an address of anybody else.
 """
 
 import asyncio
 import inspect
 import json
 import os
+import shutil
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,23 +22,31 @@ from edgeblock.errors import SystemProblem
 QUESTION_MAX = 1 << 16  # bytes of a question: a URL that a list can hold, with every byte escaped
 PATIENCE = 5.0          # seconds for the other side to ask, or to answer
 ASKING_MAX = 32         # connections at a time; who comes after them is let go at once
+OTHERS_MAX = 8          # of these, of the group's members: list writers, whom nobody has to trust
+OTHERS_WORDS = {"status", "check"}
+CREDENTIALS = struct.Struct("=iII")     # struct ucred of socket(7): process, user, group
 
 
 class Control:
     """Answers on a UNIX socket while it is open."""
 
     def __init__(self, path: Path, answers: dict[str, Callable[[], Any]],
-                 about: dict[str, Callable[[str], Any]] | None = None) -> None:
-        """Answers whole questions with `answers`, and "WORD something" with `about`, which is told the something."""
+                 about: dict[str, Callable[[str], Any]] | None = None, group: str = "") -> None:
+        """Answers whole questions with `answers`, and "WORD something" with `about`, which is told the something.
+
+        `group` may ask too, if there is such a group and the daemon is in it.
+        """
         self.path = path
         self.answers = answers
         self.about = about or {}
         self.server: asyncio.AbstractServer | None = None
+        self.group = group
         self.asking = 0
+        self.others = 0
 
     async def open(self) -> None:
         """Raises SystemProblem where the socket cannot be made, or another daemon answers on it."""
-        listener = _listen(self.path)
+        listener = _listen(self.path, self.group)
         self.server = await asyncio.start_unix_server(self._answer, sock=listener, limit=QUESTION_MAX)
 
     async def close(self) -> None:
@@ -46,13 +57,18 @@ class Control:
                 self.path.unlink()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.asking >= ASKING_MAX:
+        other = _is_other(writer.get_extra_info("socket"))
+        if self.asking >= ASKING_MAX or other and self.others >= OTHERS_MAX:
             writer.transport.abort()
             return
         self.asking += 1
+        self.others += other
         try:
             question = (await asyncio.wait_for(reader.readline(), PATIENCE)).decode("ascii", "replace").strip()
-            said = self._say(question)
+            if other and question.partition(" ")[0] not in OTHERS_WORDS:
+                said = {"error": f"not permitted; members of {self.group} may ask {', '.join(sorted(OTHERS_WORDS))}"}
+            else:
+                said = self._say(question)
             if inspect.isawaitable(said):
                 said = await said
             if writer.is_closing():     # it went away meanwhile; uvloop would raise
@@ -65,6 +81,7 @@ class Control:
             return
         finally:
             self.asking -= 1
+            self.others -= other
             writer.transport.abort()    # what is closed already is closed; nothing waits for one that does not read
 
     def _say(self, question: str) -> Any:
@@ -77,7 +94,13 @@ class Control:
         return {"error": f"unknown question; known are {', '.join(known)}"}
 
 
-def _listen(path: Path) -> socket.socket:
+def _is_other(connection: socket.socket) -> bool:
+    """Whether it is neither root nor the daemon's own user (the kernel's word for who connected)."""
+    user = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[1]
+    return user not in (0, os.geteuid())
+
+
+def _listen(path: Path, group: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -91,6 +114,10 @@ def _listen(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(mask)
+        if group:
+            with suppress(LookupError, PermissionError):    # no such group, or not ours: the owner only
+                shutil.chown(path, group=group)
+                path.chmod(0o660)
         listener.listen(16)
     except OSError as problem:
         listener.close()
@@ -132,7 +159,8 @@ def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
             raise SystemProblem(f"{path}: no edgeblock is running here; start it with `edgeblock run`, or name its "
                                 "configuration with --config") from None
         except PermissionError:
-            raise SystemProblem(f"{path}: not permitted; ask as root or as the daemon's own user") from None
+            raise SystemProblem(f"{path}: not permitted; ask as root, as the daemon's own user, or as a member of "
+                                "the group that [daemon] control_group names") from None
         except TimeoutError:
             raise SystemProblem(f"{path}: no answer within {patience:.0f} s") from None
         except (OSError, ValueError) as problem:

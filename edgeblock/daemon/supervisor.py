@@ -127,7 +127,7 @@ class Supervisor:
             workers.give_stage(kernel.stage.places, kernel.stage.memory())
         await reload.put_in_force(loaded)
         control = Control(config.daemon.control, {"status": self.status.status, "canary": canary.ask},
-                          {"check": self.in_force.check})
+                          {"check": self.in_force.check}, config.daemon.control_group)
         stack.push_async_callback(control.close)
         stack.push_async_callback(give_up, self.tasks.go_on(self._look_after_workers()))
         await workers.await_bound()

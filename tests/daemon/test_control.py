@@ -1,10 +1,17 @@
 """The control socket, asked as `edgeblock status` and a stranger would."""
 
 import asyncio
+import grp
+import json
+import os
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -16,12 +23,12 @@ from edgeblock.lab import until
 
 
 @contextmanager
-def serving(path, answers, about=None):
+def serving(path, answers, about=None, group=""):
     """A Control in an event loop of another thread."""
     loop = uvloop.new_event_loop()       # as in the daemon
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = Control(path, answers, about)
+    server = Control(path, answers, about, group)
     try:
         asyncio.run_coroutine_threadsafe(server.open(), loop).result(10)
         yield server
@@ -46,6 +53,54 @@ def test_a_question_gets_its_answer_and_only_the_owner_may_ask(path):
     assert not path.exists()
     with pytest.raises(SystemProblem, match="no edgeblock is running here"):
         ask(path, "status")
+
+
+def as_nobody(path, question, group=0):
+    """What a process of another user, in that group, is answered."""
+    code = ("import os, sys; os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(65534)\n"
+            "import socket; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[2])\n"
+            "s.sendall(sys.argv[3].encode() + b'\\n'); print(b''.join(iter(lambda: s.recv(65536), b'')).decode())")
+    done = subprocess.run([sys.executable, "-c", code, str(group), path, question], capture_output=True, text=True)
+    return json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else done.stderr.splitlines()[-1:]
+
+
+@pytest.fixture
+def open_path():
+    with tempfile.TemporaryDirectory() as folder:       # pytest's own folders are for their owner only
+        os.chmod(folder, 0o755)
+        yield Path(folder) / "control.sock"
+
+
+@pytest.mark.live     # becomes another user
+def test_members_of_the_group_may_ask_two_things_and_others_none(open_path):
+    games = grp.getgrnam("games").gr_gid
+    answers = {"status": lambda: {"packets": 7}, "canary": lambda: {"rows": []}}
+    with serving(open_path, answers, {"check": lambda text: {"asked": text}, "rule": lambda text: {}}, "games"):
+        assert as_nobody(open_path, "status", games) == {"packets": 7}
+        assert as_nobody(open_path, 'check "a"', games) == {"asked": '"a"'}
+        for question in ("canary", "rule 1", "statuscanary", ""):
+            assert as_nobody(open_path, question, games) == {
+                "error": "not permitted; members of games may ask check, status"}
+        assert as_nobody(open_path, "status") == ["PermissionError: [Errno 13] Permission denied"]
+        assert ask(open_path, "canary") == {"rows": []}
+
+
+@pytest.mark.live     # becomes another user
+def test_members_of_the_group_cannot_keep_the_owner_from_asking(open_path, monkeypatch):
+    monkeypatch.setattr(control, "_is_other", lambda connection: True)
+    with serving(open_path, {"status": lambda: {"packets": 7}}, group="games"), ExitStack() as idle:
+        for _ in range(control.OTHERS_MAX + 5):
+            one = idle.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(str(open_path))
+        assert until(lambda: as_nobody(open_path, "status", grp.getgrnam("games").gr_gid) == [], 5)
+        monkeypatch.undo()
+        assert ask(open_path, "status") == {"packets": 7}
+
+
+@pytest.mark.parametrize("group", ["no-such-group-here", ""])
+def test_without_the_group_only_the_owner_may_ask(open_path, group):
+    with serving(open_path, {"status": dict}, group=group):
+        assert stat.S_IMODE(open_path.stat().st_mode) == 0o600
 
 
 def test_a_question_may_be_about_something(path):

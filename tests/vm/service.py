@@ -312,8 +312,14 @@ def test_a_list_writer_can_have_his_own_lists_refused_and_no_more(container: Con
         assert "zqx" not in said and "is locked" in said
         container.run("systemctl", "restart", "edgeblock")
         assert filtered(lab) and lab.fetch(f"https://{host}/").exit in (35, 56)
-        for path in ("/var/lib/edgeblock/key", "/run/edgeblock/control.sock", secret):
+        for path in ("/var/lib/edgeblock/key", secret):
             assert container.shell(f"runuser --user writer -- test -r {path} && echo {path} || :") == ""
+        # What the lists do he may ask, and whether the box filters; no more.
+        said = container.run("runuser", "--user", "writer", "--", "edgeblock", "status", "--json")
+        assert json.loads(said)["vigil"]["filtering"]
+        said = container.run("runuser", "--user", "writer", "--", "edgeblock", "check", "--live", host, check=False)
+        assert "urgent" in said
+        assert "not permitted" in container.shell("runuser --user writer -- edgeblock canary 2>&1 || :")
     finally:
         container.shell(f"find {rules} -mindepth 1 -user writer -exec rm -rf {{}} + ; userdel writer")
 
