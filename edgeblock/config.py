@@ -55,9 +55,16 @@ def _listen() -> Any:
         host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
         if value == "" or isinstance(value, str) and value.startswith("/") and "\0" not in value:
             return value
-        if host not in ("127.0.0.1", "[::1]", "localhost") or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ValueError('an address of this machine and a port, such as "127.0.0.1:9477" or "[::1]:9477", '
-                             'an absolute path of a socket, or ""')
+        try:
+            if host[:1] == "[" and host[-1:] == "]":
+                ipaddress.IPv6Address(host[1:-1])
+            elif host != "localhost":
+                ipaddress.IPv4Address(host)
+            if not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError
+        except ValueError:
+            raise ValueError('an address and a port, such as "127.0.0.1:9477" or "[::1]:9477", an absolute path of a '
+                             'socket, or ""') from None
         return value
     return _setting("", read)
 
@@ -370,6 +377,10 @@ class Metrics:
     """[metrics]: where Prometheus asks."""
 
     listen: str = _listen()                    # "127.0.0.1:9477", or the path of a UNIX socket; empty: nowhere
+    other_machines: bool = _flag(False)        # whether `listen` may be an address that others can reach
+    certificate: Path | None = _path(None)     # PEM, with its chain: then over TLS
+    certificate_key: Path | None = _path(None)
+    token_file: Path | None = _path(None)      # what a request must bring (Authorization: Bearer)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from edgeblock.cli import make_parser
 
 # Beside this file: it is run as a program, from a checkout.
 sys.path.insert(0, str(Path(__file__).parent))
-from completions import arguments, bash, commands, fish, zsh  # noqa: E402
-from markdown import escaped, to_roff  # noqa: E402
+from completions import arguments, bash, commands, fish, zsh
+from markdown import escaped, to_roff
 
 FILES = (
     ("/etc/edgeblock/edgeblock.toml", "the configuration, see edgeblock.toml(5)"),
@@ -67,7 +67,8 @@ def manual() -> str:
             lines += [".TP", f"\\fB{escaped(word)}\\fR", escaped(text)]
     lines += [".SH EXIT STATUS",
               escaped("0, or as said above; 2 after a mistake, which one line on standard error names."),
-              ".SH SEE ALSO", ".BR edgeblock.toml (5),", ".BR edgeblock.lists (5),", ".BR nft (8),", ".BR iptables (8)",
+              ".SH SEE ALSO", ".BR edgeblock.toml (5),", ".BR edgeblock.lists (5),", ".BR nft (8),",
+              ".BR iptables (8)",
               ".PP", escaped("The guides are in /usr/share/doc/edgeblock.")]
     return "\n".join(lines) + "\n"
 

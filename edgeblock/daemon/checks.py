@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeblock.blocklist.intake import make_terms
 from edgeblock.config import Config
+from edgeblock.daemon import door
 from edgeblock.enforce import replies
 from edgeblock.errors import ConfigError, ListError
 from edgeblock.netfilter import rules
@@ -18,6 +19,7 @@ def check(config: Config) -> list[str]:
     """What is worth a warning. Raises ConfigError, naming the key, where the daemon must not start."""
     rules.check(config)
     replies.prepare(config.reply)
+    opened = door.prepare(config.metrics)
     if config.rules.action == "redirect" and not config.reply.redirect:
         raise ConfigError('[rules] action = "redirect" needs a URL in [reply] redirect')
     try:
@@ -27,7 +29,12 @@ def check(config: Config) -> list[str]:
     if config.rules.require_signatures and not config.rules.signers:
         raise ConfigError("[rules] require_signatures = true refuses every list, as [rules] signers has no key; add "
                           "one, or take require_signatures out")
-    return [*missing_interfaces(config), *missing_directory(config.rules.directory)]
+    warnings = [*missing_interfaces(config), *missing_directory(config.rules.directory)]
+    if config.metrics.other_machines and (opened.context is None or opened.token is None):
+        warnings.append("[metrics] other_machines: whoever reaches this address can read the metrics"
+                        f"{'' if opened.context else ' on their way, as there is no certificate'}"
+                        f"{'' if opened.token else '; token_file would ask for a token'}")
+    return warnings
 
 
 def missing_interfaces(config: Config) -> list[str]:

@@ -6,12 +6,13 @@ so that they can never keep an operator from asking. Never here: a name or an ad
 """
 
 import asyncio
+import grp
 import inspect
 import json
 import os
-import shutil
 import socket
 import struct
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,11 @@ PATIENCE = 5.0          # seconds for the other side to ask, or to answer
 ASKING_MAX = 32         # connections at a time; who comes after them is let go at once
 OTHERS_MAX = 8          # of these, of the group's members: list writers, whom nobody has to trust
 OTHERS_WORDS = {"status", "check"}
+NOT_PERMITTED = ("{}: not permitted; ask as root, as the daemon's own user, or as a member of the group that "
+                 "[daemon] control_group names")
 CREDENTIALS = struct.Struct("=iII")     # struct ucred of socket(7): process, user, group
+SO_PEERGROUPS = 59                      # of asm-generic/socket.h: the other groups of who connected
+GROUPS_MAX = 256                        # what Python's getsockopt has room for
 
 
 class Control:
@@ -34,19 +39,20 @@ class Control:
                  about: dict[str, Callable[[str], Any]] | None = None, group: str = "") -> None:
         """Answers whole questions with `answers`, and "WORD something" with `about`, which is told the something.
 
-        `group` may ask too, if there is such a group and the daemon is in it.
+        Members of `group` may ask too, where there is such a group.
         """
         self.path = path
         self.answers = answers
         self.about = about or {}
         self.server: asyncio.AbstractServer | None = None
         self.group = group
+        self.group_id = _group_id(group)
         self.asking = 0
         self.others = 0
 
     async def open(self) -> None:
         """Raises SystemProblem where the socket cannot be made, or another daemon answers on it."""
-        listener = _listen(self.path, self.group)
+        listener = _listen(self.path, 0o600 if self.group_id is None else 0o666)
         self.server = await asyncio.start_unix_server(self._answer, sock=listener, limit=QUESTION_MAX)
 
     async def close(self) -> None:
@@ -57,8 +63,9 @@ class Control:
                 self.path.unlink()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        other = _is_other(writer.get_extra_info("socket"))
-        if self.asking >= ASKING_MAX or other and self.others >= OTHERS_MAX:
+        user, groups = _who(writer.get_extra_info("socket"))
+        other = user not in (0, os.geteuid())
+        if self.asking >= ASKING_MAX or other and (self.group_id not in groups or self.others >= OTHERS_MAX):
             writer.transport.abort()
             return
         self.asking += 1
@@ -94,13 +101,25 @@ class Control:
         return {"error": f"unknown question; known are {', '.join(known)}"}
 
 
-def _is_other(connection: socket.socket) -> bool:
-    """Whether it is neither root nor the daemon's own user (the kernel's word for who connected)."""
-    user = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[1]
-    return user not in (0, os.geteuid())
+def _group_id(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
 
 
-def _listen(path: Path, group: str) -> socket.socket:
+def _who(connection: socket.socket) -> tuple[int, set[int]]:
+    """The user and the groups of who connected, which is the kernel's word."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    _, user, group = CREDENTIALS.unpack(found)
+    try:
+        others = array("I", connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * GROUPS_MAX))
+    except OSError:         # it is in more
+        return user, {group}
+    return user, {group, *others}
+
+
+def _listen(path: Path, mode: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -109,15 +128,11 @@ def _listen(path: Path, group: str) -> socket.socket:
                                 "another control in [daemon]")
         if path.is_socket():
             path.unlink()       # left by one that was killed
-        mask = os.umask(0o177)
+        mask = os.umask(0o777 & ~mode)
         try:
             listener.bind(str(path))
         finally:
             os.umask(mask)
-        if group:
-            with suppress(LookupError, PermissionError):    # no such group, or not ours: the owner only
-                shutil.chown(path, group=group)
-                path.chmod(0o660)
         listener.listen(16)
     except OSError as problem:
         listener.close()
@@ -154,13 +169,17 @@ def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
             daemon.connect(str(path))
             daemon.sendall(question.encode() + b"\n")
             answer = b"".join(iter(lambda: daemon.recv(65536), b""))
+            if not answer and os.geteuid() != 0:
+                raise SystemProblem(NOT_PERMITTED.format(path))
             return json.loads(answer)
+        except ConnectionResetError:
+            raise SystemProblem(NOT_PERMITTED.format(path) if os.geteuid() else f"{path}: no answer: too many ask at "
+                                "a time; try again") from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise SystemProblem(f"{path}: no edgeblock is running here; start it with `edgeblock run`, or name its "
                                 "configuration with --config") from None
         except PermissionError:
-            raise SystemProblem(f"{path}: not permitted; ask as root, as the daemon's own user, or as a member of "
-                                "the group that [daemon] control_group names") from None
+            raise SystemProblem(NOT_PERMITTED.format(path)) from None
         except TimeoutError:
             raise SystemProblem(f"{path}: no answer within {patience:.0f} s") from None
         except (OSError, ValueError) as problem:

@@ -1,11 +1,12 @@
 """What Prometheus is told: the daemon's counters under the names that its conventions ask for.
 
-In: the answer to `status` and the board. Out: the text exposition, over HTTP on loopback or on a UNIX socket. The
+In: the answer to `status` and the board. Out: the text exposition, over HTTP or TLS, to whom door.py admits. The
 number of series is bounded by the number of lists, workers and counters. Never here: a name, or an address.
 """
 
 import asyncio
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from prometheus_client.core import (
 )
 
 from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, VISITS, Board, matched_at
+from edgeblock.daemon.door import OPEN, Door
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.bypass import KINDS
 from edgeblock.source.nfqueue import BOARD_NAMES, BUCKET_SECONDS
@@ -28,6 +30,7 @@ from edgeblock.source.nfqueue import BOARD_NAMES, BUCKET_SECONDS
 PATIENCE = 5.0          # seconds for the other side to ask, and to read
 HEAD_MAX = 8192         # bytes of a request's head
 ASKING_MAX = 32         # connections at a time; one more takes the place of the one that has been silent longest
+PAUSE = 0.1             # seconds until it is tried again where a connection could not be taken
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Figures of a worker, as `status` names them: metric, help.
@@ -206,82 +209,129 @@ def exposition(status: dict[str, Any], board: Board, places: dict[str, int]) -> 
 class MetricsServer:
     """Answers GET /metrics while it is open; `listen` is "HOST:PORT" or the path of a socket."""
 
-    def __init__(self, listen: str, answer: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, listen: str, answer: Callable[[], Awaitable[bytes]], door: Door = OPEN) -> None:
         self.listen = listen
         self.answer = answer
-        self.server: asyncio.AbstractServer | None = None
-        self.silent: dict[asyncio.WriteTransport, None] = {}     # that have not asked yet, in the order they came
-        self.reading: dict[asyncio.WriteTransport, None] = {}    # that have been answered and have not read all of it
-        self.asking = 0
+        self.door = door
+        self.accepting: asyncio.Future[None] | None = None
+        self.asking: set[asyncio.Future[None]] = set()           # one task a connection
+        self.silent: dict[asyncio.Future[None], None] = {}       # that have not asked yet, in the order they came
+        self.reading: dict[asyncio.Future[None], None] = {}      # that have been answered and have not read all of it
         self.making: asyncio.Future[bytes] | None = None         # an answer, for all who have asked meanwhile
 
     async def open(self) -> None:
         """Raises SystemProblem where the address cannot be had."""
         try:
-            if self.listen.startswith("/"):
-                path = Path(self.listen)
-                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-                if path.is_socket():
-                    path.unlink()       # left by one that was killed
-                mask = os.umask(0o117)  # its group may ask: Prometheus is added to it
-                try:
-                    self.server = await asyncio.start_unix_server(self._answer, self.listen, limit=HEAD_MAX)
-                finally:
-                    os.umask(mask)
-            else:
-                host, _, port = self.listen.rpartition(":")
-                self.server = await asyncio.start_server(self._answer, host.strip("[]"), int(port), limit=HEAD_MAX)
+            listener = _listen(self.listen)
         except OSError as problem:
             raise SystemProblem(f"metrics.listen: {self.listen}: cannot be listened on: "
                                 f"{problem.strerror or problem}; set another address") from None
+        self.accepting = asyncio.ensure_future(self._accept(listener))
 
     async def close(self) -> None:
-        if self.server is not None:
-            self.server.close()
-            self.server = None
+        if self.accepting is not None:
+            ending = [self.accepting, *self.asking]
+            self.accepting = None
+            for one in ending:
+                one.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
             if self.listen.startswith("/"):
                 with suppress(OSError):     # it or its directory has been taken away, or may not be changed any more
                     Path(self.listen).unlink()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.asking >= ASKING_MAX:
-            # Else whoever may connect, and says nothing, or does not read, keeps everybody out.
-            idle = self.silent or self.reading
-            longest = next(iter(idle), writer.transport)
-            longest.abort()
-            if longest is writer.transport:
-                return
-            del idle[longest]
-        self.asking += 1
-        self.silent[writer.transport] = None
+    async def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio's server: it would hold whatever connects and never finishes its TLS handshake, without a bound.
+        loop = asyncio.get_running_loop()
+        with listener:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError:         # gone already, or no descriptor is left
+                    await asyncio.sleep(PAUSE)
+                    continue
+                if len(self.asking) >= ASKING_MAX:
+                    # Else whoever may connect, and says nothing, or does not read, keeps everybody out.
+                    idle = self.silent or self.reading
+                    longest = next(iter(idle), None)
+                    if longest is None:
+                        connection.close()
+                        continue
+                    del idle[longest]
+                    longest.cancel()
+                task = asyncio.ensure_future(self._talk(connection))
+                self.asking.add(task)
+                self.silent[task] = None
+                task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Future[None]) -> None:
+        self.asking.discard(task)
+        self.silent.pop(task, None)
+        self.reading.pop(task, None)
+
+    async def _talk(self, connection: socket.socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        reader = asyncio.StreamReader(HEAD_MAX)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        loop = asyncio.get_running_loop()
+        closing: Callable[[], None] = connection.close
         try:
+            transport, _ = await asyncio.wait_for(loop.connect_accepted_socket(
+                lambda: protocol, connection, ssl=self.door.context), PATIENCE)
+            closing = transport.abort       # what is closed is closed; nothing waits for one that does not read
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
-            self.silent.pop(writer.transport, None)
+            self.silent.pop(task, None)
             method, target = (head.split(b" ", 2) + [b""])[:2]
-            if method not in (b"GET", b"HEAD"):
+            if not self.door.admits(head):
+                status, body = "401 Unauthorized\r\nWWW-Authenticate: Bearer", b"a bearer token is needed\n"
+            elif method not in (b"GET", b"HEAD"):
                 status, body = "405 Method Not Allowed", b"GET only\n"
             elif target.partition(b"?")[0] != b"/metrics":
                 status, body = "404 Not Found", b"see /metrics\n"
             else:
                 status, body = "200 OK", await self._made()
-            if writer.is_closing():     # it went away meanwhile; uvloop would raise
+            if transport.is_closing():     # it went away meanwhile; uvloop would raise
                 return
-            self.reading[writer.transport] = None
-            writer.transport.set_write_buffer_limits(0)     # else drain would not wait for the end of the answer
+            self.reading[task] = None
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            transport.set_write_buffer_limits(0)     # else drain would not wait for the end of the answer
             writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
                          "Connection: close\r\n\r\n".encode() + (body if method != b"HEAD" else b""))
             await asyncio.wait_for(writer.drain(), PATIENCE)
             writer.close()
+            await asyncio.wait_for(writer.wait_closed(), PATIENCE)      # TLS says good-bye
         except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return              # it went away, asked too much or nothing at all
         finally:
-            self.asking -= 1
-            self.silent.pop(writer.transport, None)
-            self.reading.pop(writer.transport, None)
-            writer.transport.abort()    # what is closed already is closed; nothing waits for one that does not read
+            closing()
 
     async def _made(self) -> bytes:
         # One for all: of ten thousand lists it takes a fifth of a second, and the watchdog waits for its turn.
         if self.making is None or self.making.done():
             self.making = asyncio.ensure_future(self.answer())
         return await asyncio.shield(self.making)
+
+
+def _listen(listen: str) -> socket.socket:
+    """Raises OSError."""
+    if listen.startswith("/"):
+        path = Path(listen)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if path.is_socket():
+            path.unlink()       # left by one that was killed
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o117)  # its group may ask: Prometheus is added to it
+        try:
+            made.bind(listen)
+        except OSError:
+            made.close()
+            raise
+        finally:
+            os.umask(mask)
+        made.listen()
+    else:
+        host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
+        made = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setblocking(False)
+    return made

@@ -18,7 +18,7 @@ import uvloop
 
 import edgeblock
 from edgeblock.config import Config
-from edgeblock.daemon import checks
+from edgeblock.daemon import checks, door
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.claim import greet
@@ -133,7 +133,7 @@ class Supervisor:
         await workers.await_bound()
         await control.open()
         if config.metrics.listen:
-            server = MetricsServer(config.metrics.listen, self.status.metrics)
+            server = MetricsServer(config.metrics.listen, self.status.metrics, door.prepare(config.metrics))
             stack.push_async_callback(server.close)
             await server.open()
         if config.ruleset.install:
