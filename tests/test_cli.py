@@ -1,5 +1,6 @@
 """The commands as a person types them: exit statuses, one line for every mistake, an example in every help."""
 
+import copy
 import json
 import os
 import re
@@ -248,10 +249,67 @@ def test_status_without_a_daemon_is_one_line(capsys, tmp_path):
         capsys, "status", "--config", tmp_path / "box.toml")
 
 
-def test_status_is_lines_for_people_and_an_object_for_programs(capsys, monkeypatch, tmp_path):
-    answer = {"version": "1", "queue": {"packets": 7, "lost": 0}}
-    monkeypatch.setattr("edgeblock.daemon.control.ask", lambda path, question: answer)
-    assert run(capsys, "status")[1] == "version        1\nqueue.packets  7\nqueue.lost     0\n"
+WORKER = {"state": "running", "restarts": 1, "lost": 2, "full": 1}
+STATUS = {
+    "version": "1", "queue_number": 4, "uptime": 200_000,
+    "rules_age": 125, "rules_digest": "ab" * 32, "rules_problem": "",
+    "lists": {"court": {"entries": 7, "expired": False, "refused": ""},
+              "old": {"entries": 1, "expired": True, "refused": ""},
+              "bad": {"entries": 0, "expired": False, "refused": "bad.list:1: 'a\nb' is no host"}},
+    "vigil": {"filtering": True, "causes": [], "problems": [],
+              "bypasses": [{"kind": "rule", "found": "-A FORWARD -j ACCEPT", "mend": "move it behind ours"}]},
+    "canary": {"state": "ok", "off": "", "lacking": {"ipv6": "no forwarding"},
+               "probes": [{"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 1.0}]},
+    "queue": {"packets": 12_345, "passed": 12_000, "dropped": 345, "waiting": 0},
+    "stage1": {"passed_hello": 5, "piece": 9},
+    "engine": dict.fromkeys(("table_flows", "flows", "names", "hellos", "requests", "quic_initials", "conflicts",
+                             "overworked", "window_full", "unreadable", "hellos_ech"), 3),
+    "matched": {"court": {"reset": 30, "observe": 2}, "more": {"page": 1}}, "visits": {"court": 9, "more": 1},
+    "rules": {"entries": 7, "lists": 1}, "log": {"unlogged": 1, "lost": 0}, "workers": {"0": WORKER, "1": WORKER},
+}
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    said = copy.deepcopy(STATUS)
+    monkeypatch.setattr("edgeblock.daemon.control.ask", lambda path, question: said)
+    return said
+
+
+def test_status_is_what_a_person_reads_first(capsys, answer):
+    status, text, _ = run(capsys, "status")
+    assert status == 0 and text.splitlines() == [
+        "filtering",
+        "daemon     edgeblock 1, up 2 d 7 h, 2 of 2 workers on queues 4 to 5, 2 restarts",
+        "lists      7 entries of 1 lists in force, changed 2 min 5 s ago; 1 refused, 1 expired",
+        "rules      abababababababab",
+        "refused    bad.list:1: 'a\\nb' is no host",
+        "goes past  -A FORWARD -j ACCEPT: move it behind ours",
+        "canary     ok: ipv4 tls; ipv6 not asked: no forwarding",
+        "packets    12,345 read, 12,000 passed, 345 dropped, 6 lost unread, 0 waiting",
+        "flows      3 remembered of 3; 3 names in 3 hellos, 3 requests, 3 QUIC Initials",
+        "blocked    31 flows, 1 page, 30 reset (10 visits); 2 observed",
+        "unread     12 packets or flows that could not be read to their end; 3 hellos with an encrypted one inside",
+        "kernel     5 packets or flows passed by the first stage",
+        "log        1 lines left out"]
+
+
+def test_status_stays_short_whatever_goes_wrong(capsys, answer):
+    answer["vigil"] |= {"filtering": False, "causes": ["the rules are gone"], "problems": ["no pin"] * 30,
+                        "bypasses": answer["vigil"]["bypasses"] * 30}
+    answer["lists"] = {f"l{number}": {"entries": 0, "expired": False, "refused": "bad"} for number in range(30)}
+    answer["canary"]["probes"][0]["wrong"] = "passed"
+    answer["rules_problem"] = "full disk"
+    status, text, _ = run(capsys, "status")
+    lines = text.splitlines()
+    assert status == 1 and lines[0] == "NOT FILTERING: the rules are gone" and len(lines) <= 25
+    assert text.count("and 27 more: edgeblock status --all") == 3 and "ipv4 tls FAILED: passed" in text
+    assert "full disk" in text
+
+
+def test_status_has_all_of_it_for_programs_too(capsys, answer):
+    text = run(capsys, "status", "--all")[1]
+    assert re.search(r"(?m)^queue\.packets +12345$", text) and re.search(r"(?m)^lists\.bad\.refused ", text)
     assert json.loads(run(capsys, "status", "--json")[1]) == answer
 
 

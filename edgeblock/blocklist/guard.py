@@ -225,7 +225,7 @@ def unusable_lines(settings: ListSettings, seen: Seen) -> str | None:
     """Why a list with so many lines that cannot be used is refused, or None."""
     if seen.unparsable > settings.max_unparsable * seen.lines:
         return unless(f"{seen.unparsable} of {seen.lines} lines cannot be used, more than a share of "
-                      f"{settings.max_unparsable:.4g}: mend them", settings, "max_unparsable",
+                      f"{settings.max_unparsable:.4g}: fix them", settings, "max_unparsable",
                       "a higher max_unparsable")
     return None
 

@@ -1,41 +1,123 @@
 """`edgeblock status`: what the running daemon has counted, and whether the box filters.
 
-In: the daemon's answer. Out: lines of names joined by dots, or one JSON object. Never here: a figure of its own.
+In: the daemon's answer. Out: some twenty lines for a person, all of it as names joined by dots, or one JSON object.
+Never here: a figure that the daemon did not give.
 """
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from edgeblock import config
 from edgeblock.commands import add_config
 from edgeblock.daemon import control
+from edgeblock.errors import SystemProblem, printable
 
 EXAMPLES = """\
   edgeblock status
+  edgeblock status --all | grep blocked
   edgeblock status --json | jq .vigil
 Exit status: 0 while the box filters, 1 while it does not, 2 if no daemon answers."""
+
+LINES_MAX = 3           # of each kind of trouble; --all has the others
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--all", action="store_true", help="everything that is counted, a line each")
+    either.add_argument("--json", action="store_true", help="the same as one JSON object")
 
 
 def main(chosen: argparse.Namespace) -> int:
     answer = control.ask(config.load(chosen.config).daemon.control, "status")
-    filtering = answer.get("vigil", {}).get("filtering", True)
+    if "error" in answer:
+        raise SystemProblem(f"the running daemon says: {answer['error']}")
+    vigil = answer.get("vigil", {})
+    filtering = vigil.get("filtering", True)
     if chosen.json:
         print(json.dumps(answer))
-    else:
-        if "vigil" in answer:
-            print("filtering" if filtering else "NOT FILTERING: " + "; ".join(answer["vigil"]["causes"]))
-        lines = list(flat(answer))
-        width = max(len(name) for name, _ in lines)
-        for name, value in lines:
-            print(f"{name:{width}}  {value}")
+        return 0 if filtering else 1
+    print("filtering" if filtering else "NOT FILTERING: " + printable("; ".join(vigil["causes"])))
+    lines = list(flat(answer)) if chosen.all else list(summary(answer))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:{width}}  {value}")
     return 0 if filtering else 1
+
+
+def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a person reads first: at most some twenty lines, whatever goes wrong."""
+    queue, engine, lists = answer["queue"], answer["engine"], answer["lists"]
+    workers = answer["workers"].values()
+    running = sum(one["state"] == "running" for one in workers)
+    number = answer["queue_number"]
+    yield "daemon", (f"edgeblock {answer['version']}, up {span(answer['uptime'])}, "
+                     f"{running} of {len(workers)} workers on queues {number} to {number + len(workers) - 1}, "
+                     f"{sum(one['restarts'] for one in workers)} restarts")
+    expired = sum(one["expired"] for one in lists.values())
+    refused = {name: one["refused"] for name, one in lists.items() if one["refused"]}
+    yield "lists", (f"{answer['rules']['entries']:,} entries of {answer['rules']['lists']} lists in force, changed "
+                    f"{span(answer['rules_age'])} ago; {len(refused)} refused, {expired} expired")
+    yield "rules", answer["rules_digest"][:16] or "none"
+    if answer["rules_problem"]:
+        yield "problem", printable(answer["rules_problem"])
+    yield from few("refused", [printable(why) for why in refused.values()])
+    yield from few("problem", [printable(str(one)) for one in answer["vigil"].get("problems", [])])
+    yield from few("goes past", [printable(f"{one['found']}: {one['mend']}")
+                                 for one in answer["vigil"].get("bypasses", [])])
+    yield "canary", told(answer["canary"])
+    lost = sum(one["lost"] + one["full"] for one in workers)
+    yield "packets", (f"{queue['packets']:,} read, {queue['passed']:,} passed, {queue['dropped']:,} dropped, "
+                      f"{lost:,} lost unread, {queue['waiting']:,} waiting")
+    yield "flows", (f"{engine['table_flows']:,} remembered of {engine['flows']:,}; {engine['names']:,} names in "
+                    f"{engine['hellos']:,} hellos, {engine['requests']:,} requests, "
+                    f"{engine['quic_initials']:,} QUIC Initials")
+    counts = Counter[str]()
+    for matched in answer["matched"].values():      # by list, so without the canary's
+        counts.update(matched)
+    observed = counts.pop("observe", 0)
+    yield "blocked", (f"{counts.total():,} flows"
+                      + "".join(f", {count:,} {action}" for action, count in sorted(counts.items()))
+                      + f" ({sum(answer['visits'].values()):,} visits); {observed:,} observed")
+    hidden = engine["conflicts"] + engine["overworked"] + engine["window_full"] + engine["unreadable"]
+    yield "unread", (f"{hidden:,} packets or flows that could not be read to their end; "
+                     f"{engine['hellos_ech']:,} hellos with an encrypted one inside")
+    if answer["stage1"]:
+        yield "kernel", f"{sum(count for name, count in answer['stage1'].items() if name.startswith('passed')):,} " \
+                        "packets or flows passed by the first stage"
+    yield "log", f"{answer['log']['unlogged'] + answer['log']['lost']:,} lines left out"
+
+
+def few(name: str, lines: list[str]) -> Iterator[tuple[str, str]]:
+    for line in lines[:LINES_MAX]:
+        yield name, line
+    if len(lines) > LINES_MAX:
+        yield name, f"and {len(lines) - LINES_MAX} more: edgeblock status --all"
+
+
+def told(canary: dict[str, Any]) -> str:
+    """One line on the probes."""
+    if canary["off"] or not canary["probes"]:
+        return f"not asked: {canary['off'] or 'no round is over yet'}"
+    wrong = [f"{one['family']} {one['protocol']} FAILED: {one['wrong']}" for one in canary["probes"] if one["wrong"]]
+    right = [f"{one['family']} {one['protocol']}" for one in canary["probes"] if not one["wrong"]]
+    parts = [*wrong, *([f"ok: {', '.join(right)}"] if right else []),
+             *(f"{family} not asked: {why}" for family, why in canary["lacking"].items())]
+    return printable("; ".join(parts))
+
+
+def span(seconds: float) -> str:
+    """A time in its two largest units."""
+    seconds = int(seconds)
+    days, hours, minutes = seconds // 86_400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

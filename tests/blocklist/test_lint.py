@@ -43,7 +43,7 @@ def test_every_line_that_cannot_be_used_has_its_place(report):
     made = report({"a.list": "ok.example\na..b\n\x00\n", "b.csv": "a,b\n1,2\n"})
     assert said(made.errors) == [
         "a.list:2: 'a..b' has an empty label", "a.list:3: the line has a control character (0x00)",
-        "a.list: 2 of 3 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "a.list: 2 of 3 lines cannot be used, more than a share of 0.05: fix them; if that is meant, put a higher "
         "max_unparsable into the settings of this list",
         "b.csv:1: there is none of the columns url, uri, domain, host, ...; the first row has 'a', 'b': set "
         "column to one of these, or to a number if the first row is no head"]

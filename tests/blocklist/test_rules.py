@@ -176,9 +176,9 @@ def test_the_first_of_several_is_named_and_the_others_counted(directory):
     assert refused(path) == f"a.list:2: 'a..b' has an empty label (and 2 more; `edgeblock lint {path}` lists all)"
     assert list(map(str, lint(path).findings)) == [
         "a.list:2: 'a..b' has an empty label", "a.list:3: '=' has no host",
-        "a.list: 2 of 3 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "a.list: 2 of 3 lines cannot be used, more than a share of 0.05: fix them; if that is meant, put a higher "
         "max_unparsable into the settings of this list", "b.list:1: the line has a control character (0x00)",
-        "b.list: 1 of 1 lines cannot be used, more than a share of 0.05: mend them; if that is meant, put a higher "
+        "b.list: 1 of 1 lines cannot be used, more than a share of 0.05: fix them; if that is meant, put a higher "
         "max_unparsable into the settings of this list", "b.list: has no entries"]
 
 
