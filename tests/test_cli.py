@@ -281,7 +281,7 @@ def test_status_is_what_a_person_reads_first(capsys, answer):
     assert status == 0 and text.splitlines() == [
         "filtering",
         "daemon     edgeblock 1, up 2 d 7 h, 2 of 2 workers on queues 4 to 5, 2 restarts",
-        "lists      7 entries of 1 lists in force, changed 2 min 5 s ago; 1 refused, 1 expired",
+        "lists      7 entries of 1 lists in force, changed 2 m 5 s ago; 1 refused, 1 expired",
         "rules      abababababababab",
         "refused    bad.list:1: 'a\\nb' is no host",
         "goes past  -A FORWARD -j ACCEPT: move it behind ours",

@@ -37,3 +37,12 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def complain(problem: EdgeblockError) -> None:
     """One line on standard error."""
     print("edgeblock: " + printable(" ".join(str(problem).splitlines())), file=sys.stderr)
+
+
+def spell(seconds: float) -> str:
+    """A duration in its two largest units."""
+    whole = int(seconds)
+    for unit, size, smaller, least in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // least} {smaller}"
+    return f"{whole} s"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeblock import config
-from edgeblock.commands import add_config
+from edgeblock.commands import add_config, spell
 from edgeblock.daemon import control
 from edgeblock.errors import SystemProblem, printable
 
@@ -54,13 +54,13 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     workers = answer["workers"].values()
     running = sum(one["state"] == "running" for one in workers)
     number = answer["queue_number"]
-    yield "daemon", (f"edgeblock {answer['version']}, up {span(answer['uptime'])}, "
+    yield "daemon", (f"edgeblock {answer['version']}, up {spell(answer['uptime'])}, "
                      f"{running} of {len(workers)} workers on queues {number} to {number + len(workers) - 1}, "
                      f"{sum(one['restarts'] for one in workers)} restarts")
     expired = sum(one["expired"] for one in lists.values())
     refused = {name: one["refused"] for name, one in lists.items() if one["refused"]}
     yield "lists", (f"{answer['rules']['entries']:,} entries of {answer['rules']['lists']} lists in force, changed "
-                    f"{span(answer['rules_age'])} ago; {len(refused)} refused, {expired} expired")
+                    f"{spell(answer['rules_age'])} ago; {len(refused)} refused, {expired} expired")
     yield "rules", answer["rules_digest"][:16] or "none"
     if answer["rules_problem"]:
         yield "problem", printable(answer["rules_problem"])
@@ -107,17 +107,6 @@ def told(canary: dict[str, Any]) -> str:
     parts = [*wrong, *([f"ok: {', '.join(right)}"] if right else []),
              *(f"{family} not asked: {why}" for family, why in canary["lacking"].items())]
     return printable("; ".join(parts))
-
-
-def span(seconds: float) -> str:
-    """A time in its two largest units."""
-    seconds = int(seconds)
-    days, hours, minutes = seconds // 86_400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,8 +5,15 @@ name or an address; there is none in the answers.
 """
 
 import argparse
+import os
+import select
+import sys
+import termios
 import threading
 import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +24,20 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeblock import config
-from edgeblock.commands import add_config
+from edgeblock.commands import add_config, spell
 from edgeblock.daemon.control import ask
 from edgeblock.source.nfqueue import BUCKET_SECONDS
 
 EXAMPLES = """\
   edgeblock top
-Ends with Ctrl-C. Where standard output is no terminal it prints one picture."""
+Ends with q or Ctrl-C. Where standard output is no terminal it prints one picture, whole."""
 
 PAUSE = threading.Event()       # never set: waits, and Ctrl-C ends it
 WORKER = ("packets", "passed", "dropped", "lost")      # shown as rates
+WIDE = 110              # columns from which on a worker's process and CPU are shown too
+FRAME = 2               # lines of a table that are no rows: title and head
+STYLE: Any = {"expand": True, "box": None, "pad_edge": False, "title_justify": "left", "header_style": "bold"}
+LEAST = 3               # rows that a table keeps when there is no room
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,49 +56,115 @@ def run(control: Path, seconds: float = 1.0) -> int:
         PAUSE.wait(seconds)
         console.print(picture(ask(control, "status"), before, time.monotonic() - began))
         return 0
-    with Live(picture(before, before, 1.0), console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            PAUSE.wait(seconds)
+    with keys() as pressed, Live(picture(before, before, 1.0, console.width, console.height), console=console,
+                                 screen=True, auto_refresh=False) as live:
+        while not pressed(seconds):
             now, at = ask(control, "status"), time.monotonic()
-            live.update(picture(now, before, at - began), refresh=True)
+            live.update(picture(now, before, at - began, console.width, console.height), refresh=True)
             before, began = now, at
+    return 0
 
 
-def picture(now: dict[str, Any], before: dict[str, Any], seconds: float) -> RenderableType:
-    """What one look shows; rates are between the two answers."""
+@contextmanager
+def keys() -> Iterator[Callable[[float], bool]]:
+    """A function that waits so many seconds for a q. Keys are read at once and not shown, until the end."""
+    if not sys.stdin.isatty():
+        yield PAUSE.wait
+        return
+    number = sys.stdin.fileno()
+    before = termios.tcgetattr(number)
+
+    def pressed(seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while select.select([number], [], [], max(end - time.monotonic(), 0))[0]:
+            typed = os.read(number, 64)
+            if not typed or b"q" in typed.lower():      # the terminal is gone, or that
+                return True
+        return False
+
+    try:
+        tty.setcbreak(number)
+        yield pressed
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+
+def picture(now: dict[str, Any], before: dict[str, Any], seconds: float, width: int = 140,
+            height: int = 0) -> RenderableType:
+    """What one look shows, in `height` lines (0: as many as it takes); rates are between the two answers."""
     seconds = max(seconds, 0.001)
     rules = now["rules"]
     head = Text.assemble(
-        ("edgeblock ", "bold"), now["version"], f"   up {spell(now['uptime'])}   ",
-        (f"{rules['entries']:,} entries of {rules['lists']} lists", "green"),
-        f", loaded {spell(now['rules_age'])} ago   {now['rules_digest'][:12]}   overload {now['overload']}, "
-        f"absent {now['absent']}")
-    workers = Table("queue", "worker", "pid", "cpu", *(f"{name}/s" for name in WORKER), "waiting", "flows",
-                    "restarts", expand=True, title="workers", title_justify="left")
+        ("edgeblock ", "bold"), now["version"], f"  up {spell(now['uptime'])}  ",
+        (f"{rules['entries']:,} entries of {rules['lists']} lists", "green"), f", {spell(now['rules_age'])} ago")
+    if width >= WIDE:
+        head.append(f"  {now['rules_digest'][:12]}  overload {now['overload']}, absent {now['absent']}")
+    causes = now.get("vigil", {}).get("causes", [])
+    state = Text("NOT FILTERING: " + "; ".join(causes), "bold red") if causes else Text("filtering", "green")
+    for line in (head, state):
+        line.no_wrap, line.overflow = True, "ellipsis"
+    tables = [workers(now, before, seconds, width >= WIDE), verdicts(now, before, seconds), latency(now),
+              stage(now["stage1"], before["stage1"], seconds)]
+    if height:
+        fit(tables, height - 2)
+    return Group(head, state, *tables)
+
+
+def fit(tables: list[RenderableType], height: int) -> None:
+    """Takes rows from the longest table until all have room, and last of all whole tables from the end."""
+    def lines(one: RenderableType) -> int:
+        return one.row_count + FRAME + (1 if one.caption else 0) if isinstance(one, Table) else 1
+
+    while sum(map(lines, tables)) > height:
+        longest = max((one for one in tables if isinstance(one, Table)), key=lambda one: one.row_count)
+        if longest.row_count <= LEAST:
+            del tables[-1]
+            continue
+        longest.rows.pop()
+        for column in longest.columns:
+            column._cells.pop()
+        longest.caption, longest.caption_justify = "and more: a taller window, or edgeblock status --all", "left"
+
+
+def workers(now: dict[str, Any], before: dict[str, Any], seconds: float, wide: bool) -> RenderableType:
+    table = Table("queue", "worker", *(("pid", "cpu") if wide else ()), *(f"{name}/s" for name in WORKER), "waiting",
+                  "flows", "restarts", **STYLE, title="workers")
     for queue, one in now["workers"].items():
         old = before["workers"].get(queue, one)
         state = one["state"]
-        workers.add_row(queue, Text(state, "green" if state == "running" else "bold red"), str(one["pid"]),
-                        str(one["cpu"]), *(rate(one[name] - old[name], seconds) for name in WORKER),
-                        f"{one['waiting']:,}", f"{one['flows']:,}", str(one["restarts"]))
-    lists = Table("list", "verdict", "in all", "rate", expand=True, title="verdicts", title_justify="left")
+        table.add_row(queue, Text(state, "green" if state == "running" else "bold red"),
+                      *((str(one["pid"]), str(one["cpu"])) if wide else ()),
+                      *(rate(one[name] - old[name], seconds) for name in WORKER),
+                      f"{one['waiting']:,}", f"{one['flows']:,}", str(one["restarts"]))
+    return table
+
+
+def verdicts(now: dict[str, Any], before: dict[str, Any], seconds: float) -> RenderableType:
+    """The busiest list first."""
+    rows = []
     for name, counts in now["matched"].items():
         for action, count in counts.items():
-            more = count - before["matched"].get(name, {}).get(action, 0)
-            lists.add_row(escape(name), action, f"{count:,}", rate(more, seconds))
-    latency = Table("of one packet", "half below", "99 % below", expand=True, title="latency", title_justify="left")
+            rows.append((count - before["matched"].get(name, {}).get(action, 0), count, name, action))
+    if not rows:
+        return Text("no verdict yet", "dim")
+    table = Table("list", "verdict", "in all", "rate", **STYLE, title="verdicts")
+    for more, count, name, action in sorted(rows, reverse=True):
+        table.add_row(escape(name), action, f"{count:,}", rate(more, seconds))
+    return table
+
+
+def latency(now: dict[str, Any]) -> RenderableType:
+    table = Table("of one packet", "half below", "99 % below", **STYLE, title="latency")
     for name, (counts, _) in now["latency"].items():
-        latency.add_row(name, below(counts, 0.5), below(counts, 0.99))
-    causes = now.get("vigil", {}).get("causes", [])
-    state = Text("NOT FILTERING: " + "; ".join(causes), "bold red") if causes else Text("filtering", "green")
-    return Group(head, state, workers, stage(now["stage1"], before["stage1"], seconds), lists, latency)
+        table.add_row(name, below(counts, 0.5), below(counts, 0.99))
+    return table
 
 
 def stage(now: dict[str, int], before: dict[str, int], seconds: float) -> RenderableType:
     """What the first stage in the kernel does; a line where there is none."""
     if not now:
         return Text("first stage off: every new flow goes to the queue", "dim")
-    table = Table("outcome", "in all", "rate", expand=True, title="first stage, in the kernel", title_justify="left")
+    table = Table("outcome", "in all", "rate", **STYLE, title="first stage, in the kernel")
     for name, count in now.items():
         if count:
             kept = name if name.startswith("passed_") or name == "carried" else f"queued: {name}"
@@ -111,11 +188,3 @@ def below(counts: list[int], share: float) -> str:
         if seen >= wanted:
             return f"{bound * 1e6:.1f} µs" if bound < 1e-3 else f"{bound * 1e3:.1f} ms"
     return "over 1 s"
-
-
-def spell(seconds: int) -> str:
-    """A duration in its two largest units."""
-    for unit, size, smaller, least in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if seconds >= size:
-            return f"{seconds // size} {unit} {seconds % size // least} {smaller}"
-    return f"{seconds} s"

@@ -17,7 +17,6 @@ import pytest
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeblock.commands import top
 from edgeblock.config import Config, Privacy
 from edgeblock.core.decision import Decision, Name
 from edgeblock.core.engine import Engine
@@ -343,13 +342,3 @@ def test_who_reads_late_gets_the_whole_answer():
                     room += sender.send(bytes(1 << 20))
     for size in (room // 2, room + 20_000, room + 40_000, 2 * room):
         assert uvloop.run(ask(size)) == size
-
-
-def test_top_draws_what_it_is_told(capsys):
-    from rich.console import Console
-
-    _, status, _ = made(5)
-    Console(width=140).print(top.picture(status, made(1)[1], 2.0))
-    text = capsys.readouterr().out
-    assert "9 entries of 2 lists" in text and "running" in text and "court" in text and "4.0" in text
-    assert top.spell(90061) == "1 d 1 h" and top.spell(59) == "59 s"
