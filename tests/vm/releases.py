@@ -84,7 +84,7 @@ def build(root: Root, folder: Path) -> Path:
     """The package as it is made there, and the tests that need no network."""
     subprocess.run(["git", "clone", "--quiet", ROOT, root.path / "root/edgeblock"], check=True)
     root.run("apt-get update -q && apt-get install -y -q --no-install-recommends git make")
-    root.run("cd /root/edgeblock && .ci/setup test && packaging/build-deb")
+    root.run("cd /root/edgeblock && .ci/setup lab test && packaging/build-deb")
     [made] = (root.path / "root/edgeblock/build").glob("edgeblock_*.deb")
     kept = folder / f"{root.suite}.deb"
     shutil.copy(made, kept)
