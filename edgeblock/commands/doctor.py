@@ -4,7 +4,7 @@ In: the settings. Out: findings, each with its fix, and a table of them. Never h
 
 Probes leave no trace: kernel features are tried in a network namespace that goes with the thread that made it.
 
-One idea, though long: each function asks one thing of the machine, and none needs another.
+One idea, though long: each function asks one thing of the machine.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from edgeblock.daemon import claim
 from edgeblock.daemon.control import ask
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bypass, bytecode, iptables, netlink, nft, ruleset, shortcut, tools
+from edgeblock.netfilter.checks import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.pair import CLIENTS, SERVERS
 from edgeblock.netfilter.pins import bpf_directory, pin_path
-from edgeblock.netfilter.rules import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.stage1 import Stage
 
 EXAMPLES = """\
@@ -55,7 +55,7 @@ FEATURES = {
 }
 
 OF_CONNTRACK = ("conntrack", "connmark", "CONNMARK")
-FRAGMENTS = "-m socket"            # what has them put together; see netfilter/rules.py
+FRAGMENTS = "-m socket"            # what has them put together; see netfilter/policy.py
 MARKS_TRIED = 1024
 
 MODULES = {"netfilterqueue": "NetfilterQueue", "pyroaring": "pyroaring", "uvloop": "uvloop", "structlog": "structlog",

@@ -12,12 +12,12 @@ from edgeblock.config import Config
 from edgeblock.daemon import door
 from edgeblock.enforce import replies
 from edgeblock.errors import ConfigError, ListError
-from edgeblock.netfilter import rules
+from edgeblock.netfilter import checks
 
 
 def check(config: Config) -> list[str]:
     """What is worth a warning. Raises ConfigError, naming the key, where the daemon must not start."""
-    rules.check(config)
+    checks.check(config)
     replies.prepare(config.reply)
     opened = door.prepare(config.metrics)
     if config.rules.action == "redirect" and not config.reply.redirect:

@@ -35,7 +35,7 @@ from edgeblock.daemon.tasks import Tasks, give_up
 from edgeblock.daemon.vigil import State, Vigil
 from edgeblock.daemon.workers import HOLDING, Workers
 from edgeblock.errors import SystemProblem
-from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.checks import queues
 
 
 def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = None) -> int:

@@ -23,7 +23,7 @@ from edgeblock.daemon.slots import Slot
 from edgeblock.daemon.sockets import take_kept
 from edgeblock.daemon.tasks import Tasks, wait
 from edgeblock.errors import SystemProblem
-from edgeblock.netfilter.rules import queues
+from edgeblock.netfilter.checks import queues
 from edgeblock.source import begun
 from edgeblock.source.nfqueue import TABLE, is_table_given, kernel_queues
 

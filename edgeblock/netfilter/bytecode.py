@@ -4,7 +4,7 @@ The kernel runs a program on the packet from its IP header on; loading beyond th
 programs read no extension headers: behind one nothing is certain, and each says which answer that means.
 """
 
-from edgeblock.netfilter.rules import (
+from edgeblock.netfilter.policy import (
     ANSWER_BYTES,
     ANSWER_OTHER_BYTES,
     DTLS_FIRST,

@@ -19,10 +19,11 @@ from typing import NamedTuple
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import bytecode, netlink, order, tools
+from edgeblock.netfilter.checks import queues
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.pair import CLIENTS, SERVERS
 from edgeblock.netfilter.pins import program_path
-from edgeblock.netfilter.rules import Do, Is, Rule, by_family, plan, queues
+from edgeblock.netfilter.policy import Do, Is, Rule, by_family, plan
 from edgeblock.netfilter.standing import Place, Standing, StandingText, is_dormant, wake
 
 PREFIX = "EDGEBLOCK_"

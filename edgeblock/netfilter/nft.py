@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import tools
+from edgeblock.netfilter.checks import queues
 from edgeblock.netfilter.marks import marks
 from edgeblock.netfilter.pair import CLIENTS, SERVERS
-from edgeblock.netfilter.rules import (
+from edgeblock.netfilter.policy import (
     ANSWER_BYTES,
     ANSWER_OTHER_BYTES,
     DTLS_FIRST,
@@ -32,7 +33,6 @@ from edgeblock.netfilter.rules import (
     Rule,
     by_family,
     plan,
-    queues,
 )
 from edgeblock.netfilter.standing import Place, Standing
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import iptables, nft, pair, shortcut, tools
+from edgeblock.netfilter.checks import check
 from edgeblock.netfilter.marks import SHORTCUT
 from edgeblock.netfilter.pins import pin_path, program_path
-from edgeblock.netfilter.rules import check
 from edgeblock.netfilter.standing import Standing, StandingText
 
 BACKENDS = {"nft": nft, "iptables": iptables}

@@ -17,7 +17,7 @@ from scapy.layers.inet6 import (
 )
 
 from edgeblock.netfilter import bytecode
-from edgeblock.netfilter.rules import ANSWER_BYTES, ANSWER_OTHER_BYTES, QUIC_VERSIONS, UNMERGED_BYTES
+from edgeblock.netfilter.policy import ANSWER_BYTES, ANSWER_OTHER_BYTES, QUIC_VERSIONS, UNMERGED_BYTES
 
 SERVER_HELLO = bytes.fromhex("160303007a020000760303") + bytes(range(32))
 # The beginning of NSS's, with a cookie; OpenSSL's is the same but for lengths and session id.

@@ -21,7 +21,7 @@ from edgeblock.config import Config
 from edgeblock.config import Queue as QueueSettings
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import iptables, nft, ruleset
-from edgeblock.netfilter.rules import QUIC_VERSIONS
+from edgeblock.netfilter.policy import QUIC_VERSIONS
 
 pytestmark = pytest.mark.live
 

@@ -67,7 +67,7 @@ enum {
 	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
 	IP_TCP = 6, IP_UDP = 17,
 	BEHIND = 66000,              // acknowledgements that come late, as conntrack has it (MAXACKWINCONST)
-	DTLS_FIRST = 20, DTLS_LAST = 22,    // first bytes of datagrams that may hold a ClientHello: rules.py
+	DTLS_FIRST = 20, DTLS_LAST = 22,    // first bytes of datagrams that may hold a ClientHello: policy.py
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
 };
 

@@ -13,7 +13,7 @@ from edgeblock.config import Config, Queue, Ruleset
 from edgeblock.core.connections import Reader
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import iptables, nft, pins, ruleset, tools
-from edgeblock.netfilter.rules import QUIC_VERSIONS, Do, plan
+from edgeblock.netfilter.policy import QUIC_VERSIONS, Do, plan
 
 DEFAULT = Config()
 

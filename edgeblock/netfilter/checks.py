@@ -1,0 +1,103 @@
+"""Whether the settings can be made kernel rules, asked before there are any.
+
+In: the settings. Out: a ConfigError that names the key, or nothing; the queues that the settings name. Never here:
+what only this machine lacks (doctor), or a rule (policy.py).
+"""
+
+import os
+import re
+
+from edgeblock.config import Config
+from edgeblock.errors import ConfigError
+from edgeblock.netfilter.marks import marks
+
+# What the kernel takes for an interface's name (15 bytes), with "*" at the end for any that begin so.
+INTERFACE = re.compile(r"(?=.{1,15}$)[A-Za-z0-9_.:@-]+\*?")
+
+# A packet may be compared with every pair of interfaces.
+PAIRS_MAX = 1024
+
+# Where the server's answers to packets of a hook come by.
+ANSWERS = {"forward": "forward", "input": "output", "output": "input"}
+
+
+def check(config: Config) -> None:
+    """ConfigError, naming the key, for settings that no kernel rule can express."""
+    ruleset, queue = config.ruleset, config.queue
+    bits = marks(ruleset.mark_mask)
+    if not 0 < ruleset.inject_mark <= 0xFFFFFFFF or ruleset.inject_mark & bits.mask:
+        raise ConfigError(f"ruleset.inject_mark: {ruleset.inject_mark:#x} must be bits of 32 outside "
+                          f"ruleset.mark_mask ({bits.mask:#x}), such as 0x40000000")
+    if not 0 < ruleset.proof_mark <= 0xFFFFFFFF or ruleset.proof_mark & (bits.mask | ruleset.inject_mark):
+        raise ConfigError(f"ruleset.proof_mark: {ruleset.proof_mark:#x} must be bits of 32 outside ruleset.mark_mask "
+                          f"({bits.mask:#x}) and ruleset.inject_mark ({ruleset.inject_mark:#x}), such as 0x80000000")
+    if not ruleset.hooks or not set(ruleset.hooks) <= set(ANSWERS):
+        raise ConfigError(f"ruleset.hooks: {', '.join(ruleset.hooks) or 'none'}: use forward, input and output, "
+                          f"one or several")
+    for key, ports in (("tcp_ports", ruleset.tcp_ports), ("udp_ports", ruleset.udp_ports)):
+        if ports != "all" and (isinstance(ports, str) or not all(0 < port < 65536 for port in ports)):
+            raise ConfigError(f"ruleset.{key}: {ports!r}: use \"all\" or a list of ports from 1 to 65535")
+    if not ruleset.tcp_ports and not ruleset.udp_ports:
+        raise ConfigError("ruleset.tcp_ports and ruleset.udp_ports are both empty: nothing would be queued")
+    for key in ("clients", "servers"):
+        for name in getattr(ruleset, key):
+            if not INTERFACE.fullmatch(name):
+                raise ConfigError(f"ruleset.{key}: {name!r}: no name of an interface, such as \"eth1\", "
+                                  f"\"eth1.100\" or \"ppp*\"")
+    pairs = len(ruleset.clients) * len(ruleset.servers)
+    if pairs > PAIRS_MAX:
+        raise ConfigError(f"ruleset.clients and ruleset.servers: {pairs} pairs of interfaces, at most {PAIRS_MAX}; "
+                          f"name many at once, such as \"eth1.*\"")
+    check_tracking(config)
+    check_shortcut(config)
+    if ruleset.absent not in ("open", "closed"):
+        raise ConfigError(f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\"")
+    first, last = queues(config)
+    if last < first or first < 0 or last > 65535:
+        raise ConfigError(f"queue.number {queue.number} with queue.workers {queue.workers}: "
+                          f"queues are numbered from 0 to 65535")
+
+
+def check_tracking(config: Config) -> None:
+    """ConfigError, naming the key, for settings that cannot be without conntrack."""
+    ruleset = config.ruleset
+    if ruleset.tracking == "conntrack":
+        return
+    if ruleset.tracking != "stage1":
+        raise ConfigError(f"ruleset.tracking: {ruleset.tracking!r}: use \"conntrack\" or \"stage1\"")
+    wanted = ""
+    if ruleset.stage1 == "off":
+        wanted = "the first stage, which ruleset.stage1 = \"off\" forbids; use \"auto\" or \"on\""
+    elif ruleset.backend == "nft":
+        wanted = "iptables, as nftables cannot ask the first stage; use ruleset.backend = \"iptables\" or \"auto\""
+    elif not ruleset.install:
+        wanted = "the daemon to apply the kernel rules, as its programs are in them; use ruleset.install = true"
+    for key, ports in (("tcp_ports", ruleset.tcp_ports), ("udp_ports", ruleset.udp_ports)):
+        if ports == "all":
+            wanted = (f"a list in ruleset.{key}: with \"all\" a connection's direction decides, "
+                      f"which only conntrack knows")
+    if wanted:
+        raise ConfigError(f"ruleset.tracking: \"stage1\" needs {wanted}")
+
+
+def check_shortcut(config: Config) -> None:
+    """ConfigError, naming the key, for settings with which packets cannot be carried past the rules."""
+    ruleset = config.ruleset
+    wanted = ""
+    if not ruleset.shortcut:
+        return
+    if ruleset.tracking != "stage1":
+        wanted = 'ruleset.tracking = "stage1": conntrack would lose count of what goes past it'
+    elif "forward" not in ruleset.hooks:
+        wanted = '"forward" in ruleset.hooks: nothing else goes from one interface to another'
+    elif not (ruleset.clients and ruleset.servers) or "*" in "".join((*ruleset.clients, *ruleset.servers)):
+        wanted = "the interfaces of both sides in ruleset.clients and ruleset.servers, each by its whole name"
+    if wanted:
+        raise ConfigError(f"ruleset.shortcut: needs {wanted}")
+
+
+def queues(config: Config) -> tuple[int, int]:
+    """The first and the last queue number, one for each worker."""
+    workers = config.queue.workers
+    count = len(os.sched_getaffinity(0)) if isinstance(workers, str) else workers
+    return config.queue.number, config.queue.number + count - 1
