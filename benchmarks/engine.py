@@ -19,8 +19,8 @@ import harness
 import traffic
 from traffic import ACK, CHECKSUM_TRUST, CHECKSUM_VERIFY, FIN, PUSH, SYN, Flow, client_hello, datagram_packet, request
 
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import load
 from edgeblock.core.engine import Engine
 from edgeblock.errors import CaptureError
 from edgeblock.source.capture import Capture

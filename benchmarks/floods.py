@@ -30,7 +30,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 from traffic import CHECKSUM_TRUST, client_hello, request
 
-from edgeblock.blocklist.rules import load
+from edgeblock.blocklist.load import load
 from edgeblock.core.engine import Engine
 
 LISTED, OTHER = "blocked.example.com", "www.example.net"

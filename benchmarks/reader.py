@@ -62,7 +62,7 @@ async def until_told(fd: int, drain: Callable[[], object]) -> None:
 
 
 def ours() -> None:
-    from edgeblock.blocklist.rules import load
+    from edgeblock.blocklist.load import load
     from edgeblock.config import Config
     from edgeblock.engine import make_engine
     from edgeblock.source.nfqueue import BOARD, QueueReader

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from edgeblock import config
-from edgeblock.blocklist import lint, rules
+from edgeblock.blocklist import lint
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist.explain import explain
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.commands import compile, replay
 from edgeblock.errors import ListError
@@ -57,7 +59,7 @@ def replayed(tmp_path: Path, lists: Path, payloads: list[bytes], port: int) -> d
 
 def asked(lists: Path, names: list[str], proto: str) -> list[bool]:
     """Whether `check` says that this protocol is stopped."""
-    records = rules.explain(rules.load(lists), names)
+    records = explain(load(lists), names)
     assert all(record.canonical is not None for record in records)
     return [any(verdict.verdict in STOPPED for verdict in record.verdicts if verdict.proto == proto)
             for record in records]
@@ -102,7 +104,7 @@ def test_urls(tmp_path: Path):
 def test_hosts_that_no_list_can_name_stop_nothing(tmp_path: Path):
     names = [(told(text), raw(text)) for text, form, _ in HOSTS if form is None and len(raw(text)) < 1000]
     lists = every_second(tmp_path, [b"example.org"], "")
-    assert not any(record.blocked for record in rules.explain(rules.load(lists), [name for name, _ in names]))
+    assert not any(record.blocked for record in explain(load(lists), [name for name, _ in names]))
     found = replayed(tmp_path, lists, [s.hello(data) for _, data in names], 443)
     assert set().union(*found.values()) == {"accept"}
 
@@ -158,9 +160,9 @@ def test_all_who_read_a_directory_agree_about_it(what: str, tmp_path: Path):
     assert (outcome.refused == {}) == taken
     if not usable:
         with pytest.raises(ListError):
-            rules.load(settings.directory, settings)
+            load(settings.directory, settings)
         return
-    loaded = rules.load(settings.directory, settings)
+    loaded = load(settings.directory, settings)
     assert any(str(warning).endswith("; the daemon refuses this list") for warning in loaded.warnings) == (not taken)
     if taken:
         assert [info.entries for info in loaded.lists] == [

@@ -12,7 +12,8 @@ import pytest
 
 import edgeblock
 from edgeblock import cli
-from edgeblock.blocklist.rules import explain_alone, load
+from edgeblock.blocklist.explain import explain_alone
+from edgeblock.blocklist.load import load
 
 COMMANDS = ("run", "replay", "check", "lint", "hash-list", "ruleset", "status", "doctor", "demo", "version")
 

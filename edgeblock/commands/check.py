@@ -11,7 +11,8 @@ import sys
 from typing import TextIO
 
 from edgeblock import config
-from edgeblock.blocklist import rules
+from edgeblock.blocklist.explain import explain, find_rule, record_of
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
 from edgeblock.commands import add_config
 from edgeblock.daemon import control
@@ -50,13 +51,12 @@ def main(chosen: argparse.Namespace) -> int:
     names = asked_names(chosen)
     if chosen.live:
         path = whole.daemon.control
-        records = [rules.record_of(control.have_answered(path, f"check {json.dumps(name)}")) for name in names]
+        records = [record_of(control.have_answered(path, f"check {json.dumps(name)}")) for name in names]
     else:
-        loaded = rules.load(chosen.rules or settings.directory, settings, key=readable_key(settings.key),
-                            tolerant=True)
+        loaded = load(chosen.rules or settings.directory, settings, key=readable_key(settings.key), tolerant=True)
         for warning in loaded.warnings:
             print(f"edgeblock: warning: {warning}", file=sys.stderr)
-        records = rules.explain(loaded, names)
+        records = explain(loaded, names)
     for record in records:
         if chosen.json:
             print(json.dumps(record.as_dict()))
@@ -96,7 +96,7 @@ def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
         raise ConfigError(f"--rule {chosen.rule}: a rule id is eight hex digits, such as 9f3c21aa")
     key = readable_key(settings.key)
     directory = chosen.rules or settings.directory
-    found = rules.find_rule(rules.load(directory, settings, key=key, tolerant=True), chosen.rule)
+    found = find_rule(load(directory, settings, key=key, tolerant=True), chosen.rule)
     for place in found:
         print(json.dumps(place._asdict()) if chosen.json else place.as_text())
     if not found:

@@ -21,8 +21,8 @@ from typing import Any, TextIO
 
 from edgeblock import config as configuration
 from edgeblock import wire
-from edgeblock.blocklist import rules
 from edgeblock.blocklist.directory import Finding
+from edgeblock.blocklist.load import load
 from edgeblock.commands import add_config
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name
@@ -102,7 +102,7 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     answers = replies.prepare(config.reply)
     warnings: tuple[Finding, ...] = ()
     if engine is None:
-        loaded = rules.load(Path(rules_dir), config.rules)
+        loaded = load(Path(rules_dir), config.rules)
         warnings = loaded.warnings
         engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):

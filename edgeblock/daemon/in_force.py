@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from typing import Any
 
+from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import explain_alone
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.memory import memory_file, write_all
 from edgeblock.daemon.rules import Loaded, close_files, map_stacked

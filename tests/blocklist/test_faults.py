@@ -18,7 +18,7 @@ from edgeblock.blocklist import intake
 from edgeblock.blocklist.directory import Finding, find_lists
 from edgeblock.blocklist.drop import refresh_one
 from edgeblock.blocklist.lint import lint
-from edgeblock.blocklist.rules import load
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.errors import ListError

@@ -3,8 +3,9 @@
 import pytest
 
 from edgeblock import config
+from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.lint import lint
-from edgeblock.blocklist.rules import explain, load
+from edgeblock.blocklist.load import load
 
 from .test_drop import box  # noqa: F401 - a fixture
 

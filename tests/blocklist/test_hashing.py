@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgeblock import config
 from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.directory import find_lists
+from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.fingerprint import fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, Problem, read_domains, read_hashed
 from edgeblock.blocklist.guard import Guard, Protected
@@ -17,8 +18,8 @@ from edgeblock.blocklist.hashing import Hashing, hash_file, hash_list
 from edgeblock.blocklist.intake import make_terms, take
 from edgeblock.blocklist.keys import key_id
 from edgeblock.blocklist.lint import lint
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import explain, load
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.blocklist.store import read_key

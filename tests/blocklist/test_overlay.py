@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from edgeblock import config
 from edgeblock.blocklist import compiler, drop
 from edgeblock.blocklist.compiler import lay_over, merge
+from edgeblock.blocklist.explain import explain_alone
+from edgeblock.blocklist.load import load_snapshot
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import explain_alone, load_snapshot
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack, stack
 from edgeblock.blocklist.store import Store

@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from edgeblock import config
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.matcher import ListMatcher
-from edgeblock.blocklist.rules import load
 from edgeblock.blocklist.store import open_file, read_key
 from edgeblock.cli import main
 from edgeblock.commands import compile

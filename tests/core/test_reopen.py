@@ -5,7 +5,7 @@ import random
 import pytest
 
 from core import samples as s
-from edgeblock.blocklist.rules import load
+from edgeblock.blocklist.load import load
 from edgeblock.core.engine import Engine
 
 FIRST, SECOND, PROVEN = 1_000_000, 500_000_000, 2

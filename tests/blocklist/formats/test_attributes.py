@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, Problem, reader_of
 from edgeblock.blocklist.lint import line_of, lint
-from edgeblock.blocklist.rules import explain, load
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.settings import ListSettings
 
 DECLARED = ("order", "until")

@@ -15,7 +15,7 @@ from edgeblock import config
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, Problem, packed, reader_of
 from edgeblock.blocklist.lint import lint
-from edgeblock.blocklist.rules import load
+from edgeblock.blocklist.load import load
 from edgeblock.blocklist.settings import ListSettings
 
 PACK = {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor(write_checksum=True).compress}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.formats import EXTENSIONS, READERS, find_format
 from edgeblock.blocklist.lint import lint
-from edgeblock.blocklist.rules import SHARED_KEY, explain, load
+from edgeblock.blocklist.load import SHARED_KEY, load
 from edgeblock.config import Rules
 from edgeblock.errors import ListError
 
