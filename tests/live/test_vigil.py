@@ -175,7 +175,7 @@ def test_kept_from_putting_them_back_the_box_says_that_it_does_not_filter(box: R
         subprocess.run([*inside, "umount", real], check=True)
     assert until(lambda: is_reset(box), 2 * SOON)
     assert until(lambda: vigil(box)["filtering"], 3 * SOON)
-    assert any(line["event"] == "filtering again" for line in log(box)[lines:])
+    assert until(lambda: any(line["event"] == "filtering again" for line in log(box)[lines:]), SOON)
 
 
 def test_doctor_says_so_too(box: Running):
