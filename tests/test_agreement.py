@@ -15,9 +15,9 @@ import pytest
 from edgeblock import config
 from edgeblock.blocklist import lint
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.drop import refresh
 from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.load import load
+from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.commands import compile, replay
 from edgeblock.errors import ListError

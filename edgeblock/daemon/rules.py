@@ -25,9 +25,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edgeblock.blocklist.drop import lists_of_people, refresh, refresh_one
 from edgeblock.blocklist.guard import public_suffixes, shipped_protected
 from edgeblock.blocklist.keys import Key, held, key_file, random_key
+from edgeblock.blocklist.refresh import lists_of_people, refresh, refresh_one
 from edgeblock.blocklist.snapshot import ALL, HEAD, Snapshot, open_snapshot, stack
 from edgeblock.blocklist.store import MemoryStore, Store, read_key
 from edgeblock.config import Rules
@@ -54,7 +54,7 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 class Loaded:
     """Rules in force. `fd` is the snapshot, -1 where it is the one that was in force before; `base` is the digest of
     the one that it lies over, "" where it lies over none, and `base_fd` that one, -1 where whoever asked has it. The
-    rest is what `drop.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none
+    rest is what `refresh.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none
     will. `key` is what the snapshot was made with, and `key_fd` an open file that hands it on (keys.py): the one in
     the state directory may be gone when a worker is replaced."""
 
@@ -124,7 +124,7 @@ class Compiler:
             busy: names of files that are being written.
             digest: of the snapshot that is in force.
             afresh: what is refused is read again, although nobody has touched it.
-            lane: what is known of lists that are long or slow: drop.refresh.
+            lane: what is known of lists that are long or slow: refresh.refresh.
             held: the digest of the snapshot that is in force, or that it lies over.
 
         Raises:

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from edgeblock.blocklist import canary
-from edgeblock.blocklist.drop import refresh
 from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.snapshot import open_snapshot
 from edgeblock.blocklist.store import Store
 from edgeblock.config import Rules

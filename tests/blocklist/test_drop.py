@@ -14,11 +14,11 @@ from dataclasses import replace
 import pytest
 
 from edgeblock import config
-from edgeblock.blocklist import drop as drop_module
 from edgeblock.blocklist import intake
+from edgeblock.blocklist import refresh as refresh_module
 from edgeblock.blocklist import store as store_module
-from edgeblock.blocklist.drop import MARK, refresh
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.refresh import MARK, refresh
 from edgeblock.blocklist.store import Store, open_file
 from edgeblock.errors import ListError
 
@@ -100,7 +100,7 @@ def test_only_what_changed_is_read(box, monkeypatch):
     box.write(a_list="a.example\n", b_list="b.example\n")
     box.refresh()
     taken = []
-    monkeypatch.setattr(drop_module, "take",
+    monkeypatch.setattr(refresh_module, "take",
                         lambda source, *more: taken.append(source.name) or intake.take(source, *more))
     box.write(b_list="c.example\n")
     box.refresh()
@@ -136,7 +136,7 @@ def test_an_expired_list_leaves_force_and_may_come_back(box):
 
 
 def test_big_lists_do_not_hold_up_small_ones(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "BATCH", 5000)
+    monkeypatch.setattr(refresh_module, "BATCH", 5000)
     box.write(big_list=many(200), bigger_list=many(300, "b"), small_list="s.example\n")
     box.refresh()
     assert box.changes() == [("taken", "big"), ("taken", "small")] and box.outcome.again
@@ -145,7 +145,7 @@ def test_big_lists_do_not_hold_up_small_ones(box, monkeypatch):
 
 
 def test_small_lists_that_keep_coming_do_not_hold_up_a_big_one(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "BATCH", 4000)
+    monkeypatch.setattr(refresh_module, "BATCH", 4000)
     box.write(big_list=many(300), small_list="s.example\n")
     box.refresh()
     assert box.changes() == [("taken", "small")] and box.outcome.again
@@ -170,7 +170,7 @@ def test_boxes_of_one_key_can_be_compared(box, tmp_path):
 
 
 def test_in_a_hurry_a_long_list_is_served_as_it_was(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "HURRY", 1000)
+    monkeypatch.setattr(refresh_module, "HURRY", 1000)
     box.write(long_list=many(200), small_list="s.example\n")
     box.refresh()
     assert box.changes() == [("taken", "long"), ("taken", "small")] and not box.outcome.again
@@ -183,7 +183,7 @@ def test_in_a_hurry_a_long_list_is_served_as_it_was(box, monkeypatch):
 
 
 def test_a_first_start_with_one_long_list_waits_for_it(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "HURRY", 1000)
+    monkeypatch.setattr(refresh_module, "HURRY", 1000)
     box.write(long_list=many(200))
     box.refresh(hurry=True)
     assert box.changes() == [("taken", "long")] and not box.outcome.again
@@ -191,7 +191,7 @@ def test_a_first_start_with_one_long_list_waits_for_it(box, monkeypatch):
 
 def test_what_comes_with_a_huge_list_does_not_wait_for_it(box, monkeypatch):
     """A list that is too much for the machine ends the process, again and again, with all that came with it."""
-    monkeypatch.setattr(drop_module, "BATCH", 4000)
+    monkeypatch.setattr(refresh_module, "BATCH", 4000)
     box.write(huge_list=many(300), small_list="s.example\n")
     box.refresh()
     assert box.changes() == [("taken", "small")] and box.outcome.again
@@ -286,8 +286,8 @@ def test_a_fault_of_a_reader_refuses_one_list(box, monkeypatch):
     box.write(court_list="old.example\n", other_list="a.example\n")
     box.refresh()
     box.write(court_list="new.example\n", other_list="b.example\nc.example\n")
-    take = drop_module.take
-    monkeypatch.setattr(drop_module, "take", lambda source, *more: (
+    take = refresh_module.take
+    monkeypatch.setattr(refresh_module, "take", lambda source, *more: (
         fail(KeyError("new.example")) if source.name == "court" else take(source, *more)))
     place = f"test_drop.py:{fail.__code__.co_firstlineno + 1}"
     assert box.refresh().refused["court"]["told"] == (
@@ -703,7 +703,7 @@ def test_many_lists_go_to_the_disk_together(box, monkeypatch):
     """Ten thousand lists that each waited for the disk took minutes."""
     calls = []
     monkeypatch.setattr(store_module, "sync_all", lambda path: calls.append(path))
-    monkeypatch.setattr(drop_module, "TOGETHER_MAX", 5)
+    monkeypatch.setattr(refresh_module, "TOGETHER_MAX", 5)
     box.write(**{f"l{number}_list": f"h{number}.example\n" for number in range(12)})
     box.refresh()
     assert calls == [box.store.lists] * 3
@@ -732,12 +732,12 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from edgeblock import config
-from edgeblock.blocklist import drop
-from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist import refresh as module
+from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store
 
 left = int(sys.argv[3])
-drop.TOGETHER = int(sys.argv[4])
+module.TOGETHER = int(sys.argv[4])
 
 def deadly(call):
     def wrapped(*arguments, **more):

@@ -13,12 +13,12 @@ from dataclasses import replace
 import pytest
 
 from edgeblock.blocklist import directory as directory_module
-from edgeblock.blocklist import drop as drop_module
 from edgeblock.blocklist import intake
+from edgeblock.blocklist import refresh as refresh_module
 from edgeblock.blocklist.directory import Finding, find_lists
-from edgeblock.blocklist.drop import refresh_one
 from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.load import load
+from edgeblock.blocklist.refresh import refresh_one
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.errors import ListError
@@ -101,7 +101,7 @@ def test_whatever_is_raised_refuses_one_list(box, monkeypatch, error, where):
 
 
 def test_a_fault_of_the_whole_directory_leaves_everything_in_force(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "find_lists", lambda *_, **__: (_ for _ in ()).throw(RecursionError()))
+    monkeypatch.setattr(refresh_module, "find_lists", lambda *_, **__: (_ for _ in ()).throw(RecursionError()))
     outcome = box.refresh(hurry=True)
     assert "RecursionError at test_faults.py" in outcome.problem and outcome.changes == []
     assert [one["name"] for one in outcome.lists] == ["court", "other"] and box.action("old.example") == "court"
@@ -173,7 +173,7 @@ def test_what_a_list_says_is_printed_printable():
 def test_a_directory_with_too_many_lists_keeps_those_it_has(box, monkeypatch):
     monkeypatch.setattr(directory_module, "LISTS_MAX", 20)
     monkeypatch.setattr(directory_module, "OWNER_LISTS_MAX", 10)
-    monkeypatch.setattr(drop_module, "REFUSED_MAX", 50)
+    monkeypatch.setattr(refresh_module, "REFUSED_MAX", 50)
     for number in range(100):
         (box.folder / f"a{number}.list").write_text("co.uk\n" if number % 2 else f"h{number}.example\n")
     box.write(other_list="new.example\n")
@@ -259,7 +259,7 @@ def test_more_lists_than_a_process_can_map(box, monkeypatch):
 # Time ------------------------------------------------------------------------------------------------------------
 
 def test_a_slow_list_is_left_for_another_process(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "SLICE", 0.05)
+    monkeypatch.setattr(refresh_module, "SLICE", 0.05)
     text = "".join(f"0.0.{number % 256}.{number // 256}-255.255.255.{number % 250}\n" for number in range(3000))
     box.write(slow_toml="widest_ipv4 = 0\nallow_addresses = true\nallow_protected = true", slow_list=text,
               other_list="new.example\n")
@@ -273,8 +273,8 @@ def test_a_slow_list_is_left_for_another_process(box, monkeypatch):
 
 
 def test_a_list_that_exceeds_its_time_is_refused_with_that_reason(box, monkeypatch):
-    monkeypatch.setattr(drop_module, "SLICE", 0.05)
-    for module in (drop_module, intake):
+    monkeypatch.setattr(refresh_module, "SLICE", 0.05)
+    for module in (refresh_module, intake):
         monkeypatch.setattr(module, "seconds_for", lambda size: 0.1)
     text = "".join(f"0.0.{number % 256}.{number // 256}-255.255.255.{number % 250}\n" for number in range(9000))
     box.write(slow_toml="widest_ipv4 = 0\nallow_addresses = true\nallow_protected = true", slow_list=text)
@@ -308,7 +308,7 @@ def test_one_owner_does_not_hold_up_another(box, monkeypatch):
     if os.getuid() != 0:
         return                          # only root can make files of others
     taken = []
-    monkeypatch.setattr(drop_module, "take", lambda source, *more: taken.append(source.name) or intake.take(
+    monkeypatch.setattr(refresh_module, "take", lambda source, *more: taken.append(source.name) or intake.take(
         source, *more))
     for number in range(20):
         (box.folder / f"a{number:02}.list").write_text(f"h{number}.example\n")

@@ -18,7 +18,7 @@ import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from edgeblock.blocklist.compiler import Compiler, merge
-from edgeblock.blocklist.drop import refresh
+from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.guard import Guard, shipped_protected
 from edgeblock.blocklist.keys import held, key_file, key_id
 from edgeblock.blocklist.matcher import ListMatcher

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeblock import config
-from edgeblock.blocklist import compiler, drop
+from edgeblock.blocklist import compiler, refresh
 from edgeblock.blocklist.compiler import lay_over, merge
 from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.load import load_snapshot
@@ -123,7 +123,7 @@ class Boxes:
         top = store.in_force()
         held = (top.base or top).digest if top else ""
         rules = config.Rules(directory=self.folder, key=store.directory / "key", max_shrink=0.9)
-        return drop.refresh(rules, store, self.now, held=held, **more)
+        return refresh.refresh(rules, store, self.now, held=held, **more)
 
     def both(self):
         return self.refresh("layered"), self.refresh("whole")
@@ -194,7 +194,7 @@ def test_a_line_more_reads_nothing_of_what_is_there_and_much_makes_one_of_all(bo
     base = store.snapshot.read_bytes()
     boxes.write("urgent.list", "@@h7.example\n")
     with monkeypatch.context() as patch:
-        patch.setattr(drop, "merge", lambda every: pytest.fail("all were merged"))
+        patch.setattr(refresh, "merge", lambda every: pytest.fail("all were merged"))
         boxes.refresh("layered")
     assert store.snapshot.read_bytes() == base and len(store.in_force().parts.rows) == 20
     assert boxes.matcher("layered").look_up("tls", b"h7.example").list == "urgent"
