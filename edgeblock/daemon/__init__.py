@@ -7,7 +7,7 @@
     status     what the daemon says of itself
     worker     a process of its own: one queue, one engine, one event loop
     board      what workers have counted, in memory that outlives them
-    rules      the lists, compiled in a child process and watched for changes
+    compiling  the lists, compiled in a child process
     journal    what is logged, and what is never logged
     control    the socket that `edgeblock status` asks
     metrics    what Prometheus is told

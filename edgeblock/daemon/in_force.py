@@ -1,6 +1,6 @@
 """The rules in force: the files of their snapshot, what became of each list, and what is said of them.
 
-In: what the compiling process has made of the lists (rules.Loaded). Out: the files that every worker gets, lines of
+In: what the compiling process has made of the lists (Loaded). Out: the files that every worker gets, lines of
 the log about what has changed, answers about lists and names. Never here: a list read, or a worker told.
 """
 
@@ -14,8 +14,8 @@ from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.daemon.board import Board
+from edgeblock.daemon.compiling import Loaded, close_files, map_stacked
 from edgeblock.daemon.memory import memory_file, write_all
-from edgeblock.daemon.rules import Loaded, close_files, map_stacked
 from edgeblock.errors import ListError
 
 REFUSALS_SAID = 100     # of one load that the log says line by line

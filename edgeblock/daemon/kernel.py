@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeblock.config import Config
 from edgeblock.daemon.claim import claim_namespace
-from edgeblock.daemon.rules import Loaded, map_stacked
+from edgeblock.daemon.compiling import Loaded, map_stacked
 from edgeblock.errors import EdgeblockError, SystemProblem
 from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.pins import pin_path, program_path

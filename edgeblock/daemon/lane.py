@@ -1,6 +1,6 @@
 """Lists that are long or slow to read wait in a lane of their own, so that the others need not wait for them.
 
-In: which lists these are (rules.Loaded.slow). Out: each read by a process of its own, one after the other, and what
+In: which lists these are (Loaded.slow). Out: each read by a process of its own, one after the other, and what
 the next load is to be told of it (`known`). Never here: when that load comes, or a list that is quick.
 """
 
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from edgeblock.daemon.rules import Compiler, Loaded
+from edgeblock.daemon.compiling import Compiler, Loaded
 from edgeblock.daemon.tasks import Tasks, give_up
 from edgeblock.errors import ListError
 

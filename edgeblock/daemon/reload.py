@@ -11,10 +11,10 @@ from typing import Any
 
 from edgeblock.config import Rules
 from edgeblock.daemon.changes import Changes
+from edgeblock.daemon.compiling import Compiler, Loaded
 from edgeblock.daemon.in_force import InForce, let_go
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.lane import Lane
-from edgeblock.daemon.rules import Compiler, Loaded
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.daemon.workers import Workers
 from edgeblock.errors import EdgeblockError, ListError

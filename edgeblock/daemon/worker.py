@@ -45,9 +45,9 @@ from edgeblock.daemon.board import (
     Board,
     matched_at,
 )
+from edgeblock.daemon.compiling import map_stacked
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.process import end_with_parent, hide_memory
-from edgeblock.daemon.rules import map_stacked
 from edgeblock.daemon.visits import Visits
 from edgeblock.enforce import replies
 from edgeblock.enforce.inject import Injector

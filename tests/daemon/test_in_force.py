@@ -6,9 +6,9 @@ import pytest
 
 from edgeblock.daemon import in_force
 from edgeblock.daemon.board import Board
+from edgeblock.daemon.compiling import Loaded
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.memory import memory_file, write_all
-from edgeblock.daemon.rules import Loaded
 from tests.daemon.parts import Log
 
 

@@ -49,7 +49,7 @@ def refused(running: Running) -> list[dict]:
 def the_compiler(parent: int) -> int:
     """The process that waits for the next job; between two of them there is none for a moment."""
     found: list[int] = []
-    assert until(lambda: found.extend(children(parent, "edgeblock.daemon.rules")) or found, SOON)
+    assert until(lambda: found.extend(children(parent, "edgeblock.daemon.compiling")) or found, SOON)
     return found[0]
 
 
@@ -160,7 +160,7 @@ def test_the_compiler_is_killed_at_ten_points_of_a_reload(fresh: Running):
             os.kill(compiler, signal.SIGKILL)
         assert is_reset(fresh.lab, "pages.example")
         assert until(lambda host=host: is_reset(fresh.lab, host), SOON), f"kill {number}"
-        assert until(lambda: len(children(daemon, "edgeblock.daemon.rules")) == 1, SOON)
+        assert until(lambda: len(children(daemon, "edgeblock.daemon.compiling")) == 1, SOON)
     assert fresh.daemon.process.poll() is None
     assert until(lambda: not half_written(fresh), SOON) and not refused(fresh)
     fresh.drop("long.list", "listed.example\n")

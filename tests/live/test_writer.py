@@ -234,7 +234,7 @@ def test_the_process_that_reads_lists_has_nothing_to_lose(box: Running):
     play(box, "slow", 2)
     seen: list[tuple[dict[str, str], str]] = []
     daemon = box.daemon.process.pid
-    assert until(lambda: seen.extend(confined(children(daemon, "edgeblock.daemon.rules"))) or seen, SOON)
+    assert until(lambda: seen.extend(confined(children(daemon, "edgeblock.daemon.compiling"))) or seen, SOON)
     for status, limits in seen:
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
         core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
@@ -254,7 +254,8 @@ def test_the_key_is_once_in_each_process_that_needs_it(box: Running):
     urgent(box, 4)
     play(box, "slow", 2)
     reading: list[int] = []
-    assert until(lambda: reading.extend(holding(children(daemon, "edgeblock.daemon.rules"), key)) or reading, SOON)
+    module = "edgeblock.daemon.compiling"
+    assert until(lambda: reading.extend(holding(children(daemon, module), key)) or reading, SOON)
     for pid in (daemon, *children(daemon, "edgeblock.daemon.worker")):
         [place] = places_of(pid, key)
         assert {"lo", "dd"} <= flags_of(pid, place)

@@ -171,7 +171,7 @@ def test_the_sandbox_is_in_effect(container: Container):
         # No core file: neither by the limit, nor of memory that is not to be seen, which is root's then.
         assert re.search(r"Max core file size +0 +0 ", container.run("cat", f"/proc/{process}/limits"))
         words = container.run("cat", f"/proc/{process}/cmdline")
-        if "daemon.rules" not in words:         # that one has no key until it reads, and hides its memory then
+        if "daemon.compiling" not in words:         # that one has no key until it reads, and hides its memory then
             assert container.run("stat", "--format=%u", f"/proc/{process}/environ").strip() == "0", words
     inside = f"nsenter --target {main} --mount --"
     for place in ("/etc", "/usr", "/var/lib", "/boot"):

@@ -109,7 +109,7 @@ class Compiler:
                 files.append(os.memfd_create("edgeblock-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
             files.append(key_file())
             process = await start(
-                "edgeblock.daemon.rules", str(os.getpid()), *map(str, files), pass_fds=tuple(files),
+                "edgeblock.daemon.compiling", str(os.getpid()), *map(str, files), pass_fds=tuple(files),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
             self._spare = process, files[0], files[1], files[2]
         finally:
@@ -166,7 +166,7 @@ class Compiler:
             Ended: the process has ended by itself.
             ListError: the list cannot be read now.
         """
-        process = await start("edgeblock.daemon.rules", str(os.getpid()), "-1", "-1", "-1",
+        process = await start("edgeblock.daemon.compiling", str(os.getpid()), "-1", "-1", "-1",
                               stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
                               stderr=asyncio.subprocess.PIPE)
         died, self._died_alone = self._died_alone == name, ""

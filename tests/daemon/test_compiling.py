@@ -15,7 +15,7 @@ import uvloop
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.store import read_key
 from edgeblock.config import Rules
-from edgeblock.daemon import rules
+from edgeblock.daemon import compiling
 from edgeblock.errors import ListError
 
 
@@ -28,14 +28,14 @@ def settings(tmp_path):
 def load(settings, digest="", **more):
     """What one process makes of the directory; the descriptor is the caller's."""
     async def one():
-        compiler = rules.Compiler(settings)
+        compiler = compiling.Compiler(settings)
         return await compiler.load(digest=digest, **more)
 
     return asyncio.run(one())
 
 
 def matcher(settings, loaded):
-    return ListMatcher(rules.map_snapshot(loaded.fd, read_key(settings.key)))
+    return ListMatcher(compiling.map_snapshot(loaded.fd, read_key(settings.key)))
 
 
 def test_a_child_compiles_and_the_matcher_answers(settings):
@@ -71,7 +71,7 @@ def test_what_is_not_sealed_is_verified_whole(settings):
     fd = os.memfd_create("altered", os.MFD_ALLOW_SEALING)
     os.write(fd, altered)
     with pytest.raises(ListError, match="was altered"):
-        rules.map_snapshot(fd, read_key(settings.key))
+        compiling.map_snapshot(fd, read_key(settings.key))
     os.close(fd)
     os.close(loaded.fd)
 
@@ -117,7 +117,7 @@ def test_no_state_directory_no_rules(settings):
     (settings.directory / "court.list").write_text("listed.example\n")
     loaded = load(settings)
     assert loaded.problem.startswith("degraded: ") and "the key cannot be used: " in loaded.problem
-    matcher_of = ListMatcher(rules.map_snapshot(loaded.fd, loaded.key))
+    matcher_of = ListMatcher(compiling.map_snapshot(loaded.fd, loaded.key))
     assert matcher_of.look_up("tls", b"listed.example").list == "court"
     os.close(loaded.fd)
 
@@ -138,7 +138,7 @@ def test_a_process_that_dies_is_an_error_and_not_rules(settings, monkeypatch, tm
     killed = tmp_path / "python"
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o755)
-    monkeypatch.setattr(rules.sys, "executable", str(killed))
+    monkeypatch.setattr(compiling.sys, "executable", str(killed))
     with pytest.raises(ListError, match="the process that compiles the lists ended with status -9"):
         load(settings)
 
@@ -147,7 +147,7 @@ def test_a_spare_that_was_killed_is_replaced(settings):
     (settings.directory / "court.list").write_text("listed.example\n")
 
     async def kill_and_load():
-        compiler = rules.Compiler(settings)
+        compiler = compiling.Compiler(settings)
         await compiler.prepare()
         process = compiler._spare[0]
         process.kill()
@@ -166,10 +166,10 @@ def test_a_spare_that_is_dying_is_an_error_and_no_more(settings, monkeypatch, tm
     dying.write_text(f"#!{sys.executable}\nimport os, signal\nos.closerange(0, os.sysconf('SC_OPEN_MAX'))\n"
                      "signal.alarm(60)\nsignal.pause()\n")
     dying.chmod(0o755)
-    monkeypatch.setattr(rules.sys, "executable", str(dying))
+    monkeypatch.setattr(compiling.sys, "executable", str(dying))
 
     async def load_from_it():
-        compiler = rules.Compiler(settings)
+        compiler = compiling.Compiler(settings)
         await compiler.prepare()
         async with asyncio.timeout(20):
             while not compiler._spare[0].stdin.is_closing():
@@ -185,11 +185,11 @@ def test_a_process_that_stands_still_is_an_error_and_no_more(settings, monkeypat
     stopped = tmp_path / "python"
     stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
     stopped.chmod(0o755)
-    monkeypatch.setattr(rules.sys, "executable", str(stopped))
-    monkeypatch.setattr(rules, "STILL", 0.3)
+    monkeypatch.setattr(compiling.sys, "executable", str(stopped))
+    monkeypatch.setattr(compiling, "STILL", 0.3)
 
     async def load_from_it():
-        compiler = rules.Compiler(settings)
+        compiler = compiling.Compiler(settings)
         await compiler.prepare()
         process = compiler._spare[0]
         with pytest.raises(ListError, match="has stood still for 0 s; is it stopped, or waiting for a disk"):
@@ -201,8 +201,8 @@ def test_a_process_that_stands_still_is_an_error_and_no_more(settings, monkeypat
 
 def test_a_process_of_which_nothing_is_to_be_seen_may_take_its_time(settings, monkeypatch):
     (settings.directory / "court.list").write_text("listed.example\n")
-    monkeypatch.setattr(rules, "STILL", 0.01)
-    monkeypatch.setattr(rules, "processor_time", lambda _: None)
+    monkeypatch.setattr(compiling, "STILL", 0.01)
+    monkeypatch.setattr(compiling, "processor_time", lambda _: None)
     loaded = load(settings)
     assert loaded.entries == 1
     os.close(loaded.fd)
@@ -212,10 +212,10 @@ def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, m
     slow = tmp_path / "python"
     slow.write_text(f"#!/bin/sh\ncd {tmp_path}\necho $$ > pid.new\nmv pid.new pid\nexec sleep 1000\n")
     slow.chmod(0o755)
-    monkeypatch.setattr(rules.sys, "executable", str(slow))
+    monkeypatch.setattr(compiling.sys, "executable", str(slow))
 
     async def give_up():
-        task = asyncio.create_task(rules.Compiler(settings).load())
+        task = asyncio.create_task(compiling.Compiler(settings).load())
         while not (tmp_path / "pid").exists():
             await asyncio.sleep(0.01)
         task.cancel()
