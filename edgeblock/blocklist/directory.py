@@ -123,6 +123,9 @@ def open_regular(path: Path) -> BinaryIO:
                             ) from None
         if error.errno == errno.ENXIO:
             raise ListError(f"{path.name}: is a special file, not a file") from None
+        if error.errno == errno.EACCES:
+            raise ListError(f"{path.name}: cannot be read: {error.strerror}; make it readable to edgeblock's group, "
+                            f"such as with chmod g+r {path.name}") from None
         raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
     finally:
         os.close(folder)

@@ -493,8 +493,11 @@ class Round:
             more = f"and {refused.more} more; {ask} names them all"
             whole.append(more)
             told.append(more)
-        # No more readable than what it quotes: of a link that is nobody's but its owner's.
+        # No more readable than what it quotes. Where it quotes nothing the group of those who drop lists may read it:
+        # a list that its owner alone may read is refused for that, and he has to learn it.
         mode = state.st_mode & 0o664 | 0o600 if state and stat.S_ISREG(state.st_mode) else 0o640
+        if not any(map(has_words, refused.findings)):
+            mode |= 0o040
         for folder, lines in ((self.rules.directory, whole), (self.store.rejected, told)):
             where = folder / f"{name}.rejected"
             text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")

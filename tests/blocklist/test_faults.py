@@ -24,7 +24,7 @@ from edgeblock.blocklist.store import Store, read_key
 from edgeblock.errors import ListError
 
 from .making import KEY
-from .test_drop import NOW, Box, many, sign
+from .test_refresh import NOW, Box, many, sign
 from .test_signature import Signer
 
 RENAME_EXCHANGE = 2

@@ -7,7 +7,7 @@ from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.load import load
 
-from .test_drop import box  # noqa: F401 - a fixture
+from .test_refresh import box  # noqa: F401 - a fixture
 
 FEED = "bad.example\nco.uk\nworse.example\n*.github.io\n10.0.0.0/8\n127.0.0.1\nb..ad\n"
 SKIP = 'guarded = "skip"\nmax_unparsable = 0.5\n'

@@ -1,5 +1,6 @@
 """A rules directory taken in list by list: what changed is taken or refused, everything else stays in force."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -289,7 +291,7 @@ def test_a_fault_of_a_reader_refuses_one_list(box, monkeypatch):
     take = refresh_module.take
     monkeypatch.setattr(refresh_module, "take", lambda source, *more: (
         fail(KeyError("new.example")) if source.name == "court" else take(source, *more)))
-    place = f"test_drop.py:{fail.__code__.co_firstlineno + 1}"
+    place = f"test_refresh.py:{fail.__code__.co_firstlineno + 1}"
     assert box.refresh().refused["court"]["told"] == (
         f"court.list: cannot be read by a fault of edgeblock (KeyError at {place}); please report it")
     assert box.changes() == [("taken", "other")] and box.action("old.example") == "court"
@@ -323,6 +325,18 @@ def test_the_reason_is_no_more_readable_than_the_list(box):
     box.refresh()
     assert stat.S_IMODE((box.folder / "court.rejected").stat().st_mode) == 0o600
     assert stat.S_IMODE((box.folder / "open.rejected").stat().st_mode) == 0o644
+
+
+def test_whoever_drops_a_list_that_may_not_be_read_can_read_why(box, monkeypatch):
+    """Only its owner may read the list; the reason quotes nothing of it."""
+    box.write(court_list="a.example\n")
+    (box.folder / "court.list").chmod(0o600)
+    refused = OSError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr("edgeblock.blocklist.directory.open_inside", Mock(side_effect=refused))
+    box.refresh()
+    where = box.folder / "court.rejected"
+    assert stat.S_IMODE(where.stat().st_mode) == 0o640
+    assert "make it readable to edgeblock's group, such as with chmod g+r court.list" in where.read_text()
 
 
 def test_somebody_elses_file_of_that_name_is_left_alone(box):
@@ -533,7 +547,9 @@ def test_a_file_without_read_permission(box):
     with as_nobody(box.home):
         box.refresh()
         assert box.action("old.example") == "court"
-    assert box.outcome.refused["court"]["told"] == "court.list: cannot be read: Permission denied"
+    assert box.outcome.refused["court"]["told"] == (
+        "court.list: cannot be read: Permission denied; make it readable to edgeblock's group, such as with "
+        "chmod g+r court.list")
 
 
 class as_nobody:
