@@ -14,8 +14,9 @@ from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_address, read_host_entry, read_url_entry
 from edgeblock.blocklist.formats.lines import BadEntry
 
-TOKEN = re.compile(r"\s*(?:'((?:[^'\\]|\\.)*)'|([\[\](),]|!=|<=|>=|[=<>])|((?:[^\s\[\](),=<>!']|\[[^\]'\s]*\])+))",
-                   re.DOTALL)
+# A text, a sign, or a word: a step of a path may be a text as well, as in file:hashes.'SHA-256'.
+TOKEN = re.compile(r"\s*(?:'((?:[^'\\]|\\.)*)'|([\[\](),]|!=|<=|>=|[=<>])|"
+                   r"((?:[^\s\[\](),=<>!']|\[[^\]'\s]*\]|(?<=\.)'(?:[^'\\]|\\.)*')+))", re.DOTALL)
 NARROWING = frozenset(("AND", "FOLLOWEDBY", "WITHIN", "REPEATS", "START", "STOP", "NOT", "!=", "EXISTS"))
 PLACES = {"domain-name:value": "name", "hostname:value": "name", "url:value": "url", "ipv4-addr:value": "address",
           "ipv6-addr:value": "address"}

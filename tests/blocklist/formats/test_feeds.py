@@ -30,6 +30,8 @@ def bundle(pattern, **more):
                                                             (Kind.HOST_ONLY, b"b.example")]),
     ("[url:value = 'http://a.example/it\\'s']", [(Kind.URL, b"a.example/it's")]),
     ("[(url:value = 'http://a.example/x' OR file:name = 'x')]", [(Kind.URL, b"a.example/x")]),
+    ("[file:hashes.'SHA-256' = '00' OR file:hashes.MD5 = '00' OR url:value = 'http://a.example/x']",
+     [(Kind.URL, b"a.example/x")]),
     ("[ipv4-addr:value ISSUBSET '192.0.2.0/24'] OR [ipv6-addr:value = '2001:db8::1']",
      [(Kind.NETWORK, b"\0\x18\xc0\0\2\0"), (Kind.NETWORK, b"\0\x80\x20\1\x0d\xb8" + bytes(11) + b"\1")]),
     ("[url:value = 'http://a.example/ AND b']", [(Kind.URL, b"a.example/%20AND%20b")]),
@@ -48,7 +50,7 @@ def test_what_is_narrower_or_vague_is_passed_over(pattern):
     assert [type(item) for item in read(bundle(pattern))] == [Passed]
 
 
-@pytest.mark.parametrize("pattern", ["", "[", "[domain-name:value]", "[domain-name:value = 'a..b']", "['a' = 'b']",
+@pytest.mark.parametrize("pattern", ["", "[", "[domain-name:value]", "[file:hashes.'a]", "[domain-name:value = 'a..b']", "['a' = 'b']",
                                      "[domain-name:value = 'a.example", "[ipv4-addr:value = 'a.example']"])
 def test_what_is_no_pattern_is_a_problem(pattern):
     items = read(bundle(pattern))
