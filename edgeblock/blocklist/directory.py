@@ -309,17 +309,20 @@ class Errors:
 
 def why_not_read(path: Path, name: str, defaults: ListSettings, before: int) -> str:
     """What is said of a file whose name says no format: what its content is, for the first WARNINGS_MAX of them."""
-    what = None
-    if before < WARNINGS_MAX:
-        try:
-            with open_regular(path) as file:
-                what = formats.sniffed(file, defaults)
-        except (ListError, OSError):
-            pass
-    if what is not None:
-        return f"is not read: {what}".replace("NAME.toml", f"{name}.toml")
+    if before < WARNINGS_MAX and (what := what_is_in(path, name, defaults)):
+        return f"is not read: {what}"
     return (f"is not read: {path.suffix or 'no extension'} is not one of {', '.join(formats.EXTENSIONS)}, and no "
             f"{name}.toml states a format")
+
+
+def what_is_in(path: Path, name: str, settings: ListSettings) -> str | None:
+    """What a file is by its content, as the end of a sentence that says how it would be read; None if unknown."""
+    try:
+        with open_regular(path) as file:
+            what = formats.sniffed(file, settings)
+    except (ListError, OSError):
+        return None
+    return what and what.replace("NAME.toml", f"{name}.toml")
 
 
 class Finder:
@@ -358,7 +361,8 @@ class Finder:
                 self.warnings.append(Finding(beside.name, 0, f"{why}; the daemon refuses this list"))
         chosen = settings.format or formats.find_format(path.name)
         if chosen is None:
-            raise ListError(f"{path.name}: has no known extension; state its format in {name}.toml")
+            raise ListError(f"{path.name}: has no known extension; "
+                            f"{what_is_in(path, name, settings) or f'state its format in {name}.toml'}")
         return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state)
 
     def _has_room(self, path: Path, owner: int) -> None:
