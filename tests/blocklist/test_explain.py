@@ -155,8 +155,8 @@ def test_a_missing_directory(tmp_path):
     ({"court.xml": "a b", "court.toml": "action = 'drop'"},
      "court.xml: has no known extension; state its format in court.toml"),
     ({"court.conf": 'local-zone: "a.com" refuse', "court.toml": "action = 'drop'"},
-     "court.conf: has no known extension; it is a configuration of unbound; put format = \"unbound\" into court.toml, "
-     "or name the file .unbound"),
+     "court.conf: has no known extension; it is a configuration of unbound; put format = \"unbound\" into "
+     "court.toml, or name the file .unbound"),
     ({"court.list.gz": b"\x1f\x8b\x08"},
      "court.list.gz:1: the file ends in the middle of what is packed in it; copy it again"),
     ({"court.list.xz": b"x"}, "court.list.xz: is packed in a way that is not read; pack it with gzip or zstd, or "

@@ -5,7 +5,7 @@ a Passed for each that is nothing for this filter, in file order; a reader never
 one line at a time. International names come in, A-labels go out.
 
     lines       what every reader shares: items, limits, messages
-    scan        lines out of bytes, and host names out of lines (compiled)
+    scan        lines out of bytes, and entries out of the plainest lines (compiled)
     entries     one entry: a host, a URL, an address
     attributes  what is said about an entry beside it
     plain       .list, .txt and .urls

@@ -25,15 +25,15 @@ Sources: the filter syntaxes as Adblock Plus, uBlock Origin and AdGuard document
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import IPV4_LIKE, read_address, read_host_entry, read_url_entry
-from edgeblock.blocklist.formats.hosts import USUAL, read_hosts_line
+from edgeblock.blocklist.formats.hosts import OWN_NAMES, USUAL, read_hosts_line
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
-from edgeblock.blocklist.formats.scan import plain_host, read_lines
+from edgeblock.blocklist.formats.scan import Shapes, plain_host, read_lines
 
 COSMETIC = re.compile(rb"#@?[?$%]{0,2}#|#@?%#|\$@?\$")      # between hosts and what happens on their pages
 HEADER = re.compile(rb"\[[^\]]*\]")
@@ -41,6 +41,9 @@ OPTIONS = re.compile(rb"\$(~?[a-z][a-z0-9_-]*(?:=.*)?(?:,.*)?)$", re.IGNORECASE)
 HOST_RULE = re.compile(rb"\|\|([^/^|$?*]+|\*\.[^/^|$?*]+)\^?\|?")
 PAGE_RULE = re.compile(rb"\|\|([^/^|$?*]+)(/[^|^*]*)([|^]?)")
 URL_RULE = re.compile(rb"\|https?://([^/^|$?*]+)(/[^|^*]*)?([|^]?)", re.IGNORECASE)
+SHAPES = Shapes(((b"||", b"^", Kind.HOST, False), (b"@@||", b"^", Kind.HOST, True), (b"", b"", Kind.HOST_ONLY, False),
+                 (b"0.0.0.0 ", b"", Kind.HOST_ONLY, False)), apart=OWN_NAMES)
+NO_OPTIONS: frozenset[bytes] = frozenset()
 WHOLE = frozenset((b"important", b"all"))               # options that leave a rule as wide as it is
 PAGES = frozenset((b"document", b"doc"))                # the page that is opened
 KINDS = frozenset((b"popup", b"subdocument", b"frame", b"script", b"image", b"stylesheet", b"css", b"object",
@@ -101,10 +104,15 @@ def split_options(line: bytes) -> tuple[bytes, frozenset[bytes]]:
 
 
 def read_line(number: int, line: bytes | Problem,
-              switched_off: set[tuple[bytes, frozenset[bytes]]]) -> Iterator[Item]:
+              switched_off: set[tuple[bytes, frozenset[bytes]]]) -> Iterable[Item]:
     if isinstance(line, Problem):
-        yield line
-        return
+        return (line,)
+    if (entry := SHAPES.entry(number, line)) and not (switched_off and (line, NO_OPTIONS) in switched_off):
+        return (entry,)
+    return read_rare(number, line, switched_off)
+
+
+def read_rare(number: int, line: bytes, switched_off: set[tuple[bytes, frozenset[bytes]]]) -> Iterator[Item]:
     if HEADER.fullmatch(line) or line == b"#" or line[:2] == b"# " or line[:1] == b";":
         return
     exception = line[:2] == b"@@"

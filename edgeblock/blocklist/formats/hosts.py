@@ -11,9 +11,9 @@ from typing import BinaryIO
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_host_entry
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
-from edgeblock.blocklist.formats.scan import read_lines
+from edgeblock.blocklist.formats.scan import Shapes, read_lines
 
-USUAL = frozenset((b"0.0.0.0", b"127.0.0.1", b"::", b"::1"))
+USUAL = (b"0.0.0.0", b"127.0.0.1", b"::", b"::1")
 NOWHERE = frozenset(ipaddress.ip_address(text) for text in ("0.0.0.0", "127.0.0.1", "::", "::1"))
 
 # What a machine calls itself and its networks, in the hosts files that systems and list makers ship.
@@ -23,11 +23,15 @@ OWN_NAMES = frozenset((
     b"::1", b"ip6-localhost", b"ip6-loopback", b"ip6-localnet", b"ip6-mcastprefix", b"ip6-allnodes",
     b"ip6-allrouters", b"ip6-allhosts"))
 
+FRONTS = [address + blank for address in USUAL for blank in (b" ", b"\t")]
+NARROW, WIDE = (Shapes([(front, b"", kind, False) for front in FRONTS], apart=OWN_NAMES)
+                for kind in (Kind.HOST_ONLY, Kind.HOST))
+
 
 def read_hosts(file: BinaryIO, subdomains: bool = False) -> Iterator[Item]:
     """Lines such as `0.0.0.0 example.com www.example.com # why`."""
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, shapes=WIDE if subdomains else NARROW):
+        if type(line) is not bytes:
             yield line
         else:
             yield from read_hosts_line(number, line, subdomains)

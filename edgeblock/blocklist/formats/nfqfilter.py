@@ -18,17 +18,21 @@ from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_address, read_host_entry, read_url_entry
 from edgeblock.blocklist.formats.hosts import read_hosts_line
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Problem, shown
-from edgeblock.blocklist.formats.scan import read_lines
+from edgeblock.blocklist.formats.scan import Shapes, read_lines
 
 ADDRESS = re.compile(rb"\d+\.\d+\.\d+\.\d+")
+NARROW, WIDE = (Shapes(((b"", b"", kind, False), (b"*.", b"", Kind.HOST, False)))
+                for kind in (Kind.HOST_ONLY, Kind.HOST))
+URLS = Shapes((), urls=True)
+ADDRESSES = Shapes((), addresses=True)
 # extFilter writes the prefix of an IPv6 range inside the brackets.
 BRACKETED_RANGE = re.compile(rb"\[([0-9A-Fa-f:.]+/\d+)\]")
 
 
 def read_nfqfilter_domains(file: BinaryIO, subdomains: bool = True) -> Iterator[Item]:
     """Names. Without `subdomains` a name without `*.` is that name alone, as extFilter has it."""
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, shapes=WIDE if subdomains else NARROW):
+        if type(line) is not bytes:
             yield line
             continue
         try:
@@ -45,8 +49,8 @@ def read_nfqfilter_domains(file: BinaryIO, subdomains: bool = True) -> Iterator[
 
 def read_nfqfilter_urls(file: BinaryIO, raw: bool = True) -> Iterator[Item]:
     """URLs; a star is a star. With `raw` bytes that are no UTF-8 are taken as they are."""
-    for number, line in read_lines(file, raw=raw):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, raw=raw, shapes=URLS):
+        if type(line) is not bytes:
             yield line
             continue
         try:
@@ -60,8 +64,8 @@ def read_nfqfilter_urls(file: BinaryIO, raw: bool = True) -> Iterator[Item]:
 
 def read_nfqfilter_addresses(file: BinaryIO, subdomains: bool = False) -> Iterator[Item]:
     """Addresses and ranges, addresses with a port; and lines of a hosts file."""
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, shapes=ADDRESSES):
+        if type(line) is not bytes:
             yield line
             continue
         if b" " in line or b"\t" in line:

@@ -7,20 +7,24 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.attributes import split_attributes
 from edgeblock.blocklist.formats.entries import read_entry, read_url_entry
 from edgeblock.blocklist.formats.lines import BLANKS, Attributes, BadEntry, Entry, Item, Passed, Problem, shown
-from edgeblock.blocklist.formats.scan import read_lines
+from edgeblock.blocklist.formats.scan import Shapes, read_lines
 
 ELEMENTS = re.compile(rb"[^/?\s]*(?:#@?[?$%]{0,2}#|#@?%#|\$@?\$)")     # as behind the hosts of a filter's rule
 NOTHING_BELOW = re.compile(rb"\*\.\d+\.\d+\.\d+\.\d+")
+SHAPES = Shapes(((b"", b"", Kind.HOST, False), (b"*.", b"", Kind.SUBDOMAINS, False),
+                 (b"=", b"", Kind.HOST_ONLY, False), (b"@@", b"", Kind.HOST, True)), urls=True, addresses=True)
+URLS = Shapes((), urls=True)
 COMMENT = re.compile(rb"[ \t][#;]")
 
 
 def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[Item]:
     """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1). `attributes` are the names that may stand behind an
     entry, as in `example.com until=2030-12-31`."""
-    for number, line in read_lines(file, hosts=True):
+    for number, line in read_lines(file, shapes=SHAPES):
         if type(line) is not bytes:         # most lines of most lists are an Entry already
             yield line
             continue
@@ -47,8 +51,8 @@ def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[I
 
 def read_urls(file: BinaryIO) -> Iterator[Item]:
     """URLs, directories and exceptions from them. A host alone is its front page, as in a browser."""
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, shapes=URLS):
+        if type(line) is not bytes:
             yield line
             continue
         line = without_comment(line)

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import read_address, read_host_entry
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
-from edgeblock.blocklist.formats.scan import read_lines
+from edgeblock.blocklist.formats.scan import Shapes, plain_host, read_lines
 
 DNSMASQ = re.compile(rb"(?:--)?(address|server|local)=/([^ \t]*)/([^/]*)")
 # Types of unbound's local zones that answer nothing of the name's own; and those that let questions pass.
@@ -42,6 +42,15 @@ BIND_ZONE = re.compile(rb"zone\s*\"([^\"]+)\"\s*(?:in\s*)?\{\s*type\s+([a-z-]+)\
                        re.IGNORECASE)
 BIND_OTHER = re.compile(rb"(?:options|include|acl|logging|key|server)\b[^{}]*(?:\{[^{}]*\})?\s*;", re.IGNORECASE)
 
+# The lines that list makers write: what they consist of but for the name.
+DNSMASQ_SHAPES = Shapes([(b"address=/", end, Kind.HOST, False) for end in (b"/", b"/0.0.0.0", b"/::", b"/#")]
+                        + [(front, b"/", Kind.HOST, False) for front in (b"local=/", b"server=/")])
+UNBOUND_SHAPES = Shapes([(b'local-zone: "', b'" ' + kind, Kind.HOST, False)
+                         for kind in (b"always_nxdomain", b"always_null", b"refuse", b"static", b"redirect")]
+                        + [(b'local-data: "', b' A 0.0.0.0"', Kind.HOST_ONLY, False)])
+SET_SHAPES = Shapes(((b"domain:", b"", Kind.HOST, False), (b"full:", b"", Kind.HOST_ONLY, False),
+                     (b"DOMAIN-SUFFIX,", b"", Kind.HOST, False), (b"DOMAIN,", b"", Kind.HOST_ONLY, False)))
+
 
 def name_entry(number: int, name: bytes, kind: Kind, exception: bool = False) -> Entry:
     """The entry of a bare name; raises BadEntry for what is none."""
@@ -51,8 +60,8 @@ def name_entry(number: int, name: bytes, kind: Kind, exception: bool = False) ->
 
 
 def read_dnsmasq(file: BinaryIO) -> Iterator[Item]:
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, shapes=DNSMASQ_SHAPES):
+        if type(line) is not bytes:
             yield line
             continue
         line = line.partition(b" #")[0].rstrip()
@@ -74,8 +83,8 @@ def read_dnsmasq(file: BinaryIO) -> Iterator[Item]:
 
 
 def read_unbound(file: BinaryIO) -> Iterator[Item]:
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, shapes=UNBOUND_SHAPES):
+        if type(line) is not bytes:
             yield line
             continue
         line = re.sub(rb"\s+#.*$", b"", line)
@@ -127,9 +136,12 @@ def read_bind(file: BinaryIO) -> Iterator[Item]:
 
 def read_domain_set(file: BinaryIO) -> Iterator[Item]:
     suffixed = False            # in this file names with all below them have a sign in front
-    for number, line in read_lines(file):
-        if isinstance(line, Problem):
+    for number, line in read_lines(file, shapes=SET_SHAPES):
+        if type(line) is not bytes:
             yield line
+            continue
+        if plain_host(line) and b"." in line:
+            yield name_entry(number, line, Kind.HOST_ONLY if suffixed else Kind.HOST)
             continue
         line = re.sub(rb"\s+[#].*$", b"", line)
         if line == b"payload:":

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import network_key, read_host_entry
 from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Passed, Problem, no_text, shown
-from edgeblock.blocklist.formats.scan import read_raw_lines
+from edgeblock.blocklist.formats.scan import Shapes, read_raw_lines
 
 RECORD_MAX = 64 * 1024      # bytes of one record in parentheses: the most a record can have on the wire
 TOKEN = re.compile(rb'[ \t]+|;[^\n]*|"(?:[^"\\]|\\.)*"|[()]|(?:[^ \t;()"\\]|\\.)+|(["\\])', re.DOTALL)
@@ -36,6 +36,9 @@ TRIGGERS = {b"rpz-client-ip": "who asks", b"rpz-nsdname": "the name of a server"
             "the address of a server"}
 ESCAPE = re.compile(rb"\\(\d{3}|.)", re.DOTALL)
 TYPE = re.compile(rb"[A-Za-z][A-Za-z0-9-]*")
+
+# What nearly every record is: a relative name, closed, or all below it.
+SHAPES = Shapes(((b"", b" CNAME .", Kind.HOST_ONLY, False), (b"*.", b" CNAME .", Kind.SUBDOMAINS, False)))
 
 
 class Nameless(Exception):
@@ -81,6 +84,9 @@ def read_records(file: BinaryIO, zone: Zone) -> Iterator[Item]:
             if problem is not None and (isinstance(line, Problem) or line.lstrip(BLANKS)[:1] != b";"):
                 yield problem
             continue
+        if depth == 0 and (entry := plain_record(zone, number, line)):
+            yield entry
+            continue
         if depth == 0:
             start, size, tokens = number, 0, []
             if line[:1] in (b" ", b"\t"):
@@ -121,6 +127,20 @@ def read_records(file: BinaryIO, zone: Zone) -> Iterator[Item]:
     if depth:
         yield Problem(start, "the record has a '(' without its ')'; is the end of the file missing?")
     yield from read_shadows(zone)
+
+
+def plain_record(zone: Zone, number: int, line: bytes) -> Entry | None:
+    """What a record of the plainest form says, as read_record has it; None for any other."""
+    if zone.origin != zone.zone or zone.open_wildcards or (entry := SHAPES.entry(number, line)) is None:
+        return None
+    key = entry.key
+    owner = line[:-len(b" CNAME .")].lower()
+    if owner[-1:] == b"." or key[key.rfind(b".") + 1:].startswith(b"rpz-"):
+        return None
+    if entry.kind is Kind.SUBDOMAINS:
+        zone.wildcards.append(hash(key))
+    zone.owner, zone.is_absolute = owner + b"." + zone.origin if zone.origin else owner, zone.origin == b""
+    return entry
 
 
 def read_record(zone: Zone, number: int, tokens: list[bytes]) -> Iterator[Item]:

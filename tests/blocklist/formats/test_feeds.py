@@ -50,8 +50,9 @@ def test_what_is_narrower_or_vague_is_passed_over(pattern):
     assert [type(item) for item in read(bundle(pattern))] == [Passed]
 
 
-@pytest.mark.parametrize("pattern", ["", "[", "[domain-name:value]", "[file:hashes.'a]", "[domain-name:value = 'a..b']", "['a' = 'b']",
-                                     "[domain-name:value = 'a.example", "[ipv4-addr:value = 'a.example']"])
+@pytest.mark.parametrize("pattern", ["", "[", "[domain-name:value]", "[domain-name:value = 'a..b']", "['a' = 'b']",
+                                     "[file:hashes.'a]", "[domain-name:value = 'a.example",
+                                     "[ipv4-addr:value = 'a.example']"])
 def test_what_is_no_pattern_is_a_problem(pattern):
     items = read(bundle(pattern))
     assert not entries(items) and [type(item) for item in items] == [Problem]
