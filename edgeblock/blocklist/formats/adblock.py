@@ -8,6 +8,7 @@ Problem. Taken are
     ||example.com^          the host and every subdomain
     ||*.example.com^        subdomains only
     ||example.com/a/b^      that page of that host (not of its subdomains); with "/" at the end every page below
+    ||example.com           as with "^"; what only begins so, as example.com.au does, is passed over
     ||192.0.2.1:8080^       that port of that address
     |http://example.com^    the host only; a list names what is at an address, not how it is fetched
     |http://example.com/a|  that URL
@@ -28,7 +29,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from edgeblock.blocklist.canonical import host_address
+from edgeblock.blocklist.canonical import canonical_host, host_address
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.entries import IPV4_LIKE, read_address, read_host_entry, read_url_entry
 from edgeblock.blocklist.formats.hosts import OWN_NAMES, USUAL, read_hosts_line
@@ -52,13 +53,17 @@ KINDS = frozenset((b"popup", b"subdocument", b"frame", b"script", b"image", b"st
 HARMLESS = frozenset((b"elemhide", b"ehide", b"generichide", b"ghide", b"specifichide", b"shide", b"jsinject",
                       b"content", b"extension", b"stealth", b"genericblock", b"urlblock", b"csp", b"removeparam",
                       b"redirect-rule", b"popup"))
+LONGER = "names that only begin like a rule's (||name without ^); the name itself is taken"
+LONGER_URLS = "URLs that only begin like a rule's (||name/path without ^); the URL itself is taken"
 SWITCH = b"badfilter"
 LONG_OPTION = 30        # characters of an option's name that a message repeats
 HELD_MAX = 32 << 20     # bytes of lines that wait for a $badfilter; the longest list that was seen has 11 MB
 
+Found = tuple[Kind, bytes, int]
+
 
 class NotOurs(Exception):
-    """What sort of rule it is that a filter outside the browser cannot enforce."""
+    """What sort of rule it is, or of what part of a rule, that a filter outside the browser cannot enforce."""
 
     def __init__(self, sort: str, harmless: bool = False) -> None:
         super().__init__(sort)
@@ -127,8 +132,11 @@ def read_rare(number: int, line: bytes, switched_off: set[tuple[bytes, frozenset
         yield from read_hosts_line(number, line, False)
         return
     try:
-        for kind, key, depth in read_rule(line[2:] if exception else line, exception):
-            yield Entry(number, kind, key, exception, depth)
+        for found in list(read_rule(line[2:] if exception else line, exception)):
+            if isinstance(found, NotOurs):
+                yield Passed(number, str(found), exception, shown(line) if exception else "")
+            else:
+                yield Entry(number, found[0], found[1], exception, found[2])
     except NotOurs as sort:
         loud = exception and not sort.harmless
         yield Passed(number, str(sort), loud, shown(line) if loud else "")
@@ -136,8 +144,13 @@ def read_rare(number: int, line: bytes, switched_off: set[tuple[bytes, frozenset
         yield Problem(number, f"{shown(line)} {error}")
 
 
-def read_rule(text: bytes, exception: bool) -> list[tuple[Kind, bytes, int]]:
-    """Kind, key and depth of a rule without its @@."""
+def read_rule(text: bytes, exception: bool) -> Iterator[Found | NotOurs]:
+    """Kind, key and depth of a rule without its @@, and a NotOurs for what of it is not taken.
+
+    Raises:
+        NotOurs: nothing of it is.
+        BadEntry: it is no rule.
+    """
     if COSMETIC.search(text):
         raise NotOurs("rules about page elements (##, #@#, #?#, $$)", harmless=True)
     if text[:1] == b"/" and re.search(rb"/(?:\$.*)?$", text[1:]):
@@ -146,39 +159,55 @@ def read_rule(text: bytes, exception: bool) -> list[tuple[Kind, bytes, int]]:
         text = text[:found.start()]
         check_options(found[1].lower().split(b","), exception)
     if found := HOST_RULE.fullmatch(text):
-        if text.rstrip(b"|")[-1:] != b"^" and text[-1:] != b"|":
-            if b"." not in found[1][:-1] or found[1][-1:] in (b".", b"-"):
-                raise NotOurs("patterns that match parts of names")
-            raise BadEntry("has no '^' at its end, so longer names would match too; write ||name^")
+        is_whole = text[-1:] in (b"^", b"|")
+        if not is_whole:
+            refuse_part_of_name(found[1])
         if (IPV4_LIKE.fullmatch(found[1]) or found[1][:1] == b"[") and b":" in found[1].rpartition(b"]")[2]:
-            return [(kind, key, 0) for kind, key in read_address(found[1])]
-        return [read_whole_host(found[1], Kind.HOST)]
+            yield from ((kind, key, 0) for kind, key in read_address(found[1]))
+        else:
+            yield read_whole_host(found[1], Kind.HOST)
+        if not is_whole:
+            yield NotOurs(LONGER)
+        return
     if found := PAGE_RULE.fullmatch(text):
         host, path, end = found[1], found[2], found[3]
         if path == b"/" and end != b"|":
-            return [read_whole_host(host, Kind.HOST)]
-        if end == b"" and path[-1:] == b"/" and b"?" not in path:
-            return [read_url_entry(host + path + b"*")]
-        return [read_url_entry(host + path)]
+            yield read_whole_host(host, Kind.HOST)
+        elif end == b"" and path[-1:] == b"/" and b"?" not in path:
+            yield read_url_entry(host + path + b"*")
+        else:
+            yield read_url_entry(host + path)
+            if end == b"":
+                yield NotOurs(LONGER_URLS)
+        return
     if found := URL_RULE.fullmatch(text):
         host, path, end = found[1], found[2] or b"", found[3]
         if path in (b"", b"/") and end != b"|":
-            if not path and not end:
-                if b"." not in host[:-1] or host[-1:] in (b".", b"-"):
-                    raise NotOurs("patterns that match parts of names")
-                raise BadEntry("has neither '^' nor '/' behind the host, so longer names would match too")
-            return [read_whole_host(host, Kind.HOST_ONLY)]
-        if end == b"|":
-            return [read_url_entry(text[1:-1])]
-        if end == b"" and path[-1:] == b"/" and b"?" not in path:
-            return [read_url_entry(text[1:] + b"*")]
-        if end == b"^":
-            return [read_url_entry(text[1:-1])]
+            if path or end:
+                yield read_whole_host(host, Kind.HOST_ONLY)
+            else:
+                refuse_part_of_name(host)
+                yield read_whole_host(host, Kind.HOST_ONLY)
+                yield NotOurs(LONGER)
+            return
+        if end:
+            yield read_url_entry(text[1:-1])
+            return
+        if path[-1:] == b"/" and b"?" not in path:
+            yield read_url_entry(text[1:] + b"*")
+            return
     if re.search(rb"[./*^=_?&:,;%+~-]", text) and re.search(rb"\w", text):
         if b" " in text:
             raise BadEntry("has a space inside; is this a hosts file?")
         raise NotOurs("patterns that match parts of URLs")
     raise BadEntry("is no rule; hosts are ||name^")
+
+
+def refuse_part_of_name(text: bytes) -> None:
+    """Raises NotOurs for what can be no whole name but the beginning of some."""
+    if b"." not in text[:-1] or text[-1:] in (b".", b"-") or (
+            host_address(text) is not None and canonical_host(text) != text):
+        raise NotOurs("patterns that match parts of names")
 
 
 def check_options(options: list[bytes], exception: bool) -> None:

@@ -41,13 +41,29 @@ def test_a_list_as_it_is_found():
     ("|http://example.com/a?b=1|", Kind.URL_WITH_QUERY, b"example.com/a?b=1", 0),
     ("|https://example.com/a/b/", Kind.DIRECTORY, b"example.com/a/b", 2),
     ("||example.com/a/b^", Kind.URL, b"example.com/a/b", 0),
-    ("||example.com/a.html$document", Kind.URL, b"example.com/a.html", 0),
     ("||example.com/a/$all", Kind.DIRECTORY, b"example.com/a", 1),
     ("||192.0.2.1:8080^", Kind.ENDPOINT, b"\0\x20\xc0\0\2\1\x1f\x90", 0),
 ])
 @pytest.mark.parametrize("exception", [False, True])
 def test_what_is_taken(rule, kind, key, depth, exception):
     assert read(("@@" if exception else "") + rule) == [Entry(1, kind, key, exception, depth)]
+
+
+@pytest.mark.parametrize(("rule", "kind", "key", "sort"), [
+    ("||example.com", Kind.HOST, b"example.com", adblock.LONGER),
+    ("||example.com$all", Kind.HOST, b"example.com", adblock.LONGER),
+    ("|http://example.com", Kind.HOST_ONLY, b"example.com", adblock.LONGER),
+    ("||192.0.2.1", Kind.DIRECTORY, b"192.0.2.1/", adblock.LONGER),
+    ("||example.com/a.html$document", Kind.URL, b"example.com/a.html", adblock.LONGER_URLS),
+])
+def test_what_only_begins_like_a_rule_is_passed_over_an_exception_loudly(rule, kind, key, sort):
+    assert read(rule) == [Entry(1, kind, key), Passed(1, sort)]
+    assert read("@@" + rule) == [Entry(1, kind, key, True), Passed(1, sort, True, f"'@@{rule}'")]
+
+
+@pytest.mark.parametrize("rule", ["||ads.", "||ads", "||ads.example-", "||192.0.2", "||10.0", "|http://192.0.2"])
+def test_the_beginning_of_a_name_is_a_pattern(rule):
+    assert read(rule) == [Passed(1, "patterns that match parts of names")]
 
 
 def test_the_page_itself_is_the_host():
@@ -118,9 +134,6 @@ def test_what_is_passed_over(rule, sort):
 
 @pytest.mark.parametrize(("rule", "why"), [
     ("||exmaple..com^", "'||exmaple..com^' has an empty label"),
-    ("||example.com", "'||example.com' has no '^' at its end, so longer names would match too; write ||name^"),
-    ("|http://example.com",
-     "'|http://example.com' has neither '^' nor '/' behind the host, so longer names would match too"),
     ("||example.com:8080^", "'||example.com:8080^' has a port; a host entry covers every port"),
     ("||=example.com^", "'||=example.com^' has a '=' in front of the name"),
     ("192.0.2.7 example.com", "'192.0.2.7 example.com' has a space inside; is this a hosts file?"),
