@@ -73,7 +73,7 @@ class Box:
         if loaded.fd >= 0:
             whole = loaded.base_fd if loaded.base_fd >= 0 else -1 if loaded.base else loaded.fd
             self.base_fd = whole if whole >= 0 else self.base_fd
-            snapshot = compiling.map_stacked(loaded.fd, self.base_fd, bytes.fromhex(loaded.key), self.below)
+            snapshot = compiling.map_stacked(loaded.fd, self.base_fd, loaded.key, self.below)
             self.below = snapshot.base or snapshot
             if whole >= 0:
                 self.words = memoryview(bytearray(64 * blocks_for(self.below.parts.rows))).cast("Q")

@@ -23,6 +23,13 @@ PUNCTUATION = re.compile(rb"[^A-Za-z0-9._\-\[\]:]|[\[\]](?!$)(?<!^.)")
 SCHEME_ALONE = re.compile(rb"https?/")          # http//example.com/
 MASKED = re.compile(rb"\d+\.\d+\.\d+\.\d+/\d+\.\d+\.\d+\.\d+")
 
+NOT_ASKED = "addresses in the place of a name, which nobody asks a resolver for"
+
+
+class AnAddress(BadEntry):
+    """It is an address where a name should be. Whoever asks for an address asks no resolver, so in the formats of
+    resolvers such a line does nothing."""
+
 
 # Addresses ---------------------------------------------------------------------------------------------------
 
@@ -131,7 +138,7 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     refuse_punctuation(key)
     if host_address(text) is not None:
         if kind is Kind.HOST and text == key:
-            raise BadEntry("is an address, and this is a place for names")
+            raise AnAddress("is an address, and this is a place for names")
         if kind is Kind.HOST:
             raise BadEntry(f"is an address in an unusual form; write {key.decode()}")
         raise BadEntry("is an address; '=' and '*.' are for names")

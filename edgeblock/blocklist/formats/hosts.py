@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.entries import read_host_entry
+from edgeblock.blocklist.formats.entries import NOT_ASKED, AnAddress, read_host_entry
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_lines
 
@@ -67,7 +67,7 @@ def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item
 
 def read_names(number: int, names: list[bytes], subdomains: bool) -> Iterator[Item]:
     # All of a line or nothing of it: what stands beside a word that is no name may be no list of names either.
-    entries = []
+    entries: list[Item] = []
     for name in names:
         if name.lower().rstrip(b".") in OWN_NAMES:
             continue
@@ -75,6 +75,9 @@ def read_names(number: int, names: list[bytes], subdomains: bool) -> Iterator[It
             if name[:1] == b"=" or name[:2] == b"*." or b"/" in name:
                 raise BadEntry("is no name; a hosts file has names alone, and only '#' begins a comment")
             _, key = read_host_entry(name)
+        except AnAddress:
+            entries.append(Passed(number, NOT_ASKED))
+            continue
         except BadEntry as error:
             yield Problem(number, f"{shown(name)} {error}")
             return

@@ -36,6 +36,7 @@ SIGNS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("v2fly", re.compile(rb"(?:domain|full|keyword|regexp|include):\S|[\w.-]+(?: [@&]!?[\w!-]+)+(?:\s*#.*)?$")),
     ("clash", re.compile(rb"payload:\s*$|-\s*['\"]|['\"]?\+\.\S|(?:DOMAIN|DOMAIN-SUFFIX|DOMAIN-KEYWORD|IP-CIDR6?),")),
     ("dotted", re.compile(rb"\.[\w-][\w.-]*$")),
+    ("asn", re.compile(rb"AS\d{1,10}\b", re.IGNORECASE)),
     ("ranges", re.compile(rb"[^:]*:\d+\.\d+\.\d+\.\d+-\d+\.\d+\.\d+\.\d+$")),
     ("mail", re.compile(rb"(?!@@)[^\s@/|:]+@[A-Za-z0-9.-]+$")),
     ("hashes", re.compile(rb"(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})(?:[\s,;:|].*)?$")),
@@ -72,6 +73,8 @@ FOREIGN = {
     "router": "commands of a router or a packet filter; drop the list that they were made of",
     "matrix": "rules of uMatrix, for a browser; drop the list that they were made of",
     "ranges": "ranges with a name in front (p2p, PeerGuardian); save the ranges alone, such as 192.0.2.0-192.0.2.9",
+    "asn": "numbers of networks (AS); save their address ranges, such as 192.0.2.0/24",
+    "privoxy": "actions of Privoxy, some of which block and some pass; drop the list that they were made of",
     "mail": "addresses of e-mail, which no connection names; save the names behind the '@' if they are meant",
     "hashes": "hash sums of files, which no connection names",
     "tpl": "a tracking protection list of a browser; drop the list that it was made of",
@@ -107,10 +110,12 @@ JSON = re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*(?:[\"{\[]|\]))")
 # Nobody but ad blockers begins a file so, whatever its lines are.
 FILTER = re.compile(rb"\A(?:\s*[#;][^\n]*\n)*\s*(?:\[(?:Adblock|uBlock|AdGuard|ABP)[^\]\n]*\]\s*$|!(?:#| |\s*$))",
                     re.IGNORECASE | re.MULTILINE)
+PRIVOXY = re.compile(rb"\{[ \t]*[+-](?:block|handle-as-image|crunch|redirect)")    # above the names that it is for
 MALTRAIL = re.compile(rb"\b[Mm]altrail\b")
 UPDATED = re.compile(rb"Updated: \d{4}-\d\d-\d\d\b")
 PREAMBLE = 16           # lines in which a list says who made it
 PLAIN = re.compile(rb"(?:https?://)?[\w.-]+\.[\w-]+(?::\d+)?(?:/\S*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:/\d+)?")
+COMMENT = re.compile(rb"[ \t]#")
 COMMENTS = (b"#", b";", b"!", b"//")
 BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?|"
                     rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)")
@@ -144,6 +149,9 @@ def foreign(head: bytes, stated: str) -> str | None:
         if sign.match(head):
             return f"the file is {what}"
     sort = main_sort(head)
+    if stated == "nfqfilter-addresses" and sort == "domains" and names_alone(head):
+        return ("the file has names, and is to be read as 'nfqfilter-addresses', which has addresses; put format = "
+                '"domains" into the settings of this list, or name the file .list')
     if sort == "domains" or not sort or sort in SAME.get(stated, ()):
         return None
     if sort in FOREIGN:
@@ -186,6 +194,8 @@ def main_sort(head: bytes) -> str:
         return ""
     if MALTRAIL.search(comments):
         return "maltrail"
+    if any(map(PRIVOXY.match, lines)):
+        return "privoxy"
     sorts = Counter(sort_of(line) for line in lines)
     if sorts[""] == len(lines):
         if HEADS.fullmatch(lines[0]) and is_table(lines):
@@ -240,8 +250,16 @@ def is_columns(lines: list[bytes]) -> bool:
     return False
 
 
+def names_alone(head: bytes) -> bool:
+    """Whether all that is not a comment are names: no address, with or without a port, is one."""
+    whole = head.rpartition(b"\n")[0] if b"\n" in head and len(head) >= HEAD else head
+    lines = [line.strip() for line in whole.splitlines()]
+    return all(plain_host(line) for line in lines if line and not line.startswith(COMMENTS))
+
+
 def is_plain(line: bytes) -> bool:
     """Whether a line looks like a name, a URL or an address."""
+    line = COMMENT.split(line, maxsplit=1)[0].rstrip()
     text = line.removeprefix(b"*.").removeprefix(b"=")
     return b"." in text and plain_host(text) is not None or bool(PLAIN.fullmatch(line))
 

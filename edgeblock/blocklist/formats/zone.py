@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.entries import network_key, read_host_entry
+from edgeblock.blocklist.formats.entries import NOT_ASKED, AnAddress, network_key, read_host_entry
 from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Passed, Problem, no_text, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_raw_lines
 
@@ -258,7 +258,11 @@ def read_policy(zone: Zone, number: int, kind: bytes, data: list[bytes]) -> Iter
         raise BadEntry(f"is about {TRIGGERS[label]} ({label.decode()}), which only a resolver sees")
     if trigger == b"*":
         raise BadEntry("stands for every name there is")
-    stated, key = read_host_entry(trigger)
+    try:
+        stated, key = read_host_entry(trigger)
+    except AnAddress:
+        yield Passed(number, NOT_ASKED, exception, shown(trigger) if exception else "")
+        return
     below = stated is Kind.SUBDOMAINS
     if exception and below:
         zone.open_wildcards.add(key)

@@ -51,7 +51,7 @@ def test_a_machines_own_name_beside_others_is_left_out():
     ("127.0.0.1:80 a.example", "'127.0.0.1:80' is no address; write 0.0.0.0 in front of names"),
     ("0.0.0.0 =a.example", "'=a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),
     ("0.0.0.0 *.a.example", "'*.a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),
-    ("0.0.0.0 192.0.2.1", "'192.0.2.1' is an address, and this is a place for names"),
+    ("0.0.0.0 0x7f.1", "'0x7f.1' is an address in an unusual form; write 127.0.0.1"),
     (b"0.0.0.0 \xe4.example", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
      "settings of this list"),
     ("0.0.0.0 a\0.example", "the line has a control character (0x00)"),
@@ -66,3 +66,7 @@ def test_a_line_is_taken_whole_or_left_out():
     # Only '#' begins a comment (hosts(5)): what stands behind anything else may be a sentence, not a list of names.
     assert read("0.0.0.0 a.example b..example c.example\n0.0.0.0 d.example ; e.example") == [
         Problem(1, "'b..example' has an empty label"), Problem(2, "';' " + CHARACTER.format(";"))]
+
+
+def test_an_address_among_names_is_passed_over_alone():
+    assert [type(item) for item in read(b"0.0.0.0 a.example 192.0.2.1 b.example")] == [Entry, Passed, Entry]

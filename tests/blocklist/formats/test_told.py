@@ -7,7 +7,7 @@ import pytest
 from edgeblock.blocklist.formats import READERS, reader_of
 from edgeblock.blocklist.formats.dataset import read_dataset
 from edgeblock.blocklist.formats.lines import Entry, Problem
-from edgeblock.blocklist.formats.told import foreign
+from edgeblock.blocklist.formats.told import foreign, what_it_is
 from edgeblock.blocklist.settings import ListSettings
 
 SAMPLES = {
@@ -60,6 +60,16 @@ def test_what_is_no_list(head, word):
 ])
 def test_a_plain_list_is_a_plain_list(head):
     assert foreign(head, "domains") is None
+
+
+def test_names_alone_in_a_file_for_addresses():
+    assert 'put format = "domains"' in foreign(b"# x\na.example\nb.example\n", "nfqfilter-addresses")
+    assert foreign(b"a.example\n192.0.2.1\n192.0.2.2\n", "nfqfilter-addresses") is None
+    assert foreign(b"192.0.2.1:443\n", "nfqfilter-addresses") is None
+
+
+def test_a_comment_behind_a_name_does_not_hide_it():
+    assert 'format = "domains"' in what_it_is("a.example  # x y\nb.example  # é\n".encode())
 
 
 def test_a_data_set_reads_addresses_too():
