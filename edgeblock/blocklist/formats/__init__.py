@@ -89,7 +89,7 @@ NAMES: dict[str, str] = {
     "ssl_ips": "nfqfilter-addresses", "sslips": "nfqfilter-addresses",
 }
 # Those in which a name may be that name alone or all below it too, as the settings of a list say.
-WIDENED = ("hosts", "nfqfilter-domains", "nfqfilter-addresses", "json", "register")
+WIDENED = ("hosts", "nfqfilter-domains", "nfqfilter-addresses", "register")
 # Extensions of files that are packed in another way than is read: refused before they are opened.
 PACKED = (".bz2", ".xz", ".lz4", ".br", ".zip", ".7z", ".rar", ".tar", ".tgz")
 
@@ -176,6 +176,8 @@ def plain_reader_of(name: str, settings: ListSettings) -> Reader:
                        attributes=settings.attributes)
     if name == "domains" and settings.attributes:
         return partial(read_domains, attributes=settings.attributes)
+    if name == "json":
+        return partial(read_feed, subdomains=bool(settings.subdomains), attributes=settings.attributes)
     if name == "rpz":
         return partial(read_zone, zone=settings.zone)
     if name == "nfqfilter-urls" and settings.encoding:

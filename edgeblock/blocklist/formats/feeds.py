@@ -24,10 +24,12 @@ from typing import Any, BinaryIO
 import ijson
 
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats.attributes import checked
 from edgeblock.blocklist.formats.entries import read_address, read_entry, read_host_entry, read_url_entry
 from edgeblock.blocklist.formats.lines import (
     HOPELESS,
     LINE_MAX,
+    Attributes,
     BadEntry,
     BadFile,
     Entry,
@@ -58,8 +60,9 @@ UNKNOWN = ("is JSON of no sort that is read, which are MISP events and warning l
            "entries; save its entries one a line")
 
 
-def read_feed(file: BinaryIO, subdomains: bool = False) -> Iterator[Item]:
-    feed = Feed(subdomains)
+def read_feed(file: BinaryIO, subdomains: bool = False, attributes: tuple[str, ...] = ()) -> Iterator[Item]:
+    """`attributes` are the keys, in any case, of what an object of a feed says about its entry, as in valid_until."""
+    feed = Feed(subdomains, attributes)
     try:
         for number, event, value in read_events(file):
             yield from feed.take(number, event, value)
@@ -109,8 +112,9 @@ def read_events(file: BinaryIO) -> Iterator[tuple[int, str, Any]]:
 class Feed:
     """What has been read so far: where it is in the file, the object that is open, what is known of the whole."""
 
-    def __init__(self, subdomains: bool) -> None:
+    def __init__(self, subdomains: bool, attributes: tuple[str, ...]) -> None:
         self.subdomains = subdomains
+        self.attributes = attributes
         self.line = 1
         self.keys: list[str | None] = []        # of each bracket that is open: the key it stands behind, if in a map
         self.maps: list[bool] = []              # and whether it is one of a map
@@ -209,10 +213,18 @@ class Feed:
             yield Passed(number, "attributes that are not for detection (to_ids is false)")
         else:
             try:
+                told = self._told(record)
                 for entry in attribute_entries(what, text.encode("utf-8", "replace"), self.subdomains):
-                    yield Entry(number, entry[0], entry[1], False, entry[2])
+                    yield Entry(number, entry[0], entry[1], False, entry[2], told)
             except BadEntry as error:
                 yield Problem(number, f"{shown(text.encode('utf-8', 'replace'))} {error}")
+
+    def _told(self, record: dict[str, Any]) -> Attributes:
+        """What an object says about its entry, of what the list declares."""
+        if not self.attributes:
+            return ()
+        return checked([(key.casefold(), str(value)) for key, value in record.items()
+                        if key.casefold() in self.attributes and value not in (None, "")], self.attributes)
 
     def _sort(self, word: str) -> str:
         """A word of the file in the name of a sort; the sorts are not as many as somebody likes."""
@@ -232,10 +244,11 @@ class Feed:
             self.timed += "valid_until" in record
             pattern = str(record.get("pattern", ""))
             try:
+                told = self._told(record)
                 # All of a pattern or nothing of it.
                 for item in list(read_pattern(pattern, self.subdomains)):
                     yield Passed(number, str(item)) if isinstance(item, NotOurs) else \
-                        Entry(number, item[0], item[1], False, item[2])
+                        Entry(number, item[0], item[1], False, item[2], told)
             except NotOurs as sort:
                 yield Passed(number, str(sort))
             except BadEntry as error:
@@ -247,7 +260,9 @@ class Feed:
             if len(self.columns) == KEYS_MAX:
                 raise BadFile("has objects of too many sorts")
             try:
-                self.columns[heads] = find_columns(list(heads), None)
+                folded = [head.casefold() for head in heads]
+                self.columns[heads] = find_columns(list(heads), None)._replace(attributes=tuple(
+                    (name, folded.index(name)) for name in self.attributes if name in folded))
             except NoColumn:
                 self.columns[heads] = None
         columns = self.columns[heads]
@@ -295,10 +310,10 @@ class Feed:
     def finish(self) -> Iterator[Item]:
         if not self.is_known and self.is_begun:
             raise BadFile(UNKNOWN)
-        if self.timed:
+        if self.timed and "valid_until" not in self.attributes:
             some = f"{self.timed} indicators have" if self.timed > 1 else "1 indicator has"
-            yield Remark(1, f"{some} a valid_until, which is not looked at; a list leaves force at expires = in its "
-                         "settings")
+            yield Remark(1, f"{some} a valid_until, which is not looked at: attributes = [\"valid_until\"] in the "
+                         "settings of this list shows it with each entry, and expires = there ends the whole list")
 
 
 def attribute_entries(what: str, text: bytes, subdomains: bool) -> list[tuple[Kind, bytes, int]]:

@@ -60,6 +60,19 @@ def test_columns_of_a_table():
     assert problem.whole and "no column 'order'" in problem.why
 
 
+def test_keys_of_a_feed():
+    indicator = ('{"objects": [{"type": "indicator", "pattern": "[url:value = \'http://a.example/\']", '
+                 '"Until": "%s"}]}')
+    one, two, three = (item for item in read(
+        indicator % "2030" +
+        '{"Event": {"Attribute": [{"type": "domain", "value": "b.example", "order": 12, "until": null}]}}'
+        '[{"url": "http://c.example/", "until": 2031}]', "json") if isinstance(item, Entry))
+    assert one.attributes == (("until", "2030"),) and two.attributes == (("order", "12"),)
+    assert three.attributes == (("until", "2031"),)
+    problem, = read(indicator % ("x" * 300), "json")
+    assert isinstance(problem, Problem) and "more than 256 characters" in problem.why
+
+
 def test_lint_counts_them_and_check_shows_them(tmp_path):
     (tmp_path / "a.list").write_text("a.example until=2030\nb.example\n")
     (tmp_path / "a.toml").write_text("attributes = ['until']")
