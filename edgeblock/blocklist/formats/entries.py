@@ -10,13 +10,15 @@ import re
 from edgeblock.blocklist.canonical import canonical_host, canonical_url, host_address, why_not_host, why_not_url
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.lines import BadEntry, shown
-from edgeblock.blocklist.formats.scan import plain_host
+from edgeblock.blocklist.formats.scan import Shapes, plain_host
 
 DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-up of the URLs of its host
 
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
 IPV6_LIKE = re.compile(rb"(?:([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/\d+)?|\[([0-9A-Fa-f:.]+)\](?::(\d+))?)")
 
+SHAPES = Shapes(((b"", b"", Kind.HOST, False), (b"*.", b"", Kind.SUBDOMAINS, False),
+                 (b"=", b"", Kind.HOST_ONLY, False)), urls=True, addresses=True)
 # What stood beside a host in a spreadsheet, a program or a sentence, or was done to it so that nobody clicks on it: a
 # host has letters, digits, hyphens (RFC 952, RFC 1123 2.1) and underscores, or is an address in brackets.
 PUNCTUATION = re.compile(rb"[^A-Za-z0-9._\-\[\]:]|[\[\]](?!$)(?<!^.)")
@@ -174,6 +176,8 @@ def read_url_entry(text: bytes) -> tuple[Kind, bytes, int]:
 
 def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
     """Kind, key and depth of one entry; of each prefix of an address range."""
+    if plain := SHAPES.entry(0, text):
+        return [(plain.kind, plain.key, 0)]
     if b" " in text or b"\t" in text:
         raise BadEntry("has a space inside; one entry a line, and %20 for a space in a URL")
     if networks := read_address(text):

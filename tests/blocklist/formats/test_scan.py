@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import adblock, hosts, nfqfilter, plain, plain_reader_of, resolvers, zone
+from edgeblock.blocklist.formats import adblock, entries, hosts, nfqfilter, plain, plain_reader_of, resolvers, zone
 from edgeblock.blocklist.formats.scan import Shapes
 from edgeblock.blocklist.settings import ListSettings
 
-MODULES = (adblock, hosts, nfqfilter, plain, resolvers, zone)
+MODULES = (adblock, entries, hosts, nfqfilter, plain, resolvers, zone)
 NAMES = ("domains", "urls", "hosts", "rpz", "adblock", "dnsmasq", "unbound", "domain-set", "nfqfilter-domains",
-         "nfqfilter-urls", "nfqfilter-addresses")
+         "nfqfilter-urls", "nfqfilter-addresses", "csv", "maltrail")
 HOSTS = ("example.com", "Example.COM", "example.com.", "example.com..", ".example.com", "a..b", "localhost", "com",
          "localhost.localdomain", "a_b.example", "-a.example", "xn--bcher-kva.example", "bücher.example", "0x7f.1",
          "a.0x7f", "a.1", "1.a", "http", "https.x", "a.rpz-ip", "24.0.2.0.192.rpz-ip", "a.rpz-client-ip", "*.a.b",
@@ -34,6 +34,8 @@ line = st.builds("".join, st.tuples(st.sampled_from(FRONTS), st.sampled_from(HOS
 
 
 def read(name, text, **stated):
+    if name == "csv":
+        stated["column"] = 1
     return list(plain_reader_of(name, ListSettings(**stated))(io.BytesIO(text)))
 
 

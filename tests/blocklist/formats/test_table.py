@@ -1,12 +1,15 @@
 """Tables: each sample and what it means, each mistake and what is said about it."""
 
+import csv
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.lines import LINE_MAX, Entry, Passed, Problem, Remark
-from edgeblock.blocklist.formats.table import read_table
+from edgeblock.blocklist.formats.table import read_table, split_row
 
 
 def read(text, **options):
@@ -138,3 +141,17 @@ def test_an_open_quote_takes_no_more_than_its_row():
 def test_a_tab_is_shown_as_one_can_read_it():
     assert read('url\tn\n"a.example" \t1', delimiter="\t") == [
         Problem(2, "'\"a.example\" \\t1' is no row: '\\t' expected after '\"'")]
+
+
+@given(st.text(alphabet="ab,;\t \"'.\r#=", min_size=1, max_size=20), st.sampled_from(",;\t|"))
+def test_a_row_without_quotes_is_split_as_with_them(text, delimiter):
+    def split_by_library():
+        return next(csv.reader([text], delimiter=delimiter, strict=True, skipinitialspace=delimiter != "\t"))
+
+    try:
+        wanted = split_by_library()
+    except csv.Error:
+        with pytest.raises(csv.Error):
+            split_row(text, delimiter)
+    else:
+        assert split_row(text, delimiter) == wanted
