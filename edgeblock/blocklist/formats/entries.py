@@ -22,6 +22,8 @@ SHAPES = Shapes(((b"", b"", Kind.HOST, False), (b"*.", b"", Kind.SUBDOMAINS, Fal
 # What stood beside a host in a spreadsheet, a program or a sentence, or was done to it so that nobody clicks on it: a
 # host has letters, digits, hyphens (RFC 952, RFC 1123 2.1) and underscores, or is an address in brackets.
 PUNCTUATION = re.compile(rb"[^A-Za-z0-9._\-\[\]:]|[\[\]](?!$)(?<!^.)")
+# Not any word: hxxp:// and htp:// are mistakes, and not passed over.
+SCHEME = re.compile(rb"(?:ftps?|sftp|tftp|smb|cifs|nfs|tcp|udp|ssh|telnet|ldaps?|ircs?|rtsp)://[^/\s]", re.IGNORECASE)
 SCHEME_ALONE = re.compile(rb"https?/")          # http//example.com/
 MASKED = re.compile(rb"\d+\.\d+\.\d+\.\d+/\d+\.\d+\.\d+\.\d+")
 
@@ -31,6 +33,12 @@ NOT_ASKED = "addresses in the place of a name, which nobody asks a resolver for"
 class AnAddress(BadEntry):
     """It is an address where a name should be. Whoever asks for an address asks no resolver, so in the formats of
     resolvers such a line does nothing."""
+
+OTHER_SCHEME = "URLs of other protocols than HTTP"
+
+
+class OtherScheme(BadEntry):
+    """It is a URL, of a protocol that is not read here."""
 
 
 # Addresses ---------------------------------------------------------------------------------------------------
@@ -119,6 +127,12 @@ def refuse_punctuation(host: bytes) -> None:
                        "a line, without quotes and punctuation")
 
 
+def refuse_address(text: bytes) -> None:
+    """Raises AnAddress for an address or a range, and BadEntry for what only looks like one."""
+    if (text[:1].isdigit() or b":" in text) and read_address(text):
+        raise AnAddress("is an address, and this is a place for names")
+
+
 def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     kind = Kind.HOST
     if text[:1] == b"=":
@@ -140,7 +154,7 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     refuse_punctuation(key)
     if host_address(text) is not None:
         if kind is Kind.HOST and text == key:
-            raise AnAddress("is an address, and this is a place for names")
+            raise BadEntry("is an address, and this is a place for names")
         if kind is Kind.HOST:
             raise BadEntry(f"is an address in an unusual form; write {key.decode()}")
         raise BadEntry("is an address; '=' and '*.' are for names")
@@ -161,7 +175,7 @@ def read_url_entry(text: bytes) -> tuple[Kind, bytes, int]:
         raise BadEntry("has a star that is not '/*' at the end; write %2A for a real one")
     key = canonical_url(text)
     if key is None:
-        raise BadEntry(why_not_url(text))
+        raise (OtherScheme if SCHEME.match(text) else BadEntry)(why_not_url(text))
     if SCHEME_ALONE.match(key) and b"://" not in text:
         raise BadEntry("has no ':' behind http")
     refuse_punctuation(key.partition(b"/")[0])

@@ -25,7 +25,14 @@ import ijson
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.attributes import checked
-from edgeblock.blocklist.formats.entries import read_address, read_entry, read_host_entry, read_url_entry
+from edgeblock.blocklist.formats.entries import (
+    OTHER_SCHEME,
+    OtherScheme,
+    read_address,
+    read_entry,
+    read_host_entry,
+    read_url_entry,
+)
 from edgeblock.blocklist.formats.lines import (
     HOPELESS,
     LINE_MAX,
@@ -216,6 +223,8 @@ class Feed:
                 told = self._told(record)
                 for entry in attribute_entries(what, text.encode("utf-8", "replace"), self.subdomains):
                     yield Entry(number, entry[0], entry[1], False, entry[2], told)
+            except OtherScheme:
+                yield Passed(number, OTHER_SCHEME)
             except BadEntry as error:
                 yield Problem(number, f"{shown(text.encode('utf-8', 'replace'))} {error}")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.entries import NOT_ASKED, AnAddress, read_host_entry
+from edgeblock.blocklist.formats.entries import NOT_ASKED, AnAddress, read_host_entry, refuse_address
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_lines
 
@@ -72,6 +72,7 @@ def read_names(number: int, names: list[bytes], subdomains: bool) -> Iterator[It
         if name.lower().rstrip(b".") in OWN_NAMES:
             continue
         try:
+            refuse_address(name)
             if name[:1] == b"=" or name[:2] == b"*." or b"/" in name:
                 raise BadEntry("is no name; a hosts file has names alone, and only '#' begins a comment")
             _, key = read_host_entry(name)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.attributes import split_attributes
-from edgeblock.blocklist.formats.entries import read_entry, read_url_entry
+from edgeblock.blocklist.formats.entries import OTHER_SCHEME, OtherScheme, read_entry, read_url_entry
 from edgeblock.blocklist.formats.lines import BLANKS, Attributes, BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_lines
 
@@ -46,7 +46,7 @@ def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[I
             for kind, key, depth in read_entry(line[2:].lstrip(BLANKS) if exception else line):
                 yield Entry(number, kind, key, exception, depth, told)
         except BadEntry as error:
-            yield Problem(number, f"{shown(line)} {error}")
+            yield refused(number, line, error)
 
 
 def read_urls(file: BinaryIO) -> Iterator[Item]:
@@ -64,7 +64,14 @@ def read_urls(file: BinaryIO) -> Iterator[Item]:
             kind, key, depth = read_url_entry(text)
             yield Entry(number, kind, key, exception, depth)
         except BadEntry as error:
-            yield Problem(number, f"{shown(line)} {error}")
+            yield refused(number, line, error)
+
+
+def refused(number: int, line: bytes, error: BadEntry) -> Item:
+    """What is said of a line that is no entry."""
+    if isinstance(error, OtherScheme):
+        return Passed(number, OTHER_SCHEME, line[:2] == b"@@", shown(line) if line[:2] == b"@@" else "")
+    return Problem(number, f"{shown(line)} {error}")
 
 
 def without_comment(line: bytes) -> bytes:

@@ -21,7 +21,13 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.entries import NOT_ASKED, AnAddress, read_address, read_host_entry
+from edgeblock.blocklist.formats.entries import (
+    NOT_ASKED,
+    AnAddress,
+    read_address,
+    read_host_entry,
+    refuse_address,
+)
 from edgeblock.blocklist.formats.lines import BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import Shapes, plain_host, read_lines
 
@@ -54,9 +60,10 @@ SET_SHAPES = Shapes(((b"domain:", b"", Kind.HOST, False), (b"full:", b"", Kind.H
 
 def name_entry(number: int, name: bytes, kind: Kind, exception: bool = False) -> Entry | Passed:
     """The entry of a bare name; raises BadEntry for what is none."""
-    if name[:1] in (b"=", b"*") or b"/" in name:
-        raise BadEntry("is no name")
     try:
+        refuse_address(name)
+        if name[:1] in (b"=", b"*") or b"/" in name:
+            raise BadEntry("is no name")
         return Entry(number, kind, read_host_entry(name.rstrip(b"."))[1], exception)
     except AnAddress:
         return Passed(number, NOT_ASKED, exception, shown(name) if exception else "")

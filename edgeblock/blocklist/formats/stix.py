@@ -11,7 +11,13 @@ import re
 from collections.abc import Iterator
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.entries import read_address, read_host_entry, read_url_entry
+from edgeblock.blocklist.formats.entries import (
+    OTHER_SCHEME,
+    OtherScheme,
+    read_address,
+    read_host_entry,
+    read_url_entry,
+)
 from edgeblock.blocklist.formats.lines import BadEntry
 
 # A text, a sign, or a word: a step of a path may be a text as well, as in file:hashes.'SHA-256'.
@@ -103,7 +109,10 @@ def read_value(place: str, operator: str, value: str, subdomains: bool) -> Itera
         yield NotOurs(VAGUE)
         return
     if place == "url":
-        yield read_url_entry(text)
+        try:
+            yield read_url_entry(text)
+        except OtherScheme:
+            yield NotOurs(OTHER_SCHEME)
         return
     networks = read_address(text)
     if place == "address" and not networks:

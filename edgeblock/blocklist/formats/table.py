@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist.formats.attributes import checked
-from edgeblock.blocklist.formats.entries import read_entry
+from edgeblock.blocklist.formats.entries import OTHER_SCHEME, OtherScheme, read_entry
 from edgeblock.blocklist.formats.lines import (
     BLANKS,
     LINE_MAX,
@@ -179,6 +179,8 @@ def read_cells(number: int, cells: list[str], columns: Columns) -> Iterator[Item
                        tuple(name for name, _ in columns.attributes)) if columns.attributes else ()
         for kind_of, key, depth in read_entry(cell[2:].lstrip(BLANKS) if exception else cell):
             yield Entry(number, kind_of, key, exception, depth, told)
+    except OtherScheme:
+        yield Passed(number, OTHER_SCHEME, exception, shown(cell) if exception else "")
     except BadEntry as error:
         yield Problem(number, f"{shown(cell)} {error}")
 

@@ -24,6 +24,7 @@ SHARE = 0.6             # of those that have to be of one other format; a mixed 
 # Lines that are a format's own and no other's. A line is of the first that fits.
 SIGNS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("rules", re.compile(rb"(?:alert|drop|reject|pass|block)\s+(?:tcp|udp|ip|tls|http|dns|icmp|\()\S*[ (].*[;)]$")),
+    ("rules", re.compile(rb"(?:alert|drop|reject|pass)\s+[a-z0-9]+\s[^\s].*\s(?:->|<>)\s")),
     ("router", re.compile(rb"/(?:ip|ipv6|system|routing) \S|add (?:list|name|address|dst-host)=|(?:-A|iptables"
                           rb"|ip6tables|ipset|nft|add rule|add element|route)[ \t]")),
     ("matrix", re.compile(rb"\S+ \S+ (?:\*|css|frame|image|media|script|xhr|cookie|other|doc|1p-script|3p) "

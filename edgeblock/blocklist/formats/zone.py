@@ -21,7 +21,13 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.entries import NOT_ASKED, AnAddress, network_key, read_host_entry
+from edgeblock.blocklist.formats.entries import (
+    NOT_ASKED,
+    AnAddress,
+    network_key,
+    read_host_entry,
+    refuse_address,
+)
 from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Item, Passed, Problem, no_text, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_raw_lines
 
@@ -259,6 +265,7 @@ def read_policy(zone: Zone, number: int, kind: bytes, data: list[bytes]) -> Iter
     if trigger == b"*":
         raise BadEntry("stands for every name there is")
     try:
+        refuse_address(trigger)
         stated, key = read_host_entry(trigger)
     except AnAddress:
         yield Passed(number, NOT_ASKED, exception, shown(trigger) if exception else "")

@@ -140,7 +140,7 @@ def test_what_is_between_the_entries():
     ("192.0.2.1:00000199999", "'192.0.2.1:00000199999' has a port that is no number from 1 to 65535"),
     ("[2001:db8::1]:00000199999", "'[2001:db8::1]:00000199999' has a port that is no number from 1 to 65535"),
     ("192.0.2.1:65536", "'192.0.2.1:65536' has a port that is no number from 1 to 65535"),
-    ("ftp://example.com/a", "'ftp://example.com/a' is no http or https URL"),
+    ("htp://example.com/a", "'htp://example.com/a' is no http or https URL"),
     ("/a/b", "'/a/b' has no host"),
     ("http://exmaple..com/a", "'http://exmaple..com/a' has an empty label"),
     ("=example.com/a", "'=example.com/a' is a URL, which is of one host; '=' and '*.' are for hosts"),
@@ -227,7 +227,7 @@ def test_a_url(line, kind, key, exception):
     ("*.example.com/a", "'*.example.com/a' is a URL, which is of one host; '=' and '*.' are for hosts"),
     ("http://example.com/a b",
      "'http://example.com/a b' has a space inside; one URL a line, and %20 for a space in it"),
-    ("ftp://example.com/", "'ftp://example.com/' is no http or https URL"),
+    ("hxxp://example.com/", "'hxxp://example.com/' is no http or https URL"),
     ("http:///", "'http:///' has no host"),
     (b"example.com/\xe4", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
      "settings of this list"),

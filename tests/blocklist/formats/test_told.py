@@ -46,6 +46,7 @@ def test_a_file_under_its_own_name(sort):
     (b"<!DOCTYPE html>\n<html>", "HTML"), (b"\n <html><body>404</body>", "HTML"), (b"<?xml version='1.0'?>", "XML"),
     (b"%PDF-1.7\n", "PDF"), (b"[]", "JSON"), (b'{"a": 1}\n', "JSON"), (b'[\n  {\n    "type": "x",\n', "JSON"),
     (b"{\\rtf1 a", "text processor"),
+    (b'alert http $HOME_NET any -> $EXTERNAL_NET any (msg:"' + b"x" * 400 + b'"; sid:1;)\n', "intrusion detection"),
     (b"MZ\x90\0", "program"), (b"\x89PNG\r\n", "picture"),
 ])
 def test_what_is_no_list(head, word):
