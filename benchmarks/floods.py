@@ -144,6 +144,34 @@ def overlaps_in_a_head(scale: int) -> Iterator[bytes]:
     yield from from_each(packets, scale // 1000)
 
 
+def forked(data: bytes, name: bytes, passed_over: int, port: int = 443) -> list[bytes]:
+    """Six bytes of a name have two copies each, which makes 64 readings; bytes from `passed_over` on have two or three.
+
+    The first byte comes last, so that all is read at once; then the rest, for what one packet may cost is bounded.
+    """
+    at = data.index(name)
+    packets = [segment("S", 0, port=port), segment("PA", 2, data[1:-40], port=port)]
+    packets += [segment("PA", 1 + at + i, b"z", port=port) for i in range(6)]
+    packets += [segment("PA", 1 + passed_over + i // 2, bytes([0x61 + i % 2]), port=port) for i in range(110)]
+    packets.append(segment("PA", 1, data[:1], port=port))
+    return [*packets, *(segment("PA", 1 + i, data[i:i + 1], port=port) for i in range(len(data) - 40, len(data)))]
+
+
+@flood
+def overlaps_of_64_readings(scale: int) -> Iterator[bytes]:
+    hello = client_hello(OTHER, 1200)
+    fields = b"".join(b"X-%d: " % i + b"y" * 40 + b"\r\n" for i in range(16)) + b"\r\n"
+    head = b"GET /%s HTTP/1.1\r\nHost: %s\r\n" % (b"x" * 300, OTHER.encode()) + fields
+    blocks = http2(frame(1, 5, b"\x82\x84\x41\x0f" + OTHER.encode()), *[frame(1, 5, b"\x82\x84\x40\2ab\2cd")] * 12,
+                   frame(0, 0, bytes(200)), *[frame(1, 5, b"\x82\x84\x41\1a")] * 8)
+    tunnel = b"\5\1\0\5\1\0\3\x0f" + OTHER.encode() + b"\0\x50" + head
+    streams = [forked(hello, OTHER.encode(), hello.index(OTHER.encode()) + 40),
+               forked(head, b"xxxxxx", head.index(b"y" * 9), 80), forked(head, OTHER.encode(), head.index(b"y" * 9), 80),
+               forked(blocks, OTHER.encode(), blocks.index(bytes(99)), 80),
+               forked(tunnel, OTHER.encode(), tunnel.index(b"y" * 9), 80)]
+    yield from sent_in(streams, scale)
+
+
 @flood
 def urgent_bytes(scale: int) -> Iterator[bytes]:
     hello = client_hello(OTHER)

@@ -29,4 +29,5 @@ cdef void add_framing(Framings* f, uint8_t kind, uint64_t length, bint first) no
 cdef void add_lengths(Framings* f, const uint8_t* text, size_t size) noexcept nogil
 cdef void add_encoding(Framings* f, const uint8_t* text, size_t size) noexcept nogil
 cdef void settle_framings(Framings* f, bint bodiless, bint tunnel, bint old) noexcept nogil
+cdef uint64_t digest_framings(uint64_t digest, const Framings* f) noexcept nogil
 cdef bint same_framings(const Framings* a, const Framings* b) noexcept nogil

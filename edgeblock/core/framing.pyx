@@ -7,7 +7,7 @@ oddly. Where all known servers agree there is one way, so that what a body quote
 Never here: the bytes of a body, a decision which way is right.
 """
 
-from edgeblock.core.text cimport contains, is_space, is_word, lower
+from edgeblock.core.text cimport contains, digest_word, is_space, is_word, lower
 
 cdef enum:
     MAX_DIGITS = 17        # 10 PB: a longer number is no length
@@ -119,6 +119,13 @@ cdef void settle_framings(Framings* f, bint bodiless, bint tunnel, bint old) noe
         add_framing(f, FRAMING_NONE, 0, True)
     elif bodiless or f.unsure or old and f.ways[0].kind == FRAMING_CHUNKED:
         add_framing(f, FRAMING_NONE, 0, False)
+
+
+cdef uint64_t digest_framings(uint64_t digest, const Framings* f) noexcept nogil:
+    cdef uint8_t i
+    for i in range(f.count):
+        digest = digest_word(digest_word(digest, f.ways[i].kind), f.ways[i].length)
+    return digest_word(digest, f.unsure)
 
 
 cdef bint same_framings(const Framings* a, const Framings* b) noexcept nogil:

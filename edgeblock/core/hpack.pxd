@@ -78,6 +78,7 @@ cdef void read_fragment(Hpack* h, Cursor* c) noexcept nogil   # consumes all of 
 cdef void end_block(Hpack* h) noexcept nogil                  # what it said can be read until begin_block
 cdef void begin_block(Hpack* h) noexcept nogil
 cdef bint copy_hpack(Hpack* copy, const Hpack* h) noexcept nogil
+cdef uint64_t digest_hpack(const Hpack* h) noexcept nogil     # the same where same_hpack holds
 cdef bint same_hpack(const Hpack* a, const Hpack* b) noexcept nogil
 cdef void free_hpack(Hpack* h) noexcept nogil
 cdef uint32_t weigh_hpack(const Hpack* h) noexcept nogil      # bytes of memory behind the struct

@@ -12,7 +12,7 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left, take, take_u8
-from edgeblock.core.text cimport append, duplicate, release, same_text
+from edgeblock.core.text cimport append, digest_bytes, digest_text, digest_word, duplicate, release, same_text
 
 cdef enum Phase:
     PHASE_FIRST = 0            # the first byte of a representation
@@ -492,6 +492,21 @@ cdef bint copy_hpack(Hpack* copy, const Hpack* h) noexcept nogil:
     cdef bint hosts = duplicate(&copy.hosts, &h.hosts)
     cdef bint paths = duplicate(&copy.paths, &h.paths)
     return entries and values and value and hosts and paths
+
+
+cdef uint64_t digest_hpack(const Hpack* h) noexcept nogil:
+    cdef const Entry* e
+    cdef uint32_t back
+    cdef uint64_t digest = digest_word(h.code, h.number)
+    digest = digest_word(digest, h.phase | <uint64_t>h.form << 8 | <uint64_t>h.field << 16
+                         | <uint64_t>h.code_bits << 24 | <uint64_t>h.string_left << 32)
+    digest = digest_word(digest, h.name_size | <uint64_t>h.value_size << 32)
+    digest = digest_bytes(digest, h.name, 0 if h.in_value else min(h.name_size, <uint32_t>MAX_NAME_KEPT))
+    digest = digest_text(digest_text(digest_text(digest, &h.value), &h.hosts), &h.paths)
+    for back in range(1, h.count + 1):
+        e = _entry(h, back)
+        digest = digest_bytes(digest_word(digest, e.size | <uint64_t>e.name_size << 32), h.values.data + e.at, e.kept)
+    return digest
 
 
 cdef bint same_hpack(const Hpack* a, const Hpack* b) noexcept nogil:

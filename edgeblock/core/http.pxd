@@ -76,5 +76,6 @@ cdef bint pass_over(Http* http, uint64_t size) noexcept nogil      # True: they 
 cdef uint64_t body_left(const Http* http) noexcept nogil           # body bytes certain to be passed over
 cdef bint within_body(const Http* http) noexcept nogil             # behind the head, before the next message
 cdef bint copy_http(Http* copy, const Http* http) noexcept nogil
+cdef uint64_t digest_http(const Http* http) noexcept nogil         # the same where same_http holds
 cdef bint same_http(const Http* a, const Http* b) noexcept nogil
 cdef void free_http(Http* http) noexcept nogil

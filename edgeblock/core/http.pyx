@@ -14,9 +14,10 @@ from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
 from edgeblock.core.framing cimport (FRAMING_CHUNK, FRAMING_CHUNKED, FRAMING_LENGTH, FRAMING_NONE, FRAMING_TRAILER,
-                                     Framing, add_encoding, add_framing, add_lengths, same_framings, settle_framings)
+                                     Framing, add_encoding, add_framing, add_lengths, digest_framings, same_framings,
+                                     settle_framings)
 from edgeblock.core.prefix cimport seek_hello
-from edgeblock.core.text cimport append, duplicate, is_space, is_word, lower, release, same_text
+from edgeblock.core.text cimport append, digest_bytes, digest_text, digest_word, duplicate, is_space, is_word, lower, release, same_text
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:
@@ -854,6 +855,17 @@ cdef bint copy_http(Http* copy, const Http* h) noexcept nogil:
     cdef bint target = duplicate(&copy.target, &h.target)
     cdef bint hosts = duplicate(&copy.hosts, &h.hosts)
     return line and target and hosts
+
+
+cdef uint64_t digest_http(const Http* h) noexcept nogil:
+    cdef uint64_t digest = h.body
+    digest = digest_word(digest, h.phase | <uint64_t>h.special << 8 | <uint64_t>h.unsure << 16
+                         | <uint64_t>h.simple << 24 | <uint64_t>h.seeking << 32 | <uint64_t>h.odd << 40
+                         | <uint64_t>h.word << 48)
+    digest = digest_bytes(digest, h.sign.seen, h.sign.size)
+    digest = digest_bytes(digest, h.field, h.field_size if h.phase == PHASE_FIELD else 0)
+    digest = digest_framings(digest, &h.framings)
+    return digest_text(digest_text(digest_text(digest, &h.line), &h.target), &h.hosts)
 
 
 cdef bint same_http(const Http* a, const Http* b) noexcept nogil:

@@ -1,6 +1,6 @@
 # HTTP/2 without TLS (prior knowledge, or after an upgrade): client bytes in, one header block at a time out.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from edgeblock.core.cursor cimport Cursor
 from edgeblock.core.hpack cimport Hpack
@@ -21,5 +21,6 @@ cdef struct Http2:             # all zero stands behind the empty line of the pr
 cdef Outcome read_http2(Http2* h, Cursor* c) noexcept nogil   # FOUND: one more block is complete, in h.hpack
 cdef bint is_request(const Http2* h) noexcept nogil           # that block is one, as far as it could be decoded
 cdef bint copy_http2(Http2* copy, const Http2* h) noexcept nogil
+cdef uint64_t digest_http2(const Http2* h) noexcept nogil     # the same where same_http2 holds
 cdef bint same_http2(const Http2* a, const Http2* b) noexcept nogil
 cdef void free_http2(Http2* h) noexcept nogil

@@ -9,8 +9,9 @@ Sources: RFC 9113 sections 3.4, 4.1, 6.2, 6.10.
 from libc.string cimport memcpy, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take_u8
-from edgeblock.core.hpack cimport (begin_block, copy_hpack, end_block, free_hpack, list_texts, read_fragment,
-                                   same_hpack)
+from edgeblock.core.hpack cimport (begin_block, copy_hpack, digest_hpack, end_block, free_hpack, list_texts,
+                                   read_fragment, same_hpack)
+from edgeblock.core.text cimport digest_word
 from edgeblock.core.tls cimport FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:
@@ -111,6 +112,10 @@ cdef bint is_request(const Http2* h) noexcept nogil:
 cdef bint copy_http2(Http2* copy, const Http2* h) noexcept nogil:
     memcpy(copy, h, sizeof(Http2))
     return copy_hpack(&copy.hpack, &h.hpack)
+
+
+cdef uint64_t digest_http2(const Http2* h) noexcept nogil:
+    return digest_word(digest_hpack(&h.hpack), h.length | <uint64_t>h.header_size << 32 | <uint64_t>h.kind << 40)
 
 
 cdef bint same_http2(const Http2* a, const Http2* b) noexcept nogil:

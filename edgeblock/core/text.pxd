@@ -1,6 +1,6 @@
 # A growing byte string for parsers that outlive a packet: capped, copied when a reading forks, freed by its owner.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy
 
@@ -48,6 +48,32 @@ cdef inline bint duplicate(Text* copy, const Text* t) noexcept nogil:
 
 cdef inline bint same_text(const Text* a, const Text* b) noexcept nogil:
     return a.size == b.size and (a.size == 0 or memcmp(a.data, b.data, a.size) == 0)
+
+
+# ---- digests: equal states have equal ones, so that only those are compared whose digests agree
+
+
+cdef inline uint64_t digest_word(uint64_t digest, uint64_t word) noexcept nogil:
+    return (((digest << 5) | (digest >> 59)) ^ word) * 0x9E3779B97F4A7C15ULL
+
+
+cdef inline uint64_t digest_bytes(uint64_t digest, const uint8_t* data, size_t size) noexcept nogil:
+    cdef uint64_t word = 0
+    digest = digest_word(digest, size)
+    while size >= 8:
+        memcpy(&word, data, 8)
+        digest = digest_word(digest, word)
+        data += 8
+        size -= 8
+    if size == 0:
+        return digest
+    word = 0
+    memcpy(&word, data, size)
+    return digest_word(digest, word)
+
+
+cdef inline uint64_t digest_text(uint64_t digest, const Text* t) noexcept nogil:
+    return digest_bytes(digest, t.data, t.size)
 
 
 # ---- bytes of text

@@ -27,8 +27,7 @@ cdef enum:
     # What one packet may cost before the rest waits for the next one, in bytes that are looked at: those of the
     # longest packet, and 128 names in it.
     PACKET_SHARE = 120 * 1024
-    REREADING_SHARE = 32 * 1024    # and so much more where bytes conflict,
-    FORK_SHARE = 16 * 1024     # or where readings part in the bytes that are being read: beyond it, an overflow
+    FORK_SHARE = 16 * 1024     # so much more where readings part: beyond it, an overflow
     FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
 
 cdef enum ReadingKind:

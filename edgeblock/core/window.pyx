@@ -18,12 +18,12 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.hpack cimport Hpack, weigh_hpack
-from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, body_left, choose_framing, copy_http, free_http,
-                                  is_astray, is_lost, is_text, pass_over, read_http, release_head, same_http,
-                                  seek_request, within_body)
-from edgeblock.core.http2 cimport copy_http2, free_http2, is_request, read_http2, same_http2
+from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, body_left, choose_framing, copy_http, digest_http,
+                                  free_http, is_astray, is_lost, is_text, pass_over, read_http, release_head,
+                                  same_http, seek_request, within_body)
+from edgeblock.core.http2 cimport copy_http2, digest_http2, free_http2, is_request, read_http2, same_http2
 from edgeblock.core.prefix cimport SIGN_SIZE, Prefix, may_be_prefix, read_prefix, same_prefix, signature
-from edgeblock.core.text cimport Text, append, lower
+from edgeblock.core.text cimport Text, append, digest_bytes, digest_word, lower
 from edgeblock.core.tls cimport (DONE, FOUND, NEED_MORE, NOT_MINE, RECORD_HANDSHAKE, Hello, Outcome, read_hello,
                                  read_tls)
 
@@ -35,7 +35,8 @@ cdef enum:
     MAX_TAIL = 128             # edges that are not sorted yet
     GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
     FEED_COST = 64             # work of a feed apart from its bytes,
-    FORK_COST = 128            # and of one more reading
+    FORK_COST = 128            # and of one more reading, besides its memory:
+    COPIED_FOR_ONE = 8         # so many bytes of it are copied, digested and freed in the time of one that is read
     FEW_NAMES = 4              # of a packet, whatever they look like, and cost
     NAME_COST = 192            # of a name that is found, for it is looked up,
     HOST_COST = 3              # of a byte of its host,
@@ -49,8 +50,15 @@ cdef enum:
     SHARED_HELLO = 2048        # of what is certain not to fork
     MAX_PAIRED = 16 * 1024     # bytes of targets that are looked up with hosts of the same head: more is an overflow
     SHARED_LEAST = 256         # the same of each, for many are compared each time
-    MEET_COST = 8              # and of comparing what became of it with one other reading
+    MEET_COST = 8              # and of telling what became of it from one other reading
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
+
+cdef struct Kept:              # the readings that have come to the end of an interval, each once
+    uint32_t count
+    bint digested              # one that stays alone needs no digest
+    uint32_t idle
+    uint64_t digests[MAX_READINGS]
+    Reading* readings[MAX_READINGS]
 
 
 # ---- life
@@ -202,6 +210,31 @@ cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
             and x.extensions == y.extensions and x.extension == y.extension
             and x.names_left == y.names_left and x.name_left == y.name_left
             and memcmp(x.name, y.name, x.name_size) == 0)
+
+
+cdef uint64_t _digest(const Reading* r) noexcept nogil:
+    # The same for readings that are the same.
+    cdef const Tls* t = &r.opening.tls
+    cdef const Hello* h = &t.hello
+    cdef uint64_t digest
+    if r.kind == READ_ANY:
+        return 0
+    if r.kind == READ_HTTP:
+        digest = digest_http(&r.http)
+    elif r.kind == READ_HTTP2:
+        digest = digest_http2(&r.http2)
+    elif r.kind == READ_PREFIX:
+        digest = digest_bytes(r.opening.prefix.phase | <uint64_t>r.opening.prefix.gap << 8,
+                              r.opening.prefix.destination, r.opening.prefix.size)
+    else:
+        digest = h.phase | <uint64_t>h.need << 8 | <uint64_t>h.kind << 16 | <uint64_t>h.value << 32
+        if r.kind == READ_TLS:
+            digest = digest_word(digest, t.header_size | <uint64_t>t.kind << 8 | <uint64_t>t.record << 16)
+        digest = digest_word(digest, h.gap | <uint64_t>h.body << 32)
+        digest = digest_word(digest, h.extensions | <uint64_t>h.extension << 32)
+        digest = digest_word(digest, h.names_left | <uint64_t>h.name_left << 32)
+        digest = digest_bytes(digest, h.name, h.name_size)
+    return digest_word(digest, <uint64_t>r.began << 8 | r.kind)
 
 
 cdef uint32_t _weight(const Reading* r) noexcept nogil:
@@ -1195,10 +1228,10 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef Reading* r
     cdef Reading* fork
     cdef Reading* rest
-    cdef Reading* after
+    cdef Kept after
     cdef const uint8_t* versions[MAX_COPIES + 1]
     cdef int64_t pos, stop
-    cdef uint32_t size, count, i, weight, others, meet
+    cdef uint32_t size, count, i, others, meet, cost
     cdef bint plain, alone, urgent, known
     _account(w, s, False)
     while _is_active(s) or s.again:
@@ -1214,7 +1247,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             if w.over_count and s.kind != START_LATE and _is_lost(w, pos):
                 w.overflow = 1                  # it has come to where another was: what that said, who knows
             break
-        if w.share <= (0 if w.copies == NULL and w.urgent_count == 0 else -REREADING_SHARE):
+        if w.share <= 0:
             w.behind = 1
             break
         if s.unread:
@@ -1279,18 +1312,31 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         versions[count] = copy.data + (pos - copy.at)
                         count += 1
                 copy = copy.next
+        if plain:
+            cost = FEED_COST // 2 * others + (meet * others if others > 1 else 0)
+        else:
+            cost = 4 * w.copy_count + count * count // 2 + count * (
+                FORK_COST * others + _weights(s.readings) // <uint32_t>COPIED_FOR_ONE)
+            if <int32_t>cost > w.share and w.share < PACKET_SHARE // 2:
+                w.behind = 1
+                break
+            if <int32_t>cost > w.share + FORK_SHARE:
+                w.overflow = 1
+                _free_readings(s.readings)
+                s.readings = NULL
+                break
         s.frontier = stop
+        w.share -= <int32_t>cost
         if not plain:
             if not _spend(w, w.copy_count + count * count // 2, budget):
                 _free_readings(s.readings)
                 s.readings = NULL
                 break
             others = min(others * count, <uint32_t>MAX_READINGS)
-            w.share -= <int32_t>(4 * w.copy_count + count * count // 2)
-        w.share -= <int32_t>((FEED_COST // 2 if plain else 2 * FEED_COST) * others + others * others // 2 * meet)
         rest = s.readings
         s.readings = NULL
-        after = NULL
+        after.count = after.idle = 0
+        after.digested = False
         while rest != NULL:
             r = rest
             rest = r.next
@@ -1314,23 +1360,18 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         r = NULL
                     continue
                 _feed(w, s, fork, cursor(versions[i], size), pos, alone, &after, out)
-        s.readings = after
+        for i in range(after.count):
+            after.readings[i].next = s.readings
+            s.readings = after.readings[i]
         _note_body(w, s)
-        if after != NULL and after.next == NULL and after.again and _is_fresh(after):
-            s.again = after.kind            # nothing is kept of what may never come
+        if after.count == 1 and s.readings.again and _is_fresh(s.readings):
+            s.again = s.readings.kind       # nothing is kept of what may never come
+            _free_readings(s.readings)
             s.readings = NULL
-            _free_readings(after)
-            continue
-        if not plain:
-            weight = 0
-            r = after
-            while r != NULL:
-                weight += _weight(r)
-                r = r.next
-            if after != NULL and after.next != NULL and weight > cap:
-                w.overflow = 1
-                _free_readings(after)
-                s.readings = NULL
+        elif not plain and after.count > 1 and _weights(s.readings) > cap:
+            w.overflow = 1
+            _free_readings(s.readings)
+            s.readings = NULL
     _account(w, s, True)
 
 
@@ -1595,29 +1636,33 @@ cdef void _forget(Window* w, int64_t floor) noexcept nogil:
     w.urgent_count = kept
 
 
-cdef void _keep(Window* w, Reading** after, Reading* r) noexcept nogil:
+cdef void _keep(Window* w, Kept* after, Reading* r) noexcept nogil:
     # A reading that goes on, unless another stands in the same place already.
-    cdef Reading* other = after[0]
-    cdef int count = 0, idle = 0
-    cdef int most = MAX_WAYS if w.copies == NULL and w.urgent_count == 0 else MAX_READINGS
-    while other != NULL:
-        if _same_reading(other, r):
-            _free_readings(r)
-            return
-        count += 1
-        idle += _is_idle(other)
-        other = other.next
-    if count >= most or idle >= MAX_WAYS and _is_idle(r):
+    cdef uint64_t digest = 0
+    cdef uint32_t i
+    cdef uint32_t most = MAX_WAYS if w.copies == NULL and w.urgent_count == 0 else MAX_READINGS
+    if after.count:
+        if not after.digested:
+            after.digests[0] = _digest(after.readings[0])
+            after.digested = True
+        digest = _digest(r)
+        for i in range(after.count):
+            if after.digests[i] == digest and _same_reading(after.readings[i], r):
+                _free_readings(r)
+                return
+    if after.count >= most or after.idle >= <uint32_t>MAX_WAYS and _is_idle(r):
         # Of those that have lost their way some are enough: each finds a request that begins in a later line.
         if w.http or r.kind != READ_HTTP or not is_astray(&r.http):
             w.overflow = 1
         _free_readings(r)
         return
-    r.next = after[0]
-    after[0] = r
+    after.digests[after.count] = digest
+    after.readings[after.count] = r
+    after.count += 1
+    after.idle += _is_idle(r)
 
 
-cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alone, Reading** after,
+cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alone, Kept* after,
                 Findings* out) noexcept nogil:
     # One reading takes one version of one interval; it ends in `after`, or is freed. Where it forks, that which is
     # the farthest behind goes on, so that those that meet again are one again. Alone it stops where a name ends when
@@ -1635,7 +1680,7 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
 
 
 cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* base, int64_t at, bint alone,
-                  Reading** todo, Reading** after, Findings* out) noexcept nogil:
+                  Reading** todo, Kept* after, Findings* out) noexcept nogil:
     # One reading goes on to the end of the bytes, or to where another is farther behind.
     cdef Outcome outcome
     cdef uint8_t first
@@ -1647,12 +1692,11 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
         r.place = <uint32_t>(c.at - base)
         if todo[0] != NULL and _gives_way(w, todo, r):
             return
-        if w.share < -FORK_SHARE and (w.share < -REREADING_SHARE - FORK_SHARE
-                                      or w.copies == NULL and w.urgent_count == 0):
+        if w.share < -FORK_SHARE:
             w.overflow = 1
             _free_readings(r)
             return
-        if w.share <= 0 and alone and left(c) and c.at != base and todo[0] == NULL and after[0] == NULL:
+        if w.share <= 0 and alone and left(c) and c.at != base and todo[0] == NULL and after.count == 0:
             w.behind = 1
             s.frontier = at + (c.at - base)
             break
