@@ -145,7 +145,7 @@ def overlaps_in_a_head(scale: int) -> Iterator[bytes]:
 
 
 def forked(data: bytes, name: bytes, passed_over: int, port: int = 443) -> list[bytes]:
-    """Six bytes of a name have two copies each, which makes 64 readings; bytes from `passed_over` on have two or three.
+    """Six bytes of a name have two copies each, which makes 64 readings; bytes from `passed_over` on have some, too.
 
     The first byte comes last, so that all is read at once; then the rest, for what one packet may cost is bounded.
     """
@@ -166,7 +166,8 @@ def overlaps_of_64_readings(scale: int) -> Iterator[bytes]:
                    frame(0, 0, bytes(200)), *[frame(1, 5, b"\x82\x84\x41\1a")] * 8)
     tunnel = b"\5\1\0\5\1\0\3\x0f" + OTHER.encode() + b"\0\x50" + head
     streams = [forked(hello, OTHER.encode(), hello.index(OTHER.encode()) + 40),
-               forked(head, b"xxxxxx", head.index(b"y" * 9), 80), forked(head, OTHER.encode(), head.index(b"y" * 9), 80),
+               forked(head, b"xxxxxx", head.index(b"y" * 9), 80),
+               forked(head, OTHER.encode(), head.index(b"y" * 9), 80),
                forked(blocks, OTHER.encode(), blocks.index(bytes(99)), 80),
                forked(tunnel, OTHER.encode(), tunnel.index(b"y" * 9), 80)]
     yield from sent_in(streams, scale)

@@ -17,7 +17,8 @@ from edgeblock.core.framing cimport (FRAMING_CHUNK, FRAMING_CHUNKED, FRAMING_LEN
                                      Framing, add_encoding, add_framing, add_lengths, digest_framings, same_framings,
                                      settle_framings)
 from edgeblock.core.prefix cimport seek_hello
-from edgeblock.core.text cimport append, digest_bytes, digest_text, digest_word, duplicate, is_space, is_word, lower, release, same_text
+from edgeblock.core.text cimport (append, digest_bytes, digest_text, digest_word, duplicate, is_space, is_word, lower,
+                                  release, same_text)
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:

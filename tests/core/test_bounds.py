@@ -382,7 +382,7 @@ def of_hosts(count: int, form: str) -> bytes:
 
 
 # Besides its share a packet buys what is read before it is counted: a reading for each way, a value of 16 kB.
-PACKET_SHARE, OVER = 120 * 1024, 112 * 1024      # core/window.pxd
+PACKET_SHARE, FORK_SHARE, OVER = 120 * 1024, 16 * 1024, 112 * 1024      # core/window.pxd
 
 
 @pytest.mark.parametrize("units", UNITS)
@@ -397,6 +397,33 @@ def test_no_packet_costs_more_than_its_share(units, size):
         work = judge.counters()["work"]
         assert work - before <= PACKET_SHARE + OVER
         before = work
+
+
+FIELDS = b"".join(b"X-%d: " % i + b"y" * 40 + b"\r\n" for i in range(16)) + b"\r\n"
+HEAD = s.request(OTHER, b"/" + b"x" * 300)[:-2] + FIELDS
+SETTLED = b"".join(s.h2_frame(1, 5, 1, b"\x82\x84\x40\2ab\2cd") for _ in range(12)) + s.h2_frame(0, 0, 1, bytes(200))
+# Of each a name, six bytes of which have two copies, so that there are 64 readings; and bytes that are passed over.
+CONFLICTING = {
+    "TLS": (s.hello(OTHER, behind=s.extension(16, bytes(900))), OTHER, bytes(100)),
+    "a target": (HEAD, b"xxxxxx", b"y" * 9),
+    "a host": (HEAD, OTHER, b"y" * 9),
+    "HTTP/2": (h2(s.h2_request(OTHER) + SETTLED + block(b"\x82\x84\x41\1a") * 8), OTHER, bytes(99)),
+    "SOCKS": (b"\5\1\0\5\1\0\3" + bytes([len(OTHER)]) + OTHER + b"\0\x50" + HEAD, OTHER, b"y" * 9),
+}
+
+
+@pytest.mark.parametrize("units", CONFLICTING)
+def test_many_readings_cost_no_packet_more_than_its_share(units):
+    data, name, passed_over = CONFLICTING[units]
+    path, at, behind = Path(dport=80), data.index(name), data.index(passed_over)
+    packets = [path.syn(), path.data(1, data[1:-9]), *(path.data(at + i, b"z") for i in range(6))]
+    packets += [path.data(behind + i // 2, bytes([0x61 + i % 2])) for i in range(110)]
+    judge = engine("blocked.example.com", report=False)
+    for packet in packets:
+        judge.judge_all([packet], 1.0, TRUST)
+    before = judge.counters()["work"]
+    judge.judge_all([path.data(0, data[:1])], 1.0, TRUST)
+    assert PACKET_SHARE // 3 < judge.counters()["work"] - before <= PACKET_SHARE + FORK_SHARE + 2048
 
 
 @pytest.mark.parametrize("frames", [

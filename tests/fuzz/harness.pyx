@@ -23,9 +23,9 @@ from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_JUNK_HOP_BY_HOP, COUNT_JUNK_NO_ACK,
                                     COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine, Passed)
 from edgeblock.core.flow cimport FLOW_COST, LANES, Flow, FlowTable, Quic
-from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, choose_framing, copy_http, free_http, read_http,
-                                  same_http)
-from edgeblock.core.http2 cimport Http2, copy_http2, free_http2, read_http2, same_http2
+from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, choose_framing, copy_http, digest_http, free_http,
+                                  read_http, same_http)
+from edgeblock.core.http2 cimport Http2, copy_http2, digest_http2, free_http2, read_http2, same_http2
 from edgeblock.core.matcher cimport ACTION_RESET, Match, Matcher
 from edgeblock.core.prefix cimport SIGN_SIZE
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
@@ -297,7 +297,7 @@ cdef void _run_http(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) n
         if cuts & 1:            # go on with a copy
             if not copy_http(&copy, &http):
                 fail(b"http: no copy")
-            if not same_http(&copy, &http):
+            if not same_http(&copy, &http) or digest_http(&copy) != digest_http(&http):
                 fail(b"http: a copy is not the same")
             free_http(&http)
             http = copy
@@ -332,7 +332,7 @@ cdef void _run_http2(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) 
         if cuts & 1:
             if not copy_http2(&copy, &http2):
                 fail(b"http2: no copy")
-            if not same_http2(&copy, &http2):
+            if not same_http2(&copy, &http2) or digest_http2(&copy) != digest_http2(&http2):
                 fail(b"http2: a copy is not the same")
             free_http2(&http2)
             http2 = copy
