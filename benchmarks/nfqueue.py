@@ -35,7 +35,7 @@ import harness
 import traffic
 
 from edgeblock.lab import call, enter, search_path
-from edgeblock.source.nfqueue import kernel_queues
+from edgeblock.source.queue import kernel_queues
 
 QUEUE, NAMES = 0, 10_000
 SENDER, READER = 0, 1                    # CPUs

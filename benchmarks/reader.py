@@ -65,7 +65,8 @@ def ours() -> None:
     from edgeblock.blocklist.load import load
     from edgeblock.config import Config
     from edgeblock.engine import make_engine
-    from edgeblock.source.nfqueue import BOARD, QueueReader
+    from edgeblock.source.counters import BOARD
+    from edgeblock.source.nfqueue import QueueReader
 
     engine = make_engine(Config(), load(RULES).matcher)
     fill(engine)

@@ -9,7 +9,7 @@ from edgeblock.blocklist.lint import lint
 from edgeblock.config import Limits, Policies
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
-from edgeblock.source.nfqueue import BOARD_NAMES
+from edgeblock.source.counters import BOARD_NAMES
 
 ROOT = Path(__file__).parent.parent
 LIMITS = (ROOT / "docs" / "limits.md").read_text()

@@ -26,7 +26,7 @@ from rich.text import Text
 from edgeblock import config
 from edgeblock.commands import add_config, spell
 from edgeblock.daemon.control import ask
-from edgeblock.source.nfqueue import BUCKET_SECONDS
+from edgeblock.source.counters import BUCKET_SECONDS
 
 EXAMPLES = """\
   edgeblock top

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
-from edgeblock.source.nfqueue import BOARD, BOARD_NAMES
+from edgeblock.source.counters import BOARD, BOARD_NAMES
 
 ACTIONS = ("drop", "reset", "page", "redirect", "observe")
 LISTS_MAX = 16_384          # lists that ever had a place since the start; those after share the last one

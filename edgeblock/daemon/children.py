@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeblock.daemon.process import kill, start
-from edgeblock.source.nfqueue import is_table_given
+from edgeblock.source.queue import is_table_given
 
 MESSAGE_MAX = 1 << 16       # bytes of what it says at a time
 

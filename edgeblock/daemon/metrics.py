@@ -25,7 +25,7 @@ from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, VISITS, Board, ma
 from edgeblock.daemon.door import OPEN, Door
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.bypass import KINDS
-from edgeblock.source.nfqueue import BOARD_NAMES, BUCKET_SECONDS
+from edgeblock.source.counters import BOARD_NAMES, BUCKET_SECONDS
 
 PATIENCE = 5.0          # seconds for the other side to ask, and to read
 HEAD_MAX = 8192         # bytes of a request's head

@@ -11,7 +11,7 @@ from typing import Any
 from edgeblock.daemon.children import Child
 from edgeblock.daemon.process import kill
 from edgeblock.daemon.sockets import QueueSocket
-from edgeblock.source.nfqueue import BOARD
+from edgeblock.source.counters import BOARD
 
 FORGIVEN = 10.0         # a worker that has lasted for so many seconds is no longer failing again and again
 TAKING = 5.0            # seconds that a worker may take to bind its queue, a hundred times what it takes

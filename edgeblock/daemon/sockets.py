@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 
 from edgeblock.daemon.notify import notify
-from edgeblock.source.nfqueue import losses
+from edgeblock.source.queue import losses
 
 
 class QueueSocket:

@@ -25,7 +25,7 @@ from edgeblock.daemon.tasks import Tasks, wait
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.checks import queues
 from edgeblock.source import begun
-from edgeblock.source.nfqueue import TABLE, is_table_given, kernel_queues
+from edgeblock.source.queue import TABLE, is_table_given, kernel_queues
 
 BACK_OFF = 0.1          # seconds until another spare is started; doubled for each that ended before it had a queue
 BACK_OFF_MAX = 30.0

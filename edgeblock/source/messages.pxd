@@ -1,7 +1,7 @@
-# Netlink messages of a queue: where a packet stands in one, and attributes as they are written.
+# Netlink messages of a queue: where a packet stands in one, what a verdict looks like, how attributes are written.
 #
 # In: the bytes of a datagram from the kernel. Out: messages, and what they say of a packet; every length is checked
-# against what is there. Never here: a socket, a verdict, memory. Sources: linux/netlink.h, nfnetlink_queue.h.
+# against what is there. Never here: a socket, a decision, memory. Sources: linux/netlink.h, nfnetlink_queue.h.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
@@ -18,16 +18,42 @@ cdef extern from "<linux/netlink.h>":
     struct nlattr:
         uint16_t nla_len
         uint16_t nla_type
+    struct nlmsgerr:
+        int error
+        nlmsghdr msg
     enum:
         NLA_F_NESTED
         NLA_TYPE_MASK
+        NLMSG_ERROR
+        NLM_F_REQUEST
 
+# From linux/netfilter/nfnetlink_queue.h and nfnetlink_conntrack.h; NFQA_ and CTA_ are attribute types.
 cdef enum:
     NFQA_PACKET_HDR = 1
     NFQA_MARK = 3
     NFQA_PAYLOAD = 10
     NFQA_CAP_LEN = 13
     NFQA_SKB_INFO = 14
+    QUEUE_SUBSYSTEM = 3 << 8
+    MSG_PACKET = QUEUE_SUBSYSTEM | 0
+    MSG_VERDICT = QUEUE_SUBSYSTEM | 1
+    MSG_VERDICT_BATCH = QUEUE_SUBSYSTEM | 3
+    NFQA_VERDICT_HDR = 2
+    NFQA_CT = 11
+    NFQA_SKB_CSUMNOTREADY = 1
+    CT_UPDATE = 1 << 8               # IPCTNL_MSG_CT_NEW without leave to create
+    CTA_TUPLE_ORIG = 1
+    CTA_MARK = 8
+    CTA_MARK_MASK = 21
+    CTA_TUPLE_IP = 1
+    CTA_TUPLE_PROTO = 2
+    CTA_IP_V4_SRC = 1
+    CTA_IP_V6_SRC = 3
+    CTA_PROTO_NUM = 1
+    CTA_PROTO_SRC_PORT = 2
+    CTA_PROTO_DST_PORT = 3
+    NF_DROP = 0
+    NF_ACCEPT = 1
 
 cdef struct Queued:                  # what a queue message says about a packet
     const uint8_t* data
@@ -38,6 +64,34 @@ cdef struct Queued:                  # what a queue message says about a packet
     uint32_t mark                    # of the packet
     bint numbered                    # it has an id at all
     bint cut                         # the kernel delivered only the beginning
+
+cdef packed struct Verdict:          # a whole message; the kernel reads no further than `size`
+    uint32_t size
+    uint16_t type
+    uint16_t flags
+    uint32_t sequence
+    uint32_t port
+    uint8_t family
+    uint8_t version
+    uint16_t queue                   # network order, as are verdict, id, mark and mask
+    uint16_t header_size
+    uint16_t header_type
+    uint32_t verdict
+    uint32_t id
+    uint16_t ct_size                 # from here on only in a verdict with a mark
+    uint16_t ct_type
+    uint16_t mark_size
+    uint16_t mark_type
+    uint32_t mark
+    uint16_t mask_size
+    uint16_t mask_type
+    uint32_t mask
+
+cdef enum:
+    PLAIN_SIZE = 32
+    CT_SIZE = 20
+    MARK_SIZE = 8
+    UPDATE_SIZE = 112                # of a mark update for IPv6
 
 
 cdef inline bint take_message(Cursor* c, nlmsghdr* header, Cursor* body) noexcept nogil:

@@ -1,7 +1,6 @@
 # What Python sees of nfqueue.pyx, for type checkers.
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from _typeshed import WriteableBuffer
@@ -11,25 +10,6 @@ from edgeblock.core.engine import Engine
 from edgeblock.source.begun import Begun
 from edgeblock.source.marking import Marking
 from edgeblock.source.recall import Recall
-
-BLAME: tuple[str, ...]
-BOARD: dict[str, int]
-BOARD_NAMES: tuple[str, ...]
-BUCKET_SECONDS: tuple[float, ...]
-CAP_NET_ADMIN: int
-COPY_RANGE: int
-MEMINFO_DROPS: int
-NETLINK_NO_ENOBUFS: int
-SOL_NETLINK: int
-SO_MEMINFO: int
-SO_RCVBUFFORCE: int
-TABLE: Path
-UNLIMITED: int
-
-def explain(number: int, problem: OSError) -> str: ...
-def is_table_given() -> bool: ...
-def kernel_queues() -> dict[int, dict[str, int]]: ...
-def losses(fd: int, number: int) -> tuple[int, int] | None: ...
 
 class QueueReader:
     begun: Begun | None

@@ -37,12 +37,9 @@ count, so with fail-open that limit is lifted and the buffer is the only one.
 """
 
 import os
-import socket
-import struct
-from pathlib import Path
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, ENOBUFS, EOPNOTSUPP, errno
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -57,12 +54,20 @@ from edgeblock.core.engine cimport (
 )
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, TCP_URG, Packet, view_packet
 from edgeblock.source.begun cimport Begun
-from edgeblock.source.inhand cimport HAND_WORDS, Hand, condemn, lay_down, take_again, take_up
+from edgeblock.source.counters cimport (BOARD_WORDS, ENGINE_COUNTS, HAND, HEARTBEAT, JUDGE_TIMES, LOOKUP_TIMES,
+                                        QUEUE_COUNTERS, QUEUE_COUNTS, SAMPLE, VERDICT_TIMES, nanoseconds, note_time)
+from edgeblock.source.inhand cimport Hand, condemn, lay_down, take_again, take_up
 from edgeblock.source.marking cimport Marking
-from edgeblock.source.messages cimport (NFQA_MARK, NLA_F_NESTED, Queued, nlmsghdr, read_packet,
-                                        take_message, write_attribute)
+from edgeblock.source.messages cimport (CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_MARK, CTA_MARK_MASK, CTA_PROTO_DST_PORT,
+                                        CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_TUPLE_IP, CTA_TUPLE_ORIG,
+                                        CTA_TUPLE_PROTO, CT_SIZE, CT_UPDATE, MARK_SIZE, MSG_PACKET, MSG_VERDICT,
+                                        MSG_VERDICT_BATCH, NFQA_CT, NFQA_MARK, NFQA_SKB_CSUMNOTREADY,
+                                        NFQA_VERDICT_HDR, NF_ACCEPT, NF_DROP, NLA_F_NESTED, NLMSG_ERROR,
+                                        NLM_F_REQUEST, PLAIN_SIZE, Queued, UPDATE_SIZE, Verdict, nlmsgerr, nlmsghdr,
+                                        read_packet, take_message, write_attribute)
 from edgeblock.source.recall cimport Recall
 from edgeblock.errors import SystemProblem
+from edgeblock.source.queue import UNLIMITED, configure, configure_held, explain, kernel_queues, lost_messages
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint32_t htonl(uint32_t)
@@ -85,38 +90,6 @@ cdef extern from "<sys/socket.h>" nogil:
         AF_INET
         AF_INET6
 
-cdef extern from "<linux/netlink.h>":
-    struct nlmsgerr:
-        int error
-        nlmsghdr msg
-    enum:
-        NLMSG_ERROR
-        NLM_F_REQUEST
-
-# From linux/netfilter/nfnetlink_queue.h and nfnetlink_conntrack.h; NFQA_ and CTA_ are attribute types.
-cdef enum:
-    QUEUE_SUBSYSTEM = 3 << 8
-    MSG_PACKET = QUEUE_SUBSYSTEM | 0
-    MSG_VERDICT = QUEUE_SUBSYSTEM | 1
-    MSG_CONFIG = QUEUE_SUBSYSTEM | 2
-    MSG_VERDICT_BATCH = QUEUE_SUBSYSTEM | 3
-    NFQA_VERDICT_HDR = 2
-    NFQA_CT = 11
-    NFQA_SKB_CSUMNOTREADY = 1
-    CT_UPDATE = 1 << 8               # IPCTNL_MSG_CT_NEW without leave to create
-    CTA_TUPLE_ORIG = 1
-    CTA_MARK = 8
-    CTA_MARK_MASK = 21
-    CTA_TUPLE_IP = 1
-    CTA_TUPLE_PROTO = 2
-    CTA_IP_V4_SRC = 1
-    CTA_IP_V6_SRC = 3
-    CTA_PROTO_NUM = 1
-    CTA_PROTO_SRC_PORT = 2
-    CTA_PROTO_DST_PORT = 3
-    NF_DROP = 0
-    NF_ACCEPT = 1
-
 cdef enum:
     RECEIVE = 32           # packets in one system call; their answers leave in one, too, before the next
     AHEAD = 4              # so many of them are worth a look ahead
@@ -128,88 +101,8 @@ cdef enum:
     # A message is at most a 64 KiB packet and some attributes. The odd cache line on top keeps the heads of the
     # buffers, which are all that most packets use, from falling on the same few lines of the processor's cache.
     BUFFER = 65536 + 2048 + 64
-
-# The board: what a reader has counted, as 64-bit words in memory that outlives its process. Counters on it go on from
-# what a reader before has left there. They are written before the answers leave, so a killed reader takes none of
-# its verdicts with it. The first word is CLOCK_MONOTONIC in nanoseconds when packets were last asked for: the
-# heartbeat. `hand` changes with every packet, so that a long batch is no silence.
-cdef enum:
-    HEARTBEAT = 0
-    QUEUE_COUNTS = 1
-    QUEUE_COUNTERS = 14
-    BUCKETS = 24           # of a histogram: up to 256 ns, 512 ns, ... 2.1 s; the last takes all that is longer
-    SMALLEST = 8           # the first bucket ends at 2 ** SMALLEST nanoseconds
-    JUDGE_TIMES = QUEUE_COUNTS + QUEUE_COUNTERS          # buckets, then the sum in nanoseconds
-    LOOKUP_TIMES = JUDGE_TIMES + BUCKETS + 1
-    VERDICT_TIMES = LOOKUP_TIMES + BUCKETS + 1
-    ENGINE_COUNTS = VERDICT_TIMES + BUCKETS + 1
-    HAND = ENGINE_COUNTS + COUNTERS                      # struct Hand
-    BOARD_WORDS = HAND + HAND_WORDS
-    SAMPLE = 63            # one packet in 64 is timed
-
-BOARD = {"heartbeat": HEARTBEAT, "queue": QUEUE_COUNTS, "judge": JUDGE_TIMES, "lookup": LOOKUP_TIMES,
-         "verdict": VERDICT_TIMES, "engine": ENGINE_COUNTS, "engine_counters": COUNTERS, "hand": HAND,
-         "words": BOARD_WORDS}
-BOARD_NAMES = ("packets", "bytes", "passed", "dropped", "marked", "decisions", "failures", "unreadable", "cut",
-               "refused", "unmarked", "overruns", "condemned", "condemned_packets")
-BLAME = ("nothing", "suspected", "certain")      # how sure it is that the packet in hand has ended a reader
-BUCKET_SECONDS = tuple(2.0 ** (SMALLEST + i) * 1e-9 for i in range(BUCKETS - 1))
-COPY_RANGE = 0xFFFF        # bytes of each packet; the kernel caps it 4 below, so only a full 64 KiB loses any
-UNLIMITED = 0x7FFFFFFF
-SOL_NETLINK = 270
-NETLINK_NO_ENOBUFS = 5
-SO_RCVBUFFORCE = 33
-SO_MEMINFO = 55
-MEMINFO_DROPS = 8          # index of the lost messages among the 32-bit words of SO_MEMINFO
-CAP_NET_ADMIN = 12
-TABLE = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
-
-
-cdef packed struct Verdict:          # a whole message; the kernel reads no further than `size`
-    uint32_t size
-    uint16_t type
-    uint16_t flags
-    uint32_t sequence
-    uint32_t port
-    uint8_t family
-    uint8_t version
-    uint16_t queue                   # network order, as are verdict, id, mark and mask
-    uint16_t header_size
-    uint16_t header_type
-    uint32_t verdict
-    uint32_t id
-    uint16_t ct_size                 # from here on only in a verdict with a mark
-    uint16_t ct_type
-    uint16_t mark_size
-    uint16_t mark_type
-    uint32_t mark
-    uint16_t mask_size
-    uint16_t mask_type
-    uint32_t mask
-
-cdef enum:
-    PLAIN_SIZE = 32
-    CT_SIZE = 20
-    MARK_SIZE = 8
-    UPDATE_SIZE = 112                # of a mark update for IPv6
     # All marked, each after a run of one.
     ANSWERS = RECEIVE * (PLAIN_SIZE + PLAIN_SIZE + CT_SIZE + 2 * MARK_SIZE + UPDATE_SIZE)
-
-
-cdef inline uint64_t nanoseconds() noexcept nogil:
-    cdef timespec clock
-    clock_gettime(CLOCK_MONOTONIC, &clock)
-    return <uint64_t>clock.tv_sec * 1000000000 + <uint64_t>clock.tv_nsec
-
-
-cdef inline void note_time(uint64_t* histogram, uint64_t taken) noexcept nogil:
-    cdef uint64_t rest = (taken - 1) >> SMALLEST if taken else 0
-    cdef int bucket = 0
-    while rest and bucket < BUCKETS - 1:
-        rest >>= 1
-        bucket += 1
-    histogram[bucket] += 1
-    histogram[BUCKETS] += taken
 
 
 cdef inline bint is_urgent(const uint8_t* data, size_t size) noexcept nogil:
@@ -241,7 +134,7 @@ cdef class QueueReader:
         held: the open socket of another reader of this queue, which has ended; the reader closes it.
         held_marks: `marks_by_verdict` of that reader.
         held_counts: what of the socket's `losses()` has been counted already.
-        blame: of BLAME, for the packet that the reader before had in hand on this board; "suspected" condemns its
+        blame: "nothing", or for the packet that the reader before had in hand on this board; "suspected" condemns its
             flow the second time.
         blame_seconds: for which packets of a condemned flow are not judged.
         pass_condemned: they pass; else they are dropped.
@@ -348,11 +241,11 @@ cdef class QueueReader:
                 self.inherited = True
                 self.marks_by_verdict = held_marks
                 self.drops_seen, self.full_seen = (count & 0xFFFFFFFF for count in held_counts)
-                _configure_held(held, number, length, buffer, fail_open)
+                configure_held(held, number, length, buffer, fail_open)
             else:
                 self.handle = NetfilterQueue()
                 self.fd = nfq_fd(self.handle.h)
-                self.marks_by_verdict = _configure(self.fd, number, length, buffer, fail_open)
+                self.marks_by_verdict = configure(self.fd, number, length, buffer, fail_open)
             os.set_inheritable(self.fd, False)     # a child that kept it would keep the queue
         except OSError as problem:
             self.release()
@@ -417,7 +310,7 @@ cdef class QueueReader:
         cdef uint32_t drops
         kernel = {}
         if self.fd >= 0:
-            drops = _lost_messages(self.fd)
+            drops = lost_messages(self.fd)
             self.lost += <uint32_t>(drops - self.drops_seen)     # the kernel's counter has 32 bits
             self.drops_seen = drops
             kernel = kernel_queues().get(self.number, {})
@@ -778,140 +671,3 @@ cdef class QueueReader:
     cdef note_failure(self, problem):
         self.failures += 1
         self.failure = f"{type(problem).__name__}: {problem}"
-
-
-def _set_buffer(netlink, buffer):
-    netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, min(buffer, 1 << 30))
-    # Without this, one full buffer makes the kernel deliver nothing more until the buffer has been emptied.
-    netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
-
-
-def _configure_held(int fd, number, length, buffer, fail_open):
-    # The queue is bound, and packets may wait in the socket: an answer would come after them, so none is looked for.
-    with socket.socket(fileno=os.dup(fd)) as netlink:
-        _set_buffer(netlink, buffer)
-        _send(netlink, number, [(3, struct.pack(">I", length)), (4, struct.pack(">I", 1)),
-                                (5, struct.pack(">I", 1 if fail_open else 0))])
-
-
-def _configure(int fd, number, length, buffer, fail_open):
-    # Bind and set everything in one message, so that the queue never exists with other settings. The kernel
-    # carries it out within send; without a request for an acknowledgement it answers only a failure, and a
-    # failure comes before any packet. Returns whether the kernel obeys marks in verdicts: it then also knows how to
-    # describe a packet's connection to us, which can be asked for, and is asked for no longer than that takes.
-    bind, all_of_it, fail_open_flag, conntrack_flag = 1, 2, 1, 2
-    settings = [(1, struct.pack(">BBH", bind, 0, 0)),                            # NFQA_CFG_CMD
-                (2, struct.pack(">IB", COPY_RANGE, all_of_it)),                  # NFQA_CFG_PARAMS
-                (3, struct.pack(">I", length))]                                  # NFQA_CFG_QUEUE_MAXLEN
-
-    def flags(mask, value):
-        return [(4, struct.pack(">I", mask)), (5, struct.pack(">I", value))]     # NFQA_CFG_MASK, NFQA_CFG_FLAGS
-
-    wanted = flags(fail_open_flag, fail_open_flag if fail_open else 0)
-    probing = flags(fail_open_flag | conntrack_flag, (fail_open_flag if fail_open else 0) | conntrack_flag)
-    with socket.socket(fileno=os.dup(fd)) as netlink:
-        _set_buffer(netlink, buffer)
-        try:
-            _tell(netlink, number, settings + probing)
-        except OSError as problem:
-            if problem.errno != EOPNOTSUPP:
-                raise
-            netlink.recv(4096)
-            _tell(netlink, number, settings + wanted)
-            return False
-        _tell(netlink, number, flags(conntrack_flag, 0))
-        return True
-
-
-def _send(netlink, number, attributes):
-    body = struct.pack(">BBH", 0, 0, number)
-    for kind, value in attributes:
-        body += struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) & 3)
-    netlink.send(struct.pack("=IHHII", 16 + len(body), MSG_CONFIG, NLM_F_REQUEST, 0, 0) + body)
-
-
-def _tell(netlink, number, attributes):
-    _send(netlink, number, attributes)
-    try:
-        answer = netlink.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return
-    if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
-        code = -struct.unpack_from("=i", answer, 16)[0]
-        raise OSError(code, os.strerror(code))
-
-
-def _lost_messages(int fd):
-    netlink = socket.socket(fileno=fd)      # no copy: it is asked also where no descriptor is left
-    try:
-        words = netlink.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
-    finally:
-        netlink.detach()
-    return struct.unpack("=9I", words)[MEMINFO_DROPS]
-
-
-def losses(int fd, int number) -> tuple[int, int] | None:
-    """Of an open socket: the messages it has lost, and the packets that the queue, full, has dropped.
-
-    None where it is not the socket that this queue is bound to.
-    """
-    try:
-        with socket.socket(fileno=os.dup(fd)) as netlink:
-            owner = netlink.getsockname()[0] if netlink.family == socket.AF_NETLINK else None
-        kernel = kernel_queues().get(number)
-        if kernel is None or kernel["owner"] != owner:
-            return None
-        return _lost_messages(fd), kernel["queue_dropped"]
-    except OSError:
-        return None
-
-
-def is_table_given() -> bool:
-    """Whether standard input is the kernel's table of queues, which only root may open."""
-    try:
-        return os.readlink("/proc/self/fd/0").endswith("/netfilter/nfnetlink_queue")
-    except OSError:
-        return False
-
-
-def _read_given():
-    # By position: the other processes of the daemon read the same open file.
-    text = b""
-    while part := os.pread(0, 1 << 16, len(text)):
-        text += part
-    return text.decode("ascii")
-
-
-def kernel_queues() -> dict[int, dict[str, int]]:
-    """What the kernel says about the queues of this network namespace, by queue number.
-
-    Each has `owner` (netlink port, usually the process id), `waiting` (unanswered packets), `queue_dropped` (the
-    queue was at its length), `user_dropped` (the socket buffer was full; not counted with fail-open) and
-    `sequence` (packets ever delivered, modulo 2**32). Empty when the kernel has no NFQUEUE.
-    """
-    names = ("owner", "waiting", "mode", "range", "queue_dropped", "user_dropped", "sequence")
-    try:
-        text = TABLE.read_text()
-    except OSError:
-        text = _read_given() if is_table_given() else ""
-    fields = [[int(word) for word in line.split()] for line in text.splitlines()]
-    return {line[0]: dict(zip(names, line[1:])) for line in fields}
-
-
-def explain(number: int, problem: OSError) -> str:
-    """Why the queue cannot be had, in one line with the way out."""
-    status = Path("/proc/thread-self/status").read_text()
-    capabilities = int(status.split("CapEff:")[1].split()[0], 16)
-    if not capabilities >> CAP_NET_ADMIN & 1:
-        return f"queue {number}: no permission; run as root, or with the capabilities CAP_NET_ADMIN and CAP_NET_RAW"
-    if not TABLE.exists() and not is_table_given():
-        return (f"queue {number}: this kernel has no NFQUEUE; load the module nfnetlink_queue, "
-                "or use a kernel built with CONFIG_NETFILTER_NETLINK_QUEUE")
-    owner = kernel_queues().get(number, {}).get("owner")
-    if owner is not None:
-        try:
-            who = f"process {owner} ({Path(f'/proc/{owner}/comm').read_text().strip()})"
-        except OSError:
-            who = "another process"
-        return f"queue {number} is in use by {who}; stop it, or set another number in [queue]"
-    return f"queue {number}: {problem}"

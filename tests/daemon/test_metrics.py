@@ -27,7 +27,7 @@ from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.metrics import ASKING_MAX, HISTOGRAMS, WORKER_COUNTERS, MetricsServer, exposition
 from edgeblock.daemon.worker import Worker
 from edgeblock.errors import SystemProblem
-from edgeblock.source.nfqueue import BOARD, BOARD_NAMES
+from edgeblock.source.counters import BOARD, BOARD_NAMES
 
 FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
 FUNCTIONS = {"sum", "by", "rate", "increase", "count", "histogram_quantile", "up", "le", "instance", "list",

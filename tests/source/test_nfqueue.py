@@ -21,6 +21,7 @@ from edgeblock.core.matcher import Matcher
 from edgeblock.daemon.board import Board
 from edgeblock.errors import SystemProblem
 from edgeblock.source import nfqueue
+from edgeblock.source import queue as kernel_queue
 from tests.box import Pair, inside, run
 from tests.core import samples as s
 from tests.daemon.scarce import descriptors_left
@@ -91,7 +92,7 @@ def udp(pair, address="127.0.0.1", sender=None):
     with inside(sender or pair.box):
         client = socket.socket(family, socket.SOCK_DGRAM)
     with server, client:
-        server.setsockopt(socket.SOL_SOCKET, nfqueue.SO_RCVBUFFORCE, 64 << 20)
+        server.setsockopt(socket.SOL_SOCKET, kernel_queue.SO_RCVBUFFORCE, 64 << 20)
         server.bind((address, PORT))
         server.setblocking(False)
         client.connect((address, PORT))
@@ -447,7 +448,7 @@ def test_closing_answers_what_was_delivered_and_frees_the_queue(pair, reader):
         client.send(script(more=b"bypass"))
         assert arrived(server) == [script(more=b"bypass")]
     with inside(pair.box):
-        assert nfqueue.kernel_queues() == {}
+        assert kernel_queue.kernel_queues() == {}
         assert queue.counters()["packets"] == 3
     queue.close()
     with pytest.raises(ValueError):
@@ -466,7 +467,7 @@ def test_a_killed_reader_leaves_no_packet_hanging(pair):
         client.send(b"held by a process that never looks")
         assert arrived(server) == []
         with inside(pair.box):
-            assert nfqueue.kernel_queues()[QUEUE]["waiting"] == 1
+            assert kernel_queue.kernel_queues()[QUEUE]["waiting"] == 1
         process.send_signal(signal.SIGKILL)
         process.wait(10)
         client.send(b"bypass")
@@ -492,10 +493,10 @@ def test_a_queue_whose_socket_is_held_goes_on_with_another_reader(pair, reader, 
         for number in range(3):
             client.send(script(more=str(number).encode()))
         with inside(pair.box):
-            assert nfqueue.losses(held, QUEUE) == (0, 0)
-            assert nfqueue.losses(held, QUEUE + 1) is None
-            assert nfqueue.losses(server.fileno(), QUEUE) is None
-            assert nfqueue.kernel_queues()[QUEUE]["waiting"] == 5
+            assert kernel_queue.losses(held, QUEUE) == (0, 0)
+            assert kernel_queue.losses(held, QUEUE + 1) is None
+            assert kernel_queue.losses(server.fileno(), QUEUE) is None
+            assert kernel_queue.kernel_queues()[QUEUE]["waiting"] == 5
         queue, _ = reader(held=held, fail_open=fail_open)
         while queue.drain():
             pass
@@ -596,7 +597,7 @@ def test_without_permission_it_says_so(pair):
 def test_without_roots_rights_the_table_of_queues_is_read_where_it_was_opened_for_us(pair, reader):
     """As the unit does: root opens it as standard input, and another user reads it."""
     reader()
-    code = "from edgeblock.source.nfqueue import kernel_queues; print([*kernel_queues()], [*kernel_queues()])"
+    code = "from edgeblock.source.queue import kernel_queues; print([*kernel_queues()], [*kernel_queues()])"
     table = "/proc/net/netfilter/nfnetlink_queue"
     user = "setpriv --reuid 65534 --regid 65534 --clear-groups"
     for given, told in ((f"<{table}", f"[{QUEUE}] [{QUEUE}]"), ("</dev/null", "[] []")):
@@ -605,14 +606,14 @@ def test_without_roots_rights_the_table_of_queues_is_read_where_it_was_opened_fo
 
 
 def test_a_kernel_without_nfqueue_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(nfqueue, "TABLE", tmp_path / "absent")
-    assert "this kernel has no NFQUEUE" in nfqueue.explain(0, OSError(22, "Invalid argument"))
-    assert nfqueue.kernel_queues() == {}
+    monkeypatch.setattr(kernel_queue, "TABLE", tmp_path / "absent")
+    assert "this kernel has no NFQUEUE" in kernel_queue.explain(0, OSError(22, "Invalid argument"))
+    assert kernel_queue.kernel_queues() == {}
 
 
 def test_losses_are_counted_where_no_descriptor_is_left():
     """A worker's heartbeat stopped with it, and it was killed as one that hangs."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
         with descriptors_left(0):
-            assert nfqueue._lost_messages(netlink.fileno()) == 0
+            assert kernel_queue.lost_messages(netlink.fileno()) == 0
         assert netlink.getsockname()        # and the socket is still open
