@@ -21,6 +21,8 @@ LAYERS = (
     ("core.dtls", "core.tls", "core.http2"),
     ("core.framing", "core.prefix"),
     ("core.http",),
+    ("core.reading",),
+    ("core.findings",),
     ("core.window",),
     ("core.quic",),
     ("core.flow",),

@@ -10,6 +10,8 @@ by the byte they stand for, again if that completes another. No two escapes can 
 are replaced does not matter, and each replacement shortens the text: the cost is linear and the end is the same
 as that of repeated passes. For the same reason the canonical form of a canonical form is itself.
 
+One idea, though long: host, path and query are one text in one pass, and each step takes what the one before left.
+
 What never happens here: an exception for any bytes, work beyond the caps of the .pxd, Python on the way of a name
 on the wire, a file, a clock.
 """

@@ -18,14 +18,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.cursor cimport cursor, left
+from edgeblock.core.findings cimport FINDING_NAME, Findings, clear_findings
 from edgeblock.core.flow cimport (QUIC_ADDRESSES, SHARE_ADDRESSES, SHARE_ENDS, SHARE_SOURCE, SHARES, Quic,
                                   unlink_peer)
 from edgeblock.core.quic cimport (MAX_CONNECTION_ID, MAX_DATAGRAM, QUIC_FAMILIES, SEEN_DAMAGED, SEEN_INITIAL,
                                   SEEN_JUMPED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNKNOWN, SEEN_UNOPENED, WALK_DAMAGED,
                                   WALK_END, WALK_INITIAL, WALK_UNKNOWN, Connection, Piece, Walk, are_compatible,
                                   derive_keys, free_reader, make_reader, open_initial, read_frames, take_packet)
-from edgeblock.core.window cimport (FINDING_NAME, READ_HELLO, START_SYN, Findings, add_bytes, add_start,
-                                    clear_findings, close_window, is_open, open_window, read_on)
+from edgeblock.core.reading cimport READ_HELLO
+from edgeblock.core.window cimport (START_SYN, add_bytes, add_start, close_window, is_open, open_window, read_on)
 
 cdef extern from "sodium.h" nogil:
     int sodium_init()

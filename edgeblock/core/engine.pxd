@@ -11,7 +11,7 @@ from edgeblock.core.flow cimport Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, QuicReader
-from edgeblock.core.window cimport Finding, Findings
+from edgeblock.core.findings cimport Finding, Findings
 
 cdef enum Mark:            # what the flow's conntrack mark becomes (netfilter.marks has the bits)
     MARK_KEEP = 0          # leave it as it is

@@ -9,6 +9,9 @@ Who says that he is a client may be another. Of each TCP packet the caller says 
 hears the server (ADDRESS_PROVEN). What shows nothing is read all the same, and dropped where it completes a name that
 is listed; but it ends no flow in the kernel and gets no answer that is larger than itself. Once a flow has shown its
 proof, what shows none is no part of it: it is dropped unread, as the server would drop it.
+
+One idea, though long: what becomes of a packet depends on its flow, its proof, what was read and the policies at
+once, and each step changes the same flow and the same decision. What needs none of these is elsewhere.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -19,23 +22,25 @@ from edgeblock.core.blocked cimport add_range, covers, extend, goes_on_with, tak
 from edgeblock.core.connections cimport Connections, Datagram
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.dtls cimport Fragment, may_hold_hello, next_fragment
+from edgeblock.core.findings cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, Finding, Findings,
+                                      clear_findings)
 from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, KEY_SIZE, LANE_KEPT,
                                   LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, SEEN, Flow, FlowTable,
                                   is_turned)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
                                      ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
-                                    TCP_FIN, TCP_RST, TCP_SYN, TCP_URG, Packet, checksum_is_right, view_packet)
+                                    TCP_FIN, TCP_RST, TCP_SYN, TCP_URG, Packet, address_text, checksum_is_right,
+                                    view_packet, write_packet)
 from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
                                   read_frames)
-from edgeblock.core.window cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, READ_ANY, READ_DTLS, READ_HELLO,
-                                    READ_HTTP, READ_HTTP2, READ_PREFIX, MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS,
-                                    PACKET_SHARE, PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST,
-                                    START_SYN, Finding, Findings, Run, Window, add_bytes, add_lost, add_start,
-                                    add_syn, add_urgent, begins_at, clear_findings, close_window, contiguous_end,
-                                    goes_on, holds_part, in_body, is_contested, is_message, is_open, is_unreadable,
-                                    is_whole, joined_end, looks_like_message, offset_of, open_window, read_on,
-                                    take_back)
+from edgeblock.core.reading cimport READ_ANY, READ_DTLS, READ_HELLO, READ_HTTP, READ_HTTP2, READ_PREFIX
+from edgeblock.core.window cimport (LATE_REACH, MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS, PACKET_SHARE,
+                                    PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST, START_SYN,
+                                    Window, add_bytes, add_lost, add_start, add_syn, add_urgent, begins_at,
+                                    close_window, contiguous_end, goes_on, has_bytes, holds_part, in_body,
+                                    is_contested, is_far, is_message, is_open, is_strange, is_unreadable, is_whole,
+                                    joined_end, looks_like_message, offset_of, open_window, read_on, take_back)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -53,7 +58,6 @@ cdef enum:
     WHOLE_HELLO = 4            # as many fragments as a whole hello counts for
     QUIC_REPLIES = 3           # the same of a QUIC connection: whoever is answered has not proved his address
     QUIC_ANSWERS = 1000        # the same in one second, of all connections: 80 kB, were they all somebody else's
-    LATE_REACH = 64 * 1024     # how far below its lowest byte a stream without a SYN may turn out to begin
     MAX_UNPROVEN = 1000        # answers to unproven senders in one second: no more than what they send, and 40 kB/s
     OWN_REACH = 128 * 1024     # bytes behind an unproven stream that was blocked: what goes on with it
     SOFT_RANGES = 32           # streams without proof on the same ports; a SYN behind more of them waits for a proof
@@ -65,7 +69,6 @@ cdef enum:
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
 cdef uint64_t FNV_PRIME = 0x100000001B3ULL
-cdef const char* HEX = b"0123456789abcdef"
 
 # The names of engine.pxd's counters, in their order.
 COUNTER_NAMES = (
@@ -220,7 +223,7 @@ cdef class Engine:
             lost = passed[i].size != 0 and passed[i].hello == NULL
             flow = self.table.find(&p, False)
             if not lost or flow == NULL or flow.state != FLOW_WATCHED or not flow.syn:
-                size = _write_packet(packet, &p, passed[i].isn, TCP_SYN, NULL, 0)
+                size = write_packet(packet, PASSED_MAX, &p, passed[i].isn, TCP_SYN, NULL, 0)
                 self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
                 flow = self.table.find(&p, False)
             if lost and flow != NULL and flow.state == FLOW_WATCHED:
@@ -233,7 +236,8 @@ cdef class Engine:
                 if passed[k].hello == NULL or not passed[k].size:
                     continue
                 if passed[k].after == i + 1 or i + 1 == count and passed[k].after > count:
-                    size = _write_packet(packet, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello, passed[k].size)
+                    size = write_packet(packet, PASSED_MAX, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello,
+                                        passed[k].size)
                     if size:
                         self.judge_packet(packet, size, now, flags, &made)
         flow = self.table.find(&p, False)
@@ -423,7 +427,7 @@ cdef class Engine:
             flow.reset_seq[0] = p.seq
             flow.reset_seqs = 1
             flow.marked = MARK_BLOCKED
-        elif flow.state == FLOW_WATCHED and _is_strange(&flow.window, p.seq):
+        elif flow.state == FLOW_WATCHED and is_strange(&flow.window, p.seq):
             self._restart(flow, p)
 
     cdef void _adopt(self, Flow* flow, const Packet* p) noexcept nogil:
@@ -442,7 +446,7 @@ cdef class Engine:
             return
         # Of more SYNs than are kept one may have been the beginning of this.
         if flow.state == FLOW_WATCHED:
-            if _is_far(&flow.window, p.seq):
+            if is_far(&flow.window, p.seq):
                 self._restart(flow, p)
         elif flow.state == FLOW_RELEASED or not goes_on_with(&flow.blocked, p.seq, OWN_REACH):
             self._restart(flow, p)
@@ -811,7 +815,7 @@ cdef class Engine:
                 target_size = 0
                 if proto == PROTO_HTTP:
                     if host_size == 0:
-                        host_size = _address_text(p, address)
+                        host_size = address_text(p, address)
                         host = address
                     if not f.connect:
                         target = text + f.target_at + f.path_at
@@ -975,7 +979,7 @@ cdef class Engine:
 
     cdef void _bury_stream(self, Flow* flow, uint8_t kind, int64_t at, int64_t frontier) noexcept nogil:
         cdef Window* w = &flow.window
-        cdef bint unsaid = kind == START_SYN and frontier == at and not _has_bytes(w, at)
+        cdef bint unsaid = kind == START_SYN and frontier == at and not has_bytes(w, at)
         cdef int64_t end = joined_end(w, frontier)
         if w.dropped:
             end += MAX_AHEAD            # it may have come further than is kept
@@ -1153,7 +1157,7 @@ cdef class Engine:
         if now > self.clock:
             self.clock = now
         if state == STANDS_SYN:
-            size = _write_packet(packet, p, at - 1, TCP_SYN, NULL, 0)
+            size = write_packet(packet, PASSED_MAX, p, at - 1, TCP_SYN, NULL, 0)
             self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
             flow = self.table.find(p, False)
         elif self.drop_orphans:
@@ -1172,7 +1176,7 @@ cdef class Engine:
         if flow == NULL or p.kind != PACKET_TCP or not self.drop_orphans:
             return
         if before_state == STANDS_SYN:
-            size = _write_packet(packet, p, before - 1, TCP_SYN, NULL, 0)
+            size = write_packet(packet, PASSED_MAX, p, before - 1, TCP_SYN, NULL, 0)
             self.judge_packet(packet, size, now, CHECKSUM_TRUST | RECALLED, &made)
         elif before_state == STANDS_MANY:
             flow.state = FLOW_BLOCKED
@@ -1285,122 +1289,5 @@ cdef void _gather(void* context, const Piece* pieces, size_t count) noexcept nog
         add_bytes(&gathering.flow.window, pieces[i].offset, pieces[i].data, pieces[i].size, gathering.cap)
 
 
-cdef size_t _write_packet(uint8_t* out, const Packet* like, uint32_t seq, uint8_t flags, const uint8_t* payload,
-                          size_t payload_size) noexcept nogil:
-    # A plain TCP packet of the same flow; 0 if it does not fit.
-    cdef size_t address = 4 if like.family == 4 else 16
-    cdef size_t header = 20 if like.family == 4 else 40
-    cdef size_t size = header + 20 + payload_size
-    cdef size_t length = size if like.family == 4 else size - 40
-    cdef uint32_t[2] numbers = [seq, like.ack if flags & TCP_ACK else 0]
-    cdef uint8_t* tcp = out + header
-    cdef int i
-    if size > PASSED_MAX:
-        return 0
-    memset(out, 0, header + 20)
-    if like.family == 4:
-        out[0] = 0x45
-        out[2] = <uint8_t>(length >> 8)
-        out[3] = <uint8_t>length
-        out[8] = 64
-        out[9] = like.protocol
-        memcpy(out + 12, like.source, address)
-        memcpy(out + 16, like.destination, address)
-    else:
-        out[0] = 0x60
-        out[4] = <uint8_t>(length >> 8)
-        out[5] = <uint8_t>length
-        out[6] = like.protocol
-        out[7] = 64
-        memcpy(out + 8, like.source, address)
-        memcpy(out + 24, like.destination, address)
-    tcp[0] = <uint8_t>(like.source_port >> 8)
-    tcp[1] = <uint8_t>like.source_port
-    tcp[2] = <uint8_t>(like.destination_port >> 8)
-    tcp[3] = <uint8_t>like.destination_port
-    for i in range(4):
-        tcp[4 + i] = <uint8_t>(numbers[0] >> (24 - 8 * i))
-        tcp[8 + i] = <uint8_t>(numbers[1] >> (24 - 8 * i))
-    tcp[12] = 0x50
-    tcp[13] = flags
-    if payload_size:
-        memcpy(tcp + 20, payload, payload_size)
-    return size
-
-
-cdef bint _has_bytes(const Window* w, int64_t start) noexcept nogil:
-    # Some byte has come that may be of the stream that begins there.
-    cdef const Run* run = w.runs
-    while run != NULL:
-        if run.at + <int64_t>run.size > start and run.at - start < <int64_t>MAX_AHEAD:
-            return True
-        run = run.next
-    return False
-
-
 cdef bint _is_of_blocked(const Flow* flow, const Packet* p, bint proven) noexcept nogil:
     return covers(&flow.blocked, p.seq + (1 if p.flags & TCP_SYN else 0), <uint32_t>p.payload_size, proven)
-
-
-cdef bint _is_strange(const Window* w, uint32_t seq) noexcept nogil:
-    # Whether the first proven bytes find a window that others have filled: streams that begin elsewhere, and no byte
-    # that may be of this one.
-    cdef int64_t at = offset_of(w, seq)
-    cdef const Run* run = w.runs
-    cdef bint others = w.given_up > 0
-    cdef int i
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and not -<int64_t>LATE_REACH <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
-            others = True
-    if not others:
-        return False
-    while run != NULL:
-        if run.at - at < <int64_t>MAX_AHEAD and at - run.at < <int64_t>MAX_AHEAD:
-            return False
-        run = run.next
-    return True
-
-
-cdef bint _is_far(const Window* w, uint32_t seq) noexcept nogil:
-    # From every stream that is being read.
-    cdef int64_t at = offset_of(w, seq)
-    cdef int i
-    for i in range(MAX_STARTS):
-        if (w.starts[i].kind != START_FREE and at >= w.starts[i].at - LATE_REACH
-                and at <= w.starts[i].frontier + <int64_t>MAX_AHEAD):
-            return False
-    return True
-
-
-cdef size_t _address_text(const Packet* p, uint8_t* out) noexcept nogil:
-    # The destination as a request without a Host means it: 192.0.2.1 or [2001:db8:0:0:0:0:0:1].
-    cdef size_t size = 0, i
-    cdef uint32_t group
-    cdef int shift
-    if p.family == 4:
-        for i in range(4):
-            if i:
-                out[size] = 0x2E
-                size += 1
-            group = p.destination[i]
-            if group >= 100:
-                out[size] = <uint8_t>(0x30 + group // 100)
-                size += 1
-            if group >= 10:
-                out[size] = <uint8_t>(0x30 + group // 10 % 10)
-                size += 1
-            out[size] = <uint8_t>(0x30 + group % 10)
-            size += 1
-        return size
-    out[0] = 0x5B
-    size = 1
-    for i in range(8):
-        if i:
-            out[size] = 0x3A
-            size += 1
-        group = (<uint32_t>p.destination[2 * i] << 8) | p.destination[2 * i + 1]
-        for shift in range(12, -1, -4):
-            out[size] = <uint8_t>HEX[(group >> shift) & 15]
-            size += 1
-    out[size] = 0x5D
-    return size + 1

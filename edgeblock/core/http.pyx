@@ -6,6 +6,7 @@ blank lines first, bare LF, a lone CR as a line end inside a head, any method, c
 and amount, space before the colon, folded lines, several Host lines, absolute-form, a missing or odd version, heads
 of any length. A line that is no request line, or a body that cannot be followed, does not end the reading: it looks
 for the next line that ends with a version, and for a ClientHello.
+One idea, though long: each byte moves one state on, and request line, head and body share it.
 Never here: a decision which of several hosts counts (all are handed out), canonical forms, the content of bodies.
 Sources: RFC 9112 (sections 2.2, 3, 5.2, 6, 7.1), RFC 9110 (9.3.6 CONNECT, 7.8 Upgrade), RFC 9113 (3.4).
 """

@@ -55,3 +55,7 @@ cdef inline bint is_extension(uint8_t protocol) noexcept nogil:
 
 cdef void view_packet(const uint8_t* data, size_t size, Packet* out) noexcept nogil
 cdef bint checksum_is_right(const Packet* packet) noexcept nogil   # True where it cannot be told
+# A plain TCP packet of the same flow; returns its size, 0 where it has no room.
+cdef size_t write_packet(uint8_t* out, size_t room, const Packet* like, uint32_t seq, uint8_t flags,
+                         const uint8_t* payload, size_t payload_size) noexcept nogil
+cdef size_t address_text(const Packet* p, uint8_t* out) noexcept nogil     # the destination, at most 41 bytes

@@ -1,7 +1,7 @@
-"""IPv4 and IPv6 headers with TCP or UDP behind them: packet bytes in, a view out.
+"""IPv4 and IPv6 headers with TCP or UDP behind them: packet bytes in, a view out; or a view in, a packet out.
 
 Comes in: the bytes of one IP packet, as hostile as they may be. Goes out: a Packet whose `kind` says what it is.
-Never here: a copy of a payload, a reassembled fragment, a judgement on what the bytes mean.
+Never here: memory for a payload, a reassembled fragment, a judgement on what the bytes mean.
 Sources: RFC 791, RFC 8200 section 4, RFC 9293 section 3.1, RFC 768, RFC 1071.
 """
 
@@ -18,6 +18,8 @@ cdef enum:
     IP_FRAGMENT = 44
     IP_AUTHENTICATION = 51
     IP_DESTINATION_OPTIONS = 60
+
+cdef const char* HEX = b"0123456789abcdef"
 
 
 cdef void view_packet(const uint8_t* data, size_t size, Packet* out) noexcept nogil:
@@ -201,6 +203,83 @@ cdef bint checksum_is_right(const Packet* packet) noexcept nogil:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total == 0xFFFF
+
+
+cdef size_t write_packet(uint8_t* out, size_t room, const Packet* like, uint32_t seq, uint8_t flags,
+                         const uint8_t* payload, size_t payload_size) noexcept nogil:
+    # A plain TCP packet of the same flow; 0 if it has no room.
+    cdef size_t address = 4 if like.family == 4 else 16
+    cdef size_t header = 20 if like.family == 4 else 40
+    cdef size_t size = header + 20 + payload_size
+    cdef size_t length = size if like.family == 4 else size - 40
+    cdef uint32_t[2] numbers = [seq, like.ack if flags & TCP_ACK else 0]
+    cdef uint8_t* tcp = out + header
+    cdef int i
+    if size > room:
+        return 0
+    memset(out, 0, header + 20)
+    if like.family == 4:
+        out[0] = 0x45
+        out[2] = <uint8_t>(length >> 8)
+        out[3] = <uint8_t>length
+        out[8] = 64
+        out[9] = like.protocol
+        memcpy(out + 12, like.source, address)
+        memcpy(out + 16, like.destination, address)
+    else:
+        out[0] = 0x60
+        out[4] = <uint8_t>(length >> 8)
+        out[5] = <uint8_t>length
+        out[6] = like.protocol
+        out[7] = 64
+        memcpy(out + 8, like.source, address)
+        memcpy(out + 24, like.destination, address)
+    tcp[0] = <uint8_t>(like.source_port >> 8)
+    tcp[1] = <uint8_t>like.source_port
+    tcp[2] = <uint8_t>(like.destination_port >> 8)
+    tcp[3] = <uint8_t>like.destination_port
+    for i in range(4):
+        tcp[4 + i] = <uint8_t>(numbers[0] >> (24 - 8 * i))
+        tcp[8 + i] = <uint8_t>(numbers[1] >> (24 - 8 * i))
+    tcp[12] = 0x50
+    tcp[13] = flags
+    if payload_size:
+        memcpy(tcp + 20, payload, payload_size)
+    return size
+
+
+cdef size_t address_text(const Packet* p, uint8_t* out) noexcept nogil:
+    # The destination as a request without a Host means it: 192.0.2.1 or [2001:db8:0:0:0:0:0:1].
+    cdef size_t size = 0, i
+    cdef uint32_t group
+    cdef int shift
+    if p.family == 4:
+        for i in range(4):
+            if i:
+                out[size] = 0x2E
+                size += 1
+            group = p.destination[i]
+            if group >= 100:
+                out[size] = <uint8_t>(0x30 + group // 100)
+                size += 1
+            if group >= 10:
+                out[size] = <uint8_t>(0x30 + group // 10 % 10)
+                size += 1
+            out[size] = <uint8_t>(0x30 + group % 10)
+            size += 1
+        return size
+    out[0] = 0x5B
+    size = 1
+    for i in range(8):
+        if i:
+            out[size] = 0x3A
+            size += 1
+        group = (<uint32_t>p.destination[2 * i] << 8) | p.destination[2 * i + 1]
+        for shift in range(12, -1, -4):
+            out[size] = <uint8_t>HEX[(group >> shift) & 15]
+            size += 1
+    out[size] = 0x5D
+    return size + 1
 
 
 # ---- for tests and tools: the same view as a dictionary

@@ -3,19 +3,15 @@
 #   Run        first copies, contiguous, sorted, never overlapping
 #   Copy       a later copy of bytes that differ from the run's
 #   Start      an offset where a message may begin, and the readings that have got as far as its frontier
-#   Reading    one way to read: a protocol reader's place, forked where copies differ, merged where it made no odds
-#   Findings   what the readings came upon: handed back to the engine, which looks the names up
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from edgeblock.core.http cimport Http
-from edgeblock.core.http2 cimport Http2
-from edgeblock.core.prefix cimport Prefix
-from edgeblock.core.text cimport Text
-from edgeblock.core.tls cimport Tls
+from edgeblock.core.findings cimport Findings
+from edgeblock.core.reading cimport Reading
 
 cdef enum:
     MAX_STARTS = 4
+    LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
     MAX_GIVEN_UP = 8
     MAX_OVER = 64              # connections on the same ports whose bytes are not kept any more
     MAX_URGENT = 8
@@ -29,30 +25,6 @@ cdef enum:
     PACKET_SHARE = 120 * 1024
     FORK_SHARE = 16 * 1024     # so much more where readings part: beyond it, an overflow
     FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
-
-cdef enum ReadingKind:
-    READ_ANY = 0               # at the start of a message of any protocol
-    READ_TLS = 1
-    READ_HTTP = 2
-    READ_HTTP2 = 3
-    READ_HELLO = 4             # bare handshake bytes: QUIC's CRYPTO stream
-    READ_PREFIX = 5            # what may stand before a message: a PROXY header, SOCKS
-    READ_DTLS = 6              # READ_HELLO of DTLS, where a hello has a cookie
-
-cdef union Opening:            # of READ_PREFIX its place in a prefix, of what carries a ClientHello that
-    Tls tls
-    Prefix prefix
-
-cdef struct Reading:
-    Reading* next
-    uint8_t kind               # a ReadingKind
-    uint8_t again              # a whole ClientHello was read, and the server may ask for another
-    uint8_t aside              # a ClientHello in the midst of something else, which another reading goes on with
-    uint32_t place             # in the piece that is being read: how far this reading has come
-    int64_t began              # offset of the message that is being read
-    Opening opening
-    Http http                  # of this kind alone, or empty: its memory is freed with the reading
-    Http2 http2
 
 cdef struct Run:
     Run* next
@@ -138,32 +110,6 @@ cdef struct Window:
     uint8_t urgent_lost        # there were more urgent bytes, while nothing was read
     Start starts[MAX_STARTS]
 
-cdef enum FindingKind:
-    FINDING_NAME = 0
-    FINDING_NO_NAME = 1        # a whole ClientHello without one
-    FINDING_HELLO_END = 2      # a whole ClientHello; `ech` is final
-
-cdef struct Finding:
-    uint8_t kind               # a FindingKind
-    uint8_t reading            # ReadingKind it comes from
-    uint8_t ech
-    uint8_t head               # the method is HEAD
-    uint8_t connect            # the target is a tunnel's authority, not a path
-    uint8_t unsure             # a lone HTTP/0.9 line, where a tunnel leads: not reported where nothing is listed
-    int64_t began              # offset of the message
-    uint32_t host_at           # all of these index Findings.text
-    uint32_t host_size
-    uint32_t target_at
-    uint32_t target_size
-    uint32_t path_at           # where the path begins in the target
-
-cdef struct Findings:
-    Text text
-    Finding* items
-    uint32_t count
-    uint32_t room
-    uint8_t full               # more were found than can be kept: treat as overflow
-
 cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil
 cdef void close_window(Window* w) noexcept nogil
 cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil
@@ -188,5 +134,7 @@ cdef bint is_contested(const Window* w) noexcept nogil                   # the c
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil            # a reading passes over that offset unseen
 cdef int64_t contiguous_end(Window* w) noexcept nogil              # end of the bytes that join the first start
 cdef int64_t joined_end(Window* w, int64_t at) noexcept nogil      # of those that are kept and join `at`
+cdef bint has_bytes(const Window* w, int64_t start) noexcept nogil       # that may be of a stream from there on
+cdef bint is_strange(const Window* w, uint32_t seq) noexcept nogil       # filled by others than who sends these bytes
+cdef bint is_far(const Window* w, uint32_t seq) noexcept nogil           # from every stream that is being read
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil
-cdef void clear_findings(Findings* f) noexcept nogil

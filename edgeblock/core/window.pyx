@@ -9,6 +9,9 @@ and readings that stand in the same place with the same texts are merged again. 
 passes over (random, key shares, other header fields, bodies) costs one step, and only a conflict in the name itself
 makes a reading each. Nothing is ever released on the first name found: a later copy takes the readings back to the
 start. What exceeds the caps sets `overflow`, and the engine's policy decides.
+
+One idea, though long: each byte that comes may change runs, copies, edges, beginnings and readings at once, and none
+of these is right without the others. What a reading is, and what it finds, are files of their own.
 Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice), RFC 6093 (urgent data).
 """
 
@@ -17,38 +20,28 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
-from edgeblock.core.hpack cimport Hpack, weigh_hpack
-from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, body_left, choose_framing, copy_http, digest_http,
-                                  free_http, is_astray, is_lost, is_text, pass_over, read_http, release_head,
-                                  same_http, seek_request, within_body)
-from edgeblock.core.http2 cimport copy_http2, digest_http2, free_http2, is_request, read_http2, same_http2
-from edgeblock.core.prefix cimport SIGN_SIZE, Prefix, may_be_prefix, read_prefix, same_prefix, signature
-from edgeblock.core.text cimport Text, append, digest_bytes, digest_word, lower
-from edgeblock.core.tls cimport (DONE, FOUND, NEED_MORE, NOT_MINE, RECORD_HANDSHAKE, Hello, Outcome, read_hello,
+from edgeblock.core.findings cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, NAME_COST, cost_of,
+                                      found_destination, found_hello, found_http2, found_request)
+from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, body_left, choose_framing, free_http, is_astray, is_text,
+                                  pass_over, read_http, release_head, within_body)
+from edgeblock.core.http2 cimport read_http2
+from edgeblock.core.prefix cimport SIGN_SIZE, Prefix, may_be_prefix, read_prefix
+from edgeblock.core.reading cimport (READ_ANY, READ_DTLS, READ_HELLO, READ_HTTP, READ_HTTP2, READ_PREFIX, READ_TLS,
+                                     begin_http2, copy_reading, copy_readings, digest_of, free_readings, is_fresh,
+                                     is_idle, lose_way, new_reading, same_reading, weights)
+from edgeblock.core.tls cimport (DONE, FOUND, NEED_MORE, NOT_MINE, RECORD_HANDSHAKE, Hello, Outcome, Tls, read_hello,
                                  read_tls)
 
 cdef enum:
-    MAX_FINDINGS = 4096        # of one packet
-    MAX_FINDING_TEXT = 1 << 20
-    LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     MAX_TAIL = 128             # edges that are not sorted yet
     GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
     FEED_COST = 64             # work of a feed apart from its bytes,
     FORK_COST = 128            # and of one more reading, besides its memory:
     COPIED_FOR_ONE = 8         # so many bytes of it are copied, digested and freed in the time of one that is read
-    FEW_NAMES = 4              # of a packet, whatever they look like, and cost
-    NAME_COST = 192            # of a name that is found, for it is looked up,
-    HOST_COST = 3              # of a byte of its host,
-    TARGET_COST = 2            # of its target behind these bytes,
-    TARGET_PLAIN = 128
-    MAX_DIRECTORIES = 32       # and a quarter of the target for each directory, for so many are looked up,
-    CLIMB_COST = 64            # of a target with "..",
-    ODD_COST = 16              # and of a byte of either that is no letter, digit or the like
     # Bytes that all readings together take at a time, before the work is counted: the smallest units are the dearest.
     SHARED = 512
     SHARED_HELLO = 2048        # of what is certain not to fork
-    MAX_PAIRED = 16 * 1024     # bytes of targets that are looked up with hosts of the same head: more is an overflow
     SHARED_LEAST = 256         # the same of each, for many are compared each time
     MEET_COST = 8              # and of telling what became of it from one other reading
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
@@ -113,133 +106,22 @@ cdef inline void _hold(Window* w, int64_t more) noexcept nogil:
     w.run_bytes += <uint32_t>more
 
 
-cdef void _free_readings(Reading* r) noexcept nogil:
-    cdef Reading* next_one
-    while r != NULL:
-        next_one = r.next
-        free_http(&r.http)
-        if r.kind == READ_HTTP2:
-            free_http2(&r.http2)
-        free(r)
-        r = next_one
-
-
 cdef void _free_start(Window* w, Start* s) noexcept nogil:
     w.bytes -= s.held
-    _free_readings(s.readings)
-    _free_readings(s.checkpoint)
-    _free_readings(s.mark)
+    free_readings(s.readings)
+    free_readings(s.checkpoint)
+    free_readings(s.mark)
     memset(s, 0, sizeof(Start))
-
-
-cdef Reading* _copy_reading(const Reading* r) noexcept nogil:
-    cdef Reading* copy = <Reading*>malloc(sizeof(Reading))
-    if copy == NULL:
-        return NULL
-    memcpy(copy, r, sizeof(Reading))
-    copy.next = NULL
-    cdef bint http = copy_http(&copy.http, &r.http)
-    if not ((r.kind != READ_HTTP2 or copy_http2(&copy.http2, &r.http2)) and http):
-        _free_readings(copy)
-        return NULL
-    return copy
-
-
-cdef Reading* _copy_readings(const Reading* r) noexcept nogil:
-    # All of a list, or NULL.
-    cdef Reading* copies = NULL
-    cdef Reading* copy
-    while r != NULL:
-        copy = _copy_reading(r)
-        if copy == NULL:
-            _free_readings(copies)
-            return NULL
-        copy.next = copies
-        copies = copy
-        r = r.next
-    return copies
 
 
 cdef Reading* _first_readings(const Window* w, const Start* s) noexcept nogil:
     cdef Reading* r
     if s.checkpoint != NULL:
-        return _copy_readings(s.checkpoint)
-    r = _new_reading(w.first)
+        return copy_readings(s.checkpoint)
+    r = new_reading(w.first)
     if r != NULL:
         r.began = s.at
     return r
-
-
-cdef inline Reading* _new_reading(uint8_t kind) noexcept nogil:
-    # The rest begins with what it is for: most readings never have it.
-    cdef Reading* r = <Reading*>malloc(sizeof(Reading))
-    if r != NULL:
-        r.next = NULL
-        r.kind = kind
-        r.again = r.aside = 0
-        r.place = 0
-        r.began = 0
-        memset(&r.http, 0, sizeof(Http))
-        if kind != READ_ANY:
-            memset(&r.opening.tls, 0, sizeof(Tls))
-    return r
-
-
-cdef bint _same_reading(const Reading* a, const Reading* b) noexcept nogil:
-    cdef const Tls* s = &a.opening.tls
-    cdef const Tls* t = &b.opening.tls
-    cdef const Hello* x = &s.hello
-    cdef const Hello* y = &t.hello
-    if a.kind != b.kind or a.again != b.again or a.aside != b.aside:
-        return False
-    if a.kind == READ_ANY:
-        return True
-    if a.began != b.began:
-        return False
-    if a.kind == READ_HTTP:
-        return same_http(&a.http, &b.http)
-    if a.kind == READ_HTTP2:
-        return same_http2(&a.http2, &b.http2)
-    if a.kind == READ_PREFIX:
-        return same_prefix(&a.opening.prefix, &b.opening.prefix)
-    if a.kind == READ_TLS and (s.header_size != t.header_size or s.kind != t.kind or s.record != t.record):
-        return False
-    return (x.phase == y.phase and x.need == y.need and x.kind == y.kind and x.ech == y.ech
-            and (x.names == 0) == (y.names == 0) and x.name_too_long == y.name_too_long
-            and x.name_size == y.name_size and x.value == y.value and x.gap == y.gap and x.body == y.body
-            and x.extensions == y.extensions and x.extension == y.extension
-            and x.names_left == y.names_left and x.name_left == y.name_left
-            and memcmp(x.name, y.name, x.name_size) == 0)
-
-
-cdef uint64_t _digest(const Reading* r) noexcept nogil:
-    # The same for readings that are the same.
-    cdef const Tls* t = &r.opening.tls
-    cdef const Hello* h = &t.hello
-    cdef uint64_t digest
-    if r.kind == READ_ANY:
-        return 0
-    if r.kind == READ_HTTP:
-        digest = digest_http(&r.http)
-    elif r.kind == READ_HTTP2:
-        digest = digest_http2(&r.http2)
-    elif r.kind == READ_PREFIX:
-        digest = digest_bytes(r.opening.prefix.phase | <uint64_t>r.opening.prefix.gap << 8,
-                              r.opening.prefix.destination, r.opening.prefix.size)
-    else:
-        digest = h.phase | <uint64_t>h.need << 8 | <uint64_t>h.kind << 16 | <uint64_t>h.value << 32
-        if r.kind == READ_TLS:
-            digest = digest_word(digest, t.header_size | <uint64_t>t.kind << 8 | <uint64_t>t.record << 16)
-        digest = digest_word(digest, h.gap | <uint64_t>h.body << 32)
-        digest = digest_word(digest, h.extensions | <uint64_t>h.extension << 32)
-        digest = digest_word(digest, h.names_left | <uint64_t>h.name_left << 32)
-        digest = digest_bytes(digest, h.name, h.name_size)
-    return digest_word(digest, <uint64_t>r.began << 8 | r.kind)
-
-
-cdef uint32_t _weight(const Reading* r) noexcept nogil:
-    return <uint32_t>(sizeof(Reading) + r.http.line.room + r.http.target.room + r.http.hosts.room
-                      + (weigh_hpack(&r.http2.hpack) if r.kind == READ_HTTP2 else 0))
 
 
 # ---- offsets and starts
@@ -576,7 +458,7 @@ cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil:
 cdef bint _is_between_messages(const Start* s) noexcept nogil:
     cdef const Reading* r = s.readings
     while r != NULL:
-        if r.kind != READ_ANY and not r.again and not _is_idle(r):
+        if r.kind != READ_ANY and not r.again and not is_idle(r):
             return False
         r = r.next
     return not s.unread
@@ -607,7 +489,7 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
     for i in range(MAX_STARTS):
         s = &w.starts[i]
         if s.kind != START_FREE and at >= s.at and at < s.frontier:
-            _free_readings(s.readings)
+            free_readings(s.readings)
             s.readings = NULL
             s.frontier = s.at
             s.unread = 1
@@ -615,7 +497,7 @@ cdef void _changed(Window* w, int64_t at) noexcept nogil:
             if w.urgent_lost or w.late_lost and at < w.body_at:
                 w.overflow = 1
             if at < s.mark_at:
-                _free_readings(s.mark)
+                free_readings(s.mark)
                 s.mark = NULL
 
 
@@ -641,7 +523,7 @@ cdef bint is_open(const Window* w) noexcept nogil:
             return True
         r = w.starts[i].readings
         while r != NULL:
-            if not r.again and (w.http or not _is_idle(r)):
+            if not r.again and (w.http or not is_idle(r)):
                 return True
             r = r.next
     return False
@@ -665,7 +547,7 @@ cdef bint holds_part(const Window* w) noexcept nogil:
         s = &w.starts[i]
         r = s.readings
         while r != NULL:
-            if r.kind != READ_ANY and not (r.again and _is_fresh(r)) and (w.http or not _is_idle(r)):
+            if r.kind != READ_ANY and not (r.again and is_fresh(r)) and (w.http or not is_idle(r)):
                 return True
             r = r.next
         if not _is_live(s):
@@ -706,9 +588,9 @@ cdef bint is_whole(const Window* w) noexcept nogil:
         r = s.readings
         while r != NULL:
             if r.again:
-                if not _is_fresh(r) or r.opening.tls.record and r.opening.tls.kind == RECORD_HANDSHAKE:
+                if not is_fresh(r) or r.opening.tls.record and r.opening.tls.kind == RECORD_HANDSHAKE:
                     return False
-            elif r.kind != READ_ANY and (r.kind != READ_HTTP or not within_body(&r.http)) and not _is_idle(r):
+            elif r.kind != READ_ANY and (r.kind != READ_HTTP or not within_body(&r.http)) and not is_idle(r):
                 return False
             r = r.next
     while reads and run != NULL:
@@ -743,15 +625,10 @@ cdef inline bint _is_active(const Start* s) noexcept nogil:
     return s.unread or s.readings != NULL
 
 
-cdef inline bint _is_idle(const Reading* r) noexcept nogil:
-    # It has lost its way and may never find a message; what it holds is of no use to anybody else.
-    return r.kind == READ_HTTP and is_lost(&r.http)
-
-
 cdef bint _is_live(const Start* s) noexcept nogil:
     cdef const Reading* r = s.readings
     while r != NULL:
-        if not _is_idle(r):
+        if not is_idle(r):
             return True
         r = r.next
     return s.unread
@@ -763,6 +640,46 @@ cdef bint is_message(const Window* w) noexcept nogil:
         if w.starts[i].message:
             return True
     return False
+
+
+cdef bint has_bytes(const Window* w, int64_t start) noexcept nogil:
+    # Some byte has come that may be of the stream that begins there.
+    cdef const Run* run = w.runs
+    while run != NULL:
+        if run.at + <int64_t>run.size > start and run.at - start < <int64_t>MAX_AHEAD:
+            return True
+        run = run.next
+    return False
+
+
+cdef bint is_strange(const Window* w, uint32_t seq) noexcept nogil:
+    # Whether the first proven bytes find a window that others have filled: streams that begin elsewhere, and no byte
+    # that may be of this one.
+    cdef int64_t at = offset_of(w, seq)
+    cdef const Run* run = w.runs
+    cdef bint others = w.given_up > 0
+    cdef int i
+    for i in range(MAX_STARTS):
+        if w.starts[i].kind != START_FREE and not -<int64_t>LATE_REACH <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
+            others = True
+    if not others:
+        return False
+    while run != NULL:
+        if run.at - at < <int64_t>MAX_AHEAD and at - run.at < <int64_t>MAX_AHEAD:
+            return False
+        run = run.next
+    return True
+
+
+cdef bint is_far(const Window* w, uint32_t seq) noexcept nogil:
+    # From every stream that is being read.
+    cdef int64_t at = offset_of(w, seq)
+    cdef int i
+    for i in range(MAX_STARTS):
+        if (w.starts[i].kind != START_FREE and at >= w.starts[i].at - LATE_REACH
+                and at <= w.starts[i].frontier + <int64_t>MAX_AHEAD):
+            return False
+    return True
 
 
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil:
@@ -1316,20 +1233,20 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             cost = FEED_COST // 2 * others + (meet * others if others > 1 else 0)
         else:
             cost = 4 * w.copy_count + count * count // 2 + count * (
-                FORK_COST * others + _weights(s.readings) // <uint32_t>COPIED_FOR_ONE)
+                FORK_COST * others + weights(s.readings) // <uint32_t>COPIED_FOR_ONE)
             if <int32_t>cost > w.share and w.share < PACKET_SHARE // 2:
                 w.behind = 1
                 break
             if <int32_t>cost > w.share + FORK_SHARE:
                 w.overflow = 1
-                _free_readings(s.readings)
+                free_readings(s.readings)
                 s.readings = NULL
                 break
         s.frontier = stop
         w.share -= <int32_t>cost
         if not plain:
             if not _spend(w, w.copy_count + count * count // 2, budget):
-                _free_readings(s.readings)
+                free_readings(s.readings)
                 s.readings = NULL
                 break
             others = min(others * count, <uint32_t>MAX_READINGS)
@@ -1342,7 +1259,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             rest = r.next
             r.next = NULL
             if urgent:                      # the byte may have been delivered out of band: a reading without it
-                fork = _copy_reading(r)
+                fork = copy_reading(r)
                 if fork == NULL:
                     w.overflow = 1
                 else:
@@ -1350,12 +1267,12 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             for i in range(count):
                 fork = r
                 if i + 1 < count:
-                    fork = _copy_reading(r)
+                    fork = copy_reading(r)
                     if fork == NULL:
                         w.overflow = 1
                         continue
                 if not plain and not _spend(w, size + FEED_COST + others * meet, budget):
-                    _free_readings(fork)
+                    free_readings(fork)
                     if fork == r:
                         r = NULL
                     continue
@@ -1364,13 +1281,13 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             after.readings[i].next = s.readings
             s.readings = after.readings[i]
         _note_body(w, s)
-        if after.count == 1 and s.readings.again and _is_fresh(s.readings):
+        if after.count == 1 and s.readings.again and is_fresh(s.readings):
             s.again = s.readings.kind       # nothing is kept of what may never come
-            _free_readings(s.readings)
+            free_readings(s.readings)
             s.readings = NULL
-        elif not plain and after.count > 1 and _weights(s.readings) > cap:
+        elif not plain and after.count > 1 and weights(s.readings) > cap:
             w.overflow = 1
-            _free_readings(s.readings)
+            free_readings(s.readings)
             s.readings = NULL
     _account(w, s, True)
 
@@ -1401,17 +1318,11 @@ cdef bint _is_doubtful(const Window* w, int64_t pos) noexcept nogil:
 
 cdef Reading* _second_reading(const Window* w, const Start* s) noexcept nogil:
     # Of the same message, as far as reports are concerned: the same name once more is nothing new.
-    cdef Reading* r = _new_reading(s.again)
+    cdef Reading* r = new_reading(s.again)
     if r != NULL:
         r.began = s.began
         r.again = r.opening.tls.again = 1
     return r
-
-
-cdef bint _is_fresh(const Reading* r) noexcept nogil:
-    # Behind a ClientHello, and nothing of what follows has come.
-    cdef const Tls* t = &r.opening.tls
-    return t.header_size == 0 and t.hello.phase == 0 and t.hello.need <= 1 and t.hello.value == 0
 
 
 cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
@@ -1426,16 +1337,8 @@ cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
 cdef void _account(Window* w, Start* s, bint holds) noexcept nogil:
     # Readings count as memory of the window while nobody is at work on them.
     w.bytes -= s.held
-    s.held = _weights(s.readings) + _weights(s.checkpoint) + _weights(s.mark) if holds else 0
+    s.held = weights(s.readings) + weights(s.checkpoint) + weights(s.mark) if holds else 0
     w.bytes += s.held
-
-
-cdef uint32_t _weights(const Reading* r) noexcept nogil:
-    cdef uint32_t weight = 0
-    while r != NULL:
-        weight += _weight(r)
-        r = r.next
-    return weight
 
 
 cdef bint _leap(Start* s, int64_t to) noexcept nogil:
@@ -1521,7 +1424,7 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
         if s.readings == NULL:
             continue
         if hurry:
-            _free_readings(s.mark)
+            free_readings(s.mark)
             s.mark = NULL
         if s.mark == NULL:
             _mark(w, s)
@@ -1538,7 +1441,7 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
             if s.at < floor:                # a beginning that nothing has come of
                 _free_start(w, s)
             continue
-        _free_readings(s.checkpoint)
+        free_readings(s.checkpoint)
         s.checkpoint = s.mark
         s.at = s.mark_at
         s.mark = NULL
@@ -1589,7 +1492,7 @@ cdef bint _is_left_behind(const Window* w, const Start* s, uint32_t moved) noexc
 
 
 cdef void _mark(Window* w, Start* s) noexcept nogil:
-    s.mark = _copy_readings(s.readings)
+    s.mark = copy_readings(s.readings)
     s.mark_at = s.frontier
     _account(w, s, True)
 
@@ -1643,23 +1546,23 @@ cdef void _keep(Window* w, Kept* after, Reading* r) noexcept nogil:
     cdef uint32_t most = MAX_WAYS if w.copies == NULL and w.urgent_count == 0 else MAX_READINGS
     if after.count:
         if not after.digested:
-            after.digests[0] = _digest(after.readings[0])
+            after.digests[0] = digest_of(after.readings[0])
             after.digested = True
-        digest = _digest(r)
+        digest = digest_of(r)
         for i in range(after.count):
-            if after.digests[i] == digest and _same_reading(after.readings[i], r):
-                _free_readings(r)
+            if after.digests[i] == digest and same_reading(after.readings[i], r):
+                free_readings(r)
                 return
-    if after.count >= most or after.idle >= <uint32_t>MAX_WAYS and _is_idle(r):
+    if after.count >= most or after.idle >= <uint32_t>MAX_WAYS and is_idle(r):
         # Of those that have lost their way some are enough: each finds a request that begins in a later line.
         if w.http or r.kind != READ_HTTP or not is_astray(&r.http):
             w.overflow = 1
-        _free_readings(r)
+        free_readings(r)
         return
     after.digests[after.count] = digest
     after.readings[after.count] = r
     after.count += 1
-    after.idle += _is_idle(r)
+    after.idle += is_idle(r)
 
 
 cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alone, Kept* after,
@@ -1694,7 +1597,7 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             return
         if w.share < -FORK_SHARE:
             w.overflow = 1
-            _free_readings(r)
+            free_readings(r)
             return
         if w.share <= 0 and alone and left(c) and c.at != base and todo[0] == NULL and after.count == 0:
             w.behind = 1
@@ -1725,20 +1628,20 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             if r.opening.tls.hello.crowded:
                 w.overflow = 1
             if outcome == FOUND:
-                _found_hello(r, FINDING_NAME, out)
-                _charge(w, names, text, out)
+                found_hello(r, FINDING_NAME, out)
+                w.share -= FEED_COST + cost_of(out, names, text)
                 continue
             if outcome == DONE:
                 # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name
                 # that stands in that one.
-                _found_hello(r, FINDING_HELLO_END if r.opening.tls.hello.names else FINDING_NO_NAME, out)
+                found_hello(r, FINDING_HELLO_END if r.opening.tls.hello.names else FINDING_NO_NAME, out)
                 memset(&r.opening.tls.hello, 0, sizeof(Hello))
                 r.again = r.opening.tls.again = 1
                 s.began = r.began
                 w.share -= NAME_COST
                 continue
             if outcome == NOT_MINE and r.kind == READ_TLS and not r.again and not r.aside:
-                _lose_way(r)
+                lose_way(r)
                 continue
         elif r.kind == READ_HTTP:
             outcome = read_http(&r.http, c)
@@ -1753,13 +1656,13 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             if outcome == FOUND:
                 r.place = <uint32_t>(c.at - base)
                 _found(w, s, r, todo, out)
-                _charge(w, names, text, out)
+                w.share -= FEED_COST + cost_of(out, names, text)
                 continue
             if outcome == DONE:
                 r.kind = READ_HTTP2 if r.http.preface else READ_ANY
                 free_http(&r.http)
                 if r.kind == READ_HTTP2:
-                    outcome = _begin_http2(r)
+                    outcome = begin_http2(r)
                 if outcome == DONE:
                     w.share -= FEED_COST
                     continue
@@ -1768,50 +1671,30 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             w.share -= 3 * <int32_t>(c.at - came) + FEED_COST
             if outcome == FOUND:
                 s.message = 1
-                _found_destination(r, out)
-                _charge(w, names, text, out)
+                found_destination(r, out)
+                w.share -= FEED_COST + cost_of(out, names, text)
                 continue
             if outcome == DONE:
                 s.message = 1
                 r.kind = READ_ANY
                 continue
             if outcome == NOT_MINE:
-                _lose_way(r)
+                lose_way(r)
                 continue
         else:
             outcome = read_http2(&r.http2, c)
             w.share -= <int32_t>(c.at - came) + <int32_t>r.http2.hpack.spent
             r.http2.hpack.spent = 0
             if outcome == FOUND:
-                _found_http2(w, r, out)
-                _charge(w, names, text, out)
+                if found_http2(r, out):
+                    w.overflow = 1
+                w.share -= FEED_COST + cost_of(out, names, text)
                 continue
         if outcome == NEED_MORE:
             break
-        _free_readings(r)
+        free_readings(r)
         return
     _keep(w, after, r)
-
-
-cdef void _lose_way(Reading* r) noexcept nogil:
-    # What stands here is none of the protocols that it began like; a request or a ClientHello may come all the same.
-    # Of PROXY v2's signature that was none the first bytes are blank lines.
-    cdef uint8_t matched = r.opening.prefix.matched if r.kind == READ_PREFIX else 0
-    cdef Cursor c = cursor(signature(), matched)
-    memset(&r.http, 0, sizeof(Http))
-    if matched:
-        read_http(&r.http, &c)
-    else:
-        seek_request(&r.http)
-        r.http.binary = 1
-    r.kind = READ_HTTP
-
-
-cdef Outcome _begin_http2(Reading* r) noexcept nogil:
-    # What the request reader has taken of the preface (RFC 9113, 3.4).
-    cdef Cursor c = cursor(<const uint8_t*>b"SM\r\n\r\n", 6)
-    memset(&r.http2, 0, sizeof(Http2))
-    return DONE if read_http2(&r.http2, &c) == NEED_MORE else NOT_MINE
 
 
 cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out) noexcept nogil:
@@ -1821,7 +1704,7 @@ cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out)
     cdef uint8_t i
     if r.http.event == EVENT_HELLO:
         w.share -= 2 * FORK_COST
-        fork = _new_reading(READ_TLS)
+        fork = new_reading(READ_TLS)
         if fork == NULL:
             w.overflow = 1
             return
@@ -1832,10 +1715,10 @@ cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out)
         if read_tls(&fork.opening.tls, &c) == NEED_MORE:
             _queue(w, todo, fork)
         else:
-            _free_readings(fork)
+            free_readings(fork)
         return
     if r.http.event == EVENT_HEAD:
-        _found_request(r, out)
+        found_request(r, out)
         if r.http.crowded or w.urgent_lost:
             w.overflow = 1
         if r.http.cut:
@@ -1846,7 +1729,7 @@ cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out)
         release_head(&r.http)
     for i in range(1, r.http.framings.count):
         w.share -= FORK_COST
-        fork = _copy_reading(r)
+        fork = copy_reading(r)
         if fork == NULL:
             w.overflow = 1
             break
@@ -1862,8 +1745,8 @@ cdef bint _gives_way(Window* w, Reading** todo, Reading* r) noexcept nogil:
         _queue(w, todo, r)
         return True
     while other != NULL and other.place == r.place:
-        if _same_reading(other, r):
-            _free_readings(r)
+        if same_reading(other, r):
+            free_readings(r)
             return True
         other = other.next
     return False
@@ -1875,196 +1758,16 @@ cdef void _queue(Window* w, Reading** todo, Reading* r) noexcept nogil:
     cdef Reading* other = todo[0]
     cdef int count = 0
     while other != NULL:
-        if other.place == r.place and _same_reading(other, r):
-            _free_readings(r)
+        if other.place == r.place and same_reading(other, r):
+            free_readings(r)
             return
         count += 1
         other = other.next
     if count >= MAX_WAYS:
         w.overflow = 1
-        _free_readings(r)
+        free_readings(r)
         return
     while link[0] != NULL and link[0].place < r.place:
         link = &link[0].next
     r.next = link[0]
     link[0] = r
-
-
-cdef void _charge(Window* w, uint32_t names, uint32_t text, const Findings* out) noexcept nogil:
-    # What was found since there were so many: it is looked up, in all the forms that servers may make of it.
-    cdef const Finding* f
-    cdef uint32_t i, last = 0xFFFFFFFF
-    w.share -= FEED_COST
-    if out.count <= <uint32_t>FEW_NAMES:
-        w.share -= <int32_t>((out.count - names) * NAME_COST + (out.text.size - text))
-        return
-    for i in range(names, out.count):
-        f = &out.items[i]
-        w.share -= <int32_t>(NAME_COST + _cost_of_host(out.text.data + f.host_at, f.host_size))
-        if f.target_size:
-            if f.target_at != last:
-                last = f.target_at
-                text = _cost_of_target(out.text.data + f.target_at, f.target_size)
-            w.share -= <int32_t>text
-
-
-cdef uint32_t _cost_of_host(const uint8_t* text, uint32_t size) noexcept nogil:
-    cdef uint32_t i, odd = 0
-    cdef uint8_t b
-    for i in range(size):
-        b = text[i]
-        odd += b >= 0x80 or b < 0x2D or b == 0x2F or b == 0x3A or b == 0x3F or b == 0x40 or b == 0x5B or b == 0x5C
-    return HOST_COST * size + (NAME_COST + ODD_COST * odd if odd else 0)
-
-
-cdef uint32_t _cost_of_target(const uint8_t* text, uint32_t size) noexcept nogil:
-    # One that climbs is resolved in as many ways as servers do.
-    cdef uint32_t i, odd = 0, directories = 0
-    cdef uint8_t b, before = 0, third = 0
-    cdef bint climbs = False
-    for i in range(size):
-        b = text[i]
-        odd += b >= 0x80 or b < 0x20 or b == 0x25 or b == 0x3B or b == 0x5C
-        directories += b == 0x2F
-        climbs |= (b == 0x2E and before == 0x2E or before == 0x25 and lower(b) == 0x75
-                   or third == 0x25 and before == 0x32 and (lower(b) == 0x65 or b == 0x35))
-        third, before = before, b
-    if climbs:
-        return CLIMB_COST * size
-    if size <= TARGET_PLAIN:
-        return size + ODD_COST * odd
-    return TARGET_COST * size + ODD_COST * odd + min(directories, <uint32_t>MAX_DIRECTORIES) * (size // 4)
-
-
-# ---- findings
-
-
-cdef void clear_findings(Findings* f) noexcept nogil:
-    f.count = 0
-    f.full = 0
-    f.text.size = 0
-
-
-cdef Finding* _new_finding(Findings* f) noexcept nogil:
-    cdef Finding* grown
-    cdef uint32_t room
-    if f.count == f.room:
-        if f.count == MAX_FINDINGS:
-            f.full = 1
-            return NULL
-        room = f.room * 2 if f.room else 16
-        grown = <Finding*>realloc(f.items, room * sizeof(Finding))
-        if grown == NULL:
-            f.full = 1
-            return NULL
-        f.items = grown
-        f.room = room
-    memset(&f.items[f.count], 0, sizeof(Finding))
-    f.count += 1
-    return &f.items[f.count - 1]
-
-
-cdef bint _put(Findings* f, const uint8_t* data, size_t size, uint32_t* at, uint32_t* length) noexcept nogil:
-    at[0] = f.text.size
-    length[0] = <uint32_t>size
-    if append(&f.text, data, size, MAX_FINDING_TEXT):
-        return True
-    f.full = 1
-    length[0] = 0
-    return False
-
-
-cdef void _found_hello(Reading* r, uint8_t kind, Findings* out) noexcept nogil:
-    cdef Finding* f = _new_finding(out)
-    if f == NULL:
-        return
-    f.kind = kind
-    f.reading = r.kind
-    f.ech = r.opening.tls.hello.ech
-    f.began = r.began
-    if kind == FINDING_NAME:
-        _put(out, r.opening.tls.hello.name, r.opening.tls.hello.name_size, &f.host_at, &f.host_size)
-
-
-cdef void _found_request(Reading* r, Findings* out) noexcept nogil:
-    # One finding for each host; a head without any is a finding without a host.
-    cdef Finding* f
-    cdef uint32_t target_at = 0, target_size = 0
-    cdef size_t at = 0, size
-    cdef uint32_t count = r.http.host_count if r.http.host_count else 1, i
-    if r.http.preface:
-        return
-    _put(out, r.http.target.data, r.http.target.size, &target_at, &target_size)
-    if count * target_size > <uint32_t>MAX_PAIRED and count > 1:
-        r.http.crowded = 1
-        count = 1
-    for i in range(count):
-        f = _new_finding(out)
-        if f == NULL:
-            return
-        f.kind = FINDING_NAME
-        f.reading = r.kind
-        f.began = r.began
-        f.head = r.http.head
-        f.unsure = r.http.simple != 0 and r.http.host_count == 0
-        f.connect = r.http.connect and r.http.authority
-        f.target_at = target_at
-        f.target_size = target_size
-        f.path_at = r.http.path_at if r.http.path_at < target_size else target_size
-        if r.http.host_count:
-            size = (<size_t>r.http.hosts.data[at] << 8) | r.http.hosts.data[at + 1]
-            _put(out, r.http.hosts.data + at + 2, size, &f.host_at, &f.host_size)
-            at += 2 + size
-
-
-cdef void _found_destination(Reading* r, Findings* out) noexcept nogil:
-    # Where a tunnel leads: like CONNECT's authority, but no name that was asked of the server at the other end.
-    cdef Finding* f = _new_finding(out)
-    if f == NULL:
-        return
-    f.kind = FINDING_NAME
-    f.reading = r.kind
-    f.connect = f.unsure = 1
-    f.began = r.began
-    _put(out, r.opening.prefix.destination, r.opening.prefix.size, &f.host_at, &f.host_size)
-
-
-cdef void _found_http2(Window* w, const Reading* r, Findings* out) noexcept nogil:
-    # One finding for each host with each path: servers that do not refuse a second take the first or the last.
-    cdef const Hpack* h = &r.http2.hpack
-    cdef Finding* f
-    cdef uint32_t path_at = 0, host_at, target_at = 0, target_size = 0
-    cdef uint32_t hosts = h.host_count if h.host_count else 1, host
-    cdef uint8_t path
-    if h.unresolved or h.crowded:
-        w.overflow = 1
-    if not is_request(&r.http2):
-        return
-    if hosts * h.paths.size > <uint32_t>MAX_PAIRED and hosts > 1:
-        w.overflow = 1
-        hosts = 1
-    for path in range(h.path_count if h.path_count else 1):
-        if h.path_count:
-            _put_next(out, &h.paths, &path_at, &target_at, &target_size)
-        host_at = 0
-        for host in range(hosts):
-            f = _new_finding(out)
-            if f == NULL:
-                return
-            f.kind = FINDING_NAME
-            f.reading = READ_HTTP2
-            f.began = r.began + h.blocks
-            f.head = h.head
-            f.connect = h.connect and not h.path_count
-            f.unsure = h.broken or not h.method
-            f.target_at = target_at
-            f.target_size = target_size
-            if h.host_count:
-                _put_next(out, &h.hosts, &host_at, &f.host_at, &f.host_size)
-
-
-cdef void _put_next(Findings* out, const Text* texts, uint32_t* at, uint32_t* text_at, uint32_t* size) noexcept nogil:
-    cdef const uint8_t* text = texts.data + at[0]
-    size[0] = (<uint32_t>text[0] << 8) | text[1]
-    at[0] += 2 + size[0]
-    _put(out, text + 2, size[0], text_at, size)

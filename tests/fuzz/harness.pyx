@@ -22,6 +22,7 @@ from edgeblock.core.blocked cimport room_of
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_JUNK_HOP_BY_HOP, COUNT_JUNK_NO_ACK,
                                     COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine, Passed)
+from edgeblock.core.findings cimport Findings
 from edgeblock.core.flow cimport FLOW_COST, LANES, Flow, FlowTable, Quic
 from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, choose_framing, copy_http, digest_http, free_http,
                                   read_http, same_http)
@@ -30,7 +31,6 @@ from edgeblock.core.matcher cimport ACTION_RESET, Match, Matcher
 from edgeblock.core.prefix cimport SIGN_SIZE
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, Tls, read_tls
-from edgeblock.core.window cimport Findings
 from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, NEAR, STARTS, SYNS, Hello as Kept, PassedSyn, Remembered
 from edgeblock.source.messages cimport Queued, nlmsghdr, read_packet, take_attribute, take_message, write_attribute
 from edgeblock.source.recall cimport Recall

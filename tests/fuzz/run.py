@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "fuzz"
 GAMES = ("tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic", "recall", "netlink",
          "answers", "defragment", "answered", "marking")
-CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "window", "quic", "connections", "dtls",
-        "blocked", "flow", "matcher", "engine")
+CORE = ("packet", "tls", "framing", "prefix", "http", "hpack", "http2", "reading", "findings", "window", "quic",
+        "connections", "dtls", "blocked", "flow", "matcher", "engine")
 COMPILED = (*(f"core/{name}" for name in CORE), "netfilter/stage1/structures", "source/recall", "source/marking")
 FLAGS = ["-O2", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-w", "-fPIC",
          "-fsanitize=address,undefined", "-fno-sanitize=function,pointer-overflow",  # Cython adds 0 to NULL
