@@ -1230,7 +1230,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                         count += 1
                 copy = copy.next
         if plain:
-            cost = FEED_COST // 2 * others + (meet * others if others > 1 else 0)
+            cost = FEED_COST // 2 * others + others * others // 2 * meet
         else:
             cost = 4 * w.copy_count + count * count // 2 + count * (
                 FORK_COST * others + weights(s.readings) // <uint32_t>COPIED_FOR_ONE)
