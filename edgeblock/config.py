@@ -254,6 +254,7 @@ class Rules:
     guarded: str = _choice("refuse", "refuse", "skip")  # a list with entries that a guard rail refuses, or these
     max_guarded: float = _number(0.9, 0, 1)            # share of the entries that may be left out so
     locked: tuple[str, ...] = _locks()                 # settings that no NAME.toml may change
+    self_check: float = _seconds(1.0, 0, 600)          # new rules are tried for so long before they are in force
     unlocked: tuple[str, ...] = _exceptions()          # "NAME" or "NAME=SETTING": those lists' may, all or this one
 
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 # What belongs to a module of the same name, or says only what its folder is.
 BESIDE = (".py", ".pyx", ".pxd", ".pyi")
-MIRRORED = {"blocklist", "commands", "core", "daemon", "enforce", "netfilter", "source"}
+MIRRORED = {"blocklist", "commands", "core", "daemon", "disguises", "enforce", "netfilter", "source"}
 
 
 def tracked() -> list[PurePosixPath]:

@@ -32,6 +32,7 @@ from edgeblock.blocklist.guard import (
     skip_instead,
 )
 from edgeblock.blocklist.keys import Key
+from edgeblock.blocklist.sample import Sample
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, Signed, keys_for, refuses_replay
 from edgeblock.errors import ListError
@@ -149,7 +150,8 @@ class Watched(io.RawIOBase):
 class Gathering:
     """The entries of one list on their way in."""
 
-    def __init__(self, source: ListFile, terms: Terms) -> None:
+    def __init__(self, source: ListFile, terms: Terms, sample: Sample | None = None) -> None:
+        self.sample = sample
         self.compiler = Compiler(terms.key)
         self.compiler.add_list(source.name, source.settings)
         self.guard = Guard(source.settings, terms.protected, terms.key)
@@ -162,6 +164,7 @@ class Gathering:
     def gather(self, items: Any) -> None:
         refuses, add = self.guard.refuses, self.compiler.add
         last = 0
+        due = self.sample.due if self.sample else ENTRIES_MAX + 1
         for item in items:
             kind = type(item)
             if kind is formats.Entry or kind is formats.HashedEntry:
@@ -179,6 +182,9 @@ class Gathering:
                     add(0, item)
                     if kind is formats.Entry or item.kind != Kind.URL_MARK:
                         self.total += 1
+                    if self.total >= due and self.sample and kind is formats.Entry:
+                        self.sample.offer(item, self.total)
+                        due = self.sample.due
                     if self.total > ENTRIES_MAX:
                         raise ListError(f"has more than {ENTRIES_MAX} entries; split it")
             elif kind is formats.Problem:
@@ -202,7 +208,7 @@ class Gathering:
 
 def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float,
          progress: Progress | None = None, signed_before: int | None = None,
-         left_out: list[Finding] | None = None) -> Compiled:
+         left_out: list[Finding] | None = None, sample: Sample | None = None) -> Compiled:
     """The list, compiled.
 
     Args:
@@ -211,13 +217,14 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         progress: is told how many bytes more have been read.
         signed_before: when the newest version was signed that was ever taken, also where it has gone since.
         left_out: is given what is left out of a list that is taken, the first LEFT_OUT_MAX.
+        sample: is offered its entries.
 
     Raises:
         Refused: it breaks a rule of docs/guard-rails.md, or cannot be read.
         Unsettled: it was changed meanwhile.
     """
     name = source.path.name
-    gathering = Gathering(source, terms)
+    gathering = Gathering(source, terms, sample)
     try:
         with open_regular(source.path) as file:
             before = os.fstat(file.fileno())

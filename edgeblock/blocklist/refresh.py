@@ -48,8 +48,9 @@ from edgeblock.blocklist.intake import (
     take,
 )
 from edgeblock.blocklist.keys import keyed_sum
+from edgeblock.blocklist.sample import Sample, Trial, room, sample_of
 from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings, locked_for, why_locked
-from edgeblock.blocklist.snapshot import Snapshot, check_whole
+from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError, printable
 
@@ -60,6 +61,7 @@ BATCH = 64 << 20        # bytes of lists after which those that were taken are p
 SLICE = 1.0             # seconds of processor time that a short list has before it goes on in a process of its own
 ROUND = 1.0             # seconds after which those that were taken are published before more are read
 COLD = 60.0             # the same where nothing is in force yet, and nobody is served by a half
+SAMPLING = 1.0          # seconds in which lists that are not read in this round may be read for a sample
 TOGETHER = 8            # changed lists from which on they are brought to the disk together,
 TOGETHER_MAX = 1000     # so many at a time: what is not there yet is lost if the process ends
 DEATHS = 2              # ends of the process that reads a list after which the list is refused
@@ -95,7 +97,7 @@ class Outcome:
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
             afresh: bool = False, hurry: bool = False, overdue: bool = False,
             lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False, probed: bool = False,
-            held: str = "") -> Outcome:
+            held: str = "", trial: Trial | None = None) -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
@@ -111,13 +113,14 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         probed: the name that a daemon asks itself for is in the snapshot, too (canary.py); it is in nobody's list.
         held: the digest of the snapshot that is in force, or that what is in force lies over: it is in memory, so
             it is not verified again.
+        trial: tries what is to come into force (sample.py): where it finds something, what is in force stays.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry,
-                 overdue, lane, died, probed, held).run()
+                 overdue, lane, died, probed, held, trial).run()
 
 
 def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: bool = False) -> dict[str, Any]:
@@ -144,8 +147,9 @@ class Round:
 
     def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
                  hurry: bool, overdue: bool, lane: Mapping[str, dict[str, Any]] | None, died: bool,
-                 probed: bool = False, held: str = "") -> None:
-        self.probed = probed
+                 probed: bool = False, held: str = "", trial: Trial | None = None) -> None:
+        self.probed, self.trial = probed, trial
+        self.found: dict[str, tuple[ListFile, str]] = {}        # the files of lists, with their origins
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
         self.busy = {list_name(name) for name in busy}
@@ -206,6 +210,7 @@ class Round:
         changed = []
         for source in sorted(files, key=size_of):
             part, origin = self.parts.get(source.name), origin_of(source, terms)
+            self.found[source.name] = source, origin
             if part is None or part.parts.lists[0].origin != origin:
                 changed.append((source, origin))
         ranks: Counter[int] = Counter()
@@ -281,11 +286,13 @@ class Round:
                          source.state, origin)
             return True
         self.store.begin(name, origin, self.deaths if suspect else 0)
+        known = self.parts.get(name)
+        sample = Sample(terms.key, known.parts if known else None) if self.trial else None
         try:
             with limited(seconds):
                 left_out: list[Finding] = []
                 compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name),
-                                left_out)
+                                left_out, sample)
         except Refused as refused:
             self._refuse(name, refused, source.state, origin)
         except Unsettled:
@@ -307,6 +314,8 @@ class Round:
             try:
                 before = self.parts.get(name)
                 self.parts[name] = self.store.keep(compiled, self.now, self.together)
+                if self.trial and sample:
+                    self.trial.samples[name] = sample.entries(room(len(self.trial.samples)))
                 self._write_skipped(source, compiled.lists[0], left_out)
             except OSError as error:
                 self._refuse_unkept(source, error)
@@ -385,7 +394,10 @@ class Round:
                 merged = merge(self._in_force())
                 now = merged.lists
             try:
-                self.store.publish(merged, self.now)
+                self.store.publish(merged, self.now, partial(self._try_out, was is None) if self.trial else None)
+            except Untrue as error:
+                self.outcome.problem = self.outcome.problem or f"{error}; the rules in force stay"
+                now, self.gone = was or [], []
             except OSError as error:
                 why = f"{self.store.snapshot}: cannot be written: {error.strerror}"
                 if was is None:
@@ -393,6 +405,9 @@ class Round:
                 # A daemon that starts has nothing better than what was published last.
                 self.outcome.problem = self.outcome.problem or f"{why}; the rules in force stay"
                 now, self.gone = was, []
+        elif self.trial and self.hurry and self.top:        # a start: they were tried by another process, if at all
+            self.trial.later = partial(self._sample_unread, True)
+            self.trial.hold(self.top)
         was, now = lists_of_people(was), lists_of_people(now)
         self.outcome.lists = [told_of(record) for record in now]
         same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
@@ -400,6 +415,31 @@ class Round:
         self.outcome.content = keyed_sum(same.encode(), self.store.key).hex()
         self.outcome.changes = self._changes({record.name: record for record in was},
                                              {record.name: record for record in now})
+
+    def _try_out(self, nothing: bool, snapshot: Snapshot) -> None:
+        """Raises Untrue where the snapshot does not do what its lists say, unless nothing better is in force."""
+        assert self.trial is not None
+        if snapshot.parts.base and self.base:
+            snapshot = stack(snapshot, self.base)
+        if nothing:
+            self.trial.hold(snapshot)
+            return
+        self._sample_unread(False)
+        if why := self.trial.try_out(snapshot):
+            raise Untrue(why)
+
+    def _sample_unread(self, every: bool) -> None:
+        """Has a sample of lists that another process has read, or an earlier one: of those that are new in what is to
+        come into force, or of every one. Their files are as they were read, or they are left alone."""
+        assert self.trial is not None
+        there = {(record.name, record.part) for record in self.top.parts.lists} if self.top and not every else ()
+        until = time.monotonic() + SAMPLING
+        for name, part in self.parts.items():
+            [record] = part.parts.lists
+            source, origin = self.found.get(name, (None, ""))
+            if source and origin == record.origin and name not in self.trial.samples \
+                    and (name, part.digest) not in there and time.monotonic() < until:
+                self.trial.samples[name] = sample_of(source, room(len(self.trial.samples)))
 
     def _in_force(self) -> list[Compiled]:
         """The last versions of all lists by name, with what the table says of them."""
@@ -548,6 +588,10 @@ class Round:
                         path.unlink()
                 except OSError:
                     continue
+
+
+class Untrue(ListError):
+    """A snapshot does not do what its lists say."""
 
 
 def read_ours(path: Path, size: int) -> bytes:

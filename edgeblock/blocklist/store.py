@@ -280,10 +280,19 @@ class Store:
         top = self.in_force()
         return top.parts.lists if top else None
 
-    def publish(self, merged: Compiled, now: float) -> None:
-        """A new snapshot in force, or what lies over the one that is. OSError where it cannot be written."""
+    def publish(self, merged: Compiled, now: float, look: Callable[[Snapshot], None] | None = None) -> None:
+        """A new snapshot in force, or what lies over the one that is, unless `look` raises for it. OSError where it
+        cannot be written."""
         place = self.overlay if merged.base else self.snapshot
-        write_file(place, lambda file: write(file, merged, self.key, int(now)))
+
+        def fill(file: BinaryIO) -> None:
+            write(file, merged, self.key, int(now))
+            if look is not None:
+                file.flush()
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                look(open_snapshot(memoryview(mapped), self.key, verify=HEAD))
+
+        write_file(place, fill)
         if not merged.base:
             with suppress(OSError):     # it lies over nothing any more
                 self.overlay.unlink(missing_ok=True)
@@ -347,8 +356,11 @@ class MemoryStore(Store):
     def in_force(self, held: str = "") -> Snapshot | None:
         return None
 
-    def publish(self, merged: Compiled, now: float) -> None:
-        self._packed = pack(merged, self.key, int(now))
+    def publish(self, merged: Compiled, now: float, look: Callable[[Snapshot], None] | None = None) -> None:
+        packed = pack(merged, self.key, int(now))
+        if look is not None:
+            look(open_snapshot(packed, self.key))
+        self._packed = packed
 
     def digests(self) -> tuple[str, str]:
         return open_snapshot(self._packed, self.key).digest, ""

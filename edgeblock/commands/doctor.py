@@ -369,6 +369,7 @@ def daemon(config: Config) -> Iterator[Finding]:
     else:
         yield Finding("daemon", OK, f"{who}, filtering")
     yield from shown_by_itself(answer.get("canary", {}))
+    yield from shown_of_rules(answer.get("selfcheck", {}))
     for said in told.get("problems", ()):
         yield Finding("daemon", WARNING, f"could not put back: {said}", "see its log: journalctl -u edgeblock")
     if times := sum(told.get("restored", {}).values()):
@@ -386,6 +387,24 @@ def shown_by_itself(canary: dict[str, Any]) -> Iterator[Finding]:
     elif canary:
         lacking = "; ".join(f"not over {family}: {why}" for family, why in canary["lacking"].items())
         yield Finding("canary", OK, f"{canary['state']}{'; ' * bool(lacking)}{lacking}")
+
+
+def shown_of_rules(proof: dict[str, Any]) -> Iterator[Finding]:
+    """What the daemon has found when it tried its rules behind every disguise."""
+    if not proof:
+        return
+    told = (f"{proof['held']} of {proof['tried']} tries held, {proof['over_blocked']} of {proof['beside']} "
+            f"neighbours blocked, {proof['lists']} of {proof['of']} lists")
+    if proof["refused"]:
+        told += f"; new rules refused {proof['refused']} times"
+    if proof["state"] == "off":
+        yield Finding("self-check", WARNING, "off: new rules come into force untried",
+                      "set self_check under [rules] to some seconds")
+    elif proof["state"] in ("failed", "not tried"):
+        yield Finding("self-check", MISSING, f"{proof['problem']}; {told}", "see docs/selfcheck.md")
+    else:
+        yield Finding("self-check", WARNING if proof["refused"] else OK, f"{proof['state']}: {told}",
+                      "see docs/selfcheck.md")
 
 
 def rules_in_force(config: Config) -> Iterator[Finding]:

@@ -34,6 +34,8 @@ def check(config: Config) -> list[str]:
         warnings.append("[metrics] other_machines: whoever reaches this address can read the metrics"
                         f"{'' if opened.context else ' on their way, as there is no certificate'}"
                         f"{'' if opened.token else '; token_file would ask for a token'}")
+    if not config.rules.self_check:
+        warnings.append("[rules] self_check = 0: new rules come into force untried")
     return warnings
 
 

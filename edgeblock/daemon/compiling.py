@@ -7,7 +7,8 @@ process. One is always waiting with everything imported; it does one job and end
 The file in memory is the published snapshot, verified whole. It is sealed, so nobody can change what was verified,
 and no look-up ever waits for a disk. Before it reads what others have written that process gives up all that it does
 not need (confine.py); what it hands back is verified by who takes it. A list that is long or slow is read by another
-one beside it, so that the others need not wait. Never here: an engine, or the text of a listed name.
+one beside it, so that the others need not wait. What is to come into force is tried in that process (selfcheck.py),
+which goes on with it for some seconds when it has said the rest. Never here: the text of a listed name.
 """
 
 import asyncio
@@ -28,9 +29,10 @@ from typing import Any
 from edgeblock.blocklist.guard import public_suffixes, shipped_protected
 from edgeblock.blocklist.keys import Key, held, key_file, random_key
 from edgeblock.blocklist.refresh import lists_of_people, refresh, refresh_one
+from edgeblock.blocklist.sample import Trial
 from edgeblock.blocklist.snapshot import ALL, HEAD, Snapshot, open_snapshot, stack
 from edgeblock.blocklist.store import MemoryStore, Store, read_key
-from edgeblock.config import Rules
+from edgeblock.config import Config, Rules
 from edgeblock.daemon.confine import confine
 from edgeblock.daemon.process import end_with_parent, give_way, kill, start
 from edgeblock.errors import EdgeblockError, ListError, printable
@@ -56,7 +58,7 @@ class Loaded:
     the one that it lies over, "" where it lies over none, and `base_fd` that one, -1 where whoever asked has it. The
     rest is what `refresh.Outcome` says. `expires` is when the first of the lists does, in Unix seconds; None if none
     will. `key` is what the snapshot was made with, and `key_fd` an open file that hands it on (keys.py): the one in
-    the state directory may be gone when a worker is replaced."""
+    the state directory may be gone when a worker is replaced. `trial` is what came of trying them (selfcheck.py)."""
 
     fd: int
     digest: str
@@ -72,6 +74,7 @@ class Loaded:
     base: str = ""
     base_fd: int = -1
     slow: list[Any] = field(default_factory=list)
+    trial: dict[str, Any] = field(default_factory=dict)
 
     @property
     def whole(self) -> str:
@@ -94,8 +97,10 @@ class Ended(ListError):
 class Compiler:
     """Has lists compiled: all short ones in one job, and beside it one that is long or slow."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, config: Config | None = None) -> None:
         self.rules = rules
+        self.config = config or Config(rules=rules)
+        self.trying: asyncio.subprocess.Process | None = None       # it goes on trying what it has handed over
         self._spare: tuple[asyncio.subprocess.Process, int, int, int] | None = None
         self._key: tuple[Key, int] | None = None        # of the job before
         self._died = False                      # in the job before
@@ -110,7 +115,8 @@ class Compiler:
             files.append(key_file())
             process = await start(
                 "edgeblock.daemon.compiling", str(os.getpid()), *map(str, files), pass_fds=tuple(files),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                limit=ANSWER_MAX)
             self._spare = process, files[0], files[1], files[2]
         finally:
             if self._spare is None:     # none could be started, or we are about to stop
@@ -136,9 +142,10 @@ class Compiler:
         assert self._spare is not None
         (process, fd, base_fd, key_fd), self._spare = self._spare, None
         kept: set[int] = set()
+        goes_on = False
         try:
             try:
-                said = await self._have_done(process, (self.rules, "", list(busy), digest, afresh, lane or {},
+                said = await self._have_done(process, (self.config, "", list(busy), digest, afresh, lane or {},
                                                        self._died, held))
                 self._died = False
             except Ended:
@@ -153,10 +160,33 @@ class Compiler:
                 loaded = replace(loaded, base_fd=base_fd)
             # In a thread: it takes a third of a second where there are ten million entries.
             await asyncio.get_running_loop().run_in_executor(None, verify, loaded)
-            kept = {loaded.fd, loaded.base_fd}
+            kept, goes_on = {loaded.fd, loaded.base_fd}, self.rules.self_check > 0
             return loaded
         finally:
             close_files(*({fd, base_fd} - kept), key_fd)
+            if goes_on:
+                await self._end_trying()
+                self.trying = process
+            else:
+                await end(process)
+
+    async def rest(self) -> dict[str, Any]:
+        """What came of trying the rules that were handed over last, after that; {} where nobody tries any more."""
+        process = self.trying
+        if process is None or process.stdout is None:
+            return {}
+        try:
+            async with asyncio.timeout(STILL + 10 * self.rules.self_check):
+                output = await read_line(process.stdout)
+            return verified_trial(json.loads(output)) if output else {}
+        except (TimeoutError, ValueError, RecursionError, ListError):
+            return {}
+        finally:
+            await end(process)
+
+    async def _end_trying(self) -> None:
+        if self.trying is not None:
+            process, self.trying = self.trying, None
             await end(process)
 
     async def load_one(self, name: str) -> dict[str, Any]:
@@ -168,10 +198,10 @@ class Compiler:
         """
         process = await start("edgeblock.daemon.compiling", str(os.getpid()), "-1", "-1", "-1",
                               stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                              stderr=asyncio.subprocess.PIPE)
+                              stderr=asyncio.subprocess.PIPE, limit=ANSWER_MAX)
         died, self._died_alone = self._died_alone == name, ""
         try:
-            said = await self._have_done(process, (self.rules, name, [], "", False, {}, died, ""))
+            said = await self._have_done(process, (self.config, name, [], "", False, {}, died, ""))
         except Ended:
             self._died_alone = name
             raise
@@ -181,9 +211,9 @@ class Compiler:
 
     async def _have_done(self, process: asyncio.subprocess.Process, job: tuple[Any, ...]) -> Any:
         output, complaint = await self._ask(process, pickle.dumps(job))
-        if process.returncode == 2:
-            raise ListError(printable(complaint.decode(errors="replace").strip()))
-        if process.returncode != 0:
+        if not output.endswith(b"\n"):      # it has ended before it said all
+            if process.returncode == 2:
+                raise ListError(printable(complaint.decode(errors="replace").strip()))
             raise self._ended(process)
         try:
             return json.loads(output)
@@ -235,6 +265,7 @@ class Compiler:
 
     async def close(self) -> None:
         self._forget_key()
+        await self._end_trying()
         await self._end_spare()
 
     async def _end_spare(self) -> None:
@@ -251,16 +282,35 @@ def close_files(*files: int) -> None:
 
 
 async def communicate(process: asyncio.subprocess.Process, job: bytes) -> tuple[bytes, bytes]:
-    """What it says to the job until it ends, but no more than it can have to say: then it is killed."""
+    """What it says to the job, a line, and what it complains of if there is none. It is killed where that is more
+    than it can have to say."""
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     process.stdin.write(job)
     process.stdin.close()
-    output, complaint = await asyncio.gather(read_up_to(process.stdout, ANSWER_MAX),
-                                             read_up_to(process.stderr, COMPLAINT_MAX))
-    if output is None or complaint is None:
-        kill(process)
-    await process.wait()
-    return output or b"", complaint or b""
+    complaining = asyncio.ensure_future(read_up_to(process.stderr, COMPLAINT_MAX))
+    try:
+        output = await read_line(process.stdout)
+        if output is not None and output.endswith(b"\n"):
+            return output, b""
+        if output is None:
+            kill(process)
+        complaint = await complaining
+        if complaint is None:
+            kill(process)
+        await process.wait()
+        return b"", complaint or b""
+    finally:
+        complaining.cancel()
+
+
+async def read_line(stream: asyncio.StreamReader) -> bytes | None:
+    """What comes up to the end of a line, or of all; None where it is more than the stream takes."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as all_there_is:
+        return all_there_is.partial
+    except asyncio.LimitOverrunError:
+        return None
 
 
 async def read_up_to(stream: asyncio.StreamReader, most: int) -> bytes | None:
@@ -297,7 +347,8 @@ ABOUT_A_LIST = {"name": str, "file": str, "action": str, "entries": int, "duplic
 ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_force": bool, "uid": (int, type(None)),
                    "owner": (str, type(None))}
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,
-             "again": bool, "content": str, "slow": list, "base": str}
+             "again": bool, "content": str, "slow": list, "base": str, "trial": dict}
+ABOUT_A_TRIAL = {"lists": dict, "problem": str, "fault": str, "refused": bool}
 
 
 def checked(said: Any, about: dict[str, Any]) -> dict[str, Any]:
@@ -316,6 +367,19 @@ def refusal(said: Any) -> dict[str, Any]:
     return checked(said, ABOUT_A_REFUSAL)
 
 
+def verified_trial(said: Any) -> dict[str, Any]:
+    """What is said of a trial.
+
+    Raises:
+        ListError: it is said in another way.
+    """
+    told = checked(said, ABOUT_A_TRIAL)
+    for counts in told["lists"].values():
+        if not isinstance(counts, list) or [type(one) for one in counts] != [int] * 4:
+            raise ListError("the process that compiles the lists has said what it never says")
+    return told | {"lists": {printable(name): counts for name, counts in told["lists"].items()}}
+
+
 def verified(said: Any) -> dict[str, Any]:
     """What a process that compiles lists has said, if it can be that.
 
@@ -323,6 +387,7 @@ def verified(said: Any) -> dict[str, Any]:
         ListError: it cannot.
     """
     told = checked(said, ABOUT_ALL)
+    told["trial"] = verified_trial(told["trial"])
     told["lists"] = [checked(one, ABOUT_A_LIST) for one in told["lists"]]
     told["refused"] = {printable(name): refusal(one) for name, one in told["refused"].items()}
     told["warnings"] = [printable(str(one)) for one in told["warnings"]]
@@ -393,7 +458,7 @@ def map_stacked(fd: int, base_fd: int, key: Key, known: Snapshot | None = None) 
 # The process -----------------------------------------------------------------------------------------------------
 
 def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[str, dict[str, Any]], died: bool,
-         held: str, files: list[int]) -> dict[str, Any]:
+         held: str, files: list[int], trial: Trial) -> dict[str, Any]:
     """The job: what `Loaded` has but for its files. Of `files` the first holds the snapshot afterwards unless it has
     that `digest`, the second the one that it lies over unless that is `held`, the third the key."""
     key: Key = b""
@@ -402,14 +467,14 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[st
         key = read_key(rules.key, create=True, file=key_fd)
         store = Store(rules.key.parent, key)
         outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died,
-                          probed=True, held=held)
+                          probed=True, held=held, trial=trial)
     except (ListError, OSError) as problem:
         if digest:
             raise
         # Nothing is in force, and nothing can be kept: what the lists say now is better than nothing.
         key = key or key_in_memory(rules, key_fd)
         store = MemoryStore(rules.key.parent, key)
-        outcome = refresh(rules, store, time.time(), busy, hurry=True, probed=True)
+        outcome = refresh(rules, store, time.time(), busy, hurry=True, probed=True, trial=trial)
         outcome.problem = f"degraded: {printable(str(problem))}; lists are in force, but no version of them is kept"
     said = asdict(outcome)
     said["digest"], said["base"] = store.digests()
@@ -455,10 +520,13 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     public_suffixes()
     shipped_protected()
+    from edgeblock.daemon.selfcheck import SelfCheck  # the supervisor needs no engine
+
     job = sys.stdin.buffer.read()
     if not job:
         return 0
-    rules, name, busy, digest, afresh, lane, died, held = pickle.loads(job)
+    config, name, busy, digest, afresh, lane, died, held = pickle.loads(job)
+    rules, trial = config.rules, SelfCheck(config)
     if digest or name:      # else nothing is in force yet, and nobody to give way to
         give_way()
     try:
@@ -467,15 +535,21 @@ def main(arguments: list[str]) -> int:
             store = Store(rules.key.parent, read_key(rules.key), slow=True)
             said = refresh_one(rules, store, time.time(), name, died)
         else:
-            said = work(rules, busy, digest, afresh, lane, died, held, files)
+            said = work(rules, busy, digest, afresh, lane, died, held, files, trial)
             said["warnings"] += left
+            said["trial"] = trial.told()
     except EdgeblockError as problem:
         print(problem, file=sys.stderr)
         return 2
     except OSError as problem:      # memory and disks run full anywhere
         print(f"{problem.filename or 'the snapshot in memory'}: {problem.strerror}", file=sys.stderr)
         return 2
-    print(json.dumps(said))
+    print(json.dumps(said), flush=True)
+    if not name and said["digest"] != digest:
+        if not digest:
+            give_way()
+        trial.rest()
+        print(json.dumps(trial.told()), flush=True)
     return 0
 
 

@@ -148,6 +148,9 @@ def restrict_calls() -> str:
             except (OSError, ValueError):
                 continue            # no call of this machine's
         rules.add_rule(seccomp.ALLOW, "prctl", seccomp.Arg(0, seccomp.EQ, PR_GET_DUMPABLE))
+        for name in ("getpriority", "setpriority"):         # its own; without capabilities no higher than it has
+            rules.add_rule(seccomp.ALLOW, name, seccomp.Arg(0, seccomp.EQ, os.PRIO_PROCESS),
+                           seccomp.Arg(1, seccomp.EQ, 0))
         rules.load()
     except (OSError, RuntimeError, ValueError) as problem:
         return f"seccomp: {problem}"

@@ -80,6 +80,7 @@ class Exposition:
         rules = status["rules"]
         yield from self._vigil(status.get("vigil", {}))
         yield from self._canary(status.get("canary", {}))
+        yield from self._selfcheck(status.get("selfcheck", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
         yield GaugeMetricFamily("edgeblock_rules_age_seconds", "Seconds since the rules in force were loaded.",
                                 status["rules_age"])
@@ -172,6 +173,18 @@ class Exposition:
             last.add_metric([one["family"], one["protocol"]], one["succeeded"])
         yield ok
         yield last
+
+    def _selfcheck(self, proof: dict[str, Any]) -> Iterator[Metric]:
+        for name, metric, text in (
+                ("tried", "tried", "Times that an entry of the rules in force was tried behind a disguise before, or "
+                                   "just after, they came into force."),
+                ("held", "held", "Times of those that it was blocked or reported as its list says."),
+                ("over_blocked", "overblocked", "Times that a neighbour, which no list has, was blocked.")):
+            yield GaugeMetricFamily(f"edgeblock_selfcheck_{metric}", text, proof.get(name, 0))
+        yield GaugeMetricFamily("edgeblock_selfcheck_ok", "1 while nothing that was tried of the rules in force has "
+                                "failed; 0 also where nothing was tried.", proof.get("state") == "ok")
+        yield CounterMetricFamily("edgeblock_selfcheck_refused", "Times that new rules were refused because they "
+                                  "did not hold.", proof.get("refused", 0))
 
     def _lists(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])

@@ -9,12 +9,13 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from edgeblock.config import Rules
+from edgeblock.config import Config
 from edgeblock.daemon.changes import Changes
 from edgeblock.daemon.compiling import Compiler, Loaded
 from edgeblock.daemon.in_force import InForce, let_go
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.lane import Lane
+from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.daemon.workers import Workers
 from edgeblock.errors import EdgeblockError, ListError
@@ -26,10 +27,13 @@ RETRY_MAX = 60.0
 class Reload:
     """Puts lists in force: first `open`, then `begin`, then `run` whenever `due` returns."""
 
-    def __init__(self, rules: Rules, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
+    def __init__(self, config: Config, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
                  workers: Workers) -> None:
+        rules = config.rules
+        self.proof = Proof(rules.self_check, log)       # what came of trying what is in force
+        self._tasks = tasks
         self._log, self._in_force, self._kernel, self._workers = log, in_force, kernel, workers
-        self._compiler = Compiler(rules)
+        self._compiler = Compiler(rules, config)
         self._changes = Changes(rules.directory)
         self._lane = Lane(self._compiler, log, tasks, lambda: self._changes.try_in(0))
         self._failures = 0              # of loads, one after the other
@@ -81,14 +85,19 @@ class Reload:
         """
         await self._kernel.stage_rules(loaded, self._in_force.base_file)
         files = self._in_force.take(loaded)
+        self.proof.take(loaded.trial, loaded.lists, {change["list"] for change in loaded.changes})
         self._changes.expires = loaded.expires
         self._failures = self._failures + 1 if loaded.problem else 0
         if loaded.again or loaded.problem:
             self._try_again()
         if files:
             self._workers.give_rules(files)
+            self._tasks.go_on(self._hear_proof())
         self._lane.line_up(loaded)
         return bool(files)
+
+    async def _hear_proof(self) -> None:
+        self.proof.add(await self._compiler.rest())
 
     async def _load(self, afresh: bool = False) -> Loaded:
         self._in_force.prepare()

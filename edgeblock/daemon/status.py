@@ -15,6 +15,7 @@ from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.metrics import exposition
+from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.vigil import State, Vigil
 from edgeblock.daemon.workers import Workers
 
@@ -25,11 +26,11 @@ class Status:
     """`vigil` is there once the daemon has begun to look after what it has put into the kernel."""
 
     def __init__(self, config: Config, journal: Journal, board: Board, workers: Workers, kernel: Kernel,
-                 in_force: InForce, state: State, canary: Canary) -> None:
+                 in_force: InForce, state: State, canary: Canary, proof: Proof) -> None:
         self.vigil: Vigil | None = None
         self._config, self._journal, self._board = config, journal, board
         self._workers, self._kernel, self._in_force = workers, kernel, in_force
-        self._state, self._canary = state, canary
+        self._state, self._canary, self._proof = state, canary, proof
         self._started = time.monotonic()
         self._unlogged_told = 0
         self._summary_due = 0.0
@@ -60,7 +61,8 @@ class Status:
                 "rules_digest": rules.content, "rules_age": int(time.time() - rules.since),
                 "rules_problem": rules.problem, "lists": rules.lists(),
                 "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
-                **self.counters(), "workers": self._workers.status(), "kernel_rules": kernel_rules,
+                "selfcheck": self._proof.status(), **self.counters(),
+                "workers": self._workers.status(), "kernel_rules": kernel_rules,
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}
 
     async def metrics(self) -> bytes:

@@ -66,11 +66,11 @@ class Supervisor:
         self.workers = Workers(config, journal, board, self.tasks, kept)
         self.kernel = Kernel(config, self.log, last - first + 1)
         self.in_force = InForce(board, self.log)
-        self.reload = Reload(config.rules, self.log, self.tasks, self.in_force, self.kernel, self.workers)
+        self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers)
         self.state = State(self.log, self._tell_state)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key)
         self.status = Status(config, journal, board, self.workers, self.kernel, self.in_force, self.state,
-                             self.canary)
+                             self.canary, self.reload.proof)
         self.task: asyncio.Task[int] | None = None
         self.ready = False
         self.stopping = False

@@ -121,12 +121,13 @@ def _expand_label(secret: bytes, label: bytes, size: int) -> bytes:
     return hmac.digest(secret, info + b"\x01", "sha256")[:size]
 
 
-def client_initial(destination: bytes, number: int, frames: bytes, size: int) -> bytes:
-    """An Initial packet of version 1 as a client sends it, padded to `size` bytes, which is at least 64 with them."""
-    frames += bytes(size - 18 - len(destination) - _TAG - len(frames))
-    header = b"\xc3" + (1).to_bytes(4, "big") + bytes([len(destination)]) + destination + b"\x00\x00"
-    header += (0x4000 | 4 + len(frames) + _TAG).to_bytes(2, "big") + number.to_bytes(4, "big")
-    return _protect(_VERSIONS[1], destination, header, frames, b"client in")
+def client_initial(destination: bytes, number: int, frames: bytes, size: int, version: int = 1) -> bytes:
+    """An Initial packet as a client sends it, padded to `size` bytes, which is at least 64 with them."""
+    made = _VERSIONS[version]
+    frames += bytes(size - 14 - len(destination) - _TAG - len(frames))
+    header = bytes([made.initial | 3]) + version.to_bytes(4, "big") + bytes([len(destination)]) + destination
+    header += b"\x00\x00" + (0x4000 | 4 + len(frames) + _TAG).to_bytes(2, "big") + number.to_bytes(4, "big")
+    return _protect(made, destination, header, frames, b"client in")
 
 
 def _protect(version: _Version, original_id: bytes, header: bytes, frames: bytes,

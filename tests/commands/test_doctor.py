@@ -353,3 +353,18 @@ def test_fragments_without_conntrack(lists, monkeypatch):
     assert "the kernel takes" in find(list(doctor.first_stage(wanted)), "first stage").found
     monkeypatch.setattr(doctor, "FRAGMENTS", "-m no_such_match")
     assert find(list(doctor.first_stage(wanted)), "fragments").state == MISSING
+
+
+PROOF = {"state": "ok", "tried": 9, "held": 9, "beside": 8, "over_blocked": 0, "lists": 2, "of": 3, "problem": "",
+         "refused": 0}
+
+
+@pytest.mark.parametrize("told,state,words", [
+    (PROOF, OK, "ok: 9 of 9 tries held, 0 of 8 neighbours blocked, 2 of 3 lists"),
+    (PROOF | {"refused": 2}, WARNING, "new rules refused 2 times"),
+    (PROOF | {"state": "failed", "held": 8, "problem": "rule 7 passes"}, MISSING, "rule 7 passes; 8 of 9 tries held"),
+    (PROOF | {"state": "off"}, WARNING, "off: new rules come into force untried")])
+def test_what_the_trial_of_the_rules_has_found_is_shown(told, state, words):
+    [found] = doctor.shown_of_rules(told)
+    assert found.state == state and words in found.found
+    assert list(doctor.shown_of_rules({})) == []

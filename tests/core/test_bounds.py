@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 import quic_packets as quic
 
+from edgeblock.disguises.streams import Path
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
-from tests.core.strategies import Path
 from tests.core.test_quic_engine import TRUST, udp
 
 NOISE = random.Random(7).randbytes(4000)

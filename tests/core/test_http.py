@@ -3,9 +3,10 @@
 import pytest
 
 from edgeblock.core import http
+from edgeblock.disguises import messages
+from edgeblock.disguises.messages import BEFORE, HEADS
 from tests.core import samples as s
 from tests.core.playing import engine, play
-from tests.core.test_engine import BEFORE, HEADS
 from tests.reference import http as slow
 
 NAME = b"www.example.com"
@@ -25,7 +26,7 @@ def one(data: bytes):
 
 @pytest.mark.parametrize("shape", [shape for shape in HEADS if len(HEADS[shape]) < 400])
 def test_all_ways(shape):
-    data = HEADS[shape].replace(b"NAME", NAME)
+    data = messages.head(shape, NAME)
     head = len(data) - (3 if shape == "post" else 0)
     found = heads(http.feed([data]))
     assert any(NAME in host for host in found[-1][0])
@@ -35,7 +36,7 @@ def test_all_ways(shape):
 
 @pytest.mark.parametrize("shape", HEADS)
 def test_hosts_of_every_head(shape):
-    data = HEADS[shape].replace(b"NAME", NAME)
+    data = messages.head(shape, NAME)
     hosts = http.feed([data])[1][-1][0]         # behind a line of HTTP/0.9 the fields are a second head
     assert any(host.lower().rstrip(b".").split(b":")[0].rstrip(b".") == NAME for host in hosts)
 

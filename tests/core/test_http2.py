@@ -11,9 +11,9 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from edgeblock.core import hpack as core_hpack
 from edgeblock.core import http2
+from edgeblock.disguises.streams import Path
 from tests.core import samples as s
 from tests.core.playing import engine, play
-from tests.core.strategies import Path
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 TAIL = s.H2_PREFACE[len(PREFACE):]

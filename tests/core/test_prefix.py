@@ -6,9 +6,9 @@ import struct
 import pytest
 
 from edgeblock.core import prefix
+from edgeblock.disguises.streams import Path
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
-from tests.core.strategies import Path
 
 ADDRESSES = b"\xc6\x33\x64\x09\xcb\x00\x71\x07\x9c\x40\x01\xbb"
 

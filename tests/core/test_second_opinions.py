@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from edgeblock.core import http, http2, tls
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
+from edgeblock.disguises.streams import Path
 from tests.core import samples as s
-from tests.core.strategies import Path
 from tests.fuzz.seeds import messages
 from tests.reference import http as slow_http
 from tests.reference import stream

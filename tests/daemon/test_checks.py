@@ -76,6 +76,9 @@ def test_what_can_be_used_is_said_with_what_is_odd_about_it(capsys, tmp_path):
     file.write_text('[rules]\ndirectory = "lists"\n')
     assert cli.main(["run", "--check", "--config", str(file)]) == 0
     assert capsys.readouterr().err == ""
+    file.write_text('[rules]\ndirectory = "lists"\nself_check = 0\n')
+    assert cli.main(["run", "--check", "--config", str(file)]) == 0
+    assert "[rules] self_check = 0: new rules come into force untried" in capsys.readouterr().err
 
 
 def test_a_pattern_of_interfaces_is_there_where_one_fits():

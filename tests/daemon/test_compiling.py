@@ -6,6 +6,7 @@ import gc
 import mmap
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from edgeblock.errors import ListError
 @pytest.fixture
 def settings(tmp_path):
     (tmp_path / "lists").mkdir()
-    return Rules(directory=tmp_path / "lists", key=tmp_path / "state" / "key")
+    return Rules(directory=tmp_path / "lists", key=tmp_path / "state" / "key", self_check=0)
 
 
 def load(settings, digest="", **more):
@@ -232,3 +233,58 @@ def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, m
     assert held() <= before
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+# Trying what is to come into force ------------------------------------------------------------------------------
+
+def test_rules_are_tried_in_the_process_and_the_rest_is_told_later(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+
+    async def twice():
+        compiler = compiling.Compiler(replace(settings, self_check=0.3))
+        first = await compiler.load()
+        assert first.trial == {"lists": {}, "problem": "", "fault": "", "refused": False}   # nothing was in force
+        later = await compiler.rest()
+        assert await compiler.rest() == {}
+        (settings.directory / "new.list").write_text("new.example\n")
+        second = await compiler.load(digest=first.digest, held=first.whole)
+        last = await compiler.rest()
+        compiling.close_files(first.fd, second.fd)
+        await compiler.close()
+        return later, second, last
+
+    later, second, last = asyncio.run(twice())
+    assert set(later["lists"]) == {"/canary", "court"}
+    assert set(second.trial["lists"]) == set(last["lists"]) == {"/canary", "new"}     # court has not changed
+    for told in (later, second.trial, last):
+        assert (told["problem"], told["fault"], told["refused"]) == ("", "", False)
+        for tried, held, beside, over_blocked in told["lists"].values():
+            assert tried == held > 0 and beside > 0 and over_blocked == 0
+
+
+def test_who_goes_on_trying_is_ended_when_other_rules_come(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+
+    async def one_after_the_other():
+        compiler = compiling.Compiler(replace(settings, self_check=60.0))
+        first = await compiler.load()
+        trying, waiting = compiler.trying, asyncio.create_task(compiler.rest())
+        (settings.directory / "court.list").write_text("other.example\n")
+        second = await compiler.load(digest=first.digest, held=first.whole)
+        assert await waiting == {} and trying.returncode is not None
+        last = compiler.trying
+        await compiler.close()
+        assert last.returncode is not None
+        compiling.close_files(first.fd, second.fd)
+
+    asyncio.run(one_after_the_other())
+
+
+@pytest.mark.parametrize("said", [
+    {}, {"lists": [], "problem": "", "fault": "", "refused": False},
+    {"lists": {"court": [1, 2, 3]}, "problem": "", "fault": "", "refused": False},
+    {"lists": {"court": [1, 2, 3, "4"]}, "problem": "", "fault": "", "refused": False},
+    {"lists": {}, "problem": 7, "fault": "", "refused": False}])
+def test_what_no_trial_says_is_not_taken(said):
+    with pytest.raises(ListError, match="has said what it never says"):
+        compiling.verified_trial(said)

@@ -32,7 +32,7 @@ from edgeblock.source.counters import BOARD, BOARD_NAMES
 FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
 FUNCTIONS = {"sum", "by", "rate", "increase", "count", "histogram_quantile", "up", "le", "instance", "list",
              "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
-             "protocol", "result", "refused", "edgeblock"}
+             "protocol", "result", "refused", "edgeblock", "or"}
 
 
 def made(matches=1):

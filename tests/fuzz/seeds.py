@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeblock.disguises.streams import Path as Stream
+from edgeblock.disguises.table import DISGUISES, Ask
 from tests.core import samples as s
 
 NAMES = (b"blocked.example.com", b"www.innocent.example")
@@ -36,6 +39,13 @@ def captured() -> Iterator[list[bytes]]:
 
 def packed(packets: list[bytes]) -> bytes:
     return b"".join(b"\1" + struct.pack("!H", len(packet)) + packet for packet in packets)
+
+
+def disguised() -> Iterator[list[bytes]]:
+    """Every row of the table, for a listed name."""
+    for number, disguise in enumerate(DISGUISES):
+        made = disguise.make(Ask(NAMES[0]), Stream(number % 2 == 1), random.Random(number))
+        yield [packet[1] if isinstance(packet, tuple) else packet for packet in made][:80]
 
 
 def queue_messages() -> Iterator[bytes]:
@@ -104,7 +114,7 @@ def of(game: str) -> Iterator[tuple[str, bytes]]:
             later, sooner = s.tcp(1000 + half, message[half:]), s.tcp(1000, message[:half])
             made.append(packed([s.tcp(999, b"", s.SYN), later, sooner]))
             made.append(packed([s.tcp6(999, b"", s.SYN), s.tcp6(1000, message, urgent=9, flags=s.ACK | s.URG)]))
-        made += [packed(packets) for packets in captured()]
+        made += [packed(packets) for packets in (*captured(), *disguised())]
     elif game == "netlink":
         made += queue_messages()
     elif game in ("answers", "defragment", "answered", "marking"):

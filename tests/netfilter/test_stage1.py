@@ -9,6 +9,7 @@ import time
 import pytest
 
 from edgeblock.blocklist.fingerprint import fingerprint
+from edgeblock.disguises.streams import Path
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import stage1
 from edgeblock.netfilter.marks import PROGRAMS
@@ -18,7 +19,6 @@ from edgeblock.source.marking import Marking
 from tests.blocklist.making import KEY, matcher
 from tests.core import headers
 from tests.core import samples as s
-from tests.core.strategies import Path
 
 pytestmark = pytest.mark.live
 

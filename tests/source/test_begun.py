@@ -1,6 +1,6 @@
 """One engine goes on where another has ended: what passes behind the end completes nothing that is listed.
 
-Every way of sending of core/strategies.py, ended behind each of its packets. Whether a listed name has come through
+Every way of sending of disguises/streams.py, ended behind each of its packets. Whether a listed name has come through
 is asked of a third engine, which sees all that has passed.
 """
 
@@ -8,10 +8,10 @@ import os
 
 import pytest
 
+from edgeblock.disguises.streams import MIDWAY, STRATEGIES, Path
 from edgeblock.source.begun import Begun, create, size_of
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine
-from tests.core.strategies import MIDWAY, STRATEGIES, Path
 
 SENDABLE = STRATEGIES | MIDWAY
 REQUESTS = {"tls": s.hello, "http": s.request}

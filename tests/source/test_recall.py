@@ -1,6 +1,6 @@
 """The first stage and the engine together, packet by packet: what the kernel lets by the engine hears of in time.
 
-Every way of sending of core/strategies.py and every capture beside the repository: the same verdicts as without it.
+Every way of sending of disguises/streams.py and every capture beside the repository: the same verdicts as without it.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import pytest
 from corpus import BESIDE
 
 from edgeblock.commands import replay
+from edgeblock.disguises.streams import MIDWAY, STRATEGIES, Path
 from edgeblock.netfilter.stage1 import Stage
 from edgeblock.source.capture import Capture
 from edgeblock.source.checksums import Survey
@@ -17,7 +18,6 @@ from edgeblock.source.defragment import Defragmenter
 from edgeblock.source.recall import Recall
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
-from tests.core.strategies import MIDWAY, STRATEGIES, Path
 from tests.fuzz.stage1 import run as fuzz
 from tests.staging import Box, is_tcp, key_of
 

@@ -1,44 +1,53 @@
 """Ways to send a request so that a filter misreads it: one function for each row of docs/evasion.md's table.
 
-Each takes the request, where the name stands in it, and a `Path` that makes packets; it yields packets. A real server
-that gets all of them has the request, whole: packets marked as fooling ones it ignores, or never gets.
+Each takes the request, where the name stands in it, and a `Path` that makes packets; it yields packets, or pairs of
+seconds to wait and a packet. A real server that gets all of them has the request, whole: packets marked as fooling
+ones it ignores, or never gets. Never here: what a filter makes of them.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from tests.core import samples as s
+from edgeblock.disguises import packets as s
 
 ISN = 5_000
-STRATEGIES: dict[str, Callable] = {}
+Packets = Iterator[bytes | tuple[float, bytes]]
+Strategy = Callable[["Path", bytes, int, int], Packets]
+STRATEGIES: dict[str, Strategy] = {}
 
 
 class Path:
-    """Makes TCP packets of one connection, IPv4 or IPv6."""
+    """Makes TCP packets of one connection, IPv4 or IPv6. `decoy` is the text that the names of decoys are made of."""
 
-    def __init__(self, six: bool = False, isn: int = ISN, dport: int = 443):
-        self.isn = isn
-        self.settings = {"dport": dport}
+    def __init__(self, six: bool = False, isn: int = ISN, dport: int = 443, decoy: bytes = b"decoy",
+                 **settings: Any) -> None:
+        self.isn, self.decoy = isn, decoy
+        self.settings: dict[str, Any] = {"dport": dport}
         if six:
             self.settings |= {"source": s.CLIENT6, "destination": s.SERVER6}
+        self.settings |= settings
 
-    def syn(self, data: bytes = b"", isn: int | None = None, **settings) -> bytes:
+    def syn(self, data: bytes = b"", isn: int | None = None, **settings: Any) -> bytes:
         return s.tcp(self.isn if isn is None else isn, data, s.SYN, **self.settings | {"ack": 0} | settings)
 
     def ack(self) -> bytes:
         return s.tcp(self.isn + 1, b"", s.ACK, **self.settings)
 
-    def bare(self, flags: int, at: int = 0, **settings) -> bytes:
+    def bare(self, flags: int, at: int = 0, **settings: Any) -> bytes:
         return s.tcp(self.isn + 1 + at, b"", flags, **self.settings | settings)
 
-    def data(self, at: int, data: bytes, flags: int = s.ACK | s.PSH, **settings) -> bytes:
+    def data(self, at: int, data: bytes, flags: int = s.ACK | s.PSH, **settings: Any) -> bytes:
         return s.tcp(self.isn + 1 + at, data, flags, **self.settings | settings)
+
+    def datagram(self, payload: bytes) -> bytes:
+        return s.udp(payload, **self.settings)
 
     def opening(self) -> list[bytes]:
         return [self.syn(), self.ack()]
 
 
-def strategy(function: Callable) -> Callable:
-    STRATEGIES[function.__name__] = function
+def strategy(function: Strategy) -> Strategy:
+    STRATEGIES[function.__name__] = function        # type: ignore[attr-defined]
     return function
 
 
@@ -57,7 +66,7 @@ OLD = b"\x08\x0a" + (1).to_bytes(4, "big") + bytes(4)      # a time stamp from b
 NEW = b"\x08\x0a" + (600_001).to_bytes(4, "big") + bytes(4)
 
 # How a decoy is made so that the server ignores it: settings of Path.data.
-FOOLING = {
+FOOLING: dict[str, dict[str, Any]] = {
     "ttl": {"ttl": 2},
     "md5sig": {"options": MD5},
     "ts": {"options": OLD},
@@ -74,7 +83,7 @@ FOOLING = {
 
 def decoy_of(data: bytes, at: int, size: int, other: bytes) -> bytes:
     """The same message with another name of the same length."""
-    name = (other * 9)[:size - 8] + b".example"
+    name = (other * size)[:size - 8] + b".example"
     return data[:at] + name[-size:] + data[at + size:]
 
 
@@ -82,61 +91,61 @@ def decoy_of(data: bytes, at: int, size: int, other: bytes) -> bytes:
 
 
 @strategy
-def whole(path: Path, data: bytes, at: int, size: int) -> Iterator[bytes]:
+def whole(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     yield path.data(0, data)
 
 
 @strategy
-def in_pieces(path, data, at, size):
+def in_pieces(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for offset, piece in cuts(data, at, size):
         yield path.data(offset, piece)
 
 
 @strategy
-def small_segments(path, data, at, size):
+def small_segments(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for offset in range(0, len(data), 76):
         yield path.data(offset, data[offset:offset + 76])
 
 
 @strategy
-def disorder(path, data, at, size):
+def disorder(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for offset, piece in reversed(cuts(data, at, size)):
         yield path.data(offset, piece)
 
 
 @strategy
-def byte_by_byte(path, data, at, size):
+def byte_by_byte(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for offset in range(len(data)):
         yield path.data(offset, data[offset:offset + 1])
 
 
 @strategy
-def byte_by_byte_backwards(path, data, at, size):
+def byte_by_byte_backwards(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for offset in reversed(range(len(data))):
         yield path.data(offset, data[offset:offset + 1])
 
 
 @strategy
-def paused(path, data, at, size):
+def paused(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     yield path.data(0, data[:at + 3])
     yield (90.0, path.data(at + 3, data[at + 3:]))
 
 
 @strategy
-def without_handshake_ack(path, data, at, size):
+def without_handshake_ack(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.syn()
     yield path.data(0, data)
 
 
 @strategy
-def copies(path, data, at, size):
+def copies(path: Path, data: bytes, at: int, size: int) -> Packets:
     for packet in path.opening():
         yield from (packet, packet, packet)
     for offset, piece in cuts(data, at, size):
@@ -144,7 +153,7 @@ def copies(path, data, at, size):
 
 
 @strategy
-def retransmitted_in_other_cuts(path, data, at, size):
+def retransmitted_in_other_cuts(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     yield path.data(at + 5, data[at + 5:])
     for step in (7, 50, 3):
@@ -154,7 +163,7 @@ def retransmitted_in_other_cuts(path, data, at, size):
 
 
 @strategy
-def odd_flags(path, data, at, size):
+def odd_flags(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for i, (offset, piece) in enumerate(cuts(data, at, size)):
         yield path.data(offset, piece, (s.ACK, s.ACK | 0x40 | 0x80, s.ACK | s.PSH | s.FIN, s.ACK, s.ACK)[i])
@@ -164,7 +173,7 @@ def odd_flags(path, data, at, size):
 
 
 @strategy
-def reset_first(path, data, at, size):
+def reset_first(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for settings in ({}, {"ttl": 2}, {"checksum": 1}, {"options": MD5}):
         yield path.bare(s.RST, **settings)
@@ -173,7 +182,7 @@ def reset_first(path, data, at, size):
 
 
 @strategy
-def past_sequence_reset_and_fin(path, data, at, size):
+def past_sequence_reset_and_fin(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     yield path.bare(s.RST, -1000)
     yield path.bare(s.FIN | s.ACK, -1)
@@ -183,7 +192,7 @@ def past_sequence_reset_and_fin(path, data, at, size):
 
 
 @strategy
-def synack_before_syn(path, data, at, size):
+def synack_before_syn(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.bare(s.SYN | s.ACK, -1, ttl=2)
     yield from path.opening()
     yield path.bare(s.SYN | s.ACK, 300, ttl=2)
@@ -191,7 +200,7 @@ def synack_before_syn(path, data, at, size):
 
 
 @strategy
-def split_handshake(path, data, at, size):
+def split_handshake(path: Path, data: bytes, at: int, size: int) -> Packets:
     # A colluding server answers the SYN with a SYN; the client goes on as if it were the server.
     yield path.syn()
     yield path.bare(s.SYN | s.ACK, -1)
@@ -205,7 +214,7 @@ def _server(path: Path, flags: int, seq: int, ack: int) -> bytes:
 
 
 @strategy
-def split_handshake_seen_both_ways(path, data, at, size):
+def split_handshake_seen_both_ways(path: Path, data: bytes, at: int, size: int) -> Packets:
     # A capture, or a box without connection tracking, sees the server's SYN too.
     yield path.syn()
     yield _server(path, s.SYN, 6999, 0)
@@ -215,7 +224,7 @@ def split_handshake_seen_both_ways(path, data, at, size):
 
 
 @strategy
-def split_synack_seen_both_ways(path, data, at, size):
+def split_synack_seen_both_ways(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.syn()
     yield _server(path, s.ACK, 6999, path.isn + 1)
     yield _server(path, s.SYN, 6999, 0)
@@ -226,7 +235,7 @@ def split_synack_seen_both_ways(path, data, at, size):
 
 
 @strategy
-def second_syn_behind(path, data, at, size):
+def second_syn_behind(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.syn()
     yield path.syn(isn=path.isn + 900_000, ttl=2)
     yield path.ack()
@@ -235,7 +244,7 @@ def second_syn_behind(path, data, at, size):
 
 
 @strategy
-def second_syn_before(path, data, at, size):
+def second_syn_before(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.syn(isn=path.isn + 0x70000000, ttl=2)
     yield path.syn(isn=path.isn - 90, ttl=2)
     yield path.syn()
@@ -245,7 +254,7 @@ def second_syn_before(path, data, at, size):
 
 
 @strategy
-def many_syns(path, data, at, size):
+def many_syns(path: Path, data: bytes, at: int, size: int) -> Packets:
     for i in range(9):
         yield path.syn(isn=path.isn + 100_000 * (i - 5))
     for offset, piece in cuts(data, at, size):
@@ -253,29 +262,29 @@ def many_syns(path, data, at, size):
 
 
 @strategy
-def fake_data_in_syn(path, data, at, size):
-    yield path.syn(decoy_of(data, at, size, b"decoy"))
+def fake_data_in_syn(path: Path, data: bytes, at: int, size: int) -> Packets:
+    yield path.syn(decoy_of(data, at, size, path.decoy))
     yield path.ack()
     for offset, piece in cuts(data, at, size):
         yield path.data(offset, piece)
 
 
 @strategy
-def zeros_in_syn(path, data, at, size):
+def zeros_in_syn(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.syn(bytes(16))
     yield path.ack()
     yield path.data(0, data)
 
 
 @strategy
-def fast_open(path, data, at, size):
+def fast_open(path: Path, data: bytes, at: int, size: int) -> Packets:
     # RFC 7413: the data in the SYN counts.
     yield path.syn(data[:at + 4], options=b"\x22\x0a12345678")
     yield path.data(at + 4, data[at + 4:])
 
 
 @strategy
-def fast_open_whole(path, data, at, size):
+def fast_open_whole(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.syn(data, options=b"\x22\x0a12345678")
     yield path.ack()
 
@@ -284,46 +293,46 @@ def fast_open_whole(path, data, at, size):
 
 
 @strategy
-def below_the_window(path, data, at, size):
+def below_the_window(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
-    decoy = decoy_of(data, at, size, b"decoy")
+    decoy = decoy_of(data, at, size, path.decoy)
     for below in (10_000, 0x80000000, 66_000, len(data)):
         yield path.data(-below, decoy)
     yield path.data(0, data)
 
 
 @strategy
-def above_the_window(path, data, at, size):
+def above_the_window(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
-    yield path.data(3_000_000, decoy_of(data, at, size, b"decoy"))
-    yield path.data(70_000, decoy_of(data, at, size, b"decoy"))
+    yield path.data(3_000_000, decoy_of(data, at, size, path.decoy))
+    yield path.data(70_000, decoy_of(data, at, size, path.decoy))
     yield path.data(0, data)
 
 
 @strategy
-def overlap_below(path, data, at, size):
+def overlap_below(path: Path, data: bytes, at: int, size: int) -> Packets:
     # The first segment begins before the stream does: its left part is a whole decoy.
     yield from path.opening()
-    decoy = decoy_of(data, at, size, b"decoy")
+    decoy = decoy_of(data, at, size, path.decoy)
     for offset, piece in cuts(data, at, size):
         yield path.data(offset - len(decoy), decoy + piece) if offset == 0 else path.data(offset, piece)
 
 
 @strategy
-def overlap_below_disorder(path, data, at, size):
+def overlap_below_disorder(path: Path, data: bytes, at: int, size: int) -> Packets:
     # The second piece comes first, with fake bytes where the first one belongs.
     yield from path.opening()
     middle = at + size // 2
-    decoy = decoy_of(data, at, size, b"decoy")
+    decoy = decoy_of(data, at, size, path.decoy)
     yield path.data(0, decoy[:middle] + data[middle:])
     yield path.data(0, data[:middle])
 
 
 def _overlap_below_by(size_below: int) -> None:
-    def overlap(path, data, at, size, backwards=False):
+    def overlap(path: Path, data: bytes, at: int, size: int, backwards: bool = False) -> Packets:
         # The decoy's end lies at the stream's beginning; of the later pieces each may do the same to the one before.
         yield from path.opening()
-        decoy = (decoy_of(data, at, size, b"decoy") * 9)[:size_below]
+        decoy = (decoy_of(data, at, size, path.decoy) * size_below)[:size_below]
         pieces = cuts(data, at, size)
         for offset, piece in reversed(pieces) if backwards else pieces:
             if offset == (pieces[1][0] if backwards else 0):
@@ -342,23 +351,23 @@ for _below in (1, 336, 652, 681):
 
 
 @strategy
-def zeros_first(path, data, at, size):
+def zeros_first(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     yield path.data(0, bytes(4), ttl=2)
     yield path.data(0, data)
 
 
 @strategy
-def decoy_in_pieces(path, data, at, size):
+def decoy_in_pieces(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
-    for offset, piece in cuts(decoy_of(data, at, size, b"decoy"), at, size):
+    for offset, piece in cuts(decoy_of(data, at, size, path.decoy), at, size):
         yield path.data(offset, piece, ttl=2)
     for offset, piece in cuts(data, at, size):
         yield path.data(offset, piece)
 
 
 @strategy
-def decoy_as_a_longer_message(path, data, at, size):
+def decoy_as_a_longer_message(path: Path, data: bytes, at: int, size: int) -> Packets:
     # The decoy claims that the real request is its tail.
     yield from path.opening()
     fake = b"\x16\x03\x01\x20\x00\x01\x00\x1f\xfc\x03\x03" + bytes(60)
@@ -367,38 +376,38 @@ def decoy_as_a_longer_message(path, data, at, size):
 
 
 @strategy
-def many_decoys(path, data, at, size):
+def many_decoys(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     for i in range(2):
-        yield path.data(0, decoy_of(data, at, size, b"decoy%d" % i), ttl=2)
+        yield path.data(0, decoy_of(data, at, size, path.decoy + b"%d" % i), ttl=2)
     for offset, piece in cuts(data, at, size):
         yield path.data(offset, piece)
 
 
-def _fake_with(name: str, settings: dict) -> None:
-    def fake(path, data, at, size):
+def _fake_with(name: str, settings: dict[str, Any]) -> None:
+    def fake(path: Path, data: bytes, at: int, size: int) -> Packets:
         yield from path.opening()
-        yield path.data(0, decoy_of(data, at, size, b"decoy"), **settings)
+        yield path.data(0, decoy_of(data, at, size, path.decoy), **settings)
         for offset, piece in cuts(data, at, size):
             yield path.data(offset, piece)
 
-    def fake_disorder(path, data, at, size):
+    def fake_disorder(path: Path, data: bytes, at: int, size: int) -> Packets:
         yield from path.opening()
         for offset, piece in reversed(cuts(data, at, size)):
             yield path.data(offset, zeros(piece), **settings)
             yield path.data(offset, piece)
             yield path.data(offset, zeros(piece), **settings)
 
-    def fakes_around(path, data, at, size):
+    def fakes_around(path: Path, data: bytes, at: int, size: int) -> Packets:
         yield from path.opening()
         for offset, piece in cuts(data, at, size):
             yield path.data(offset, zeros(piece), **settings)
             yield path.data(offset, piece)
             yield path.data(offset, zeros(piece), **settings)
 
-    def fake_host(path, data, at, size):
+    def fake_host(path: Path, data: bytes, at: int, size: int) -> Packets:
         yield from path.opening()
-        decoy = decoy_of(data, at, size, b"decoy")[at:at + size]
+        decoy = decoy_of(data, at, size, path.decoy)[at:at + size]
         yield path.data(0, data[:at])
         yield path.data(at, decoy, **settings)
         yield path.data(at, data[at:at + size])
@@ -417,7 +426,7 @@ for _name, _settings in FOOLING.items():
 
 def _fakes_in_order(order: int, backwards: bool) -> None:
     # Which of the two pieces has a fake before it, and which one behind.
-    def fakes(path, data, at, size):
+    def fakes(path: Path, data: bytes, at: int, size: int) -> Packets:
         yield from path.opening()
         middle = at + size // 2
         pieces = [(0, data[:middle], order), (middle, data[middle:], order >> 2)]
@@ -438,9 +447,9 @@ for _order in range(1, 16):
 
 def _fake_host_in_order(order: int) -> None:
     # Fakes of the host, and of its halves, before and behind the real ones.
-    def fakes(path, data, at, size):
+    def fakes(path: Path, data: bytes, at: int, size: int) -> Packets:
         yield from path.opening()
-        decoy = decoy_of(data, at, size, b"decoy")
+        decoy = decoy_of(data, at, size, path.decoy)
         yield path.data(0, data[:at])
         edges = [at, at + size // 2, at + size] if order & 4 else [at, at + size]
         for a, b in zip(edges, edges[1:], strict=False):
@@ -461,19 +470,19 @@ for _order in range(1, 16):
 
 
 @strategy
-def everything_with_a_low_ttl(path, data, at, size):
+def everything_with_a_low_ttl(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
-    decoy = decoy_of(data, at, size, b"decoy")
+    decoy = decoy_of(data, at, size, path.decoy)
     for offset, piece in cuts(data, at, size):
         yield path.data(offset, decoy[offset:offset + len(piece)], ttl=5)
         yield path.data(offset, piece, ttl=6)
 
 
 @strategy
-def last_copy_is_the_decoy(path, data, at, size):
+def last_copy_is_the_decoy(path: Path, data: bytes, at: int, size: int) -> Packets:
     # A server that keeps the first copy.
     yield from path.opening()
-    decoy = decoy_of(data, at, size, b"decoy")
+    decoy = decoy_of(data, at, size, path.decoy)
     rest = data[at + size:]
     yield path.data(at + size, rest)
     yield path.data(at, data[at:at + size])
@@ -481,7 +490,7 @@ def last_copy_is_the_decoy(path, data, at, size):
 
 
 @strategy
-def each_byte_twice(path, data, at, size):
+def each_byte_twice(path: Path, data: bytes, at: int, size: int) -> Packets:
     # Every byte of the name has two copies: which one counts is anybody's guess.
     yield from path.opening()
     yield path.data(0, data[:at])
@@ -495,7 +504,7 @@ def each_byte_twice(path, data, at, size):
 
 
 @strategy
-def urgent_byte_inside(path, data, at, size):
+def urgent_byte_inside(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     spot = at + size // 2
     sent = s.urgent_byte(data, spot)
@@ -503,7 +512,7 @@ def urgent_byte_inside(path, data, at, size):
 
 
 @strategy
-def urgent_byte_in_disorder(path, data, at, size):
+def urgent_byte_in_disorder(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield from path.opening()
     spot = at + size // 2
     sent = s.urgent_byte(data, spot)
@@ -512,7 +521,7 @@ def urgent_byte_in_disorder(path, data, at, size):
 
 
 @strategy
-def urgent_byte_by_a_pointer_of_zero(path, data, at, size):
+def urgent_byte_by_a_pointer_of_zero(path: Path, data: bytes, at: int, size: int) -> Packets:
     # Linux takes zero for one.
     yield from path.opening()
     spot = at + size // 2
@@ -522,7 +531,7 @@ def urgent_byte_by_a_pointer_of_zero(path, data, at, size):
 
 
 @strategy
-def urgent_byte_announced(path, data, at, size):
+def urgent_byte_announced(path: Path, data: bytes, at: int, size: int) -> Packets:
     # By a segment before it, and by one without data.
     yield from path.opening()
     spot = at + size // 2
@@ -534,7 +543,7 @@ def urgent_byte_announced(path, data, at, size):
 
 
 @strategy
-def urgent_byte_announced_late(path, data, at, size):
+def urgent_byte_announced_late(path: Path, data: bytes, at: int, size: int) -> Packets:
     # The pointer comes by itself, in front of the last piece.
     yield from path.opening()
     spot = at + size // 2
@@ -546,7 +555,7 @@ def urgent_byte_announced_late(path, data, at, size):
 
 
 @strategy
-def urgent_byte_that_counts(path, data, at, size):
+def urgent_byte_that_counts(path: Path, data: bytes, at: int, size: int) -> Packets:
     # A server with SO_OOBINLINE reads it in its place.
     yield from path.opening()
     spot = at + size // 2
@@ -557,16 +566,16 @@ def urgent_byte_that_counts(path, data, at, size):
 # ---- flows that were there before us
 
 
-def seen_midway(path, data, at, size):
+def seen_midway(path: Path, data: bytes, at: int, size: int) -> Packets:
     for offset, piece in cuts(data, at, size):
         yield path.data(offset, piece)
 
 
-def seen_midway_whole(path, data, at, size):
+def seen_midway_whole(path: Path, data: bytes, at: int, size: int) -> Packets:
     yield path.data(0, data)
 
 
-def seen_midway_in_disorder(path, data, at, size):
+def seen_midway_in_disorder(path: Path, data: bytes, at: int, size: int) -> Packets:
     for offset, piece in reversed(cuts(data, at, size)):
         yield path.data(offset, piece)
 

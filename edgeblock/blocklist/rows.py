@@ -1,0 +1,123 @@
+"""What the rows of a snapshot say of a name or an address, read in plain Python: a second opinion on the matcher.
+
+In: a Snapshot, a canonical host, a plain target, an address. Out: a Verdict. It shares with the matcher the
+fingerprint and the form of the rows, nothing else: it has no bitmap, no bounds and no readings of odd names. Slow;
+for the trial of lists (daemon/selfcheck.py). Never here: a packet.
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+from edgeblock.blocklist.canonical import host_address
+from edgeblock.blocklist.compiler import EXCEPTION, ROW_SIZE, ListRecord
+from edgeblock.blocklist.fingerprint import Kind, fingerprint
+from edgeblock.blocklist.formats import network_key
+from edgeblock.blocklist.snapshot import Snapshot
+
+PRINT_SIZE = 16
+NO_LIST = 0xFFFF
+
+
+class Verdict(IntEnum):
+    """What is done with a name, by what counts most of what applies to it."""
+
+    NOTHING = 0         # no list has it
+    OBSERVE = 1
+    BLOCK = 2
+    EXCEPTION = 3
+    MANDATORY = 4       # a block that no exception lifts
+
+    @property
+    def blocks(self) -> bool:
+        return self in (Verdict.BLOCK, Verdict.MANDATORY)
+
+
+class Table:
+    """The rows of one layer; `lists` says which list of the snapshot each index in them stands for, -1 for none."""
+
+    def __init__(self, rows: memoryview, lists: list[int]) -> None:
+        self.rows, self.lists = rows, lists
+        self.count = len(rows) // ROW_SIZE
+
+    def find(self, print: bytes) -> Iterator[tuple[int, int, bool]]:
+        """(list, kind, whether it is an exception) of each row of that fingerprint that counts."""
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) // 2
+            at = middle * ROW_SIZE
+            if bytes(self.rows[at:at + PRINT_SIZE]) < print:
+                low = middle + 1
+            else:
+                high = middle
+        for row in range(low, self.count):
+            at = row * ROW_SIZE
+            if bytes(self.rows[at:at + PRINT_SIZE]) != print:
+                return
+            value = int.from_bytes(self.rows[at + PRINT_SIZE:at + ROW_SIZE], "little")
+            index = value >> 16
+            if index < len(self.lists) and self.lists[index] >= 0:
+                yield self.lists[index], value & 0xFF, value & EXCEPTION != 0
+
+
+class Rows:
+    """The rows of a snapshot, and of the one below it."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        parts = snapshot.parts
+        self.key = snapshot.key
+        self.lists: list[ListRecord] = parts.lists
+        self.lengths = {4: parts.ipv4_lengths, 16: parts.ipv6_lengths}
+        self.tables = [Table(memoryview(parts.rows), list(range(len(parts.lists))))]    # type: ignore[arg-type]
+        if snapshot.base is not None:
+            places = [-1] * len(snapshot.base.parts.lists)
+            for index, below in enumerate(parts.below):
+                if below >= 0:
+                    places[below] = index
+            self.tables.append(Table(memoryview(snapshot.base.parts.rows), places))     # type: ignore[arg-type]
+
+    def find(self, key: bytes) -> list[tuple[int, int, bool]]:
+        """(list, kind, whether it is an exception) of each row of a key."""
+        print = fingerprint(self.key, key)
+        return [row for table in self.tables for row in table.find(print)]
+
+    def has(self, name: str, kind: Kind, key: bytes, exception: bool) -> bool:
+        """Whether that entry of that list is there."""
+        return any(self.lists[index].name == name and (found, excepted) == (kind, exception)
+                   for index, found, excepted in self.find(key))
+
+    def name(self, proto: str, host: bytes, target: bytes = b"/") -> Verdict:
+        """Of a host over "tls" or "quic", or of what is asked of it over "http"."""
+        asked: list[tuple[bytes, tuple[Kind, ...]]] = []
+        if host_address(host) is None:      # entries for hosts are not about addresses
+            labels = host.split(b".")
+            asked = [(b".".join(labels[i:]), (Kind.HOST, Kind.SUBDOMAINS)) for i in range(1, len(labels))]
+            asked.append((host, (Kind.HOST, Kind.HOST_ONLY) + (() if proto == "http" else (Kind.HOST_OF_URL,))))
+        if proto == "http":
+            path = target.partition(b"?")[0]
+            asked += [(host + target, (Kind.URL_WITH_QUERY,)), (host + path, (Kind.URL, Kind.DIRECTORY))]
+            asked += [(host + path[:i + 1], (Kind.DIRECTORY,)) for i, byte in enumerate(path[:-1]) if byte == 47]
+        return self._strongest(asked)
+
+    def address(self, address: bytes, port: int) -> Verdict:
+        """Of a destination of 4 or 16 bytes."""
+        bits = 8 * len(address)
+        whole = int.from_bytes(address)
+        asked: list[tuple[bytes, tuple[Kind, ...]]] = [
+            (network_key((whole >> bits - length << bits - length).to_bytes(len(address)), length), (Kind.NETWORK,))
+            for length in range(bits + 1) if self.lengths[len(address)] >> length & 1]
+        asked.append((network_key(address, bits, port), (Kind.ENDPOINT,)))
+        return self._strongest(asked)
+
+    def _strongest(self, asked: list[tuple[bytes, tuple[Kind, ...]]]) -> Verdict:
+        best = Verdict.NOTHING
+        for key, kinds in asked:
+            for index, kind, exception in self.find(key):
+                if kind in kinds:
+                    best = max(best, Verdict.EXCEPTION if exception else weight(self.lists[index]))
+        return best
+
+
+def weight(record: ListRecord) -> Verdict:
+    if record.action == "observe":
+        return Verdict.OBSERVE
+    return Verdict.MANDATORY if record.mandatory else Verdict.BLOCK
