@@ -352,9 +352,9 @@ def networks(draw):
 def test_ranges_touch_as_ipaddress_says(network):
     ranges = Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items())
     found = ranges.touched(network.version, network[0].packed, network[-1].packed)
-    touching = {text for text in SPECIAL if (other := ipaddress.ip_network(text)).version == network.version
+    touching = {other for text in SPECIAL if (other := ipaddress.ip_network(text)).version == network.version
                 and other.overlaps(network)}
-    assert str(found[0]) in touching if found else not touching
+    assert found[0] in touching if found else not touching
 
 
 def test_ranges_inside_one_another_are_found():

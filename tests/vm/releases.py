@@ -82,10 +82,11 @@ def life(root: Root, deb: Path) -> None:
 
 def build(root: Root, folder: Path) -> Path:
     """The package as it is made there, and the tests that need no network."""
-    subprocess.run(["git", "clone", "--quiet", ROOT, root.path / "root/edgeblock"], check=True)
+    # Not below /root: some tests become nobody.
+    subprocess.run(["git", "clone", "--quiet", ROOT, root.path / "srv/edgeblock"], check=True)
     root.run("apt-get update -q && apt-get install -y -q --no-install-recommends git make")
-    root.run("cd /root/edgeblock && .ci/setup lab test && packaging/build-deb")
-    [made] = (root.path / "root/edgeblock/build").glob("edgeblock_*.deb")
+    root.run("cd /srv/edgeblock && .ci/setup lab test && packaging/build-deb")
+    [made] = (root.path / "srv/edgeblock/build").glob("edgeblock_*.deb")
     kept = folder / f"{root.suite}.deb"
     shutil.copy(made, kept)
     return kept
@@ -102,7 +103,7 @@ def main(suites: list[str]) -> None:
             root = Root(suite, folder)
             deb = build(root, folder)
             said(suite, since, "built there")
-            tested = root.run("cd /root/edgeblock && "
+            tested = root.run("cd /srv/edgeblock && "
                               f".venv/bin/python -m pytest -q -m 'not live and not alone' {TESTS}")
             said(suite, since, tested.strip().splitlines()[-1])
             life(root, deb)
