@@ -191,6 +191,23 @@ def test_check_answers_from_what_is_good_and_warns_of_the_rest(capsys, rules):
     assert any(line.startswith("edgeblock: warning: court.list:2: 'exmaple..com' has an empty") for line in lines)
     assert any(line.startswith("edgeblock: warning: feed.csv:1: there is none of the columns") for line in lines)
     assert sum("the daemon refuses this list" in line for line in lines) == 2
+    assert lines[-1].endswith("has the last good version in force, or nothing; ask it with --live")
+    (rules / "court.list").write_text("fine.example\n")
+    (rules / "feed.csv").unlink()
+    assert run(capsys, "check", "--rules", rules, "fine.example")[2] == ""
+    (rules / "court.toml").write_text("colour = 3\n")        # the whole list is left out here, not on the box
+    status, out, err = run(capsys, "check", "--rules", rules, "fine.example")
+    assert status == 0 and "nothing listed applies" in out and err.splitlines()[-1].endswith("ask it with --live")
+
+
+def test_a_rule_is_found_beside_lists_that_cannot_be_read(capsys, rules):
+    (rules / "odd.csv").write_text("0.0.0.0 a.example\n0.0.0.0 b.example\n")
+    (rules / "zeta.list").write_text("last.example\n")
+    said = run(capsys, "check", "--rules", rules, "last.example")[1]
+    rule = re.findall(r"zeta.list:1 +rule ([0-9a-f]{8})", said)[0]
+    status, out, err = run(capsys, "check", "--rules", rules, "--rule", rule)
+    assert (status, out) == (0, "zeta.list:1  list zeta, block: last.example (host and subdomains)\n")
+    assert "odd.csv:1: the file is a hosts file" in err
 
 
 def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
@@ -261,6 +278,8 @@ STATUS = {
               "bypasses": [{"kind": "rule", "found": "-A FORWARD -j ACCEPT", "mend": "move it behind ours"}]},
     "canary": {"state": "ok", "off": "", "lacking": {"ipv6": "no forwarding"},
                "probes": [{"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 1.0}]},
+    "selfcheck": {"state": "ok", "tried": 449, "held": 449, "beside": 440, "over_blocked": 0, "lists": 1, "of": 1,
+                  "problem": "", "refused": 0},
     "queue": {"packets": 12_345, "passed": 12_000, "dropped": 345, "waiting": 0},
     "stage1": {"passed_hello": 5, "piece": 9},
     "engine": dict.fromkeys(("table_flows", "flows", "names", "hellos", "requests", "quic_initials", "conflicts",
@@ -287,6 +306,7 @@ def test_status_is_what_a_person_reads_first(capsys, answer):
         "refused    bad.list:1: 'a\\nb' is no host",
         "goes past  -A FORWARD -j ACCEPT: move it behind ours",
         "canary     ok: ipv4 tls; ipv6 not asked: no forwarding",
+        "selfcheck  ok: 449 of 449 tries held, 0 of 440 neighbours blocked; 0 updates refused",
         "packets    12,345 read, 12,000 passed, 345 dropped, 6 lost unread, 0 waiting",
         "flows      3 remembered of 3; 3 names in 3 hellos, 3 requests, 3 QUIC Initials",
         "blocked    31 flows, 1 page, 30 reset (10 visits); 2 observed",

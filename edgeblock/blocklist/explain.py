@@ -6,6 +6,7 @@ name, a Place for each entry. Never here: a name judged by anything but the matc
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.load import ListInfo, Rules
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
+from edgeblock.errors import ListError
 
 KIND_NAMES = {
     Kind.HOST: "host and subdomains", Kind.HOST_ONLY: "host only", Kind.SUBDOMAINS: "subdomains only",
@@ -196,19 +198,20 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
         if not keys:
             continue
         prints = {fingerprint(rules.matcher.snapshot.key, key): key for key in keys}
-        for item in read_list(source):
-            if isinstance(item, Finding):
-                continue
-            if isinstance(item, formats.HashedEntry):
-                if key := prints.get(item.print):
-                    kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
-                    found.setdefault((source.name, kind, key, item.exception), (item.line, ""))
-                continue
-            place = item.line, formats.attributes_text(item.attributes)
-            if item.key in keys:
-                found.setdefault((source.name, item.kind, item.key, item.exception), place)
-            if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY and (host := item.key.partition(b"/")[0]) in keys:
-                found.setdefault((source.name, Kind.HOST_OF_URL, host, item.exception), place)
+        with suppress(ListError):       # as far as it could be read it was taken, with a warning
+            for item in read_list(source):
+                if isinstance(item, Finding):
+                    continue
+                if isinstance(item, formats.HashedEntry):
+                    if key := prints.get(item.print):
+                        kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
+                        found.setdefault((source.name, kind, key, item.exception), (item.line, ""))
+                    continue
+                place = item.line, formats.attributes_text(item.attributes)
+                if item.key in keys:
+                    found.setdefault((source.name, item.kind, item.key, item.exception), place)
+                if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY and (host := item.key.partition(b"/")[0]) in keys:
+                    found.setdefault((source.name, Kind.HOST_OF_URL, host, item.exception), place)
     return found
 
 
@@ -232,13 +235,14 @@ def find_rule(rules: Rules, rule: str) -> list[Place]:
     key, wanted = rules.matcher.snapshot.key, int(rule, 16)
     found = []
     for source in rules.files:
-        for item in read_list(source):
-            if isinstance(item, Finding):
-                continue
-            for kind, text, mark in marks_of(item, key):
-                if rule_number(mark, kind) == wanted:
-                    found.append(Place(source.path.name, item.line, source.name, shown(text) if text else None,
-                                       KIND_NAMES[kind], item.exception))
+        with suppress(ListError):       # it is among the warnings of `rules`; what stands before the fault is found
+            for item in read_list(source):
+                if isinstance(item, Finding):
+                    continue
+                for kind, text, mark in marks_of(item, key):
+                    if rule_number(mark, kind) == wanted:
+                        found.append(Place(source.path.name, item.line, source.name, shown(text) if text else None,
+                                           KIND_NAMES[kind], item.exception))
     return found
 
 

@@ -8,9 +8,11 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 from edgeblock import config
+from edgeblock.blocklist.directory import Finding
 from edgeblock.blocklist.explain import explain, find_rule, record_of
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
@@ -27,7 +29,7 @@ EXAMPLES = """\
   edgeblock check --rule 9f3c21aa
 With --rule, the id that log, page and replay show leads back to list, file and line; run it with the box's key.
 With --live the running daemon answers from the rules that are in force, which have no line numbers.
-Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name or the rules cannot be used."""
+Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name cannot be used, or no list."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +56,7 @@ def main(chosen: argparse.Namespace) -> int:
         records = [record_of(control.have_answered(path, f"check {json.dumps(name)}")) for name in names]
     else:
         loaded = load(chosen.rules or settings.directory, settings, key=readable_key(settings.key), tolerant=True)
-        for warning in loaded.warnings:
-            print(f"edgeblock: warning: {warning}", file=sys.stderr)
+        warn(loaded.warnings)
         records = explain(loaded, names)
     for record in records:
         if chosen.json:
@@ -67,6 +68,17 @@ def main(chosen: argparse.Namespace) -> int:
     if any(record.canonical is None for record in records):
         return 2
     return 1 if any(record.blocked for record in records) else 0
+
+
+def warn(warnings: Iterable[Finding]) -> None:
+    """On standard error; at the end what that means for the answers that follow."""
+    differs = False
+    for warning in warnings:
+        print(f"edgeblock: warning: {warning}", file=sys.stderr)
+        differs |= warning.why.endswith("the daemon refuses this list") or warning.file.endswith(".toml")
+    if differs:
+        print("edgeblock: warning: of a list that it refuses the daemon has the last good version in force, or "
+              "nothing; ask it with --live", file=sys.stderr)
 
 
 def asked_names(chosen: argparse.Namespace) -> list[str]:
@@ -96,11 +108,13 @@ def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
         raise ConfigError(f"--rule {chosen.rule}: a rule id is eight hex digits, such as 9f3c21aa")
     key = readable_key(settings.key)
     directory = chosen.rules or settings.directory
-    found = find_rule(load(directory, settings, key=key, tolerant=True), chosen.rule)
+    loaded = load(directory, settings, key=key, tolerant=True)
+    warn(loaded.warnings)
+    found = find_rule(loaded, chosen.rule)
     for place in found:
         print(json.dumps(place._asdict()) if chosen.json else place.as_text())
     if not found:
-        why = ("the list may have changed since" if key else
+        why = ("the list may have changed since, or the id be of another box" if key else
                f"without the box's key, {settings.key}, ids differ: run this as root on the box")
         print(f"edgeblock: {directory}: no entry has the rule id {chosen.rule}; {why}", file=sys.stderr)
     return 0 if found else 1

@@ -72,6 +72,7 @@ FLUSHING = {"nftables": ("/etc/nftables.conf", "flush ruleset"), "netfilter-pers
 
 MOST = 4                           # differences of rules that are named
 MEMORY_SHARE = 0.5                 # of the machine's, for connections' beginnings; the rest is for lists and others
+BEGUN = 16              # bytes a flow of what workers have begun to read (source/begun.pyx)
 FILES = 256                        # open files of a supervisor, besides those for its workers
 TIMEX_BYTES = 1024                 # more than struct timex has
 TIME_ERROR = 5                     # linux/timex.h: the clock is not synchronised
@@ -604,7 +605,7 @@ def capacity(config: Config) -> Iterator[Finding]:
         yield Finding("workers", OK, f"{workers} on {processors} processor(s)")
     total = next((int(line.split()[1]) * 1024 for line in read("/proc/meminfo").splitlines()
                   if line.startswith("MemTotal:")), 0)
-    most = workers * (config.limits.memory + config.queue.buffer)
+    most = workers * (config.limits.memory + config.queue.buffer + BEGUN * config.limits.flows)
     if total and most > total * MEMORY_SHARE:
         yield Finding("memory", WARNING, f"connections may take {most >> 20} MB of {total >> 20} MB",
                       "lower limits.memory or queue.workers")

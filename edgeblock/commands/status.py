@@ -69,6 +69,7 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from few("goes past", [printable(f"{one['found']}: {one['mend']}")
                                  for one in answer["vigil"].get("bypasses", [])])
     yield "canary", told(answer["canary"])
+    yield "selfcheck", tried(answer["selfcheck"])
     lost = sum(one["lost"] + one["full"] for one in workers)
     yield "packets", (f"{queue['packets']:,} read, {queue['passed']:,} passed, {queue['dropped']:,} dropped, "
                       f"{lost:,} lost unread, {queue['waiting']:,} waiting")
@@ -107,6 +108,15 @@ def told(canary: dict[str, Any]) -> str:
     parts = [*wrong, *([f"ok: {', '.join(right)}"] if right else []),
              *(f"{family} not asked: {why}" for family, why in canary["lacking"].items())]
     return printable("; ".join(parts))
+
+
+def tried(proof: dict[str, Any]) -> str:
+    """One line on the rules in force, as they were tried behind every disguise."""
+    if proof["state"] in ("off", "waiting"):
+        return {"off": "off: new rules come into force untried", "waiting": "nothing tried yet"}[proof["state"]]
+    said = f"{printable(proof['problem'])}; " if proof["problem"] else ""
+    return (f"{proof['state']}: {said}{proof['held']:,} of {proof['tried']:,} tries held, "
+            f"{proof['over_blocked']:,} of {proof['beside']:,} neighbours blocked; {proof['refused']} updates refused")
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -34,6 +34,7 @@ Ends with q or Ctrl-C. Where standard output is no terminal it prints one pictur
 
 PAUSE = threading.Event()       # never set: waits, and Ctrl-C ends it
 WORKER = ("packets", "passed", "dropped", "lost")      # shown as rates
+NO_TERMINAL = 140       # columns where nobody says how many there are
 WIDE = 110              # columns from which on a worker's process and CPU are shown too
 FRAME = 2               # lines of a table that are no rows: title and head
 STYLE: Any = {"expand": True, "box": None, "pad_edge": False, "title_justify": "left", "header_style": "bold"}
@@ -50,7 +51,7 @@ def main(chosen: argparse.Namespace) -> int:
 
 def run(control: Path, seconds: float = 1.0) -> int:
     """Shows until interrupted; on no terminal, two looks and one picture. SystemProblem where no daemon answers."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL)
     before, began = ask(control, "status"), time.monotonic()
     if not console.is_terminal:
         PAUSE.wait(seconds)

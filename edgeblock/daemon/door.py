@@ -58,8 +58,9 @@ def _context(metrics: Metrics) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for path in (metrics.certificate, metrics.certificate_key):
-        _read(path, "certificate" if path == metrics.certificate else "certificate_key")
+    _read(metrics.certificate, "certificate")
+    _read(metrics.certificate_key, "certificate_key")
+    _must_be_private(metrics.certificate_key, "certificate_key")
     try:
         # A key with a pass phrase would wait for one at a terminal.
         context.load_cert_chain(metrics.certificate, metrics.certificate_key, password=lambda: b"")
@@ -75,9 +76,13 @@ def _token(path: Path) -> bytes:
     if not token or len(token) > TOKEN_MAX or not re.fullmatch(rb"[!-~]+", token):
         raise ConfigError(f'[metrics] token_file = "{path}" must hold one line of visible ASCII, at most {TOKEN_MAX} '
                           "bytes")
-    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError(f'[metrics] token_file = "{path}" can be read by everybody; chmod 0640 it')
+    _must_be_private(path, "token_file")
     return token
+
+
+def _must_be_private(path: Path, key: str) -> None:
+    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise ConfigError(f'[metrics] {key} = "{path}" can be read by everybody; chmod 0640 it')
 
 
 def _read(path: Path, key: str) -> bytes:

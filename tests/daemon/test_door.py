@@ -35,6 +35,10 @@ def files(tmp_path_factory):
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     (folder / "locked.key").write_bytes(key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")))
+    for private in folder.glob("*.key"):
+        private.chmod(0o640)
+    (folder / "bare.key").write_bytes((folder / "box.key").read_bytes())
+    (folder / "bare.key").chmod(0o644)
     (folder / "token").write_bytes(TOKEN + b"\n")
     (folder / "token").chmod(0o640)
     (folder / "open").write_bytes(TOKEN)
@@ -157,8 +161,10 @@ def test_other_machines_only_in_so_many_words(listen):
     ({"certificate_key": "box.key"}, "certificate and certificate_key go together"),
     ({"certificate": "none", "certificate_key": "box.key"}, 'certificate = ".*/none" cannot be read: No such file'),
     ({"certificate": "box.pem", "certificate_key": "none"}, 'certificate_key = ".*/none" cannot be read: No such'),
-    ({"certificate": "box.key", "certificate_key": "box.pem"}, "both must be PEM, without a pass phrase"),
+    ({"certificate": "box.key", "certificate_key": "locked.key"}, "both must be PEM, without a pass phrase"),
     ({"certificate": "box.pem", "certificate_key": "locked.key"}, "both must be PEM, without a pass phrase"),
+    ({"certificate": "box.pem", "certificate_key": "bare.key"},
+     'certificate_key = ".*/bare.key" can be read by everybody; chmod 0640 it'),
     ({"token_file": "none"}, 'token_file = ".*/none" cannot be read: No such file'),
     ({"token_file": "empty"}, "must hold one line of visible ASCII"),
     ({"token_file": "two"}, "must hold one line of visible ASCII"),
