@@ -1,9 +1,10 @@
 """A changed rules directory into a new snapshot: what has changed is taken or refused, everything else stays.
 
-In: the [rules] settings, the store, which files somebody is still writing, and the time. Out: an Outcome; a snapshot
-published in the store when anything about the lists in force is different; NAME.rejected beside every list that is
-refused. A refused list never takes another down, and its last good version stays in force. What never happens here: a
-word of a list in the Outcome, which is for the log.
+One idea, though long: a list is read, judged, kept, published and told of in one look, and a fault in any step is
+that list's. In: the [rules] settings, the store, which files somebody is still writing, and the time. Out: an
+Outcome; a snapshot published in the store when anything about the lists in force is different; NAME.rejected beside
+every list that is refused. A refused list never takes another down, and its last good version stays in force. What
+never happens here: a word of a list in the Outcome, which is for the log.
 """
 
 import os
@@ -63,6 +64,7 @@ ROUND = 1.0             # seconds after which those that were taken are publishe
 COLD = 60.0             # the same where nothing is in force yet, and nobody is served by a half
 SAMPLING = 1.0          # seconds in which lists that are not read in this round may be read for a sample
 TOGETHER = 8            # changed lists from which on they are brought to the disk together,
+PUT_BACK_MAX = 3        # lists that do not hold and are left as they were, before all are
 TOGETHER_MAX = 1000     # so many at a time: what is not there yet is lost if the process ends
 DEATHS = 2              # ends of the process that reads a list after which the list is refused
 REFUSED_MAX = LISTS_MAX     # refusals of lists that are not in force which are told one by one; the rest are counted
@@ -150,6 +152,7 @@ class Round:
                  probed: bool = False, held: str = "", trial: Trial | None = None) -> None:
         self.probed, self.trial = probed, trial
         self.found: dict[str, tuple[ListFile, str]] = {}        # the files of lists, with their origins
+        self.replaced: dict[str, tuple[ListFile, Snapshot | None]] = {}     # lists taken now: the version before
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
         self.busy = {list_name(name) for name in busy}
@@ -314,6 +317,7 @@ class Round:
             try:
                 before = self.parts.get(name)
                 self.parts[name] = self.store.keep(compiled, self.now, self.together)
+                self.replaced[name] = source, before
                 if self.trial and sample:
                     self.trial.samples[name] = sample.entries(room(len(self.trial.samples)))
                 self._write_skipped(source, compiled.lists[0], left_out)
@@ -384,6 +388,44 @@ class Round:
     # ---- what is in force
 
     def _publish(self) -> None:
+        """Puts what there is in force. A list whose entries are found not to hold stays as it was, and the others are
+        tried without it; where that goes on, or it is of no list of now, all stays as it was."""
+        for left in reversed(range(PUT_BACK_MAX + 1)):
+            try:
+                self._publish_once()
+                return
+            except Untrue as error:
+                if not left or not self._put_back(error):
+                    self.outcome.problem = self.outcome.problem or f"{error}; the rules in force stay"
+                    self.gone = []
+                    was = self.top.parts.lists if self.top else []
+                    self._tell_in_force(was, was)
+                    return
+
+    def _put_back(self, error: "Untrue") -> bool:
+        """Has the version before of the list that is to blame, or none, in place of the new one; False where it is of
+        no list that is taken now. It is tried again: the fault may be gone, as it is none of the list's own."""
+        assert self.trial is not None
+        if (name := self.trial.culprit) not in self.replaced:
+            return False
+        source, before = self.replaced.pop(name)
+        signed = self.parts[name].parts.lists[0].signed
+        try:
+            if before is not None:
+                self.parts[name] = self.store.keep(before.parts, self.now)
+                self.store.remember(name, signed)       # no older one is taken again
+            else:
+                del self.parts[name]
+                self.store.forget(name)
+        except OSError:
+            return False
+        self.trial.samples.pop(name, None)
+        self.outcome.again = True
+        self._refuse(name, Refused([Finding(source.path.name, 0, str(error))]), source.state)
+        return True
+
+    def _publish_once(self) -> None:
+        """Raises Untrue where what would be published does not do what its lists say."""
         in_force = self._in_force()
         was, now = self.top.parts.lists if self.top else None, table_of(in_force)
         if was != now:
@@ -395,9 +437,6 @@ class Round:
                 now = merged.lists
             try:
                 self.store.publish(merged, self.now, partial(self._try_out, was is None) if self.trial else None)
-            except Untrue as error:
-                self.outcome.problem = self.outcome.problem or f"{error}; the rules in force stay"
-                now, self.gone = was or [], []
             except OSError as error:
                 why = f"{self.store.snapshot}: cannot be written: {error.strerror}"
                 if was is None:
@@ -408,6 +447,9 @@ class Round:
         elif self.trial and self.hurry and self.top:        # a start: they were tried by another process, if at all
             self.trial.later = partial(self._sample_unread, True)
             self.trial.hold(self.top)
+        self._tell_in_force(was, now)
+
+    def _tell_in_force(self, was: list[ListRecord] | None, now: list[ListRecord]) -> None:
         was, now = lists_of_people(was), lists_of_people(now)
         self.outcome.lists = [told_of(record) for record in now]
         same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
@@ -440,6 +482,7 @@ class Round:
             if source and origin == record.origin and name not in self.trial.samples \
                     and (name, part.digest) not in there and time.monotonic() < until:
                 self.trial.samples[name] = sample_of(source, room(len(self.trial.samples)))
+                self.trial.unsure.add(name)
 
     def _in_force(self) -> list[Compiled]:
         """The last versions of all lists by name, with what the table says of them."""

@@ -94,10 +94,13 @@ def sample_of(source: ListFile, most: int) -> list[Entry]:
 class Trial(Protocol):
     """What tries a snapshot before it is in force: `samples` are entries of the lists that are new in it, by name.
 
-    `later` is called where there is time to find more of them.
+    Those of the lists in `unsure` were not seen by the guard rails: the rules may be without them. `later` is called
+    where there is time to find more samples. `culprit` is the list of which `try_out` has found something.
     """
 
     samples: dict[str, list[Entry]]
+    unsure: set[str]
+    culprit: str
     later: Callable[[], None] | None
 
     def try_out(self, snapshot: Snapshot) -> str:

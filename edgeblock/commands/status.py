@@ -116,7 +116,8 @@ def tried(proof: dict[str, Any]) -> str:
         return {"off": "off: new rules come into force untried", "waiting": "nothing tried yet"}[proof["state"]]
     said = f"{printable(proof['problem'])}; " if proof["problem"] else ""
     return (f"{proof['state']}: {said}{proof['held']:,} of {proof['tried']:,} tries held, "
-            f"{proof['over_blocked']:,} of {proof['beside']:,} neighbours blocked; {proof['refused']} updates refused")
+            f"{proof['over_blocked']:,} of {proof['beside']:,} neighbours blocked; "
+            f"{proof['refused']} updates refused")
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -155,17 +155,19 @@ class Kernel:
             self._log.warning("another user's program has the name that edgeblock claims its kernel rules with")
         return claim
 
-    async def install(self) -> None:
-        """The kernel rules; without the first stage where they cannot have it and need not."""
-        if self.stage is not None:
-            try:
-                self.backend = await self.call(ruleset.apply, self._config, self.stage.pinned)
-                return
-            except SystemProblem as problem:
-                if self._config.ruleset.stage1 == "on" or self._config.ruleset.tracking == "stage1":
-                    raise
-                self._give_up_stage(problem)
-        self.backend = await self.call(ruleset.apply, self._config)
+    async def install(self) -> bool:
+        """The kernel rules. False where they could not have the first stage and need not: it is closed then, and once
+        nobody is told of it any more this is to be called again."""
+        try:
+            pinned = () if self.stage is None else (self.stage.pinned,)
+            self.backend = await self.call(ruleset.apply, self._config, *pinned)
+        except SystemProblem as problem:
+            if self.stage is None or self._config.ruleset.stage1 == "on" \
+                    or self._config.ruleset.tracking == "stage1":
+                raise
+            self._give_up_stage(problem)
+            return False
+        return True
 
     async def counters(self) -> dict[str, dict[str, int]]:
         """What the kernel rules have counted. Programs are run for it, so not for every question."""

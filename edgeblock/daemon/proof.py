@@ -24,8 +24,9 @@ class Proof:
     def take(self, told: dict[str, Any], in_force: list[dict[str, Any]], changed: set[str]) -> None:
         """Rules that are in force from now on, the lists that have changed, and what is told of trying them."""
         if told.get("refused"):
-            self.refusals += 1          # of rules that are not in force: the reason is the problem of the load
-            return
+            self.refusals += 1
+            if told.get("problem"):     # of all; else of lists alone, and the others are in force
+                return
         names = {one["name"] for one in in_force} | {LIST}
         self.lists = len(names) - 1
         self.counts = {name: counts for name, counts in self.counts.items() if name in names and name not in changed}

@@ -33,7 +33,11 @@ from edgeblock.engine import make_engine
 REST = 5                # times as long as before it is in force a snapshot may be tried afterwards
 APART = 10.0            # seconds of the engine's clock between two connections: no budget of one is the other's
 PROVEN = 2              # flag of Engine.judge: the sender has proved his address
-HOST_MAX = 240          # bytes of a host that gets a label before it
+HOST_MAX = 240          # bytes of a host that is tried: with what stands around it, longer ones are no names
+TRIES = 16              # to find an address that is on no list
+# Where both ends of the connections lie, IPv4 and IPv6: for tests, for documentation, private. Lists may have them.
+SUBSCRIBERS = ("10.0.0.0", "172.20.0.0", "192.168.0.0"), ("2001:db8::", "fd00::", "2001:2::")
+SERVERS = ("198.18.0.0", "198.19.0.0", "172.21.0.0"), ("2001:2::", "2001:db8::", "fd01::")
 PLAIN = frozenset(string.ascii_lowercase.encode() + string.digits.encode() + b"-._")
 PLAIN_TARGET = PLAIN | frozenset(b"/~+,=&:@!$'()*" + string.ascii_uppercase.encode())
 # Counters that rise where a limit was reached, so that a policy has decided.
@@ -79,6 +83,8 @@ class SelfCheck:
         self.config, self.make = config, make
         self.chance = random.Random(seed)
         self.samples: dict[str, list[Entry]] = {}
+        self.unsure: set[str] = set()
+        self.culprit = ""
         self.later: Callable[[], None] | None = None
         self.counts: dict[str, Counts] = {}
         self.problem = ""           # what got through, or was blocked beside it
@@ -89,10 +95,18 @@ class SelfCheck:
         self.lenient = (config.limits, config.policies) != (Limits(), Policies())
         self.number = 0
 
-    # ---- what drop.py asks
+    # ---- what refresh.py asks
 
     def hold(self, snapshot: Snapshot) -> None:
         """It is in force, whatever is found; it is tried in `rest`."""
+        if not self.config.rules.self_check:
+            return
+        try:
+            self._hold(snapshot)
+        except Exception as error:          # a fault of the trial, such as no memory, keeps no daemon from starting
+            self.fault, self.rows = fault_of(error), None
+
+    def _hold(self, snapshot: Snapshot) -> None:
         self.rows, self.matcher = Rows(snapshot), ListMatcher(snapshot)
         self.key = snapshot.key
         self.engine = self.make(self.config, self.matcher)
@@ -104,15 +118,16 @@ class SelfCheck:
         if not self.config.rules.self_check:
             return ""
         until = time.monotonic() + self.config.rules.self_check
+        self.problem, self.culprit, self.counts = "", "", {}
         try:
-            self.hold(snapshot)
+            self._hold(snapshot)
             self.turns = self._plays()
             for covered in self.turns:
                 if self.problem or covered or time.monotonic() > until:
                     break
         except Exception as error:          # a fault of the trial is no fault of the lists
             self.fault, self.turns = fault_of(error), None
-        self.refused = bool(self.problem)
+        self.refused |= bool(self.problem)
         return f"the rules were tried and do not hold: {self.problem}" if self.problem else ""
 
     def rest(self) -> None:
@@ -183,7 +198,8 @@ class SelfCheck:
     def _play(self, name: str, entry: Entry, row: Disguise) -> None:
         assert self.rows is not None
         if not self.rows.has(name, entry.kind, entry.key, entry.exception):
-            self.problem = f"{self._rule(name, entry)} is not in the rules that were made"
+            if name not in self.unsure:
+                self.problem, self.culprit = f"{self._rule(name, entry)} is not in the rules that were made", name
             return
         counts = self.counts.setdefault(name, Counts())
         for case in self._cases(entry, row):
@@ -200,6 +216,7 @@ class SelfCheck:
             counts.over_blocked += not listed and bool(wrong)
             if wrong:
                 which = "a neighbour, which is not listed, of " if case.verdict is Verdict.NOTHING else ""
+                self.culprit = name
                 self.problem = f"{which}{self._rule(name, entry)} {wrong} ({row.name}, IPv{6 if family else 4})"
 
     def _rule(self, name: str, entry: Entry) -> str:
@@ -222,8 +239,7 @@ class SelfCheck:
     def _asked(self, entry: Entry) -> Ask:
         label = self._letters(6) + b"."
         host, slash, rest = entry.key.partition(b"/")
-        if entry.kind is Kind.SUBDOMAINS or entry.kind is Kind.HOST and self.chance.random() < 0.3 and len(
-                host) < HOST_MAX:
+        if entry.kind is Kind.SUBDOMAINS or entry.kind is Kind.HOST and self.chance.random() < 0.3:
             host = label + host
         target = slash + rest or b"/"
         return Ask(host, target + self._letters(6) if entry.kind is Kind.DIRECTORY else target, bool(slash))
@@ -234,7 +250,7 @@ class SelfCheck:
             for _ in range(2):
                 yield Ask(asked.host, folder + b"/" + self._letters(8), True)
                 folder = b""
-        elif entry.kind is Kind.HOST_ONLY and len(entry.key) < HOST_MAX:
+        elif entry.kind is Kind.HOST_ONLY:
             yield Ask(self._letters(6) + b"." + entry.key)
         else:
             above = entry.key.partition(b".")[2]
@@ -258,6 +274,8 @@ class SelfCheck:
         """What is wrong; "" where nothing is, None where nothing can be said."""
         assert self.rows is not None
         path = self._path(case, row, six)
+        if path is None:
+            return None                     # whatever addresses it has, some list has them
         before = engine.counters()
         decisions = []
         self.now += APART
@@ -301,21 +319,27 @@ class SelfCheck:
         after = engine.counters()
         return self.lenient and any(after[name] > before[name] for name in BOUNDS) or row.overflows
 
-    def _path(self, case: Case, row: Disguise, six: bool) -> Path:
+    def _path(self, case: Case, row: Disguise, six: bool) -> Path | None:
+        """Two ends that are on no list, but for an address that is tried; None where none are found."""
         self.number += 1
+        port, sport = case.port or self._port(row.proto), self.chance.randrange(1024, 65536)
+        source = self._unlisted(SUBSCRIBERS[six], port, sport)
+        destination = case.destination or self._unlisted(SERVERS[six], port, sport)
+        if not source or not destination:
+            return None
+        return Path(six, self.chance.getrandbits(32), port, self.decoy, source=shown(source),
+                    destination=shown(destination), sport=sport)
+
+    def _unlisted(self, networks: tuple[str, ...], *ports: int) -> bytes:
+        """An address in one of these /16 or /32, b"" where the lists have them."""
         assert self.rows is not None
-        low = self.number & 0xFFFFFF
-        source = shown(packed("2001:db8::")[:13] + low.to_bytes(3) if six else b"\x0a" + low.to_bytes(3))
-        destination, port = case.destination, case.port or self._port(row.proto)
-        for _ in range(8):                  # one that is on no list
-            if destination:
-                break
-            near = packed("2001:2::1" if six else "198.18.0.1")
-            near = near[:-2] + self.chance.randbytes(2)
-            destination = near if self.rows.address(near, port) is Verdict.NOTHING else b""
-        return Path(six, self.chance.getrandbits(32), port, self.decoy, source=source,
-                    destination=shown(destination or packed("2001:2::1" if six else "198.18.0.1")),
-                    sport=self.chance.randrange(1024, 65536))
+        for _ in range(TRIES):
+            base = packed(self.chance.choice(networks))
+            own = 2 if len(base) == 4 else 4
+            one = base[:own] + self.chance.randbytes(len(base) - own)
+            if all(self.rows.address(one, port) is Verdict.NOTHING for port in ports):
+                return one
+        return b""
 
     def _port(self, proto: str) -> int:
         ports = self.config.ruleset.udp_ports if proto == "quic" else self.config.ruleset.tcp_ports
@@ -341,7 +365,8 @@ def can_be_asked(entry: Entry) -> bool:
     if is_network(entry):
         return True
     host, slash, target = entry.key.partition(b"/")
-    return set(host.strip(b"[]").replace(b":", b"") if host[:1] == b"[" else host) <= PLAIN \
+    literal = host[:1] == b"["
+    return len(host) <= HOST_MAX and set(host.strip(b"[]").replace(b":", b"") if literal else host) <= PLAIN \
         and set(slash + target.replace(b"?", b"", 1)) <= PLAIN_TARGET | {63} and b"/." not in slash + target
 
 

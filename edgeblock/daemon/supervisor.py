@@ -155,9 +155,11 @@ class Supervisor:
             stack.enter_context(claim)
             stack.push_async_callback(give_up, self.tasks.go_on(greet(claim)))
         stack.push_async_callback(self._remove_rules)
-        await self.kernel.install()
         if self.kernel.stage is None:
             self.workers.forget_stage()
+        if not await self.kernel.install():
+            self.workers.forget_stage()         # before anything else: a worker to come would be told of closed files
+            await self.kernel.install()
 
     def _say_started(self) -> None:
         for warning in self.warnings:

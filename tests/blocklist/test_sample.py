@@ -10,7 +10,8 @@ from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.sample import SIZE, Sample
 from edgeblock.blocklist.store import Store
-from edgeblock.config import Rules
+from edgeblock.config import Config, Rules
+from edgeblock.daemon.selfcheck import SelfCheck
 from tests.blocklist.making import KEY, compiled
 
 
@@ -63,7 +64,8 @@ class Trial:
 
     def __init__(self, says=""):
         self.samples, self.later, self.says = {}, None, says
-        self.tried, self.held = [], []
+        self.tried, self.held, self.unsure = [], [], set()
+        self.culprit = ""
 
     def try_out(self, snapshot):
         self.tried.append(({record.name for record in snapshot.parts.lists}, dict(self.samples)))
@@ -109,6 +111,70 @@ def test_what_fails_is_not_published_and_is_tried_again_until_it_holds(box):
     outcome = round_of(box, good)
     assert outcome.problem == "" and {one["name"] for one in outcome.lists} == {"one", "two"}
     assert not [path for path in store.directory.rglob("*") if path.is_file() and b"two.example" in path.read_bytes()]
+
+
+class Particular(Trial):
+    """Finds that entries of some lists do not hold, whenever these are new in a snapshot."""
+
+    def __init__(self, *lists):
+        super().__init__()
+        self.lists = lists
+
+    def try_out(self, snapshot):
+        super().try_out(snapshot)
+        self.culprit = next((name for name in self.lists if name in self.samples), "")
+        return f"the list {self.culprit} does not hold" if self.culprit else ""
+
+
+def test_a_list_that_fails_stays_as_it_was_and_the_others_come_into_force(box):
+    rules, store = box
+    for name in ("one", "two", "three"):
+        (rules.directory / f"{name}.list").write_text(f"{name}.example\n")
+    round_of(box, Trial())
+    before = {record.name: record.sha256 for record in store.published()}
+    for name in ("one", "two"):
+        (rules.directory / f"{name}.list").write_text(f"{name}.example\nnew.{name}.example\n")
+    (rules.directory / "four.list").write_text("four.example\n")
+    trial = Particular("one", "four")
+    outcome = round_of(box, trial)
+    assert outcome.problem == "" and outcome.again
+    now = {record.name: record.sha256 for record in store.published()}
+    assert now.keys() == {"one", "two", "three"} and now["one"] == before["one"] and now["two"] != before["two"]
+    assert {name: one["in_force"] for name, one in outcome.refused.items()} == {"one": True, "four": False}
+    assert outcome.refused["one"]["told"] == "one.list: the list one does not hold"
+    assert (rules.directory / "one.rejected").exists() and [change["list"] for change in outcome.changes] == ["two"]
+    outcome = round_of(box, Trial())            # the fault is gone
+    assert outcome.problem == "" and outcome.refused == {}
+    assert {record.name for record in store.published()} == {"one", "two", "three", "four"}
+    assert {record.name: record.sha256 for record in store.published()}["one"] != before["one"]
+
+
+def test_where_list_after_list_fails_everything_stays(box):
+    rules, store = box
+    (rules.directory / "one.list").write_text("one.example\n")
+    round_of(box, Trial())
+    names = [f"more{number}" for number in range(6)]
+    for name in names:
+        (rules.directory / f"{name}.list").write_text(f"{name}.example\n")
+    trial = Particular(*names)
+    outcome = round_of(box, trial)
+    assert outcome.problem.endswith("does not hold; the rules in force stay") and len(trial.tried) == 4
+    assert [record.name for record in store.published()] == ["one"]
+    assert [one["name"] for one in outcome.lists] == ["one"] and outcome.changes == []
+
+
+def test_what_is_left_out_of_a_list_is_no_failure_of_it(box):
+    """Where another process has read it the sample is not what the guard rails have let in."""
+    rules, _ = box
+    (rules.directory / "one.list").write_text("one.example\n")
+    round_of(box, Trial())
+    (rules.directory / "odd.list").write_text("com\n" + "".join(f"host{number}.example\n" for number in range(50)))
+    (rules.directory / "odd.toml").write_text('guarded = "skip"\n')
+    assert round_of(box, Trial("another fault")).problem        # so its sample is taken apart next time
+    real = SelfCheck(replace(Config(), rules=replace(rules, self_check=20.0)))
+    outcome = round_of(box, real)
+    assert (outcome.problem, outcome.refused, real.problem, real.fault) == ("", {}, "", "")
+    assert "odd" in real.unsure and b"com" in keys(real.samples["odd"]) and real.counts["odd"].held
 
 
 def test_rules_that_have_not_changed_are_tried_after_a_start(box):

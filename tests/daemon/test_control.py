@@ -87,6 +87,25 @@ def test_members_of_the_group_may_ask_two_things_and_others_none(open_path):
 
 
 @pytest.mark.live     # becomes another user
+def test_members_of_the_group_share_what_is_dear_to_make(open_path, monkeypatch):
+    games = grp.getgrnam("games").gr_gid
+    made = []
+
+    async def status():
+        made.append(1)
+        await asyncio.sleep(0.05)
+        return {"packets": len(made)}
+
+    monkeypatch.setattr(control, "_who", lambda connection: (65534, {games}))
+    with serving(open_path, {"status": status}, group="games"):
+        assert [ask(open_path, "status") for _ in range(20)] == [{"packets": 1}] * 20
+        monkeypatch.setattr(control, "SHARED", 0.0)
+        assert ask(open_path, "status") == {"packets": 2}
+        monkeypatch.undo()
+        assert ask(open_path, "status") == {"packets": 3}       # the owner has it made anew
+
+
+@pytest.mark.live     # becomes another user
 def test_members_of_the_group_cannot_keep_the_owner_from_asking(open_path, monkeypatch):
     games = grp.getgrnam("games").gr_gid
     monkeypatch.setattr(control, "_who", lambda connection: (65534, {games}))

@@ -232,6 +232,32 @@ def test_every_disguise_and_every_entry_has_its_turn_before_rules_are_in_force()
     assert {(name, entry) for name, entries in samples.items() for entry in entries} <= seen
 
 
+LONG = ".".join(["a" * 63] * 3 + ["b" * 57])       # with *. before it and a name in its place 256 bytes and more
+
+
+@pytest.mark.parametrize("lines", [
+    [f"*.{LONG}"], [LONG], [f"={LONG}"], [f"{LONG}/x/*"], [f"*.{LONG[:-20]}"],
+    ["2001:2::/48", "2001:db8::/32", "198.18.0.0/15", "10.0.0.0/8"],
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"],
+    ["fd00::/8", "2001:db8::/32", "2001:2::/48"]], ids=lambda lines: lines[0][:20])
+def test_neither_long_names_nor_its_own_addresses_make_a_list_fail(lines):
+    for seed in range(3):
+        said, one = tried(lists={"odd": (ListSettings(), lines), **LISTS}, seed=seed, seconds=4.0)
+        assert (said, one.problem, one.fault) == ("", "", "")
+
+
+def test_a_start_goes_on_where_nothing_can_be_tried():
+    def none(config, matcher):
+        raise MemoryError
+
+    snapshot, _ = made()
+    for seconds in (0, 1.0):
+        one = SelfCheck(replace(Config(), rules=replace(Config().rules, self_check=seconds)), none)
+        one.hold(snapshot)
+        one.rest()
+        assert bool(one.told()["fault"]) == bool(seconds)
+
+
 LABEL = st.text("abc019-", min_size=1, max_size=12).map(lambda text: text.strip("-") or "x")
 HOST = st.lists(LABEL, min_size=1, max_size=4).map(lambda labels: ".".join(labels) + ".test")
 PATH = st.lists(st.text("abC019-._~!$'()*+,=:@%&;", max_size=20), min_size=1, max_size=3).map("/".join)
