@@ -6,15 +6,17 @@ so that they can never keep an operator from asking. Never here: a name or an ad
 """
 
 import asyncio
+import errno
 import grp
 import inspect
 import json
 import os
 import socket
 import struct
+import time
 from array import array
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ NOT_PERMITTED = ("{}: not permitted; ask as root, as the daemon's own user, or a
                  "[daemon] control_group names")
 CREDENTIALS = struct.Struct("=iII")     # struct ucred of socket(7): process, user, group
 SO_PEERGROUPS = 59                      # of asm-generic/socket.h: the other groups of who connected
+PATIENT = struct.Struct("@ll")          # struct timeval
 GROUPS_MAX = 256                        # what Python's getsockopt has room for
 
 
@@ -89,7 +92,7 @@ class Control:
             writer.write(json.dumps(said).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
             writer.close()
-        except (OSError, ValueError, TimeoutError):     # it went away, asked too much or nothing at all
+        except (OSError, ValueError, TimeoutError, RecursionError):     # it went away, asked too much or nothing
             return
         finally:
             self.asking -= 1
@@ -173,6 +176,26 @@ def _is_answered(path: Path) -> bool:
         return True
 
 
+def _connected(path: Path, patience: float) -> socket.socket:
+    """A connection, waited for in line with others. Raises OSError, BlockingIOError after so many seconds."""
+    end = time.monotonic() + patience
+    while True:
+        daemon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Not by settimeout: then it would fail at once where a crowd is waiting to be let in.
+            daemon.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO,
+                              PATIENT.pack(int(patience), int(patience % 1 * 1e6)))
+            daemon.connect(str(path))
+            daemon.getpeername()
+        except OSError as problem:
+            daemon.close()
+            # Python takes a wait that a signal has ended for a connection.
+            if problem.errno != errno.ENOTCONN or time.monotonic() > end:
+                raise
+        else:
+            return daemon
+
+
 def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
     """What the daemon behind the socket answers, within so many seconds.
 
@@ -180,10 +203,10 @@ def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
     """
     if len(question) >= QUESTION_MAX:
         raise SystemProblem(f"the question is longer than {QUESTION_MAX} bytes; a list has no name of that length")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
-        daemon.settimeout(patience)
+    with ExitStack() as stack:
         try:
-            daemon.connect(str(path))
+            daemon = stack.enter_context(_connected(path, patience))
+            daemon.settimeout(patience)
             daemon.sendall(question.encode() + b"\n")
             answer = b"".join(iter(lambda: daemon.recv(65536), b""))
             if not answer and os.geteuid() != 0:
@@ -197,7 +220,7 @@ def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
                                 "configuration with --config") from None
         except PermissionError:
             raise SystemProblem(NOT_PERMITTED.format(path)) from None
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise SystemProblem(f"{path}: no answer within {patience:.0f} s") from None
         except (OSError, ValueError) as problem:
             raise SystemProblem(f"{path}: no answer: {problem}") from None

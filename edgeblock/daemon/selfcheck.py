@@ -85,6 +85,7 @@ class SelfCheck:
         self.samples: dict[str, list[Entry]] = {}
         self.unsure: set[str] = set()
         self.culprit = ""
+        self.blocking = ""          # the list that has blocked what had to pass
         self.later: Callable[[], None] | None = None
         self.counts: dict[str, Counts] = {}
         self.problem = ""           # what got through, or was blocked beside it
@@ -216,7 +217,7 @@ class SelfCheck:
             counts.over_blocked += not listed and bool(wrong)
             if wrong:
                 which = "a neighbour, which is not listed, of " if case.verdict is Verdict.NOTHING else ""
-                self.culprit = name
+                self.culprit = self.blocking or name
                 self.problem = f"{which}{self._rule(name, entry)} {wrong} ({row.name}, IPv{6 if family else 4})"
 
     def _rule(self, name: str, entry: Entry) -> str:
@@ -278,6 +279,7 @@ class SelfCheck:
             return None                     # whatever addresses it has, some list has them
         before = engine.counters()
         decisions = []
+        self.blocking = ""
         self.now += APART
         try:
             packets = list(row.make(case.ask, path, self.chance))
@@ -300,17 +302,18 @@ class SelfCheck:
 
     def _why_stopped(self, stopped: list[Decision], case: Case, row: Disguise) -> str | None:
         """Of what had to pass."""
-        assert self.rows is not None
         for name in (name for one in stopped for name in one.names):
             if name.policy:
                 return None if self.lenient or not row.name.endswith(" whole") else "is blocked"
             if name.list is None or name.action in ("accept", "observe"):
                 continue
-            # A decoy beside it, or a reading of its bytes that some server has, may be listed itself.
+            # Only what was asked for counts. A decoy beside it, or what else some server makes of these bytes, may be
+            # on a list, and whoever writes one may have put it there.
             host, target = (name.host or "").encode(), (name.path or "/").encode()
-            if name.proto == "ip" or not set(host) <= PLAIN or not set(target) <= PLAIN_TARGET:
-                return "is blocked" if (host, target) == case.ask[:2] or name.proto == "ip" else None
-            return "is blocked" if not self.rows.name(name.proto or "", host, target).blocks else None
+            asked = case.destination != b"" if name.proto == "ip" else host == case.ask.host and (
+                name.proto != "http" or target == case.ask.target)
+            self.blocking = name.list
+            return "is blocked" if asked else None
         return "is blocked" if stopped and row.name.endswith(" whole") and not self.lenient else \
             None if stopped else ""
 
@@ -367,7 +370,8 @@ def can_be_asked(entry: Entry) -> bool:
     host, slash, target = entry.key.partition(b"/")
     literal = host[:1] == b"["
     return len(host) <= HOST_MAX and set(host.strip(b"[]").replace(b":", b"") if literal else host) <= PLAIN \
-        and set(slash + target.replace(b"?", b"", 1)) <= PLAIN_TARGET | {63} and b"/." not in slash + target
+        and set(slash + target.replace(b"?", b"", 1)) <= PLAIN_TARGET | {63} \
+        and b"/." not in slash + target and b"//" not in slash + target
 
 
 def shown(address: bytes) -> str:

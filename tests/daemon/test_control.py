@@ -118,6 +118,30 @@ def test_members_of_the_group_cannot_keep_the_owner_from_asking(open_path, monke
         assert ask(open_path, "status") == {"packets": 7}
 
 
+def test_an_answer_is_waited_for_where_a_crowd_is_at_the_door(open_path):
+    """The queue of a socket is short, and whoever may connect can fill it."""
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as crowd:
+        listener.bind(str(open_path))
+        listener.listen(1)
+        waiting = 0
+        with suppress(BlockingIOError):
+            while True:
+                one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(str(open_path))
+                waiting += 1
+
+        def serve():
+            for _ in range(waiting):
+                listener.accept()[0].close()
+            with listener.accept()[0] as taken:
+                taken.recv(100)
+                taken.sendall(b'{"packets": 7}\n')
+
+        threading.Timer(0.3, serve).start()
+        assert ask(open_path, "status") == {"packets": 7}
+
+
 @pytest.mark.parametrize("group", ["no-such-group-here", ""])
 def test_without_the_group_only_the_owner_may_ask(open_path, group):
     with serving(open_path, {"status": dict}, group=group):

@@ -246,6 +246,31 @@ def test_neither_long_names_nor_its_own_addresses_make_a_list_fail(lines):
         assert (said, one.problem, one.fault) == ("", "", "")
 
 
+EVIL = [
+    (["first.example/*"], {}), (["other.example//*"], {}), (["a.example/x"], {"https": "host"}),
+    (["first.example", "other.example", "a.example", "no.example"], {}), (["listed.example//*"], {}),
+    (["example.com//*", "example.com/bad//*"], {}), (["example.com/x"], {"https": "host"}),
+    (["paths.example//*", "only.example.net//*", "root.example//*"], {"https": "host"})]
+
+
+@pytest.mark.parametrize("number", range(len(EVIL)))
+def test_what_disguises_are_made_of_may_be_listed(number):
+    """Else whoever lists a decoy's name would keep all others from renewing their lists."""
+    lines, more = EVIL[number]
+    for seed in range(2):
+        said, one = tried(lists={**LISTS, "evil": (ListSettings(**more), lines)}, seed=seed)
+        assert (said, one.problem, one.fault) == ("", "", "")
+
+
+def test_of_a_blocked_neighbour_the_list_that_blocks_it_is_to_blame():
+    def wrong(config, matcher):
+        from edgeblock.blocklist.matcher import ListMatcher
+        return make_engine(config, ListMatcher(made({**LISTS, "evil": (ListSettings(), ["example"])})[0]))
+
+    said, one = tried(wrong, lists={**LISTS, "evil": (ListSettings(), ["evil.test"])})
+    assert "a neighbour, which is not listed, of " in said and one.culprit == "evil"
+
+
 def test_a_start_goes_on_where_nothing_can_be_tried():
     def none(config, matcher):
         raise MemoryError
