@@ -368,8 +368,7 @@ def can_be_asked(entry: Entry) -> bool:
     if is_network(entry):
         return True
     host, slash, target = entry.key.partition(b"/")
-    literal = host[:1] == b"["
-    return len(host) <= HOST_MAX and set(host.strip(b"[]").replace(b":", b"") if literal else host) <= PLAIN \
+    return len(host) <= HOST_MAX and set(host) <= PLAIN \
         and set(slash + target.replace(b"?", b"", 1)) <= PLAIN_TARGET | {63} \
         and b"/." not in slash + target and b"//" not in slash + target
 
