@@ -16,7 +16,9 @@ pytestmark = pytest.mark.live
 OWNER = """
 import signal, sys
 from edgeblock.lab import Lab
-signal.signal(signal.SIGHUP, signal.SIG_DFL)        # whoever runs the tests under nohup has it ignored
+# Whoever runs the tests under nohup has the one ignored, and who runs them in the background the other.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Lab() as lab:
     print(lab.home, *(lab.namespace(place) for place in lab.places), flush=True)
     sys.stdin.read()
