@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 
 import edgeblock
 from edgeblock.commands import COMMANDS, complain
-from edgeblock.errors import EdgeblockError
+from edgeblock.errors import EdgeblockError, SystemProblem
 
 INTERRUPTED = 130       # what a shell says of a program that Ctrl-C ended
 PIPE_CLOSED = 141       # and of one whose reader had gone
@@ -76,6 +76,17 @@ def close_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def command_of(name: str) -> Any:
+    """The file of a command. SystemProblem where our compiled modules are not those of these sources."""
+    try:
+        return importlib.import_module(f"edgeblock.commands.{name.replace('-', '_')}")
+    except ImportError as problem:
+        if not (problem.name or "").startswith("edgeblock."):
+            raise
+        raise SystemProblem(f"{problem.name}: the compiled core is missing or of other sources than these; run "
+                            "`make build` in the checkout, or install the package again") from None
+
+
 def make_parser(only: str | None = None) -> Parser:
     """The parser of all commands; with `only`, the others have no arguments, and their files are not imported."""
     parser = Parser(prog="edgeblock", allow_abbrev=False, description="An inline blocklist filter for Linux NFQUEUE.",
@@ -86,7 +97,7 @@ def make_parser(only: str | None = None) -> Parser:
         made = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
                                    allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         if only in (None, name):
-            command: Any = importlib.import_module(f"edgeblock.commands.{name.replace('-', '_')}")
+            command = command_of(name)
             made.epilog = "examples:\n" + command.EXAMPLES
             made.set_defaults(command=command.main)
             command.add_arguments(made)

@@ -354,6 +354,16 @@ def test_a_table_whose_reader_has_gone_ends_like_any_other_output(rules, tmp_pat
     assert (done.returncode, done.stderr) == (cli.PIPE_CLOSED, "")
 
 
+@pytest.mark.parametrize("module", ["edgeblock.blocklist.formats.scan", "edgeblock.core.engine"])
+def test_a_core_of_other_sources_is_one_line(tmp_path, module):
+    """As after a pull without a build; what is missing in the machine's own Python is told as it is."""
+    code = ("import sys, types; sys.modules[sys.argv[1]] = types.ModuleType(sys.argv[1]); from edgeblock import cli; "
+            "sys.exit(cli.main(['replay', 'none.pcap']))")
+    done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{module}: the compiled core is missing or of other sources than these; run `make build`" in done.stderr
+
+
 def test_ctrl_c_is_no_traceback(tmp_path):
     os.mkfifo(tmp_path / "box.toml")    # reading it waits until somebody writes
     # Who runs the tests in the background has that signal ignored.

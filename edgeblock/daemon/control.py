@@ -171,7 +171,7 @@ def _is_answered(path: Path) -> bool:
             trial.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except TimeoutError:    # somebody has it, and is busy
+        except (TimeoutError, BlockingIOError):     # somebody has it, and is busy
             return True
         return True
 

@@ -11,15 +11,7 @@ from edgeblock.daemon.vigil import State, Vigil
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.bypass import Bypass
 
-
-class Log:
-    def __init__(self):
-        self.said = []
-
-    def error(self, event, **more):
-        self.said.append((event, more))
-
-    info = warning = error
+from .parts import Log
 
 
 class Standing:

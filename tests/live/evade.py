@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from edgeblock import lab as laboratory
+from edgeblock.disguises.packets import ones_complement
 from edgeblock.lab import Lab, page
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
@@ -34,16 +35,6 @@ LISTED_PAGE = b"The file behind the listed path.\n"
 HOP_BY_HOP, FRAGMENT, DESTINATION = 0, 44, 60
 MD5 = b"\x13\x12" + bytes(16) + b"\x01\x01"    # RFC 2385; a server without a key drops the segment
 LONG_AGO = 600_000             # milliseconds by which a fake's timestamp is too old (PAWS, RFC 7323 section 5)
-
-
-def internet_checksum(data: bytes) -> int:
-    """RFC 1071."""
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 class Refused(Exception):
@@ -98,7 +89,7 @@ class Flow:
         tcp = struct.pack("!HHIIBBHHH", self.source, self.port, seq % WRAP,
                           (self.next - stale_ack) % WRAP if flags & ACK else 0,
                           (5 + len(options) // 4) << 4 | reserved, flags, 64240, 0, urgent) + options + data
-        total = internet_checksum(self.here + self.there + struct.pack("!IHBB", len(tcp), 0, 0, 6) + tcp)
+        total = ones_complement(self.here + self.there + struct.pack("!IHBB", len(tcp), 0, 0, 6) + tcp)
         if bad_sum:
             total ^= 0x5555
         tcp = tcp[:16] + struct.pack("!H", total) + tcp[18:]
@@ -125,7 +116,7 @@ class Flow:
             more = 0x2000 if at + len(piece) < len(tcp) else 0
             head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(piece), identity, more | at // 8, ttl, 6, 0)
             head += self.here + self.there
-            packets.append(head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + piece)
+            packets.append(head[:10] + struct.pack("!H", ones_complement(head)) + head[12:] + piece)
         return packets
 
     def _ip6(self, tcp: bytes, ttl: int, cut: int, headers: tuple[int, ...]) -> list[bytes]:
