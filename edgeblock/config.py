@@ -15,6 +15,8 @@ from typing import Any
 from edgeblock.errors import ConfigError
 
 DEFAULT_FILE = Path("/etc/edgeblock/edgeblock.toml")
+NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)    # RFC 6052, 2.2
+NAT64_MAX = 16                              # blocklist/matcher.pxd has room for so many
 
 
 # What a key may hold: each returns a function that makes the record's value of a TOML value, or raises ValueError
@@ -206,6 +208,21 @@ def _network(default: str, family: int) -> Any:
     return _setting(default, read)
 
 
+def _nat64() -> Any:
+    def read(value: Any) -> tuple[str, ...]:
+        try:
+            found = [ipaddress.IPv6Network(one) for one in value if isinstance(one, str)]
+        except (TypeError, ValueError):
+            found = []
+        if not isinstance(value, list) or len(found) != len(value) or len(found) > NAT64_MAX or any(
+                one.prefixlen not in NAT64_LENGTHS for one in found):
+            lengths = ", ".join(map(str, NAT64_LENGTHS))
+            raise ValueError(f"a list of at most {NAT64_MAX} IPv6 prefixes of {lengths} bits (RFC 6052), such as "
+                             '["2001:db8:64::/96"]')
+        return tuple(dict.fromkeys(map(str, found)))
+    return _setting((), read)
+
+
 # What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator.
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
@@ -253,6 +270,7 @@ class Rules:
     max_unparsable: float = _number(0.05, 0, 1)        # share of the lines that may be unusable
     guarded: str = _choice("refuse", "refuse", "skip")  # a list with entries that a guard rail refuses, or these
     max_guarded: float = _number(0.9, 0, 1)            # share of the entries that may be left out so
+    nat64: tuple[str, ...] = _nat64()                  # prefixes of NAT64 here, besides 64:ff9b::/96
     locked: tuple[str, ...] = _locks()                 # settings that no NAME.toml may change
     self_check: float = _seconds(1.0, 0, 600)          # new rules are tried for so long before they are in force
     unlocked: tuple[str, ...] = _exceptions()          # "NAME" or "NAME=SETTING": those lists' may, all or this one
@@ -279,6 +297,7 @@ class Ruleset:
     tracking: str = _choice("conntrack", "conntrack", "stage1")     # who keeps flow marks; docs/stage1.md
     marks: int = _whole(1_048_576, 1024, 100_000_000)      # flows that "stage1" keeps marks of
     shortcut: bool = _flag(False)             # done flows past the stack, where "stage1" keeps marks; docs/stage1.md
+    addresses: bool = _flag(True)             # address entries are rules too, for every port; docs/addresses.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
     clients: tuple[str, ...] = _interfaces()  # towards the clients; () is any
     servers: tuple[str, ...] = _interfaces()  # towards the servers; () is any

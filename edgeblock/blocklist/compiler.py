@@ -1,10 +1,12 @@
 """Entries into the parts of a snapshot, and the parts of several into those of one.
 
 In: a key, the settings of each list, and entries one by one; or parts of one list each. Out: Compiled: the roaring
-bitmap of the first 32 bits of every fingerprint, the sorted rows, the IPv4 bitmap, and the few numbers that bound
-what a look-up has to try. What never happens here: an entry kept after its rows are made, a file, a clock.
+bitmap of the first 32 bits of every fingerprint, the sorted rows, the IPv4 bitmap, the address entries for the
+kernel, and the few numbers that bound what a look-up has to try. What never happens here: an entry kept after its
+rows are made, a file, a clock.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +25,10 @@ LABELS_COUNTED = 63     # hosts of this many labels and more share a bit of `lab
 EXCEPTION = 0x100
 EMPTY_SIZE = len(BitMap().serialize())
 ROW_SIZE = 20
+# An address entry: address (IPv4 takes the first four bytes), prefix length, flags, port (0: none), list index.
+ADDRESS = struct.Struct("<16sBBHHxx")
+INDEX_AT = 20                           # of the list index in it
+IS_IPV6, IS_EXCEPTION = 1, 2            # its flags
 LAYERED_FROM = 200_000  # rows of a snapshot from which on it is not made anew for little: below, that takes 0.05 s
 LAYERED_SHARE = 16      # and the share of them that counts as little
 SPANS_MAX = 1 << 18     # of IPv4 addresses, gathered before those that touch are made one: 10 MB
@@ -72,6 +78,9 @@ class Compiled:
     Where `base` is the digest of a snapshot, these parts lie over it: `below` has the index there of each list whose
     rows are there and not here, -1 for the others. The rows there of lists that are not named count no more. `rows`
     and `bitmap` are then of the others alone, everything else is of both together.
+
+    `addresses` has an ADDRESS for each address entry, in no order, some perhaps twice. `nat64` are the prefixes
+    behind which IPv4 addresses are, besides those that every box knows (addresses.TRANSLATED).
     """
 
     lists: list[ListRecord]
@@ -86,6 +95,8 @@ class Compiled:
     directory_max: int = 0
     base: str = ""
     below: list[int] = field(default_factory=list)
+    addresses: bytes | bytearray | memoryview = b""
+    nat64: tuple[str, ...] = ()
 
 
 class Compiler:
@@ -96,6 +107,7 @@ class Compiler:
         self.key_id = key_id(key)
         self.ipv4 = BitMap()
         self.spans: list[tuple[int, int]] = []
+        self.addresses = bytearray()
         self.lists: list[ListRecord] = []
         self.settings: list[ListSettings] = []
         self.compiled = Compiled([], b"", b"", b"")
@@ -136,7 +148,12 @@ class Compiler:
                 bounds.url_max = max(bounds.url_max, len(key))
         else:
             length, address = key[1], key[2:]
-            if len(address) < 16:
+            is_ipv6 = len(address) >= 16
+            port = address[16 if is_ipv6 else 4:]
+            self.addresses += ADDRESS.pack(
+                address[:16 if is_ipv6 else 4], length, is_ipv6 | (IS_EXCEPTION if exception else 0),
+                int.from_bytes(port), index)
+            if not is_ipv6:
                 bounds.ipv4_lengths |= 1 << length
                 first = int.from_bytes(address[:4])
                 self.spans.append((first, first + (1 << 32 - length)))
@@ -188,16 +205,17 @@ class Compiler:
         parts.lists = self.lists
         parts.bitmap = bitmap.serialize()
         parts.ipv4 = self.ipv4.serialize()
+        parts.addresses = self.addresses
         parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
         return parts
 
 
-def merge(every: Sequence[Compiled]) -> Compiled:
+def merge(every: Sequence[Compiled], nat64: tuple[str, ...] = ()) -> Compiled:
     """One of many: each of `every` has one list; an expired one leaves its place in the table and no entry.
 
     The rows are read out of `every` when somebody asks for them.
     """
-    return gather(every, [-1] * len(every))
+    return replace(gather(every, [-1] * len(every)), nat64=nat64)
 
 
 def table_of(every: Sequence[Compiled]) -> list[ListRecord]:
@@ -222,14 +240,14 @@ def rows_in(parts: Compiled) -> int:
     return memoryview(parts.rows).nbytes // ROW_SIZE        # type: ignore[arg-type]
 
 
-def lay_over(every: Sequence[Compiled], digest: str, base: Compiled) -> Compiled:
+def lay_over(every: Sequence[Compiled], digest: str, base: Compiled, nat64: tuple[str, ...] = ()) -> Compiled:
     """The same as `merge` would give, as what lies over the snapshot `base`: no row that it has is read again.
 
     The lists of `every` and of `base` say which part they are of (`ListRecord.part`).
     """
     below = find_below(every, base)
     made = gather(every, below)
-    made.base, made.below = digest, below
+    made.base, made.below, made.nat64 = digest, below, nat64
     return made
 
 
@@ -248,8 +266,9 @@ def gather(every: Sequence[Compiled], below: list[int]) -> Compiled:
     made = Compiled(table_of(every), b"", b"", b"")
     bitmaps: list[Any] = []
     ipv4: list[Any] = []
+    addresses = bytearray()
     tables: list[object] = []
-    for parts, under in zip(every, below, strict=True):
+    for index, (parts, under) in enumerate(zip(every, below, strict=True)):
         if parts.lists[0].expired:
             tables.append(b"")
             continue
@@ -257,13 +276,23 @@ def gather(every: Sequence[Compiled], below: list[int]) -> Compiled:
         if under < 0:
             bitmaps.append(parts.bitmap)
         ipv4.append(parts.ipv4)
+        addresses += for_list(parts.addresses, index)
         made.labels |= parts.labels
         made.depths |= parts.depths
         made.ipv4_lengths |= parts.ipv4_lengths
         made.ipv6_lengths |= parts.ipv6_lengths
         made.url_max = max(made.url_max, parts.url_max)
         made.directory_max = max(made.directory_max, parts.directory_max)
-    made.bitmap, made.ipv4, made.rows = join(bitmaps), join(ipv4), Merge(tables)
+    made.bitmap, made.ipv4, made.rows, made.addresses = join(bitmaps), join(ipv4), Merge(tables), addresses
+    return made
+
+
+def for_list(addresses: bytes | bytearray | memoryview, index: int) -> bytearray:
+    """The same address entries as those of the list with that index."""
+    made = bytearray(addresses)
+    count = len(made) // ADDRESS.size
+    made[INDEX_AT::ADDRESS.size] = bytes([index & 0xFF]) * count
+    made[INDEX_AT + 1::ADDRESS.size] = bytes([index >> 8]) * count
     return made
 
 

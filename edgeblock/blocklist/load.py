@@ -6,7 +6,7 @@ daemon would refuse beyond that. Never here: a snapshot published, or a list of 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
     elif errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
         raise ListError(f"{errors[0]}{more}")
-    snapshot = pack(compiler.finish(), key, int(now))
+    snapshot = pack(replace(compiler.finish(), nat64=rules.nat64 if rules else ()), key, int(now))
     matcher = ListMatcher(open_snapshot(snapshot, key))
     infos = tuple(
         ListInfo(source.name, source.path.name, source.settings.action, source.settings.category,

@@ -10,6 +10,7 @@ from edgeblock.blocklist.canonical cimport HOST_MAX, URL_MAX, Host, Target
 from edgeblock.core.matcher cimport Match, Matcher
 
 cdef enum:
+    LEADS_MAX = 20          # addresses.TRANSLATED, and config.NAT64_MAX
     TRIES_MAX = 512         # two tries of a destination per prefix length: 258; names: 127 labels and 2 * 35 URLs
     HITS_MAX = 1024
 
@@ -44,6 +45,12 @@ cdef struct Layer:          # the rows of a snapshot, or of what lies over one
     size_t count
     const uint16_t* lists   # for each list index in these rows: the index it has here, or NO_LIST; NULL: the same
 
+cdef struct Lead:           # IPv6 addresses below a prefix lead to IPv4 ones
+    uint8_t prefix[16]
+    uint32_t length
+    uint32_t at             # from which bit on the IPv4 address is in them
+    uint8_t flip            # what each of its bytes is combined with
+
 cdef struct Trace:          # everything a look-up did; only kept for people who ask
     uint32_t tries
     uint32_t hits
@@ -68,6 +75,8 @@ cdef class ListMatcher(Matcher):
     cdef Bitmap ipv4
     cdef uint64_t labels, depths, ipv4_lengths
     cdef uint64_t ipv6_lengths[3]
+    cdef Lead[LEADS_MAX] leads
+    cdef uint32_t lead_count
     cdef size_t url_max, directory_max
     cdef uint32_t list_count
     cdef uint16_t* base_lists       # base.lists
@@ -91,5 +100,6 @@ cdef class ListMatcher(Matcher):
     cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
                         const uint8_t* target, size_t target_size) noexcept nogil
     cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil
+    cdef void walk_prefixes(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil
     cdef object told(self, const Match* found)
     cdef list candidates(self, Walk* walk)

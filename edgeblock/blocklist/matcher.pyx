@@ -28,6 +28,7 @@ from edgeblock.blocklist.fingerprint cimport (
     DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, NO_LIST, PRINT_SIZE, ROW_SIZE,
     SUBDOMAINS, URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24, rule_id,
 )
+from edgeblock.addresses import translated
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.core.matcher cimport (
     ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
@@ -95,6 +96,20 @@ cdef inline uint32_t specific(uint32_t kind) noexcept nogil:
     if kind == HOST_ONLY or kind == HOST_OF_URL or kind == ENDPOINT:
         return 3
     return 2
+
+
+cdef bint read_inner(const Lead* lead, const uint8_t* address, uint8_t* inner) noexcept nogil:
+    # The IPv4 address in an IPv6 one, where that begins with the prefix. RFC 6052, 2.2: byte 8 is in none.
+    cdef uint32_t whole = lead.length >> 3, i, at = lead.at >> 3
+    if memcmp(address, lead.prefix, whole) != 0:
+        return False
+    if lead.length & 7 and (address[whole] ^ lead.prefix[whole]) & <uint8_t>(0xFF00 >> (lead.length & 7)):
+        return False
+    for i in range(4):
+        at += at == 8
+        inner[i] = address[at] ^ lead.flip
+        at += 1
+    return True
 
 
 cdef inline int strength(const Match* match) noexcept nogil:
@@ -209,6 +224,13 @@ cdef class ListMatcher(Matcher):
         self.list_rank = <uint8_t*>malloc(self.list_count + 1)
         if self.list_action == NULL or self.list_rank == NULL:
             raise MemoryError
+        for one in translated(parts.nat64)[:LEADS_MAX]:
+            prefix = one.prefix.network_address.packed
+            memcpy(self.leads[self.lead_count].prefix, <const uint8_t*><const char*>prefix, 16)
+            self.leads[self.lead_count].length = one.prefix.prefixlen
+            self.leads[self.lead_count].at = one.at
+            self.leads[self.lead_count].flip = 0xFF if one.flipped else 0
+            self.lead_count += 1
         for i, record in enumerate(parts.lists):
             self.list_action[i] = ACTIONS[record.action]
             self.list_rank[i] = (CLASS_OBSERVE if record.action == "observe"
@@ -467,17 +489,27 @@ cdef class ListMatcher(Matcher):
         return walk.rank != 0
 
     cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil:
+        # The address, and each IPv4 address that it leads to: of all that is found the strongest counts.
+        cdef uint8_t inner[4]
+        cdef size_t i
+        walk.rank = 0
+        if size != 4 and size != 16:
+            return False
+        self.walk_prefixes(walk, address, size, port)
+        if size == 16 and self.ipv4_lengths:
+            for i in range(self.lead_count):
+                if read_inner(&self.leads[i], address, inner):
+                    self.walk_prefixes(walk, inner, 4, port)
+        return walk.rank != 0
+
+    cdef void walk_prefixes(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil:
         # Each prefix of the address that is as long as some listed one, alone and with the port.
         cdef uint8_t key[2 + 16 + 2]
         cdef uint32_t length
         cdef uint64_t lengths
         cdef size_t i
-        walk.rank = 0
-        if size == 4:
-            if not contains(&self.ipv4, <uint32_t>load_high(address)):
-                return False
-        elif size != 16:
-            return False
+        if size == 4 and not contains(&self.ipv4, <uint32_t>load_high(address)):
+            return
         key[0] = 0
         for length in range(8 * <uint32_t>size + 1):
             lengths = self.ipv4_lengths if size == 4 else self.ipv6_lengths[length >> 6]
@@ -496,7 +528,6 @@ cdef class ListMatcher(Matcher):
                 key[2 + size] = <uint8_t>(port >> 8)
                 key[3 + size] = <uint8_t>port
                 self.look(walk, IN_KEYS, key, 0, 4 + size, 1 << ENDPOINT, length)
-        return walk.rank != 0
 
     # What the engine calls -------------------------------------------------------------------------------------
 

@@ -428,12 +428,13 @@ class Round:
         """Raises Untrue where what would be published does not do what its lists say."""
         in_force = self._in_force()
         was, now = self.top.parts.lists if self.top else None, table_of(in_force)
-        if was != now:
+        nat64 = self.rules.nat64
+        if was != now or self.top and self.top.parts.nat64 != nat64:
             if self.base and is_little(in_force, self.base.parts):
-                merged = lay_over(in_force, self.base.digest, self.base.parts)
+                merged = lay_over(in_force, self.base.digest, self.base.parts, nat64)
             else:
                 self._forget_spoilt()
-                merged = merge(self._in_force())
+                merged = merge(self._in_force(), nat64)
                 now = merged.lists
             try:
                 self.store.publish(merged, self.now, partial(self._try_out, was is None) if self.trial else None)

@@ -8,6 +8,7 @@ for the trial of lists (daemon/selfcheck.py). Never here: a packet.
 from collections.abc import Iterator
 from enum import IntEnum
 
+from edgeblock.addresses import embedded
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.compiler import EXCEPTION, ROW_SIZE, ListRecord
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
@@ -66,6 +67,7 @@ class Rows:
         parts = snapshot.parts
         self.key = snapshot.key
         self.lists: list[ListRecord] = parts.lists
+        self.nat64 = parts.nat64
         self.lengths = {4: parts.ipv4_lengths, 16: parts.ipv6_lengths}
         self.tables = [Table(memoryview(parts.rows), list(range(len(parts.lists))))]    # type: ignore[arg-type]
         if snapshot.base is not None:
@@ -99,14 +101,15 @@ class Rows:
         return self._strongest(asked)
 
     def address(self, address: bytes, port: int) -> Verdict:
-        """Of a destination of 4 or 16 bytes."""
+        """Of a destination of 4 or 16 bytes, and of the IPv4 addresses that one of 16 leads to."""
+        inner = [self.address(one, port) for one in embedded(address, self.nat64)] if len(address) == 16 else []
         bits = 8 * len(address)
         whole = int.from_bytes(address)
         asked: list[tuple[bytes, tuple[Kind, ...]]] = [
             (network_key((whole >> bits - length << bits - length).to_bytes(len(address)), length), (Kind.NETWORK,))
             for length in range(bits + 1) if self.lengths[len(address)] >> length & 1]
         asked.append((network_key(address, bits, port), (Kind.ENDPOINT,)))
-        return self._strongest(asked)
+        return max([self._strongest(asked), *inner])
 
     def _strongest(self, asked: list[tuple[bytes, tuple[Kind, ...]]]) -> Verdict:
         best = Verdict.NOTHING

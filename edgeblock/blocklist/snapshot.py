@@ -5,8 +5,9 @@
     lists      JSON: what is to be said of each list; of what lies over another snapshot, what is in that, too
     bitmap     roaring, portable format: the first 32 bits of every fingerprint
     ipv4       roaring, portable format: every listed IPv4 destination
+    addresses  24 bytes each: the address entries in plain text, for the kernel's rules (compiler.ADDRESS)
     rows       20 bytes each, sorted: 128-bit fingerprint (big-endian order), value as 32 bits little-endian
-    sums       a digest of each CHUNK of the four sections before it
+    sums       a digest of each CHUNK of the five sections before it
 
 In: Compiled and a key, or bytes and a key. Out: a file, or a Snapshot whose every section lies inside the bytes. No
 host and no URL is in it in plain text. Digests are keyed BLAKE2b. That of the header covers the header and the sums,
@@ -26,15 +27,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from edgeblock.blocklist.compiler import LISTS_MAX, ROW_SIZE, Compiled, ListRecord
+from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.keys import Key, key_id, keyed_sum
 from edgeblock.blocklist.settings import ACTIONS
 from edgeblock.errors import ListError
 
 MAGIC = b"EBLIST\r\n"       # the line end shows a transfer that changed line ends
-VERSION = 2
-HEADER = struct.Struct("<8sHHI8sQQ 10Q QQQ3Q II 32s")
+VERSION = 3
+# By version. One without addresses is still read: it may have the last good version of a list that is refused now.
+HEADERS = {3: struct.Struct("<8sHHI8sQQ 12Q QQQ3Q II 32s"), 2: struct.Struct("<8sHHI8sQQ 10Q QQQ3Q II 32s")}
+HEADER = HEADERS[VERSION]
+VERSION_AT = 8
+FIXED = 7                   # fields before the places of the sections
 DIGEST_SIZE = 32
 CHUNK = 1 << 20
 ALL, TABLE, HEAD = "all", "table", "head"      # what is verified of a snapshot that is opened
@@ -77,7 +82,7 @@ class Body:
         self.sums: list[bytes] = []
         self._chunk = bytearray()
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data).cast("B")
         while view:
             some = view[:CHUNK - self.size % CHUNK]
@@ -104,13 +109,13 @@ def write(file: BinaryIO, parts: Compiled, key: Key, built: int) -> str:
     `parts.rows` may be a Merge, so that no more than a chunk of them is in memory.
     """
     table: object = [vars(record) for record in parts.lists]
-    if parts.base:
-        table = {"base": parts.base, "below": parts.below, "lists": table}
+    if parts.base or parts.nat64:
+        table = {"base": parts.base, "below": parts.below, "lists": table, "nat64": parts.nat64}
     lists = json.dumps(table, separators=(",", ":")).encode()
     file.seek(HEADER.size)
     body = Body(file, key)
     places = []
-    for section in ([lists], [parts.bitmap], [parts.ipv4], chunks(parts.rows)):
+    for section in ([lists], [parts.bitmap], [parts.ipv4], [parts.addresses], chunks(parts.rows)):
         at = body.size
         for some in section:
             body.write(some)
@@ -159,28 +164,32 @@ def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", 
     view = memoryview(data).cast("B").toreadonly()
     if len(view) < HEADER.size or view[:8] != MAGIC:
         raise ListError(f"{source}: is no edgeblock snapshot; build it with `edgeblock compile`")
-    (_, version, _, count, made_with, built, total, *rest) = HEADER.unpack_from(view)
-    if version != VERSION:
+    version = int.from_bytes(view[VERSION_AT:VERSION_AT + 2], "little")
+    if version not in HEADERS:
         raise ListError(f"{source}: is of version {version}, this edgeblock reads {VERSION}; build it again")
+    header = HEADERS[version]
+    (_, _, _, count, made_with, built, total, *rest) = header.unpack_from(view)
     if made_with != key_id(key):
         raise ListError(f"{source}: was built under another key; build it with the key of this box")
     if total != len(view):
         raise ListError(f"{source}: has {len(view)} of {total} bytes; build or copy it again")
-    places, bounds = rest[:10], rest[10:-1]
+    places = places_of(view)
+    bounds = rest[len(places):-1]
     sections = []
     for at, size in zip(places[::2], places[1::2], strict=True):
         if at > total or size > total - at:
             raise ListError(f"{source}: has a section that lies outside; build it again")
         sections.append(view[at:at + size])
-    lists, bitmap, ipv4, rows, sums = sections
-    digest = sum_of(bytes(view[:HEADER.size - DIGEST_SIZE]) + bytes(sums), key)
+    lists, bitmap, ipv4, *addresses, rows, sums = sections
+    digest = sum_of(bytes(view[:header.size - DIGEST_SIZE]) + bytes(sums), key)
     if not hmac.compare_digest(digest, rest[-1]) or verify != HEAD and not is_whole(view, places, sums, key, verify):
         raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
-    if len(rows) % ROW_SIZE:
+    if len(rows) % ROW_SIZE or addresses and len(addresses[0]) % ADDRESS.size:
         raise ListError(f"{source}: has a row that is cut; build it again")
-    records, base, below = read_lists(lists, count, source)
+    records, base, below, nat64 = read_lists(lists, count, source)
     parts = Compiled(records, bitmap, rows, ipv4, bounds[0], bounds[1], bounds[2],
-                     bounds[3] | bounds[4] << 64 | bounds[5] << 128, bounds[6], bounds[7], base, below)
+                     bounds[3] | bounds[4] << 64 | bounds[5] << 128, bounds[6], bounds[7], base, below,
+                     addresses[0] if addresses else b"", nat64)
     return Snapshot(view, key, built, digest.hex(), parts)
 
 
@@ -191,36 +200,47 @@ def check_whole(snapshot: Snapshot, source: str) -> None:
         ListError: it was altered.
     """
     view = snapshot.data
-    places = list(HEADER.unpack_from(view)[7:17])
-    if not is_whole(view, places, view[places[8]:places[8] + places[9]], snapshot.key, ALL):
+    places = places_of(view)
+    if not is_whole(view, places, view[places[-2]:places[-2] + places[-1]], snapshot.key, ALL):
         raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
+
+
+def places_of(view: memoryview) -> list[int]:
+    """Where each section begins and its size, one after the other, the sums last; of a version that is known."""
+    header = HEADERS[int.from_bytes(view[VERSION_AT:VERSION_AT + 2], "little")]
+    count = 12 if header is HEADER else 10
+    return list(header.unpack_from(view)[FIXED:FIXED + count])
 
 
 def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key, verify: str) -> bool:
     """Whether every chunk that is to be verified has its sum, and the sections are all there is: one behind the
     other."""
-    at = HEADER.size
+    start = at = places[0]
+    if start not in (header.size for header in HEADERS.values()):
+        return False
     for begins, size in zip(places[::2], places[1::2], strict=True):
         if begins != at:
             return False
         at += size
-    body = view[HEADER.size:places[8]]
+    body = view[start:places[-2]]
     if at != len(view) or len(sums) != -(-len(body) // CHUNK) * DIGEST_SIZE:
         return False
     wanted = range(len(sums) // DIGEST_SIZE) if verify == ALL else {
-        i for begins, size in (places[0:2], places[4:6])        # the lists and the addresses
-        for i in range((begins - HEADER.size) // CHUNK, -(-(begins - HEADER.size + size) // CHUNK))}
+        i for begins, size in (places[0:2], (places[4], places[-4] - places[4]))    # the lists and the addresses
+        for i in range((begins - start) // CHUNK, -(-(begins - start + size) // CHUNK))}
     return all(hmac.compare_digest(sum_of(body[i * CHUNK:(i + 1) * CHUNK], key),
                                    sums[i * DIGEST_SIZE:(i + 1) * DIGEST_SIZE]) for i in wanted)
 
 
-def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListRecord], str, list[int]]:
-    """The table; and of what lies over another snapshot, the digest of that one and the places there."""
-    base, below = "", []
+def read_lists(section: memoryview, count: int, source: str
+               ) -> tuple[list[ListRecord], str, list[int], tuple[str, ...]]:
+    """The table; of what lies over another snapshot, the digest of that one and the places there; NAT64 prefixes."""
+    base, below, nat64 = "", [], tuple[str, ...]()
     try:
         table = json.loads(bytes(section))
         if isinstance(table, dict):
-            base, below, table = table["base"], table["below"], table["lists"]
+            base, below, nat64 = table["base"], table["below"], tuple(map(str, table.get("nat64", ())))
+            table = table["lists"]
         lists = [ListRecord(**record) for record in table]
     except (ValueError, TypeError, KeyError, RecursionError):
         lists = []
@@ -230,4 +250,4 @@ def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListR
     if not isinstance(base, str) or not isinstance(below, list) or len(below) != (count if base else 0) or not all(
             type(at) is int and -1 <= at < LISTS_MAX for at in below):
         raise ListError(f"{source}: has a list table that cannot be read; build it again")
-    return lists, base, below
+    return lists, base, below, nat64

@@ -67,7 +67,7 @@ def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO) -> int:
         print(f"edgeblock: {rules.directory}: {count} of {len(files) + len(errors)} lists refused; {output} is not "
               "written", file=err)
         return 2
-    merged = merge(parts)
+    merged = merge(parts, rules.nat64)
     digests: list[str] = []
     try:
         write_file(output, lambda file: digests.append(write(file, merged, key, int(now))))

@@ -1,0 +1,117 @@
+"""What is done with addresses: ranges that do not overlap, addresses with a port, and ways from IPv6 to IPv4.
+
+In: numbers and prefixes. Out: records that whoever enforces addresses without the matcher works by, such as the
+kernel's rules. Only Python's own library is needed. Never here: a list, a kernel, or a packet.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import NamedTuple
+
+BITS = {4: 32, 6: 128}
+
+
+class What(IntEnum):
+    """What is done with packets from and to an address."""
+
+    PASS = 0            # an exception
+    OBSERVE = 1
+    DROP = 2
+    RESET = 3
+
+
+class Span(NamedTuple):
+    """Addresses from `first` to `last`, as numbers; `owner` is the index of the list that decides."""
+
+    first: int
+    last: int
+    what: What
+    owner: int
+
+
+class Endpoint(NamedTuple):
+    """One address with one port, of any protocol that has ports."""
+
+    address: int
+    port: int
+    what: What
+    owner: int
+
+
+class Addresses(NamedTuple):
+    """`spans` and `endpoints`, each for IPv4 (4) and IPv6 (6), sorted. Endpoints go before spans.
+
+    A PASS in `spans` is there only for IPv6 that leads to IPv4: everywhere else nothing is said of what passes. What
+    leads to IPv4 is to be looked up there, too, but where the IPv4 address is in two pieces (`Translated.bit`): there
+    the spans of IPv6 have what holds.
+    """
+
+    spans: dict[int, tuple[Span, ...]]
+    endpoints: dict[int, tuple[Endpoint, ...]]
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.spans.values())) + sum(map(len, self.endpoints.values()))
+
+
+EMPTY = Addresses({4: (), 6: ()}, {4: (), 6: ()})
+
+
+class Translated(NamedTuple):
+    """An IPv6 prefix, and from which bit on an IPv4 address stands in addresses below it; `flipped`: each bit of it
+    inverted."""
+
+    prefix: ipaddress.IPv6Network
+    at: int
+    flipped: bool = False
+
+    @property
+    def bit(self) -> int | None:
+        """From which bit on the whole IPv4 address is in the IPv6 one; None where it is in two pieces."""
+        octets = octets_of(self.at)
+        return 8 * octets[0] if octets[3] - octets[0] == 3 else None
+
+
+# IPv4-mapped addresses (RFC 4291, 2.5.5.2); the well-known prefix of NAT64 (RFC 6052, 2.1); 6to4 (RFC 3056, 2); what
+# a Teredo server has seen of its client (RFC 4380, 4).
+TRANSLATED = (
+    Translated(ipaddress.IPv6Network("::ffff:0:0/96"), 96),
+    Translated(ipaddress.IPv6Network("64:ff9b::/96"), 96),
+    Translated(ipaddress.IPv6Network("2002::/16"), 16),
+    Translated(ipaddress.IPv6Network("2001::/32"), 96, True),
+)
+
+
+def translated(nat64: Iterable[str]) -> tuple[Translated, ...]:
+    """All ways in which an IPv6 address leads to an IPv4 one here."""
+    known = {one.prefix for one in TRANSLATED}
+    networks = [ipaddress.IPv6Network(one) for one in nat64]
+    return TRANSLATED + tuple(Translated(one, one.prefixlen) for one in networks if one not in known)
+
+
+def embedded(address: bytes, nat64: Iterable[str] = ()) -> list[bytes]:
+    """The IPv4 addresses that an IPv6 address of 16 bytes leads to."""
+    found = []
+    number = ipaddress.IPv6Address(address)
+    for one in translated(nat64):
+        if number in one.prefix:
+            octets = bytes(address[i] for i in octets_of(one.at))
+            found.append(bytes(byte ^ 0xFF for byte in octets) if one.flipped else octets)
+    return found
+
+
+def inside(one: Translated, number: int, length: int) -> tuple[int, int]:
+    """An IPv4 prefix as the IPv6 prefix of the addresses that lead to it: its first address as a number, its length.
+    Of one whole address that with zeros behind it (RFC 6052, 2.2)."""
+    whole = bytearray(one.prefix.network_address.packed)
+    for i, octet in zip(octets_of(one.at), number.to_bytes(4), strict=True):
+        whole[i] = octet
+    return int.from_bytes(whole), one.at + length + (8 if one.at < 64 < one.at + length else 0)
+
+
+def octets_of(at: int) -> tuple[int, ...]:
+    """Which bytes of the IPv6 address are the IPv4 address: byte 8 is left out (RFC 6052, 2.2), but in 6to4 and what
+    begins behind it."""
+    places = range(at // 8, at // 8 + 5)
+    return tuple(i for i in places if i != 8 or at == 96)[:4]
