@@ -192,6 +192,7 @@ cdef class Engine:
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil
     cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil
     cdef Flow* _create(self, const Packet* p, Decision* out) noexcept nogil
+    cdef bint _is_lifted(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _match_destination(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
     cdef void _judge_udp(self, const Packet* p, Decision* out) noexcept nogil
     cdef void _read_quic(self, const Packet* p, Decision* out) noexcept nogil

@@ -252,6 +252,8 @@ cdef class Engine:
         cdef Flow* other
         self.current_syn = opening and p.payload_size == 0
         self.current_end = p.seq + <uint32_t>p.payload_size + syn
+        if opening and self._is_lifted(flow, p):
+            flow = NULL
         if flow == NULL:
             if not opening and p.payload_size == 0 and not urgent:
                 return
@@ -342,6 +344,16 @@ cdef class Engine:
             self._note(flow, PROTO_IP, 0, &found, 0, 0, 0, 0, 0, out)
             if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
                 self._block(flow, p, PROTO_IP, &found, 0, 0, out)
+
+    cdef bint _is_lifted(self, Flow* flow, const Packet* p) noexcept nogil:
+        # A flow that was blocked for its destination alone, which no list has any more: it is forgotten.
+        cdef Match found
+        if flow == NULL or flow.state != FLOW_BLOCKED or flow.proto != PROTO_IP or self.matcher.match_address(
+                p.destination, 4 if p.family == 4 else 16, p.destination_port, &found) \
+                and found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
+            return False
+        self.table.remove(flow)
+        return True
 
     cdef bint _reopen(self, Flow* flow, uint32_t isn) noexcept nogil:
         # Whether another SYN begins the flow anew. It is one more place where the stream may begin, never instead of
@@ -487,6 +499,8 @@ cdef class Engine:
         # with it, and no decoy settles the addresses for the next one.
         cdef Flow* flow = self.table.find(p, False)     # only where the address is listed; QUIC has flows of its own
         cdef Match found
+        if self._is_lifted(flow, p):
+            flow = NULL
         if flow == NULL and self.matcher.match_address(p.destination, 4 if p.family == 4 else 16,
                                                        p.destination_port, &found):
             flow = self._create(p, out)
