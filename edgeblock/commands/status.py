@@ -68,6 +68,10 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from few("problem", [printable(str(one)) for one in answer["vigil"].get("problems", [])])
     yield from few("goes past", [printable(f"{one['found']}: {one['mend']}")
                                  for one in answer["vigil"].get("bypasses", [])])
+    if answer["addresses"]["ranges"]:
+        told_of = answer["addresses"]
+        yield "addresses", (f"{told_of['in_kernel']:,} of {told_of['ranges']:,} ranges in the kernel, "
+                            f"{sum(told_of['packets'].values()):,} packets met")
     yield "canary", told(answer["canary"])
     yield "selfcheck", tried(answer["selfcheck"])
     lost = sum(one["lost"] + one["full"] for one in workers)

@@ -13,8 +13,10 @@ from contextlib import suppress
 from typing import Any
 
 from edgeblock.config import Config
+from edgeblock.daemon.addresses import AddressRules
 from edgeblock.daemon.claim import claim_namespace
 from edgeblock.daemon.compiling import Loaded, map_stacked
+from edgeblock.daemon.tasks import Tasks
 from edgeblock.errors import EdgeblockError, SystemProblem
 from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.pins import pin_path, program_path
@@ -31,7 +33,7 @@ class Kernel:
         queues: how many there are.
     """
 
-    def __init__(self, config: Config, log: Any, queues: int) -> None:
+    def __init__(self, config: Config, log: Any, queues: int, tasks: Tasks) -> None:
         self.stage: Stage | None = None         # the first stage, where there is one
         self.stage_problem = ""                 # why there is none
         self.backend: str | None = None         # of the kernel rules that we have applied
@@ -39,6 +41,7 @@ class Kernel:
         self._counted: dict[str, dict[str, int]] = {}
         self._counted_at = -COUNTING
         self._rules_left = False                # although they should be gone
+        self.addresses = AddressRules(config, log, tasks, self.call, lambda: self.stage)
         # One thread, so that an `apply` that is under way when a signal comes is over before `remove` begins.
         self._helper = ThreadPoolExecutor(1, "ruleset")
         # The kernel takes half a second to look through the program; meanwhile the rest goes on. The thread is kept:
@@ -75,11 +78,13 @@ class Kernel:
             self.stage.close(keep=keep)
 
     async def stage_rules(self, loaded: Loaded, below: int) -> None:
-        """From now on the first stage asks about all that these rules or those in force may list.
+        """From now on the first stage asks about all that these rules or those in force may list, and addresses are
+        blocked that either blocks.
 
         To be called before any worker has them, and `commit_rules` when all have. `below` is the snapshot that they
         lie over, where they do not bring it.
         """
+        await self.addresses.stage(loaded)
         if self.stage is None or loaded.fd < 0:
             return
         below = loaded.base_fd if loaded.base_fd >= 0 else below
@@ -94,9 +99,10 @@ class Kernel:
         except (EdgeblockError, OSError) as problem:
             self._withdraw(self.stage, problem)
 
-    def commit_rules(self) -> None:
-        """Every worker has the rules: the first stage need not ask about those before any more."""
-        if self.stage is not None:
+    async def commit_rules(self, everywhere: bool) -> None:
+        """Workers have the rules. Where it is every one, the first stage need not ask about those before any more."""
+        await self.addresses.commit()
+        if self.stage is not None and everywhere:
             try:
                 self.stage.settle()
             except OSError as problem:
@@ -167,6 +173,7 @@ class Kernel:
                 raise
             self._give_up_stage(problem)
             return False
+        await self.addresses.install()
         return True
 
     async def counters(self) -> dict[str, dict[str, int]]:
@@ -183,6 +190,7 @@ class Kernel:
 
     async def remove(self) -> None:
         """Takes the rules away; what cannot be done now is left to `remove_left`."""
+        self.addresses.let_go()
         try:
             await self.call(ruleset.remove)
         except SystemProblem as problem:

@@ -78,7 +78,8 @@ class Exposition:
         yield InfoMetricFamily("edgeblock_rules", "The snapshot in force, to compare boxes.",
                                {"digest": status["rules_digest"]})
         rules = status["rules"]
-        yield from self._vigil(status.get("vigil", {}))
+        yield from self._vigil(status.get("vigil", {}), status.get("addresses", {}).get("restored", 0))
+        yield from self._addresses(status.get("addresses", {}))
         yield from self._canary(status.get("canary", {}))
         yield from self._selfcheck(status.get("selfcheck", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
@@ -147,12 +148,12 @@ class Exposition:
                 buckets.append((bound, seen))
             yield HistogramMetricFamily(metric, text, buckets, total)
 
-    def _vigil(self, vigil: dict[str, Any]) -> Iterator[Metric]:
+    def _vigil(self, vigil: dict[str, Any], addresses: int) -> Iterator[Metric]:
         yield GaugeMetricFamily("edgeblock_filtering", "1 while the box filters, 0 while it does not, wholly or in "
                                 "part; `edgeblock status` says why.", bool(vigil.get("filtering")))
         restored = CounterMetricFamily("edgeblock_restored", "Times that something of the daemon's in the kernel was "
                                        "taken away by others and put back.", labels=["what"])
-        for what, count in vigil.get("restored", {}).items():
+        for what, count in [*vigil.get("restored", {}).items(), ("addresses", addresses)]:
             restored.add_metric([what], count)
         yield restored
         yield CounterMetricFamily("edgeblock_restore_failures", "Tries to put it back that failed.",
@@ -162,6 +163,17 @@ class Exposition:
         for kind in KINDS:
             ways.add_metric([kind], sum(one["kind"] == kind for one in vigil.get("bypasses", ())))
         yield ways
+
+    def _addresses(self, addresses: dict[str, Any]) -> Iterator[Metric]:
+        yield GaugeMetricFamily("edgeblock_address_ranges", "Ranges of addresses, and addresses with a port, that "
+                                "lists say something of.", addresses.get("ranges", 0))
+        yield GaugeMetricFamily("edgeblock_address_ranges_in_kernel", "Those of them that are in the kernel's rules.",
+                                addresses.get("in_kernel", 0))
+        met = CounterMetricFamily("edgeblock_address_packets", "Packets that met an address entry in the kernel, by "
+                                  "list.", labels=["list"])
+        for name, count in addresses.get("packets", {}).items():
+            met.add_metric([name], count)
+        yield met
 
     def _canary(self, canary: dict[str, Any]) -> Iterator[Metric]:
         ok = GaugeMetricFamily("edgeblock_canary_ok", "1 while the daemon's own probes show that a name on a list is "

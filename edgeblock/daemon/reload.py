@@ -73,8 +73,8 @@ class Reload:
             self._try_again()
             self._in_force.keep(problem)
             return
-        if fresh and await self._workers.await_rules():
-            self._kernel.commit_rules()
+        if fresh:
+            await self._kernel.commit_rules(await self._workers.await_rules())
         if fresh or asked:
             self._log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._in_force.summary())
 

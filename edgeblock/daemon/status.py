@@ -61,6 +61,7 @@ class Status:
                 "rules_digest": rules.content, "rules_age": int(time.time() - rules.since),
                 "rules_problem": rules.problem, "lists": rules.lists(),
                 "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
+                "addresses": self._kernel.addresses.status(),
                 "selfcheck": self._proof.status(), **self.counters(),
                 "workers": self._workers.status(), "kernel_rules": kernel_rules,
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}

@@ -64,7 +64,7 @@ class Supervisor:
         board = Board(last - first + 1)
         self.tasks = Tasks(self._stop)
         self.workers = Workers(config, journal, board, self.tasks, kept)
-        self.kernel = Kernel(config, self.log, last - first + 1)
+        self.kernel = Kernel(config, self.log, last - first + 1, self.tasks)
         self.in_force = InForce(board, self.log)
         self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers)
         self.state = State(self.log, self._tell_state)
@@ -139,9 +139,10 @@ class Supervisor:
         if config.ruleset.install:
             await self._install(stack)
         self.status.vigil = vigil = Vigil(config, self.log, self.state, kernel.call, kernel.stage, kernel.backend,
-                                          workers.unworked)
+                                          workers.unworked, kernel.addresses.look)
         await vigil.begin()
         stack.push_async_callback(give_up, self.tasks.go_on(vigil.keep()))
+        stack.push_async_callback(give_up, self.tasks.go_on(kernel.addresses.keep_counting()))
         stack.push_async_callback(canary.remove)
         stack.push_async_callback(give_up, self.tasks.go_on(canary.keep()))
         self._say_started()

@@ -74,12 +74,13 @@ class Vigil:
         stage: the first stage, where there is one.
         backend: of the kernel rules; None where they are not the daemon's to keep.
         queues: the queues that nobody works, in words.
+        addresses: looks after the address rules, and says why they are not in force; "" where they are.
     """
 
     def __init__(self, config: Config, log: Any, state: State, call: Call, stage: Stage | None, backend: str | None,
-                 queues: Callable[[], list[str]]) -> None:
+                 queues: Callable[[], list[str]], addresses: Callable[[], Awaitable[str]]) -> None:
         self.config, self.log, self.state, self.call = config, log, state, call
-        self.stage, self.backend, self.queues = stage, backend, queues
+        self.stage, self.backend, self.queues, self.addresses = stage, backend, queues, addresses
         self.restored = Counter(dict.fromkeys(WHAT, 0))
         self.failed = 0
         self.bypasses: list[Bypass] = []
@@ -146,6 +147,7 @@ class Vigil:
         await self._keep_pins()
         await self._keep_rules()
         await self._keep_shortcut()
+        self.state.say("addresses", await self.addresses())
         self.state.say("queues", "; ".join(self.queues()))
         if self.others is not None and self.others.done():
             self.others.result()                # a fault of ours is not to go unnoticed

@@ -26,7 +26,7 @@ COMMAND, MASK, FLAGS = 1, 4, 5                           # NFQA_CFG_CMD, _MASK, 
 BIND = 1
 FAIL_OPEN, CONNTRACK, GSO = 0x01, 0x02, 0x04
 
-FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6, 0: 1}         # 0: nft's "inet"
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -122,7 +122,7 @@ def answer(link: socket.socket, request: bytes) -> int:
 
 
 def chain_exists(family: int, table: str, chain: str) -> bool:
-    """Whether nf_tables has that chain for IPv4 (4) or IPv6 (6). A failure to answer counts as yes."""
+    """Whether nf_tables has that chain for IPv4 (4), IPv6 (6) or both (0). A failure to answer counts as yes."""
     wanted = name(CHAIN_TABLE, table) + name(CHAIN_NAME, chain)
     return ask(message(NFTABLES, GET_CHAIN, ACK, FAMILIES[family], 0, wanted)) != errno.ENOENT
 

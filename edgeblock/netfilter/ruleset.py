@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import iptables, nft, pair, shortcut, tools
+from edgeblock.netfilter import addresses, iptables, nft, pair, shortcut, tools
 from edgeblock.netfilter.checks import check
 from edgeblock.netfilter.marks import SHORTCUT
 from edgeblock.netfilter.pins import pin_path, program_path
@@ -124,6 +124,7 @@ def remove() -> None:
     tools.need_permission()
     shortcut.remove()
     pair.remove()
+    addresses.remove()
     for backend in BACKENDS.values():
         backend.remove()
 

@@ -19,7 +19,8 @@ from edgeblock.netfilter.netlink import DONE, DUMP, attributes, messages
 
 # linux/netfilter/nf_tables.h
 NEW_TABLE, GET_TABLE, NEW_CHAIN, GET_CHAIN, GET_RULE, GET_GENERATION = 0, 1, 3, 4, 7, 16
-CHANGES = frozenset((0, 2, 3, 5, 6, 8, 22, 24))          # NEW and DEL of table, chain, rule, flow table
+# NEW and DEL of table, chain, rule and flow table, DEL of sets and of what is in them
+CHANGES = frozenset((0, 2, 3, 5, 6, 8, 11, 14, 22, 24))
 TABLE_NAME, TABLE_FLAGS, TABLE_HANDLE = 1, 2, 4
 DORMANT = 1
 CHAIN_TABLE, CHAIN_HANDLE, CHAIN_NAME, CHAIN_HOOK = 1, 2, 3, 4
@@ -29,7 +30,7 @@ COUNTS = (b"counter\0",)                                 # expressions that say 
 GENERATION = 1                                           # NFTA_GEN_ID
 
 GROUPS = 1 << 6                                          # NFNLGRP_NFTABLES, the seventh
-FAMILIES = {**netlink.FAMILIES, 0: 1}                    # 0: nft's "inet"
+FAMILIES = netlink.FAMILIES
 NAMES = {4: "ip", 6: "ip6", 0: "inet"}
 TRIES = 5                                                # until no transaction comes between the parts of a look
 
@@ -179,6 +180,12 @@ def generation(link: socket.socket) -> int:
     """The number of nf_tables' last transaction in this network namespace."""
     told = first(link, 4, GET_GENERATION, b"")
     return number_of(told, GENERATION) if told else -1
+
+
+def current() -> int:
+    """The same, asked alone."""
+    with netlink.opened() as link:
+        return generation(link)
 
 
 def wake(family: int, table: str) -> bool:

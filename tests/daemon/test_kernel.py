@@ -5,6 +5,7 @@ import asyncio
 from edgeblock.config import Config
 from edgeblock.daemon import kernel
 from edgeblock.daemon.kernel import Kernel
+from edgeblock.daemon.tasks import Tasks
 from edgeblock.errors import SystemProblem
 from tests.daemon.parts import Log
 
@@ -21,11 +22,11 @@ def test_kernel_rules_that_could_not_be_removed_go_when_the_workers_have(monkeyp
     monkeypatch.setattr(kernel.ruleset, "remove", remove)
 
     async def stop():
-        made = Kernel(Config(), log, 1)
+        made = Kernel(Config(), log, 1, Tasks(lambda: None))
         await made.remove()
         await made.remove_left()
         assert len(done) == 2
-        other = Kernel(Config(), log, 1)
+        other = Kernel(Config(), log, 1, Tasks(lambda: None))
         await other.remove()
         await other.remove_left()
         for one in (made, other):

@@ -55,9 +55,13 @@ def watching(kernel, config=Config(), stage=None, queues=lambda: []):     # noqa
         return work(*arguments)
 
     state = State(log, lambda: told.append(dict(state.causes)))
-    one = Vigil(config, log, state, call, stage, "iptables", queues)
+    one = Vigil(config, log, state, call, stage, "iptables", queues, nothing)
     one.said, one.told = log.said, told
     return one
+
+
+async def nothing():
+    return ""
 
 
 def events(one):

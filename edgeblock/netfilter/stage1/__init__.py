@@ -18,6 +18,7 @@ import string
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -240,6 +241,14 @@ class Stage:
     def program_number(self, name: str) -> int:
         """The kernel's number of one of the programs beside the first stage, as traffic control tells it."""
         return bpf.identity(self.asking[name])
+
+    def forget(self, which: Callable[[bytes], bool]) -> int:
+        """Forgets the marks of flows whose `struct key` (structures.h) is one of these; how many there were."""
+        if "marks" not in self.maps:
+            return 0
+        spec, _ = bpf.describe(self.maps["marks"])
+        wanted = {key for key in bpf.keys(self.maps["marks"], spec.key_size, spec.value_size) if which(key)}
+        return sum(bpf.delete(self.maps["marks"], key) for key in wanted)
 
     def memory(self) -> tuple[int, ...]:
         """The open maps in which source.recall finds what has passed, and that in which source.marking sets marks."""

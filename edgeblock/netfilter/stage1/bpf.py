@@ -10,7 +10,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ from edgeblock.errors import SystemProblem
 
 # linux/bpf.h: commands, types and flags.
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, PROG_LOAD, OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 0, 1, 2, 3, 5, 6, 7, 10
-OBJ_GET_INFO_BY_FD = 15
+OBJ_GET_INFO_BY_FD, MAP_LOOKUP_BATCH = 15, 24
+KEYS_AT_ONCE = 4096
 ARRAY, PERCPU_ARRAY, ARRAY_OF_MAPS = 2, 6, 12
 SOCKET_FILTER, TRAFFIC_CONTROL = 1, 3
 MMAPABLE, INNER_MAP = 1 << 10, 1 << 12
@@ -101,6 +102,31 @@ def delete(map_fd: int, key: bytes) -> bool:
             return False
         raise
     return True
+
+
+def keys(map_fd: int, key_size: int, value_size: int) -> Iterator[bytes]:
+    """The keys of a hash, while others change it: each that is there all the time, some perhaps twice."""
+    room, begun, place = KEYS_AT_ONCE, False, ctypes.create_string_buffer(8)
+    while True:
+        found = ctypes.create_string_buffer(room * key_size)
+        values = ctypes.create_string_buffer(room * value_size)
+        attributes = ctypes.create_string_buffer(struct.pack(
+            "=QQQQIIQQ", ctypes.addressof(place) if begun else 0, ctypes.addressof(place), ctypes.addressof(found),
+            ctypes.addressof(values), room, map_fd, 0, 0), 128)
+        code = 0
+        if libc.syscall(call_number(), MAP_LOOKUP_BATCH, attributes, 128) < 0:
+            code = ctypes.get_errno()
+        if code == errno.ENOSPC:                # more share a place in the hash than there is room for
+            room *= 4
+            continue
+        if code not in (0, errno.ENOENT):       # ENOENT: these are the last
+            raise OSError(code, os.strerror(code))
+        count = struct.unpack_from("=I", attributes, 32)[0]
+        data = found.raw
+        yield from (data[i * key_size:(i + 1) * key_size] for i in range(count))
+        if code:
+            return
+        begun = True
 
 
 def pin(fd: int, path: Path) -> None:

@@ -1,0 +1,139 @@
+"""What listed addresses cost: until a change is in force, in the kernel's memory, and for each forwarded packet.
+
+    python -m benchmarks.addresses [SIZE ...] [--quick]       SIZE: prefixes, half of IPv4 and half of IPv6
+
+In: sizes; 15000 and 100000 when none is given, 15000 with --quick. Out: a JSON object a line on standard output, of
+each size. Needs root; traffic stays in namespaces.
+
+*Seconds*: of the ranges made of the entries, of all of them put into a kernel that has none, and of one entry more.
+*Packets*: datagrams of one client to random addresses that are not listed, forwarded by a box with the table and
+without it, in turns. With veth the sender's processor time has the whole way, so the difference is what the table
+costs; `ratio` is packets a second with the table to those without.
+"""
+
+import json
+import random
+import re
+import socket
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgeblock.addresses import EMPTY, Addresses, Span, What
+from edgeblock.blocklist.addresses import read_addresses
+from edgeblock.blocklist.compiler import Compiler
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import Entry, network_key
+from edgeblock.blocklist.settings import ListSettings
+from edgeblock.config import Config
+from edgeblock.lab import Lab
+from edgeblock.netfilter import addresses
+
+SIZES = (15_000, 100_000)
+ROUNDS, PACKETS, TARGETS = 15, 40_000, 20_000
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def listed(size: int, dice: random.Random) -> Addresses:
+    """Prefixes as lists have them, most of one address; none touches another."""
+    compiler = Compiler(bytes(16))
+    compiler.add_list("list", ListSettings(action="drop"))
+    for number in dice.sample(range(1 << 16, 1 << 23), size // 2):
+        length = dice.choice([32] * 8 + [30, 28])
+        compiler.add(0, Entry(0, Kind.NETWORK, network_key((number << 8).to_bytes(4), length)))
+        address = (0x20010DB8 << 96 | number << 72).to_bytes(16)
+        compiler.add(0, Entry(0, Kind.NETWORK, network_key(address, dice.choice([128, 64, 56]))))
+    return read_addresses(compiler.finish())
+
+
+def seconds(work: Any, *arguments: Any) -> float:
+    began = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - began
+
+
+def slab() -> int:
+    """Bytes of the kernel's own objects."""
+    return 1024 * int(re.search(r"Slab:\s+(\d+)", Path("/proc/meminfo").read_text())[1])      # type: ignore[index]
+
+
+def changes(table: Addresses) -> dict[str, Any]:
+    """In the namespace of the box."""
+    addresses.remove()
+    addresses.apply(Config(), EMPTY)
+    before = slab()
+    row: dict[str, Any] = {"put_s": round(seconds(addresses.change, EMPTY, table), 3),
+                           "bytes_a_range": round((slab() - before) / table.total)}
+    more = Addresses({**table.spans, 4: tuple(sorted((*table.spans[4], Span(7, 7, What.DROP, 0))))}, table.endpoints)
+    one = [seconds(addresses.change, *(pair)) for pair in [(table, more), (more, table)] * 5]
+    row["one_more_s"], row["one_more_spread"] = spread(one, 3)
+    return row
+
+
+def spread(values: list[float], digits: int) -> tuple[float, list[float]]:
+    return round(statistics.median(values), digits), [round(min(values), digits), round(max(values), digits)]
+
+
+def targets(family: int, dice: random.Random) -> list[tuple[str, int]]:
+    """Addresses in the part that prefixes are spread over, one beside each that may be listed."""
+    if family == 4:
+        return [(socket.inet_ntoa((dice.randrange(1 << 16, 1 << 23) << 8 | 129).to_bytes(4)), 9)
+                for _ in range(TARGETS)]
+    return [(socket.inet_ntop(socket.AF_INET6, (0x20010DB8 << 96 | dice.randrange(1 << 23) << 72 | 1 << 71).to_bytes(
+        16)), 9) for _ in range(TARGETS)]
+
+
+def sent(link: socket.socket, places: list[tuple[str, int]]) -> float:
+    """Nanoseconds of this process's processor time for a packet."""
+    began = time.process_time()
+    for i in range(PACKETS):
+        link.sendto(b"datagram", places[i % TARGETS])
+    return (time.process_time() - began) / PACKETS * 1e9
+
+
+def forwarding(lab: Lab, table: Addresses, dice: random.Random) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for family in FAMILIES:
+        places = targets(family, dice)
+        with lab.entered("client"):
+            link = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)
+        without, more, ratios = [], [], []
+        with link:
+            for _ in range(ROUNDS):
+                with lab.entered("box"):
+                    addresses.remove()
+                bare = sent(link, places)
+                with lab.entered("box"):
+                    addresses.apply(Config(), EMPTY)
+                    addresses.change(EMPTY, table)
+                time_with = sent(link, places)
+                without.append(bare)
+                more.append(time_with - bare)
+                ratios.append(bare / time_with)
+        row[f"bare_ns_{family}"], _ = spread(without, 0)
+        row[f"more_ns_{family}"], row[f"more_spread_{family}"] = spread(more, 0)
+        row[f"ratio_{family}"], row[f"ratio_spread_{family}"] = spread(ratios, 3)
+    return row
+
+
+def main(arguments: list[str]) -> None:
+    quick = "--quick" in arguments
+    sizes = [int(one) for one in arguments if one != "--quick"] or SIZES[:1 if quick else None]
+    with Lab() as lab:
+        for place, route in (("server", "local"), ("box", "")):
+            for tool, everything in (([], "0.0.0.0/1"), (["-6"], "2001:db8::/32")):
+                ends = ["dev", "lo"] if route else ["via", "203.0.113.80" if not tool else "2001:db8:80::80"]
+                lab.run_in(place, ["ip", *tool, "route", "add", *([route] if route else []), everything, *ends])
+        for size in sizes:
+            dice = random.Random(size)
+            made = seconds(listed, size, dice)
+            table = listed(size, random.Random(size))
+            with lab.entered("box"):
+                row = {"what": f"{size} prefixes", "ranges": table.total, "made_s": round(made, 2), **changes(table)}
+            print(json.dumps({**row, **forwarding(lab, table, dice)}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,379 @@
+"""Address entries as kernel rules: one nftables table, asked before all others, whatever the back end of those.
+
+In: settings, and what is done with each address (edgeblock/addresses.py). Out: the table, put there whole or changed
+entry by entry, each in one transaction; what its entries have counted. It is asked for every packet of every
+protocol, in both directions, between the interfaces that are filtered. Never here: why an address is listed.
+
+The table is written as text for `nft`, which reads all there is at every call: seconds for a hundred thousand
+entries, however few change. So everything else is asked by netlink (linux/netfilter/nf_tables.h), and a table that a
+daemon before has left is taken on where only its entries differ: a chain without rules is named by a sum of the rest.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+from edgeblock.addresses import BITS, Addresses, Endpoint, Span, Translated, What, translated
+from edgeblock.config import Config
+from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import netlink, tools
+from edgeblock.netfilter.checks import ANSWERS
+from edgeblock.netfilter.netlink import attribute, message, name
+from edgeblock.netfilter.policy import by_family
+from edgeblock.netfilter.standing import Place, Standing
+
+TABLE = "edgeblock_addresses"
+CLEAR = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+PRIORITY = "mangle - 5"         # before the rules that queue, and those of others that let by
+SPANS = {4: "address4", 6: "address6"}
+ENDPOINTS = {4: "endpoint4", 6: "endpoint6"}
+CHAINS = {What.PASS: "address_passed", What.OBSERVE: "address_observe", What.DROP: "address_drop",
+          What.RESET: "address_reset"}
+LEADS_TO = {name.encode() + b"\0": what for what, name in CHAINS.items()}
+PORTS = "meta l4proto { tcp, udp, dccp, sctp, udplite }"        # protocols that begin with their ports
+
+# An answer to who has not proved his address is never more than what came: a RST is as long as the shortest packet.
+# An ICMP error has the packet that it is about in it, so it is for few. The rest is dropped.
+RESETS_A_SECOND, ERRORS_A_SECOND = 1000, 5
+
+# linux/netfilter/nf_tables.h
+INET = 1                        # NFPROTO_INET
+GET_TABLE, NEW_ELEMENT, GET_ELEMENT, DELETE_ELEMENT = 1, 12, 13, 14
+LIST_TABLE, LIST_SET, LIST_ELEMENTS, LIST_ELEMENT = 1, 2, 3, 1
+KEY, DATA, FLAGS, EXPRESSION, EXPRESSIONS = 1, 2, 3, 7, 11
+DATA_VALUE, DATA_VERDICT, VERDICT_CODE, VERDICT_CHAIN = 1, 2, 1, 2
+EXPRESSION_DATA, COUNTER_BYTES, COUNTER_PACKETS = 2, 1, 2
+INTERVAL_END = 1
+GOTO = -4
+CREATE, NESTED = 0x400, 0x8000
+LIST_BYTES = 60_000             # of the elements in one message; an attribute has 65 535 at most
+BATCH_BYTES = 1 << 28           # of what is sent at once, which the socket has to have room for
+SO_SNDBUFFORCE = 32
+
+
+# The table as text -------------------------------------------------------------------------------------------
+
+def text(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> str:
+    """The whole table, as `nft -f` takes it: it replaces what is in force at once."""
+    lines = [CLEAR + f"table inet {TABLE} {{"]
+    for family, key in ((4, "@nh,128,32"), (6, "ip6 daddr")):
+        lines += declared(SPANS[family], f"typeof {key} : verdict; flags interval; counter",
+                          [span_text(span, family) for span in addresses.spans[family]])
+        lines += declared(ENDPOINTS[family], f"typeof {key} . th dport : verdict; counter",
+                          [endpoint_text(one, family) for one in addresses.endpoints[family]])
+    planned = chains(config, nat64)
+    for chain, rules in {**planned, stamp(planned): []}.items():
+        lines += [f"    chain {chain} {{", *(f"        {rule}" for rule in rules), "    }"]
+    return "\n".join(lines) + "\n}\n"
+
+
+def stamp(planned: dict[str, list[str]]) -> str:
+    """The name of the chain that says what the others are."""
+    return f"made_{zlib.crc32(repr(planned).encode()):08x}"
+
+
+def declared(map_name: str, kind: str, elements: list[str]) -> list[str]:
+    lines = [f"    map {map_name} {{", *(f"        {one}" for one in kind.split("; "))]
+    if elements:
+        lines += ["        elements = {", *(f"            {one}," for one in elements), "        }"]
+    return [*lines, "    }"]
+
+
+def span_text(span: Span, family: int) -> str:
+    first, last = written(span.first, family), written(span.last, family)
+    return f"{first if first == last else f'{first}-{last}'} : goto {CHAINS[span.what]}"
+
+
+def endpoint_text(one: Endpoint, family: int) -> str:
+    return f"{written(one.address, family)} . {one.port} : goto {CHAINS[one.what]}"
+
+
+def written(address: int, family: int) -> str:
+    """As the type of the map's key has it: for IPv4 bytes of the header, as IPv6 has them in its addresses."""
+    return f"{address:#010x}" if family == 4 else str(ipaddress.IPv6Address(address))
+
+
+def chains(config: Config, nat64: Iterable[str] = ()) -> dict[str, list[str]]:
+    """The rules of each chain; one that names a hook is where packets come in."""
+    ways = translated(nat64)
+    made = {
+        CHAINS[What.DROP]: ['counter drop comment "address_drop"'],
+        CHAINS[What.OBSERVE]: ['counter return comment "address_observe"'],
+        CHAINS[What.PASS]: ['counter accept comment "address_passed"'],
+        CHAINS[What.RESET]: [
+            f"meta l4proto tcp limit rate {RESETS_A_SECOND}/second burst {RESETS_A_SECOND} packets counter "
+            'reject with tcp reset comment "address_reset"',
+            f"meta l4proto != tcp limit rate {ERRORS_A_SECOND}/second burst {ERRORS_A_SECOND} packets counter "
+            'reject with icmpx admin-prohibited comment "address_reset_error"',
+            'counter drop comment "address_reset_silent"'],
+        "to_server": [*exempt(config, "saddr", "daddr"), *asked(ways, "daddr", "dport")],
+        "from_server": [*exempt(config, "daddr", "saddr"), *asked(ways, "saddr", "sport")]}
+    clients = set(config.ruleset.hooks)
+    servers = {ANSWERS[hook] for hook in config.ruleset.hooks}
+    for hook in ("forward", "input", "output"):
+        if hook not in clients | servers:
+            continue
+        rules = [f"type filter hook {hook} priority {PRIORITY}; policy accept;"]
+        if hook == "output":        # our own answers have the server's address
+            mark = config.ruleset.inject_mark
+            rules.append(f'meta mark & {mark:#010x} == {mark:#010x} counter return comment "address_ours"')
+        elif hook == "input":
+            rules.append('iifname "lo" counter return comment "address_ours"')
+        if hook in clients:
+            rules += jumps(config, hook, "clients", "servers", "to_server")
+        if hook in servers:
+            rules += jumps(config, hook, "servers", "clients", "from_server")
+        made[hook] = rules
+    return made
+
+
+def asked(ways: Iterable[Translated], side: str, port: str) -> Iterator[str]:
+    """The look-ups of an address of a packet, those with a port first."""
+    at4, at6 = (128, 192) if side == "daddr" else (96, 64)
+    places = [("meta nfproto ipv4", f"@nh,{at4},32", 4), ("meta nfproto ipv6", f"ip6 {side}", 6)]
+    for way in ways:
+        if way.bit is not None:
+            flip = " ^ 0xffffffff" if way.flipped else ""
+            places.append((f"ip6 {side} {way.prefix}", f"@nh,{at6 + way.bit},32{flip}", 4))
+    for matching, key, family in places:
+        yield f"{matching} {PORTS} {key} . th {port} vmap @{ENDPOINTS[family]}"
+    for matching, key, family in places:
+        yield f"{matching} {key} vmap @{SPANS[family]}"
+
+
+def exempt(config: Config, client: str, server: str) -> Iterator[str]:
+    """Addresses that are not looked at, as the settings name them."""
+    for side, networks in ((client, config.ruleset.exempt_clients), (server, config.ruleset.exempt_servers)):
+        for family, word in ((4, "ip"), (6, "ip6")):
+            if some := by_family(networks, family):
+                yield f'{word} {side} {{ {", ".join(some)} }} counter return comment "address_exempt"'
+
+
+def jumps(config: Config, hook: str, here: str, there: str, chain: str) -> Iterator[str]:
+    """What leads packets that come from one side and go to the other into a chain."""
+    came = interfaces("iifname", getattr(config.ruleset, here)) if hook != "output" else [""]
+    goes = interfaces("oifname", getattr(config.ruleset, there)) if hook != "input" else [""]
+    for one in came:
+        for other in goes:
+            yield " ".join(word for word in (one, other, f"jump {chain}") if word)
+
+
+def interfaces(field: str, listed: tuple[str, ...]) -> list[str]:
+    """A condition for all that are named whole, and one for each that names a beginning; [""] where any will do."""
+    whole = [f'"{one}"' for one in listed if not one.endswith("*")]
+    begun = [f'{field} "{one}"' for one in listed if one.endswith("*")]
+    return [*([f"{field} {{ {', '.join(whole)} }}"] if whole else []), *begun] or [""]
+
+
+# The table in the kernel -------------------------------------------------------------------------------------
+
+def apply(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> None:
+    """Put the table in force, in place of the one that may be there. At no moment is there none where there was
+    one."""
+    planned = chains(config, nat64)
+    if netlink.chain_exists(0, TABLE, stamp(planned)) and not standing(config, nat64).take():
+        try:
+            change(read(), addresses)
+            return
+        except (OSError, SystemProblem):        # somebody has changed it
+            pass
+    tools.run(["nft", "--file", "-"], text(config, addresses, nat64))
+
+
+def change(old: Addresses, new: Addresses) -> None:
+    """What is different, in one transaction.
+
+    Raises:
+        SystemProblem: the table is not as it was with `old`; nothing has changed.
+    """
+    send([*changes(DELETE_ELEMENT, old, new), *changes(NEW_ELEMENT, new, old)])
+
+
+def changes(kind: int, these: Addresses, those: Addresses) -> Iterator[bytes]:
+    """Messages about the entries that only `these` have; which list they are of makes no difference."""
+    for family in BITS:
+        ranges = {one[:3] for one in these.spans[family]} - {one[:3] for one in those.spans[family]}
+        yield from packed(kind, SPANS[family], span_elements(kind, (Span(*one, 0) for one in sorted(ranges)), family))
+        ends = {one[:3] for one in these.endpoints[family]} - {one[:3] for one in those.endpoints[family]}
+        yield from packed(kind, ENDPOINTS[family], endpoint_elements(
+            kind, (Endpoint(*one, 0) for one in sorted(ends)), family))
+
+
+def span_elements(kind: int, spans: Iterable[Span], family: int) -> Iterator[bytes]:
+    """Each as its first address, and the first one behind it where there is one."""
+    size = BITS[family] // 8
+    for span in spans:
+        yield element(kind, span.first.to_bytes(size), span.what)
+        if span.last + 1 < 1 << BITS[family]:
+            key = attribute(KEY | NESTED, attribute(DATA_VALUE, (span.last + 1).to_bytes(size)))
+            yield attribute(LIST_ELEMENT | NESTED, key + attribute(FLAGS, struct.pack("!I", INTERVAL_END)))
+
+
+def endpoint_elements(kind: int, endpoints: Iterable[Endpoint], family: int) -> Iterator[bytes]:
+    for one in endpoints:       # each part of a key fills whole words
+        yield element(kind, one.address.to_bytes(BITS[family] // 8) + one.port.to_bytes(2) + bytes(2), one.what)
+
+
+def element(kind: int, key: bytes, what: What) -> bytes:
+    told = attribute(KEY | NESTED, attribute(DATA_VALUE, key))
+    if kind == NEW_ELEMENT:
+        verdict = attribute(VERDICT_CODE, struct.pack("!i", GOTO)) + name(VERDICT_CHAIN, CHAINS[what])
+        told += attribute(DATA | NESTED, attribute(DATA_VERDICT | NESTED, verdict))
+    return attribute(LIST_ELEMENT | NESTED, told)
+
+
+def packed(kind: int, map_name: str, elements: Iterable[bytes]) -> Iterator[bytes]:
+    """Messages with so many elements each as one has room for."""
+    held: list[bytes] = []
+    size = 0
+    for one in elements:
+        if size + len(one) > LIST_BYTES:
+            yield about(kind, map_name, b"".join(held))
+            held, size = [], 0
+        held.append(one)
+        size += len(one)
+    if held:
+        yield about(kind, map_name, b"".join(held))
+
+
+def about(kind: int, map_name: str, elements: bytes, flags: int = CREATE) -> bytes:
+    body = name(LIST_TABLE, TABLE) + name(LIST_SET, map_name)
+    if elements:
+        body += attribute(LIST_ELEMENTS | NESTED, elements)
+    return message(netlink.NFTABLES, kind, flags, INET, 0, body)
+
+
+def send(messages: list[bytes]) -> None:
+    """One transaction; SystemProblem where the kernel refuses, and nothing has changed."""
+    if not messages:
+        return
+    last = bytearray(messages[-1])
+    struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | netlink.ACK)
+    batch = b"".join([message(0, netlink.BATCH_BEGIN, 0, socket.AF_UNSPEC, netlink.NFTABLES), *messages[:-1], last,
+                      message(0, netlink.BATCH_END, 0, socket.AF_UNSPEC, netlink.NFTABLES)])
+    try:
+        with netlink.opened() as link:
+            link.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, min(2 * len(batch), BATCH_BYTES))
+            number = netlink.answer(link, batch)
+    except OSError as problem:
+        raise SystemProblem(f"address rules: {problem.strerror or problem}") from None
+    if number:
+        raise SystemProblem(f"address rules: {os.strerror(number)}")
+
+
+def remove() -> None:
+    """Take the table away, if it is there."""
+    gone = message(netlink.NFTABLES, netlink.DELETE_TABLE, 0, INET, 0, name(netlink.TABLE_NAME, TABLE))
+    if present():
+        send([gone])
+
+
+def present() -> bool:
+    """Whether the table is there. A failure to answer counts as no."""
+    return netlink.ask(message(netlink.NFTABLES, GET_TABLE, netlink.ACK, INET, 0,
+                               name(netlink.TABLE_NAME, TABLE))) == 0
+
+
+def standing(config: Config, nat64: Iterable[str] = ()) -> Standing:
+    """What has to stand in the kernel, but for the entries."""
+    planned = chains(config, nat64)
+    hooks = {chain: "" for chain, rules in planned.items() if rules[0].startswith("type ")}
+    counts = {chain: len(rules) - (chain in hooks) for chain, rules in planned.items()} | {stamp(planned): 0}
+    return Standing((Place(0, TABLE, counts, hooks),))
+
+
+Spot = tuple[int, bool, int]       # family, whether it is an endpoint, key: of a range its first address
+
+
+def elements() -> Iterator[tuple[Spot, int, What, int]]:
+    """Every entry that is there, as spot, last key, what is done there, and packets counted.
+
+    Raises:
+        OSError: the table is not there, or the kernel does not answer.
+    """
+    with netlink.opened() as link:
+        for family, bits in BITS.items():
+            for told in elements_of(link, ENDPOINTS[family]):
+                key = int.from_bytes(key_of(told)) >> 16
+                yield (family, True, key), key, what_of(told), packets_of(told)
+            begins, ends = [], []
+            for told in elements_of(link, SPANS[family]):
+                if told.get(FLAGS, b"\0\0\0\0")[3] & INTERVAL_END:
+                    ends.append(int.from_bytes(key_of(told)))
+                else:
+                    begins.append((int.from_bytes(key_of(told)), what_of(told), packets_of(told)))
+            ends = [*sorted(ends), 1 << bits]
+            for first, what, packets in begins:
+                yield (family, False, first), ends[bisect_right(ends, first)] - 1, what, packets
+
+
+def read() -> Addresses:
+    """The entries that are there, of no list. OSError where the table is not there."""
+    spans: dict[int, list[Span]] = {4: [], 6: []}
+    endpoints: dict[int, list[Endpoint]] = {4: [], 6: []}
+    for (family, is_endpoint, key), last, what, _ in elements():
+        if is_endpoint:
+            endpoints[family].append(Endpoint(key >> 16, key & 0xFFFF, what, 0))
+        else:
+            spans[family].append(Span(key, last, what, 0))
+    return Addresses({family: tuple(sorted(some)) for family, some in spans.items()},
+                     {family: tuple(sorted(some)) for family, some in endpoints.items()})
+
+
+def is_there(wanted: Addresses) -> bool:
+    """Whether the table has these entries and no others. OSError where it is not there."""
+    found = read()
+    return all([one[:3] for one in some[family]] == [one[:3] for one in others[family]]
+               for some, others in ((wanted.spans, found.spans), (wanted.endpoints, found.endpoints))
+               for family in BITS)
+
+
+def counted() -> Iterator[tuple[Spot, int]]:
+    """Packets that met each entry, since it is there. OSError where the table is not there."""
+    return ((spot, packets) for spot, _, _, packets in elements())
+
+
+def spots(addresses: Addresses) -> dict[Spot, int]:
+    """The list of each entry, as its index."""
+    made = {(family, False, one.first): one.owner for family in BITS for one in addresses.spans[family]}
+    return made | {(family, True, one.address << 16 | one.port): one.owner
+                   for family in BITS for one in addresses.endpoints[family]}
+
+
+def key_of(told: dict[int, bytes]) -> bytes:
+    return netlink.attributes(told[KEY], 0)[DATA_VALUE]
+
+
+def what_of(told: dict[int, bytes]) -> What:
+    """By the chain that it leads to. OSError for one that none of ours does."""
+    verdict = netlink.attributes(netlink.attributes(told.get(DATA, b""), 0).get(DATA_VERDICT, b""), 0)
+    if (what := LEADS_TO.get(verdict.get(VERDICT_CHAIN, b""))) is None:
+        raise OSError(errno.EINVAL, "an entry of another program")
+    return what
+
+
+def packets_of(told: dict[int, bytes]) -> int:
+    expression = told.get(EXPRESSION)
+    if expression is None:
+        expression = next((body for _, body in netlink.walk(told.get(EXPRESSIONS, b""))), b"")
+    data = netlink.attributes(expression, 0).get(EXPRESSION_DATA, b"")
+    return int.from_bytes(netlink.attributes(data, 0).get(COUNTER_PACKETS, b""))
+
+
+def elements_of(link: socket.socket, map_name: str) -> Iterator[dict[int, bytes]]:
+    """The attributes of each element of a map."""
+    link.sendto(about(GET_ELEMENT, map_name, b"", netlink.DUMP), (0, 0))
+    while True:
+        for kind, body in netlink.messages(link.recv(1 << 17)):
+            if kind == netlink.DONE:
+                return
+            if kind == netlink.ERROR:
+                number = -struct.unpack_from("=i", body)[0] or errno.EIO
+                raise OSError(number, os.strerror(number))
+            for _, one in netlink.walk(netlink.attributes(body).get(LIST_ELEMENTS, b"")):
+                yield netlink.attributes(one, 0)
