@@ -102,9 +102,9 @@ def main(chosen: argparse.Namespace) -> int:
 def examine(config: Config) -> list[Finding]:
     """Everything that these settings need of the machine. Never raises for what it finds; takes about a second."""
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        permissions, programs, kernel, first_stage, past_the_rules, queue_owner, daemon, rules_in_force, past_us,
-        others_rules, forwarding, interfaces, bridges, conntrack_table, midstream, windows, offloading, source_check,
-        capacity, clock, python, key_file, rules_directory)
+        permissions, programs, kernel, first_stage, past_the_rules, queue_owner, daemon, rules_in_force,
+        listed_addresses, past_us, others_rules, forwarding, interfaces, bridges, conntrack_table, midstream, windows,
+        offloading, source_check, capacity, clock, python, key_file, rules_directory)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -371,6 +371,11 @@ def daemon(config: Config) -> Iterator[Finding]:
         yield Finding("daemon", OK, f"{who}, filtering")
     yield from shown_by_itself(answer.get("canary", {}))
     yield from shown_of_rules(answer.get("selfcheck", {}))
+    if ranges := answer.get("addresses", {}).get("ranges"):
+        there = answer["addresses"]["in_kernel"]
+        yield Finding("listed addresses", OK if there == ranges else MISSING,
+                      f"{there} of {ranges} ranges in the kernel",
+                      "" if there == ranges else "see its log: journalctl -u edgeblock")
     for said in told.get("problems", ()):
         yield Finding("daemon", WARNING, f"could not put back: {said}", "see its log: journalctl -u edgeblock")
     if times := sum(told.get("restored", {}).values()):
@@ -430,6 +435,15 @@ def rules_in_force(config: Config) -> Iterator[Finding]:
         yield Finding("kernel rules", OK, "none in force; edgeblock run applies them")
     else:
         yield Finding("kernel rules", WARNING, "none in force, and ruleset.install is off", "edgeblock ruleset apply")
+
+
+def listed_addresses(config: Config) -> Iterator[Finding]:
+    """Whether entries that are addresses can be enforced on every port."""
+    if not config.ruleset.addresses or not config.ruleset.install:
+        yield Finding("listed addresses", WARNING, "enforced on the watched ports only",
+                      "set addresses and install under [ruleset] to true")
+    elif not tools.find("nft"):
+        yield Finding("listed addresses", MISSING, "cannot be enforced without nft", "install the package nftables")
 
 
 def not_as_planned(config: Config, backend: str) -> list[str]:

@@ -43,7 +43,7 @@ RESETS_A_SECOND, ERRORS_A_SECOND = 1000, 5
 
 # linux/netfilter/nf_tables.h
 INET = 1                        # NFPROTO_INET
-GET_TABLE, NEW_ELEMENT, GET_ELEMENT, DELETE_ELEMENT = 1, 12, 13, 14
+NEW_ELEMENT, GET_ELEMENT, DELETE_ELEMENT = 12, 13, 14
 LIST_TABLE, LIST_SET, LIST_ELEMENTS, LIST_ELEMENT = 1, 2, 3, 1
 KEY, DATA, FLAGS, EXPRESSION, EXPRESSIONS = 1, 2, 3, 7, 11
 DATA_VALUE, DATA_VERDICT, VERDICT_CODE, VERDICT_CHAIN = 1, 2, 1, 2
@@ -275,8 +275,7 @@ def remove() -> None:
 
 def present() -> bool:
     """Whether the table is there. A failure to answer counts as no."""
-    return netlink.ask(message(netlink.NFTABLES, GET_TABLE, netlink.ACK, INET, 0,
-                               name(netlink.TABLE_NAME, TABLE))) == 0
+    return netlink.table_exists(0, TABLE)
 
 
 def standing(config: Config, nat64: Iterable[str] = ()) -> Standing:

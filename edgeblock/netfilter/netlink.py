@@ -18,7 +18,7 @@ TYPE = 0x3FFF                                            # of an attribute, with
 BATCH_BEGIN, BATCH_END = 0x10, 0x11                      # linux/netfilter/nfnetlink.h
 NFTABLES, QUEUE = 10, 3                                  # NFNL_SUBSYS_NFTABLES, _QUEUE
 
-DELETE_TABLE, GET_CHAIN = 2, 4                           # linux/netfilter/nf_tables.h
+GET_TABLE, DELETE_TABLE, GET_CHAIN = 1, 2, 4                           # linux/netfilter/nf_tables.h
 TABLE_NAME, CHAIN_TABLE, CHAIN_NAME = 1, 1, 3
 
 QUEUE_CONFIG = 2                                         # linux/netfilter/nfnetlink_queue.h: NFQNL_MSG_CONFIG
@@ -125,6 +125,11 @@ def chain_exists(family: int, table: str, chain: str) -> bool:
     """Whether nf_tables has that chain for IPv4 (4), IPv6 (6) or both (0). A failure to answer counts as yes."""
     wanted = name(CHAIN_TABLE, table) + name(CHAIN_NAME, chain)
     return ask(message(NFTABLES, GET_CHAIN, ACK, FAMILIES[family], 0, wanted)) != errno.ENOENT
+
+
+def table_exists(family: int, table: str) -> bool:
+    """Whether nf_tables has that table for IPv4 (4), IPv6 (6) or both (0). A failure to answer counts as no."""
+    return ask(message(NFTABLES, GET_TABLE, ACK, FAMILIES[family], 0, name(TABLE_NAME, table))) == 0
 
 
 def delete_table_if_empty(family: int, table: str) -> bool:

@@ -19,12 +19,8 @@ from pathlib import Path
 import pytest
 from running import SHORTCUT, UNTRACKED, Running, start, track_nothing
 
-from edgeblock.addresses import EMPTY
-from edgeblock.blocklist.addresses import read_addresses
-from edgeblock.config import Config
 from edgeblock.lab import CLIENT, SERVER, Lab, until
 from edgeblock.netfilter import addresses, cut, netlink
-from tests.blocklist.making import compiled
 
 pytestmark = pytest.mark.live
 
@@ -303,26 +299,6 @@ def test_a_daemon_that_is_killed_leaves_addresses_shut_and_the_next_takes_them_o
     with lab.entered("box"):
         assert not addresses.present()
     assert connects(lab, SERVER[4], 22)
-
-
-def test_what_the_kernel_has_is_what_was_given():
-    """Read back as it was put there, whatever was there before."""
-    lines = [["192.0.2.0/24", "@@192.0.2.7", "255.255.255.255", "0.0.0.0/8", "198.51.100.1:443", "2001:db8::/32",
-              "@@2001:db8::1", "[2001:db8::5]:53", "::/128", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
-             ["192.0.2.0/25", "198.51.100.1:444", "2001:db8::/33"], []]
-    with Lab() as lab, lab.entered("box"):
-        assert not addresses.present()
-        before = EMPTY
-        addresses.apply(Config(), before)
-        for some in [*lines, lines[0]]:
-            wanted = read_addresses(compiled(("list", None, some)))
-            addresses.change(before, wanted)
-            assert addresses.is_there(wanted) and addresses.standing(Config()).take() == []
-            before = wanted
-        addresses.apply(Config(), read_addresses(compiled(("list", None, lines[1]))))
-        assert addresses.is_there(read_addresses(compiled(("list", None, lines[1]))))
-        addresses.remove()
-        assert not addresses.present()
 
 
 def test_clients_that_are_exempt_reach_what_is_listed(tmp_path: Path):

@@ -1,0 +1,139 @@
+"""Address rules: what their text says, and that the kernel has what it was given. What live traffic meets is in
+tests/live/test_address_rules.py.
+"""
+
+import ipaddress
+from dataclasses import replace
+
+import pytest
+from triple import SERVER, inside
+
+from edgeblock.addresses import EMPTY, Addresses, Endpoint, Span, What
+from edgeblock.config import Config
+from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import addresses
+
+FULL4, FULL6 = (1 << 32) - 1, (1 << 128) - 1
+TABLES = [
+    EMPTY,
+    Addresses({4: (Span(0, 0, What.DROP, 0), Span(1, 9, What.RESET, 1), Span(FULL4, FULL4, What.OBSERVE, 2)),
+               6: (Span(0, 5, What.PASS, 0), Span(1 << 127, FULL6, What.DROP, 0))},
+              {4: (Endpoint(7, 443, What.PASS, 0), Endpoint(7, 444, What.DROP, 3)),
+               6: (Endpoint(7, 1, What.RESET, 0),)}),
+    Addresses({4: (Span(0, FULL4, What.DROP, 0),), 6: (Span(0, FULL6, What.RESET, 0),)}, {4: (), 6: ()}),
+    Addresses({4: (Span(3, 3, What.DROP, 0), Span(4, 4, What.RESET, 0)), 6: ()}, {4: (), 6: ()}),
+]
+
+
+def changed(**ruleset):
+    return replace(Config(), ruleset=replace(Config().ruleset, **ruleset))
+
+
+def chain(config, name):
+    return addresses.chains(config)[name]
+
+
+def test_only_what_goes_between_the_interfaces_is_looked_at():
+    rules = chain(changed(clients=("eth1", "ppp*"), servers=("eth0",)), "forward")[1:]
+    assert rules == ['iifname { "eth1" } oifname { "eth0" } jump to_server',
+                     'iifname "ppp*" oifname { "eth0" } jump to_server',
+                     'iifname { "eth0" } oifname { "eth1" } jump from_server',
+                     'iifname { "eth0" } oifname "ppp*" jump from_server']
+    assert chain(Config(), "forward")[1:] == ["jump to_server", "jump from_server"]
+
+
+def test_answers_of_ours_and_loopback_pass_and_each_hook_has_its_side():
+    config = changed(hooks=("input", "output"))
+    assert set(addresses.chains(config)) >= {"input", "output"} and "forward" not in addresses.chains(config)
+    assert "lo" in chain(config, "input")[1] and "mark" in chain(config, "output")[1]
+
+
+def test_who_is_exempt_is_asked_first_on_both_sides():
+    config = changed(exempt_clients=("192.0.2.0/24",), exempt_servers=("2001:db8::1",))
+    assert chain(config, "to_server")[0].startswith("ip saddr { 192.0.2.0/24 } counter return")
+    assert chain(config, "to_server")[1].startswith("ip6 daddr { 2001:db8::1")
+    assert chain(config, "from_server")[0].startswith("ip daddr { 192.0.2.0/24 }")
+
+
+def test_an_ipv4_address_in_two_pieces_has_no_look_up_of_its_own():
+    """RFC 6052, 2.2: byte 8 is left out, so prefixes of 40, 48 and 56 bits cut it."""
+    told = "\n".join(addresses.chains(Config(), ("2001:db8:64::/64", "2001:db8:100::/40"))["to_server"])
+    assert "2001:db8:64::/64 @nh,264,32 vmap @address4" in told and "2001:db8:100::" not in told
+    assert "64:ff9b::/96 @nh,288,32 vmap @address4" in told and "2001::/32 @nh,288,32 ^ 0xffffffff" in told
+
+
+def test_another_shape_has_another_stamp():
+    stamps = {addresses.stamp(addresses.chains(config, nat64)) for config, nat64 in (
+        (Config(), ()), (changed(clients=("eth1",)), ()), (Config(), ("2001:db8:64::/96",)))}
+    assert len(stamps) == 3
+
+
+@pytest.fixture
+def box(triple):
+    yield triple.box
+    inside(triple.box, addresses.remove)
+
+
+def put(before, after):
+    addresses.change(before, after)
+    assert addresses.is_there(after) and addresses.standing(Config()).take() == []
+
+
+@pytest.mark.live
+def test_the_kernel_has_what_it_was_given(box):
+    def body():
+        assert not addresses.present()
+        addresses.apply(Config(), TABLES[1])
+        assert addresses.present() and addresses.is_there(TABLES[1])
+        before = TABLES[1]
+        for table in (*TABLES, *reversed(TABLES)):
+            put(before, table)
+            before = table
+        for table in TABLES:                # taken on, and made whole
+            addresses.apply(Config(), table)
+            assert addresses.is_there(table)
+            addresses.apply(changed(clients=("eth1",)), table)
+            assert addresses.is_there(table)
+
+    inside(box, body)
+
+
+@pytest.mark.live
+def test_a_change_of_what_is_not_there_changes_nothing(box):
+    def body():
+        addresses.apply(Config(), TABLES[3])
+        with pytest.raises(SystemProblem, match="address rules: "):
+            addresses.change(TABLES[1], TABLES[2])
+        assert addresses.is_there(TABLES[3])
+
+    inside(box, body)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_address_is_shut_and_counted_and_opens_again(triple, box, family):
+    number = int(ipaddress.ip_address(SERVER[family]))
+    shut = EMPTY._replace(spans={**EMPTY.spans, family: (Span(number, number, What.RESET, 5),)})
+    inside(box, lambda: addresses.apply(Config(), EMPTY))
+    triple.connect(family).close()
+    inside(box, lambda: addresses.change(EMPTY, shut))
+    with pytest.raises(ConnectionRefusedError):
+        triple.connect(family)
+    [(spot, packets)] = inside(box, lambda: list(addresses.counted()))
+    assert packets >= 1 and addresses.spots(shut)[spot] == 5
+    inside(box, lambda: addresses.change(shut, EMPTY))
+    triple.connect(family).close()
+
+
+@pytest.mark.live
+def test_what_is_taken_away_is_noticed(triple, box):
+    def lost(how):
+        addresses.apply(Config(), TABLES[1])
+        stands = addresses.standing(Config())
+        assert stands.take() == []
+        triple.run("nft", *how)
+        return stands.lost() or not addresses.is_there(TABLES[1])
+
+    for how in (("flush", "ruleset"), ("flush", "chain", "inet", addresses.TABLE, "address_drop"),
+                ("flush", "map", "inet", addresses.TABLE, "address6")):
+        assert inside(box, lambda how=how: lost(how)), how
