@@ -32,7 +32,7 @@ from edgeblock.lab import Lab
 from edgeblock.netfilter import addresses
 
 SIZES = (15_000, 100_000)
-ROUNDS, PACKETS, TARGETS = 15, 40_000, 20_000
+ROUNDS, PACKETS, TARGETS = 11, 20_000, 20_000
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 

@@ -6,10 +6,14 @@ kernel's rules. Only Python's own library is needed. Never here: a list, a kerne
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import NamedTuple
 
 BITS = {4: 32, 6: 128}
+NEAR = {4: 24, 6: 48}       # addresses with so many bits in common are near each other: one site, or one owner
+NEAR_MAX = 16               # a range of more such neighbourhoods is wide
 
 
 class What(IntEnum):
@@ -30,6 +34,11 @@ class Span(NamedTuple):
     owner: int
 
 
+def is_wide(family: int, first: int, last: int) -> bool:
+    below = BITS[family] - NEAR[family]
+    return (last >> below) - (first >> below) >= NEAR_MAX
+
+
 class Endpoint(NamedTuple):
     """One address with one port, of any protocol that has ports."""
 
@@ -39,7 +48,8 @@ class Endpoint(NamedTuple):
     owner: int
 
 
-class Addresses(NamedTuple):
+@dataclass(frozen=True)
+class Addresses:
     """`spans` and `endpoints`, each for IPv4 (4) and IPv6 (6), sorted. Endpoints go before spans.
 
     A PASS in `spans` is there only for IPv6 that leads to IPv4: everywhere else nothing is said of what passes. What
@@ -49,6 +59,28 @@ class Addresses(NamedTuple):
 
     spans: dict[int, tuple[Span, ...]]
     endpoints: dict[int, tuple[Endpoint, ...]]
+
+    @cached_property
+    def near(self) -> dict[int, frozenset[int]]:
+        """The first NEAR bits of every address that something is said of, but for wide ranges."""
+        tops: dict[int, set[int]] = {4: set(), 6: set()}
+        for family, bits in BITS.items():
+            below = bits - NEAR[family]
+            tops[family].update(one.address >> below for one in self.endpoints[family])
+            for first, last, _ in self.ranges[family]:
+                if not is_wide(family, first, last):
+                    tops[family].update(range(first >> below, (last >> below) + 1))
+        return {family: frozenset(some) for family, some in tops.items()}
+
+    @cached_property
+    def ranges(self) -> dict[int, frozenset[tuple[int, ...]]]:
+        """What spans say, without who decides."""
+        return {family: frozenset(one[:3] for one in spans) for family, spans in self.spans.items()}
+
+    @cached_property
+    def ports(self) -> dict[int, frozenset[tuple[int, ...]]]:
+        """The same of endpoints."""
+        return {family: frozenset(one[:3] for one in endpoints) for family, endpoints in self.endpoints.items()}
 
     @property
     def total(self) -> int:

@@ -215,6 +215,5 @@ class AddressRules:
 
 def is_more(new: Addresses, old: Addresses) -> bool:
     """Whether something is new, and nothing that was said of an address before is no longer said."""
-    return new != old and all(
-        {one[:3] for one in old_ones[family]} <= {one[:3] for one in new_ones[family]}
-        for new_ones, old_ones in ((new.spans, old.spans), (new.endpoints, old.endpoints)) for family in BITS)
+    return new != old and all(old.ranges[family] <= new.ranges[family] and old.ports[family] <= new.ports[family]
+                              for family in BITS)

@@ -18,7 +18,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
-from edgeblock.addresses import BITS, Addresses, Endpoint, Span, Translated, What, translated
+from edgeblock.addresses import BITS, NEAR, Addresses, Endpoint, Span, Translated, What, is_wide, translated
 from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import netlink, tools
@@ -30,7 +30,11 @@ from edgeblock.netfilter.standing import Place, Standing
 TABLE = "edgeblock_addresses"
 CLEAR = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
 PRIORITY = "mangle - 5"         # before the rules that queue, and those of others that let by
+# What nearly every packet is asked: whether its address is near a listed one. Only then the ranges are searched, and
+# those that are too wide to have all their neighbourhoods in a hash are few.
+NEARBY = {4: "near4", 6: "near6"}
 SPANS = {4: "address4", 6: "address6"}
+WIDE = {4: "wide4", 6: "wide6"}
 ENDPOINTS = {4: "endpoint4", 6: "endpoint6"}
 CHAINS = {What.PASS: "address_passed", What.OBSERVE: "address_observe", What.DROP: "address_drop",
           What.RESET: "address_reset"}
@@ -62,9 +66,14 @@ def text(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> str
     """The whole table, as `nft -f` takes it: it replaces what is in force at once."""
     lines = [CLEAR + f"table inet {TABLE} {{"]
     for family, key in ((4, "@nh,128,32"), (6, "ip6 daddr")):
-        lines += declared(SPANS[family], f"typeof {key} : verdict; flags interval; counter",
-                          [span_text(span, family) for span in addresses.spans[family]])
-        lines += declared(ENDPOINTS[family], f"typeof {key} . th dport : verdict; counter",
+        wide = [one for one in addresses.spans[family] if is_wide(family, one.first, one.last)]
+        narrow = [one for one in addresses.spans[family] if not is_wide(family, one.first, one.last)]
+        lines += declared("set", NEARBY[family], f"typeof @nh,128,{NEAR[family]}",
+                          [f"{top:#x}" for top in sorted(addresses.near[family])])
+        for map_name, spans in ((SPANS[family], narrow), (WIDE[family], wide)):
+            lines += declared("map", map_name, f"typeof {key} : verdict; flags interval; counter",
+                              [span_text(span, family) for span in spans])
+        lines += declared("map", ENDPOINTS[family], f"typeof {key} . th dport : verdict; counter",
                           [endpoint_text(one, family) for one in addresses.endpoints[family]])
     planned = chains(config, nat64)
     for chain, rules in {**planned, stamp(planned): []}.items():
@@ -77,8 +86,8 @@ def stamp(planned: dict[str, list[str]]) -> str:
     return f"made_{zlib.crc32(repr(planned).encode()):08x}"
 
 
-def declared(map_name: str, kind: str, elements: list[str]) -> list[str]:
-    lines = [f"    map {map_name} {{", *(f"        {one}" for one in kind.split("; "))]
+def declared(what: str, called: str, kind: str, elements: list[str]) -> list[str]:
+    lines = [f"    {what} {called} {{", *(f"        {one}" for one in kind.split("; "))]
     if elements:
         lines += ["        elements = {", *(f"            {one}," for one in elements), "        }"]
     return [*lines, "    }"]
@@ -111,8 +120,11 @@ def chains(config: Config, nat64: Iterable[str] = ()) -> dict[str, list[str]]:
             f"meta l4proto != tcp limit rate {ERRORS_A_SECOND}/second burst {ERRORS_A_SECOND} packets counter "
             'reject with icmpx admin-prohibited comment "address_reset_error"',
             'counter drop comment "address_reset_silent"'],
-        "to_server": [*exempt(config, "saddr", "daddr"), *asked(ways, "daddr", "dport")],
-        "from_server": [*exempt(config, "daddr", "saddr"), *asked(ways, "saddr", "sport")]}
+        "to_server": [*exempt(config, "saddr", "daddr"), *asked(ways, "to_server")],
+        "from_server": [*exempt(config, "daddr", "saddr"), *asked(ways, "from_server")]}
+    for chain in ("to_server", "from_server"):
+        for family in BITS:
+            made[f"{chain}{family}"] = list(asked_near(*key_of_side(chain, family), family))
     clients = set(config.ruleset.hooks)
     servers = {ANSWERS[hook] for hook in config.ruleset.hooks}
     for hook in ("forward", "input", "output"):
@@ -132,18 +144,41 @@ def chains(config: Config, nat64: Iterable[str] = ()) -> dict[str, list[str]]:
     return made
 
 
-def asked(ways: Iterable[Translated], side: str, port: str) -> Iterator[str]:
-    """The look-ups of an address of a packet, those with a port first."""
-    at4, at6 = (128, 192) if side == "daddr" else (96, 64)
-    places = [("meta nfproto ipv4", f"@nh,{at4},32", 4), ("meta nfproto ipv6", f"ip6 {side}", 6)]
+def asked(ways: Iterable[Translated], chain: str) -> Iterator[str]:
+    """The look-ups of an address of a packet, and of the IPv4 addresses that one of IPv6 leads to."""
+    for family, word in ((4, "ipv4"), (6, "ipv6")):
+        key, _ = key_of_side(chain, family)
+        at = first_bit(chain, family)
+        yield f"meta nfproto {word} @nh,{at},{NEAR[family]} @{NEARBY[family]} jump {chain}{family}"
+        yield f"meta nfproto {word} {key} vmap @{WIDE[family]}"
+    side, port = ("daddr", "dport") if chain == "to_server" else ("saddr", "sport")
     for way in ways:
         if way.bit is not None:
+            at = first_bit(chain, 6) + way.bit
             flip = " ^ 0xffffffff" if way.flipped else ""
-            places.append((f"ip6 {side} {way.prefix}", f"@nh,{at6 + way.bit},32{flip}", 4))
-    for matching, key, family in places:
-        yield f"{matching} {PORTS} {key} . th {port} vmap @{ENDPOINTS[family]}"
-    for matching, key, family in places:
-        yield f"{matching} {key} vmap @{SPANS[family]}"
+            below, key = f"ip6 {side} {way.prefix}", f"@nh,{at},32{flip}"
+            for rule in asked_near(key, f"th {port}", 4):
+                yield f"{below} @nh,{at},{NEAR[4]}{flip[:-2]} @{NEARBY[4]} {rule}"
+            yield f"{below} {key} vmap @{WIDE[4]}"
+
+
+def asked_near(key: str, port: str, family: int) -> Iterator[str]:
+    """The look-ups of an address that something is said of nearby: with its port first."""
+    yield f"{PORTS} {key} . {port} vmap @{ENDPOINTS[family]}"
+    yield f"{key} vmap @{SPANS[family]}"
+
+
+def first_bit(chain: str, family: int) -> int:
+    """Where the server's address begins in the header."""
+    if chain == "to_server":
+        return 128 if family == 4 else 192
+    return 96 if family == 4 else 64
+
+
+def key_of_side(chain: str, family: int) -> tuple[str, str]:
+    """The server's address and port, as rules say them."""
+    side, port = ("daddr", "th dport") if chain == "to_server" else ("saddr", "th sport")
+    return (f"@nh,{first_bit(chain, 4)},32" if family == 4 else f"ip6 {side}"), port
 
 
 def exempt(config: Config, client: str, server: str) -> Iterator[str]:
@@ -197,31 +232,35 @@ def change(old: Addresses, new: Addresses) -> None:
 def changes(kind: int, these: Addresses, those: Addresses) -> Iterator[bytes]:
     """Messages about the entries that only `these` have; which list they are of makes no difference."""
     for family in BITS:
-        ranges = {one[:3] for one in these.spans[family]} - {one[:3] for one in those.spans[family]}
-        yield from packed(kind, SPANS[family], span_elements(kind, (Span(*one, 0) for one in sorted(ranges)), family))
-        ends = {one[:3] for one in these.endpoints[family]} - {one[:3] for one in those.endpoints[family]}
-        yield from packed(kind, ENDPOINTS[family], endpoint_elements(
-            kind, (Endpoint(*one, 0) for one in sorted(ends)), family))
+        near = sorted(these.near[family] - those.near[family])
+        yield from packed(kind, NEARBY[family], (element(top.to_bytes(NEAR[family] // 8)) for top in near))
+        ranges = sorted(these.ranges[family] - those.ranges[family])
+        for map_name, is_of_it in ((SPANS[family], False), (WIDE[family], True)):
+            some = (one for one in ranges if is_wide(family, one[0], one[1]) is is_of_it)
+            yield from packed(kind, map_name, span_elements(kind, some, family))
+        ports = sorted(these.ports[family] - those.ports[family])
+        yield from packed(kind, ENDPOINTS[family], endpoint_elements(kind, ports, family))
 
 
-def span_elements(kind: int, spans: Iterable[Span], family: int) -> Iterator[bytes]:
+def span_elements(kind: int, ranges: Iterable[tuple[int, ...]], family: int) -> Iterator[bytes]:
     """Each as its first address, and the first one behind it where there is one."""
     size = BITS[family] // 8
-    for span in spans:
-        yield element(kind, span.first.to_bytes(size), span.what)
-        if span.last + 1 < 1 << BITS[family]:
-            key = attribute(KEY | NESTED, attribute(DATA_VALUE, (span.last + 1).to_bytes(size)))
+    for first, last, what in ranges:
+        yield element(first.to_bytes(size), What(what) if kind == NEW_ELEMENT else None)
+        if last + 1 < 1 << BITS[family]:
+            key = attribute(KEY | NESTED, attribute(DATA_VALUE, (last + 1).to_bytes(size)))
             yield attribute(LIST_ELEMENT | NESTED, key + attribute(FLAGS, struct.pack("!I", INTERVAL_END)))
 
 
-def endpoint_elements(kind: int, endpoints: Iterable[Endpoint], family: int) -> Iterator[bytes]:
-    for one in endpoints:       # each part of a key fills whole words
-        yield element(kind, one.address.to_bytes(BITS[family] // 8) + one.port.to_bytes(2) + bytes(2), one.what)
+def endpoint_elements(kind: int, ports: Iterable[tuple[int, ...]], family: int) -> Iterator[bytes]:
+    for address, port, what in ports:       # each part of a key fills whole words
+        key = address.to_bytes(BITS[family] // 8) + port.to_bytes(2) + bytes(2)
+        yield element(key, What(what) if kind == NEW_ELEMENT else None)
 
 
-def element(kind: int, key: bytes, what: What) -> bytes:
+def element(key: bytes, what: What | None = None) -> bytes:
     told = attribute(KEY | NESTED, attribute(DATA_VALUE, key))
-    if kind == NEW_ELEMENT:
+    if what is not None:
         verdict = attribute(VERDICT_CODE, struct.pack("!i", GOTO)) + name(VERDICT_CHAIN, CHAINS[what])
         told += attribute(DATA | NESTED, attribute(DATA_VERDICT | NESTED, verdict))
     return attribute(LIST_ELEMENT | NESTED, told)
@@ -300,19 +339,20 @@ def elements() -> Iterator[tuple[Spot, int, What, int]]:
             for told in elements_of(link, ENDPOINTS[family]):
                 key = int.from_bytes(key_of(told)) >> 16
                 yield (family, True, key), key, what_of(told), packets_of(told)
-            begins, ends = [], []
-            for told in elements_of(link, SPANS[family]):
-                if told.get(FLAGS, b"\0\0\0\0")[3] & INTERVAL_END:
-                    ends.append(int.from_bytes(key_of(told)))
-                else:
-                    begins.append((int.from_bytes(key_of(told)), what_of(told), packets_of(told)))
-            ends = [*sorted(ends), 1 << bits]
-            for first, what, packets in begins:
-                yield (family, False, first), ends[bisect_right(ends, first)] - 1, what, packets
+            for map_name in (SPANS[family], WIDE[family]):
+                begins, ends = [], []
+                for told in elements_of(link, map_name):
+                    if told.get(FLAGS, b"\0\0\0\0")[3] & INTERVAL_END:
+                        ends.append(int.from_bytes(key_of(told)))
+                    else:
+                        begins.append((int.from_bytes(key_of(told)), what_of(told), packets_of(told)))
+                ends = [*sorted(ends), 1 << bits]
+                for first, what, packets in begins:
+                    yield (family, False, first), ends[bisect_right(ends, first)] - 1, what, packets
 
 
 def read() -> Addresses:
-    """The entries that are there, of no list. OSError where the table is not there."""
+    """The entries that are there, of no list; what is near them is not read. OSError where the table is not there."""
     spans: dict[int, list[Span]] = {4: [], 6: []}
     endpoints: dict[int, list[Endpoint]] = {4: [], 6: []}
     for (family, is_endpoint, key), last, what, _ in elements():
@@ -327,9 +367,10 @@ def read() -> Addresses:
 def is_there(wanted: Addresses) -> bool:
     """Whether the table has these entries and no others. OSError where it is not there."""
     found = read()
-    return all([one[:3] for one in some[family]] == [one[:3] for one in others[family]]
-               for some, others in ((wanted.spans, found.spans), (wanted.endpoints, found.endpoints))
-               for family in BITS)
+    with netlink.opened() as link:
+        near = {family: frozenset(int.from_bytes(key_of(told)) for told in elements_of(link, NEARBY[family]))
+                for family in BITS}
+    return (wanted.ranges, wanted.ports, wanted.near) == (found.ranges, found.ports, near)
 
 
 def counted() -> Iterator[tuple[Spot, int]]:

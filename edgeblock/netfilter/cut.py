@@ -41,14 +41,12 @@ class Blocked:
 
     def __init__(self, these: Addresses, those: Addresses, nat64: tuple[str, ...] = ()) -> None:
         self.spans: dict[int, tuple[list[int], list[int]]] = {}
-        self.endpoints: dict[int, set[tuple[int, int]]] = {}
+        self.endpoints: dict[int, set[tuple[int, ...]]] = {}
         for family, bits in BITS.items():
-            spans = sorted({one[:3] for one in these.spans[family] if one.what in BLOCKS}
-                           - {one[:3] for one in those.spans[family]})
+            spans = sorted(one for one in these.ranges[family] - those.ranges[family] if one[2] in BLOCKS)
             self.spans[bits // 8] = [one[0] for one in spans], [one[1] for one in spans]
-            self.endpoints[bits // 8] = {one[:2] for one in {
-                one[:3] for one in these.endpoints[family] if one.what in BLOCKS}
-                - {one[:3] for one in those.endpoints[family]}}
+            self.endpoints[bits // 8] = {one[:2] for one in these.ports[family] - those.ports[family]
+                                         if one[2] in BLOCKS}
         self.nat64 = nat64
         self.leads = {one.prefix.network_address.packed[:2] for one in translated(nat64)}
 

@@ -58,8 +58,9 @@ def test_who_is_exempt_is_asked_first_on_both_sides():
 def test_an_ipv4_address_in_two_pieces_has_no_look_up_of_its_own():
     """RFC 6052, 2.2: byte 8 is left out, so prefixes of 40, 48 and 56 bits cut it."""
     told = "\n".join(addresses.chains(Config(), ("2001:db8:64::/64", "2001:db8:100::/40"))["to_server"])
-    assert "2001:db8:64::/64 @nh,264,32 vmap @address4" in told and "2001:db8:100::" not in told
-    assert "64:ff9b::/96 @nh,288,32 vmap @address4" in told and "2001::/32 @nh,288,32 ^ 0xffffffff" in told
+    assert "2001:db8:64::/64 @nh,264,24 @near4 @nh,264,32 vmap @address4" in told and "2001:db8:100::" not in told
+    assert "64:ff9b::/96 @nh,288,32 vmap @wide4" in told
+    assert "2001::/32 @nh,288,24 ^ 0xffffff @near4 @nh,288,32 ^ 0xffffffff vmap @address4" in told
 
 
 def test_another_shape_has_another_stamp():
@@ -113,7 +114,7 @@ def test_a_change_of_what_is_not_there_changes_nothing(box):
 @pytest.mark.parametrize("family", [4, 6])
 def test_an_address_is_shut_and_counted_and_opens_again(triple, box, family):
     number = int(ipaddress.ip_address(SERVER[family]))
-    shut = EMPTY._replace(spans={**EMPTY.spans, family: (Span(number, number, What.RESET, 5),)})
+    shut = replace(EMPTY, spans={**EMPTY.spans, family: (Span(number, number, What.RESET, 5),)})
     inside(box, lambda: addresses.apply(Config(), EMPTY))
     triple.connect(family).close()
     inside(box, lambda: addresses.change(EMPTY, shut))
