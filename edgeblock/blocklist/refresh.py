@@ -13,7 +13,7 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ from edgeblock.blocklist.intake import (
     take,
 )
 from edgeblock.blocklist.keys import keyed_sum
-from edgeblock.blocklist.sample import Sample, Trial, room, sample_of
+from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
 from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
 from edgeblock.blocklist.store import Store, write_file
@@ -99,7 +99,7 @@ class Outcome:
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
             afresh: bool = False, hurry: bool = False, overdue: bool = False,
             lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False, probed: bool = False,
-            held: str = "", trial: Trial | None = None) -> Outcome:
+            held: str = "", trial: Trial | None = None, handed: Mapping[str, Handed] | None = None) -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
@@ -116,24 +116,27 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
         held: the digest of the snapshot that is in force, or that what is in force lies over: it is in memory, so
             it is not verified again.
         trial: tries what is to come into force (sample.py): where it finds something, what is in force stays.
+        handed: samples of lists that the other process has read, by name.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry,
-                 overdue, lane, died, probed, held, trial).run()
+                 overdue, lane, died, probed, held, trial, handed).run()
 
 
-def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: bool = False) -> dict[str, Any]:
+def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: bool = False,
+                hand_on: Callable[[Handed], None] | None = None) -> dict[str, Any]:
     """Takes in one list that is long or slow, and keeps it for the next `refresh` to publish; what that one is to be
-    told in its `lane`. {} where it is kept, or was changed meanwhile.
+    told in its `lane`. {} where it is kept, or was changed meanwhile. `hand_on` is given a sample of what is kept.
 
     Raises:
         ListError: the directory cannot be read, or the state directory not be written.
     """
     store.prepare()
     one = Round(rules, store, now, (), False, False, True, None, died)
+    one.samples = {} if hand_on else None
     terms = make_terms(rules, store.key)
     files, _, _ = find_lists(rules.directory, terms.defaults, known=one.parts)
     for source in files:
@@ -141,6 +144,8 @@ def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: 
             one.take_one(source, terms, origin_of(source, terms), seconds_for(size_of(source)))
     store.begin("", "")
     one.write_rejected()
+    if hand_on and one.samples and name in one.samples:
+        hand_on(Handed(one.parts[name].digest, one.samples[name]))
     return one.outcome.refused.get(name, {})
 
 
@@ -149,8 +154,11 @@ class Round:
 
     def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
                  hurry: bool, overdue: bool, lane: Mapping[str, dict[str, Any]] | None, died: bool,
-                 probed: bool = False, held: str = "", trial: Trial | None = None) -> None:
+                 probed: bool = False, held: str = "", trial: Trial | None = None,
+                 handed: Mapping[str, Handed] | None = None) -> None:
         self.probed, self.trial = probed, trial
+        self.samples = trial.samples if trial else None     # of the lists that are taken
+        self.handed = handed or {}
         self.found: dict[str, tuple[ListFile, str]] = {}        # the files of lists, with their origins
         self.replaced: dict[str, tuple[ListFile, Snapshot | None]] = {}     # lists taken now: the version before
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
@@ -290,7 +298,7 @@ class Round:
             return True
         self.store.begin(name, origin, self.deaths if suspect else 0)
         known = self.parts.get(name)
-        sample = Sample(terms.key, known.parts if known else None) if self.trial else None
+        sample = Sample(terms.key, [known.parts] if known else []) if self.samples is not None else None
         try:
             with limited(seconds):
                 left_out: list[Finding] = []
@@ -318,8 +326,8 @@ class Round:
                 before = self.parts.get(name)
                 self.parts[name] = self.store.keep(compiled, self.now, self.together)
                 self.replaced[name] = source, before
-                if self.trial and sample:
-                    self.trial.samples[name] = sample.entries(room(len(self.trial.samples)))
+                if self.samples is not None and sample:
+                    self.samples[name] = sample.entries(room(len(self.samples)))
                 self._write_skipped(source, compiled.lists[0], left_out)
             except OSError as error:
                 self._refuse_unkept(source, error)
@@ -473,17 +481,25 @@ class Round:
 
     def _sample_unread(self, every: bool) -> None:
         """Has a sample of lists that another process has read, or an earlier one: of those that are new in what is to
-        come into force, or of every one. Their files are as they were read, or they are left alone."""
+        come into force, or of every one: what that process has handed on, or else what their files say, which are as
+        they were read, or left alone."""
         assert self.trial is not None
         there = {(record.name, record.part) for record in self.top.parts.lists} if self.top and not every else ()
         until = time.monotonic() + SAMPLING
+        before = [one.parts for one in (self.top, self.top and self.top.base) if one and not every]
         for name, part in self.parts.items():
             [record] = part.parts.lists
+            if name in self.trial.samples or (name, part.digest) in there:
+                continue
             source, origin = self.found.get(name, (None, ""))
-            if source and origin == record.origin and name not in self.trial.samples \
-                    and (name, part.digest) not in there and time.monotonic() < until:
-                self.trial.samples[name] = sample_of(source, room(len(self.trial.samples)))
-                self.trial.unsure.add(name)
+            most = room(len(self.trial.samples))
+            if name in self.handed and self.handed[name].digest == part.digest:
+                self.trial.samples[name] = self.handed[name].entries[:most]
+            elif source and origin == record.origin and time.monotonic() < until:
+                self.trial.samples[name] = sample_of(source, most, self.store.key, part.parts, before)
+            else:
+                continue
+            self.trial.unsure.add(name)
 
     def _in_force(self) -> list[Compiled]:
         """The last versions of all lists by name, with what the table says of them."""

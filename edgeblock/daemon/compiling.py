@@ -7,7 +7,8 @@ process. One is always waiting with everything imported; it does one job and end
 The file in memory is the published snapshot, verified whole. It is sealed, so nobody can change what was verified,
 and no look-up ever waits for a disk. Before it reads what others have written that process gives up all that it does
 not need (confine.py); what it hands back is verified by who takes it. A list that is long or slow is read by another
-one beside it, so that the others need not wait. What is to come into force is tried in that process (selfcheck.py),
+one beside it, so that the others need not wait; some of its entries go from there to who tries them, in a file in
+memory that nobody else reads. What is to come into force is tried in that process (selfcheck.py),
 which goes on with it for some seconds when it has said the rest. Never here: the text of a listed name.
 """
 
@@ -29,11 +30,12 @@ from typing import Any
 from edgeblock.blocklist.guard import public_suffixes, shipped_protected
 from edgeblock.blocklist.keys import Key, held, key_file, random_key
 from edgeblock.blocklist.refresh import lists_of_people, refresh, refresh_one
-from edgeblock.blocklist.sample import Trial
+from edgeblock.blocklist.sample import HANDED_MAX, Handed, Trial, from_bytes, to_bytes
 from edgeblock.blocklist.snapshot import ALL, HEAD, Snapshot, open_snapshot, stack
 from edgeblock.blocklist.store import MemoryStore, Store, read_key
 from edgeblock.config import Config, Rules
 from edgeblock.daemon.confine import confine
+from edgeblock.daemon.memory import write_all
 from edgeblock.daemon.process import end_with_parent, give_way, kill, start
 from edgeblock.errors import EdgeblockError, ListError, printable
 
@@ -42,6 +44,7 @@ ENDING = 3.0            # seconds that a process may take to end once it is kill
 ANSWER_MAX = 64 << 20   # bytes that it may say: of 10 000 lists in force and as many refused it says 12 MB
 COMPLAINT_MAX = 1 << 16
 PIECE = 1 << 20
+SAMPLES_MAX = 16        # of long lists that wait to be tried: of more than that the oldest are left
 SECONDS = 900           # of processor time for all short lists and the snapshot: 50 times what ten million take
 SECONDS_ALONE = 36_000  # the same for one long list, whose own time is up sooner
 MEMORY_SHARE = 2        # it may have the machine's memory divided by this,
@@ -102,6 +105,8 @@ class Compiler:
         self.config = config or Config(rules=rules)
         self.trying: asyncio.subprocess.Process | None = None       # it goes on trying what it has handed over
         self._spare: tuple[asyncio.subprocess.Process, int, int, int] | None = None
+        self._samples: dict[str, int] = {}      # of long lists that have been read and not tried yet: open files
+        self._given: dict[str, int] = {}        # those that the spare has
         self._key: tuple[Key, int] | None = None        # of the job before
         self._died = False                      # in the job before
         self._died_alone: str = ""              # the list that was read by itself when its process ended
@@ -109,15 +114,17 @@ class Compiler:
     async def prepare(self) -> None:
         """Starts a process that will wait for the next job."""
         files: list[int] = []
+        samples = dict(self._samples)
         try:
             for _ in range(2):
                 files.append(os.memfd_create("edgeblock-rules", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
             files.append(key_file())
             process = await start(
-                "edgeblock.daemon.compiling", str(os.getpid()), *map(str, files), pass_fds=tuple(files),
+                "edgeblock.daemon.compiling", str(os.getpid()), *map(str, files), *map(str, samples.values()),
+                pass_fds=(*files, *samples.values()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 limit=ANSWER_MAX)
-            self._spare = process, files[0], files[1], files[2]
+            self._spare, self._given = (process, files[0], files[1], files[2]), samples
         finally:
             if self._spare is None:     # none could be started, or we are about to stop
                 close_files(*files)
@@ -136,17 +143,18 @@ class Compiler:
         Raises:
             ListError: they cannot be used.
         """
-        if self._spare is None or self._spare[0].returncode is not None:
+        if self._spare is None or self._spare[0].returncode is not None or self._given != self._samples:
             await self._end_spare()
             await self.prepare()
         assert self._spare is not None
         (process, fd, base_fd, key_fd), self._spare = self._spare, None
+        given, self._given = self._given, {}
         kept: set[int] = set()
         goes_on = False
         try:
             try:
                 said = await self._have_done(process, (self.config, "", list(busy), digest, afresh, lane or {},
-                                                       self._died, held))
+                                                       self._died, held, list(given)))
                 self._died = False
             except Ended:
                 self._died = True
@@ -154,6 +162,8 @@ class Compiler:
             told = verified(said)
             key, key_fd = self._hold(key_fd), -1
             loaded = Loaded(fd, key=key[0], key_fd=key[1], **told)
+            if not loaded.problem:              # else they are tried again
+                self._forget_samples(given)
             if loaded.digest == digest:
                 return replace(loaded, fd=-1)
             if loaded.base and loaded.base != held:
@@ -196,18 +206,37 @@ class Compiler:
             Ended: the process has ended by itself.
             ListError: the list cannot be read now.
         """
-        process = await start("edgeblock.daemon.compiling", str(os.getpid()), "-1", "-1", "-1",
-                              stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                              stderr=asyncio.subprocess.PIPE, limit=ANSWER_MAX)
-        died, self._died_alone = self._died_alone == name, ""
+        sample = os.memfd_create("edgeblock-sample", os.MFD_CLOEXEC)
         try:
-            said = await self._have_done(process, (self.config, name, [], "", False, {}, died, ""))
-        except Ended:
-            self._died_alone = name
-            raise
+            process = await start("edgeblock.daemon.compiling", str(os.getpid()), str(sample), pass_fds=(sample,),
+                                  stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                                  stderr=asyncio.subprocess.PIPE, limit=ANSWER_MAX)
+            died, self._died_alone = self._died_alone == name, ""
+            try:
+                said = await self._have_done(process, (self.config, name, [], "", False, {}, died, "", []))
+            except Ended:
+                self._died_alone = name
+                raise
+            finally:
+                await end(process)
+            told = refusal(said) if said else {}
+            if not told and os.fstat(sample).st_size:
+                self._keep_sample(name, sample)
+                sample = -1
+            return told
         finally:
-            await end(process)
-        return refusal(said) if said else {}
+            close_files(sample)
+
+    def _keep_sample(self, name: str, file: int) -> None:
+        close_files(self._samples.pop(name, -1))
+        self._samples[name] = file
+        while len(self._samples) > SAMPLES_MAX:
+            close_files(self._samples.pop(next(iter(self._samples))))
+
+    def _forget_samples(self, given: dict[str, int]) -> None:
+        for name, file in given.items():
+            if self._samples.get(name) == file:
+                close_files(self._samples.pop(name))
 
     async def _have_done(self, process: asyncio.subprocess.Process, job: tuple[Any, ...]) -> Any:
         output, complaint = await self._ask(process, pickle.dumps(job))
@@ -265,6 +294,7 @@ class Compiler:
 
     async def close(self) -> None:
         self._forget_key()
+        self._forget_samples(dict(self._samples))
         await self._end_trying()
         await self._end_spare()
 
@@ -458,7 +488,7 @@ def map_stacked(fd: int, base_fd: int, key: Key, known: Snapshot | None = None) 
 # The process -----------------------------------------------------------------------------------------------------
 
 def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[str, dict[str, Any]], died: bool,
-         held: str, files: list[int], trial: Trial) -> dict[str, Any]:
+         held: str, files: list[int], trial: Trial, handed: dict[str, Handed]) -> dict[str, Any]:
     """The job: what `Loaded` has but for its files. Of `files` the first holds the snapshot afterwards unless it has
     that `digest`, the second the one that it lies over unless that is `held`, the third the key."""
     key: Key = b""
@@ -467,7 +497,7 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[st
         key = read_key(rules.key, create=True, file=key_fd)
         store = Store(rules.key.parent, key)
         outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died,
-                          probed=True, held=held, trial=trial)
+                          probed=True, held=held, trial=trial, handed=handed)
     except (ListError, OSError) as problem:
         if digest:
             raise
@@ -491,6 +521,12 @@ def hand_over(store: Store, fd: int, overlay: bool) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
 
 
+def samples_in(files: dict[str, int]) -> dict[str, Handed]:
+    """What the processes that have read long lists alone have left of them, by the names of these lists."""
+    found = {name: from_bytes(os.pread(file, HANDED_MAX, 0)) for name, file in files.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
 def key_in_memory(rules: Rules, file: int) -> Key:
     """The key of the box where it can be read, else one that nobody has."""
     try:
@@ -512,8 +548,8 @@ def give_up(rules: Rules, alone: bool) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """The process: the supervisor's id, files for the snapshot, the one below and the key; the job is on standard
-    input."""
+    """The process: the supervisor's id, files for the snapshot, the one below and the key, and those with samples of
+    long lists; or, for one long list, a file for its sample. The job is on standard input."""
     parent, *files = map(int, arguments)
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the daemon, which ends us
@@ -525,7 +561,7 @@ def main(arguments: list[str]) -> int:
     job = sys.stdin.buffer.read()
     if not job:
         return 0
-    config, name, busy, digest, afresh, lane, died, held = pickle.loads(job)
+    config, name, busy, digest, afresh, lane, died, held, sampled = pickle.loads(job)
     rules, trial = config.rules, SelfCheck(config)
     if digest or name:      # else nothing is in force yet, and nobody to give way to
         give_way()
@@ -533,9 +569,11 @@ def main(arguments: list[str]) -> int:
         left = give_up(rules, bool(name))
         if name:
             store = Store(rules.key.parent, read_key(rules.key), slow=True)
-            said = refresh_one(rules, store, time.time(), name, died)
+            said = refresh_one(rules, store, time.time(), name, died,
+                               (lambda handed: write_all(files[0], to_bytes(handed))) if rules.self_check else None)
         else:
-            said = work(rules, busy, digest, afresh, lane, died, held, files, trial)
+            handed = samples_in(dict(zip(sampled, files[3:], strict=True)))
+            said = work(rules, busy, digest, afresh, lane, died, held, files, trial, handed)
             said["warnings"] += left
             said["trial"] = trial.told()
     except EdgeblockError as problem:

@@ -26,6 +26,13 @@ def settings(tmp_path):
     return Rules(directory=tmp_path / "lists", key=tmp_path / "state" / "key", self_check=0)
 
 
+def held(name):
+    """How many files of memory with this name this process has open."""
+    gc.collect()            # mappings of other tests keep theirs
+    links = [Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    return sum(f"memfd:{name}" in str(link.readlink()) for link in links if link.is_symlink())
+
+
 def load(settings, digest="", **more):
     """What one process makes of the directory; the descriptor is the caller's."""
     async def one():
@@ -223,14 +230,9 @@ def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, m
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    def held():
-        gc.collect()            # mappings of other tests keep theirs
-        links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
-        return sum("memfd:edgeblock-rules" in str(link.readlink()) for link in links if link.is_symlink())
-
-    before = held()
+    before = held("edgeblock-rules")
     asyncio.run(give_up())
-    assert held() <= before
+    assert held("edgeblock-rules") <= before
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -262,14 +264,57 @@ def test_rules_are_tried_in_the_process_and_the_rest_is_told_later(settings):
             assert tried == held > 0 and beside > 0 and over_blocked == 0
 
 
-def test_who_goes_on_trying_is_ended_when_other_rules_come(settings):
+def test_a_list_that_is_read_alone_is_tried_by_the_next_load(settings):
+    """By the sample that was taken when it was read, from all over it: its file is not read again."""
     (settings.directory / "court.list").write_text("listed.example\n")
+
+    async def beside():
+        compiler = compiling.Compiler(replace(settings, self_check=0.5))
+        first = await compiler.load()
+        await compiler.prepare()
+        (settings.directory / "long.list").write_text("".join(f"host{number}.example\n" for number in range(300_000)))
+        slow = await compiler.load(digest=first.digest, held=first.whole)
+        assert [name for name, _, _ in slow.slow] == ["long"] and not held("edgeblock-sample")
+        assert await compiler.load_one("long") == {} and held("edgeblock-sample") == 1
+        await compiler.prepare()                # the one that waits knows nothing of it, and is replaced
+        second = await compiler.load(digest=first.digest, held=first.whole)
+        assert held("edgeblock-sample") == 0
+        last = await compiler.rest()
+        compiling.close_files(first.fd, second.fd, second.base_fd)
+        await compiler.close()
+        return last
+
+    told = asyncio.run(beside())
+    tried, blocked, beside, over_blocked = told["lists"]["long"]
+    assert tried == blocked > 0 and beside > 0 and (over_blocked, told["problem"], told["fault"]) == (0, "", "")
+
+
+def test_samples_that_nobody_tries_are_let_go(settings, monkeypatch):
+    monkeypatch.setattr(compiling, "SAMPLES_MAX", 2)
+    for name in "abc":
+        (settings.directory / f"{name}.list").write_text(f"{name}.example\n")
+
+    async def read_all():
+        compiler = compiling.Compiler(replace(settings, self_check=0.5))
+        compiling.close_files((await compiler.load()).fd)
+        for name in "abca":
+            assert await compiler.load_one(name) == {}
+        assert held("edgeblock-sample") == 2
+        await compiler.close()
+        assert held("edgeblock-sample") == 0
+
+    asyncio.run(read_all())
+
+
+def test_who_goes_on_trying_is_ended_when_other_rules_come(settings):
+    # So many that it is not done before the other rules come, however long that takes here.
+    (settings.directory / "court.list").write_text("".join(f"host{number}.example\n" for number in range(200)))
 
     async def one_after_the_other():
         compiler = compiling.Compiler(replace(settings, self_check=60.0))
         first = await compiler.load()
         trying, waiting = compiler.trying, asyncio.create_task(compiler.rest())
-        (settings.directory / "court.list").write_text("other.example\n")
+        (settings.directory / "court.list").write_text("".join(f"other{number}.example\n" for number in range(200)))
         second = await compiler.load(digest=first.digest, held=first.whole)
         assert await waiting == {} and trying.returncode is not None
         last = compiler.trying
