@@ -2,13 +2,14 @@
 
 PY := .venv/bin/python
 SECONDS := 600
+MODE := on
 T := tests
 JOBS := $(shell nproc)
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test matrix test-vm test-releases bench bench-quick fuzz framing lint lint-ready lint-style lint-types lint-house \
-	lint-unit build deb clean
+.PHONY: help demo test matrix test-vm test-releases soak bench bench-quick fuzz framing lint lint-ready lint-style \
+	lint-types lint-house lint-unit build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,11 @@ test-vm: ## the package under systemd in a container, and nftables on Debian's k
 test-releases: ## the package on Debian 12, 13 and the next, and over a release upgrade; half an hour (root)
 	@.ci/setup lab test vm
 	@$(PY) tests/vm/releases.py
+
+soak:  ## all that happens to a box in a week, under traffic, for SECONDS=600 in MODE=on; WEEK=1: what is left over (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make soak needs root: run 'sudo make soak'" >&2; exit 2; }
+	@.ci/setup lab test
+	@$(PY) tests/live/soak.py --mode $(MODE) $(if $(WEEK),--week $(SOAK),--seconds $(SECONDS))
 
 bench: ## every measurement, in about twelve minutes: files, plots and report.md under benchmarks/results (root)
 	@.ci/setup lab bench

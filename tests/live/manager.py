@@ -1,7 +1,7 @@
 """What systemd does for the service, for a daemon in a lab.
 
-In: a lab, a folder, settings. Out: the daemon's process, and the files that it has given to be kept, which the next one
-gets. Never: a real systemd (tests/vm has one).
+In: a lab, a folder, settings. Out: the daemon's process, and the files that it has given to be kept, which the next
+one gets. Never: a real systemd (tests/vm has one).
 """
 
 import os

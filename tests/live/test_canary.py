@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from running import HOP_SHORTCUT, UNTRACKED, Running, children, start, track_nothing
+from soak import EVENTS, soak, week, wrong_with
 
 from edgeblock.daemon.control import ask
 from edgeblock.lab import Lab, until
@@ -176,3 +177,17 @@ def test_a_box_without_it_has_no_interface(tmp_path: Path):
         assert done.returncode == 1 and done.stdout == "not asked: off in the settings\n"
         assert "edgeblock-c" not in lab.run_in("box", ["ip", "-o", "link"]).stdout.replace("edgeblock-lab", "")
         assert "edgeblock-c" not in lab.run_in("box", ["iptables-save"]).stdout
+
+
+@pytest.mark.parametrize("mode", ["on", "shortcut"])
+def test_it_stays_green_whatever_happens_to_the_box(mode: str):
+    """Some seconds of `make soak`: lists that change, reloads, workers killed, a restart and a kill -9."""
+    told = soak(20.0, mode, 3, often=4.0)
+    assert wrong_with(told) == [], told
+    assert told["canary_rounds"] >= 5 and all(told["happened"].get(what) for what in EVENTS), told
+
+
+def test_reloads_restarts_and_flushes_leave_nothing():
+    told = week(20, 4, 2, "on", 120.0)
+    assert told["grown"] == {"reloads": {}, "restarts": {}}, told
+    assert told["done"] == told["wanted"] and told["red"] == []

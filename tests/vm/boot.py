@@ -2,9 +2,11 @@
 
 In: this checkout and its virtual environment. Out: what the command printed, and its exit status. The machine is
 built once, under build/vm, from the apt sources of this host; what the command changes is thrown away. Without a
-command it runs the live tests of the kernel rules: this kernel has nft's queue statement, which others lack.
+command it runs the live tests of the kernel rules and of the canary: this kernel has nft's queue statement, which
+others lack.
 
-    tests/vm/boot.py                       # those that need the real queue, and the heart of the others: 2 minutes
+    tests/vm/boot.py                       # those that need the real queue, the heart of the others, and the daemon's
+                                           # canary on nft: 3 minutes
     tests/vm/boot.py nft --check -f x.nft
 """
 
@@ -23,14 +25,17 @@ SITE = ROOT / ".venv" / "lib" / f"python{sys.version_info.major}.{sys.version_in
 # What a test in the machine imports. The rest of the virtual environment is large and of no use there.
 IMPORTS = ("_pytest", "pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "hypothesis", "_hypothesis*",
            "sortedcontainers", "attr", "attrs", "pytest_timeout*", "netfilterqueue", "scapy", "rich", "markdown_it",
-           "mdurl")
+           "mdurl", "uvloop", "structlog", "pyroaring*", "publicsuffixlist", "nacl", "_cffi_backend*", "cffi",
+           "cryptography", "ijson", "zstandard", "prometheus_client", "pyseccomp*", "typing_extensions")
 
 TESTS = ("python3 -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . --confcutdir tests/netfilter "
          "-o markers=live --color=no --durations=5 tests/netfilter/test_ruleset_live.py "
          "-k 'nft and not 6] and (daemon or whole or one_queue or syn_and or ends_it or http or blocked "
          "or forged_reset or long_headers or twice or no_rules)' && "
          "modprobe -a 8021q br_netfilter && python3 -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . "
-         "--confcutdir tests/netfilter -o markers=live --color=no tests/netfilter/links.py")
+         "--confcutdir tests/netfilter -o markers=live --color=no tests/netfilter/links.py && "
+         "python3 -m pytest -q -rP -p no:cacheprovider -c /dev/null --rootdir . --confcutdir tests/vm "
+         "-o markers=live --color=no tests/vm/watched.py")
 SECONDS = 1800        # it takes two or three minutes; an emulated machine on a busy one takes ten times that
 
 

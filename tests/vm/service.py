@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from container import Container
@@ -24,9 +25,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CAPABILITIES = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39     # CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF
 SHORTCUT = ('[ruleset]\ntracking = "stage1"\nshortcut = true\n'
             'clients = ["to-client"]\nservers = ["to-server"]\n')
-SETTINGS = '[queue]\nworkers = 2\n[metrics]\nlisten = "/run/edgeblock/metrics.sock"\n'
+SETTINGS = ('[queue]\nworkers = 2\n[metrics]\nlisten = "/run/edgeblock/metrics.sock"\n'
+            '[canary]\nperiod = 1\n')
 LISTS = {"pages.list": "pages.example\n", "pages.toml": 'action = "page"\n', "court.list": "listed.example\n"}
 NEXT = "99.0"
+METRICS = """
+import socket
+asking = socket.socket(socket.AF_UNIX)
+asking.connect("/run/edgeblock/metrics.sock")
+asking.sendall(b"GET /metrics HTTP/1.0\\r\\n\\r\\n")
+while said := asking.recv(65536):
+    print(said.decode(), end="")
+"""
 ATTACKS = ("settings", "kinds", "names", "many 600", "wide", "slow 2", "override", "flood 5", "race 10")
 
 # What a machine keeps of a package that was there: the package system's own records and logs.
@@ -104,9 +114,21 @@ def workers(container: Container) -> list[str]:
     return container.run("cat", f"/proc/{main}/task/{main}/children").split()
 
 
+def canary(container: Container) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(container.run("edgeblock", "status", "--json"))["canary"]
+    return told
+
+
+def is_green(container: Container) -> bool:
+    """Whether it has asked, and nothing was wrong; False where no daemon answers yet."""
+    return container.shell("edgeblock canary --quiet && echo ok || :").strip() == "ok"
+
+
 @contextmanager
 def nothing_passes(container: Container, load: Load, what: str) -> Iterator[None]:
-    """Not one listed page comes through meanwhile, nor until a second after; no connection is cut."""
+    """Not one listed page comes through meanwhile, nor until a second after; no connection is cut, and the canary
+    fails at no time."""
+    since = container.shell("date +%s.%N").strip()
     began = time.monotonic()
     yield
     assert until(lambda: container.show("ActiveState")["ActiveState"] == "active", 30), journal(container)
@@ -115,6 +137,10 @@ def nothing_passes(container: Container, load: Load, what: str) -> Iterator[None
     load.gap(began, what, within=0.001)
     assert until(lambda: [at for at in load.blocked if at > ready + 0.5], 20)
     assert not load.passed and not load.cut
+    assert until(lambda: is_green(container), 20), journal(container)
+    print(f"{what}: the canary is green {time.monotonic() - ready:.2f} s after that")
+    said = container.run("journalctl", "--no-pager", "--unit=edgeblock", f"--since=@{since}")
+    assert "canary failed" not in said and "not filtering" not in said, said
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +210,38 @@ def test_the_sandbox_is_in_effect(container: Container):
     assert "mem" not in container.shell(f"{inside} ls /dev").split()
     exposure = container.run("systemd-analyze", "security", "edgeblock.service").splitlines()[-1]
     assert float(re.findall(r": (\d+\.\d)", exposure)[0]) <= 2.0
+
+
+def test_the_canary_is_within_the_sandbox(container: Container, lab: Lab):
+    """The unit's user makes the interfaces, asks by them over both families, and is heard."""
+    assert until(lambda: is_green(container), 20), journal(container)
+    said = container.run("edgeblock", "canary")
+    assert said.count(" ok\n") == 6, said
+    told = canary(container)
+    assert (told["state"], told["lacking"], told["off"]) == ("ok", {}, "")
+    text = container.run("python3", "-c", METRICS)
+    assert len(re.findall(r'^edgeblock_canary_ok\{.*\} 1\.0$', text, re.MULTILINE)) == 6, text
+
+
+def test_it_says_that_it_does_not_filter_where_it_may_not_repair(container: Container, lab: Lab):
+    """Somebody flushes the rules, and the program that puts them back is gone for the daemon."""
+    assert until(lambda: is_green(container), 20), journal(container)
+    main = container.show("MainPID")["MainPID"]
+    inside, real = f"nsenter --target {main} --mount --", "$(realpath /usr/sbin/iptables-restore)"
+    container.shell(f"{inside} mount --bind /bin/false {real}")
+    try:
+        began = time.monotonic()
+        container.run("nft", "flush", "ruleset")
+        assert until(lambda: "NOT FILTERING" in container.show("StatusText")["StatusText"], 10), journal(container)
+        print(f"not filtering, in systemd's status line, after {time.monotonic() - began:.2f} s")
+        assert until(lambda: canary(container)["state"] == "failed", 10)
+        print(f"canary failed after {time.monotonic() - began:.2f} s")
+        assert not is_green(container)
+        assert "canary failed" in journal(container) and "not filtering" in journal(container)
+    finally:
+        container.shell(f"{inside} umount {real}")
+    assert until(lambda: filtered(lab) and is_green(container), 20), journal(container)
+    assert "NOT FILTERING" not in container.show("StatusText")["StatusText"]
 
 
 def test_a_reload_says_so_and_filters_on(container: Container, lab: Lab, load: Load):
