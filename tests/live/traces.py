@@ -60,11 +60,11 @@ def take(manager: Manager, home: Path) -> dict[str, int]:
 def left(manager: Manager) -> list[str]:
     """What is there of it when the daemon has ended by itself."""
     lines = manager.lab.run_in("box", ["nsenter", "--mount", f"--target={manager.keeper.pid}", "find", "/sys/fs/bpf",
-                                       "-mindepth", "1"]).stdout.splitlines()
+                                       "-mindepth", "1", "-name", "*edgeblock*"]).stdout.splitlines()
     for command in (["iptables-save"], ["ip6tables-save"], ["nft", "list", "ruleset"]):
         lines += [line for line in rules(manager, command) if "edgeblock" in line.lower()]
-    lines += [line for line in manager.lab.run_in("box", ["ip", "-o", "link"]).stdout.splitlines()
-              if "edgeblock-" in line]
+    lines += [line for line in manager.lab.run_in("box", ["ip", "-brief", "link"]).stdout.splitlines()
+              if line.startswith("edgeblock-")]
     lines += manager.lab.run_in("box", ["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout.splitlines()
     return lines
 
