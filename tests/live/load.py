@@ -32,6 +32,7 @@ class Load:
         self.lab = lab
         self.done = threading.Event()
         self.cut: list[str] = []
+        self.unanswered: list[float] = []   # when their last requests were sent
         self.answers = 0
         self.passed: list[float] = []       # when a listed page came
         self.passed_since: list[float] = []     # and when its connection was begun
@@ -40,15 +41,18 @@ class Load:
         self.threads += [threading.Thread(target=self.try_listed) for _ in range(2)]
 
     def browse(self, source: str) -> None:
+        sent = time.monotonic()
         try:
             with connect(self.lab, source, 20.0) as connection:
                 while not self.done.is_set():
+                    sent = time.monotonic()
                     connection.sendall(REQUEST)
                     assert connection.recv(65536).endswith(page("open.example"))
                     self.answers += 1
                     self.done.wait(0.005)
         except (OSError, AssertionError) as problem:
             self.cut.append(repr(problem))
+            self.unanswered.append(sent)
 
     def try_listed(self) -> None:
         for source in itertools.cycle(SOURCES):

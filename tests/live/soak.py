@@ -42,8 +42,8 @@ FETCH = 20.0            # seconds that a page may take: packets wait for the nex
 READY = 30.0            # seconds that a daemon may take to start
 # What happens, and how many seconds pass between two of it on average. Each comes early in a short run.
 EVENTS = {"list": 0.7, "sighup": 4.0, "worker": 9.0, "restart": 25.0, "killed": 60.0}
-# A connection whose packet a worker had in hand at two of its ends is refused (docs/daemon.md): here workers are
-# killed again and again, and few connections send much.
+# A request that a worker was about to let pass when it was killed is lost, with its connection. A connection whose
+# packet a worker had in hand at two of its ends is refused (docs/daemon.md). Here workers are killed again and again.
 REFUSED = "connection refused: its packet has ended a worker"
 FAMILY = 5              # processes of a daemon at rest with two workers
 SETTLE = 30.0           # seconds in which a daemon comes to rest
@@ -243,6 +243,7 @@ class Happening:
         self.count: Counter[str] = Counter()
         self.absences: list[dict[str, Any]] = []        # how a daemon ended, when, and when the next was ready
         self.number = 0
+        self.kills: list[float] = []        # when workers were killed
 
     def list(self) -> None:
         self.number += 1
@@ -253,6 +254,7 @@ class Happening:
         self.box.manager.process.send_signal(signal.SIGHUP)
 
     def worker(self) -> None:
+        self.kills.append(time.monotonic())
         with suppress(OSError, ValueError, KeyError):
             self.box.kill_worker()
 
@@ -361,6 +363,8 @@ def soak(seconds: float, mode: str, seed: int, often: float = 1.0) -> dict[str, 
             "listed_passed": len(load.passed) + len(watch.passed), "passed": watch.passed[:5],
             "innocent_answers": load.answers + watch.fetched["open"],
             "innocent_harmed": len(load.cut) + len(watch.harmed), "harmed": [*load.cut, *watch.harmed][:10],
+            "lost_with_a_worker": sum(any(at - 1 < sent < at + 1 for at in happening.kills)
+                                      for sent in load.unanswered),
             "refused_as_worker_enders": events[REFUSED],
             "slowest_page_s": round(watch.slowest, 2), "canary_cost": cost,
             "hangs": sum(one["hangs"] for one in counters["workers"].values()),
@@ -392,7 +396,7 @@ def wrong_with(told: dict[str, Any]) -> list[str]:
     said = []
     if told["listed_passed"]:
         said.append(f"{told['listed_passed']} listed pages passed")
-    if told["innocent_harmed"] > told["refused_as_worker_enders"]:
+    if told["innocent_harmed"] > told["refused_as_worker_enders"] + told["lost_with_a_worker"]:
         said.append(f"{told['innocent_harmed']} innocent connections were harmed")
     if told["red"] or told["red_looks"]:
         said.append(f"the canary or the vigil was red {len(told['red'])} times, at {told['red_looks']} looks")
