@@ -14,6 +14,7 @@ from typing import Any
 
 from manager import Manager
 
+from edgeblock.lab import NETNS
 from edgeblock.netfilter.stage1 import bpf
 
 PROGRAMS, MAPS = 11, 12                 # BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID
@@ -38,7 +39,8 @@ def take(manager: Manager, home: Path) -> dict[str, int]:
     found["zombies"] = sum(state_of(process) == "Z" for process in family)
     inside = ["nsenter", "--mount", f"--target={manager.keeper.pid}", "find", "/sys/fs/bpf", "-mindepth", "1"]
     found["pins"] = len(manager.lab.run_in("box", inside).stdout.splitlines())
-    found["bpf_programs"], found["bpf_maps"] = objects(PROGRAMS), objects(MAPS)
+    if is_alone(manager):               # they are the whole machine's
+        found["bpf_programs"], found["bpf_maps"] = objects(PROGRAMS), objects(MAPS)
     found["interfaces"] = len(manager.lab.run_in("box", ["ip", "-o", "link"]).stdout.splitlines())
     found["addresses"] = len(manager.lab.run_in("box", ["ip", "-o", "address"]).stdout.splitlines())
     found["routes"] = sum(len(manager.lab.run_in("box", ["ip", family, "route", "show", "table", "all"])
@@ -74,7 +76,13 @@ def growth(before: dict[str, int], after: dict[str, int]) -> dict[str, list[int]
     def limit(name: str) -> float:
         return before[name] * MEMORY_GROWS[0] + MEMORY_GROWS[1] if name.startswith("memory") else before[name]
 
-    return {name: [before[name], after[name]] for name in before if after[name] > limit(name)}
+    return {name: [before[name], after[name]] for name in before if name in after and after[name] > limit(name)}
+
+
+def is_alone(manager: Manager) -> bool:
+    """Whether there is no other lab."""
+    own = manager.lab.namespace("")
+    return all(path.name.startswith(own) for path in NETNS.iterdir() if path.name.startswith("edgeblock-lab-"))
 
 
 def kinds(process: int) -> Counter[str]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ SOON = 15.0             # a period and the longest round, likewise
 PLACE = "watched"
 PROBES = 6
 DONE = "ct mark set ct mark or 0x10000000"
+# What others do, whether the daemon has to be kept from repairing it, and how many probes fail: a QUIC connection's
+# first datagrams are queued whatever its mark is.
 OTHERS = {
-    "flushed": ("flush ruleset", True),
-    "an accept before what ours does": ("insert rule inet edgeblock forward accept", True),
-    "a chain emptied": ("flush chain inet edgeblock tcp_client; flush chain inet edgeblock udp_client", True),
+    "flushed": ("flush ruleset", True, PROBES),
+    "an accept before what ours does": ("insert rule inet edgeblock forward accept", True, PROBES),
+    "a chain emptied": ("flush chain inet edgeblock tcp_client; flush chain inet edgeblock udp_client", True, PROBES),
     "marks of another's": ("add table inet other; add chain inet other marks "
-                           f"{{ type filter hook forward priority mangle - 5; {DONE}; }}", False),
+                           f"{{ type filter hook forward priority mangle - 5; {DONE}; }}", False, 4),
 }
 
 
@@ -101,15 +103,14 @@ def wrong(box: Box) -> list[str]:
 @pytest.mark.parametrize("what", OTHERS)
 def test_it_is_red_while_a_listed_name_passes(box: Box, what: str):
     assert until(lambda: box.state() == "ok", SOON)
-    words, hinders = OTHERS[what]
-    keep_away = box.without_nft() if hinders else contextmanager(lambda: iter([None]))()
-    with keep_away:
+    words, hinders, fail = OTHERS[what]
+    with box.without_nft() if hinders else nullcontext():
         began = time.monotonic()
         box.run("nft", words)
         assert until(lambda: box.state() == "failed", SOON), json.dumps(box.status()["vigil"])
         print(f"{what}: red after {time.monotonic() - began:.1f} s")
         # The round that was under way when it happened may have asked for some before.
-        assert until(lambda: len(wrong(box)) == PROBES, SOON), wrong(box)
+        assert until(lambda: len(wrong(box)) == fail, SOON), wrong(box)
         told = box.status()
         assert not told["vigil"]["filtering"]
         assert any(cause.startswith("a listed name passes: ") for cause in told["vigil"]["causes"])
