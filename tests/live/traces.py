@@ -119,10 +119,10 @@ def state_of(process: int) -> str:
 
 
 def memory(process: int) -> int:
-    """Kilobytes of its own: what it shares with others is counted in part (PSS)."""
+    """Kilobytes that it has written and shares with nobody."""
     with suppress(OSError):
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith("Private_Dirty:"):
                 return int(line.split()[1])
     return 0
 
