@@ -43,7 +43,7 @@ def listed(size: int, dice: random.Random) -> Addresses:
     for number in dice.sample(range(1 << 16, 1 << 23), size // 2):
         length = dice.choice([32] * 8 + [30, 28])
         compiler.add(0, Entry(0, Kind.NETWORK, network_key((number << 8).to_bytes(4), length)))
-        address = (0x20010DB8 << 96 | number << 72).to_bytes(16)
+        address = (0x2400 << 112 | number << 80).to_bytes(16)
         compiler.add(0, Entry(0, Kind.NETWORK, network_key(address, dice.choice([128, 64, 56]))))
     return read_addresses(compiler.finish())
 
@@ -81,8 +81,8 @@ def targets(family: int, dice: random.Random) -> list[tuple[str, int]]:
     if family == 4:
         return [(socket.inet_ntoa((dice.randrange(1 << 16, 1 << 23) << 8 | 129).to_bytes(4)), 9)
                 for _ in range(TARGETS)]
-    return [(socket.inet_ntop(socket.AF_INET6, (0x20010DB8 << 96 | dice.randrange(1 << 23) << 72 | 1 << 71).to_bytes(
-        16)), 9) for _ in range(TARGETS)]
+    return [(socket.inet_ntop(socket.AF_INET6, (0x2400 << 112 | dice.randrange(1 << 16, 1 << 23) << 80 | 1 << 79)
+                              .to_bytes(16)), 9) for _ in range(TARGETS)]
 
 
 def sent(link: socket.socket, places: list[tuple[str, int]]) -> float:
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> None:
     sizes = [int(one) for one in arguments if one != "--quick"] or SIZES[:1 if quick else None]
     with Lab() as lab:
         for place, route in (("server", "local"), ("box", "")):
-            for tool, everything in (([], "0.0.0.0/1"), (["-6"], "2001:db8::/32")):
+            for tool, everything in (([], "0.0.0.0/1"), (["-6"], "2400::/16")):
                 ends = ["dev", "lo"] if route else ["via", "203.0.113.80" if not tool else "2001:db8:80::80"]
                 lab.run_in(place, ["ip", *tool, "route", "add", *([route] if route else []), everything, *ends])
         for size in sizes:

@@ -5,6 +5,7 @@ kernel's rules. Only Python's own library is needed. Never here: a list, a kerne
 """
 
 import ipaddress
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -88,6 +89,24 @@ class Addresses:
 
 
 EMPTY = Addresses({4: (), 6: ()}, {4: (), 6: ()})
+
+
+def with_new(old: Addresses, new: Addresses) -> Addresses:
+    """What is said in `old`, and besides that of addresses and endpoints that it says nothing of what `new` says."""
+    spans, endpoints = {}, {}
+    for family in BITS:
+        known = old.spans[family]
+        begins = [one.first for one in known]
+        fresh = []
+        for one in new.spans[family]:
+            at = bisect_right(begins, one.last) - 1
+            if at < 0 or known[at].last < one.first:
+                fresh.append(one)
+        spans[family] = tuple(sorted((*known, *fresh)))
+        there = {one[:2] for one in old.endpoints[family]}
+        endpoints[family] = tuple(sorted((*old.endpoints[family],
+                                          *(one for one in new.endpoints[family] if one[:2] not in there))))
+    return Addresses(spans, endpoints)
 
 
 class Translated(NamedTuple):

@@ -1,9 +1,9 @@
 """Address entries in the kernel: put there, changed with the lists, looked after, counted, and taken away.
 
 In: compiled rules; what the vigil hears of changes by others. Out: the address rules (netfilter/addresses.py) as the
-lists have them, flows cut when an entry comes or goes (netfilter/cut.py), counts for each list. What comes is in the
-kernel before any worker has it, what goes is there until all workers have let it go: so nothing of it is marked as
-blocked that is lifted. Never here: a list read, or a rule that queues.
+lists have them, flows cut when an entry comes or goes (netfilter/cut.py), counts for each list. What is new is in the
+kernel before any worker has it. What goes, or becomes another range, goes when the workers have let it go: so nothing
+is marked as blocked that is lifted. Never here: a list read, or a rule that queues.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from edgeblock.addresses import BITS, EMPTY, Addresses
+from edgeblock.addresses import EMPTY, Addresses, with_new
 from edgeblock.blocklist.addresses import read_addresses
 from edgeblock.config import Config
 from edgeblock.daemon.compiling import Loaded, map_snapshot
@@ -61,7 +61,7 @@ class AddressRules:
     # ---- what the lists say
 
     async def stage(self, loaded: Loaded) -> None:
-        """Before any worker has these rules: what they block more is blocked."""
+        """Before any worker has these rules: addresses that nothing was said of are as these rules have them."""
         if loaded.fd < 0 or not self._config.ruleset.addresses:
             return
         try:
@@ -69,13 +69,14 @@ class AddressRules:
         except (EdgeblockError, OSError) as problem:
             self._fail(problem)
             return
-        if self._installed and is_more(self._wanted, self._there):
-            await self._put(self._change)
+        both = with_new(self._there, self._wanted)
+        if self._installed and both.total > self._there.total:
+            await self._put(self._change, both)
 
     async def commit(self) -> None:
-        """After all workers have them: what is no longer blocked is let by."""
+        """After the workers have them: all is as they have it."""
         if self._installed and self._there != self._wanted:
-            await self._put(self._change)
+            await self._put(self._change, self._wanted)
 
     def _read(self, loaded: Loaded) -> None:
         parts = map_snapshot(loaded.fd, loaded.key).parts
@@ -123,9 +124,9 @@ class AddressRules:
         """Whoever takes away the daemon's rules takes away these, too."""
         self._installed = False
 
-    async def _put(self, work: Callable[[], Blocked]) -> None:
+    async def _put(self, work: Callable[..., Blocked], *arguments: Addresses) -> None:
         try:
-            imposed = await self._call(work)
+            imposed = await self._call(work, *arguments)
         except (EdgeblockError, OSError) as problem:
             self._fail(problem)
             return
@@ -145,14 +146,14 @@ class AddressRules:
         self._seen.clear()
         return self._have(self._wanted, EMPTY)
 
-    def _change(self) -> Blocked:
-        """The entries as they should be; what is blocked and was not."""
-        cut(Blocked(self._there, self._wanted, self._nat64), self._stage())
+    def _change(self, wanted: Addresses) -> Blocked:
+        """These entries in place of those that are there; what is blocked and was not."""
+        cut(Blocked(self._there, wanted, self._nat64), self._stage())
         try:
-            addresses.change(self._there, self._wanted)
+            addresses.change(self._there, wanted)
         except SystemProblem:           # somebody else has changed it
             return self._apply()
-        return self._have(self._wanted, self._there)
+        return self._have(wanted, self._there)
 
     def _have(self, there: Addresses, before: Addresses) -> Blocked:
         self._there, self._applied = there, True
@@ -211,9 +212,3 @@ class AddressRules:
                 if more > 0 and spot in index:
                     met[self._names[index[spot]]] += more
         return met
-
-
-def is_more(new: Addresses, old: Addresses) -> bool:
-    """Whether something is new, and nothing that was said of an address before is no longer said."""
-    return new != old and all(old.ranges[family] <= new.ranges[family] and old.ports[family] <= new.ports[family]
-                              for family in BITS)

@@ -123,6 +123,7 @@ def chains(config: Config, nat64: Iterable[str] = ()) -> dict[str, list[str]]:
         "to_server": [*exempt(config, "saddr", "daddr"), *asked(ways, "to_server")],
         "from_server": [*exempt(config, "daddr", "saddr"), *asked(ways, "from_server")]}
     for chain in ("to_server", "from_server"):
+        made[f"{chain}_inside"] = list(asked_inside(ways, chain))
         for family in BITS:
             made[f"{chain}{family}"] = list(asked_near(*key_of_side(chain, family), family))
     clients = set(config.ruleset.hooks)
@@ -148,16 +149,20 @@ def asked(ways: Iterable[Translated], chain: str) -> Iterator[str]:
     """The look-ups of an address of a packet, and of the IPv4 addresses that one of IPv6 leads to."""
     for family, word in ((4, "ipv4"), (6, "ipv6")):
         key, _ = key_of_side(chain, family)
-        at = first_bit(chain, family)
-        yield f"meta nfproto {word} @nh,{at},{NEAR[family]} @{NEARBY[family]} jump {chain}{family}"
+        yield (f"meta nfproto {word} @nh,{first_bit(chain, family)},{NEAR[family]} @{NEARBY[family]} "
+               f"jump {chain}{family}")
         yield f"meta nfproto {word} {key} vmap @{WIDE[family]}"
-    side, port = ("daddr", "dport") if chain == "to_server" else ("saddr", "sport")
+    whole = ", ".join(str(way.prefix) for way in ways if way.bit is not None)
+    yield f"{key_of_side(chain, 6)[0]} {{ {whole} }} jump {chain}_inside"
+
+
+def asked_inside(ways: Iterable[Translated], chain: str) -> Iterator[str]:
+    """The look-ups of an IPv4 address inside one of IPv6."""
     for way in ways:
         if way.bit is not None:
-            at = first_bit(chain, 6) + way.bit
-            flip = " ^ 0xffffffff" if way.flipped else ""
-            below, key = f"ip6 {side} {way.prefix}", f"@nh,{at},32{flip}"
-            for rule in asked_near(key, f"th {port}", 4):
+            at, flip = first_bit(chain, 6) + way.bit, " ^ 0xffffffff" if way.flipped else ""
+            below, key = f"{key_of_side(chain, 6)[0]} {way.prefix}", f"@nh,{at},32{flip}"
+            for rule in asked_near(key, key_of_side(chain, 6)[1], 4):
                 yield f"{below} @nh,{at},{NEAR[4]}{flip[:-2]} @{NEARBY[4]} {rule}"
             yield f"{below} {key} vmap @{WIDE[4]}"
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from edgeblock.addresses import Addresses, What, embedded, octets_of, translated
+from edgeblock.addresses import Addresses, What, embedded, octets_of, translated, with_new
 from edgeblock.blocklist.addresses import read_addresses
 from edgeblock.blocklist.compiler import for_list, lay_over, merge
 from edgeblock.blocklist.matcher import ListMatcher
@@ -180,6 +180,19 @@ def test_every_opinion_is_one_on_addresses_that_lead_to_ipv4(seed: int):
                 assert rows.address(bytes(address), port) == rows.address(plain, port)
                 told = asked(addresses, plain if way.bit is not None else bytes(address), port)
                 assert (told[0] if told else What.PASS) == SAYS[wanted.action if wanted else "accept"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_new_joins_what_is_there(seed: int):
+    dice = random.Random(seed)
+    old, new = (read_addresses(compiled(("list", KINDS[0], lines_of(dice, 4)))) for _ in range(2))
+    both = with_new(old, new)
+    for number in range((203 << 24) - 2, (203 << 24) + 18):
+        for port in (0, 80, 443):
+            was, told = asked(old, number.to_bytes(4), port), asked(both, number.to_bytes(4), port)
+            assert told == was or was is None or (number, port) in {one[:2] for one in new.endpoints[4]}
+    assert set(old.spans[4]) <= set(both.spans[4]) and with_new(old, old) == old
+    assert with_new(Addresses({4: (), 6: ()}, {4: (), 6: ()}), new) == new
 
 
 def test_snapshots_say_what_leads_to_ipv4_here():

@@ -57,7 +57,7 @@ def test_who_is_exempt_is_asked_first_on_both_sides():
 
 def test_an_ipv4_address_in_two_pieces_has_no_look_up_of_its_own():
     """RFC 6052, 2.2: byte 8 is left out, so prefixes of 40, 48 and 56 bits cut it."""
-    told = "\n".join(addresses.chains(Config(), ("2001:db8:64::/64", "2001:db8:100::/40"))["to_server"])
+    told = "\n".join(addresses.chains(Config(), ("2001:db8:64::/64", "2001:db8:100::/40"))["to_server_inside"])
     assert "2001:db8:64::/64 @nh,264,24 @near4 @nh,264,32 vmap @address4" in told and "2001:db8:100::" not in told
     assert "64:ff9b::/96 @nh,288,32 vmap @wide4" in told
     assert "2001::/32 @nh,288,24 ^ 0xffffff @near4 @nh,288,32 ^ 0xffffffff vmap @address4" in told
