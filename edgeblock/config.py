@@ -226,8 +226,8 @@ def _nat64() -> Any:
 # What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator.
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
-    "allow_public_suffixes", "allow_protected", "allow_addresses", "widest_ipv4", "widest_ipv6", "max_growth",
-    "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "encoding", "attributes", "redirect",
+    "allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "widest_ipv4", "widest_ipv6",
+    "max_growth", "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "encoding", "attributes", "redirect",
     "status", "page", "contact", "provider", "reason", "help")
 
 
@@ -258,11 +258,13 @@ class Rules:
     https: str = _choice("ignore", "ignore", "host")   # what a URL rule does on TLS and QUIC
     key: Path = _path("/var/lib/edgeblock/key")
     protected: Path | None = _path(None)               # the operator's own protected names, besides the shipped ones
+    shared: Path | None = _path(None)                  # the operator's own shared networks, over the shipped ones
     require_signatures: bool = _flag(False)            # every list needs the signature of one of `signers`
     signers: tuple[str, ...] = _words()                # minisign keys: "KEY" for all lists, "NAME=KEY" for that list
     allow_public_suffixes: bool | tuple[str, ...] = _allowed()
     allow_protected: bool | tuple[str, ...] = _allowed()
     allow_addresses: bool | tuple[str, ...] = _allowed()    # loopback, multicast and such
+    allow_shared: bool | tuple[str, ...] = _allowed()  # addresses that serve many sites
     widest_ipv4: int = _whole(20, 0, 32)               # prefix length of the widest range that a list may have
     widest_ipv6: int = _whole(32, 0, 128)
     max_growth: float = _number(3.0, 1, 1e9)           # times the entries of the last accepted version

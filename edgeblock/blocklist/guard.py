@@ -1,17 +1,15 @@
 """Guard rails: what refuses a list although every line of it can be read.
 
-In: the settings of a list, protected names, then its entries one by one and its counts. Out: None, or the reason
-with the key that overrides it, ready to stand behind "file:line: " or "file: ". What never happens here: a clock; a
-file but the two that ship with packages (the Public Suffix List, the protected names). What is refused refuses the
-whole list, or is left out where its settings say guarded = "skip": who calls decides by `skips`.
+In: the settings of a list, protected names, shared networks, then its entries one by one and its counts. Out: None,
+or the reason with the key that overrides it, ready to stand behind "file:line: " or "file: ". What never happens
+here: a clock; a file but those that ship with packages (the Public Suffix List, the protected names). What is refused
+refuses the whole list, or is left out where its settings say guarded = "skip": who calls decides by `skips`.
 
 `Guard.refuses` runs for every entry of ten million, so it asks two sets first and thinks only about the few that
 are in one of them.
 """
 
 import ipaddress
-from bisect import bisect_right
-from collections.abc import Iterable
 from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -22,7 +20,9 @@ from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
 from edgeblock.blocklist.keys import Key
+from edgeblock.blocklist.ranges import Network, Ranges, last_of, range_of
 from edgeblock.blocklist.settings import ListSettings
+from edgeblock.blocklist.shared import NOTHING, Found, Shared, shipped_shared
 from edgeblock.errors import ListError
 
 # Numbers below which the factor of growth and the share of shrinking mean nothing: a list of 3 may become one of 30.
@@ -42,24 +42,28 @@ SPECIAL = {
     "fe80::/10": "link-local", "ff00::/8": "multicast",
 }
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
 # Protected names ---------------------------------------------------------------------------------------------
 
 class Protected(NamedTuple):
-    """What no list may block: hosts, hosts with everything below them, and addresses."""
+    """What no list may block: hosts, hosts with everything below them, addresses; and networks that many share.
+
+    `words` are who it is, where the file says that: pairs of a name, a tree or a network and its word.
+    """
 
     names: frozenset[bytes] = frozenset()
     trees: frozenset[bytes] = frozenset()
     networks: frozenset[Network] = frozenset()
+    words: frozenset[tuple[bytes | Network, str]] = frozenset()
+    shared: Shared = NOTHING
 
     def joined(self, other: "Protected") -> "Protected":
-        return Protected(self.names | other.names, self.trees | other.trees, self.networks | other.networks)
+        return Protected(self.names | other.names, self.trees | other.trees, self.networks | other.networks,
+                         self.words | other.words, self.shared.joined(other.shared))
 
 
 def parse_protected(text: bytes, source: str) -> Protected:
-    """Protected names of the file named `source`: `NAME` (and www.NAME), `*.NAME` (and NAME), an address or range.
+    """Protected names of the file named `source`: `NAME` (and www.NAME), `*.NAME` (and NAME), an address or range;
+    behind each, in brackets, who that is.
 
     Raises:
         ListError: a line is none of these.
@@ -67,10 +71,16 @@ def parse_protected(text: bytes, source: str) -> Protected:
     names: set[bytes] = set()
     trees: set[bytes] = set()
     networks: set[Network] = set()
+    words: set[tuple[bytes | Network, str]] = set()
     for number, raw in enumerate(text.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         line = raw.split(b"#")[0].strip()
         if not line:
             continue
+        who = ""
+        if line.endswith(b")") and b" (" in line:
+            line, _, said = line.partition(b" (")
+            line, who = line.rstrip(), text_of(said[:-1])
+        made: set[bytes | Network]
         try:
             network = ipaddress.ip_network(line.decode())
         except ValueError:
@@ -81,13 +91,19 @@ def parse_protected(text: bytes, source: str) -> Protected:
                 raise ListError(f"{source}:{number}: {text_of(line)[:80]!r} {why}") from None
             if tree:
                 trees.add(name)
+                made = {name}
             else:
                 names.update((name, b"www." + name))
+                made = {name, b"www." + name}
         else:
             networks.add(network)
+            made = {network}
             if network.num_addresses == 1 and (host := canonical_host(bracketed(network))):
                 names.add(host)         # http://192.0.2.1/* is all that this address serves
-    return Protected(frozenset(names), frozenset(trees), frozenset(networks))
+                made.add(host)
+        if who:
+            words.update((key, f" ({who})") for key in made)
+    return Protected(frozenset(names), frozenset(trees), frozenset(networks), frozenset(words))
 
 
 def bracketed(network: Network) -> str:
@@ -96,9 +112,9 @@ def bracketed(network: Network) -> str:
 
 @cache
 def shipped_protected() -> Protected:
-    """The protected names that edgeblock ships."""
+    """The protected names and the shared networks that edgeblock ships."""
     file = files("edgeblock.blocklist") / "protected.names"
-    return parse_protected(file.read_bytes(), "protected.names")
+    return parse_protected(file.read_bytes(), "protected.names")._replace(shared=shipped_shared())
 
 
 # Public suffixes ---------------------------------------------------------------------------------------------
@@ -135,32 +151,7 @@ def public_suffixes() -> Suffixes:
                     {name: suffix for name, suffix in below.items() if not judge.is_public(name.decode())})
 
 
-# Addresses ---------------------------------------------------------------------------------------------------
-
-class Ranges:
-    """Address ranges with a word about each, to find one that a range has an address in common with."""
-
-    def __init__(self, ranges: Iterable[tuple[Network, str]]) -> None:
-        self._starts: dict[int, list[bytes]] = {4: [], 6: []}
-        self._rows: dict[int, list[tuple[bytes, Network, str]]] = {4: [], 6: []}
-        last: dict[int, Network] = {}
-        for network, word in sorted(ranges, key=lambda pair: (
-                pair[0].version, int(pair[0].network_address), pair[0].prefixlen)):
-            version = network.version
-            if version in last and int(network.network_address) <= int(last[version].broadcast_address):
-                continue                # inside the one before: prefixes nest or are apart
-            last[version] = network
-            self._starts[version].append(network.network_address.packed)
-            self._rows[version].append((network.broadcast_address.packed, network, word))
-
-    def touched(self, version: int, first: bytes, last: bytes) -> tuple[Network, str] | None:
-        place = bisect_right(self._starts[version], last) - 1
-        if place >= 0:
-            end, network, word = self._rows[version][place]
-            if end >= first:
-                return network, word
-        return None
-
+# Words -------------------------------------------------------------------------------------------------------
 
 def text_of(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace")
@@ -191,8 +182,9 @@ class Near(NamedTuple):
     above: dict[bytes, bytes]           # what is above a protected name -> that name
     close: frozenset[bytes]             # every name that is to be looked at closely
     parents: frozenset[bytes]           # and those below which every name is
-    special: Ranges
-    protected: Ranges
+    special: Ranges[str]
+    protected: Ranges[str]
+    words: dict[bytes | Network, str]   # of a protected name or network: who that is
 
 
 @lru_cache(maxsize=2)
@@ -205,10 +197,20 @@ def near_names(protected: Protected) -> Near:
         while parent:
             above.setdefault(parent, name)
             parent = parent.partition(b".")[2]
+    words = dict(protected.words)
     return Near(above, protected.names | protected.trees | suffixes.close | above.keys() | suffixes.below.keys(),
                 protected.trees | suffixes.wild,
-                Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items()),
-                Ranges((network, "") for network in protected.networks))
+                Ranges(range_of(ipaddress.ip_network(text), word) for text, word in SPECIAL.items()),
+                Ranges(range_of(network, words.get(network, "")) for network in protected.networks), words)
+
+
+def why_shared(found: Found, length: int) -> str:
+    widest = found.section.widest
+    if widest is not None:
+        return f"is wider than /{widest[len(found.row.first) == 16]} and has customers' addresses in {found}"
+    if found.row.length > length:
+        return f"has a network in it that many share, {found}"
+    return f"is in a network that many share, {found}"
 
 
 # The guard ---------------------------------------------------------------------------------------------------
@@ -254,7 +256,8 @@ class Guard:
         self._names, self._trees = protected.names, protected.trees
         near = near_names(protected)
         self._above, self._close, self._parents = near.above, near.close, near.parents
-        self._special, self._protected = near.special, near.protected
+        self._special, self._protected, self._words = near.special, near.protected, near.words
+        self._shared = protected.shared
         self._urls_are_hosts = settings.https == "host"
         self.skips = settings.guarded == "skip"
 
@@ -321,8 +324,9 @@ class Guard:
             name = self._above.get(key)
         if name is None:
             return None
-        is_it = "is protected" if name == key else f"would take the protected {text_of(name)!r} with it" \
-            if name.endswith(b"." + key) else f"is below the protected {'*.' + text_of(name)!r}"
+        who = self._words.get(name, "")
+        is_it = f"is protected{who}" if name == key else f"would take the protected {text_of(name)!r}{who} with it" \
+            if name.endswith(b"." + key) else f"is below the protected {'*.' + text_of(name)!r}{who}"
         return self._unless_allowed("allow_protected", key, f"{shown} {is_it}")
 
     def _tree_of(self, key: bytes) -> bytes | None:
@@ -344,8 +348,9 @@ class Guard:
                 return self._unless_allowed("allow_public_suffixes", host, f"{how}: the host is a public suffix")
         else:
             how = f"the front page of {shown}"
-        if host in self._names or self._tree_of(host):
-            return self._unless_allowed("allow_protected", host, f"{how}: the host is protected")
+        if found := host if host in self._names else self._tree_of(host):
+            return self._unless_allowed("allow_protected", host,
+                                        f"{how}: the host is protected{self._words.get(found, '')}")
         return None
 
     def _unless_allowed(self, setting: str, key: bytes, why: str) -> str | None:
@@ -365,20 +370,32 @@ class Guard:
         if length < widest:
             name = f"widest_ipv{version}"
             return unless(f"{network_text(key)} is wider than /{widest}", settings, name, f"{name} = {length}")
-        bits = 8 * len(first)
-        last = first if length == bits else (int.from_bytes(first) | (1 << (bits - length)) - 1).to_bytes(len(first))
+        last = last_of(first, length)
         inner = max(0, length - 96)         # of the IPv4 addresses in it; what is wider has all of them
-        if version == 6 and first[:12] <= NAT64 <= last[:12] and inner < settings.widest_ipv4:
+        behind = version == 6 and first[:12] <= NAT64 <= last[:12]
+        if behind and inner < settings.widest_ipv4:
             return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
                           f"/{settings.widest_ipv4} of them", settings, "widest_ipv4", f"widest_ipv4 = {inner}")
-        if found := self._special.touched(version, first, last):
-            what = f"has addresses of {found[0]} ({found[1]})"
+        if found := self._special.touched(first, last):
+            what = f"has addresses of {found.network} ({found.word})"
             if refused := self._unless_network("allow_addresses", key, what):
                 return refused
-        if not entry.exception and (found := self._protected.touched(version, first, last)):
-            inside = found[0].prefixlen > length
-            return self._unless_network("allow_protected", key,
-                                        f"has the protected {found[0]} in it" if inside else "is protected")
+        if entry.exception:
+            return None
+        refused = self._refuses_others(key, first, last, length)
+        if refused is None and behind and length >= 96:
+            refused = self._refuses_others(key, first[12:], last[12:], inner)       # where it leads
+        return refused
+
+    def _refuses_others(self, key: bytes, first: bytes, last: bytes, length: int) -> str | None:
+        if found := self._protected.touched(first, last):
+            inside = found.length > length
+            what = f"has the protected {found.network}{found.word} in it" if inside else f"is protected{found.word}"
+            refused = self._unless_network("allow_protected", key, what)
+            if refused or not inside:
+                return refused              # who may block what is protected need not say it twice
+        if shared := self._shared.touched(first, last, length):
+            return self._unless_network("allow_shared", key, why_shared(shared, length))
         return None
 
     def _unless_network(self, setting: str, key: bytes, what: str) -> str | None:

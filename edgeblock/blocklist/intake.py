@@ -34,6 +34,7 @@ from edgeblock.blocklist.guard import (
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.sample import Sample
 from edgeblock.blocklist.settings import ListSettings, default_settings
+from edgeblock.blocklist.shared import read_shared
 from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, Signed, keys_for, refuses_replay
 from edgeblock.errors import ListError
 
@@ -83,9 +84,11 @@ def make_terms(rules: config.Rules, key: Key) -> Terms:
     """The terms that a configuration sets.
 
     Raises:
-        ListError: the operator's protected names cannot be read, or the configuration names what is no host or key.
+        ListError: the operator's protected names or shared networks cannot be read, or the configuration names what
+            is no host or key.
     """
     protected, own = shipped_protected(), b""
+    networks = b""
     if rules.protected is not None:
         try:
             with open(rules.protected, "rb") as file:
@@ -94,8 +97,11 @@ def make_terms(rules: config.Rules, key: Key) -> Terms:
             raise ListError(f"[rules] protected: {rules.protected}: the protected names cannot be read: "
                             f"{error.strerror}") from None
         protected = protected.joined(parse_protected(own, str(rules.protected)))
-    mark = repr((edgeblock.__version__, os.stat(PSLFILE).st_size, sha256(own).digest(), rules.signers,
-                 rules.require_signatures))
+    if rules.shared is not None:
+        shared, networks = read_shared(str(rules.shared))
+        protected = protected._replace(shared=protected.shared.joined(shared))
+    mark = repr((edgeblock.__version__, os.stat(PSLFILE).st_size, sha256(own).digest(), sha256(networks).digest(),
+                 rules.signers, rules.require_signatures))
     return Terms(key, rules, protected, default_settings(rules), mark)
 
 

@@ -543,7 +543,7 @@ def give_up(rules: Rules, alone: bool) -> list[str]:
     with suppress(OSError):
         state.mkdir(parents=True, exist_ok=True)
     memory = max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEMORY_SHARE, MEMORY_LEAST)
-    readable = [path for path in (rules.protected,) if path is not None]
+    readable = [path for path in (rules.protected, rules.shared) if path is not None]
     return confine(readable, [rules.directory, state], memory, SECONDS_ALONE if alone else SECONDS)
 
 
