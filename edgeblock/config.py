@@ -227,8 +227,8 @@ def _nat64() -> Any:
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
     "allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "widest_ipv4", "widest_ipv6",
-    "max_growth", "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "encoding", "attributes", "redirect",
-    "status", "page", "contact", "provider", "reason", "help")
+    "max_growth", "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "encoding", "attributes",
+    "redirect", "status", "page", "contact", "provider", "reason", "help")
 
 
 def _locks() -> Any:

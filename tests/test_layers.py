@@ -35,6 +35,7 @@ LAYERS = (
     ("blocklist.bitmap", "blocklist.canonical", "blocklist.encodings", "blocklist.keys", "blocklist.settings",
      "blocklist.ranges", "blocklist.signature"),
     ("blocklist.shared",),
+    ("blocklist.published",),
     ("blocklist.fingerprint",),
     ("blocklist.formats.lines",),
     ("blocklist.formats.scan",),

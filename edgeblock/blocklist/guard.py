@@ -12,6 +12,7 @@ are in one of them.
 import ipaddress
 from functools import cache, cached_property, lru_cache
 from importlib.resources import files
+from itertools import chain
 from typing import NamedTuple
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
@@ -20,7 +21,7 @@ from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
 from edgeblock.blocklist.keys import Key
-from edgeblock.blocklist.ranges import Network, Ranges, last_of, range_of
+from edgeblock.blocklist.ranges import Network, Range, Ranges, last_of, range_of
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.shared import NOTHING, Found, Shared, shipped_shared
 from edgeblock.errors import ListError
@@ -213,6 +214,16 @@ def why_shared(found: Found, length: int) -> str:
     return f"is in a network that many share, {found}"
 
 
+@lru_cache(maxsize=2)
+def near_networks(protected: Protected) -> Ranges[None]:
+    """All that an address may not be in, so that one look clears nearly every one. Made when the first address asks:
+    lists of names alone pay nothing for it."""
+    near = near_names(protected)
+    rows = chain(near.special.rows(), near.protected.rows())
+    return Ranges(chain((Range(row.first, row.length, None) for row in rows),
+                        (Range(row.first, row.length, None) for row in protected.shared.whole)))
+
+
 # The guard ---------------------------------------------------------------------------------------------------
 
 class Seen(NamedTuple):
@@ -257,7 +268,7 @@ class Guard:
         near = near_names(protected)
         self._above, self._close, self._parents = near.above, near.close, near.parents
         self._special, self._protected, self._words = near.special, near.protected, near.words
-        self._shared = protected.shared
+        self._shared, self._all = protected.shared, protected
         self._urls_are_hosts = settings.https == "host"
         self.skips = settings.guarded == "skip"
 
@@ -307,7 +318,8 @@ class Guard:
     def _refuses_host(self, entry: Entry, key: bytes) -> str | None:
         shown = repr(text_of(key))
         if self._suffixes.judge.is_public(text_of(key)):
-            return self._unless_allowed("allow_public_suffixes", key, f"{shown} is a public suffix")
+            who = self._words.get(key, "")
+            return self._unless_allowed("allow_public_suffixes", key, f"{shown} is a public suffix{who}")
         if entry.exception:
             return None                 # an exception that lifts a block of a protected name does no harm
         covers = entry.kind is not HOST_ONLY
@@ -376,6 +388,9 @@ class Guard:
         if behind and inner < settings.widest_ipv4:
             return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
                           f"/{settings.widest_ipv4} of them", settings, "widest_ipv4", f"widest_ipv4 = {inner}")
+        narrow = length >= self._shared.narrow[version == 6]
+        if narrow and not behind and self._nearby.touched(first, last) is None:
+            return None
         if found := self._special.touched(first, last):
             what = f"has addresses of {found.network} ({found.word})"
             if refused := self._unless_network("allow_addresses", key, what):
@@ -386,6 +401,10 @@ class Guard:
         if refused is None and behind and length >= 96:
             refused = self._refuses_others(key, first[12:], last[12:], inner)       # where it leads
         return refused
+
+    @cached_property
+    def _nearby(self) -> Ranges[None]:
+        return near_networks(self._all)
 
     def _refuses_others(self, key: bytes, first: bytes, last: bytes, length: int) -> str | None:
         if found := self._protected.touched(first, last):

@@ -38,6 +38,7 @@ from edgeblock.blocklist.formats import (
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key, key_id
+from edgeblock.blocklist.shared import old_data
 from edgeblock.errors import ListError
 
 ENTRIES_COMPARED = 1_000_000    # with one another: some 200 bytes each
@@ -123,6 +124,8 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     for source in files:
         lint_list(source, terms, comparison, report, now, key, most)
     comparison.finish(files)
+    if old := old_data(terms.protected.shared, now):
+        report.notes.append(Finding("[rules] shared", 0, old))      # nothing of a list: no list is the worse for it
     for findings in (report.errors, report.warnings, report.notes):
         findings.sort(key=place_of)
     return report

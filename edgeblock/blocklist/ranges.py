@@ -6,7 +6,9 @@ costs a bisection, whatever the number of ranges: it is taken for every address 
 
 import ipaddress
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -42,13 +44,16 @@ class Ranges(Generic[Word]):
         self._starts: dict[int, list[bytes]] = {4: [], 16: []}          # by the size of an address
         self._lasts: dict[int, list[bytes]] = {4: [], 16: []}
         self._rows: dict[int, list[Range[Word]]] = {4: [], 16: []}
-        for row in sorted(ranges, key=lambda row: (row.first, row.length)):
+        for row in sorted(ranges, key=itemgetter(0, 1)):
             lasts = self._lasts[len(row.first)]
             if lasts and row.first <= lasts[-1]:
                 continue                # inside the one before: prefixes nest or are apart
             lasts.append(last_of(row.first, row.length))
             self._starts[len(row.first)].append(row.first)
             self._rows[len(row.first)].append(row)
+
+    def rows(self) -> Iterator[Range[Word]]:
+        return chain.from_iterable(self._rows.values())
 
     def touched(self, first: bytes, last: bytes) -> Range[Word] | None:
         size = len(first)

@@ -21,7 +21,7 @@ from edgeblock.errors import ListError
 
 OLD_DAYS = 730          # after two years a list of ranges is warned of: large owners change theirs within one
 TEXT_MAX = 200          # characters of a name, a kind or a source
-KEYS = ("kind", "source", "date", "services", "widest_ipv4", "widest_ipv6")
+KEYS = ("kind", "source", "date", "files", "services", "without", "widest_ipv4", "widest_ipv6")
 BYTES_MAX = 16 << 20    # of the operator's file
 
 
@@ -30,8 +30,9 @@ class Section:
     """Networks of one owner.
 
     `widest` are the prefix lengths (IPv4, IPv6) up to which an entry may lie inside, as where single customers have
-    addresses of their own; None: no entry may. `services` are the words by which the published file marks these
-    networks among others. The word of a row is whose it is, where that is not the section's name.
+    addresses of their own; None: no entry may. `files` are what the files are called in which these networks are
+    published, `services` the words that mark them there among others, `without` a section whose networks may stand in
+    the same file and are none of this one. The word of a row is whose it is, where that is not the section's name.
     """
 
     name: str
@@ -39,7 +40,9 @@ class Section:
     source: str
     date: date
     widest: tuple[int, int] | None = None
+    files: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    without: str = ""
     rows: tuple[Range[str], ...] = field(default=(), repr=False)
 
 
@@ -72,23 +75,34 @@ class Shared:
         return Shared(tuple((own | {section.name: section for section in other.sections}).values()))
 
     @cached_property
+    def whole(self) -> list[Range[Found]]:
+        """The networks where no entry may lie."""
+        return [Range(row.first, row.length, Found(row, section)) for section in self.sections
+                if section.widest is None for row in section.rows]
+
+    @cached_property
     def _whole(self) -> Ranges[Found]:
-        return Ranges(Range(row.first, row.length, Found(row, section)) for section in self.sections
-                      if section.widest is None for row in section.rows)
+        return Ranges(self.whole)
 
     @cached_property
     def _parts(self) -> Ranges[Found]:
         return Ranges(Range(row.first, row.length, Found(row, section)) for section in self.sections
                       if section.widest is not None for row in section.rows)
 
+    @cached_property
+    def narrow(self) -> tuple[int, int]:
+        """From these prefix lengths on (IPv4, IPv6) an entry may lie in any network where narrow ones may."""
+        widest = [section.widest for section in self.sections if section.widest is not None]
+        return max((four for four, _ in widest), default=0), max((six for _, six in widest), default=0)
+
     def touched(self, first: bytes, last: bytes, length: int) -> Found | None:
         """What a prefix may not touch; one where no entry may lie comes before one where narrow ones may."""
         if found := self._whole.touched(first, last):
             return found.word
-        if (found := self._parts.touched(first, last)) and found.word.section.widest:
-            if length < found.word.section.widest[len(first) == 16]:
-                return found.word
-        return None
+        if length >= self.narrow[len(first) == 16] or not (found := self._parts.touched(first, last)):
+            return None
+        widest = found.word.section.widest
+        return found.word if widest and length < widest[len(first) == 16] else None
 
     def old(self, now: float) -> list[Section]:
         """Sections of which the ranges are older than OLD_DAYS, the oldest first."""
@@ -122,14 +136,15 @@ def parse_shared(text: bytes, source: str) -> Shared:
     try:
         lines = text.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise ListError(f"{source}: is no text in UTF-8; write it with `edgeblock guard update`") from None
+        raise ListError(f"{source}: is no text in UTF-8; write it with `edgeblock guard --update`") from None
     for number, line in enumerate(lines, 1):
-        if line and line[0] in "0123456789abcdef:" and "=" not in line:
+        line = line.strip()
+        if line and line[0] in "0123456789abcdefABCDEF:" and "=" not in line:
             try:
                 reading.rows.append(read_row(line))
             except (OSError, ValueError):
-                raise reading.fault(number, f"{why_no_network(line.split()[0])}") from None
-        elif (line := line.strip()) and line[0] != "#":
+                raise reading.fault(number, why_no_network(line.split()[0])) from None
+        elif line and line[0] != "#":
             reading.read(number, line)
     reading.close(len(lines))
     return Shared(tuple(reading.sections.values()))
@@ -190,8 +205,9 @@ class Reading:
         except ValueError:
             raise self.fault(number, f"the section [{self._name}] that ends here has date = {said['date']}, which is "
                                      "no day such as 2030-12-31") from None
+        files, services = (tuple(said.get(key, "").split()) for key in ("files", "services"))
         self.sections[self._name] = Section(self._name, said["kind"], said["source"], day, self._widest(number),
-                                            tuple(said.get("services", "").split()), tuple(self.rows))
+                                            files, services, said.get("without", ""), tuple(self.rows))
         self.rows, self._said = [], {}
 
     def _widest(self, number: int) -> tuple[int, int] | None:
@@ -231,8 +247,10 @@ def write_shared(shared: Shared, head: str = "") -> str:
     for section in shared.sections:
         lines = [f"[{section.name}]", f"kind = {section.kind}", f"source = {section.source}",
                  f"date = {section.date}"]
-        if section.services:
-            lines.append(f"services = {' '.join(section.services)}")
+        lines += [f"{key} = {' '.join(words)}" for key, words in (("files", section.files),
+                                                                  ("services", section.services)) if words]
+        if section.without:
+            lines.append(f"without = {section.without}")
         if section.widest:
             lines += [f"widest_ipv4 = {section.widest[0]}", f"widest_ipv6 = {section.widest[1]}"]
         lines += [f"{network_of(row)} {row.word}".rstrip() for row in in_order(section.rows)]
@@ -290,4 +308,4 @@ def old_data(shared: Shared, now: float) -> str | None:
     names = ", ".join(f"{section.name} ({section.date})" for section in old[:4])
     more = f" and {len(old) - 4} more" if len(old) > 4 else ""
     return (f"ranges of shared networks are older than {OLD_DAYS} days: {names}{more}; get what their owners publish "
-            "now (`edgeblock guard list` says where) and run `edgeblock guard update FILE...`")
+            "now (`edgeblock guard` says where) and run `edgeblock guard --update FILE...`")

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar
 
 from edgeblock import config as configuration
+from edgeblock.blocklist.shared import in_force, old_data
 from edgeblock.commands import add_config
 from edgeblock.config import Config
 from edgeblock.daemon import claim
 from edgeblock.daemon.control import ask
-from edgeblock.errors import ConfigError, SystemProblem
+from edgeblock.errors import ConfigError, ListError, SystemProblem
 from edgeblock.netfilter import bypass, bytecode, iptables, netlink, nft, ruleset, shortcut, tools
 from edgeblock.netfilter.checks import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.pair import CLIENTS, SERVERS
@@ -104,7 +105,7 @@ def examine(config: Config) -> list[Finding]:
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
         permissions, programs, kernel, first_stage, past_the_rules, queue_owner, daemon, rules_in_force,
         listed_addresses, past_us, others_rules, forwarding, interfaces, bridges, conntrack_table, midstream, windows,
-        offloading, source_check, capacity, clock, python, key_file, rules_directory)
+        offloading, source_check, capacity, clock, python, key_file, rules_directory, shared_networks)
     return [finding for part in parts for finding in part(config)]
 
 
@@ -712,6 +713,21 @@ def rules_directory(config: Config) -> Iterator[Finding]:
         yield Finding("rules directory", WARNING, f"{place}: empty; nothing is blocked", "put a list there")
     else:
         yield Finding("rules directory", OK, f"{place}: {len(files)} file(s)")
+
+
+def shared_networks(config: Config) -> Iterator[Finding]:
+    """Whether what is known of networks that many sites share can be read, and how old it is."""
+    name = "shared networks"
+    try:
+        shared = in_force(config.rules.shared)
+    except ListError as problem:
+        yield Finding(name, MISSING, str(problem), "fix that file, or take shared out of [rules]")
+        return
+    if old := old_data(shared, time.time()):
+        yield Finding(name, WARNING, *old.split("; ", 1))
+    else:
+        days = [section.date for section in shared.sections]
+        yield Finding(name, OK, f"of {len(days)} owners, as of {min(days)} to {max(days)}")
 
 
 def some(names: list[str]) -> str:

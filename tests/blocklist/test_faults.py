@@ -258,11 +258,13 @@ def test_more_lists_than_a_process_can_map(box, monkeypatch):
 
 # Time ------------------------------------------------------------------------------------------------------------
 
+ANY_ADDRESS = "widest_ipv4 = 0\nallow_addresses = true\nallow_protected = true\nallow_shared = true"
+
+
 def test_a_slow_list_is_left_for_another_process(box, monkeypatch):
     monkeypatch.setattr(refresh_module, "SLICE", 0.05)
     text = "".join(f"0.0.{number % 256}.{number // 256}-255.255.255.{number % 250}\n" for number in range(3000))
-    box.write(slow_toml="widest_ipv4 = 0\nallow_addresses = true\nallow_protected = true", slow_list=text,
-              other_list="new.example\n")
+    box.write(slow_toml=ANY_ADDRESS, slow_list=text, other_list="new.example\n")
     outcome = box.refresh(lane={})
     assert box.changes() == [("taken", "other")] and outcome.refused == {}
     [(name, origin, uid)] = outcome.slow
@@ -277,7 +279,7 @@ def test_a_list_that_exceeds_its_time_is_refused_with_that_reason(box, monkeypat
     for module in (refresh_module, intake):
         monkeypatch.setattr(module, "seconds_for", lambda size: 0.1)
     text = "".join(f"0.0.{number % 256}.{number // 256}-255.255.255.{number % 250}\n" for number in range(9000))
-    box.write(slow_toml="widest_ipv4 = 0\nallow_addresses = true\nallow_protected = true", slow_list=text)
+    box.write(slow_toml=ANY_ADDRESS, slow_list=text)
     [(name, origin, _)] = box.refresh(lane={}).slow
     told = refresh_one(box.rules, Store(box.store.directory, KEY, slow=True), NOW, "slow")
     assert told["told"] == ("slow.list: takes more than 0 s of processor time to read; split it, or write it in a "

@@ -18,13 +18,13 @@ from edgeblock.blocklist.guard import (
     SPECIAL,
     Guard,
     Protected,
-    Ranges,
     Seen,
     parse_protected,
     public_suffixes,
     shipped_protected,
     skip_instead,
 )
+from edgeblock.blocklist.ranges import Ranges, range_of
 from edgeblock.blocklist.settings import ListSettings, read_allowance
 from edgeblock.errors import ListError
 
@@ -275,7 +275,25 @@ def test_the_shipped_names_say_nothing_twice():
             or line in trees] == []
 
 
+def test_a_refusal_repeats_whose_it_is():
+    own = parse_protected(b"bank.example (Bank: payment)   # ours\n*.ward.example (Ward)\n192.0.2.53 (Resolver)\n"
+                          b"net.example\n", "own.names")
+    for entry, told in (
+            ("bank.example", "'bank.example' is protected (Bank: payment);"),
+            ("www.bank.example", "'www.bank.example' is protected (Bank: payment);"),
+            ("a.ward.example", "'a.ward.example' is below the protected '*.ward.example' (Ward);"),
+            ("*.bank.example", "'bank.example' would take the protected 'www.bank.example' (Bank: payment) with it;"),
+            ("https://bank.example/*", "every page of 'bank.example': the host is protected (Bank: payment);"),
+            ("http://192.0.2.53/", "the front page of '192.0.2.53': the host is protected (Resolver);"),
+            ("192.0.2.53", "192.0.2.53 is protected (Resolver);"), ("net.example", "'net.example' is protected;"),
+            ("192.0.2.0/24", "192.0.2.0/24 has the protected 192.0.2.53/32 (Resolver) in it;"),
+            ("64:ff9b::c000:235", "64:ff9b::c000:235 is protected (Resolver);")):
+        [why] = refusals(entry, own)
+        assert why.startswith(told), why
+
+
 @pytest.mark.parametrize(("text", "why"), [
+    (b"bank.example(x)", "own.names:1: "), (b"bank.example (x", "own.names:1: "), (b"(x)", "own.names:1: "),
     (b"good.example\nexa..mple\n", "own.names:2: 'exa..mple' has an empty label"),
     (b"a/b", "own.names:1: 'a/b' "), (b"*.10.0.0.1", "own.names:1: "), (b"a.*.example", "own.names:1: "),
     (b"10.0.0.1/8", "own.names:1: "), (b"\xff", "own.names:1: "), (b"*.", "own.names:1: ")])
@@ -350,11 +368,11 @@ def networks(draw):
 
 @given(networks())
 def test_ranges_touch_as_ipaddress_says(network):
-    ranges = Ranges((ipaddress.ip_network(text), word) for text, word in SPECIAL.items())
-    found = ranges.touched(network.version, network[0].packed, network[-1].packed)
+    ranges = Ranges(range_of(ipaddress.ip_network(text), word) for text, word in SPECIAL.items())
+    found = ranges.touched(network[0].packed, network[-1].packed)
     touching = {other for text in SPECIAL if (other := ipaddress.ip_network(text)).version == network.version
                 and other.overlaps(network)}
-    assert found[0] in touching if found else not touching
+    assert found.network in touching if found else not touching
 
 
 def test_ranges_inside_one_another_are_found():

@@ -27,8 +27,8 @@ from edgeblock.errors import ListError
 
 from .making import KEY
 
-FREE = ListSettings(allow_public_suffixes=True, allow_protected=True, allow_addresses=True, widest_ipv4=0,
-                    widest_ipv6=0, max_unparsable=1)
+FREE = ListSettings(allow_public_suffixes=True, allow_protected=True, allow_addresses=True, allow_shared=True,
+                    widest_ipv4=0, widest_ipv6=0, max_unparsable=1)
 
 
 def hashed(text, settings=FREE, protected=None, key=KEY):

@@ -75,6 +75,16 @@ def test_guard_rails_are_errors_with_their_way_out(report):
         "list"]
 
 
+def test_old_ranges_of_shared_networks_are_a_note(report, tmp_path):
+    own = tmp_path / "own.networks"
+    own.write_text("[Apple]\nkind = x\nsource = y\ndate = 2019-01-01\n17.0.0.0/8\n")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.list").write_text("listed.example")
+    found = lint(tmp_path / "rules", config.Rules(shared=own))
+    assert not found.findings
+    assert any(note.file == "[rules] shared" and "Apple (2019-01-01)" in note.why for note in found.notes)
+
+
 def test_the_operators_protected_names(report, tmp_path):
     names = tmp_path / ".protected"
     names.write_text("mine.example\n")

@@ -41,6 +41,20 @@ def test_the_rules_directory(lists, tmp_path):
     assert next(doctor.rules_directory(Config(rules=Rules(directory=tmp_path / "empty")))).state == WARNING
 
 
+def test_shared_networks_are_there_and_not_too_old(lists, tmp_path):
+    [found] = doctor.shared_networks(lists)
+    assert (found.name, found.state) == ("shared networks", OK) and " owners, as of 2025-" in found.found
+    own = tmp_path / "own.networks"
+    own.write_text("[Apple]\nkind = x\nsource = y\ndate = 2019-01-01\n17.0.0.0/8\n")
+    settings = replace(lists, rules=replace(lists.rules, shared=own))
+    [found] = doctor.shared_networks(settings)
+    assert found.state == WARNING and "Apple (2019-01-01)" in found.found
+    assert found.mend.startswith("get what their owners publish")
+    own.write_text("rubbish\n")
+    [found] = doctor.shared_networks(settings)
+    assert found.state == MISSING and found.found.startswith(f"{own}:1: 'rubbish' is neither ")
+
+
 def test_a_missing_module_is_named_with_its_package(lists, monkeypatch):
     monkeypatch.setitem(doctor.MODULES, "no_such_module", "NoSuchPackage")
     found = next(doctor.python(lists))
