@@ -289,6 +289,28 @@ def test_odd_files_in_turn(fresh: Running):
     assert fresh.daemon.stop() == 0
 
 
+# Addresses that many sites share ---------------------------------------------------------------------------------
+
+def test_a_shared_address_refuses_its_list_and_the_operators_own_data_counts_after_a_reload(fresh: Running):
+    networks = fresh.rules.parent / "own.networks"
+    settings = fresh.daemon.config.read_text().replace("[rules]\n", f"[rules]\nshared = \"{networks}\"\n")
+    assert "shared" in settings
+    head = "[{}]\nkind = delivery network\nsource = here\ndate = 2026-11-01\n{}\n"
+    networks.write_text(head.format("Others", "203.0.114.0/24"))
+    fresh.daemon.stop()
+    fresh.daemon = fresh.lab.start_daemon(settings)
+    reason = fresh.rules / "order.rejected"
+    fresh.drop("order.list", "open.example\n188.114.97.7\n")
+    assert until(reason.exists, SOON)
+    assert "order.list:2: 188.114.97.7 is in a network that many share, 188.114.96.0/20 of Cloudflare" in \
+        reason.read_text()
+    assert not is_reset(fresh.lab, "open.example") and is_reset(fresh.lab, "listed.example")
+    networks.write_text(head.format("Cloudflare", "203.0.114.0/24"))
+    fresh.daemon.process.send_signal(signal.SIGHUP)
+    assert until(lambda: is_reset(fresh.lab, "open.example"), SOON) and until(lambda: not reason.exists(), SOON)
+    assert fresh.daemon.stop() == 0
+
+
 # Plain text ------------------------------------------------------------------------------------------------------
 
 NEEDLES = (b"zqx-needle-host", b"zqx-needle-page")
