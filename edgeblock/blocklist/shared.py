@@ -85,9 +85,11 @@ class Shared:
         return Ranges(self.whole)
 
     @cached_property
-    def _parts(self) -> Ranges[Found]:
-        return Ranges(Range(row.first, row.length, Found(row, section)) for section in self.sections
-                      if section.widest is not None for row in section.rows)
+    def _parts(self) -> list[tuple[tuple[int, int], Ranges[Found]]]:
+        """The others, by how wide an entry may be there."""
+        return [(widest, Ranges(Range(row.first, row.length, Found(row, section)) for section in self.sections
+                                if section.widest == widest for row in section.rows))
+                for widest in sorted({section.widest for section in self.sections if section.widest is not None})]
 
     @cached_property
     def narrow(self) -> tuple[int, int]:
@@ -99,10 +101,10 @@ class Shared:
         """What a prefix may not touch; one where no entry may lie comes before one where narrow ones may."""
         if found := self._whole.touched(first, last):
             return found.word
-        if length >= self.narrow[len(first) == 16] or not (found := self._parts.touched(first, last)):
-            return None
-        widest = found.word.section.widest
-        return found.word if widest and length < widest[len(first) == 16] else None
+        for widest, ranges in self._parts:
+            if length < widest[len(first) == 16] and (found := ranges.touched(first, last)):
+                return found.word
+        return None
 
     def old(self, now: float) -> list[Section]:
         """Sections of which the ranges are older than OLD_DAYS, the oldest first."""

@@ -26,6 +26,7 @@ from edgeblock.blocklist.guard import (
 )
 from edgeblock.blocklist.ranges import Ranges, range_of
 from edgeblock.blocklist.settings import ListSettings, read_allowance
+from edgeblock.blocklist.shared import parse_shared
 from edgeblock.errors import ListError
 
 OWN = parse_protected(b"""# the operator's
@@ -210,7 +211,24 @@ def test_counts(settings, seen, previous, why):
 
 ADVICE = re.compile(r"; if that is meant, put (\w+) = (.+) into the settings of this list$")
 PLACES = ["0.0.0.0", "64:ff9b::", "127.0.0.0", "198.51.100.0", "2001:db8:53::", "::", "::ffff:192.0.2.1", "10.0.0.0"]
-PINNED = OWN.joined(parse_protected(b"::ffff:192.0.2.1\n2001:db8:53::1\n::1\n", "more.names"))
+MANY = parse_shared(b"""[Front]
+kind = delivery network
+source = here
+date = 2026-08-22
+10.0.0.0/12
+198.51.100.128/25
+2001:db8:53:8000::/49
+[Cloud]
+kind = cloud
+source = here
+date = 2026-08-22
+widest_ipv4 = 24
+widest_ipv6 = 48
+10.16.0.0/12
+192.0.0.0/16
+2001:db8::/32
+""", "own.networks")
+PINNED = OWN.joined(parse_protected(b"::ffff:192.0.2.1\n2001:db8:53::1\n::1\n", "more.names"))._replace(shared=MANY)
 
 
 @st.composite
@@ -226,7 +244,8 @@ def wide_networks(draw):
        allowed=st.lists(st.sampled_from(["co.uk", "bank.example", "127.0.0.0/8", "::1", "192.0.2.53"]), max_size=3))
 def test_what_a_refusal_advises_is_never_set_already_and_helps(entry, widest_ipv4, widest_ipv6, https, allowed):
     settings = {"widest_ipv4": widest_ipv4, "widest_ipv6": widest_ipv6, "https": https,
-                **dict.fromkeys(("allow_public_suffixes", "allow_protected", "allow_addresses"), tuple(allowed))}
+                **dict.fromkeys(("allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared"),
+                                tuple(allowed))}
     seen = set()
     while told := refusals(entry, PINNED, **settings):
         (why,) = told
@@ -273,6 +292,18 @@ def test_the_shipped_names_say_nothing_twice():
     assert len(lines) == len(set(lines))
     assert [line for line in lines if any(line.removeprefix("*.").endswith("." + tree) for tree in trees)
             or line in trees] == []
+
+
+def test_who_may_block_what_is_protected_may_still_not_block_its_neighbours_that_many_share():
+    own = parse_protected(b"10.1.0.53\n10.2.0.0/16\n", "own.names")._replace(shared=MANY)
+    assert refusals("10.1.0.53", own, allow_protected=("10.1.0.53",)) == []         # said once is enough
+    assert refusals("10.2.3.0/24", own, allow_protected=True) == []
+    [why] = refusals("10.1.0.0/24", own, allow_protected=True)                      # the rest of it is no less shared
+    assert why.startswith("10.1.0.0/24 is in a network that many share, 10.0.0.0/12 of Front (delivery network, ")
+    assert refusals("10.1.0.0/24", own, allow_protected=True, allow_shared=("10.1.0.0/16",)) == []
+    assert refusals("10.16.1.0/24\n@@10.1.0.0/20", own) == []
+    [why] = refusals("10.16.0.0/23", own)
+    assert why.startswith("10.16.0.0/23 is wider than /24 and has customers' addresses in 10.16.0.0/12 of Cloud (")
 
 
 def test_a_refusal_repeats_whose_it_is():

@@ -73,6 +73,9 @@ def test_what_is_touched():
     assert touched(shared, "2001:db8:1::/48") is not None and touched(shared, "198.51.100.8/32") is None
     assert touched(shared, "203.0.113.0/24") is None and touched(shared, "203.0.112.0/23") is not None
     assert touched(shared, "2001:db9::/48") is None and touched(shared, "2001:db9::/47") is not None
+    other = HEAD.replace(b"[A]", b"[D]") + b"widest_ipv4 = 16\nwidest_ipv6 = 16\n203.0.120.0/24\n"
+    mixed = parse_shared(TEXT + other, "own.networks")
+    assert "of B cloud" in str(touched(mixed, "203.0.112.0/20")) and touched(mixed, "203.0.120.0/23") is not None
     assert touched(NOTHING, "192.0.2.9/32") is None
 
 
