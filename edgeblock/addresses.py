@@ -74,6 +74,12 @@ class Addresses:
         return {family: frozenset(some) for family, some in tops.items()}
 
     @cached_property
+    def wide(self) -> frozenset[int]:
+        """The families that have wide ranges."""
+        return frozenset(family for family in BITS for first, last, _ in self.ranges[family]
+                         if is_wide(family, first, last))
+
+    @cached_property
     def ranges(self) -> dict[int, frozenset[tuple[int, ...]]]:
         """What spans say, without who decides."""
         return {family: frozenset(one[:3] for one in spans) for family, spans in self.spans.items()}

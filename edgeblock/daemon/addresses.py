@@ -47,7 +47,7 @@ class AddressRules:
         self._names: list[str] = []                     # of the lists, by their index
         self._installed = False                         # the rules are ours to keep
         self._applied = False                           # there is a table of ours
-        self._standing = addresses.standing(config, self._nat64)
+        self._standing = addresses.standing(config, EMPTY, self._nat64)
         self._generation = -1                           # of nf_tables, when the entries were as they should be
         self._look_due = 0.0
         self._counts: Counter[str] = Counter()
@@ -140,19 +140,23 @@ class AddressRules:
         with suppress(OSError, RuntimeError):       # RuntimeError: the daemon is about to end
             await self._call(cut, imposed, self._stage())
 
-    def _apply(self) -> Blocked:
+    def _apply(self, wanted: Addresses | None = None) -> Blocked:
         """Whatever is there, the table as it should be; what is blocked."""
-        addresses.apply(self._config, self._wanted, self._nat64)
+        wanted = wanted or self._wanted
+        addresses.apply(self._config, wanted, self._nat64)
+        self._standing = addresses.standing(self._config, wanted, self._nat64)
         self._seen.clear()
-        return self._have(self._wanted, EMPTY)
+        return self._have(wanted, EMPTY)
 
     def _change(self, wanted: Addresses) -> Blocked:
         """These entries in place of those that are there; what is blocked and was not."""
         cut(Blocked(self._there, wanted, self._nat64), self._stage())
+        if wanted.wide != self._there.wide:
+            return self._apply(wanted)
         try:
             addresses.change(self._there, wanted)
         except SystemProblem:           # somebody else has changed it
-            return self._apply()
+            return self._apply(wanted)
         return self._have(wanted, self._there)
 
     def _have(self, there: Addresses, before: Addresses) -> Blocked:

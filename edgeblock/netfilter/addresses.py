@@ -16,7 +16,7 @@ import socket
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from edgeblock.addresses import BITS, NEAR, Addresses, Endpoint, Span, Translated, What, is_wide, translated
 from edgeblock.config import Config
@@ -75,7 +75,7 @@ def text(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> str
                               [span_text(span, family) for span in spans])
         lines += declared("map", ENDPOINTS[family], f"typeof {key} . th dport : verdict; counter",
                           [endpoint_text(one, family) for one in addresses.endpoints[family]])
-    planned = chains(config, nat64)
+    planned = chains(config, nat64, addresses.wide)
     for chain, rules in {**planned, stamp(planned): []}.items():
         lines += [f"    chain {chain} {{", *(f"        {rule}" for rule in rules), "    }"]
     return "\n".join(lines) + "\n}\n"
@@ -107,8 +107,9 @@ def written(address: int, family: int) -> str:
     return f"{address:#010x}" if family == 4 else str(ipaddress.IPv6Address(address))
 
 
-def chains(config: Config, nat64: Iterable[str] = ()) -> dict[str, list[str]]:
-    """The rules of each chain; one that names a hook is where packets come in."""
+def chains(config: Config, nat64: Iterable[str] = (), wide: Collection[int] = ()) -> dict[str, list[str]]:
+    """The rules of each chain; one that names a hook is where packets come in. `wide` are the families with wide
+    ranges: every packet is asked for those, so there is no rule for none."""
     ways = translated(nat64)
     made = {
         CHAINS[What.DROP]: ['counter drop comment "address_drop"'],
@@ -119,13 +120,14 @@ def chains(config: Config, nat64: Iterable[str] = ()) -> dict[str, list[str]]:
             'reject with tcp reset comment "address_reset"',
             f"meta l4proto != tcp limit rate {ERRORS_A_SECOND}/second burst {ERRORS_A_SECOND} packets counter "
             'reject with icmpx admin-prohibited comment "address_reset_error"',
-            'counter drop comment "address_reset_silent"'],
-        "to_server": [*exempt(config, "saddr", "daddr"), *asked(ways, "to_server")],
-        "from_server": [*exempt(config, "daddr", "saddr"), *asked(ways, "from_server")]}
-    for chain in ("to_server", "from_server"):
-        made[f"{chain}_inside"] = list(asked_inside(ways, chain))
+            'counter drop comment "address_reset_silent"']}
+    for chain, client, server in (("to_server", "saddr", "daddr"), ("from_server", "daddr", "saddr")):
+        made[chain] = [*exempt(config, client, server), *asked(chain, 4, wide),
+                       f"meta nfproto ipv6 jump {chain}6"]
+        made[f"{chain}6"] = [*asked(chain, 6, wide), asked_leading(ways, chain)]
+        made[f"{chain}_inside"] = list(asked_inside(ways, chain, wide))
         for family in BITS:
-            made[f"{chain}{family}"] = list(asked_near(*key_of_side(chain, family), family))
+            made[f"{chain}_near{family}"] = list(asked_near(*key_of_side(chain, family), family))
     clients = set(config.ruleset.hooks)
     servers = {ANSWERS[hook] for hook in config.ruleset.hooks}
     for hook in ("forward", "input", "output"):
@@ -145,18 +147,21 @@ def chains(config: Config, nat64: Iterable[str] = ()) -> dict[str, list[str]]:
     return made
 
 
-def asked(ways: Iterable[Translated], chain: str) -> Iterator[str]:
-    """The look-ups of an address of a packet, and of the IPv4 addresses that one of IPv6 leads to."""
-    for family, word in ((4, "ipv4"), (6, "ipv6")):
-        key, _ = key_of_side(chain, family)
-        yield (f"meta nfproto {word} @nh,{first_bit(chain, family)},{NEAR[family]} @{NEARBY[family]} "
-               f"jump {chain}{family}")
-        yield f"meta nfproto {word} {key} vmap @{WIDE[family]}"
-    whole = ", ".join(str(way.prefix) for way in ways if way.bit is not None)
-    yield f"{key_of_side(chain, 6)[0]} {{ {whole} }} jump {chain}_inside"
+def asked(chain: str, family: int, wide: Collection[int]) -> Iterator[str]:
+    """The look-ups of an address of a packet."""
+    matching = "meta nfproto ipv4 " if family == 4 else ""
+    yield f"{matching}@nh,{first_bit(chain, family)},{NEAR[family]} @{NEARBY[family]} jump {chain}_near{family}"
+    if family in wide:
+        yield f"{matching}{key_of_side(chain, family)[0]} vmap @{WIDE[family]}"
 
 
-def asked_inside(ways: Iterable[Translated], chain: str) -> Iterator[str]:
+def asked_leading(ways: Iterable[Translated], chain: str) -> str:
+    """Whether an IPv6 address leads to an IPv4 one."""
+    prefixes = ", ".join(str(way.prefix) for way in ways if way.bit is not None)
+    return f"{key_of_side(chain, 6)[0]} {{ {prefixes} }} jump {chain}_inside"
+
+
+def asked_inside(ways: Iterable[Translated], chain: str, wide: Collection[int]) -> Iterator[str]:
     """The look-ups of an IPv4 address inside one of IPv6."""
     for way in ways:
         if way.bit is not None:
@@ -164,7 +169,8 @@ def asked_inside(ways: Iterable[Translated], chain: str) -> Iterator[str]:
             below, key = f"{key_of_side(chain, 6)[0]} {way.prefix}", f"@nh,{at},32{flip}"
             for rule in asked_near(key, key_of_side(chain, 6)[1], 4):
                 yield f"{below} @nh,{at},{NEAR[4]}{flip[:-2]} @{NEARBY[4]} {rule}"
-            yield f"{below} {key} vmap @{WIDE[4]}"
+            if 4 in wide:
+                yield f"{below} {key} vmap @{WIDE[4]}"
 
 
 def asked_near(key: str, port: str, family: int) -> Iterator[str]:
@@ -215,8 +221,8 @@ def interfaces(field: str, listed: tuple[str, ...]) -> list[str]:
 def apply(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> None:
     """Put the table in force, in place of the one that may be there. At no moment is there none where there was
     one."""
-    planned = chains(config, nat64)
-    if netlink.chain_exists(0, TABLE, stamp(planned)) and not standing(config, nat64).take():
+    planned = chains(config, nat64, addresses.wide)
+    if netlink.chain_exists(0, TABLE, stamp(planned)) and not standing(config, addresses, nat64).take():
         try:
             change(read(), addresses)
             return
@@ -226,7 +232,7 @@ def apply(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> No
 
 
 def change(old: Addresses, new: Addresses) -> None:
-    """What is different, in one transaction.
+    """What is different, in one transaction; where the same families have wide ranges.
 
     Raises:
         SystemProblem: the table is not as it was with `old`; nothing has changed.
@@ -322,9 +328,9 @@ def present() -> bool:
     return netlink.table_exists(0, TABLE)
 
 
-def standing(config: Config, nat64: Iterable[str] = ()) -> Standing:
+def standing(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> Standing:
     """What has to stand in the kernel, but for the entries."""
-    planned = chains(config, nat64)
+    planned = chains(config, nat64, addresses.wide)
     hooks = {chain: "" for chain, rules in planned.items() if rules[0].startswith("type ")}
     counts = {chain: len(rules) - (chain in hooks) for chain, rules in planned.items()} | {stamp(planned): 0}
     return Standing((Place(0, TABLE, counts, hooks),))

@@ -113,11 +113,11 @@ def of_version_2(parts: object) -> bytes:
     def write(body: snapshot.Body, data: bytes) -> None:
         pieces.append(bytes(data))
 
-    snapshot.Body.write = write         # type: ignore[method-assign, assignment]
+    snapshot.Body.write = write
     try:
         pack(parts, KEY, 7)
     finally:
-        snapshot.Body.write = was[2]    # type: ignore[method-assign]
+        snapshot.Body.write = was[2]
     lists, bitmap, ipv4, _, rows = pieces
     header = HEADERS[2]
     body, places, at = b"".join((lists, bitmap, ipv4, rows)), [], header.size
@@ -126,10 +126,10 @@ def of_version_2(parts: object) -> bytes:
         at += len(section)
     sums = b"".join(snapshot.sum_of(body[i:i + snapshot.CHUNK], KEY) for i in range(0, len(body), snapshot.CHUNK))
     places += [at, len(sums)]
-    words = [parts.ipv6_lengths >> shift & 0xFFFFFFFFFFFFFFFF for shift in (0, 64, 128)]    # type: ignore[attr-defined]
-    head = header.pack(b"EBLIST\r\n", 2, header.size, len(parts.lists), snapshot.key_id(KEY), 7,    # type: ignore[attr-defined]
-                       at + len(sums), *places, parts.labels, parts.depths, parts.ipv4_lengths, *words,     # type: ignore[attr-defined]
-                       parts.url_max, parts.directory_max, bytes(32))[:-32]     # type: ignore[attr-defined]
+    words = [parts.ipv6_lengths >> shift & 0xFFFFFFFFFFFFFFFF for shift in (0, 64, 128)]
+    head = header.pack(b"EBLIST\r\n", 2, header.size, len(parts.lists), snapshot.key_id(KEY), 7,
+                       at + len(sums), *places, parts.labels, parts.depths, parts.ipv4_lengths, *words,
+                       parts.url_max, parts.directory_max, bytes(32))[:-32]
     return head + snapshot.sum_of(head + sums, KEY) + body + sums
 
 
