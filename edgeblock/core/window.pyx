@@ -1147,7 +1147,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef Reading* rest
     cdef Kept after
     cdef const uint8_t* versions[MAX_COPIES + 1]
-    cdef int64_t pos, stop
+    cdef int64_t pos, stop, need
     cdef uint32_t size, count, i, others, meet, cost
     cdef bint plain, alone, urgent, known
     _account(w, s, False)
@@ -1234,7 +1234,11 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
         else:
             cost = 4 * w.copy_count + count * count // 2 + count * (
                 FORK_COST * others + weights(s.readings) // <uint32_t>COPIED_FOR_ONE)
-            if <int32_t>cost > w.share and w.share < PACKET_SHARE // 2:
+            # With the bytes that each reading will take, unless it passes over them. Who waits has the next packet's
+            # whole share, so that nobody waits twice.
+            need = <int64_t>cost + <int64_t>count * others * size
+            if (<int32_t>cost > w.share and w.share < PACKET_SHARE // 2
+                    or need > w.share + FORK_SHARE and w.share < PACKET_SHARE):
                 w.behind = 1
                 break
             if <int32_t>cost > w.share + FORK_SHARE:

@@ -426,6 +426,26 @@ def test_many_readings_cost_no_packet_more_than_its_share(units):
     assert PACKET_SHARE // 3 < judge.counters()["work"] - before <= PACKET_SHARE + FORK_SHARE + 2048
 
 
+@pytest.mark.parametrize("before, size, copies", [(20_000, 40_000, 3), (30_000, 60_000, 2), (60_000, 50_000, 1),
+                                                  (50_000, 30_000, 3)])
+def test_a_long_piece_with_other_copies_waits_for_the_next_packet(before, size, copies):
+    # What stands before it has taken some of the packet's share, and what is left is not enough for each copy.
+    for host in (OTHER, LISTED):
+        data = s.request(host)[:-2] + b"X: " + b"y" * before + b"\r\nY: " + b"z" * (size + 100) + b"\r\n\r\n"
+        path, at = Path(dport=80), data.index(b"zzz") + 10
+        packets = [path.syn(), *(path.data(1 + i, piece) for i, piece in of_bytes(data[1:], 30_000))]
+        packets += [path.data(at, bytes([number]) * size) for number in b"abc"[:copies]]
+        judge = engine("blocked.example.com", flow_bytes=1 << 20)
+        assert play(judge, packets).accepted == packets
+        worked, first = judge.counters()["work"], path.data(0, data[:1])
+        made = judge.judge(first, 1.0)
+        assert not made.accept and made.mark != "blocked"
+        assert judge.counters()["work"] - worked <= PACKET_SHARE + FORK_SHARE + size
+        again = play(judge, [first] * 4, start=1.0)
+        assert again.blocked == (host == LISTED) and again.hosts == [host.decode()]
+        assert again.decisions[-1].accept == (host == OTHER)
+
+
 @pytest.mark.parametrize("frames", [
     b"".join(quic.crypto(at, b"x") for at in range(11_000)), b"\1" * 60_000, b"\2\0\0\0\0" * 12_000])
 def test_of_a_huge_datagram_no_more_frames_are_read_than_a_network_carries(frames):
