@@ -34,6 +34,8 @@ from edgeblock.blocklist.load import load
 from edgeblock.core.engine import Engine
 
 LISTED, OTHER = "blocked.example.com", "www.example.net"
+PAGES = "pages.example.net"     # of which only these are listed
+URLS = f"{PAGES}/a/b\n{PAGES}/{'x' * 3000}\n" + "".join(f"{PAGES}/{'d/' * depth}*\n" for depth in range(1, 30))
 MEMORY = 256 * 1024 * 1024      # config.Limits.memory
 EVERY = 1000                    # packets of the flood between two neighbours
 SHORT = 20_000                  # flows of a flood that is sent four times
@@ -258,6 +260,18 @@ def bodies_that_can_be_read_in_several_ways(scale: int) -> Iterator[bytes]:
 
 
 @flood
+def long_odd_targets(scale: int) -> Iterator[bytes]:
+    # Of a host with listed URLs: each target is looked up in all the ways in which servers read it.
+    heads = ((b"/", b"%61"), (b"/", b"/a/%2e%2e"), (b"/", b"\\a\\..\\b"), (b"/", b"/aaaaaaa;b%2f.."),
+             (b"/../", b"//\xe9"), (b"/a%2f../b\\..//..;", b"a/"), (b"/a%2f../b\\..//..;", b"//\xe9"))
+    streams = [b"".join(b"GET %s%d HTTP/1.1\nHost:%s\n\n" % ((head + unit * 8000)[:8000], turn, PAGES.encode())
+                        for turn in range(4)) for head, unit in heads]
+    streams += [b"GET /%s HTTP/1.1\nHost:%s\n\n" % (unit * (39_000 // len(unit)), PAGES.encode())
+                for unit in (b"%61", b"/aaa%61", b"/a/%2e%2e")]
+    yield from sent_in([of_pieces(data, size) for data in streams for size in (1400, 40_000)], scale)
+
+
+@flood
 def names_that_are_no_letters(scale: int) -> Iterator[bytes]:
     hosts = (b"\xc3\xbc" * 30 + b".\xc3\xb6%d.test", b"\xe9\xe8" * 100 + b"%d.test", b"%%61" * 60 + b"%d.test",
              b"a@b@%d.test:1", b"%d." + b"a." * 120 + b"test")
@@ -371,7 +385,7 @@ def always(name: str) -> float:
 
 def empty_engine() -> Engine:
     with tempfile.TemporaryDirectory() as lists:
-        Path(lists, "one.list").write_text(f"{LISTED}\n")
+        Path(lists, "one.list").write_text(f"{LISTED}\n{URLS}")
         return Engine(load(lists).matcher, memory=MEMORY)
 
 

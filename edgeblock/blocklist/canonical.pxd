@@ -13,6 +13,7 @@ cdef enum:
     RAW_TARGET_MAX = 65536  # Apache stops at 8 kB, IIS at 16 kB, nginx at what it is told: 60 kB was seen to work
     READINGS_MAX = 5        # front, behind the last "@" of the authority, of all, last value, all of it
     WAYS_TARGET_MAX = 8192  # longer targets are read in one way only; nginx, Apache stop at a line of 8 kB
+    WIDE = 16               # copied at once, where there is room
     URL_MAX = 4096          # canonical host + path + query that a list may hold; browsers share URLs below 2 kB
 
 cdef enum Problem:          # why a host or URL cannot stand in a list; `PROBLEMS` in the .pyx has the words
@@ -47,6 +48,25 @@ cdef enum Way:                    # how a server finds the segments of a path, b
     WAY_KEEP = 4                  # an empty segment is one: parsers of URLs
     WAYS = 8                      # the sums of these
 
+cdef struct Piece:                # of a path, up to something that some server takes for a slash
+    uint16_t start                # in its decoded text
+    uint16_t end
+    uint8_t kind
+    uint8_t mark                  # what ends it
+
+cdef struct Ways:                 # a target, and the different paths that servers make of it
+    uint32_t bits                 # of Way: those that make a difference
+    uint32_t count
+    size_t size
+    uint8_t text[WAYS_TARGET_MAX + 2 + WIDE]         # the path, decoded
+    Piece pieces[WAYS_TARGET_MAX + 2]
+    uint16_t stack[WAYS_TARGET_MAX + 2]
+    const uint8_t* query          # with what it begins with, as it stands
+    size_t query_size
+    uint32_t made_count
+    size_t made_size[WAYS]
+    uint8_t made[WAYS][WAYS_TARGET_MAX + 2 + WIDE]
+
 cdef struct Target:
     size_t path                   # bytes of path in the caller's buffer, from the first slash
     size_t size                   # bytes of path, question mark and query; equal to `path` without a query
@@ -61,6 +81,9 @@ cdef void find_readings(const uint8_t* text, size_t size, Readings* out) noexcep
 cdef bint find_relative(const uint8_t* target, size_t size, size_t* start, size_t* path) noexcept nogil
 cdef void read_reading(const Readings* readings, uint32_t index, Host* out) noexcept nogil
 cdef bint is_ambiguous(const uint8_t* text, size_t size) noexcept nogil
+cdef void open_ways(Ways* w, const uint8_t* text, size_t size) noexcept nogil
+cdef bint put_way(Ways* w, uint32_t way) noexcept nogil
+cdef void read_way(const Ways* w, bint bare, uint8_t* out, size_t cap, Target* sizes) noexcept nogil
 cdef size_t resolve_dots(const uint8_t* text, size_t size, uint32_t way, uint8_t* out) noexcept nogil
 cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
                       Target* sizes) noexcept nogil

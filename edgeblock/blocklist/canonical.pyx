@@ -18,7 +18,7 @@ on the wire, a file, a clock.
 
 import re
 
-from libc.string cimport memchr, memcpy, memmove
+from libc.string cimport memchr, memcmp, memcpy, memmove
 
 from edgeblock.blocklist.international cimport LABEL_CODES, NO_FLAW, TOO_LONG, put_label
 
@@ -667,78 +667,110 @@ cdef size_t emit(const uint8_t* text, size_t size, bint query, uint8_t* out, siz
     return used
 
 
-cdef size_t flatten(uint8_t* path, size_t size, bint bare, bint* climbs) noexcept nogil:
-    # In place: empty and "." segments go, ".." takes the one before with it, the final slash goes; with `bare`
-    # each segment ends at its first ";". Empty segments go first, as in nginx and Apache. `path[0]` is a slash.
-    cdef size_t used = 0, i = 0, start, end
+cdef inline void copy_wide(uint8_t* out, const uint8_t* text, size_t size) noexcept nogil:
+    # Up to WIDE bytes more than asked for, so that short pieces need no call.
+    if size <= WIDE:
+        memcpy(out, text, WIDE)
+    else:
+        memcpy(out, text, size)
+
+
+cdef size_t flatten(const uint8_t* path, size_t size, bint bare, uint8_t* out, bint* climbs) noexcept nogil:
+    # Empty and "." segments go, ".." takes the one before with it, the final slash goes; with `bare` each segment
+    # ends at its first ";". Empty segments go first, as in nginx and Apache. `path[0]` is a slash.
+    cdef size_t used = 0, i = 0, start, width
     climbs[0] = False
     while i < size:
         start = i + 1
         i = start
-        while i < size and path[i] != 47 and path[i] != 92:
+        while i < size and path[i] != 47 and path[i] != 92 and not (bare and path[i] == 59):
             i += 1
-        end = i
-        if bare:
-            for end in range(start, i + 1):
-                if end == i or path[end] == 59:
-                    break
-        if end == start or (end == start + 1 and path[start] == 46):
+        width = i - start
+        while i < size and path[i] != 47 and path[i] != 92:     # its parameters
+            i += 1
+        if width == 0 or (width == 1 and path[start] == 46):
             continue
-        if end == start + 2 and path[start] == 46 and path[start + 1] == 46:
+        if width == 2 and path[start] == 46 and path[start + 1] == 46:
             climbs[0] = True
-            while used and path[used - 1] != 47:
+            while used and out[used - 1] != 47:
                 used -= 1
             if used:
                 used -= 1
             continue
-        path[used] = 47
-        memmove(path + used + 1, path + start, end - start)
-        used += 1 + end - start
+        out[used] = 47
+        copy_wide(out + used + 1, path + start, width)
+        used += 1 + width
     if used == 0:
+        out[0] = 47
         used = 1
+    return used
+
+
+cdef size_t unescape(const uint8_t* text, size_t size, bint query, uint8_t* stack, size_t used,
+                     size_t* read) noexcept nogil:
+    # Decodes until no escape is left, up to the end of a path or a query; what was read of it is in `read`.
+    cdef Py_ssize_t near = -8           # where the last "%" was put: it is completed within five bytes, or never
+    cdef size_t i = 0
+    cdef int value
+    cdef uint8_t c
+    while i < size:
+        c = text[i]
+        if c == 35 or (c == 63 and not query):
+            break
+        i += 1
+        if c == 37:
+            value = hex_number(text + i, 2) if size - i >= 2 else -1
+            if value < 0:
+                near = <Py_ssize_t>used
+                stack[used] = c
+                used += 1
+                continue
+            c = <uint8_t>value          # what the third byte of the three would make of them
+            i += 2
+        elif is_removed(c):
+            continue
+        if c != 37 and (<Py_ssize_t>used - near > 5 or hex_value(c) < 0):
+            stack[used] = c
+            used += 1
+        else:
+            used = push(stack, used, c)
+        # An overlong form of an ASCII character (RFC 3629, section 10), which some servers took for it.
+        if stack[used - 1] & 0xC0 == 0x80 and not query and used >= 2 and stack[used - 2] & 0xFE == 0xC0:
+            used -= 1
+            stack[used - 1] = <uint8_t>((stack[used - 1] & 1) << 6 | (stack[used] & 0x3F))
+        if stack[used - 1] == 37:
+            near = <Py_ssize_t>used - 1
+    read[0] = i
     return used
 
 
 cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
                       Target* sizes) noexcept nogil:
     # `text` is the request target in origin-form; `bare` leaves path parameters (";x=1") out.
-    cdef uint8_t stack[RAW_TARGET_MAX + 1]
-    cdef size_t used = 1, i = 0
-    cdef uint8_t c
+    cdef uint8_t stack[RAW_TARGET_MAX + 2 + WIDE]
+    cdef uint8_t flat[RAW_TARGET_MAX + 2 + WIDE]
+    cdef const uint8_t* begin = text
+    cdef size_t used, i
     sizes.path_whole = True
     if size > RAW_TARGET_MAX:
         size = RAW_TARGET_MAX
         sizes.path_whole = False
     stack[0] = 47
-    while i < size:
-        c = text[i]
-        if c == 63 or c == 35:
-            sizes.path_whole = True
-            break
-        i += 1
-        if not is_removed(c):
-            used = push(stack, used, c)
-            # An overlong form of an ASCII character (RFC 3629, section 10), which some servers took for it.
-            if used >= 2 and stack[used - 1] & 0xC0 == 0x80 and stack[used - 2] & 0xFE == 0xC0:
-                used -= 1
-                stack[used - 1] = <uint8_t>((stack[used - 1] & 1) << 6 | (stack[used] & 0x3F))
+    used = unescape(text, size, False, stack, 1, &i)
+    if i < size:
+        sizes.path_whole = True
     sizes.params = memchr(stack, 59, used) != NULL
-    used = flatten(stack, used, bare, &sizes.climbs)
-    sizes.path = emit(stack, used, False, out, 0, cap, &sizes.path_whole)
+    used = flatten(stack, used, bare, flat, &sizes.climbs)
+    sizes.path = emit(flat, used, False, out, 0, cap, &sizes.path_whole)
     sizes.size = sizes.path
     sizes.whole = sizes.path_whole
     if i == size or text[i] == 35 or not sizes.path_whole:
         return
-    used = 0
-    for i in range(i + 1, size):
-        c = text[i]
-        if c == 35:
-            break
-        if not is_removed(c):
-            used = push(stack, used, c)
-    else:
-        if size == RAW_TARGET_MAX:
-            sizes.whole = False
+    text += i + 1
+    size -= i + 1
+    used = unescape(text, size, True, stack, 0, &i)
+    if i == size and text + size == begin + RAW_TARGET_MAX:
+        sizes.whole = False
     if used == 0 or sizes.path == cap:
         sizes.whole = sizes.whole and used == 0
         return
@@ -805,6 +837,163 @@ cdef size_t resolve_dots(const uint8_t* text, size_t size, uint32_t way, uint8_t
         used = 1
     memcpy(out + used, text + at, size - at)
     return used + size - at
+
+
+# What ends a piece of a path: something that some server takes for a slash, or the end.
+cdef enum:
+    MARK_END = 0
+    MARK_SLASH = 1
+    MARK_BACKSLASH = 2
+    MARK_ESCAPED_SLASH = 3
+    MARK_ESCAPED_BACKSLASH = 4
+
+# What it is: nothing, one dot, two dots, or anything else.
+cdef enum:
+    PIECE_EMPTY = 0
+    PIECE_DOT = 1
+    PIECE_DOTS = 2
+    PIECE_TEXT = 3
+
+
+cdef void open_ways(Ways* w, const uint8_t* text, size_t size) noexcept nogil:
+    """Reads a target of at most WAYS_TARGET_MAX bytes once, for `put_way`: where its path may be cut, and decoded."""
+    cdef size_t at = 0, start, read, used = 0, last = 0
+    cdef uint32_t count = 0, dots
+    cdef uint8_t mark, width, kind
+    w.bits = w.made_count = 0
+    while True:
+        start = at
+        dots = 0
+        kind = PIECE_EMPTY
+        mark = MARK_END
+        width = 0
+        while at < size and text[at] != 63 and text[at] != 35:
+            mark = mark_at(text + at, size - at, &width)
+            if mark != MARK_END:
+                break
+            if text[at] == 46:
+                dots += 1
+                at += 1
+            elif text[at] == 37 and size - at >= 3 and hex_number(text + at + 1, 2) == 46:
+                # Browsers' parsers decode nothing here, but "%2e" is a dot to them.
+                dots += 1
+                at += 3
+            else:
+                kind = PIECE_TEXT
+                at += 1
+        if kind == PIECE_EMPTY and dots:
+            kind = <uint8_t>dots if dots <= 2 else PIECE_TEXT
+        # No escape reaches over such an end: each is one, or none at all.
+        used = unescape(text + start, at - start, False, w.text, used, &read)
+        w.pieces[count].start = <uint16_t>last
+        w.pieces[count].end = <uint16_t>used
+        w.pieces[count].kind = kind
+        w.pieces[count].mark = mark
+        count += 1
+        if kind == PIECE_EMPTY and count > 1 and mark != MARK_END:
+            w.bits |= WAY_KEEP
+        if mark == MARK_END:
+            break
+        if mark == MARK_BACKSLASH or mark == MARK_ESCAPED_BACKSLASH:
+            w.bits |= WAY_SLASH
+        if mark == MARK_ESCAPED_SLASH or mark == MARK_ESCAPED_BACKSLASH:
+            w.bits |= WAY_DECODED
+        w.text[used] = 47 if mark == MARK_SLASH or mark == MARK_ESCAPED_SLASH else 92
+        used += 1
+        last = used
+        at += width
+    w.count = count
+    w.size = used
+    w.query = text + at
+    w.query_size = size - at
+
+
+cdef inline uint8_t mark_at(const uint8_t* text, size_t size, uint8_t* width) noexcept nogil:
+    width[0] = 1
+    if text[0] == 47:
+        return MARK_SLASH
+    if text[0] == 92:
+        return MARK_BACKSLASH
+    if text[0] == 37 and size >= 3:
+        width[0] = 3
+        if text[1] == 50 and text[2] | 0x20 == 102:
+            return MARK_ESCAPED_SLASH
+        if text[1] == 53 and text[2] | 0x20 == 99:
+            return MARK_ESCAPED_BACKSLASH
+    return MARK_END
+
+
+cdef inline bint cuts(uint8_t mark, uint32_t way) noexcept nogil:
+    # Whether a server of that way takes it for a slash.
+    if mark == MARK_ESCAPED_SLASH:
+        return way & WAY_DECODED != 0
+    if mark == MARK_ESCAPED_BACKSLASH:
+        return way & (WAY_DECODED | WAY_SLASH) == WAY_DECODED
+    if mark == MARK_BACKSLASH:
+        return not way & WAY_SLASH
+    return True
+
+
+cdef bint put_way(Ways* w, uint32_t way) noexcept nogil:
+    """Resolves the dots of the path as one kind of server does; False if that is a path that was there before."""
+    cdef uint8_t* out = w.made[w.made_count]
+    cdef uint32_t i = 0, first, depth = 0
+    cdef size_t used = 0, size
+    cdef uint8_t kind
+    if way & ~w.bits:
+        return False                    # nothing is there that such servers see otherwise
+    while i < w.count:
+        first = i
+        kind = w.pieces[i].kind
+        if kind == PIECE_EMPTY and w.pieces[i].mark == MARK_END:
+            break
+        while not cuts(w.pieces[i].mark, way):
+            kind = PIECE_TEXT
+            i += 1
+        if kind == PIECE_TEXT or kind == PIECE_EMPTY and way & WAY_KEEP and first:
+            size = w.pieces[i].end - w.pieces[first].start
+            w.stack[depth] = <uint16_t>used
+            depth += 1
+            out[used] = 47
+            copy_wide(out + used + 1, w.text + w.pieces[first].start, size)
+            used += 1 + size
+        elif kind == PIECE_DOTS and depth:
+            depth -= 1
+            used = w.stack[depth]
+        i += 1
+    if used == 0:
+        out[0] = 47
+        used = 1
+    if used == w.size and memcmp(out, w.text, used) == 0:
+        return False                    # as it stands
+    for i in range(w.made_count):
+        if w.made_size[i] == used and memcmp(w.made[i], out, used) == 0:
+            return False
+    w.made_size[w.made_count] = used
+    w.made_count += 1
+    return True
+
+
+cdef void read_way(const Ways* w, bint bare, uint8_t* out, size_t cap, Target* sizes) noexcept nogil:
+    """The canonical form of what `put_way` made last, as `read_target` makes it; `bare` as there."""
+    cdef const uint8_t* path = w.made[w.made_count - 1]
+    cdef uint8_t flat[WAYS_TARGET_MAX + 2 + WIDE]
+    cdef uint8_t stack[WAYS_TARGET_MAX + 2]
+    cdef size_t size = w.made_size[w.made_count - 1], used, read
+    sizes.path_whole = True
+    sizes.params = memchr(path, 59, size) != NULL
+    used = flatten(path, size, bare, flat, &sizes.climbs)
+    sizes.path = emit(flat, used, False, out, 0, cap, &sizes.path_whole)
+    sizes.size = sizes.path
+    sizes.whole = sizes.path_whole
+    if w.query_size == 0 or w.query[0] == 35 or not sizes.path_whole:
+        return
+    used = unescape(w.query + 1, w.query_size - 1, True, stack, 0, &read)
+    if used == 0 or sizes.path == cap:
+        sizes.whole = sizes.whole and used == 0
+        return
+    out[sizes.path] = 63
+    sizes.size = emit(stack, used, True, out, sizes.path + 1, cap, &sizes.whole)
 
 
 # Python doors --------------------------------------------------------------------------------------------------
@@ -937,6 +1126,25 @@ def link_target(bytes text not None):
     if not find_relative(text, len(text), &start, &path):
         return None
     return text[start:path], text[path:]
+
+
+def way_forms(bytes text not None):
+    """`target_forms`, as the matcher finds them: in one reading."""
+    cdef Ways ways
+    cdef Target sizes
+    cdef uint8_t target[URL_MAX]
+    cdef size_t size = len(text)
+    cdef bint bare
+    forms = {canonical_target(text), canonical_target(text, True)}
+    read_target(text, size, False, target, URL_MAX, &sizes)
+    if size <= WAYS_TARGET_MAX and sizes.climbs and is_ambiguous(text, size):
+        open_ways(&ways, text, size)
+        for way in range(WAYS):
+            if put_way(&ways, way):
+                for bare in (False, True):
+                    read_way(&ways, bare, target, URL_MAX, &sizes)
+                    forms.add(target[:sizes.size])
+    return forms
 
 
 def target_forms(bytes text not None):

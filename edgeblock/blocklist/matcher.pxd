@@ -92,6 +92,7 @@ cdef class ListMatcher(Matcher):
     cdef void look_hosts(self, Walk* walk, Ask* asks, uint32_t count) noexcept nogil
     cdef void walk_host(self, Walk* walk) noexcept nogil
     cdef bint walk_target(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
+    cdef size_t room(self, Walk* walk) noexcept nogil
     cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
     cdef void walk_url(self, Walk* walk, Where where, const Target* sizes) noexcept nogil
     cdef bint walk_reading(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil

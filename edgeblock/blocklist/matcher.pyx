@@ -21,8 +21,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
 from edgeblock.blocklist.canonical cimport (
-    WAYS, WAYS_TARGET_MAX, Readings, find_readings, find_relative, is_ambiguous, read_plain_host,
-    read_reading, read_target, resolve_dots,
+    WAYS, WAYS_TARGET_MAX, Readings, Ways, find_readings, find_relative, is_ambiguous, open_ways, put_way,
+    read_plain_host, read_reading, read_target, read_way,
 )
 from edgeblock.blocklist.fingerprint cimport (
     DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, NO_LIST, PRINT_SIZE, ROW_SIZE,
@@ -30,6 +30,7 @@ from edgeblock.blocklist.fingerprint cimport (
 )
 from edgeblock.addresses import translated
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.siphash cimport Hashing, sip_begin, sip_print
 from edgeblock.core.matcher cimport (
     ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
     PROTO_TLS,
@@ -118,6 +119,14 @@ cdef inline int strength(const Match* match) noexcept nogil:
     if match.action == ACTION_PASS:
         return 0
     return 1 if match.action == ACTION_OBSERVE else 2
+
+
+cdef inline void put_ask(Ask* ask, size_t size, uint32_t kinds) noexcept nogil:
+    # For the front of a URL.
+    ask.start = 0
+    ask.size = size
+    ask.kinds = kinds
+    ask.weight = <uint32_t>size
 
 
 cdef size_t first_row(const Layer* layer, const uint8_t* print) noexcept nogil:
@@ -391,51 +400,77 @@ cdef class ListMatcher(Matcher):
     cdef bint walk_target(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
         # The URL as it is and, where a segment has ";parameters", without them: servers differ. Whether it has "..".
         cdef Target sizes
-        cdef size_t host = walk.host.size, cap = URL_MAX - host
+        cdef size_t host = walk.host.size
         cdef bint climbs
         memcpy(walk.url[0], walk.host.text, host)
-        read_target(target, size, False, walk.url[0] + host, cap, &sizes)
+        read_target(target, size, False, walk.url[0] + host, self.room(walk), &sizes)
         climbs = sizes.climbs
         self.walk_url(walk, IN_URL, &sizes)
         if sizes.params:
             memcpy(walk.url[1], walk.host.text, host)
-            read_target(target, size, True, walk.url[1] + host, cap, &sizes)
+            read_target(target, size, True, walk.url[1] + host, self.room(walk), &sizes)
             climbs = climbs or sizes.climbs
             self.walk_url(walk, IN_BARE_URL, &sizes)
         return climbs
 
+    cdef inline size_t room(self, Walk* walk) noexcept nogil:
+        # Of what is longer than everything that is listed no more is written than shows that it is.
+        cdef size_t most = max(self.url_max, self.directory_max) + 8, host = walk.host.size
+        if walk.trace != NULL or most > URL_MAX:
+            most = URL_MAX
+        return most - host if most > host else 0
+
     cdef void walk_urls(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
         # Servers agree on what ".." takes away only where they agree on what a segment is. No browser sends such.
-        cdef uint8_t resolved[WAYS_TARGET_MAX + 2]
+        cdef Ways ways
+        cdef Target sizes
+        cdef uint8_t* path = walk.url[0] + walk.host.size
         cdef uint32_t way
         if (not self.walk_target(walk, target, size) or size > WAYS_TARGET_MAX or walk.trace != NULL
                 or not is_ambiguous(target, size)):
             return
+        open_ways(&ways, target, size)
         for way in range(WAYS):
-            self.walk_target(walk, resolved, resolve_dots(target, size, way, resolved))
+            if put_way(&ways, way):
+                read_way(&ways, False, path, self.room(walk), &sizes)
+                self.walk_url(walk, IN_URL, &sizes)
+                if sizes.params:
+                    read_way(&ways, True, path, self.room(walk), &sizes)
+                    self.walk_url(walk, IN_URL, &sizes)
 
     cdef void walk_url(self, Walk* walk, Where where, const Target* sizes) noexcept nogil:
+        # The directories above it ("host/", then up to each further slash), the path, the URL; the longest first.
         cdef const uint8_t* url = walk.url[where - IN_URL]
         cdef size_t host = walk.host.size
         cdef size_t size = host + sizes.size, path = host + sizes.path, end
-        cdef uint32_t depth = 0
-        if sizes.whole and size > path and size <= self.url_max:
-            self.look(walk, where, url, 0, size, 1 << URL_WITH_QUERY, <uint32_t>size)
-        if sizes.path_whole and (path <= self.url_max or path <= self.directory_max):
-            self.look(walk, where, url, 0, path, 1 << URL | 1 << DIRECTORY, <uint32_t>path)
-        if sizes.path == 1 and sizes.path_whole:
-            return
-        # The directories above it: "host/", then up to each further slash.
-        for end in range(host + 1, path):
-            if end > self.directory_max or self.depths >> depth == 0:
-                return
+        cdef uint32_t depth = 0, count = 0, urls, i
+        cdef Ask asks[DEPTH_MAX + 3]
+        cdef Hashing hashing
+        for end in range(host + 1, min(path, self.directory_max + 1)):
             if end > host + 1 and url[end] != 47:
                 continue
+            if self.depths >> depth == 0:
+                break
             if self.depths >> depth & 1:
-                self.look(walk, where, url, 0, end, 1 << DIRECTORY, <uint32_t>end)
+                put_ask(&asks[count], end, 1 << DIRECTORY)
+                count += 1
             depth += 1
             if depth > DEPTH_MAX:
-                return
+                break
+        urls = count
+        if sizes.path_whole and (path <= self.url_max or path <= self.directory_max):
+            put_ask(&asks[count], path, 1 << URL | 1 << DIRECTORY)
+            count += 1
+        if sizes.whole and size > path and size <= self.url_max:
+            put_ask(&asks[count], size, 1 << URL_WITH_QUERY)
+            count += 1
+        sip_begin(&hashing, self.key)
+        for i in range(count):
+            sip_print(&hashing, url, asks[i].size, asks[i].print)
+        for i in range(count - urls):
+            self.look_print(walk, where, url, &asks[count - 1 - i])
+        for i in range(urls):
+            self.look_print(walk, where, url, &asks[i])
 
     cdef bint walk_reading(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
         # The host in `walk`, as one server reads it.

@@ -43,4 +43,4 @@ cdef void found_request(Reading* r, Findings* out) noexcept nogil             # 
 cdef void found_destination(const Reading* r, Findings* out) noexcept nogil
 cdef bint found_http2(const Reading* r, Findings* out) noexcept nogil         # True: not all that servers may take
 # Of what was found since there were so many `names` with so many bytes of `text`.
-cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text) noexcept nogil
+cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text, int32_t most) noexcept nogil

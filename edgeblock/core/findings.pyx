@@ -17,9 +17,12 @@ cdef enum:
     HOST_COST = 3              # of a byte of its host,
     TARGET_COST = 2            # of its target behind these bytes,
     TARGET_PLAIN = 128
-    MAX_DIRECTORIES = 32       # and a quarter of the target for each directory, for so many are looked up,
-    CLIMB_COST = 64            # of a target with "..",
-    ODD_COST = 16              # and of a byte of either that is no letter, digit or the like
+    TARGET_ODD = 2             # more of a byte there that is no letter, digit or the like,
+    MAX_DIRECTORIES = 32       # of each directory, for so many are looked up,
+    DIRECTORY_COST = 32
+    CLIMB_COST = 3             # of a target with "..", for each path that servers may make of it,
+    MUCH_TEXT = 2048           # bytes of which also a few names are worth weighing,
+    ODD_COST = 16              # and of an odd byte of a host or of a short target
 
 
 cdef void clear_findings(Findings* f) noexcept nogil:
@@ -153,12 +156,13 @@ cdef void _put_next(Findings* out, const Text* texts, uint32_t* at, uint32_t* te
     _put(out, text + 2, size[0], text_at, size)
 
 
-cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text) noexcept nogil:
-    # What was found since there were so many: it is looked up, in all the forms that servers may make of it.
+cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text, int32_t most) noexcept nogil:
+    # What was found since there were so many: it is looked up, in all the forms that servers may make of it. A few
+    # names cost `most` at most: what stands behind them waits for the next packet, and nobody is refused for one.
     cdef const Finding* f
     cdef uint32_t i, last = 0xFFFFFFFF
     cdef int32_t cost = 0
-    if out.count <= <uint32_t>FEW_NAMES:
+    if out.count <= <uint32_t>FEW_NAMES and out.text.size - text <= <uint32_t>MUCH_TEXT:
         return <int32_t>((out.count - names) * NAME_COST + (out.text.size - text))
     for i in range(names, out.count):
         f = &out.items[i]
@@ -168,7 +172,7 @@ cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text) noexcep
                 last = f.target_at
                 text = _cost_of_target(out.text.data + f.target_at, f.target_size)
             cost += <int32_t>text
-    return cost
+    return min(cost, max(most, 0)) if out.count <= <uint32_t>FEW_NAMES else cost
 
 
 cdef uint32_t _cost_of_host(const uint8_t* text, uint32_t size) noexcept nogil:
@@ -181,19 +185,25 @@ cdef uint32_t _cost_of_host(const uint8_t* text, uint32_t size) noexcept nogil:
 
 
 cdef uint32_t _cost_of_target(const uint8_t* text, uint32_t size) noexcept nogil:
-    # One that climbs is resolved in as many ways as servers do.
-    cdef uint32_t i, odd = 0, directories = 0
+    # One that climbs is resolved in as many ways as servers do (blocklist/canonical, Way).
+    cdef uint32_t i, odd = 0, directories = 0, ways = 1
     cdef uint8_t b, before = 0, third = 0
-    cdef bint climbs = False
+    cdef bint climbs = False, other_slash = False, escaped_slash = False, empty = False, parameters = False
     for i in range(size):
         b = text[i]
         odd += b >= 0x80 or b < 0x20 or b == 0x25 or b == 0x3B or b == 0x5C
         directories += b == 0x2F
         climbs |= (b == 0x2E and before == 0x2E or before == 0x25 and lower(b) == 0x75
                    or third == 0x25 and before == 0x32 and (lower(b) == 0x65 or b == 0x35))
+        other_slash |= b == 0x5C or third == 0x25 and before == 0x35 and lower(b) == 0x63
+        escaped_slash |= third == 0x25 and (before == 0x32 and lower(b) == 0x66
+                                            or before == 0x35 and lower(b) == 0x63)
+        empty |= b == 0x2F and before == 0x2F
+        parameters |= b == 0x3B
         third, before = before, b
     if climbs:
-        return CLIMB_COST * size
+        ways <<= other_slash + escaped_slash + (empty or other_slash or escaped_slash) + parameters
+        return TARGET_COST * size + CLIMB_COST * ways * size
     if size <= TARGET_PLAIN:
         return size + ODD_COST * odd
-    return TARGET_COST * size + ODD_COST * odd + min(directories, <uint32_t>MAX_DIRECTORIES) * (size // 4)
+    return TARGET_COST * size + TARGET_ODD * odd + DIRECTORY_COST * min(directories, <uint32_t>MAX_DIRECTORIES)

@@ -1633,7 +1633,7 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
                 w.overflow = 1
             if outcome == FOUND:
                 found_hello(r, FINDING_NAME, out)
-                w.share -= FEED_COST + cost_of(out, names, text)
+                w.share -= FEED_COST + cost_of(out, names, text, w.share)
                 continue
             if outcome == DONE:
                 # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name
@@ -1660,7 +1660,7 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             if outcome == FOUND:
                 r.place = <uint32_t>(c.at - base)
                 _found(w, s, r, todo, out)
-                w.share -= FEED_COST + cost_of(out, names, text)
+                w.share -= FEED_COST + cost_of(out, names, text, w.share)
                 continue
             if outcome == DONE:
                 r.kind = READ_HTTP2 if r.http.preface else READ_ANY
@@ -1676,7 +1676,7 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             if outcome == FOUND:
                 s.message = 1
                 found_destination(r, out)
-                w.share -= FEED_COST + cost_of(out, names, text)
+                w.share -= FEED_COST + cost_of(out, names, text, w.share)
                 continue
             if outcome == DONE:
                 s.message = 1
@@ -1692,7 +1692,7 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             if outcome == FOUND:
                 if found_http2(r, out):
                     w.overflow = 1
-                w.share -= FEED_COST + cost_of(out, names, text)
+                w.share -= FEED_COST + cost_of(out, names, text, w.share)
                 continue
         if outcome == NEED_MORE:
             break

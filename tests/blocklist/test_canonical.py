@@ -5,7 +5,7 @@ import time
 
 import idna
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeblock.blocklist.canonical import (
@@ -13,6 +13,8 @@ from edgeblock.blocklist.canonical import (
     canonical_target,
     canonical_url,
     host_address,
+    target_forms,
+    way_forms,
     why_not_host,
     why_not_url,
     wire_hosts,
@@ -197,3 +199,19 @@ def test_addresses_are_told_from_names():
     assert host_address("[2001:db8::1]:443") == bytes.fromhex("20010db8000000000000000000000001")
     assert host_address("example.com") is None
     assert host_address("1.2.3.4.5") is None
+
+
+# What servers take for a slash, a dot or an end, in all the ways to write it; and what looks like it.
+PARTS = [b"/", b"\\", b"//", b"%2f", b"%2F", b"%5c", b"%5C", b".", b"..", b"/../", b"%2e", b"%252e", b"%u002e",
+         b"%u002f", b"%c0%af", b"\xc0\xae", b"\xc1", b"%a5", b"a", b"long" * 9, b"b;x", b"..;", b";", b"%", b"2",
+         b"f", b"u", b"0061", b"%25", b"%3f", b"?", b"#", b"\t", b"\xe9", b" "]
+
+
+@settings(max_examples=2000, deadline=None)
+@example([b"/a%2f../b\\..//..;", b"a/" * 4000])
+@example([b"/x%2f", b"..", b"\\"])
+@given(st.lists(st.sampled_from(PARTS), max_size=30))
+def test_all_readings_of_a_target_are_found_at_once(parts):
+    # Each server's reading one by one is the slow way, with passes of its own.
+    target = b"/" + b"".join(parts)
+    assert way_forms(target) == target_forms(target)

@@ -446,6 +446,34 @@ def test_a_long_piece_with_other_copies_waits_for_the_next_packet(before, size, 
         assert again.decisions[-1].accept == (host == OTHER)
 
 
+# Targets that servers read in many ways, or that take long to decode, each of nearly 8 kB.
+ODD = {name: (head + unit * 8000)[:8000] for name, head, unit in (
+    ("escapes", b"/", b"%61"), ("dots", b"/", b"a/%2e%2e/"), ("backslashes", b"/", b"\\a\\..\\b"),
+    ("empty", b"/../", b"//a%2f"), ("every way", b"/a%2f../b\\..//..;", b"a/"),
+    ("parameters", b"/../", b"/aaaaaaa;b%2f"), ("bytes", b"/", b"\xe9/"))}
+
+
+@pytest.mark.parametrize("how", ODD)
+@pytest.mark.parametrize("listed", [False, True])
+def test_odd_targets_of_a_host_with_listed_urls_wait_for_the_next_packet(how, listed):
+    path, host = Path(dport=80), "www.innocent.example"
+    judge = engine(f"{host}/listed/page", *(f"{host}/{'d/' * depth}*" for depth in range(1, 30)))
+    targets = [ODD[how] + b"%d" % turn for turn in range(4)] + ([b"/a/../listed/page"] if listed else [])
+    packet = path.data(0, b"".join(s.request(host.encode(), target) for target in targets))
+    assert judge.judge(path.syn(), 0.0).accept
+    accepted, before = [], judge.counters()["work"]
+    for turn in range(6):
+        made = judge.judge(packet, 1.0 + turn)
+        accepted.append(made.accept)
+        assert judge.counters()["work"] - before <= PACKET_SHARE + FORK_SHARE
+        before = judge.counters()["work"]
+        if made.accept or made.mark == "blocked":
+            break
+    counters = judge.counters()
+    assert accepted[-1] == (not listed) and len(accepted) <= 5 and counters["overflows"] == 0
+    assert counters["blocked_policy"] == 0
+
+
 @pytest.mark.parametrize("frames", [
     b"".join(quic.crypto(at, b"x") for at in range(11_000)), b"\1" * 60_000, b"\2\0\0\0\0" * 12_000])
 def test_of_a_huge_datagram_no_more_frames_are_read_than_a_network_carries(frames):
