@@ -162,8 +162,14 @@ cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text, int32_t
     cdef const Finding* f
     cdef uint32_t i, last = 0xFFFFFFFF
     cdef int32_t cost = 0
-    if out.count <= <uint32_t>FEW_NAMES and out.text.size - text <= <uint32_t>MUCH_TEXT:
-        return <int32_t>((out.count - names) * NAME_COST + (out.text.size - text))
+    if out.count <= <uint32_t>FEW_NAMES:
+        cost = <int32_t>((out.count - names) * NAME_COST + (out.text.size - text))
+        if out.text.size - text <= <uint32_t>MUCH_TEXT:
+            return cost
+        for i in range(names, out.count):
+            f = &out.items[i]
+            cost += <int32_t>_cost_of_climbing(out.text.data + f.target_at, f.target_size)
+        return min(cost, max(most, 0))
     for i in range(names, out.count):
         f = &out.items[i]
         cost += <int32_t>(NAME_COST + _cost_of_host(out.text.data + f.host_at, f.host_size))
@@ -172,7 +178,7 @@ cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text, int32_t
                 last = f.target_at
                 text = _cost_of_target(out.text.data + f.target_at, f.target_size)
             cost += <int32_t>text
-    return min(cost, max(most, 0)) if out.count <= <uint32_t>FEW_NAMES else cost
+    return cost
 
 
 cdef uint32_t _cost_of_host(const uint8_t* text, uint32_t size) noexcept nogil:
@@ -184,15 +190,13 @@ cdef uint32_t _cost_of_host(const uint8_t* text, uint32_t size) noexcept nogil:
     return HOST_COST * size + (NAME_COST + ODD_COST * odd if odd else 0)
 
 
-cdef uint32_t _cost_of_target(const uint8_t* text, uint32_t size) noexcept nogil:
-    # One that climbs is resolved in as many ways as servers do (blocklist/canonical, Way).
-    cdef uint32_t i, odd = 0, directories = 0, ways = 1
+cdef uint32_t _cost_of_climbing(const uint8_t* text, uint32_t size) noexcept nogil:
+    # A target with ".." is resolved in as many ways as servers do (blocklist/canonical, Way); 0 for any other.
+    cdef uint32_t i
     cdef uint8_t b, before = 0, third = 0
     cdef bint climbs = False, other_slash = False, escaped_slash = False, empty = False, parameters = False
     for i in range(size):
         b = text[i]
-        odd += b >= 0x80 or b < 0x20 or b == 0x25 or b == 0x3B or b == 0x5C
-        directories += b == 0x2F
         climbs |= (b == 0x2E and before == 0x2E or before == 0x25 and lower(b) == 0x75
                    or third == 0x25 and before == 0x32 and (lower(b) == 0x65 or b == 0x35))
         other_slash |= b == 0x5C or third == 0x25 and before == 0x35 and lower(b) == 0x63
@@ -201,9 +205,21 @@ cdef uint32_t _cost_of_target(const uint8_t* text, uint32_t size) noexcept nogil
         empty |= b == 0x2F and before == 0x2F
         parameters |= b == 0x3B
         third, before = before, b
-    if climbs:
-        ways <<= other_slash + escaped_slash + (empty or other_slash or escaped_slash) + parameters
-        return TARGET_COST * size + CLIMB_COST * ways * size
+    if not climbs:
+        return 0
+    return (CLIMB_COST * size
+            << other_slash + escaped_slash + (empty or other_slash or escaped_slash) + parameters)
+
+
+cdef uint32_t _cost_of_target(const uint8_t* text, uint32_t size) noexcept nogil:
+    cdef uint32_t i, odd = 0, directories = 0, climbing = _cost_of_climbing(text, size)
+    cdef uint8_t b
+    if climbing:
+        return TARGET_COST * size + climbing
+    for i in range(size):
+        b = text[i]
+        odd += b >= 0x80 or b < 0x20 or b == 0x25 or b == 0x3B or b == 0x5C
+        directories += b == 0x2F
     if size <= TARGET_PLAIN:
         return size + ODD_COST * odd
     return TARGET_COST * size + TARGET_ODD * odd + DIRECTORY_COST * min(directories, <uint32_t>MAX_DIRECTORIES)
