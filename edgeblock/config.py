@@ -1,6 +1,7 @@
 """One TOML file into frozen records. In: a path or nothing. Out: a Config; every default is here, nowhere else.
 
-Unknown keys are refused with the nearest known name; a wrong value names the key, the value and what is allowed.
+Unknown keys are refused with the nearest known name; a wrong value names the key, the value and what is allowed. All
+mistakes of a file are told at once.
 edgeblock.toml beside this file is the same, for people: a test compares the two. Never here: a look at the machine.
 """
 
@@ -423,11 +424,23 @@ def load(path: Path | str | None = None) -> Config:
     """The configuration in a file; None is DEFAULT_FILE where that exists, and else the defaults.
 
     Raises:
-        ConfigError: the file cannot be read, is no TOML, or holds a key or a value that is not allowed.
+        ConfigError: the file cannot be read, is no TOML, or holds keys or values that are not allowed.
+    """
+    made, mistakes = read(path)
+    if mistakes:
+        raise ConfigError(*mistakes.values())
+    return made
+
+
+def read(path: Path | str | None = None) -> tuple[Config, dict[str, str]]:
+    """The same with the defaults for what is wrong, and what that is: a line for each key.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no TOML.
     """
     if path is None:
         if not DEFAULT_FILE.exists():
-            return Config()
+            return Config(), {}
         path = DEFAULT_FILE
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -435,26 +448,35 @@ def load(path: Path | str | None = None) -> Config:
         raise ConfigError(f"{path}: cannot be read: {problem.strerror}") from None
     except UnicodeDecodeError as problem:
         raise ConfigError(f"{path}: not UTF-8 at byte {problem.start}") from None
-    return parse(text, str(path), Path(path).absolute().parent)
+    return _read_text(text, str(path), Path(path).absolute().parent)
 
 
 def parse(text: str, source: str, folder: Path) -> Config:
     """The configuration in a TOML text. `source` names it in errors; relative paths are taken from `folder`."""
+    made, mistakes = _read_text(text, source, folder)
+    if mistakes:
+        raise ConfigError(*mistakes.values())
+    return made
+
+
+def _read_text(text: str, source: str, folder: Path) -> tuple[Config, dict[str, str]]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise ConfigError(f"{source}: not TOML: {' '.join(str(problem).split())}") from None
     sections = {section.name: section.default_factory for section in fields(Config)}
     values = {}
+    mistakes: dict[str, str] = {}
     for name, table in tables.items():
         if name not in sections:
             homes = [section for section, record in sections.items() if name in _keys(record)]
             hint = f"it belongs under [{homes[0]}]" if homes else _nearest(name, sections, "[{}]")
-            raise ConfigError(f"{source}: unknown {'section' if isinstance(table, dict) else 'key'} {name!r}; {hint}")
-        if not isinstance(table, dict):
-            raise ConfigError(f"{source}: {name} = {table!r} must be a section: [{name}]")
-        values[name] = _record(sections[name], name, table, source, folder)
-    return Config(**values)
+            mistakes[name] = f"{source}: unknown {'section' if isinstance(table, dict) else 'key'} {name!r}; {hint}"
+        elif not isinstance(table, dict):
+            mistakes[name] = f"{source}: {name} = {_shown(table)} must be a section: [{name}]"
+        else:
+            values[name] = _record(sections[name], name, table, source, folder, mistakes)
+    return Config(**values), mistakes
 
 
 def _keys(record: Any) -> dict[str, Callable[[Any], Any]]:
@@ -466,16 +488,20 @@ def _nearest(name: str, known: Any, form: str) -> str:
     return f"did you mean {form.format(near[0])}?" if near else f"known are {', '.join(map(form.format, known))}"
 
 
-def _record(record: Any, section: str, table: dict[str, Any], source: str, folder: Path) -> Any:
+def _record(record: Any, section: str, table: dict[str, Any], source: str, folder: Path,
+            mistakes: dict[str, str]) -> Any:
     keys = _keys(record)
     values = {}
     for key, value in table.items():
         if key not in keys:
-            raise ConfigError(f"{source}: unknown key {key!r} in [{section}]; {_nearest(key, keys, '{}')}")
+            near = _nearest(key, keys, "{}")
+            mistakes[f"{section}.{key}"] = f"{source}: unknown key {key!r} in [{section}]; {near}"
+            continue
         try:
             made = keys[key](value)
         except ValueError as allowed:
-            raise ConfigError(f"{source}: [{section}] {key} = {_shown(value)} must be {allowed}") from None
+            mistakes[f"{section}.{key}"] = f"{source}: [{section}] {key} = {_shown(value)} must be {allowed}"
+            continue
         values[key] = folder / made if isinstance(made, Path) else made
     return record(**values)
 

@@ -1,7 +1,8 @@
 """What a person can get wrong, as one line each that names the file, line or key and the way out.
 
-`cli.main` prints the line on standard error and exits with status 2; nothing else in edgeblock catches these
-except where a last good state stays in force. Programming errors stay Python's own exceptions.
+Several mistakes at once are one error with a line each. `cli.main` prints the lines on standard error and exits with
+status 2; nothing else in edgeblock catches these except where a last good state stays in force. Programming errors
+stay Python's own exceptions.
 """
 
 
@@ -14,7 +15,10 @@ def printable(text: str) -> str:
 
 
 class EdgeblockError(Exception):
-    """A problem whose message is meant for the person at the terminal: one line, no traceback."""
+    """A problem whose message is meant for the person at the terminal: one line for each mistake, no traceback."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
 
 class ConfigError(EdgeblockError):

@@ -212,6 +212,10 @@ def open_settings(path: Path, defaults: ListSettings) -> tuple[ListSettings, os.
     return parse_settings(text, path.name, defaults, tuple(formats.READERS)), state
 
 
+NOWHERE = ('action = "redirect" needs a URL, and there is none: set redirect under [reply] of the main configuration, '
+           'or another action here; until then this list answers with the page')
+
+
 # What is there -----------------------------------------------------------------------------------------------
 
 def names_in(directory: Path) -> list[str]:
@@ -231,7 +235,8 @@ def names_in(directory: Path) -> list[str]:
 
 
 def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False,
-               known: Container[str] = ()) -> tuple[list[ListFile], list[Finding], list[Finding]]:
+               known: Container[str] = (), redirects: bool = True) -> tuple[list[ListFile], list[Finding],
+                                                                            list[Finding]]:
     """The lists of a directory by name, what cannot be used, and what looks like a mistake.
 
     The stem of a Finding's file is the name of the list that it is about.
@@ -239,6 +244,7 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     Args:
         lenient: settings that only the operator may change are a warning.
         known: names of lists in force, which have their room where a directory has too many.
+        redirects: the main configuration has a URL for the action "redirect".
 
     Raises:
         ListError: the directory does not exist or may not be read.
@@ -275,12 +281,16 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
             beside = directory / stated[name] if name in stated else None
             lists.append(finder.find(name, directory / file, beside, name in known))
         except ListError as error:
-            at, _, why = str(error).partition(": ")
-            errors.add(Finding(at, 0, why))
+            for line in error.args:
+                at, _, why = str(line).partition(": ")
+                errors.add(Finding(at, 0, why))
         except Exception as error:      # one list's fault is one list's, whatever it is
             errors.add(Finding(file, 0, fault_of(error)))
     lists.sort(key=lambda source: source.name)
     warnings += finder.warnings
+    if not redirects:
+        warnings += [Finding(stated.get(one.name, one.path.name), 0, NOWHERE) for one in lists
+                     if one.settings.action == "redirect"]
     for stem, file in stated.items():
         if stem not in candidates:
             warnings.append(Finding(file, 0, f"has no list beside it, such as {stem}.list"))

@@ -89,20 +89,32 @@ def make_terms(rules: config.Rules, key: Key) -> Terms:
     """
     protected, own = shipped_protected(), b""
     networks = b""
-    if rules.protected is not None:
-        try:
+    defaults = ListSettings()
+    found: list[str] = []
+    try:
+        if rules.protected is not None:
             with open(rules.protected, "rb") as file:
                 own = file.read(PROTECTED_MAX)
-        except OSError as error:
-            raise ListError(f"[rules] protected: {rules.protected}: the protected names cannot be read: "
-                            f"{error.strerror}") from None
-        protected = protected.joined(parse_protected(own, str(rules.protected)))
-    if rules.shared is not None:
-        shared, networks = read_shared(str(rules.shared))
-        protected = protected._replace(shared=protected.shared.joined(shared))
+            protected = protected.joined(parse_protected(own, str(rules.protected)))
+    except OSError as error:
+        found.append(f"[rules] protected: {rules.protected}: the protected names cannot be read: {error.strerror}")
+    except ListError as error:
+        found += error.args
+    try:
+        if rules.shared is not None:
+            shared, networks = read_shared(str(rules.shared))
+            protected = protected._replace(shared=protected.shared.joined(shared))
+    except ListError as error:
+        found += error.args
+    try:
+        defaults = default_settings(rules)
+    except ListError as error:
+        found += error.args
+    if found:
+        raise ListError(*found)
     mark = repr((edgeblock.__version__, os.stat(PSLFILE).st_size, sha256(own).digest(), sha256(networks).digest(),
                  rules.signers, rules.require_signatures))
-    return Terms(key, rules, protected, default_settings(rules), mark)
+    return Terms(key, rules, protected, defaults, mark)
 
 
 def signature_of(path: Path) -> Path:

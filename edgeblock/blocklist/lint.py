@@ -99,7 +99,7 @@ def place_of(finding: Finding) -> tuple[str, float, str]:
 
 
 def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float | None = None,
-         key: Key | None = None, everything: bool = False) -> Report:
+         key: Key | None = None, everything: bool = False, redirects: bool = True) -> Report:
     """What is wrong with the lists of `directory`.
 
     Args:
@@ -107,6 +107,7 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
         now: Unix seconds, against which lists expire; None asks the clock.
         key: of this box, for hashed lists; None: they are not tried for names that no list may block.
         everything: keep every finding, however many there are of one sort.
+        redirects: as `find_lists` has it.
 
     Raises:
         ListError: the directory does not exist or may not be read, or the protected names cannot be.
@@ -115,7 +116,7 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     now = time.time() if now is None else now
     terms = make_terms(rules, key or b"")
     report = Report()
-    files, errors, warnings = find_lists(Path(directory), terms.defaults)
+    files, errors, warnings = find_lists(Path(directory), terms.defaults, redirects=redirects)
     report.errors += errors
     report.warnings += warnings
     report.lists = len(files)

@@ -99,7 +99,8 @@ class Outcome:
 def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str] = (),
             afresh: bool = False, hurry: bool = False, overdue: bool = False,
             lane: Mapping[str, dict[str, Any]] | None = None, died: bool = False, probed: bool = False,
-            held: str = "", trial: Trial | None = None, handed: Mapping[str, Handed] | None = None) -> Outcome:
+            held: str = "", trial: Trial | None = None, handed: Mapping[str, Handed] | None = None,
+            redirects: bool = True) -> Outcome:
     """Takes in what has changed, and publishes.
 
     Args:
@@ -117,13 +118,14 @@ def refresh(rules: config.Rules, store: Store, now: float, busy: Collection[str]
             it is not verified again.
         trial: tries what is to come into force (sample.py): where it finds something, what is in force stays.
         handed: samples of lists that the other process has read, by name.
+        redirects: as `find_lists` has it.
 
     Raises:
         ListError: the state directory cannot be written, and nothing is in force.
     """
     store.prepare()
     return Round(rules, store, now, {name.split(".minisig")[0] for name in busy}, afresh, hurry,
-                 overdue, lane, died, probed, held, trial, handed).run()
+                 overdue, lane, died, probed, held, trial, handed, redirects).run()
 
 
 def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: bool = False,
@@ -155,8 +157,8 @@ class Round:
     def __init__(self, rules: config.Rules, store: Store, now: float, busy: Collection[str], afresh: bool,
                  hurry: bool, overdue: bool, lane: Mapping[str, dict[str, Any]] | None, died: bool,
                  probed: bool = False, held: str = "", trial: Trial | None = None,
-                 handed: Mapping[str, Handed] | None = None) -> None:
-        self.probed, self.trial = probed, trial
+                 handed: Mapping[str, Handed] | None = None, redirects: bool = True) -> None:
+        self.probed, self.trial, self.redirects = probed, trial, redirects
         self.samples = trial.samples if trial else None     # of the lists that are taken
         self.handed = handed or {}
         self.found: dict[str, tuple[ListFile, str]] = {}        # the files of lists, with their origins
@@ -184,7 +186,8 @@ class Round:
     def run(self) -> Outcome:
         try:
             terms = make_terms(self.rules, self.store.key)
-            files, errors, warnings = find_lists(self.rules.directory, terms.defaults, known=self.parts)
+            files, errors, warnings = find_lists(self.rules.directory, terms.defaults, known=self.parts,
+                                                 redirects=self.redirects)
         except Exception as problem:        # what is in force is served, whatever somebody has done to the directory
             self.outcome.problem = printable(str(problem)) if isinstance(problem, ListError) else \
                 f"{self.rules.directory}: {fault_of(problem)}"
@@ -193,8 +196,8 @@ class Round:
             return self.outcome
         self.outcome.warnings += map(str, warnings)
         there = {source.name for source in files} | {list_name(one.file) for one in errors} | self.busy
-        for finding in errors:
-            self._refuse(list_name(finding.file), Refused([finding]))
+        for name in {list_name(one.file): None for one in errors}:
+            self._refuse(name, Refused([one for one in errors if list_name(one.file) == name]))
         self._take_changed(terms, files)
         self._remove_gone(there | self.outcome.refused.keys(), terms)
         self._publish()

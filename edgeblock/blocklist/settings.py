@@ -81,10 +81,21 @@ def default_settings(rules: config.Rules) -> ListSettings:
     Raises:
         ListError: an allowance names what is neither a host nor an address, or a signer is no key.
     """
+    found: list[str] = []
     for word in rules.signers:
-        parse_key(word.rpartition("=")[2], "[rules] signers")
-    guards: dict[str, Any] = {key: read_allowance(getattr(rules, key), f"[rules] {key}") if key in ALLOWANCES
-              else getattr(rules, key) for key in GUARD_KEYS}
+        try:
+            parse_key(word.rpartition("=")[2], "[rules] signers")
+        except ListError as problem:
+            found += problem.args
+    guards: dict[str, Any] = {}
+    for key in GUARD_KEYS:
+        try:
+            guards[key] = (read_allowance(getattr(rules, key), f"[rules] {key}") if key in ALLOWANCES
+                           else getattr(rules, key))
+        except ListError as problem:
+            found += problem.args
+    if found:
+        raise ListError(*found)
     return ListSettings(action=rules.action, https=rules.https, locked=rules.locked, unlocked=rules.unlocked,
                         **guards)
 
@@ -118,7 +129,7 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     """Settings from the TOML `text` of the file named `source`.
 
     Raises:
-        ListError: no TOML, an unknown key, or a value that is not allowed.
+        ListError: no TOML, or, each in a line of its own, unknown keys and values that are not allowed.
     """
     try:
         table = tomllib.loads(text.decode("utf-8-sig"))
@@ -132,52 +143,64 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     known = (*choices, "attributes", "category", "column", "delimiter", "encoding", "mandatory", "expires", "signer",
              "subdomains", "zone", *GUARD_KEYS)
     changes: dict[str, object] = {}
+    mistakes: list[str] = []
     for key, value in table.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-            raise ListError(f"{source}: unknown key {quoted(key)}; {hint}")
-        if key in choices and value not in choices[key]:
-            raise ListError(f"{source}: {key} = {quoted(value)} is not one of {', '.join(choices[key])}")
-        if key == "category" and not (isinstance(value, str) and value.isprintable()):
-            raise ListError(f"{source}: category = {quoted(value)} is no text in quotes")
-        if key in ("mandatory", "subdomains") and not isinstance(value, bool):
-            raise ListError(f"{source}: {key} = {quoted(value)} is neither true nor false")
-        if key == "column" and (isinstance(value, bool) or not isinstance(value, str | int) or not value
-                                or (isinstance(value, int) and value < 1)):
-            raise ListError(f"{source}: column = {quoted(value)} is neither the head of a column in quotes nor a "
-                            "number from 1 on")
-        if key == "delimiter" and (not isinstance(value, str) or len(value) != 1 or value in '"\r\n'):
-            raise ListError(f"{source}: delimiter = {quoted(value)} is no single character in quotes, such as \";\" "
-                            "or \"\\t\"")
-        if key == "zone" and (not isinstance(value, str) or canonical_host(value.encode()) is None):
-            raise ListError(f"{source}: zone = {quoted(value)} is no name in quotes such as \"rpz.example.net\"")
-        if key == "encoding":
-            if not isinstance(value, str) or (found := find_encoding(value)) is None:
-                raise ListError(f"{source}: encoding = {quoted(value)} is no encoding in quotes that lists are read "
-                                "in, such as \"cp1251\", \"koi8-r\", \"iso-8859-1\", \"gb18030\" or \"utf-16\"")
-            value = found
-        if key == "attributes":
-            if not isinstance(value, list) or not all(isinstance(word, str) and ATTRIBUTE.fullmatch(word)
-                                                      for word in value) or len(value) > ATTRIBUTES_MAX:
-                raise ListError(f"{source}: attributes = {quoted(value)} is no list of at most {ATTRIBUTES_MAX} "
-                                "names in lower case, such as [\"until\", \"order\"]")
-            value = tuple(dict.fromkeys(value))
-        if key == "signer":
-            if not isinstance(value, str):
-                raise ListError(f"{source}: signer = {quoted(value)} is no minisign public key in quotes")
-            parse_key(value, f"{source}: signer")
-        if key in GUARD_KEYS:
-            try:
-                value = GUARD_KEYS[key](value)
-            except ValueError as allowed:
-                raise ListError(f"{source}: {key} = {quoted(value)} must be {allowed}") from None
-            value = read_allowance(value, f"{source}: {key}") if key in ALLOWANCES else value
-        changes[key] = read_expiry(value, source) if key == "expires" else value
+            mistakes.append(f"{source}: unknown key {quoted(key)}; {hint}")
+            continue
+        try:
+            changes[key] = read_setting(key, value, source, choices)
+        except ListError as problem:
+            mistakes += problem.args
     settings = replace(defaults, **changes)     # type: ignore[arg-type]
     if settings.mandatory and settings.action == "observe":
-        raise ListError(f"{source}: mandatory = true needs an action that blocks, and observe does not")
+        mistakes.append(f"{source}: mandatory = true needs an action that blocks, and observe does not")
+    if mistakes:
+        raise ListError(*mistakes)
     return settings
+
+
+def read_setting(key: str, value: Any, source: str, choices: dict[str, tuple[str, ...]]) -> object:
+    """What a list's settings hold of the value of one key. ListError where it is not allowed."""
+    if key in choices and value not in choices[key]:
+        raise ListError(f"{source}: {key} = {quoted(value)} is not one of {', '.join(choices[key])}")
+    if key == "category" and not (isinstance(value, str) and value.isprintable()):
+        raise ListError(f"{source}: category = {quoted(value)} is no text in quotes")
+    if key in ("mandatory", "subdomains") and not isinstance(value, bool):
+        raise ListError(f"{source}: {key} = {quoted(value)} is neither true nor false")
+    if key == "column" and (isinstance(value, bool) or not isinstance(value, str | int) or not value
+                            or (isinstance(value, int) and value < 1)):
+        raise ListError(f"{source}: column = {quoted(value)} is neither the head of a column in quotes nor a "
+                        "number from 1 on")
+    if key == "delimiter" and (not isinstance(value, str) or len(value) != 1 or value in '"\r\n'):
+        raise ListError(f"{source}: delimiter = {quoted(value)} is no single character in quotes, such as \";\" "
+                        "or \"\\t\"")
+    if key == "zone" and (not isinstance(value, str) or canonical_host(value.encode()) is None):
+        raise ListError(f"{source}: zone = {quoted(value)} is no name in quotes such as \"rpz.example.net\"")
+    if key == "encoding":
+        if not isinstance(value, str) or (found := find_encoding(value)) is None:
+            raise ListError(f"{source}: encoding = {quoted(value)} is no encoding in quotes that lists are read "
+                            "in, such as \"cp1251\", \"koi8-r\", \"iso-8859-1\", \"gb18030\" or \"utf-16\"")
+        value = found
+    if key == "attributes":
+        if not isinstance(value, list) or not all(isinstance(word, str) and ATTRIBUTE.fullmatch(word)
+                                                  for word in value) or len(value) > ATTRIBUTES_MAX:
+            raise ListError(f"{source}: attributes = {quoted(value)} is no list of at most {ATTRIBUTES_MAX} "
+                            "names in lower case, such as [\"until\", \"order\"]")
+        value = tuple(dict.fromkeys(value))
+    if key == "signer":
+        if not isinstance(value, str):
+            raise ListError(f"{source}: signer = {quoted(value)} is no minisign public key in quotes")
+        parse_key(value, f"{source}: signer")
+    if key in GUARD_KEYS:
+        try:
+            value = GUARD_KEYS[key](value)
+        except ValueError as allowed:
+            raise ListError(f"{source}: {key} = {quoted(value)} must be {allowed}") from None
+        value = read_allowance(value, f"{source}: {key}") if key in ALLOWANCES else value
+    return read_expiry(value, source) if key == "expires" else value
 
 
 def read_expiry(value: object, source: str) -> datetime:

@@ -36,8 +36,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def complain(problem: EdgeblockError) -> None:
-    """One line on standard error."""
-    print("edgeblock: " + printable(" ".join(str(problem).splitlines())), file=sys.stderr)
+    """One line on standard error for each mistake."""
+    for line in problem.args:
+        print("edgeblock: " + printable(" ".join(str(line).splitlines())), file=sys.stderr)
 
 
 def spell(seconds: float) -> str:

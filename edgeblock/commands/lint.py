@@ -27,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> int:
-    settings = config.load(chosen.config).rules
-    report = lint.lint(chosen.directory, settings, key=readable_key(settings.key), everything=chosen.all)
+    whole = config.load(chosen.config)
+    settings = whole.rules
+    report = lint.lint(chosen.directory, settings, key=readable_key(settings.key), everything=chosen.all,
+                       redirects=bool(whole.reply.redirect))
     for finding in report.findings if chosen.all else lint.grouped(report.findings):
         print(finding)
     for note in report.notes if chosen.all else lint.grouped(report.notes):

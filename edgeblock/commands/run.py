@@ -11,7 +11,7 @@ import sys
 from edgeblock import config
 from edgeblock.commands import add_config, complain
 from edgeblock.daemon.notify import kept_files
-from edgeblock.errors import SystemProblem
+from edgeblock.errors import ConfigError, SystemProblem
 
 EXAMPLES = """\
   edgeblock run --config /etc/edgeblock/edgeblock.toml
@@ -29,8 +29,8 @@ def main(chosen: argparse.Namespace) -> int:
     if chosen.check:
         return check_configuration(chosen.config)
     kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
-    settings = config.load(chosen.config)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # the lists are loaded soon anyway
+    settings = usable(chosen.config)
     from edgeblock.daemon import supervisor
 
     try:
@@ -41,11 +41,25 @@ def main(chosen: argparse.Namespace) -> int:
 
 
 def check_configuration(path: str | None) -> int:
-    settings = config.load(path)
+    settings = usable(path)
     from edgeblock.daemon import checks
 
-    for warning in checks.check(settings):
+    for warning in [*checks.check(settings), *checks.redirects_nowhere(settings)]:
         print(f"edgeblock: warning: {warning}", file=sys.stderr)
-    where = path or (config.DEFAULT_FILE if config.DEFAULT_FILE.exists() else "the defaults")
-    print(f"{where}: the configuration can be used")
+    print(f"{place_of(path)}: the configuration can be used")
     return 0
+
+
+def usable(path: str | None) -> config.Config:
+    """The configuration. ConfigError with a line for each mistake in it."""
+    settings, wrong = config.read(path)
+    from edgeblock.daemon import checks
+
+    found = [*wrong.values(), *(f"{place_of(path)}: {line}" for line in checks.mistakes(settings, wrong))]
+    if found:
+        raise ConfigError(*found)
+    return settings
+
+
+def place_of(path: str | None) -> str:
+    return path or (str(config.DEFAULT_FILE) if config.DEFAULT_FILE.exists() else "the defaults")

@@ -1,12 +1,15 @@
 """Whether the daemon could run with a configuration, asked before anything of the box is touched.
 
-In: a Config. Out: warnings, one line each; an EdgeblockError, one line, for what can never work. Never here: what
-only this machine lacks today (a program, a permission, a queue that somebody has), since that may be gone tomorrow.
+In: a Config. Out: warnings, one line each; a ConfigError with a line for each thing that can never work. Never here:
+what only this machine lacks today (a program, a permission, a queue that somebody has): that may be gone tomorrow.
 """
 
+import re
 import socket
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from edgeblock.blocklist.directory import NOWHERE, find_lists
 from edgeblock.blocklist.intake import make_terms
 from edgeblock.config import Config
 from edgeblock.daemon import door
@@ -16,19 +19,10 @@ from edgeblock.netfilter import checks
 
 
 def check(config: Config) -> list[str]:
-    """What is worth a warning. Raises ConfigError, naming the key, where the daemon must not start."""
-    checks.check(config)
-    replies.prepare(config.reply)
+    """What is worth a warning. Raises ConfigError, naming each key, where the daemon must not start."""
+    if found := mistakes(config):
+        raise ConfigError(*found)
     opened = door.prepare(config.metrics)
-    if config.rules.action == "redirect" and not config.reply.redirect:
-        raise ConfigError('[rules] action = "redirect" needs a URL in [reply] redirect')
-    try:
-        make_terms(config.rules, bytes(16))
-    except ListError as problem:
-        raise ConfigError(str(problem)) from None
-    if config.rules.require_signatures and not config.rules.signers:
-        raise ConfigError("[rules] require_signatures = true refuses every list, as [rules] signers has no key; add "
-                          "one, or take require_signatures out")
     warnings = [*missing_interfaces(config), *missing_directory(config.rules.directory)]
     if config.metrics.other_machines and (opened.context is None or opened.token is None):
         warnings.append("[metrics] other_machines: whoever reaches this address can read the metrics"
@@ -37,6 +31,39 @@ def check(config: Config) -> list[str]:
     if not config.rules.self_check:
         warnings.append("[rules] self_check = 0: new rules come into force untried")
     return warnings
+
+
+def mistakes(config: Config, wrong: Iterable[str] = ()) -> list[str]:
+    """What can never work, a line each. `wrong` are keys that have a mistake already, as "section.key": what their
+    defaults lead to is not told."""
+    found: list[str] = []
+    parts: tuple[Callable[[], object], ...] = (
+        lambda: checks.check(config), lambda: replies.prepare(config.reply), lambda: door.prepare(config.metrics),
+        lambda: make_terms(config.rules, bytes(16)))
+    for part in parts:
+        try:
+            part()
+        except (ConfigError, ListError) as problem:
+            found += map(str, problem.args)
+    if config.rules.action == "redirect" and not config.reply.redirect:
+        found.append('[rules] action = "redirect" needs a URL in [reply] redirect')
+    if config.rules.require_signatures and not config.rules.signers:
+        found.append("[rules] require_signatures = true refuses every list, as [rules] signers has no key; add "
+                     "one, or take require_signatures out")
+    names = {key.rpartition(".")[2] for key in wrong}
+    return [line for line in found if not names & set(re.findall(r"\w+", line))]
+
+
+def redirects_nowhere(config: Config) -> list[str]:
+    """The lists whose action leads nowhere. A warning, not a mistake: who drops a list must not stop the box."""
+    if config.reply.redirect or not config.rules.directory.is_dir():
+        return []
+    try:
+        warnings = find_lists(config.rules.directory, make_terms(config.rules, bytes(16)).defaults,
+                              redirects=False)[2]
+    except ListError as problem:
+        return [str(problem)]
+    return [str(one) for one in warnings if one.why == NOWHERE]
 
 
 def missing_interfaces(config: Config) -> list[str]:

@@ -488,7 +488,7 @@ def map_stacked(fd: int, base_fd: int, key: Key, known: Snapshot | None = None) 
 # The process -----------------------------------------------------------------------------------------------------
 
 def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[str, dict[str, Any]], died: bool,
-         held: str, files: list[int], trial: Trial, handed: dict[str, Handed]) -> dict[str, Any]:
+         held: str, files: list[int], trial: Trial, handed: dict[str, Handed], redirects: bool) -> dict[str, Any]:
     """The job: what `Loaded` has but for its files. Of `files` the first holds the snapshot afterwards unless it has
     that `digest`, the second the one that it lies over unless that is `held`, the third the key."""
     key: Key = b""
@@ -497,14 +497,15 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[st
         key = read_key(rules.key, create=True, file=key_fd)
         store = Store(rules.key.parent, key)
         outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died,
-                          probed=True, held=held, trial=trial, handed=handed)
+                          probed=True, held=held, trial=trial, handed=handed, redirects=redirects)
     except (ListError, OSError) as problem:
         if digest:
             raise
         # Nothing is in force, and nothing can be kept: what the lists say now is better than nothing.
         key = key or key_in_memory(rules, key_fd)
         store = MemoryStore(rules.key.parent, key)
-        outcome = refresh(rules, store, time.time(), busy, hurry=True, probed=True, trial=trial)
+        outcome = refresh(rules, store, time.time(), busy, hurry=True, probed=True, trial=trial,
+                          redirects=redirects)
         outcome.problem = f"degraded: {printable(str(problem))}; lists are in force, but no version of them is kept"
     said = asdict(outcome)
     said["digest"], said["base"] = store.digests()
@@ -573,7 +574,8 @@ def main(arguments: list[str]) -> int:
                                (lambda handed: write_all(files[0], to_bytes(handed))) if rules.self_check else None)
         else:
             handed = samples_in(dict(zip(sampled, files[3:], strict=True)))
-            said = work(rules, busy, digest, afresh, lane, died, held, files, trial, handed)
+            said = work(rules, busy, digest, afresh, lane, died, held, files, trial, handed,
+                        bool(config.reply.redirect))
             said["warnings"] += left
             said["trial"] = trial.told()
     except EdgeblockError as problem:

@@ -1,8 +1,8 @@
 """Who may read the metrics: other machines only where the configuration says so, over TLS and with a token where it
 names them.
 
-In: the [metrics] settings. Out: a Door with a TLS context and a token, either of them None; a ConfigError that names
-the key. The certificate is read once, at the start. Never here: a connection.
+In: the [metrics] settings. Out: a Door with a TLS context and a token, either of them None; a ConfigError with a
+line that names the key for each mistake. The certificate is read once, at the start. Never here: a connection.
 """
 
 import hmac
@@ -40,12 +40,25 @@ OPEN = Door()
 
 def prepare(metrics: Metrics) -> Door:
     """Raises ConfigError where the settings do not fit each other or a file cannot be used."""
+    found: list[str] = []
+    context = token = None
     if not _is_of_this_machine(metrics.listen) and not metrics.other_machines:
-        raise ConfigError(f'[metrics] listen = "{metrics.listen}" lets other machines ask; add other_machines = true '
+        found.append(f'[metrics] listen = "{metrics.listen}" lets other machines ask; add other_machines = true '
                           "if that is meant, or listen on 127.0.0.1")
     if bool(metrics.certificate) != bool(metrics.certificate_key):
-        raise ConfigError("[metrics] certificate and certificate_key go together; one of them is not set")
-    return Door(_context(metrics), _token(metrics.token_file) if metrics.token_file else None)
+        missing = "certificate_key" if metrics.certificate else "certificate"
+        found.append(f"[metrics] certificate and certificate_key go together; set {missing}, too")
+    try:
+        context = _context(metrics)
+    except ConfigError as problem:
+        found += problem.args
+    try:
+        token = _token(metrics.token_file) if metrics.token_file else None
+    except ConfigError as problem:
+        found += problem.args
+    if found:
+        raise ConfigError(*found)
+    return Door(context, token)
 
 
 def _is_of_this_machine(listen: str) -> bool:

@@ -71,11 +71,17 @@ def prepare(reply: Reply) -> Answers:
         raise ConfigError(f"reply.tls: '{reply.tls}' is not one of alert, rst")
     if reply.status not in (403, 451):
         raise ConfigError(f"reply.status: {reply.status} is not one of 403, 451")
-    blocked = _http(reply.status, page.load(reply))
+    found: list[str] = []
+    if reply.redirect and not _URL.fullmatch(reply.redirect):
+        found.append(f"reply.redirect: {reply.redirect!r} is not an http or https URL in ASCII")
+    try:
+        blocked = _http(reply.status, page.load(reply))
+    except ConfigError as problem:
+        found += problem.args
+    if found:
+        raise ConfigError(*found)
     redirect = blocked
     if reply.redirect:
-        if not _URL.fullmatch(reply.redirect):
-            raise ConfigError(f"reply.redirect: {reply.redirect!r} is not an http or https URL in ASCII")
         url = html.escape(reply.redirect)
         body = f'<!DOCTYPE html><title>Moved</title><p>See <a href="{url}">{url}</a>.</p>\n'
         redirect = _http(302, body.encode(), f"Location: {reply.redirect}\r\n")

@@ -1,13 +1,14 @@
 """Whether the settings can be made kernel rules, asked before there are any.
 
-In: the settings. Out: a ConfigError that names the key, or nothing; the queues that the settings name. Never here:
-what only this machine lacks (doctor), or a rule (policy.py).
+In: the settings. Out: a ConfigError with a line that names the key for each mistake, or nothing; the queues that the
+settings name. Never here: what only this machine lacks (doctor), or a rule (policy.py).
 """
 
 import os
 import re
+from collections.abc import Iterator
 
-from edgeblock.config import Config
+from edgeblock.config import Config, Ruleset
 from edgeblock.errors import ConfigError
 from edgeblock.netfilter.marks import marks
 
@@ -22,40 +23,55 @@ ANSWERS = {"forward": "forward", "input": "output", "output": "input"}
 
 
 def check(config: Config) -> None:
-    """ConfigError, naming the key, for settings that no kernel rule can express."""
+    """ConfigError, naming each key, for settings that no kernel rule can express."""
+    if found := list(mistakes(config)):
+        raise ConfigError(*found)
+
+
+def mistakes(config: Config) -> Iterator[str]:
     ruleset, queue = config.ruleset, config.queue
-    bits = marks(ruleset.mark_mask)
-    if not 0 < ruleset.inject_mark <= 0xFFFFFFFF or ruleset.inject_mark & bits.mask:
-        raise ConfigError(f"ruleset.inject_mark: {ruleset.inject_mark:#x} must be bits of 32 outside "
-                          f"ruleset.mark_mask ({bits.mask:#x}), such as 0x40000000")
-    if not 0 < ruleset.proof_mark <= 0xFFFFFFFF or ruleset.proof_mark & (bits.mask | ruleset.inject_mark):
-        raise ConfigError(f"ruleset.proof_mark: {ruleset.proof_mark:#x} must be bits of 32 outside ruleset.mark_mask "
-                          f"({bits.mask:#x}) and ruleset.inject_mark ({ruleset.inject_mark:#x}), such as 0x80000000")
+    try:
+        yield from mistakes_of_marks(ruleset)
+    except ConfigError as problem:
+        yield str(problem)
     if not ruleset.hooks or not set(ruleset.hooks) <= set(ANSWERS):
-        raise ConfigError(f"ruleset.hooks: {', '.join(ruleset.hooks) or 'none'}: use forward, input and output, "
-                          f"one or several")
+        yield (f"ruleset.hooks: {', '.join(ruleset.hooks) or 'none'}: use forward, input and output, "
+               f"one or several")
     for key, ports in (("tcp_ports", ruleset.tcp_ports), ("udp_ports", ruleset.udp_ports)):
         if ports != "all" and (isinstance(ports, str) or not all(0 < port < 65536 for port in ports)):
-            raise ConfigError(f"ruleset.{key}: {ports!r}: use \"all\" or a list of ports from 1 to 65535")
+            yield f"ruleset.{key}: {ports!r}: use \"all\" or a list of ports from 1 to 65535"
     if not ruleset.tcp_ports and not ruleset.udp_ports:
-        raise ConfigError("ruleset.tcp_ports and ruleset.udp_ports are both empty: nothing would be queued")
+        yield "ruleset.tcp_ports and ruleset.udp_ports are both empty: nothing would be queued"
     for key in ("clients", "servers"):
         for name in getattr(ruleset, key):
             if not INTERFACE.fullmatch(name):
-                raise ConfigError(f"ruleset.{key}: {name!r}: no name of an interface, such as \"eth1\", "
-                                  f"\"eth1.100\" or \"ppp*\"")
+                yield (f"ruleset.{key}: {name!r}: no name of an interface, such as \"eth1\", "
+                       f"\"eth1.100\" or \"ppp*\"")
     pairs = len(ruleset.clients) * len(ruleset.servers)
     if pairs > PAIRS_MAX:
-        raise ConfigError(f"ruleset.clients and ruleset.servers: {pairs} pairs of interfaces, at most {PAIRS_MAX}; "
-                          f"name many at once, such as \"eth1.*\"")
-    check_tracking(config)
-    check_shortcut(config)
+        yield (f"ruleset.clients and ruleset.servers: {pairs} pairs of interfaces, at most {PAIRS_MAX}; "
+               f"name many at once, such as \"eth1.*\"")
+    for look in (check_tracking, check_shortcut):
+        try:
+            look(config)
+        except ConfigError as problem:
+            yield str(problem)
     if ruleset.absent not in ("open", "closed"):
-        raise ConfigError(f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\"")
+        yield f"ruleset.absent: {ruleset.absent!r}: use \"open\" or \"closed\""
     first, last = queues(config)
     if last < first or first < 0 or last > 65535:
-        raise ConfigError(f"queue.number {queue.number} with queue.workers {queue.workers}: "
-                          f"queues are numbered from 0 to 65535")
+        yield (f"queue.number {queue.number} with queue.workers {queue.workers}: "
+               f"queues are numbered from 0 to 65535")
+
+
+def mistakes_of_marks(ruleset: Ruleset) -> Iterator[str]:
+    bits = marks(ruleset.mark_mask)
+    if not 0 < ruleset.inject_mark <= 0xFFFFFFFF or ruleset.inject_mark & bits.mask:
+        yield (f"ruleset.inject_mark: {ruleset.inject_mark:#x} must be bits of 32 outside "
+               f"ruleset.mark_mask ({bits.mask:#x}), such as 0x40000000")
+    if not 0 < ruleset.proof_mark <= 0xFFFFFFFF or ruleset.proof_mark & (bits.mask | ruleset.inject_mark):
+        yield (f"ruleset.proof_mark: {ruleset.proof_mark:#x} must be bits of 32 outside ruleset.mark_mask "
+               f"({bits.mask:#x}) and ruleset.inject_mark ({ruleset.inject_mark:#x}), such as 0x80000000")
 
 
 def check_tracking(config: Config) -> None:

@@ -231,3 +231,18 @@ def test_the_register_is_known_under_the_name_of_a_table(tmp_path):
     (tmp_path / "dump.toml").write_text('encoding = "windows-1251"')
     made = lint(tmp_path)
     assert (made.errors, made.entries) == ([], 1) and "the Russian register" in str(made.notes[0])
+
+
+def test_all_mistakes_in_the_settings_of_a_list_are_told_at_once(report):
+    made = report({"a.list": "a.example\n", "a.toml": 'action = "blok"\nmandatroy = true\nexpires = "soon"\n'})
+    assert {finding.why.partition(";")[0] for finding in made.errors} == {
+        "action = 'blok' is not one of drop, reset, page, redirect, observe", "unknown key 'mandatroy'",
+        "expires = 'soon' is no date such as 2030-12-31 without quotes"}
+    assert {finding.file for finding in made.errors} == {"a.toml"} and len(made.errors) == 3
+
+
+def test_a_redirect_that_leads_nowhere_is_said(report):
+    files = {"a.list": "a.example\n", "a.toml": 'action = "redirect"\n'}
+    assert report(files).findings == []
+    (warning,) = report(files, redirects=False).warnings
+    assert str(warning).startswith('a.toml: action = "redirect" needs a URL') and "under [reply]" in str(warning)

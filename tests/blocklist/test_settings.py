@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from edgeblock.blocklist.formats import READERS
 from edgeblock.blocklist.settings import ListSettings, default_settings, parse_settings
 from edgeblock.config import Rules
 from edgeblock.errors import ListError
@@ -137,3 +138,14 @@ def test_the_defaults_come_from_the_main_configuration():
         default_settings(Rules(allow_addresses=("x y",)))
     with pytest.raises(ListError, match=r"^\[rules\] signers = 'nonsense' is no minisign public key"):
         default_settings(Rules(signers=("court=nonsense",)))
+
+
+def test_all_mistakes_are_told_at_once():
+    text = (b'action = "blok"\nactoin = "drop"\nmandatory = 1\nwidest_ipv4 = 99\nallow_addresses = ["bad name"]\n'
+            b'zone = 5\n')
+    with pytest.raises(ListError) as caught:
+        parse_settings(text, "a.toml", ListSettings(), tuple(READERS))
+    assert [line.partition(" = ")[0] for line in caught.value.args] == [
+        "a.toml: action", "a.toml: unknown key 'actoin'; did you mean 'action'?", "a.toml: mandatory",
+        "a.toml: widest_ipv4", "a.toml: allow_addresses: 'bad name' has a character that no host can have",
+        "a.toml: zone"]

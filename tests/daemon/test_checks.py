@@ -1,8 +1,10 @@
 """What a configuration can have wrong: the same one line from `run --check` and from `run`, and status 2."""
 
+import re
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +87,73 @@ def test_a_pattern_of_interfaces_is_there_where_one_fits():
     some = socket.if_nameindex()[0][1]
     ruleset = config.Ruleset(clients=(some, f"{some[:1]}*"))
     assert checks.missing_interfaces(config.Config(ruleset=ruleset)) == []
+
+
+def test_all_mistakes_are_told_at_once(capsys, tmp_path):
+    # And no consequence of one: action = "redirect" needs no URL where the URL is what is wrong.
+    file = tmp_path / "box.toml"
+    file.write_text("""
+        [rule]
+        [rules]
+        dir = "x"
+        action = "redirect"
+        signers = ["RWabc", "RWdef"]
+        protected = "no-such-file"
+        allow_addresses = ["bad name"]
+        [queue]
+        number = 70000
+        overload = 5
+        [reply]
+        redirect = 7
+        page = "no-such-page.html"
+        [ruleset]
+        mark_mask = 5
+        clients = ["eth 1"]
+        tcp_ports = []
+        udp_ports = []
+        shortcut = true
+        [metrics]
+        listen = "192.0.2.1:9477"
+        certificate = "box.pem"
+        token_file = "no-such-token"
+        """)
+    for arguments in (["run", "--check"], ["run"]):
+        assert cli.main([*arguments, "--config", str(file)]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        said = ("unknown section 'rule'", "unknown key 'dir'", "[queue] number", "[queue] overload",
+                "[reply] redirect", "ruleset.mark_mask", "nothing would be queued", "ruleset.clients", "ruleset.shortcut", "reply.page",
+                "[metrics] listen", "set certificate_key, too", "[metrics] token_file", "[rules] signers = 'RWabc'",
+                "[rules] signers = 'RWdef'", "[rules] allow_addresses", "[rules] protected")
+        assert all(line.startswith(f"edgeblock: {file}: ") for line in lines)
+        assert [sum(word in line for line in lines) for word in said] == [1] * len(said)
+        assert len(lines) == len(said)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_reload_asks_the_same_question_first(tmp_path, wrong):
+    # systemd runs the lines of ExecReload in turn, and none after one that failed: a daemon with a good configuration
+    # hears nothing of a wrong one.
+    unit = Path("systemd/edgeblock.service").read_text()
+    first, second = re.findall(r"(?m)^ExecReload=(.*)$", unit)
+    program, *arguments = first.split()
+    assert Path(program).name == "edgeblock" and second == "/bin/kill -HUP $MAINPID"
+    assert "RestartPreventExitStatus=2" in unit
+    file = tmp_path / "box.toml"
+    file.write_text(WRONG[wrong][0])
+    arguments[arguments.index("--config") + 1] = str(file)
+    assert cli.main(arguments) == 2
+
+
+def test_a_list_that_redirects_nowhere_is_a_warning(capsys, tmp_path):
+    # Not a mistake of the configuration: who drops a list must not keep the box from starting.
+    (tmp_path / "a.list").write_text("a.example\n")
+    (tmp_path / "a.toml").write_text('action = "redirect"\n')
+    file = tmp_path / "box.conf"
+    file.write_text(f'[rules]\ndirectory = "{tmp_path}"\n')
+    assert cli.main(["run", "--check", "--config", str(file)]) == 0
+    assert 'warning: a.toml: action = "redirect" needs a URL' in capsys.readouterr().err
+    assert cli.main(["lint", "--config", str(file), str(tmp_path)]) == 1
+    assert 'a.toml: action = "redirect" needs a URL' in capsys.readouterr().out
+    file.write_text(f'[rules]\ndirectory = "{tmp_path}"\n[reply]\nredirect = "https://a.example/"\n')
+    assert cli.main(["run", "--check", "--config", str(file)]) == 0
+    assert capsys.readouterr().err == ""
