@@ -398,3 +398,16 @@ def test_closed_standard_streams_change_no_answer(rules):
         done = subprocess.run(["sh", "-c", f'"$@" {streams}', "sh", sys.executable, "-m", "edgeblock", "check",
                                "--rules", str(rules), "www.listed.example"], capture_output=True, text=True)
         assert done.returncode == 1 and done.stderr == "", streams
+
+
+def test_rules_of_a_running_daemon_are_not_removed_in_silence(capsys, monkeypatch):
+    removed = []
+    monkeypatch.setattr("edgeblock.netfilter.ruleset.remove", lambda: removed.append(1))
+    monkeypatch.setattr("edgeblock.daemon.claim.owner", lambda: 77)
+    assert cli.main(["ruleset", "remove"]) == 2 and not removed
+    assert "of a daemon that runs (process 77) and puts them back; stop it" in capsys.readouterr().err
+    assert cli.main(["ruleset", "remove", "--force"]) == 0 and removed
+    assert "puts its rules back" in capsys.readouterr().out
+    monkeypatch.setattr("edgeblock.daemon.claim.owner", lambda: 0)
+    assert cli.main(["ruleset", "remove"]) == 0 and len(removed) == 2
+    assert capsys.readouterr() == ("", "")

@@ -9,12 +9,15 @@ import sys
 
 from edgeblock import config
 from edgeblock.commands import add_config
+from edgeblock.daemon import claim
+from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import ruleset
 
 EXAMPLES = """\
   edgeblock ruleset print --backend nft
   edgeblock ruleset apply
   edgeblock ruleset remove
+A daemon that runs puts its rules back: stop it before remove, or add --force to see them go for a moment.
 `edgeblock run` applies and removes them by itself unless the configuration says install = false."""
 
 
@@ -22,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("action", choices=("print", "apply", "remove"),
                         help="remove takes away those of both back ends")
+    parser.add_argument("--force", action="store_true", help="remove them although a daemon runs that puts them back")
     parser.add_argument("--backend", choices=("nft", "iptables"), help="instead of the configuration's")
 
 
@@ -35,5 +39,15 @@ def main(chosen: argparse.Namespace) -> int:
     elif chosen.action == "apply":
         print(f"applied, with {ruleset.apply(settings)}")
     else:
-        ruleset.remove()
+        remove(chosen.force)
     return 0
+
+
+def remove(force: bool) -> None:
+    daemon = claim.owner()
+    if daemon and not force:
+        raise SystemProblem(f"ruleset remove: the rules are those of a daemon that runs (process {daemon}) and puts "
+                            "them back; stop it (systemctl stop edgeblock), or add --force")
+    ruleset.remove()
+    if daemon:
+        print(f"removed; the daemon (process {daemon}) puts its rules back within a second or two")

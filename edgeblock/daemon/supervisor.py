@@ -37,6 +37,8 @@ from edgeblock.daemon.workers import HOLDING, Workers
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.checks import queues
 
+ENDING = 1.0            # seconds that a daemon before us may take to end
+
 
 def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = None) -> int:
     """The daemon, until a signal ends it; the exit status. EdgeblockError if it cannot start or go on.
@@ -112,6 +114,7 @@ class Supervisor:
     async def _start(self, stack: AsyncExitStack) -> None:
         # Undone in reverse: rules of the kernel first, so that the queues run dry before they are let go.
         config, kernel, workers, reload, canary = self.config, self.kernel, self.workers, self.reload, self.canary
+        await self._take_turn(stack)
         stack.callback(kernel.close)
         stack.push_async_callback(kernel.remove_left)
         stack.callback(lambda: workers.let_queues_go(keep=self.handing_over))
@@ -150,11 +153,24 @@ class Supervisor:
         self.ready = True
         workers.serve()
 
-    async def _install(self, stack: AsyncExitStack) -> None:
-        claim = self.kernel.claim()
+    async def _take_turn(self, stack: AsyncExitStack) -> None:
+        # Before any list is read: who starts a second daemon hears of it at once. One that was killed may be ending.
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ENDING
+        while True:
+            try:
+                self.workers.look_for_others()
+                claim = self.kernel.claim() if self.config.ruleset.install else None
+                break
+            except SystemProblem:
+                if loop.time() > deadline:
+                    raise
+            await asyncio.sleep(ENDING / 20)
         if claim is not None:
             stack.enter_context(claim)
             stack.push_async_callback(give_up, self.tasks.go_on(greet(claim)))
+
+    async def _install(self, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self._remove_rules)
         if self.kernel.stage is None:
             self.workers.forget_stage()

@@ -7,6 +7,7 @@ Never here: a packet, or what is in the rules.
 """
 
 import asyncio
+import errno
 import os
 import pickle
 import time
@@ -25,7 +26,7 @@ from edgeblock.daemon.tasks import Tasks, wait
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.checks import queues
 from edgeblock.source import begun
-from edgeblock.source.queue import TABLE, is_table_given, kernel_queues
+from edgeblock.source.queue import TABLE, explain, is_table_given, kernel_queues
 
 BACK_OFF = 0.1          # seconds until another spare is started; doubled for each that ended before it had a queue
 BACK_OFF_MAX = 30.0
@@ -99,6 +100,13 @@ class Workers:
         take_kept(kept, (slot.socket for slot in self.slots))
 
     # ---- what the supervisor asks for
+
+    def look_for_others(self) -> None:
+        """SystemProblem where somebody else has one of the queues now."""
+        others = kernel_queues()
+        for slot in self.slots:
+            if slot.socket.file < 0 and slot.queue in others:
+                raise SystemProblem(explain(slot.queue, OSError(errno.EBUSY, os.strerror(errno.EBUSY))))
 
     async def begin(self) -> None:
         """Starts one for each queue, and a spare."""

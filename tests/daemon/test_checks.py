@@ -121,9 +121,10 @@ def test_all_mistakes_are_told_at_once(capsys, tmp_path):
         assert cli.main([*arguments, "--config", str(file)]) == 2
         lines = capsys.readouterr().err.splitlines()
         said = ("unknown section 'rule'", "unknown key 'dir'", "[queue] number", "[queue] overload",
-                "[reply] redirect", "ruleset.mark_mask", "nothing would be queued", "ruleset.clients", "ruleset.shortcut", "reply.page",
-                "[metrics] listen", "set certificate_key, too", "[metrics] token_file", "[rules] signers = 'RWabc'",
-                "[rules] signers = 'RWdef'", "[rules] allow_addresses", "[rules] protected")
+                "[reply] redirect", "ruleset.mark_mask", "nothing would be queued", "ruleset.clients",
+                "ruleset.shortcut", "reply.page", "[metrics] listen", "set certificate_key, too",
+                "[metrics] token_file", "[rules] signers = 'RWabc'", "[rules] signers = 'RWdef'",
+                "[rules] allow_addresses", "[rules] protected")
         assert all(line.startswith(f"edgeblock: {file}: ") for line in lines)
         assert [sum(word in line for line in lines) for word in said] == [1] * len(said)
         assert len(lines) == len(said)

@@ -104,6 +104,20 @@ def test_every_counter_has_its_series():
     assert set(board.counters([0])["engine"]) == set(Engine(Matcher()).counters())
 
 
+def test_every_metric_has_a_row_in_the_documentation_and_no_other_has():
+    board, status, places = made()
+    board.rows[0][boards.VISITS + places["court"]] = 1
+    there = set()
+    for family in text_string_to_metric_families(exposition(status, board, places).decode()):
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        end = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        name = family.name.removesuffix(end) + end
+        there.add(f"`{name}" + ("{" + ",".join(sorted(labels)) + "}" if labels else "") + "`")
+    rows = [line for line in (FILES.parent / "monitoring.md").read_text().splitlines() if line.startswith("| `")]
+    named = {word for row in rows for word in re.findall(r"`[^`]+`", row.split(" | ")[0])}
+    assert named == there
+
+
 def test_a_million_matches_are_as_many_series_as_one():
     assert len(samples(exposition(*reordered(1)))) == len(
         samples(exposition(*reordered(1_000_000))))

@@ -68,7 +68,7 @@ def test_no_line_is_taken_for_a_request_of_roff(pages):
 @pytest.mark.parametrize(("typed", "offered"), [
     (["st"], {"status"}),
     (["r"], {"run", "replay", "ruleset"}),
-    (["ruleset", ""], {"print", "apply", "remove", "--config", "--backend", "--help"}),
+    (["ruleset", ""], {"print", "apply", "remove", "--config", "--backend", "--force", "--help"}),
     (["ruleset", "print", "--backend", ""], {"nft", "iptables"}),
     (["replay", "--checksums", "v"], {"verify"}),
     (["status", "--j"], {"--json"}),
