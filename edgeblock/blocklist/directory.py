@@ -212,8 +212,8 @@ def open_settings(path: Path, defaults: ListSettings) -> tuple[ListSettings, os.
     return parse_settings(text, path.name, defaults, tuple(formats.READERS)), state
 
 
-NOWHERE = ('action = "redirect" needs a URL, and there is none: set redirect under [reply] of the main configuration or '
-           'another action here; until then this list answers with the page')
+NOWHERE = ('action = "redirect" needs a URL, and there is none: set redirect under [reply] of the main configuration '
+           'or another action here; until then this list answers with the page')
 
 
 # What is there -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TextIO
 
 from edgeblock import config
@@ -55,9 +56,13 @@ def main(chosen: argparse.Namespace) -> int:
         path = whole.daemon.control
         records = [record_of(control.have_answered(path, f"check {json.dumps(name)}")) for name in names]
     else:
-        loaded = load(chosen.rules or settings.directory, settings, key=readable_key(settings.key), tolerant=True)
+        key = readable_key(settings.key)
+        loaded = load(chosen.rules or settings.directory, settings, key=key, tolerant=True)
         warn(loaded.warnings)
         records = explain(loaded, names)
+        on_a_box = chosen.config or config.DEFAULT_FILE.exists()
+        if key is None and on_a_box and any(verdict.rule for record in records for verdict in record.verdicts):
+            tell_of_ids(settings.key)
     for record in records:
         if chosen.json:
             print(json.dumps(record.as_dict()))
@@ -68,6 +73,13 @@ def main(chosen: argparse.Namespace) -> int:
     if any(record.canonical is None for record in records):
         return 2
     return 1 if any(record.blocked for record in records) else 0
+
+
+def tell_of_ids(key: Path) -> None:
+    """Rule ids are made with the box's key, and this is another one."""
+    why = "cannot be read; run this as root" if key.exists() else "is made when the daemon first starts"
+    print(f"edgeblock: note: the log of this box shows other rule ids than these: its key, {key}, {why}",
+          file=sys.stderr)
 
 
 def warn(warnings: Iterable[Finding]) -> None:
