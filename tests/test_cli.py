@@ -414,9 +414,10 @@ def test_rules_of_a_running_daemon_are_not_removed_in_silence(capsys, monkeypatc
 
 
 def test_check_says_that_ids_change_where_the_box_has_no_key_yet(capsys, tmp_path):
-    (tmp_path / "a.list").write_text("a.example\n")
-    file = tmp_path / "box.conf"
-    file.write_text(f'[rules]\ndirectory = "{tmp_path}"\nkey = "{tmp_path}/state/key"\n')
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "a.list").write_text("a.example\n")
+    file = tmp_path / "box.toml"
+    file.write_text('[rules]\ndirectory = "lists"\nkey = "state/key"\n')
     assert cli.main(["check", "--config", str(file), "a.example"]) == 1
     out, err = capsys.readouterr()
     assert "other rule ids than these" in err and "is made when the daemon first starts" in err

@@ -60,7 +60,7 @@ def main(chosen: argparse.Namespace) -> int:
         loaded = load(chosen.rules or settings.directory, settings, key=key, tolerant=True)
         warn(loaded.warnings)
         records = explain(loaded, names)
-        on_a_box = chosen.config or config.DEFAULT_FILE.exists()
+        on_a_box = (chosen.config or config.DEFAULT_FILE.exists()) and not chosen.json
         if key is None and on_a_box and any(verdict.rule for record in records for verdict in record.verdicts):
             tell_of_ids(settings.key)
     for record in records:

@@ -158,6 +158,8 @@ def read_rule(text: bytes, exception: bool) -> Iterator[Found | NotOurs]:
     if found := OPTIONS.search(text):
         text = text[:found.start()]
         check_options(found[1].lower().split(b","), exception)
+    if text[:2] == b"||" and text[-2:] == b"^*":
+        text = text.rstrip(b"*")            # stands for anything, as the end of a rule does
     if found := HOST_RULE.fullmatch(text):
         is_whole = text[-1:] in (b"^", b"|")
         if not is_whole:
@@ -218,7 +220,7 @@ def check_options(options: list[bytes], exception: bool) -> None:
             continue
         name = option.partition(b"=")[0]
         raise NotOurs(f"rules that hold under conditions (${name[:LONG_OPTION].decode('ascii', 'replace')})",
-                      harmless=exception and name in HARMLESS)
+                      harmless=exception and name in HARMLESS and not page)
 
 
 def read_whole_host(text: bytes, kind: Kind) -> tuple[Kind, bytes, int]:

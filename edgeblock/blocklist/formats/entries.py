@@ -143,8 +143,12 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
         return kind, plain
     if b"*" in text:
         raise BadEntry("has a star; a star stands only in '*.' at the front of a host or '/*' at the end of a URL")
+    if b"@@" in text:
+        raise BadEntry("has '@@' inside; an exception begins with it, once, as in @@example.com")
     if b"@" in text:
         raise BadEntry("has an '@'; write the host alone")
+    if b"%" in text and IPV6_LIKE.fullmatch(text.partition(b"%")[0]):
+        raise BadEntry("is an address of one interface (%); no client asks for one through this box")
     key = canonical_host(text)
     if key is None:
         if text[:1] == b".":
@@ -192,6 +196,8 @@ def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
     """Kind, key and depth of one entry; of each prefix of an address range."""
     if plain := SHAPES.entry(0, text):
         return [(plain.kind, plain.key, 0)]
+    if b"\n" in text or b"\r" in text:
+        raise BadEntry("has a line end inside")
     if b" " in text or b"\t" in text:
         raise BadEntry("has a space inside; one entry a line, and %20 for a space in a URL")
     if networks := read_address(text):

@@ -9,7 +9,8 @@ HELD_MAX bytes (what they are is said behind them).
                    hostname|port -> the first of the two, with the port where it is an address
     warning list   type hostname -> the names and all below them; cidr -> destinations; string -> what each is, a name
                    alone. Such a list names what is known to be harmless, which is said in a Remark
-    STIX bundle    each indicator whose pattern names values for this filter (stix.py), unless it is revoked
+    STIX bundle    each indicator whose pattern names values for this filter (stix.py), unless it is revoked, or of
+                   what is benign
     array          of texts: entries in the grammar of .list; of objects: as the rows of a table (table.py)
 
 What is of another sort is passed over. Several values one after the other, as in JSON lines, are read alike.
@@ -48,9 +49,10 @@ from edgeblock.blocklist.formats.lines import (
     shown,
 )
 from edgeblock.blocklist.formats.stix import NotOurs, read_pattern
-from edgeblock.blocklist.formats.table import Columns, NoColumn, find_columns, read_cells
+from edgeblock.blocklist.formats.table import Columns, NoColumn, find_columns, read_cells, with_done
 
 READ = 1 << 14
+TYPES = ("indicator_types", "labels")       # STIX 2.1, 10.8, and 2.0, where these were labels
 DEPTH_MAX = 64          # of brackets: an event has a dozen
 KEYS_MAX = 256          # values of one object that are kept; an attribute has twenty
 HELD_MAX = 64 << 20     # bytes of a warning list's values
@@ -131,6 +133,7 @@ class Feed:
         self.is_flat = True                     # the outermost map has no bracket in it
         self.top: dict[str, Any] = {}           # plain values of the outermost map
         self.is_known = self.is_begun = False
+        self.is_benign = False                  # the object that is open says so
         self.held: list[bytes] = []             # of "list" in the outermost map, and where each stands
         self.lines = array("Q")
         self.matching: set[str] = set()
@@ -152,7 +155,7 @@ class Feed:
                 raise BadFile(f"has more than {DEPTH_MAX} brackets inside one another")
             self.is_flat = self.is_flat and len(self.keys) == 1
             if event == "start_map" and self._is_record():
-                self.record, self.depth = {}, len(self.keys)
+                self.record, self.depth, self.is_benign = {}, len(self.keys), False
         elif event in CLOSING:
             if self.record is not None and len(self.keys) == self.depth:
                 record, self.record = self.record, None
@@ -175,6 +178,8 @@ class Feed:
 
     def _take_value(self, number: int, value: Any) -> Iterator[Item]:
         depth = len(self.keys)
+        if value == "benign" and depth and self.keys[-1] in TYPES:
+            self.is_benign = True
         if self.record is not None:
             if depth == self.depth and len(self.record) < KEYS_MAX:
                 self.record[self.key or ""] = value
@@ -247,6 +252,9 @@ class Feed:
             yield Passed(number, "objects that are no indicators")
         elif record.get("revoked") is True:
             yield Passed(number, "indicators that are revoked")
+        elif self.is_benign:
+            yield Passed(number, "indicators of what is benign", True, shown(str(record.get("pattern", "")).encode(
+                "utf-8", "replace")))
         elif record.get("pattern_type", "stix") != "stix":
             yield Passed(number, f"indicators in other languages ({self._sort(str(record['pattern_type']))})")
         else:
@@ -270,7 +278,7 @@ class Feed:
                 raise BadFile("has objects of too many sorts")
             try:
                 folded = [head.casefold() for head in heads]
-                self.columns[heads] = find_columns(list(heads), None)._replace(attributes=tuple(
+                self.columns[heads] = with_done(find_columns(list(heads), None), folded)._replace(attributes=tuple(
                     (name, folded.index(name)) for name in self.attributes if name in folded))
             except NoColumn:
                 self.columns[heads] = None

@@ -5,6 +5,7 @@ none below it; with `subdomains` it is both.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -50,7 +51,9 @@ def read_hosts_line(number: int, line: bytes, subdomains: bool) -> Iterator[Item
     try:
         nowhere = ipaddress.ip_address(address.partition(b"%")[0].decode("ascii", "replace"))
     except ValueError:
-        if names:
+        if re.match(rb"(?:0\.0\.0\.0|127\.0\.0\.1)[^\d.:/-]", address):
+            yield Problem(number, f"{shown(line)} has no blank behind the address")
+        elif names:
             yield Problem(number, f"{shown(address)} is no address; write 0.0.0.0 in front of names")
         else:
             yield Problem(number, f"{shown(line)} has no address in front; write 0.0.0.0 {shown(address)[1:-1]}, or "
@@ -73,7 +76,7 @@ def read_names(number: int, names: list[bytes], subdomains: bool) -> Iterator[It
             continue
         try:
             refuse_address(name)
-            if name[:1] == b"=" or name[:2] == b"*." or b"/" in name:
+            if name[:1] in (b"=", b".") or name[:2] == b"*." or b"/" in name:
                 raise BadEntry("is no name; a hosts file has names alone, and only '#' begins a comment")
             _, key = read_host_entry(name)
         except AnAddress:

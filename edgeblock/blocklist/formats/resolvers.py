@@ -10,7 +10,8 @@ In: a file opened for reading bytes. Out: items in the order of the lines.
     bind         zone "name" { type master; file "null"; }; -> the name and all below it; zones of other types than
                  master and primary are answered from elsewhere, and passed over
     domain sets  domain:name and +.name and .name -> the name and all below it; full:name -> that name only;
-                 DOMAIN-SUFFIX,name and DOMAIN,name likewise; IP-CIDR,prefix -> destinations; a bare name is the name
+                 DOMAIN-SUFFIX,name and DOMAIN,name likewise (HOST-SUFFIX, HOST); IP-CIDR,prefix -> destinations; with
+                 a policy behind it that does not reject (DIRECT, PROXY) it lets pass; a bare name is the name
                  and all below it in a v2fly file, that name only in one of clash (where others begin with +. or .)
 Sources: the manuals dnsmasq(8), unbound.conf(5) and named.conf(5); v2fly's domain-list-community; clash's rule
 providers.
@@ -41,7 +42,7 @@ DATA = re.compile(rb"local-data\s*:\s*(\"[^\"]*\"|'[^']*'|\S+)")
 CLAUSE = re.compile(rb"[a-z-]+:$")
 TYPED = re.compile(rb"(domain|full|keyword|regexp|include):(.*)", re.DOTALL)
 RULE = re.compile(rb"(DOMAIN|DOMAIN-SUFFIX|DOMAIN-KEYWORD|DOMAIN-REGEX|DOMAIN-WILDCARD|IP-CIDR6?|[A-Z][A-Z0-9-]+),"
-                  rb"([^,]*)(?:,.*)?", re.IGNORECASE)
+                  rb"([^,]*)(?:,(.*))?", re.IGNORECASE)
 
 
 BIND_ZONE = re.compile(rb"zone\s*\"([^\"]+)\"\s*(?:in\s*)?\{\s*type\s+([a-z-]+)\s*;(?:[^{}]|\{[^{}]*\})*\}\s*;",
@@ -77,12 +78,17 @@ def read_dnsmasq(file: BinaryIO) -> Iterator[Item]:
         line = line.partition(b" #")[0].rstrip()
         found = DNSMASQ.fullmatch(line)
         if not found:
-            if re.match(rb"(?:--)?[a-z-]+(?:=|$)", line):
+            if re.match(rb"(?:--)?(?:address=|local=|server=/)", line):
+                yield Problem(number, f"{shown(line)} has no name between slashes, as in address=/example.com/")
+            elif re.match(rb"(?:--)?[a-z-]+(?:=|$)", line):
                 yield Passed(number, "other settings of dnsmasq")
             else:
                 yield Problem(number, f"{shown(line)} is no line of dnsmasq such as address=/example.com/")
             continue
         word, names, target = found[1], found[2].split(b"/"), found[3].strip()
+        if b"#" in names:
+            yield Problem(number, f"{shown(line)} stands for every name there is (#)")
+            continue
         exception = bool(target) and word != b"address" or word == b"server" and target == b"#"
         if word == b"address" and target == b"#":
             exception = False
@@ -178,8 +184,11 @@ def read_set_item(number: int, text: bytes, suffixed: bool) -> Iterator[Item]:
         else:
             yield name_entry(number, value, Kind.HOST if word == b"domain" else Kind.HOST_ONLY)
     elif (found := RULE.fullmatch(text)) and b"," in text:
-        word, value = found[1].upper(), found[2].strip()
-        if word in (b"DOMAIN", b"DOMAIN-SUFFIX"):
+        word, value = found[1].upper().replace(b"HOST", b"DOMAIN"), found[2].strip()
+        policy = (found[3] or b"").partition(b",")[0].strip()
+        if policy and policy.lower() != b"no-resolve" and policy[:6].upper() != b"REJECT":
+            yield Passed(number, "rules that do not reject (DIRECT, PROXY and the like)", True, shown(text))
+        elif word in (b"DOMAIN", b"DOMAIN-SUFFIX"):
             yield name_entry(number, value, Kind.HOST if word == b"DOMAIN-SUFFIX" else Kind.HOST_ONLY)
         elif word in (b"IP-CIDR", b"IP-CIDR6"):
             yield from addresses(number, value)

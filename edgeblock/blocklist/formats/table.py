@@ -9,7 +9,8 @@ neighbour's text (RFC 4180, 2.4).
 
 Which column has the entries is guessed only where there is one answer, and said in a Remark: an indicator before
 what is told about it, a URL before its host, a host beside a path joined with it. Where a column says of what type
-each row is, rows of types that are no host, URL or address are passed over.
+each row is, rows of types that are no host, URL or address are passed over; where one says what is done with each,
+rows that are to pass are left out, as loudly as exceptions.
 """
 
 import csv
@@ -56,6 +57,10 @@ OTHERS = frozenset((
     "email-subject", "mutex", "registry", "regkey", "windows-registry-key", "user-agent", "user_agent", "asn", "as",
     "ja3", "ja3-fingerprint-md5", "x509-fingerprint-sha1", "certificate", "cve", "vulnerability", "yara", "pattern",
     "btc", "bitcoinaddress", "process", "text", "comment", "other", "malware", "url_path"))
+DONE = ("action", "policy", "verdict", "disposition", "list_type", "listtype", "type", "list")
+PASSED = frozenset(("allow", "allowed", "allowlist", "allow-list", "accept", "pass", "passthru", "permit", "white",
+                    "whitelist", "whitelisted", "white-list", "safe", "benign", "clean", "exception", "direct",
+                    "trusted"))
 PIPED = ("domain|ip", "ip-dst|port", "ip-src|port", "hostname|port")     # the entry is the part before the "|"
 DELIMITERS = (",", ";", "\t", "|")
 SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
@@ -71,6 +76,7 @@ class Columns(NamedTuple):
     fields: int | None
     remark: str
     attributes: tuple[tuple[str, int], ...] = ()    # and where each stands
+    done: tuple[int, ...] = ()                      # what is done with the row
 
 
 class NoColumn(Exception):
@@ -130,7 +136,8 @@ def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str |
                 yield Problem(number, f"there is no column {missing[0]!r}, which the settings of this list declare "
                                       "as an attribute", whole=True)
                 return
-            columns = columns._replace(attributes=tuple((name, folded.index(name)) for name in attributes))
+            columns = with_done(columns, folded)._replace(
+                attributes=tuple((name, folded.index(name)) for name in attributes))
             if columns.remark:
                 yield Remark(number, columns.remark)
             continue
@@ -161,6 +168,12 @@ def is_padding(more: list[str]) -> bool:
 
 def read_cells(number: int, cells: list[str], columns: Columns) -> Iterator[Item]:
     text = cells[columns.entry].strip()
+    for place in columns.done:
+        if cells[place].strip().casefold() in PASSED:
+            said = shown(cells[place].strip().encode())
+            yield Passed(number, f"rows that are to pass ({said}); write @@ in front of what is an exception", True,
+                         shown(text.encode()))
+            return
     if columns.type is not None:
         kind = cells[columns.type].strip().casefold()
         if kind in OTHERS:
@@ -219,11 +232,17 @@ def find_columns(heads: list[str], wanted: str | None) -> Columns:
     raise NoColumn(f"there is none of the columns {', '.join(COLUMNS[:4])}, ...")
 
 
+def with_done(columns: Columns, folded: list[str]) -> Columns:
+    """With the columns that say what is done with a row."""
+    return columns._replace(done=tuple(at for at, head in enumerate(folded) if head in DONE and at != columns.entry))
+
+
 def find_heads_in_comment(comment: list[bytes], delimiter: str, wanted: str | None, fields: int) -> Columns | None:
     """The columns, where the heads stand in a comment just before the first row, as some feeds have them."""
     try:
         heads = [cell.strip() for line in comment for cell in split_row(line.lstrip(b"# \t").decode(), delimiter)]
-        return find_columns(heads, wanted) if len(heads) == fields else None
+        return with_done(find_columns(heads, wanted), [head.casefold() for head in heads]) \
+            if len(heads) == fields else None
     except (UnicodeDecodeError, csv.Error, NoColumn):
         return None
 
