@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from running import Running, start
 
+from edgeblock.errors import SystemProblem
 from edgeblock.lab import Lab, page, until
 
 pytestmark = pytest.mark.live
@@ -75,6 +76,24 @@ def test_a_kept_connection_obeys_the_new_list(fresh: Running):
         connection.sendall(request)
         with pytest.raises(ConnectionResetError):
             connection.recv(65536)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ("", "queue 0 is in use by process"),
+    ("number = 7", "the kernel rules of this network namespace are those of another edgeblock")])
+def test_a_second_daemon_hears_of_the_first_before_it_reads_a_list(fresh: Running, tmp_path: Path, change, said):
+    settings = fresh.daemon.config.read_text()
+    first, sign, rest = settings.partition("[queue]\n")
+    settings = f"{first}{sign}{change}\n{rest}" if sign else f"{settings}\n[queue]\n{change}\n"
+    with pytest.raises(SystemProblem) as caught:
+        fresh.lab.start_daemon(settings)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "the daemon ended with 1:" and said in lines[-1]
+    assert not any("rules audit" in line or "started" in line for line in lines)
+    # Nor are the rules of a running daemon removed beside it.
+    done = fresh.lab.run_in("box", [sys.executable, "-m", "edgeblock", "ruleset", "remove"], check=False)
+    assert done.returncode == 2 and "puts them back; stop it" in done.stderr
+    assert is_reset(fresh.lab, "listed.example") and passes(fresh.lab, "open.example")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
