@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport realloc
-from libc.string cimport memset
+from libc.string cimport memchr, memset
 
 from edgeblock.core.hpack cimport Hpack
 from edgeblock.core.http2 cimport is_request
@@ -195,6 +195,8 @@ cdef uint32_t _cost_of_climbing(const uint8_t* text, uint32_t size) noexcept nog
     cdef uint32_t i
     cdef uint8_t b, before = 0, third = 0
     cdef bint climbs = False, other_slash = False, escaped_slash = False, empty = False, parameters = False
+    if memchr(text, 46, size) == NULL and memchr(text, 37, size) == NULL:
+        return 0                        # as nearly all have none
     for i in range(size):
         b = text[i]
         climbs |= (b == 0x2E and before == 0x2E or before == 0x25 and lower(b) == 0x75
