@@ -1,8 +1,8 @@
 """What the daemon has in the kernel: the first stage and the kernel rules, put there, counted, and taken away again.
 
-In: a Config; compiled rules for the first stage. Out: whether there is a first stage (`stage`), the back end of the
-rules (`backend`), what both have counted. Never here: whether what was put there still stands (vigil.py), a worker,
-or a packet.
+In: a Config; compiled rules for the first stage and for listed addresses (addresses.py). Out: whether there is a
+first stage (`stage`), the back end of the rules (`backend`), what both have counted. Never here: whether what was put
+there still stands (vigil.py), a worker, or a packet.
 """
 
 import asyncio
@@ -78,8 +78,8 @@ class Kernel:
             self.stage.close(keep=keep)
 
     async def stage_rules(self, loaded: Loaded, below: int) -> None:
-        """From now on the first stage asks about all that these rules or those in force may list, and addresses are
-        blocked that either blocks.
+        """From now on the first stage asks about all that these rules or those in force may list, and addresses that
+        those in force say nothing of are as these have them.
 
         To be called before any worker has them, and `commit_rules` when all have. `below` is the snapshot that they
         lie over, where they do not bring it.

@@ -1,10 +1,5 @@
-"""The kernel rules that decide which packets reach the queue at all.
+"""The kernel rules: which packets are queued (policy), and which addresses are stopped in the kernel (addresses).
 
-    marks      the two bits of a flow's conntrack mark
-    rules      which packets are queued, dropped, passed: written once, as data
-    nft        those rules as a native nftables table
-    iptables   the same rules as chains of iptables and ip6tables
-    ruleset    the door: text, apply, remove, counters
-
-docs/ruleset.md gives the reason for every rule. Nothing here reads a packet.
+`ruleset` is the door: text, apply, remove, counters. docs/architecture.md has every file, docs/ruleset.md the reason
+for every rule. Nothing here reads a packet.
 """
