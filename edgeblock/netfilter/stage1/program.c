@@ -1,4 +1,6 @@
-// The first stage: which client packets of undecided TCP flows need not go to user space at all.
+// What runs in the kernel for a packet: the first stage, flow marks without conntrack, the shortcut (`carry`). The
+// last two have heads of their own, below. What follows here is about the first: which client packets of undecided
+// TCP flows need not go to user space at all.
 //
 // Comes in: one packet, from its IP header on, that the kernel rules are about to queue (iptables, `-m bpf`).
 // Goes out: 1, it may pass; 0, the queue. Never here: a packet dropped, a flow released, a name that is certainly
@@ -24,8 +26,6 @@
 // A mistake may only send too much to user space. So every check below asks "is it certain?", and whatever is
 // unknown, too long, unusual or damaged goes to the queue. The checksum is not looked at: a packet whose checksum is
 // wrong is dropped by the server, and to remember it is harmless for the reason above.
-//
-// Flow marks without conntrack (`ruleset.tracking = "stage1"`) are at the end: programs of their own, a map of their own.
 
 #include <linux/bpf.h>
 
@@ -768,7 +768,7 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 	return count(what);
 }
 
-// ---- flow marks, where conntrack is not to keep them
+// ---- flow marks, where conntrack is not to keep them (`ruleset.tracking`): five programs, a map of their own
 //
 // Comes in: one TCP or UDP packet of either direction. Goes out: 1, what is asked is so, or has been done; 0, it is not,
 // or the packet cannot be read with certainty. A 0 never takes a client's packet past the queue.
