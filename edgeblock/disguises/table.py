@@ -34,7 +34,8 @@ class Ask(NamedTuple):
 
 
 class Disguise(NamedTuple):
-    """One row. `proto` is "tls", "http" or "quic"; with `overflows` a policy decides, not what is listed."""
+    """One row. `proto` is "tls", "http" or "quic", "ip" in ADDRESSES; with `overflows` a policy decides, not what is
+    listed."""
 
     name: str
     proto: str
