@@ -1,7 +1,7 @@
 """NAME.toml beside a list into a frozen record.
 
 In: the text of the file and the defaults. Out: ListSettings. Unknown keys are refused with the nearest known name;
-a wrong value names the key, the value and what is allowed.
+a wrong value names the key, the value and what is allowed. A new key: a field, `known`, its check, config.LOCKABLE.
 """
 
 import difflib

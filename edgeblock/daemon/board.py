@@ -1,5 +1,7 @@
 """What workers have counted, in memory that outlives each of them: one file, one row of 64-bit words for a worker.
 
+Here are the file and all rows; source/counters.pxd has the layout of what the packet path writes into one.
+
 In: words that a worker writes, and the names of lists that the supervisor gives places to. Out: the same as tables by
 name, summed over the workers. A worker that is replaced leaves its row, and the next one goes on from there. Never
 here: a name or an address of anybody; a list has as many words as there are actions, whatever is asked for.

@@ -1,7 +1,8 @@
 """The two bits that a flow carries in its conntrack mark. In: the mask of the settings. Out: the values of the bits.
 
-Nothing here touches bits outside the mask: they belong to the operator. Where conntrack is not to keep the marks, the
-programs of PROGRAMS do, in a map of their own.
+Who sets them: source/nfqueue.pyx (the engine's word), the rules (MARK_... in policy.py). Nothing here touches bits
+outside the mask: they belong to the operator. Where conntrack is not to keep the marks, the programs of PROGRAMS do,
+in a map of their own, and source/marking.pyx writes the engine's word there.
 """
 
 from typing import NamedTuple

@@ -4,7 +4,7 @@ In: the settings. Out: chains of rules as data, which nft.py and iptables.py tur
 counter), conditions that must all hold, and one thing to do. No rule asks whether a packet has payload: each asks
 whether it is certain that it has none. So whatever cannot be read certainly goes to the queue, never past it.
 
-docs/ruleset.md argues each rule.
+Listed addresses are not here: addresses.py. docs/ruleset.md argues each rule.
 """
 
 from enum import Enum, auto
