@@ -2,7 +2,8 @@
 
 In: the kernel rules, programs and filters that the daemon has put in place; who works its queues. Out: the same put
 back, counted and logged; the state that status, metrics and the service manager show. The kernel tells of changes as
-they happen; a look each second finds what it has not told. Never here: a rule of others changed, or a packet.
+they happen; a look each second finds what it has not told. Never here: a rule of others changed, or a packet; how
+listed addresses are looked after (addresses.py).
 """
 
 import asyncio
@@ -30,7 +31,8 @@ OTHERS_LOOK = 60.0      # seconds between two looks at what others do that may c
 OTHERS_PAUSE = 2.0      # the same where rules change all the time,
 OTHERS_SHARE = 50       # and so many times what one look takes, with very many rules
 
-WHAT = ("rules", "place", "first_stage", "shortcut")    # what can be put back, as the metric names it
+# What can be put back here, as the metric names it; `addresses` is counted by daemon/addresses.py.
+WHAT = ("rules", "place", "first_stage", "shortcut")
 Call = Callable[..., Awaitable[Any]]
 
 
