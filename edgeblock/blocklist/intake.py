@@ -216,7 +216,7 @@ class Gathering:
                 self._leave_out(item.line, item.why)
             elif kind is formats.Passed and item.exception:
                 self.exceptions_lost += 1
-                self._leave_out(item.line, f"the exception {item.text} is left out, and what it would have let by "
+                self._leave_out(item.line, f"the exception {item.text} is left out, and what it would have passed "
                                            f"may be blocked: {item.why}")
 
     def _leave_out(self, line: int, why: str) -> None:

@@ -150,7 +150,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                 exceptions += item.exception
                 if item.exception and exceptions <= most:
                     report.warnings.append(Finding(name, item.line, f"the exception {item.text} is left out, and "
-                                                   f"what it would have let by may be blocked: {item.why}"))
+                                                   f"what it would have passed may be blocked: {item.why}"))
                 continue
             if isinstance(item, Remark):
                 report.notes.append(Finding(name, item.line, item.why))

@@ -119,7 +119,7 @@ class Exposition:
             queue.add_metric([name], status["queue"][name])
         yield queue
         first = CounterMetricFamily("edgeblock_first_stage_packets", "Packets that the first stage in the kernel has "
-                                    "looked at: let by (passed_...), carried past the "
+                                    "looked at: passed (passed_...), carried past the "
                                     "kernel rules, or queued, and why.", labels=["outcome"])
         for name, count in status["stage1"].items():
             first.add_metric([name], count)
