@@ -12,4 +12,4 @@ The path of a packet, one way, no turning back:
 Calls go down and values come back. Nothing beneath source/ and daemon/ reads a clock, a socket or a file.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

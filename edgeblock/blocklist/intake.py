@@ -18,7 +18,7 @@ from publicsuffixlist import PSLFILE
 
 import edgeblock
 from edgeblock import config
-from edgeblock.blocklist import formats
+from edgeblock.blocklist import formats, snapshot
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, open_regular
 from edgeblock.blocklist.fingerprint import Kind
@@ -112,8 +112,8 @@ def make_terms(rules: config.Rules, key: Key) -> Terms:
         found += error.args
     if found:
         raise ListError(*found)
-    mark = repr((edgeblock.__version__, os.stat(PSLFILE).st_size, sha256(own).digest(), sha256(networks).digest(),
-                 rules.signers, rules.require_signatures))
+    mark = repr((edgeblock.__version__, snapshot.VERSION, os.stat(PSLFILE).st_size, sha256(own).digest(),
+                 sha256(networks).digest(), rules.signers, rules.require_signatures))
     return Terms(key, rules, protected, defaults, mark)
 
 
