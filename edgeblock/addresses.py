@@ -27,12 +27,12 @@ class What(IntEnum):
 
 
 class Span(NamedTuple):
-    """Addresses from `first` to `last`, as numbers; `owner` is the index of the list that decides."""
+    """Addresses from `first` to `last`, as numbers; `owner` names the list that decides."""
 
     first: int
     last: int
     what: What
-    owner: int
+    owner: str
 
 
 def is_wide(family: int, first: int, last: int) -> bool:
@@ -46,7 +46,7 @@ class Endpoint(NamedTuple):
     address: int
     port: int
     what: What
-    owner: int
+    owner: str
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def with_new(old: Addresses, new: Addresses) -> Addresses:
         spans[family] = tuple(sorted((*known, *fresh)))
         there = {one[:2] for one in old.endpoints[family]}
         endpoints[family] = tuple(sorted((*old.endpoints[family],
-                                          *(one for one in new.endpoints[family] if one[:2] not in there))))
+                                          *(one for one in new.endpoints[family]
+                                            if one.what and one[:2] not in there))))
     return Addresses(spans, endpoints)
 
 

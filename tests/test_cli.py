@@ -278,6 +278,7 @@ STATUS = {
               "bypasses": [{"kind": "rule", "found": "-A FORWARD -j ACCEPT", "mend": "move it behind ours"}]},
     "canary": {"state": "ok", "off": "", "lacking": {"ipv6": "no forwarding"},
                "probes": [{"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 1.0}]},
+    "addresses": {"ranges": 3, "in_kernel": 3, "problem": "", "restored": 0, "packets": {"list": 5}},
     "selfcheck": {"state": "ok", "tried": 449, "held": 449, "beside": 440, "over_blocked": 0, "lists": 1, "of": 1,
                   "problem": "", "refused": 0},
     "queue": {"packets": 12_345, "passed": 12_000, "dropped": 345, "waiting": 0},
@@ -305,6 +306,7 @@ def test_status_is_what_a_person_reads_first(capsys, answer):
         "rules      abababababababab",
         "refused    bad.list:1: 'a\\nb' is no host",
         "goes past  -A FORWARD -j ACCEPT: move it behind ours",
+        "addresses  3 of 3 ranges in the kernel, 5 packets met",
         "canary     ok: ipv4 tls; ipv6 not asked: no forwarding",
         "selfcheck  ok: 449 of 449 tries held, 0 of 440 neighbours blocked; 0 updates refused",
         "packets    12,345 read, 12,000 passed, 345 dropped, 6 lost unread, 0 waiting",
@@ -323,7 +325,7 @@ def test_status_stays_short_whatever_goes_wrong(capsys, answer):
     answer["rules_problem"] = "full disk"
     status, text, _ = run(capsys, "status")
     lines = text.splitlines()
-    assert status == 1 and lines[0] == "NOT FILTERING: the rules are gone" and len(lines) <= 25
+    assert status == 1 and lines[0] == "NOT FILTERING: the rules are gone" and len(lines) <= 26
     assert text.count("and 27 more: edgeblock status --all") == 3 and "ipv4 tls FAILED: passed" in text
     assert "full disk" in text
 

@@ -23,7 +23,7 @@ class Best(NamedTuple):
     weight: int
     is_endpoint: int
     length: int
-    before: int         # lists that come first count more
+    before: int         # lists that come first count more: minus the index
     what: What
 
 
@@ -36,6 +36,7 @@ def read_addresses(parts: Compiled) -> Addresses:
     prefixes: dict[int, dict[tuple[int, int], Best]] = {4: {}, 6: {}}
     endpoints: dict[int, dict[tuple[int, int], Best]] = {4: {}, 6: {}}
     lists = parts.lists
+    names = [record.name for record in lists]
     apart = [one for one in translated(parts.nat64) if one.bit is None]
     for address, length, flags, port, index in ADDRESS.iter_unpack(parts.addresses):
         family = 6 if flags & IS_IPV6 else 4
@@ -57,10 +58,10 @@ def read_addresses(parts: Compiled) -> Addresses:
     spans, ends = {}, {}
     for family, bits in BITS.items():
         pieces = list(flattened(prefixes[family], bits))
-        ends[family] = tuple(standing_out(endpoints[family], pieces))
         lead_on = [network_span(one.prefix) for one in translated(parts.nat64)] if family == 6 else []
-        spans[family] = tuple(one for one in joined(pieces) if one.what or any(
-            first <= one.last and one.first <= last for first, last in lead_on))
+        ends[family] = tuple(standing_out(endpoints[family], pieces, lead_on, names))
+        spans[family] = tuple(one for one in joined(pieces, names)
+                              if one.what or leads_on(one.first, one.last, lead_on))
     return Addresses(spans, ends)
 
 
@@ -97,11 +98,16 @@ def flattened(prefixes: dict[tuple[int, int], Best], bits: int) -> Iterator[tupl
         around.append((first + (1 << bits - length) - 1, max(own, around[-1][1]) if around else own))
 
 
-def joined(pieces: Iterable[tuple[int, int, Best]]) -> Iterator[Span]:
+def leads_on(first: int, last: int, spans: list[tuple[int, int]]) -> bool:
+    """Whether some of these IPv6 addresses lead to IPv4 ones."""
+    return any(begin <= last and first <= end for begin, end in spans)
+
+
+def joined(pieces: Iterable[tuple[int, int, Best]], names: list[str]) -> Iterator[Span]:
     """The same with those that touch and say the same as one."""
     held: Span | None = None
     for first, last, best in pieces:
-        span = Span(first, last, best.what, -best.before)
+        span = Span(first, last, best.what, names[-best.before])
         if held and held.last + 1 == first and held[2:] == span[2:]:
             span = span._replace(first=held.first)
         elif held:
@@ -111,13 +117,13 @@ def joined(pieces: Iterable[tuple[int, int, Best]]) -> Iterator[Span]:
         yield held
 
 
-def standing_out(endpoints: dict[tuple[int, int], Best],
-                 pieces: list[tuple[int, int, Best]]) -> Iterator[Endpoint]:
+def standing_out(endpoints: dict[tuple[int, int], Best], pieces: list[tuple[int, int, Best]],
+                 lead_on: list[tuple[int, int]], names: list[str]) -> Iterator[Endpoint]:
     """Endpoints of which something else holds than of their address."""
     begins = [first for first, _, _ in pieces]
     for (address, port), best in sorted(endpoints.items()):
         at = bisect_right(begins, address) - 1
         around = pieces[at][2] if at >= 0 and pieces[at][1] >= address else None
-        if around is None and best.what or around is not None and best > around and (
-                best.what, best.before) != (around.what, around.before):
-            yield Endpoint(address, port, best.what, -best.before)
+        if around is None and (best.what or leads_on(address, address, lead_on)) or around is not None and (
+                best > around and (best.what, best.before) != (around.what, around.before)):
+            yield Endpoint(address, port, best.what, names[-best.before])

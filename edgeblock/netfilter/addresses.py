@@ -53,7 +53,7 @@ KEY, DATA, FLAGS, EXPRESSION, EXPRESSIONS = 1, 2, 3, 7, 11
 DATA_VALUE, DATA_VERDICT, VERDICT_CODE, VERDICT_CHAIN = 1, 2, 1, 2
 EXPRESSION_DATA, COUNTER_BYTES, COUNTER_PACKETS = 2, 1, 2
 INTERVAL_END = 1
-GOTO = -4
+JUMP, GOTO = -3, -4
 CREATE, NESTED = 0x400, 0x8000
 LIST_BYTES = 60_000             # of the elements in one message; an attribute has 65 535 at most
 BATCH_BYTES = 1 << 28           # of what is sent at once, which the socket has to have room for
@@ -95,11 +95,16 @@ def declared(what: str, called: str, kind: str, elements: list[str]) -> list[str
 
 def span_text(span: Span, family: int) -> str:
     first, last = written(span.first, family), written(span.last, family)
-    return f"{first if first == last else f'{first}-{last}'} : goto {CHAINS[span.what]}"
+    return f"{first if first == last else f'{first}-{last}'} : {leads(span.what)}"
 
 
 def endpoint_text(one: Endpoint, family: int) -> str:
-    return f"{written(one.address, family)} . {one.port} : goto {CHAINS[one.what]}"
+    return f"{written(one.address, family)} . {one.port} : {leads(one.what)}"
+
+
+def leads(what: What) -> str:
+    """What is only watched comes back, to be asked whatever else there is to ask."""
+    return f"{'jump' if what is What.OBSERVE else 'goto'} {CHAINS[what]}"
 
 
 def written(address: int, family: int) -> str:
@@ -110,12 +115,13 @@ def written(address: int, family: int) -> str:
 def chains(config: Config, nat64: Iterable[str] = (), wide: Collection[int] = ()) -> dict[str, list[str]]:
     """The rules of each chain; one that names a hook is where packets come in. `wide` are the families with wide
     ranges: every packet is asked for those, so there is no rule for none."""
-    ways = translated(nat64)
+    ways, back = translated(nat64), config.ruleset.proof_mark
     made = {
         CHAINS[What.DROP]: ['counter drop comment "address_drop"'],
         CHAINS[What.OBSERVE]: ['counter return comment "address_observe"'],
-        CHAINS[What.PASS]: ['counter accept comment "address_passed"'],
-        CHAINS[What.RESET]: [
+        CHAINS[What.PASS]: [f'{back_mark(config, False)} counter accept comment "address_passed"'],
+        CHAINS[What.RESET]: [       # who is listed gets no answer
+            f'meta mark & {back:#010x} == {back:#010x} counter drop comment "address_reset_back"',
             f"meta l4proto tcp limit rate {RESETS_A_SECOND}/second burst {RESETS_A_SECOND} packets counter "
             'reject with tcp reset comment "address_reset"',
             f"meta l4proto != tcp limit rate {ERRORS_A_SECOND}/second burst {ERRORS_A_SECOND} packets counter "
@@ -125,18 +131,22 @@ def chains(config: Config, nat64: Iterable[str] = (), wide: Collection[int] = ()
         made[chain] = [*exempt(config, client, server), *asked(chain, 4, wide),
                        f"meta nfproto ipv6 jump {chain}6"]
         made[f"{chain}6"] = [*asked(chain, 6, wide), asked_leading(ways, chain)]
-        made[f"{chain}_inside"] = list(asked_inside(ways, chain, wide))
+        told: dict[str, Iterable[str]] = {f"{chain}_inside": asked_inside(ways, chain, wide)}
         for family in BITS:
-            made[f"{chain}_near{family}"] = list(asked_near(*key_of_side(chain, family), family))
+            told[f"{chain}_near{family}"] = asked_near(*key_of_side(chain, family), family)
+            if family in wide:
+                told[f"{chain}_wide{family}"] = [f"{key_of_side(chain, family)[0]} vmap @{WIDE[family]}"]
+        for inner, lines in told.items():
+            made[inner] = [*lines] if chain == "to_server" else [
+                back_mark(config, True), *lines, back_mark(config, False)]
     clients = set(config.ruleset.hooks)
     servers = {ANSWERS[hook] for hook in config.ruleset.hooks}
     for hook in ("forward", "input", "output"):
         if hook not in clients | servers:
             continue
         rules = [f"type filter hook {hook} priority {PRIORITY}; policy accept;"]
-        if hook == "output":        # our own answers have the server's address
-            mark = config.ruleset.inject_mark
-            rules.append(f'meta mark & {mark:#010x} == {mark:#010x} counter return comment "address_ours"')
+        if hook == "output":        # answers of ours and of these rules have the server's address
+            rules.append('fib saddr type != local counter return comment "address_ours"')
         elif hook == "input":
             rules.append('iifname "lo" counter return comment "address_ours"')
         if hook in clients:
@@ -147,12 +157,18 @@ def chains(config: Config, nat64: Iterable[str] = (), wide: Collection[int] = ()
     return made
 
 
+def back_mark(config: Config, on: bool) -> str:
+    """While a packet from a server is looked at it has the mark that other rules give to packets of clients."""
+    mark = config.ruleset.proof_mark
+    return f"meta mark set meta mark {f'| {mark:#010x}' if on else f'& {~mark & 0xFFFFFFFF:#010x}'}"
+
+
 def asked(chain: str, family: int, wide: Collection[int]) -> Iterator[str]:
     """The look-ups of an address of a packet."""
     matching = "meta nfproto ipv4 " if family == 4 else ""
     yield f"{matching}@nh,{first_bit(chain, family)},{NEAR[family]} @{NEARBY[family]} jump {chain}_near{family}"
     if family in wide:
-        yield f"{matching}{key_of_side(chain, family)[0]} vmap @{WIDE[family]}"
+        yield f"{matching}jump {chain}_wide{family}"
 
 
 def asked_leading(ways: Iterable[Translated], chain: str) -> str:
@@ -218,17 +234,20 @@ def interfaces(field: str, listed: tuple[str, ...]) -> list[str]:
 
 # The table in the kernel -------------------------------------------------------------------------------------
 
-def apply(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> None:
-    """Put the table in force, in place of the one that may be there. At no moment is there none where there was
-    one."""
+def apply(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> bool:
+    """Put the table in force, in place of the one that may be there. At no moment is there none where there was one.
+    Whether it is new, with all its counters at zero."""
     planned = chains(config, nat64, addresses.wide)
     if netlink.chain_exists(0, TABLE, stamp(planned)) and not standing(config, addresses, nat64).take():
         try:
-            change(read(), addresses)
-            return
+            found = read()
+            if read_near() == found.near:
+                change(found, addresses)
+                return False
         except (OSError, SystemProblem):        # somebody has changed it
             pass
     tools.run(["nft", "--file", "-"], text(config, addresses, nat64))
+    return True
 
 
 def change(old: Addresses, new: Addresses) -> None:
@@ -272,7 +291,8 @@ def endpoint_elements(kind: int, ports: Iterable[tuple[int, ...]], family: int) 
 def element(key: bytes, what: What | None = None) -> bytes:
     told = attribute(KEY | NESTED, attribute(DATA_VALUE, key))
     if what is not None:
-        verdict = attribute(VERDICT_CODE, struct.pack("!i", GOTO)) + name(VERDICT_CHAIN, CHAINS[what])
+        code = struct.pack("!i", JUMP if what is What.OBSERVE else GOTO)
+        verdict = attribute(VERDICT_CODE, code) + name(VERDICT_CHAIN, CHAINS[what])
         told += attribute(DATA | NESTED, attribute(DATA_VERDICT | NESTED, verdict))
     return attribute(LIST_ELEMENT | NESTED, told)
 
@@ -368,9 +388,9 @@ def read() -> Addresses:
     endpoints: dict[int, list[Endpoint]] = {4: [], 6: []}
     for (family, is_endpoint, key), last, what, _ in elements():
         if is_endpoint:
-            endpoints[family].append(Endpoint(key >> 16, key & 0xFFFF, what, 0))
+            endpoints[family].append(Endpoint(key >> 16, key & 0xFFFF, what, ""))
         else:
-            spans[family].append(Span(key, last, what, 0))
+            spans[family].append(Span(key, last, what, ""))
     return Addresses({family: tuple(sorted(some)) for family, some in spans.items()},
                      {family: tuple(sorted(some)) for family, some in endpoints.items()})
 
@@ -378,10 +398,14 @@ def read() -> Addresses:
 def is_there(wanted: Addresses) -> bool:
     """Whether the table has these entries and no others. OSError where it is not there."""
     found = read()
+    return (wanted.ranges, wanted.ports, wanted.near) == (found.ranges, found.ports, read_near())
+
+
+def read_near() -> dict[int, frozenset[int]]:
+    """What is near the entries, as the table has it. OSError where it is not there."""
     with netlink.opened() as link:
-        near = {family: frozenset(int.from_bytes(key_of(told)) for told in elements_of(link, NEARBY[family]))
+        return {family: frozenset(int.from_bytes(key_of(told)) for told in elements_of(link, NEARBY[family]))
                 for family in BITS}
-    return (wanted.ranges, wanted.ports, wanted.near) == (found.ranges, found.ports, near)
 
 
 def counted() -> Iterator[tuple[Spot, int]]:
@@ -389,22 +413,29 @@ def counted() -> Iterator[tuple[Spot, int]]:
     return ((spot, packets) for spot, _, _, packets in elements())
 
 
-def spots(addresses: Addresses) -> dict[Spot, int]:
-    """The list of each entry, as its index."""
+def spots(addresses: Addresses) -> dict[Spot, str]:
+    """The list of each entry."""
     made = {(family, False, one.first): one.owner for family in BITS for one in addresses.spans[family]}
     return made | {(family, True, one.address << 16 | one.port): one.owner
                    for family in BITS for one in addresses.endpoints[family]}
 
 
+class Foreign(OSError):
+    """There is an entry that is none of ours."""
+
+
 def key_of(told: dict[int, bytes]) -> bytes:
-    return netlink.attributes(told[KEY], 0)[DATA_VALUE]
+    key = netlink.attributes(told.get(KEY, b""), 0).get(DATA_VALUE)
+    if key is None:
+        raise Foreign(errno.EINVAL, "an entry of another program")
+    return key
 
 
 def what_of(told: dict[int, bytes]) -> What:
-    """By the chain that it leads to. OSError for one that none of ours does."""
+    """By the chain that it leads to."""
     verdict = netlink.attributes(netlink.attributes(told.get(DATA, b""), 0).get(DATA_VERDICT, b""), 0)
     if (what := LEADS_TO.get(verdict.get(VERDICT_CHAIN, b""))) is None:
-        raise OSError(errno.EINVAL, "an entry of another program")
+        raise Foreign(errno.EINVAL, "an entry of another program")
     return what
 
 

@@ -37,16 +37,23 @@ class Ends(NamedTuple):
 
 
 class Blocked:
-    """Addresses and endpoints that are blocked by `these`, and are not so by the very same entry of `those`."""
+    """Addresses and endpoints that are blocked by `these`, and are not so by the very same entry of `those`; and
+    those that an exception of `those` has let by."""
 
     def __init__(self, these: Addresses, those: Addresses, nat64: tuple[str, ...] = ()) -> None:
         self.spans: dict[int, tuple[list[int], list[int]]] = {}
         self.endpoints: dict[int, set[tuple[int, ...]]] = {}
         for family, bits in BITS.items():
-            spans = sorted(one for one in these.ranges[family] - those.ranges[family] if one[2] in BLOCKS)
-            self.spans[bits // 8] = [one[0] for one in spans], [one[1] for one in spans]
-            self.endpoints[bits // 8] = {one[:2] for one in these.ports[family] - those.ports[family]
-                                         if one[2] in BLOCKS}
+            spans = sorted(one[:2] for one in changed(these.ranges[family], those.ranges[family]))
+            firsts, lasts = list[int](), list[int]()
+            for first, last in spans:           # what was there and what is there may overlap
+                if lasts and first <= lasts[-1]:
+                    lasts[-1] = max(last, lasts[-1])
+                else:
+                    firsts.append(first)
+                    lasts.append(last)
+            self.spans[bits // 8] = firsts, lasts
+            self.endpoints[bits // 8] = {one[:2] for one in changed(these.ports[family], those.ports[family])}
         self.nat64 = nat64
         self.leads = {one.prefix.network_address.packed[:2] for one in translated(nat64)}
 
@@ -61,6 +68,10 @@ class Blocked:
             return True
         return size == 16 and end.address[:2] in self.leads and any(
             Ends(one, end.port) in self for one in embedded(end.address, self.nat64))
+
+
+def changed(these: frozenset[tuple[int, ...]], those: frozenset[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    return {one for one in these - those if one[2] in BLOCKS} | {one for one in those - these if one[2] not in BLOCKS}
 
 
 def cut(blocked: Blocked, stage: Stage | None) -> int:

@@ -75,6 +75,8 @@ class Standing:
 
     def lost(self) -> list[str]:
         """What is no longer as `take` saw it; empty where nothing is lost."""
+        if len(self._seen) != len(self.places):
+            return ["what stands has not been looked at yet"]
         with netlink.opened() as link:
             if generation(link) == self._generation:
                 return self._wrong()

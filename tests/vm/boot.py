@@ -33,7 +33,8 @@ TESTS = ("python3 -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . --co
          "-k 'nft and not 6] and (daemon or whole or one_queue or syn_and or ends_it or http or blocked "
          "or forged_reset or long_headers or twice or no_rules)' && "
          "modprobe -a 8021q br_netfilter && python3 -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . "
-         "--confcutdir tests/netfilter -o markers=live --color=no tests/netfilter/links.py && "
+         "--confcutdir tests/netfilter -o markers=live --color=no tests/netfilter/links.py "
+         "tests/netfilter/test_address_table.py && "
          "python3 -m pytest -q -rP -p no:cacheprovider -c /dev/null --rootdir . --confcutdir tests/vm "
          "-o markers=live --color=no tests/vm/watched.py")
 SECONDS = 1800        # it takes two or three minutes; an emulated machine on a busy one takes ten times that

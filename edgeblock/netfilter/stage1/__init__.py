@@ -244,11 +244,12 @@ class Stage:
 
     def forget(self, which: Callable[[bytes], bool]) -> int:
         """Forgets the marks of flows whose `struct key` (structures.h) is one of these; how many there were."""
-        if "marks" not in self.maps:
+        marks = self.maps.get("marks")
+        if marks is None:
             return 0
-        spec, _ = bpf.describe(self.maps["marks"])
-        wanted = {key for key in bpf.keys(self.maps["marks"], spec.key_size, spec.value_size) if which(key)}
-        return sum(bpf.delete(self.maps["marks"], key) for key in wanted)
+        spec, _ = bpf.describe(marks)
+        wanted = {key for key in bpf.keys(marks, spec.key_size, spec.value_size) if which(key)}
+        return sum(bpf.delete(marks, key) for key in wanted)
 
     def memory(self) -> tuple[int, ...]:
         """The open maps in which source.recall finds what has passed, and that in which source.marking sets marks."""

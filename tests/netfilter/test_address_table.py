@@ -16,12 +16,13 @@ from edgeblock.netfilter import addresses
 FULL4, FULL6 = (1 << 32) - 1, (1 << 128) - 1
 TABLES = [
     EMPTY,
-    Addresses({4: (Span(0, 0, What.DROP, 0), Span(1, 9, What.RESET, 1), Span(FULL4, FULL4, What.OBSERVE, 2)),
-               6: (Span(0, 5, What.PASS, 0), Span(1 << 127, FULL6, What.DROP, 0))},
-              {4: (Endpoint(7, 443, What.PASS, 0), Endpoint(7, 444, What.DROP, 3)),
-               6: (Endpoint(7, 1, What.RESET, 0),)}),
-    Addresses({4: (Span(0, FULL4, What.DROP, 0),), 6: (Span(0, FULL6, What.RESET, 0),)}, {4: (), 6: ()}),
-    Addresses({4: (Span(3, 3, What.DROP, 0), Span(4, 4, What.RESET, 0)), 6: ()}, {4: (), 6: ()}),
+    Addresses({4: (Span(0, 0, What.DROP, "list0"), Span(1, 9, What.RESET, "list1"),
+                   Span(FULL4, FULL4, What.OBSERVE, "list2")),
+               6: (Span(0, 5, What.PASS, "list0"), Span(1 << 127, FULL6, What.DROP, "list0"))},
+              {4: (Endpoint(7, 443, What.PASS, "list0"), Endpoint(7, 444, What.DROP, "list3")),
+               6: (Endpoint(7, 1, What.RESET, "list0"),)}),
+    Addresses({4: (Span(0, FULL4, What.DROP, "list0"),), 6: (Span(0, FULL6, What.RESET, "list0"),)}, {4: (), 6: ()}),
+    Addresses({4: (Span(3, 3, What.DROP, "list0"), Span(4, 4, What.RESET, "list0")), 6: ()}, {4: (), 6: ()}),
 ]
 
 
@@ -45,7 +46,7 @@ def test_only_what_goes_between_the_interfaces_is_looked_at():
 def test_answers_of_ours_and_loopback_pass_and_each_hook_has_its_side():
     config = changed(hooks=("input", "output"))
     assert set(addresses.chains(config)) >= {"input", "output"} and "forward" not in addresses.chains(config)
-    assert "lo" in chain(config, "input")[1] and "mark" in chain(config, "output")[1]
+    assert "lo" in chain(config, "input")[1] and "fib saddr type != local" in chain(config, "output")[1]
 
 
 def test_who_is_exempt_is_asked_first_on_both_sides():
@@ -53,6 +54,13 @@ def test_who_is_exempt_is_asked_first_on_both_sides():
     assert chain(config, "to_server")[0].startswith("ip saddr { 192.0.2.0/24 } counter return")
     assert chain(config, "to_server")[1].startswith("ip6 daddr { 2001:db8::1")
     assert chain(config, "from_server")[0].startswith("ip daddr { 192.0.2.0/24 }")
+
+
+def test_who_is_listed_gets_no_answer():
+    assert chain(Config(), "from_server_near4")[0] == "meta mark set meta mark | 0x80000000"
+    assert chain(Config(), "from_server_near4")[-1] == "meta mark set meta mark & 0x7fffffff"
+    assert chain(Config(), "address_reset")[0].startswith("meta mark & 0x80000000 == 0x80000000 counter drop")
+    assert not any("mark" in rule for rule in chain(Config(), "to_server_near4"))
 
 
 def test_an_ipv4_address_in_two_pieces_has_no_look_up_of_its_own():
@@ -120,14 +128,14 @@ def test_a_change_of_what_is_not_there_changes_nothing(box):
 @pytest.mark.parametrize("family", [4, 6])
 def test_an_address_is_shut_and_counted_and_opens_again(triple, box, family):
     number = int(ipaddress.ip_address(SERVER[family]))
-    shut = replace(EMPTY, spans={**EMPTY.spans, family: (Span(number, number, What.RESET, 5),)})
+    shut = replace(EMPTY, spans={**EMPTY.spans, family: (Span(number, number, What.RESET, "list5"),)})
     inside(box, lambda: addresses.apply(Config(), EMPTY))
     triple.connect(family).close()
     inside(box, lambda: addresses.change(EMPTY, shut))
     with pytest.raises(ConnectionRefusedError):
         triple.connect(family)
     [(spot, packets)] = inside(box, lambda: list(addresses.counted()))
-    assert packets >= 1 and addresses.spots(shut)[spot] == 5
+    assert packets >= 1 and addresses.spots(shut)[spot] == "list5"
     inside(box, lambda: addresses.change(shut, EMPTY))
     triple.connect(family).close()
 
@@ -144,3 +152,32 @@ def test_what_is_taken_away_is_noticed(triple, box):
     for how in (("flush", "ruleset"), ("flush", "chain", "inet", addresses.TABLE, "address_drop"),
                 ("flush", "map", "inet", addresses.TABLE, "address6")):
         assert inside(box, lambda how=how: lost(how)), how
+
+
+@pytest.mark.live
+def test_what_is_near_or_anothers_is_noticed_and_made_good(triple, box):
+    def body():
+        addresses.apply(Config(), TABLES[3])
+        for how in (("delete", "element", "inet", addresses.TABLE, "near4", "{ 0x000000 }"),
+                    ("add", "element", "inet", addresses.TABLE, "address4", "{ 0x01020304 : drop }")):
+            triple.run("nft", *how)
+            try:
+                assert not addresses.is_there(TABLES[3])
+            except addresses.Foreign:
+                assert how[0] == "add"
+            assert addresses.apply(Config(), TABLES[3])
+            assert addresses.is_there(TABLES[3])
+
+    inside(box, body)
+
+
+@pytest.mark.live
+def test_what_is_watched_does_not_hide_what_is_dropped(triple, box):
+    """A wide range of IPv6 that is only watched, and an IPv4 address that one of it leads to."""
+    watched = (0x2002 << 112, (0x2003 << 112) - 1)
+    table = Addresses({4: (Span(0xC000024D, 0xC000024D, What.DROP, "a"),),
+                       6: (Span(*watched, What.OBSERVE, "b"),)}, EMPTY.endpoints)
+    inside(box, lambda: addresses.apply(Config(), table))
+    rules = inside(box, lambda: addresses.text(Config(), table))
+    assert f": jump {addresses.CHAINS[What.OBSERVE]}" in rules
+    assert inside(box, lambda: addresses.is_there(table))
