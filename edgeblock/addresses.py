@@ -103,16 +103,17 @@ def with_new(old: Addresses, new: Addresses) -> Addresses:
     for family in BITS:
         known = old.spans[family]
         begins = [one.first for one in known]
-        fresh = []
-        for one in new.spans[family]:
-            at = bisect_right(begins, one.last) - 1
-            if at < 0 or known[at].last < one.first:
-                fresh.append(one)
-        spans[family] = tuple(sorted((*known, *fresh)))
+
+        def is_known(first: int, last: int) -> bool:
+            at = bisect_right(begins, last) - 1         # noqa: B023
+            return at >= 0 and known[at].last >= first  # noqa: B023
+
         there = {one[:2] for one in old.endpoints[family]}
-        endpoints[family] = tuple(sorted((*old.endpoints[family],
-                                          *(one for one in new.endpoints[family]
-                                            if one.what and one[:2] not in there))))
+        spans[family] = tuple(sorted((*known, *(one for one in new.spans[family]
+                                                if not is_known(one.first, one.last)))))
+        endpoints[family] = tuple(sorted((*old.endpoints[family], *(
+            one for one in new.endpoints[family]
+            if one[:2] not in there and (one.what or not is_known(one.address, one.address))))))
     return Addresses(spans, endpoints)
 
 
