@@ -151,6 +151,11 @@ def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: 
     return one.outcome.refused.get(name, {})
 
 
+def has_lost_addresses(parts: Compiled) -> bool:
+    """Whether a list has addresses, and the form of snapshot that it was kept in had no place for them in clear."""
+    return not len(parts.addresses) and bool(parts.ipv4_lengths or parts.ipv6_lengths)
+
+
 class Round:
     """One look at the directory."""
 
@@ -204,6 +209,11 @@ class Round:
         self.write_rejected()           # what is in force does not wait for reasons
         if self.untold:
             self.outcome.warnings.append(f"{self.rules.directory}: {self.untold} more lists are refused")
+        for name, part in self.parts.items():
+            if has_lost_addresses(part.parts):
+                self.outcome.warnings.append(
+                    f"{name}: the version in force is of an older edgeblock, so its addresses are enforced on the "
+                    "watched ports only; drop the list again")
         if not self.outcome.problem:
             self._tell_withdrawn()
         self._clear_rejected()

@@ -5,13 +5,16 @@ import random
 
 import pytest
 
+from edgeblock import config
 from edgeblock.addresses import EMPTY, Addresses, What, embedded, octets_of, translated, with_new
 from edgeblock.blocklist.addresses import read_addresses
 from edgeblock.blocklist.compiler import for_list, lay_over, merge
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.rows import Rows
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import HEADERS, open_snapshot, pack
+from edgeblock.blocklist.store import Store
 
 from .making import KEY, compiled
 
@@ -204,3 +207,19 @@ def test_snapshots_say_what_leads_to_ipv4_here():
         assert open_snapshot(pack(made, KEY, 0), KEY).parts.nat64 == ("2001:db8:64::/96",)
     whole = open_snapshot(pack(merge([parts], ("2001:db8:64::/96",)), KEY, 0), KEY)
     assert ListMatcher(whole).look_up_address(address).list == "list"
+
+
+def test_a_last_good_version_of_an_older_edgeblock_is_told(tmp_path):
+    """Its list is refused now, so nothing newer is there."""
+    rules, store = tmp_path / "rules", Store(tmp_path / "state", KEY)
+    rules.mkdir()
+    (rules / "court.list").write_text("a..b\n")
+    store.prepare()
+    old = of_version_2(compiled(("court", None, ["192.0.2.1", "listed.example"])))
+    (store.lists / "court.part").write_bytes(old)
+    settings = config.Rules(directory=rules, key=tmp_path / "state" / "key")
+    outcome = refresh(settings, store, 1_700_000_000)
+    assert outcome.refused and [one for one in outcome.warnings if one.startswith("court: the version in force is of")]
+    (rules / "court.list").write_text("192.0.2.1\n")
+    outcome = refresh(settings, store, 1_700_000_000)
+    assert not outcome.refused and outcome.warnings == []
