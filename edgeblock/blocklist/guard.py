@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
+from edgeblock.addresses import octets_of
 from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_host
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
@@ -32,7 +33,7 @@ SHRINK_FLOOR = 100      # entries fewer than before; none left at all is never s
 ALSO_MAX = 8            # allowances of its own that a list is told again beside the one it lacks
 SLASH = ord("/")
 HOST, HOST_ONLY, SUBDOMAINS, DIRECTORY = Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS, Kind.DIRECTORY
-NAT64 = bytes.fromhex("0064ff9b0000000000000000")       # RFC 6052: IPv4 addresses behind a prefix of 96 bits
+WELL_KNOWN = "64:ff9b::/96"     # of NAT64 everywhere (RFC 6052, 2.1)
 
 # RFC 6890 and its successors. The documentation ranges are left out, as nothing is there that a block could hurt; and
 # the private ones: labs and hosted networks list them on purpose. A provider's own go into [rules] protected.
@@ -48,7 +49,8 @@ SPECIAL = {
 class Protected(NamedTuple):
     """What no list may block: hosts, hosts with everything below them, addresses; and networks that many share.
 
-    `words` are who it is, where the file says that: pairs of a name, a tree or a network and its word.
+    `words` are who it is, where the file says that: pairs of a name, a tree or a network and its word. `nat64` are
+    prefixes behind which IPv4 addresses are, besides WELL_KNOWN.
     """
 
     names: frozenset[bytes] = frozenset()
@@ -56,10 +58,11 @@ class Protected(NamedTuple):
     networks: frozenset[Network] = frozenset()
     words: frozenset[tuple[bytes | Network, str]] = frozenset()
     shared: Shared = NOTHING
+    nat64: tuple[str, ...] = ()
 
     def joined(self, other: "Protected") -> "Protected":
         return Protected(self.names | other.names, self.trees | other.trees, self.networks | other.networks,
-                         self.words | other.words, self.shared.joined(other.shared))
+                         self.words | other.words, self.shared.joined(other.shared), self.nat64 + other.nat64)
 
 
 def parse_protected(text: bytes, source: str) -> Protected:
@@ -257,6 +260,27 @@ def skip_instead(settings: ListSettings, count: int) -> str:
     return f"guarded = \"skip\" in {place_for(settings, 'guarded')} takes it without {some}"
 
 
+class Behind(NamedTuple):
+    """A prefix of NAT64: its first and last address, and from which bit on IPv4 addresses are in it."""
+
+    first: bytes
+    last: bytes
+    at: int
+
+    @classmethod
+    def of(cls, text: str) -> "Behind":
+        network = ipaddress.IPv6Network(text)
+        return cls(network.network_address.packed, network.broadcast_address.packed, network.prefixlen)
+
+    def inner(self, length: int) -> int:
+        """How long the IPv4 prefix is that a prefix of this length stands for; byte 8 is in none (RFC 6052, 2.2)."""
+        skipped = min(8, max(0, length - 64)) if self.at < 72 and octets_of(self.at)[-1] > 8 else 0
+        return min(32, max(0, length - self.at - skipped))
+
+    def ipv4(self, address: bytes) -> bytes:
+        return bytes(address[i] for i in octets_of(self.at))
+
+
 class Guard:
     """The guard rails of one list; `key` is that of a hashed list, if it may be one."""
 
@@ -269,6 +293,7 @@ class Guard:
         self._above, self._close, self._parents = near.above, near.close, near.parents
         self._special, self._protected, self._words = near.special, near.protected, near.words
         self._shared, self._all = protected.shared, protected
+        self._behind = tuple(map(Behind.of, (WELL_KNOWN, *protected.nat64)))
         self._urls_are_hosts = settings.https == "host"
         self.skips = settings.guarded == "skip"
 
@@ -383,11 +408,11 @@ class Guard:
             name = f"widest_ipv{version}"
             return unless(f"{network_text(key)} is wider than /{widest}", settings, name, f"{name} = {length}")
         last = last_of(first, length)
-        inner = max(0, length - 96)         # of the IPv4 addresses in it; what is wider has all of them
-        behind = version == 6 and first[:12] <= NAT64 <= last[:12]
-        if behind and inner < settings.widest_ipv4:
-            return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
-                          f"/{settings.widest_ipv4} of them", settings, "widest_ipv4", f"widest_ipv4 = {inner}")
+        behind = [one for one in self._behind if version == 6 and first <= one.last and one.first <= last]
+        for one in behind:
+            if (inner := one.inner(length)) < settings.widest_ipv4:
+                return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
+                              f"/{settings.widest_ipv4} of them", settings, "widest_ipv4", f"widest_ipv4 = {inner}")
         narrow = length >= self._shared.narrow[version == 6]
         if narrow and not behind and self._nearby.touched(first, last) is None:
             return None
@@ -398,8 +423,9 @@ class Guard:
         if entry.exception:
             return None
         refused = self._refuses_others(key, first, last, length)
-        if refused is None and behind and length >= 96:
-            refused = self._refuses_others(key, first[12:], last[12:], inner)       # where it leads
+        for one in behind:
+            if refused is None and length >= one.at:            # where it leads
+                refused = self._refuses_others(key, one.ipv4(first), one.ipv4(last), one.inner(length))
         return refused
 
     @cached_property

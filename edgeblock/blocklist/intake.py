@@ -112,8 +112,9 @@ def make_terms(rules: config.Rules, key: Key) -> Terms:
         found += error.args
     if found:
         raise ListError(*found)
+    protected = protected._replace(nat64=rules.nat64)
     mark = repr((edgeblock.__version__, snapshot.VERSION, os.stat(PSLFILE).st_size, sha256(own).digest(),
-                 sha256(networks).digest(), rules.signers, rules.require_signatures))
+                 sha256(networks).digest(), rules.nat64, rules.signers, rules.require_signatures))
     return Terms(key, rules, protected, defaults, mark)
 
 

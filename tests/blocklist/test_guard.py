@@ -424,3 +424,19 @@ def test_any_network_is_judged_with_a_reason_or_without(network, exception, endp
     assert why is None or "; if that is meant, put " in why
     if length < (20 if network.version == 4 else 32):
         assert why and "is wider than" in why
+
+
+@pytest.mark.parametrize(("nat64", "entry", "told"), [
+    ("2001:db8:64::/96", "2001:db8:64::/96", "stands for IPv4 addresses (NAT64) and is wider than /20"),
+    ("2001:db8:64::/96", "2001:db8:64::a01:35", "2001:db8:64::a01:35 is protected"),
+    ("2001:db8:64::/64", "2001:db8:64:0:a:100::/88", "stands for IPv4 addresses (NAT64) and is wider than /20"),
+    ("2001:db8:64::/64", "2001:db8:64:0:a:100:3500::", "2001:db8:64:0:a:100:3500:0 is protected"),
+    ("2001:db8:100::/40", "2001:db8:10a::/48", "stands for IPv4 addresses (NAT64) and is wider than /20"),
+    ("2001:db8:100::/40", "2001:db8:10a:100:35::", "2001:db8:10a:100:35:: is protected"),
+    ("2001:db8::/32", "2001:db8:a01:35::", "2001:db8:a01:35:: is protected")])
+def test_what_is_behind_a_prefix_of_nat64_here_is_judged_as_ipv4(nat64, entry, told):
+    """10.1.0.53 is protected; RFC 6052, 2.2 has where its bytes are."""
+    own = parse_protected(b"10.1.0.53\n", "own.names")._replace(nat64=(nat64,))
+    [why] = refusals(entry, own)
+    assert told in why, why
+    assert refusals(entry, own._replace(nat64=())) == []

@@ -25,6 +25,17 @@ PUNCTUATION = re.compile(rb"[^A-Za-z0-9._\-\[\]:]|[\[\]](?!$)(?<!^.)")
 # Not any word: hxxp:// and htp:// are mistakes, and not passed over.
 SCHEME = re.compile(rb"(?:ftps?|sftp|tftp|smb|cifs|nfs|tcp|udp|ssh|telnet|ldaps?|ircs?|rtsp)://[^/\s]", re.IGNORECASE)
 SCHEME_ALONE = re.compile(rb"https?/")          # http//example.com/
+# What looks like an address, and would be taken for a host or a page of one.
+IPV4 = rb"\d+\.\d+\.\d+\.\d+"
+NEARLY = tuple((re.compile(pattern), why) for pattern, why in (
+    (IPV4 + rb"/\d+:\d+|\[[0-9A-Fa-f:.]+/\d+\]:\d+",
+     "is a prefix with a port; write a line for each address and port, or leave out the port"),
+    (IPV4 + rb"-" + IPV4 + rb":\d+",
+     "is a range with a port; write a line for each address and port, or leave out the port"),
+    (IPV4 + rb"-\d{1,3}", "is no whole range; write both addresses, such as 192.0.2.1-192.0.2.5"),
+    (IPV4 + rb"(?::\d+)?/(?:tcp|udp)", "names a protocol, and an entry holds for every protocol; leave that out"),
+    (rb"[0-9A-Fa-f:]*::?[0-9A-Fa-f:]+-[0-9A-Fa-f:]*::?[0-9A-Fa-f:]+", "is a range of IPv6 addresses; write prefixes"),
+))
 MASKED = re.compile(rb"\d+\.\d+\.\d+\.\d+/\d+\.\d+\.\d+\.\d+")
 
 NOT_ASKED = "addresses in the place of a name, which nobody asks a resolver for"
@@ -78,6 +89,9 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     elif MASKED.fullmatch(text):
         raise BadEntry(f"is a range with a mask; write it as a prefix{such_as(text)}")
     else:
+        for nearly, why in NEARLY if text[:1].isdigit() or b":" in text else ():
+            if nearly.fullmatch(text):
+                raise BadEntry(why)
         return []
     try:
         first = ipaddress.ip_address(address.decode())

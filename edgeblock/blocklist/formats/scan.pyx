@@ -24,6 +24,15 @@ cdef inline bint is_digit(uint8_t c) noexcept nogil:
     return <uint8_t>(c - 48) < 10
 
 
+cdef bint has_letter(const uint8_t* text, Py_ssize_t size) noexcept nogil:
+    # Of a plain host in its canonical form.
+    cdef Py_ssize_t i
+    for i in range(size):
+        if 97 <= text[i] <= 122:
+            return True
+    return False
+
+
 cdef inline bint is_blank(uint8_t c) noexcept nogil:
     return c == 32 or 9 <= c <= 13
 
@@ -216,6 +225,8 @@ cdef class Shapes:
                 continue
             if memchr(host.text, 46, host.size) == NULL:
                 continue
+            if self.addresses and is_digit(host.text[0]) and not has_letter(host.text, <Py_ssize_t>host.size):
+                return None             # perhaps a range of addresses, such as 192.0.2.1-5
             key = host.text[:host.size]
             if self.apart and key in self.apart:
                 return None

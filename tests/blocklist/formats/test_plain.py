@@ -130,6 +130,16 @@ def test_what_is_between_the_entries():
     ("a.com\tb.com", "'a.com\\tb.com' has a space inside; one entry a line, and %20 for a space in a URL"),
     ("0x7f.1", "'0x7f.1' is an address in an unusual form; write 127.0.0.1"),
     ("=192.0.2.1", "'=192.0.2.1' is an address; '=' and '*.' are for names"),
+    ("192.0.2.0/24:443", "'192.0.2.0/24:443' is a prefix with a port; write a line for each address and port, or "
+                         "leave out the port"),
+    ("[2001:db8::/48]:443", "'[2001:db8::/48]:443' is a prefix with a port; write a line for each address and port, "
+                            "or leave out the port"),
+    ("192.0.2.1-192.0.2.5:80", "'192.0.2.1-192.0.2.5:80' is a range with a port; write a line for each address and "
+                               "port, or leave out the port"),
+    ("192.0.2.1-5", "'192.0.2.1-5' is no whole range; write both addresses, such as 192.0.2.1-192.0.2.5"),
+    ("192.0.2.1:443/tcp", "'192.0.2.1:443/tcp' names a protocol, and an entry holds for every protocol; leave that "
+                          "out"),
+    ("2001:db8::1-2001:db8::9", "'2001:db8::1-2001:db8::9' is a range of IPv6 addresses; write prefixes"),
     ("1.2.3.4.5", "'1.2.3.4.5' looks like an address but is none"),
     ("256.1.1.1", "'256.1.1.1' looks like an address but is none"),
     ("192.0.2.1/33", "'192.0.2.1/33' looks like an address but is none"),
