@@ -28,7 +28,7 @@ from edgeblock.config import Config
 from edgeblock.daemon import claim
 from edgeblock.daemon.control import ask
 from edgeblock.errors import ConfigError, ListError, SystemProblem
-from edgeblock.netfilter import bypass, bytecode, iptables, netlink, nft, ruleset, shortcut, tools
+from edgeblock.netfilter import addresses, bypass, bytecode, iptables, netlink, nft, ruleset, shortcut, tools
 from edgeblock.netfilter.checks import check_shortcut, check_tracking, queues
 from edgeblock.netfilter.pair import CLIENTS, SERVERS
 from edgeblock.netfilter.pins import bpf_directory, pin_path
@@ -361,8 +361,11 @@ def daemon(config: Config) -> Iterator[Finding]:
             yield Finding("daemon", WARNING, f"process {process} runs here, but does not tell: {problem}",
                           "run edgeblock doctor as root, with the configuration of the daemon")
         else:
-            yield Finding("daemon", WARNING, "none runs in this network namespace: nothing is filtered",
-                          "systemctl start edgeblock, or edgeblock run")
+            left = addresses.present()
+            yield Finding("daemon", WARNING, "none runs in this network namespace: " + (
+                "names are not filtered, listed addresses still are as the last daemon had them" if left
+                else "nothing is filtered"), "systemctl start edgeblock, or edgeblock run"
+                + "; edgeblock ruleset remove lifts them" * left)
         return
     who = f"process {process}" if process else f"one that answers at {config.daemon.control}"
     if told.get("causes"):
