@@ -373,6 +373,13 @@ def test_a_line_that_ends_a_preface_begins_with_nothing_left_of_the_one_before()
         assert http.feed([data[i:i + 1] for i in range(len(data))]) == whole
 
 
+@pytest.mark.parametrize("data", [
+    b"\0" + b"a" * 40, b"!!!\0" + b"a" * 40, b"G\0" + b"\xa0" * 34, b"GET /\0" + b"a" * 40])
+def test_a_line_with_a_nul_and_no_end_is_no_request_yet(data):
+    # Found by fuzzing: the slow reader forgot a NUL with more than 32 bytes behind it.
+    slow.compare(data)
+
+
 def test_the_sign_of_a_hello_in_a_target_is_none_whole_or_in_pieces():
     data = b"POST /a \x16\x03\x01\x00\x80\x01 HTTP/1.1\r\nHost: a.example\r\n\r\n"
     whole = http.feed([data])

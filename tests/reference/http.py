@@ -70,7 +70,8 @@ def step(data: bytes, at: int, seeking: bool) -> tuple[list[Head], list[tuple[in
     line = holed(whole)
     if end < 0:
         early = not seeking and re.match(rb"%s%s+/" % (TOKEN, P), whole.partition(b"\0")[0])
-        return [], [], "lost" if (seeking or is_odd(line)) and not early else "need_more"
+        odd = seeking or b"\0" in whole or is_odd(line)     # nothing behind a NUL makes it a request before its end
+        return [], [], "lost" if odd and not early else "need_more"
     request = read_request_line(line, seeking)
     if request is None:
         return [], [(end + 1, not line.startswith(b"PROXY ") and (seeking or line != b""))], ""
