@@ -71,7 +71,7 @@ def test_a_file_named_hosts_may_be_a_hosts_file():
     (read_nfqfilter_addresses, "example.com",
      "'example.com' is no address with or without a port, such as 192.0.2.1:443 or [2001:db8::1]:443"),
     (read_nfqfilter_addresses, "192.0.2.0/24:80",
-     "'192.0.2.0/24:80' is no address with or without a port, such as 192.0.2.1:443 or [2001:db8::1]:443"),
+     "'192.0.2.0/24:80' is a prefix with a port; write a line for each address and port, or leave out the port"),
     (read_nfqfilter_addresses, "192.0.2.1:0", "'192.0.2.1:0' has a port that is no number from 1 to 65535"),
     (read_nfqfilter_addresses, "192.0.2.1/24",
      "'192.0.2.1/24' has address bits beyond its prefix; write 192.0.2.0/24"),
