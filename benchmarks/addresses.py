@@ -13,7 +13,6 @@ costs; `ratio` is packets a second with the table to those without.
 
 import json
 import random
-import re
 import socket
 import statistics
 import struct
@@ -57,7 +56,8 @@ def seconds(work: Any, *arguments: Any) -> float:
 
 def slab() -> int:
     """Bytes of the kernel's own objects."""
-    return 1024 * int(re.search(r"Slab:\s+(\d+)", Path("/proc/meminfo").read_text())[1])      # type: ignore[index]
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Slab:"))
 
 
 def changes(table: Addresses) -> dict[str, Any]:

@@ -97,23 +97,24 @@ class Addresses:
 EMPTY = Addresses({4: (), 6: ()}, {4: (), 6: ()})
 
 
+def meets(firsts: list[int], lasts: list[int], first: int, last: int) -> bool:
+    """Whether a range has a number in common with one of sorted ranges that do not overlap."""
+    at = bisect_right(firsts, last) - 1
+    return at >= 0 and lasts[at] >= first
+
+
 def with_new(old: Addresses, new: Addresses) -> Addresses:
     """What is said in `old`, and besides that of addresses and endpoints that it says nothing of what `new` says."""
     spans, endpoints = {}, {}
     for family in BITS:
         known = old.spans[family]
-        begins = [one.first for one in known]
-
-        def is_known(first: int, last: int) -> bool:
-            at = bisect_right(begins, last) - 1         # noqa: B023
-            return at >= 0 and known[at].last >= first  # noqa: B023
-
+        begins, ends = [one.first for one in known], [one.last for one in known]
         there = {one[:2] for one in old.endpoints[family]}
-        spans[family] = tuple(sorted((*known, *(one for one in new.spans[family]
-                                                if not is_known(one.first, one.last)))))
-        endpoints[family] = tuple(sorted((*old.endpoints[family], *(
-            one for one in new.endpoints[family]
-            if one[:2] not in there and (one.what or not is_known(one.address, one.address))))))
+        fresh = (one for one in new.spans[family] if not meets(begins, ends, one.first, one.last))
+        spans[family] = tuple(sorted((*known, *fresh)))
+        more = (one for one in new.endpoints[family] if one[:2] not in there and (
+            one.what or not meets(begins, ends, one.address, one.address)))
+        endpoints[family] = tuple(sorted((*old.endpoints[family], *more)))
     return Addresses(spans, endpoints)
 
 
@@ -130,6 +131,21 @@ class Translated(NamedTuple):
         """From which bit on the whole IPv4 address is in the IPv6 one; None where it is in two pieces."""
         octets = octets_of(self.at)
         return 8 * octets[0] if octets[3] - octets[0] == 3 else None
+
+    @property
+    def ends(self) -> tuple[bytes, bytes]:
+        """Its first and its last address."""
+        return self.prefix.network_address.packed, self.prefix.broadcast_address.packed
+
+    def ipv4(self, address: bytes) -> bytes:
+        """The IPv4 address that an IPv6 address below it leads to."""
+        octets = bytes(address[i] for i in octets_of(self.at))
+        return bytes(byte ^ 0xFF for byte in octets) if self.flipped else octets
+
+    def ipv4_length(self, length: int) -> int:
+        """How long the IPv4 prefix is that an IPv6 prefix of this length stands for: 0 is all of IPv4."""
+        skipped = min(8, max(0, length - 64)) if self.at <= 64 and octets_of(self.at)[-1] > 8 else 0
+        return min(32, max(0, length - self.at - skipped))
 
 
 # IPv4-mapped addresses (RFC 4291, 2.5.5.2); the well-known prefix of NAT64 (RFC 6052, 2.1); 6to4 (RFC 3056, 2); what
@@ -151,13 +167,8 @@ def translated(nat64: Iterable[str]) -> tuple[Translated, ...]:
 
 def embedded(address: bytes, nat64: Iterable[str] = ()) -> list[bytes]:
     """The IPv4 addresses that an IPv6 address of 16 bytes leads to."""
-    found = []
     number = ipaddress.IPv6Address(address)
-    for one in translated(nat64):
-        if number in one.prefix:
-            octets = bytes(address[i] for i in octets_of(one.at))
-            found.append(bytes(byte ^ 0xFF for byte in octets) if one.flipped else octets)
-    return found
+    return [one.ipv4(address) for one in translated(nat64) if number in one.prefix]
 
 
 def inside(one: Translated, number: int, length: int) -> tuple[int, int]:

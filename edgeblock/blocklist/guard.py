@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
-from edgeblock.addresses import octets_of
+from edgeblock.addresses import Translated
 from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_host
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
@@ -260,27 +260,6 @@ def skip_instead(settings: ListSettings, count: int) -> str:
     return f"guarded = \"skip\" in {place_for(settings, 'guarded')} takes it without {some}"
 
 
-class Behind(NamedTuple):
-    """A prefix of NAT64: its first and last address, and from which bit on IPv4 addresses are in it."""
-
-    first: bytes
-    last: bytes
-    at: int
-
-    @classmethod
-    def of(cls, text: str) -> "Behind":
-        network = ipaddress.IPv6Network(text)
-        return cls(network.network_address.packed, network.broadcast_address.packed, network.prefixlen)
-
-    def inner(self, length: int) -> int:
-        """How long the IPv4 prefix is that a prefix of this length stands for; byte 8 is in none (RFC 6052, 2.2)."""
-        skipped = min(8, max(0, length - 64)) if self.at < 72 and octets_of(self.at)[-1] > 8 else 0
-        return min(32, max(0, length - self.at - skipped))
-
-    def ipv4(self, address: bytes) -> bytes:
-        return bytes(address[i] for i in octets_of(self.at))
-
-
 class Guard:
     """The guard rails of one list; `key` is that of a hashed list, if it may be one."""
 
@@ -293,7 +272,9 @@ class Guard:
         self._above, self._close, self._parents = near.above, near.close, near.parents
         self._special, self._protected, self._words = near.special, near.protected, near.words
         self._shared, self._all = protected.shared, protected
-        self._behind = tuple(map(Behind.of, (WELL_KNOWN, *protected.nat64)))
+        networks = (ipaddress.IPv6Network(text) for text in (WELL_KNOWN, *protected.nat64))
+        ways = [Translated(network, network.prefixlen) for network in networks]
+        self._behind = tuple((way, *way.ends) for way in ways)
         self._urls_are_hosts = settings.https == "host"
         self.skips = settings.guarded == "skip"
 
@@ -408,9 +389,9 @@ class Guard:
             name = f"widest_ipv{version}"
             return unless(f"{network_text(key)} is wider than /{widest}", settings, name, f"{name} = {length}")
         last = last_of(first, length)
-        behind = [one for one in self._behind if version == 6 and first <= one.last and one.first <= last]
+        behind = [way for way, begin, end in self._behind if version == 6 and first <= end and begin <= last]
         for one in behind:
-            if (inner := one.inner(length)) < settings.widest_ipv4:
+            if (inner := one.ipv4_length(length)) < settings.widest_ipv4:
                 return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
                               f"/{settings.widest_ipv4} of them", settings, "widest_ipv4", f"widest_ipv4 = {inner}")
         narrow = length >= self._shared.narrow[version == 6]
@@ -425,7 +406,7 @@ class Guard:
         refused = self._refuses_others(key, first, last, length)
         for one in behind:
             if refused is None and length >= one.at:            # where it leads
-                refused = self._refuses_others(key, one.ipv4(first), one.ipv4(last), one.inner(length))
+                refused = self._refuses_others(key, one.ipv4(first), one.ipv4(last), one.ipv4_length(length))
         return refused
 
     @cached_property

@@ -10,12 +10,11 @@ import errno
 import os
 import socket
 import struct
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from edgeblock.addresses import BITS, Addresses, What, embedded, translated
+from edgeblock.addresses import BITS, Addresses, What, embedded, meets, translated
 from edgeblock.netfilter import netlink
 from edgeblock.netfilter.netlink import attribute, message
 from edgeblock.netfilter.stage1 import Stage
@@ -62,9 +61,7 @@ class Blocked:
 
     def __contains__(self, end: Ends) -> bool:
         size, number = len(end.address), int.from_bytes(end.address)
-        firsts, lasts = self.spans[size]
-        at = bisect_right(firsts, number) - 1
-        if at >= 0 and number <= lasts[at] or (number, end.port) in self.endpoints[size]:
+        if meets(*self.spans[size], number, number) or (number, end.port) in self.endpoints[size]:
             return True
         return size == 16 and end.address[:2] in self.leads and any(
             Ends(one, end.port) in self for one in embedded(end.address, self.nat64))

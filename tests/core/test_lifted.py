@@ -23,8 +23,8 @@ def test_a_stream_of_datagrams_goes_on(engine):
 
 
 def test_a_syn_that_is_sent_again_begins_a_connection(engine):
-    for now in (1.0, 2.0):
-        assert not engine.judge(s.tcp(1000, flags=s.SYN), now).accept
+    for at in (1.0, 2.0):
+        assert not engine.judge(s.tcp(1000, flags=s.SYN), at).accept
     engine.matcher = FREE
     assert engine.judge(s.tcp(1000, flags=s.SYN), 4.0).accept
     assert engine.judge(s.tcp(1001, s.hello(b"open.example")), 4.1).accept

@@ -6,6 +6,7 @@ import itertools
 import socket
 import threading
 import time
+from typing import Self
 
 from edgeblock.lab import SERVER, Lab, page, until
 
@@ -25,7 +26,25 @@ def connect(lab: Lab, source: str, timeout: float) -> socket.socket:
         return socket.create_connection((SERVER[4], 80), timeout, (source, 0))
 
 
-class Load:
+class AtWork:
+    """`threads` that go on until `done` is set, which the end of the `with` does; then each has so many seconds."""
+
+    threads: list[threading.Thread]
+    done: threading.Event
+    patience = 30.0
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        for thread in self.threads:
+            thread.join(self.patience)
+
+
+class Load(AtWork):
     """Kept connections that ask again and again, and listed pages asked for on new ones, until the `with` ends."""
 
     def __init__(self, lab: Lab) -> None:
@@ -71,16 +90,6 @@ class Load:
             else:
                 self.blocked.append(time.monotonic())
             self.done.wait(0.003)
-
-    def __enter__(self) -> "Load":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        for thread in self.threads:
-            thread.join(30)
 
     def gap(self, began: float, what: str, within: float = 1.0) -> None:
         """Listed pages are blocked again in time; prints how many passed, and until when."""

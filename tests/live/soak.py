@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import traces
-from load import Load, add_sources
+from load import AtWork, Load, add_sources
 from manager import Manager
 from running import CONFIG, CONTACT, HOP_SHORTCUT, LISTS, REDIRECT, UNTRACKED, children, track_nothing
 
 from edgeblock.daemon.control import ask
+from edgeblock.errors import SystemProblem
 from edgeblock.lab import Lab, page, until
 
 MODES = {"on": '[ruleset]\nstage1 = "on"\n', "off": '[ruleset]\nstage1 = "off"\n', "untracked": UNTRACKED,
@@ -176,8 +177,10 @@ def box_of(mode: str, more: str = "", period: float = PERIOD, limits: str = "") 
             box.close()
 
 
-class Watch:
+class Watch(AtWork):
     """Looks at the canary all the time, in a thread of its own, and fetches pages by TLS beside Load."""
+
+    patience = 2 * FETCH
 
     def __init__(self, box: Box) -> None:
         self.box = box
@@ -199,7 +202,7 @@ class Watch:
             began = time.time()
             try:
                 status = self.box.status()
-            except Exception:               # no daemon, or none that answers yet
+            except SystemProblem:           # no daemon, or none that answers yet
                 self.silent.append(began)
                 continue
             canary, vigil = status["canary"], status["vigil"]
@@ -223,16 +226,6 @@ class Watch:
             self.fetched["listed"] += 1
             self.fetched["open"] += 1
             self.done.wait(0.05)
-
-    def __enter__(self) -> "Watch":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        for thread in self.threads:
-            thread.join(2 * FETCH)
 
 
 class Happening:

@@ -277,7 +277,7 @@ def test_what_others_take_away_is_put_back(box: Running):
     held(lambda: not connects(lab, SERVER[4], 22))
     for times, how in enumerate(TAKEN, 1):
         lab.run_in("box", how)
-        held(lambda: lab.counters(box.daemon)["addresses.restored"] == times)       # noqa: B023
+        held(lambda times=times: lab.counters(box.daemon)["addresses.restored"] == times)
         assert not connects(lab, SERVER[4], 22), how
     assert "address rules have been taken away" in box.daemon.log.read_text()
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from load import AtWork
 from running import Running, children, start
 
 from edgeblock.lab import SERVER, Lab, page, until
@@ -64,8 +65,10 @@ def long_list(host: str, count: int = 30_000) -> str:
 
 # Under load ------------------------------------------------------------------------------------------------------
 
-class Load:
+class Load(AtWork):
     """Kept connections that ask again and again, and a listed page asked for on new ones."""
+
+    patience = 60.0
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -108,16 +111,6 @@ class Load:
                 self.blocked += 1
             else:
                 self.passed += 1
-
-    def __enter__(self) -> "Load":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        for thread in self.threads:
-            thread.join(60)
 
 
 def test_a_hundred_reloads_under_load(fresh: Running):

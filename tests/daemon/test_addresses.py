@@ -1,0 +1,213 @@
+"""Address rules kept as the lists have them: what is put there when, and what is said where it cannot be."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from edgeblock.addresses import EMPTY, Addresses, Span, What
+from edgeblock.config import Config
+from edgeblock.daemon import addresses as module
+from edgeblock.daemon.addresses import AddressRules
+from edgeblock.daemon.tasks import Tasks
+from edgeblock.errors import SystemProblem
+from tests.daemon.parts import Log
+
+
+def listed(*numbers: int, what: What = What.DROP, owner: str = "list") -> Addresses:
+    return Addresses({4: tuple(Span(number, number, what, owner) for number in numbers), 6: ()}, EMPTY.endpoints)
+
+
+class Kernel:
+    """What stands in place of nf_tables: the entries, and what was done, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.table: Addresses | None = None
+        self.done: list[str] = []
+        self.fault: Exception | None = None
+        self.counts: dict[module.addresses.Spot, int] = {}
+        self.generation = 0
+        for name in ("present", "apply", "change", "remove", "is_there", "counted", "standing"):
+            monkeypatch.setattr(module.addresses, name, getattr(self, name))
+        monkeypatch.setattr(module.standing, "current", lambda: self.generation)
+        monkeypatch.setattr(module, "cut", lambda blocked, stage: self.done.append("cut") if blocked else None)
+
+    def present(self) -> bool:
+        return self.table is not None
+
+    def apply(self, config: Config, wanted: Addresses, nat64: tuple[str, ...]) -> bool:
+        self._may()
+        self.done.append("apply")
+        self.table, self.generation = wanted, self.generation + 1
+        return True
+
+    def change(self, old: Addresses, new: Addresses) -> None:
+        self._may()
+        assert self.table is not None and self.table.ranges == old.ranges
+        self.done.append("change")
+        self.table, self.generation = new, self.generation + 1
+
+    def remove(self) -> None:
+        self.table = None
+
+    def is_there(self, wanted: Addresses) -> bool:
+        return self.table is not None and self.table.ranges == wanted.ranges
+
+    def counted(self) -> list[tuple[module.addresses.Spot, int]]:
+        return list(self.counts.items())
+
+    def standing(self, *_: object) -> "Kernel":
+        return self
+
+    def take(self) -> list[str]:
+        return []
+
+    def lost(self) -> list[str]:
+        return [] if self.present() else ["table is gone"]
+
+    def _may(self) -> None:
+        if self.fault:
+            raise self.fault
+
+
+class Lists:
+    """Rules whose addresses the test says."""
+
+    fd = 1
+
+    def __init__(self, says: Addresses | Exception) -> None:
+        self.says = says
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    def read(rules: AddressRules, loaded: Lists) -> Addresses:
+        if isinstance(loaded.says, Exception):
+            raise loaded.says
+        rules._wanted = loaded.says
+        return module.with_new(rules._there, rules._wanted)
+
+    monkeypatch.setattr(AddressRules, "_read", read)
+    return Kernel(monkeypatch)
+
+
+def made(**ruleset: bool) -> tuple[AddressRules, Log]:
+    log = Log()
+    config = replace(Config(), ruleset=replace(Config().ruleset, **ruleset))
+
+    async def call(work, *arguments):
+        return work(*arguments)
+
+    return AddressRules(config, log, Tasks(lambda: None), call, lambda: None), log
+
+
+def test_what_is_new_comes_before_the_workers_have_it_and_what_goes_goes_after(kernel: Kernel):
+    rules, _ = made()
+
+    async def live():
+        await rules.stage(Lists(listed(1, 2)))
+        assert kernel.done == []                # nothing before the other rules are there
+        await rules.install()
+        assert kernel.done == ["apply", "cut"] and kernel.table == listed(1, 2)
+        await rules.stage(Lists(listed(2, 3)))
+        assert kernel.table.ranges == listed(1, 2, 3).ranges
+        await rules.commit()
+        assert kernel.table == listed(2, 3)
+        done = len(kernel.done)
+        await rules.stage(Lists(listed(2, 3)))
+        await rules.commit()
+        assert len(kernel.done) == done
+
+    asyncio.run(live())
+
+
+def test_what_is_taken_away_between_the_two_is_put_back_as_it_was(kernel: Kernel):
+    rules, log = made()
+
+    async def live():
+        await rules.stage(Lists(listed(1)))
+        await rules.install()
+        await rules.stage(Lists(listed(2)))
+        kernel.table = None
+        assert await rules.look() == "" and rules.restored == 1
+        assert kernel.table.ranges == listed(1, 2).ranges       # 1 is what some worker still blocks
+        kernel.table, kernel.generation = listed(1), kernel.generation + 1
+        assert await rules.look() == "" and rules.restored == 2 and kernel.table.ranges == listed(1, 2).ranges
+
+    asyncio.run(live())
+    assert [event for event, _ in log.said].count("address rules have been taken away") == 2
+
+
+def test_without_nft_the_box_says_so_until_it_can(kernel: Kernel):
+    rules, _ = made()
+
+    async def live():
+        kernel.fault = SystemProblem("nft: not installed; install the package nftables")
+        await rules.install()
+        assert await rules.look() == ""                         # no list has an address
+        await rules.stage(Lists(listed(1)))
+        assert "watched ports only: nft: not installed" in await rules.look()
+        assert rules.status()["in_kernel"] == 0 and rules.status()["ranges"] == 1
+        kernel.fault = None
+        assert await rules.look() == "" and kernel.table == listed(1)
+
+    asyncio.run(live())
+
+
+def test_more_than_the_kernel_is_given_is_said_until_it_is_less_and_what_was_there_stays(kernel: Kernel):
+    rules, _ = made()
+
+    async def live():
+        await rules.stage(Lists(listed(1)))
+        await rules.install()
+        await rules.stage(Lists(SystemProblem("too many")))
+        await rules.commit()
+        for _ in range(3):
+            assert "too many" in await rules.look()
+        assert kernel.table == listed(1)
+        await rules.stage(Lists(listed(1, 2)))
+        assert await rules.look() == "" and kernel.table == listed(1, 2)
+
+    asyncio.run(live())
+
+
+def test_a_start_with_too_many_leaves_what_another_daemon_has_left(kernel: Kernel):
+    rules, _ = made()
+    kernel.table = listed(9)
+
+    async def live():
+        await rules.stage(Lists(SystemProblem("too many")))
+        await rules.install()
+        assert "too many" in await rules.look()
+
+    asyncio.run(live())
+    assert kernel.table == listed(9)
+
+
+@pytest.mark.parametrize("off", [{"addresses": False}, {"install": False}])
+def test_where_it_is_off_nothing_is_put_there_and_nothing_left(kernel: Kernel, off: dict[str, bool]):
+    rules, _ = made(**off)
+    kernel.table = listed(9)
+
+    async def live():
+        await rules.stage(Lists(listed(1)))
+        await rules.install()
+        assert await rules.look() == ""
+
+    asyncio.run(live())
+    assert kernel.table is None and kernel.done == []
+
+
+def test_counts_are_of_the_lists_whose_entries_are_there_and_begin_with_the_daemon(kernel: Kernel):
+    rules, _ = made()
+
+    async def live():
+        await rules.stage(Lists(listed(1, owner="a")))
+        await rules.install()
+        kernel.counts = {(4, False, 1): 5}
+        assert rules._count() == {"a": 5} and rules._count() == {}
+        await rules.stage(Lists(listed(2, owner="b")))          # not committed yet: both are there
+        kernel.counts = {(4, False, 1): 7, (4, False, 2): 1, (4, False, 77): 3}
+        assert rules._count() == {"a": 2, "b": 1}
+
+    asyncio.run(live())
