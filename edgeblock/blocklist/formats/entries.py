@@ -14,6 +14,7 @@ from edgeblock.blocklist.formats.scan import Shapes, plain_host
 
 DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-up of the URLs of its host
 
+ADDRESS_MAX = 128           # bytes; two IPv6 addresses with all around them are fewer. Longer ones are none
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
 IPV6_LIKE = re.compile(rb"(?:([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/\d+)?|\[([0-9A-Fa-f:.]+)\](?::(\d+))?)")
 
@@ -79,6 +80,8 @@ def such_as(masked: bytes) -> str:
 def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     """Kinds and keys of an address entry (a range is several); empty when `text` does not look like one."""
     last: str | None = None
+    if len(text) > ADDRESS_MAX:
+        return []
     if found := IPV4_LIKE.fullmatch(text):
         address, prefix, port = found[1], found[2], found[3]
         last = found[4].decode() if found[4] else None
@@ -161,7 +164,7 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
         raise BadEntry("has '@@' inside; an exception begins with it, once, as in @@example.com")
     if b"@" in text:
         raise BadEntry("has an '@'; write the host alone")
-    if b"%" in text and IPV6_LIKE.fullmatch(text.partition(b"%")[0]):
+    if b"%" in text and len(text) <= ADDRESS_MAX and IPV6_LIKE.fullmatch(text.partition(b"%")[0]):
         raise BadEntry("is an address of one interface (%); no client asks for one through this box")
     key = canonical_host(text)
     if key is None:
