@@ -33,7 +33,7 @@ def time_names(Matcher matcher not None, int proto, list names, bytes target, in
         for turn in range(rounds):
             at = text
             for i in range(count):
-                matches += matcher.match_name(proto, at, size[i], path, path_size, &found)
+                matches += matcher.match_name(proto, at, size[i], path, path_size, NULL, 0, &found)
                 at += size[i]
     seconds = time.thread_time() - start
     free(size)

@@ -79,8 +79,9 @@ class Compiled:
     rows are there and not here, -1 for the others. The rows there of lists that are not named count no more. `rows`
     and `bitmap` are then of the others alone, everything else is of both together.
 
-    `addresses` has an ADDRESS for each address entry, in no order, some perhaps twice. `nat64` are the prefixes
-    behind which IPv4 addresses are, besides those that every box knows (addresses.TRANSLATED).
+    `addresses` has an ADDRESS for each address entry, in no order, some perhaps twice. Bit n of `at_ipv4` and
+    `at_ipv6`: some host has an entry with an address prefix of n bits. `nat64` are the prefixes behind which IPv4
+    addresses are, besides those that every box knows (addresses.TRANSLATED).
     """
 
     lists: list[ListRecord]
@@ -97,6 +98,8 @@ class Compiled:
     below: list[int] = field(default_factory=list)
     addresses: bytes | bytearray | memoryview = b""
     nat64: tuple[str, ...] = ()
+    at_ipv4: int = 0
+    at_ipv6: int = 0
 
 
 class Compiler:
@@ -146,6 +149,14 @@ class Compiler:
                 bounds.directory_max = max(bounds.directory_max, len(key))
             else:
                 bounds.url_max = max(bounds.url_max, len(key))
+        elif kind >= Kind.HOST_AT:
+            host, _, place = key.partition(b"\0")
+            bounds.labels |= 1 << min(host.count(b".") + 1, LABELS_COUNTED)
+            self.rows.add(host, value | Kind.AT_MARK)
+            if len(place) < 16:
+                bounds.at_ipv4 |= 1 << place[0]
+            else:
+                bounds.at_ipv6 |= 1 << place[0]
         else:
             length, address = key[1], key[2:]
             is_ipv6 = len(address) >= 16
@@ -181,7 +192,9 @@ class Compiler:
             raise ListError(f"was made under the key {head.key_id.hex()}, and the key here is {self.key_id.hex()}; "
                             "make it again with `edgeblock hash-list` and this key")
         value = index << 16 | (EXCEPTION if exception else 0)
-        if kind == Kind.URL_MARK:
+        if kind == Kind.AT_MARK:
+            self.rows.add_print(print, value | kind)
+        elif kind == Kind.URL_MARK:
             self.rows.add_print(print, index << 16 | Kind.URL_MARK)
             if self.settings[index].https == "host" and not exception:
                 self.rows.add_print(print, value | Kind.HOST_OF_URL)
@@ -189,6 +202,8 @@ class Compiler:
             self.rows.add_print(print, value | kind)
         bounds.labels |= head.labels
         bounds.depths |= head.depths
+        bounds.at_ipv4 |= head.at_ipv4
+        bounds.at_ipv6 |= head.at_ipv6
         bounds.url_max = max(bounds.url_max, head.url_max)
         bounds.directory_max = max(bounds.directory_max, head.directory_max)
 
@@ -281,6 +296,8 @@ def gather(every: Sequence[Compiled], below: list[int]) -> Compiled:
         made.depths |= parts.depths
         made.ipv4_lengths |= parts.ipv4_lengths
         made.ipv6_lengths |= parts.ipv6_lengths
+        made.at_ipv4 |= parts.at_ipv4
+        made.at_ipv6 |= parts.at_ipv6
         made.url_max = max(made.url_max, parts.url_max)
         made.directory_max = max(made.directory_max, parts.directory_max)
     made.bitmap, made.ipv4, made.rows, made.addresses = join(bitmaps), join(ipv4), Merge(tables), addresses

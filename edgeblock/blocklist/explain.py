@@ -4,6 +4,7 @@ In: a matcher, or Rules whose files can be read again for lines; names as people
 name, a Place for each entry. Never here: a name judged by anything but the matcher that the engine uses.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -30,6 +31,8 @@ KIND_NAMES = {
     Kind.HOST: "host and subdomains", Kind.HOST_ONLY: "host only", Kind.SUBDOMAINS: "subdomains only",
     Kind.URL_WITH_QUERY: "URL with this query", Kind.URL: "URL", Kind.DIRECTORY: "every URL below",
     Kind.NETWORK: "address", Kind.ENDPOINT: "address and port", Kind.HOST_OF_URL: "host of a URL (https = \"host\")",
+    Kind.HOST_AT: "host and subdomains at this address", Kind.HOST_ONLY_AT: "host only, at this address",
+    Kind.SUBDOMAINS_AT: "subdomains only, at this address",
 }
 
 
@@ -113,7 +116,8 @@ class Record:
 
 
 def explain(rules: Rules, names: Iterable[str]) -> list[Record]:
-    """A Record for each name: a host, a URL, or an address with or without a port.
+    """A Record for each name: a host, a URL, or an address with or without a port. `@ ADDRESS` behind a host or URL
+    says where it leads.
 
     A host is judged in TLS and as the front page over HTTP; a URL in the protocol it names (without one: HTTP), and
     for information in the other: in TLS only the host of a URL is visible.
@@ -151,15 +155,23 @@ class Judged(NamedTuple):
     found: Found | None
     tried: list[Candidate]
     has_urls: bool          # the host has URL entries
+    at: str                 # where it leads, as was asked
 
 
+AT = re.compile(r"(.*?)(?:\s+@\s*|\s*@\s+)(\S*)")
 URL_PARTS = re.compile(r"(?:(https?):[/\\\\]*)?([^/\\\\?#]*)", re.IGNORECASE)
 PORT = re.compile(r".*(?:\]|^[^:]*):(\d{1,5})")
 
 
 def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged]]:
     """Canonical form, problem, and what the matcher says for each protocol."""
-    text = name.strip()
+    text, at, to = name.strip(), "", b""
+    if said := AT.fullmatch(text):
+        text, at = said[1], said[2]
+        try:
+            to = ipaddress.ip_address(at.strip("[]")).packed
+        except ValueError:
+            return None, f"has no address behind '@' but {at!r}; write one, such as example.com @ 192.0.2.1", []
     scheme, authority = URL_PARTS.match(text).groups()      # type: ignore[union-attr]
     if scheme or authority != text:
         canonical, why = canonical_url(text), why_not_url(text)
@@ -174,10 +186,10 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
     if (address := host_address(host)) is not None:
         port = PORT.fullmatch(authority)
         usual = {"https": 443, "http": 80}.get((scheme or "").lower(), 0)
-        verdicts.append(Judged("ip", True, *matcher.trace_address(address, int(port[1]) if port else usual)))
+        verdicts.append(Judged("ip", True, *matcher.trace_address(address, int(port[1]) if port else usual), ""))
     for proto in sorted(("tls", "http"), key=lambda proto: (proto not in asked, proto == "http")):
         seen = (slash + target or b"/") if proto == "http" else None
-        verdicts.append(Judged(proto, proto in asked, *matcher.trace_name(proto, host, seen)))
+        verdicts.append(Judged(proto, proto in asked, *matcher.trace_name(proto, host, seen, to), at))
     return canonical.decode("utf-8", "backslashreplace"), "", verdicts
 
 
@@ -241,15 +253,16 @@ def find_rule(rules: Rules, rule: str) -> list[Place]:
                     continue
                 for kind, text, mark in marks_of(item, key):
                     if rule_number(mark, kind) == wanted:
-                        found.append(Place(source.path.name, item.line, source.name, shown(text) if text else None,
-                                           KIND_NAMES[kind], item.exception))
+                        entry = formats.key_text(text) if text else None
+                        found.append(Place(source.path.name, item.line, source.name, entry, KIND_NAMES[kind],
+                                           item.exception))
     return found
 
 
 def marks_of(item: formats.Entry | formats.HashedEntry, key: Key) -> Iterator[tuple[Kind, bytes | None, bytes]]:
     """Kind, canonical form and fingerprint of the rules that an entry can become."""
     if isinstance(item, formats.HashedEntry):
-        if item.kind != Kind.URL_MARK:
+        if item.kind not in formats.MARKS:
             yield item.kind, None, item.print
         yield Kind.HOST_OF_URL, None, item.print
         return
@@ -257,11 +270,6 @@ def marks_of(item: formats.Entry | formats.HashedEntry, key: Key) -> Iterator[tu
     if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY:
         host = item.key.partition(b"/")[0]
         yield Kind.HOST_OF_URL, host, fingerprint(key, host)
-
-
-def shown(key: bytes) -> str:
-    """A canonical form as people read it."""
-    return formats.network_text(key) if key[:1] == b"\0" else key.decode("utf-8", "backslashreplace")
 
 
 def rule_number(mark: bytes, kind: Kind) -> int:
@@ -288,16 +296,19 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
             explained.append(rule)
             applying += row.applies
             best = rule if row.in_force else best
-        tried.append(Tried(shown(candidate.text), candidate.in_bitmap, tuple(explained)))
+        tried.append(Tried(formats.key_text(candidate.text), candidate.in_bitmap, tuple(explained)))
     found = judged.found
     return Verdict(judged.proto, judged.asked, found.action if found else "accept", found.list if found else None,
-                   found.rule if found else None, reason(best, applying, judged.has_urls), tuple(tried))
+                   found.rule if found else None, reason(best, applying, judged), tuple(tried))
 
 
-def reason(best: Rule | None, applying: int, has_urls: bool) -> str:
+def reason(best: Rule | None, applying: int, judged: Judged) -> str:
     """Why this rule, in words."""
     if best is None:
-        return "nothing listed applies" + ("; other URLs of this host are listed" if has_urls else "")
+        has_places = any(candidate.places for candidate in judged.tried)
+        where = "at other addresses" if judged.at else "at certain addresses: ask for the host @ an address"
+        return "nothing listed applies" + ("; other URLs of this host are listed" if judged.has_urls else "") + (
+            f"; this host is listed {where}" if has_places else "")
     place = f"{best.file}:{best.line}" if best.line else best.file
     if best.exception:
         why = "an exception" + (" outranks every block that is not mandatory" if applying > 1 else "")

@@ -25,9 +25,14 @@ cpdef enum Kind:            # what an entry matches: the low byte of a row's val
     ENDPOINT = 8            # a destination address and port
     HOST_OF_URL = 9         # the host of a URL entry of a list with https = "host": on TLS and QUIC
     URL_MARK = 10           # no rule: the host has URL entries, so its URLs are worth looking up
+    HOST_AT = 11            # as HOST, where it leads to an address or prefix; the key has both
+    HOST_ONLY_AT = 12       # as HOST_ONLY
+    SUBDOMAINS_AT = 13      # as SUBDOMAINS
+    AT_MARK = 14            # no rule: the host has such entries, so where it leads is worth looking up
 
 cdef enum:
     EXCEPTION = 0x100       # value: list index << 16 | EXCEPTION or 0 | Kind
+    AT = HOST_AT - HOST     # from a kind of host to the same at an address
     NO_LIST = 0xFFFF        # the index of a list that counts no more; older versions wrote it into every URL_MARK
 
 

@@ -17,6 +17,10 @@ class Kind(IntEnum):
     ENDPOINT = 8
     HOST_OF_URL = 9
     URL_MARK = 10
+    HOST_AT = 11
+    HOST_ONLY_AT = 12
+    SUBDOMAINS_AT = 13
+    AT_MARK = 14
 
 def fingerprint(key: ReadableBuffer, text: bytes) -> bytes: ...
 

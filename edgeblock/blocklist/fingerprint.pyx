@@ -157,7 +157,7 @@ cdef class Rows:
         cdef uint32_t value
         for i in range(self.count):
             value = load_u32(self.rows + i * ROW_SIZE + PRINT_SIZE)
-            if value & 0xFF < HOST_OF_URL:
+            if value & 0xFF not in (HOST_OF_URL, URL_MARK, AT_MARK):
                 counts[value >> 16] += 1
         return counts
 

@@ -33,6 +33,7 @@ SHRINK_FLOOR = 100      # entries fewer than before; none left at all is never s
 ALSO_MAX = 8            # allowances of its own that a list is told again beside the one it lacks
 SLASH = ord("/")
 HOST, HOST_ONLY, SUBDOMAINS, DIRECTORY = Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS, Kind.DIRECTORY
+HOST_AT = Kind.HOST_AT
 WELL_KNOWN = "64:ff9b::/96"     # of NAT64 everywhere (RFC 6052, 2.1)
 
 # RFC 6890 and its successors. The documentation ranges are left out, as nothing is there that a block could hurt; and
@@ -298,6 +299,9 @@ class Guard:
             return None
         if key[0] == 0:
             return self._refuses_network(entry)
+        if kind >= HOST_AT:             # wherever it leads
+            host = key.partition(b"\0")[0]
+            return self.refuses(Entry(entry.line, Kind(kind - HOST_AT + HOST), host, entry.exception))
         if self._urls_are_hosts or key[-1] == SLASH:
             return self._refuses_url(entry)
         return None
@@ -311,7 +315,8 @@ class Guard:
         if entry.kind == Kind.URL_MARK:
             return self._refuses_url(Entry(entry.line, Kind.URL, text + b"/-", entry.exception)) \
                 if self._urls_are_hosts else None
-        return self.refuses(Entry(entry.line, entry.kind, text, entry.exception))
+        return self.refuses(Entry(entry.line, HOST if entry.kind == Kind.AT_MARK else entry.kind, text,
+                                  entry.exception))
 
     @cached_property
     def _known_prints(self) -> dict[bytes, bytes]:

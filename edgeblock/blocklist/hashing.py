@@ -136,7 +136,7 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
                 made.refuse(item.line, why)
         else:
             total += 1
-            if item.kind >= Kind.NETWORK:
+            if item.kind in (Kind.NETWORK, Kind.ENDPOINT):
                 addresses.add((item.key, item.exception))
             else:
                 compiler.add(0, item)
@@ -148,7 +148,8 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
     elif not made.entries:
         made.refuse(0, "has no entries")
     if not made.refused:
-        head = HashedHead(key_id(key), compiled.labels, compiled.depths, compiled.url_max, compiled.directory_max)
+        head = HashedHead(key_id(key), compiled.labels, compiled.depths, compiled.url_max, compiled.directory_max,
+                          compiled.at_ipv4, compiled.at_ipv6)
         write_hashed(out, head, sorted(addresses), prints_of(compiled))
 
 

@@ -21,7 +21,6 @@ from edgeblock import config
 from edgeblock.blocklist import formats, snapshot
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, open_regular
-from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.guard import (
     Guard,
     Protected,
@@ -199,7 +198,7 @@ class Gathering:
                         return
                 else:
                     add(0, item)
-                    if kind is formats.Entry or item.kind != Kind.URL_MARK:
+                    if kind is formats.Entry or item.kind not in formats.MARKS:
                         self.total += 1
                     if self.total >= due and self.sample and kind is formats.Entry:
                         self.sample.offer(item, self.total)

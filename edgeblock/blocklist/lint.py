@@ -26,6 +26,7 @@ from edgeblock.blocklist.directory import (
 )
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import (
+    MARKS,
     Entry,
     HashedEntry,
     Passed,
@@ -33,7 +34,7 @@ from edgeblock.blocklist.formats import (
     Remark,
     attributes_text,
     count_lines,
-    network_text,
+    key_text,
 )
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
@@ -163,7 +164,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                 if unusable <= most:
                     problems.append(Finding(name, item.line, item.why))
                 continue
-            entries += not isinstance(item, HashedEntry) or item.kind != Kind.URL_MARK
+            entries += not isinstance(item, HashedEntry) or item.kind not in MARKS
             kinds[item.kind] += not item.exception
             if isinstance(item, HashedEntry) and key is not None and item.head.key_id != key_id(key):
                 foreign = True
@@ -318,6 +319,16 @@ def covering(mark: Mark) -> Iterator[Mark]:
             number &= ~(1 << (8 * size - shorter - 1))
             yield Kind.NETWORK, bytes((0, shorter)) + number.to_bytes(size), exception
         return
+    if kind >= Kind.HOST_AT:
+        host, zero, place = key.partition(b"\0")
+        plain = Kind(kind - Kind.HOST_AT + Kind.HOST), host, exception
+        yield plain
+        for broader, name, _ in covering(plain):
+            yield broader, name, exception
+            yield Kind(broader + Kind.HOST_AT - Kind.HOST), name + zero + place, exception
+        for _, wider, _ in covering((Kind.NETWORK, zero + place, exception)):
+            yield kind, host + wider, exception
+        return
     host, slash, target = key.partition(b"/")
     if slash:
         path, query, _ = target.partition(b"?")
@@ -350,8 +361,9 @@ def text_of(mark: Mark) -> str:
 
 def mark_text(mark: Mark) -> str:
     kind, key, exception = mark
-    text = network_text(key) if kind >= Kind.NETWORK else key.decode("utf-8", "backslashreplace")
+    text = key_text(key)
     if kind is Kind.DIRECTORY:
         text = text.rstrip("/") + "/*"
-    before = {Kind.HOST_ONLY: "=", Kind.SUBDOMAINS: "*."}.get(kind, "")
+    before = {Kind.HOST_ONLY: "=", Kind.SUBDOMAINS: "*.", Kind.HOST_ONLY_AT: "=",
+              Kind.SUBDOMAINS_AT: "*."}.get(kind, "")
     return f"{'@@' if exception else ''}{before}{text}"

@@ -14,7 +14,6 @@ from edgeblock import config
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists, finding_of, read_list
-from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.guard import Guard, Protected, Seen, shipped_protected, unusable_lines
 from edgeblock.blocklist.intake import make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key
@@ -98,7 +97,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
                 for item in reading.entries():
                     if tolerant or not errors:
                         compiler.add(index, item)
-                        total += item.kind != Kind.URL_MARK
+                        total += item.kind not in formats.MARKS
                 warnings += reading.warnings
                 if terms and (why := why_unsigned(source, terms, now)):
                     warnings.append(Finding(source.path.name, 0, f"{why}; the daemon refuses this list"))

@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.blocklist.bitmap cimport Bitmap
 from edgeblock.blocklist.canonical cimport HOST_MAX, URL_MAX, Host, Target
+from edgeblock.blocklist.leads cimport KEY_MAX, Lead
 from edgeblock.core.matcher cimport Match, Matcher
 
 cdef enum:
@@ -19,11 +20,13 @@ cdef enum Where:            # where the text of a try lies
     IN_URL = 1
     IN_BARE_URL = 2
     IN_KEYS = 3
+    IN_HOST_AND_KEYS = 4
 
 cdef struct Ask:            # text[start : start + size] is to be looked up
     uint8_t print[16]       # its fingerprint
     size_t start
     size_t size
+    size_t host_size        # of IN_HOST_AND_KEYS: what of it is the host
     uint32_t kinds          # bit k: a row of Kind k applies
     uint32_t weight         # how specific such a row is among those of its kind
 
@@ -38,6 +41,8 @@ cdef struct Try:            # a fingerprint that was looked up
     uint8_t in_bitmap
     uint16_t start
     uint16_t size
+    uint8_t key             # bytes in Trace.keys
+    uint8_t places          # the host has entries with an address
 
 cdef struct Layer:          # the rows of a snapshot, or of what lies over one
     Bitmap bitmap
@@ -45,24 +50,21 @@ cdef struct Layer:          # the rows of a snapshot, or of what lies over one
     size_t count
     const uint16_t* lists   # for each list index in these rows: the index it has here, or NO_LIST; NULL: the same
 
-cdef struct Lead:           # IPv6 addresses below a prefix lead to IPv4 ones
-    uint8_t prefix[16]
-    uint32_t length
-    uint32_t at             # from which bit on the IPv4 address is in them
-    uint8_t flip            # what each of its bytes is combined with
-
 cdef struct Trace:          # everything a look-up did; only kept for people who ask
     uint32_t tries
     uint32_t hits
     Try tried[TRIES_MAX]
     Hit hit[HITS_MAX]
-    uint8_t keys[TRIES_MAX][24]
+    uint8_t keys[TRIES_MAX][KEY_MAX]
 
 cdef struct Walk:           # one look-up under way
     Host host
     uint8_t url[2][HOST_MAX + URL_MAX]
     bint hidden             # the path is invisible: TLS or QUIC
     bint has_urls           # the host has URL entries
+    bint has_places         # the host that was looked up last has entries with an address
+    const uint8_t* to       # where the connection leads, or NULL
+    size_t to_size
     uint32_t rank           # of the rule in `best`; 0: none
     Match best
     Trace* trace            # NULL on the packet path
@@ -75,6 +77,8 @@ cdef class ListMatcher(Matcher):
     cdef Bitmap ipv4
     cdef uint64_t labels, depths, ipv4_lengths
     cdef uint64_t ipv6_lengths[3]
+    cdef uint64_t at_ipv4
+    cdef uint64_t at_ipv6[3]
     cdef Lead[LEADS_MAX] leads
     cdef uint32_t lead_count
     cdef size_t url_max, directory_max
@@ -84,12 +88,13 @@ cdef class ListMatcher(Matcher):
     cdef uint8_t* list_rank         # for each list: the class of its blocks
 
     cdef int open_base(self, snapshot) except -1
-    cdef bint is_listed(self, const Layer* layer, const uint8_t* print) noexcept nogil
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
                    uint32_t kinds, uint32_t weight) noexcept nogil
     cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil
     cdef void look_rows(self, Walk* walk, const Layer* layer, Ask* ask, uint32_t tried) noexcept nogil
     cdef void look_hosts(self, Walk* walk, Ask* asks, uint32_t count) noexcept nogil
+    cdef void look_places(self, Walk* walk, const Ask* host, const uint8_t* address, size_t size) noexcept nogil
+    cdef void walk_places(self, Walk* walk, const Ask* host) noexcept nogil
     cdef void walk_host(self, Walk* walk) noexcept nogil
     cdef bint walk_target(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
     cdef size_t room(self, Walk* walk) noexcept nogil
@@ -98,8 +103,8 @@ cdef class ListMatcher(Matcher):
     cdef bint walk_reading(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil
     cdef void walk_readings(self, Walk* walk, const uint8_t* host, size_t host_size, const uint8_t* target,
                             size_t target_size) noexcept nogil
-    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
-                        const uint8_t* target, size_t target_size) noexcept nogil
+    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size, const uint8_t* target,
+                        size_t target_size, const uint8_t* to, size_t to_size) noexcept nogil
     cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil
     cdef void walk_prefixes(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil
     cdef object told(self, const Match* found)

@@ -27,15 +27,18 @@ class Candidate(NamedTuple):
     text: bytes
     in_bitmap: bool
     rows: tuple[Row, ...]
+    places: bool = False
 
 class ListMatcher(Matcher):
     @property
     def snapshot(self) -> Snapshot: ...
     def __init__(self, snapshot: Snapshot) -> None: ...
-    def look_up(self, proto: str, host: bytes, target: bytes | None = None) -> Found | None: ...
+    def look_up(
+        self, proto: str, host: bytes, target: bytes | None = None, to: bytes = b""
+    ) -> Found | None: ...
     def look_up_address(self, address: bytes, port: int = 0) -> Found | None: ...
     def trace_name(
-        self, proto: str, host: bytes, target: bytes | None = None
+        self, proto: str, host: bytes, target: bytes | None = None, to: bytes = b""
     ) -> tuple[Found | None, list[Candidate], bool]: ...
     def trace_address(
         self, address: bytes, port: int = 0

@@ -9,6 +9,9 @@ Precedence is one number, the rank: the class (mandatory block, exception, block
 the entry is (URL with query, URL, directory, exact host, parent domain), then how long. Of equal ranks the list
 that comes first has it. An observation is below every block: a list that is only being tried cannot unblock.
 
+An entry for a host where it leads to an address is one more fingerprint, of the host and the prefix together; it is
+only made for hosts that are marked to have such entries.
+
 What has changed since a snapshot was made may lie over it (`snapshot.stack`). Then there are two tables of rows: one
 of nearly everything, in which some lists count no more, and a small one of what counts instead. The bounds and the
 list table are those of both together, so what is found, and what is tried, is what one snapshot of all would give.
@@ -25,11 +28,13 @@ from edgeblock.blocklist.canonical cimport (
     read_plain_host, read_reading, read_target, read_way,
 )
 from edgeblock.blocklist.fingerprint cimport (
-    DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, KEY_SIZE, NETWORK, NO_LIST, PRINT_SIZE, ROW_SIZE,
-    SUBDOMAINS, URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24, rule_id,
+    AT, AT_MARK, DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_AT, HOST_OF_URL, HOST_ONLY, HOST_ONLY_AT, KEY_SIZE,
+    NETWORK, NO_LIST, PRINT_SIZE, ROW_SIZE, SUBDOMAINS, URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24,
+    rule_id,
 )
 from edgeblock.addresses import translated
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.leads cimport KEY_MAX, Lead, put_prefix, read_inner
 from edgeblock.blocklist.siphash cimport Hashing, sip_begin, sip_print
 from edgeblock.core.matcher cimport (
     ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
@@ -75,11 +80,13 @@ class Row(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One thing that a look-up tried: its canonical form, whether the bitmap had it, and the rows it led to."""
+    """One thing that a look-up tried: its canonical form, whether the bitmap had it, the rows it led to; `places`: it
+    is a host that has entries with an address."""
 
     text: bytes
     in_bitmap: bool
     rows: tuple[Row, ...]
+    places: bool = False
 
 
 cdef inline uint64_t load_high(const uint8_t* print) noexcept nogil:
@@ -94,23 +101,9 @@ cdef inline uint32_t specific(uint32_t kind) noexcept nogil:
         return 5
     if kind == DIRECTORY:
         return 4
-    if kind == HOST_ONLY or kind == HOST_OF_URL or kind == ENDPOINT:
+    if kind == HOST_ONLY or kind == HOST_OF_URL or kind == ENDPOINT or kind == HOST_ONLY_AT:
         return 3
     return 2
-
-
-cdef bint read_inner(const Lead* lead, const uint8_t* address, uint8_t* inner) noexcept nogil:
-    # The IPv4 address in an IPv6 one, where that begins with the prefix. RFC 6052, 2.2: byte 8 is in none.
-    cdef uint32_t whole = lead.length >> 3, i, at = lead.at >> 3
-    if memcmp(address, lead.prefix, whole) != 0:
-        return False
-    if lead.length & 7 and (address[whole] ^ lead.prefix[whole]) & <uint8_t>(0xFF00 >> (lead.length & 7)):
-        return False
-    for i in range(4):
-        at += at == 8
-        inner[i] = address[at] ^ lead.flip
-        at += 1
-    return True
 
 
 cdef inline int strength(const Match* match) noexcept nogil:
@@ -180,6 +173,22 @@ cdef inline uint32_t list_of(const Layer* layer, uint32_t value) noexcept nogil:
     return index if layer.lists == NULL or index == NO_LIST else layer.lists[index]
 
 
+cdef bint is_listed(const Layer* layer, const uint8_t* print) noexcept nogil:
+    # Whether a row that counts has the same first 32 bits: what a bitmap of such rows alone would say.
+    cdef uint8_t least[PRINT_SIZE]
+    cdef size_t i
+    if layer.lists == NULL:
+        return True
+    memset(least, 0, PRINT_SIZE)
+    memcpy(least, print, 4)
+    for i in range(first_row(layer, least), layer.count):
+        if memcmp(layer.rows + i * ROW_SIZE, print, 4) != 0:
+            return False
+        if list_of(layer, load_u32(layer.rows + i * ROW_SIZE + PRINT_SIZE)) != NO_LIST:
+            return True
+    return False
+
+
 cdef const uint8_t* start_of(const uint8_t[::1] section):
     return &section[0] if section.shape[0] else NULL
 
@@ -226,6 +235,8 @@ cdef class ListMatcher(Matcher):
         self.labels, self.depths, self.ipv4_lengths = parts.labels, parts.depths, parts.ipv4_lengths
         for i in range(3):
             self.ipv6_lengths[i] = parts.ipv6_lengths >> 64 * i & 0xFFFFFFFFFFFFFFFF
+            self.at_ipv6[i] = parts.at_ipv6 >> 64 * i & 0xFFFFFFFFFFFFFFFF
+        self.at_ipv4 = parts.at_ipv4
         self.url_max, self.directory_max = parts.url_max, parts.directory_max
         self.list_names = tuple(record.name for record in parts.lists)
         self.list_count = <uint32_t>len(self.list_names)
@@ -288,6 +299,8 @@ cdef class ListMatcher(Matcher):
             warm_container(&self.base.bitmap, <uint32_t>load_high(asks[i].print))
         for i in range(count):
             self.look_print(walk, IN_HOST, walk.host.text, &asks[i])
+            if walk.has_places:
+                self.walk_places(walk, &asks[i])
 
     cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil:
         # Every row of the fingerprint, in both tables.
@@ -299,30 +312,20 @@ cdef class ListMatcher(Matcher):
             tried = trace.tries
             trace.tries += 1
             trace.tried[tried].where = where
-            trace.tried[tried].in_bitmap = (possible and self.is_listed(&self.base, ask.print)) or changed
+            trace.tried[tried].in_bitmap = (possible and is_listed(&self.base, ask.print)) or changed
             trace.tried[tried].start = <uint16_t>ask.start
             trace.tried[tried].size = <uint16_t>ask.size
+            trace.tried[tried].key = trace.tried[tried].places = 0
             if where == IN_KEYS:
                 memcpy(trace.keys[tried], text, ask.size)
+            elif where == IN_HOST_AND_KEYS:
+                trace.tried[tried].key = <uint8_t>(ask.size - ask.host_size)
+                trace.tried[tried].size = <uint16_t>ask.host_size
+                memcpy(trace.keys[tried], text + ask.host_size, ask.size - ask.host_size)
         if possible:
             self.look_rows(walk, &self.base, ask, tried)
         if changed:
             self.look_rows(walk, &self.over, ask, tried)
-
-    cdef bint is_listed(self, const Layer* layer, const uint8_t* print) noexcept nogil:
-        # Whether a row that counts has the same first 32 bits: what a bitmap of such rows alone would say.
-        cdef uint8_t least[PRINT_SIZE]
-        cdef size_t i
-        if layer.lists == NULL:
-            return True
-        memset(least, 0, PRINT_SIZE)
-        memcpy(least, print, 4)
-        for i in range(first_row(layer, least), layer.count):
-            if memcmp(layer.rows + i * ROW_SIZE, print, 4) != 0:
-                return False
-            if list_of(layer, load_u32(layer.rows + i * ROW_SIZE + PRINT_SIZE)) != NO_LIST:
-                return True
-        return False
 
     cdef void look_rows(self, Walk* walk, const Layer* layer, Ask* ask, uint32_t tried) noexcept nogil:
         # Every row of the fingerprint; one whose kind is a bit of `kinds` applies, and may become best.
@@ -339,7 +342,11 @@ cdef class ListMatcher(Matcher):
             if kind == URL_MARK and (index != NO_LIST or value >> 16 == NO_LIST):   # of none: of an older version
                 walk.has_urls = walk.has_urls or kinds >> URL_MARK & 1
                 continue
-            if index >= self.list_count or kind > URL_MARK:
+            if index >= self.list_count or kind >= AT_MARK or kind == URL_MARK:
+                if kind == AT_MARK and index < self.list_count:
+                    walk.has_places = True
+                    if trace != NULL:
+                        trace.tried[tried].places = 1
                 continue
             rank = 0
             if kinds >> kind & 1:
@@ -356,6 +363,37 @@ cdef class ListMatcher(Matcher):
                 walk.best.action = ACTION_PASS if value & EXCEPTION else self.list_action[index]
                 walk.best.list_index = <uint16_t>index
                 walk.best.rule = rule_id(print, kind)
+
+    cdef void walk_places(self, Walk* walk, const Ask* host) noexcept nogil:
+        # A host that has entries with an address, where this connection leads to.
+        cdef uint8_t inner[4]
+        cdef size_t i
+        walk.has_places = False
+        if walk.to == NULL:
+            return
+        self.look_places(walk, host, walk.to, walk.to_size)
+        if walk.to_size == 16 and self.at_ipv4:
+            for i in range(self.lead_count):
+                if read_inner(&self.leads[i], walk.to, inner):
+                    self.look_places(walk, host, inner, 4)
+
+    cdef void look_places(self, Walk* walk, const Ask* host, const uint8_t* address, size_t size) noexcept nogil:
+        cdef uint8_t text[HOST_MAX + KEY_MAX]
+        cdef uint32_t length
+        cdef uint64_t lengths
+        cdef Ask ask
+        memcpy(text, walk.host.text + host.start, host.size)
+        ask.start = host.start
+        ask.host_size = host.size
+        ask.size = host.size + 2 + size
+        ask.kinds = (host.kinds & (1 << HOST | 1 << HOST_ONLY | 1 << SUBDOMAINS)) << AT
+        ask.weight = host.weight + 1        # before the same without an address
+        for length in range(8 * <uint32_t>size + 1):
+            lengths = self.at_ipv4 if size == 4 else self.at_ipv6[length >> 6]
+            if lengths >> (length & 63) & 1:
+                put_prefix(text + host.size, address, size, length)
+                crypto_shorthash_siphashx24(ask.print, text, ask.size, self.key)
+                self.look_print(walk, IN_HOST_AND_KEYS, text, &ask)
 
     cdef void walk_host(self, Walk* walk) noexcept nogil:
         # The host and each of its parents, as far as a listed host has that many labels.
@@ -475,7 +513,7 @@ cdef class ListMatcher(Matcher):
     cdef bint walk_reading(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
         # The host in `walk`, as one server reads it.
         walk.rank = 0
-        walk.has_urls = False
+        walk.has_urls = walk.has_places = False
         self.walk_host(walk)
         if walk.has_urls and target != NULL and not walk.hidden:
             self.walk_urls(walk, target, size)
@@ -508,9 +546,11 @@ cdef class ListMatcher(Matcher):
         walk.best = best
         walk.rank = rank
 
-    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size,
-                        const uint8_t* target, size_t target_size) noexcept nogil:
+    cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size, const uint8_t* target,
+                        size_t target_size, const uint8_t* to, size_t to_size) noexcept nogil:
         cdef size_t start = 0, path = 0
+        walk.to = to if to_size == 4 or to_size == 16 else NULL
+        walk.to_size = to_size
         walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
         walk.rank = 0
         walk.has_urls = False
@@ -539,25 +579,16 @@ cdef class ListMatcher(Matcher):
 
     cdef void walk_prefixes(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil:
         # Each prefix of the address that is as long as some listed one, alone and with the port.
-        cdef uint8_t key[2 + 16 + 2]
+        cdef uint8_t key[KEY_MAX]
         cdef uint32_t length
         cdef uint64_t lengths
-        cdef size_t i
         if size == 4 and not contains(&self.ipv4, <uint32_t>load_high(address)):
             return
-        key[0] = 0
         for length in range(8 * <uint32_t>size + 1):
             lengths = self.ipv4_lengths if size == 4 else self.ipv6_lengths[length >> 6]
             if not lengths >> (length & 63) & 1:
                 continue
-            key[1] = <uint8_t>length
-            for i in range(size):
-                if 8 * i + 8 <= length:
-                    key[2 + i] = address[i]
-                elif 8 * i >= length:
-                    key[2 + i] = 0
-                else:
-                    key[2 + i] = address[i] & <uint8_t>(0xFF00 >> (length & 7))
+            put_prefix(key, address, size, length)
             self.look(walk, IN_KEYS, key, 0, 2 + size, 1 << NETWORK, length)
             if port and length == 8 * size:
                 key[2 + size] = <uint8_t>(port >> 8)
@@ -567,10 +598,11 @@ cdef class ListMatcher(Matcher):
     # What the engine calls -------------------------------------------------------------------------------------
 
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
-                         const uint8_t* target, size_t target_size, Match* found) noexcept nogil:
+                         const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
+                         Match* found) noexcept nogil:
         cdef Walk walk
         walk.trace = NULL
-        if not self.walk_name(&walk, proto, host, host_size, target, target_size):
+        if not self.walk_name(&walk, proto, host, host_size, target, target_size, to, to_size):
             return False
         found[0] = walk.best
         return True
@@ -586,15 +618,16 @@ cdef class ListMatcher(Matcher):
 
     # What people and tests call --------------------------------------------------------------------------------
 
-    def look_up(self, str proto, bytes host not None, bytes target=None):
-        """The Found rule for a name of protocol "tls", "http" or "quic", as on the wire, or None."""
+    def look_up(self, str proto, bytes host not None, bytes target=None, bytes to not None=b""):
+        """The Found rule for a name of protocol "tls", "http" or "quic", as on the wire, or None. `to` is the address
+        where the connection leads, 4 or 16 bytes in network order, where that is known."""
         cdef Match found
         cdef const uint8_t* path = NULL
         cdef size_t size = 0
         if target is not None:
             path = target
             size = len(target)
-        if not self.match_name(PROTOCOLS[proto], host, len(host), path, size, &found):
+        if not self.match_name(PROTOCOLS[proto], host, len(host), path, size, to, len(to), &found):
             return None
         return self.told(&found)
 
@@ -605,7 +638,7 @@ cdef class ListMatcher(Matcher):
             return None
         return self.told(&found)
 
-    def trace_name(self, str proto, bytes host not None, bytes target=None):
+    def trace_name(self, str proto, bytes host not None, bytes target=None, bytes to not None=b""):
         """`look_up`, and what it tried, in order: (Found or None, list of Candidate, has the host URL entries)."""
         cdef Walk walk
         cdef Trace trace
@@ -617,7 +650,7 @@ cdef class ListMatcher(Matcher):
         trace.tries = trace.hits = 0
         walk.trace = &trace
         found = None
-        if self.walk_name(&walk, PROTOCOLS[proto], host, len(host), path, size):
+        if self.walk_name(&walk, PROTOCOLS[proto], host, len(host), path, size, to, len(to)):
             found = self.told(&walk.best)
         return found, self.candidates(&walk), walk.has_urls
 
@@ -641,7 +674,7 @@ cdef class ListMatcher(Matcher):
         cdef uint32_t i, k, value
         out = []
         for i in range(trace.tries):
-            if trace.tried[i].where == IN_HOST:
+            if trace.tried[i].where == IN_HOST or trace.tried[i].where == IN_HOST_AND_KEYS:
                 text = walk.host.text
             elif trace.tried[i].where == IN_KEYS:
                 text = trace.keys[i]
@@ -659,6 +692,7 @@ cdef class ListMatcher(Matcher):
                         and value >> 16 == walk.best.list_index and trace.hit[k].rule == walk.best.rule,
                         f"{trace.hit[k].rule:08x}")))
             rows.sort()         # by list, of both tables
-            out.append(Candidate(text[:trace.tried[i].size], trace.tried[i].in_bitmap != 0,
-                                 tuple([row for _, row in rows])))
+            out.append(Candidate(text[:trace.tried[i].size] + trace.keys[i][:trace.tried[i].key],
+                                 trace.tried[i].in_bitmap != 0, tuple([row for _, row in rows]),
+                                 trace.tried[i].places != 0))
         return out

@@ -69,6 +69,7 @@ class Rows:
         self.lists: list[ListRecord] = parts.lists
         self.nat64 = parts.nat64
         self.lengths = {4: parts.ipv4_lengths, 16: parts.ipv6_lengths}
+        self.at_lengths = {4: parts.at_ipv4, 16: parts.at_ipv6}
         self.tables = [Table(memoryview(parts.rows), list(range(len(parts.lists))))]    # type: ignore[arg-type]
         if snapshot.base is not None:
             places = [-1] * len(snapshot.base.parts.lists)
@@ -87,28 +88,36 @@ class Rows:
         return any(self.lists[index].name == name and (found, excepted) == (kind, exception)
                    for index, found, excepted in self.find(key))
 
-    def name(self, proto: str, host: bytes, target: bytes = b"/") -> Verdict:
-        """Of a host over "tls" or "quic", or of what is asked of it over "http"."""
+    def name(self, proto: str, host: bytes, target: bytes = b"/", destination: bytes = b"") -> Verdict:
+        """Of a host over "tls" or "quic", or of what is asked of it over "http", at an address of 4 or 16 bytes."""
         asked: list[tuple[bytes, tuple[Kind, ...]]] = []
         if host_address(host) is None:      # entries for hosts are not about addresses
             labels = host.split(b".")
             asked = [(b".".join(labels[i:]), (Kind.HOST, Kind.SUBDOMAINS)) for i in range(1, len(labels))]
             asked.append((host, (Kind.HOST, Kind.HOST_ONLY) + (() if proto == "http" else (Kind.HOST_OF_URL,))))
+            for key in self._places(destination) if destination else ():
+                asked += [(b".".join(labels[i:]) + key, (Kind.HOST_AT, Kind.SUBDOMAINS_AT))
+                          for i in range(1, len(labels))]
+                asked.append((host + key, (Kind.HOST_AT, Kind.HOST_ONLY_AT)))
         if proto == "http":
             path = target.partition(b"?")[0]
             asked += [(host + target, (Kind.URL_WITH_QUERY,)), (host + path, (Kind.URL, Kind.DIRECTORY))]
             asked += [(host + path[:i + 1], (Kind.DIRECTORY,)) for i, byte in enumerate(path[:-1]) if byte == 47]
         return self._strongest(asked)
 
+    def _places(self, address: bytes) -> Iterator[bytes]:
+        """The keys of the prefixes that an address is in, of lengths that stand behind some host; and of the IPv4
+        addresses that it leads to."""
+        yield from prefixes(address, self.at_lengths[len(address)])
+        for inner in embedded(address, self.nat64) if len(address) == 16 else ():
+            yield from self._places(inner)
+
     def address(self, address: bytes, port: int) -> Verdict:
         """Of a destination of 4 or 16 bytes, and of the IPv4 addresses that one of 16 leads to."""
         inner = [self.address(one, port) for one in embedded(address, self.nat64)] if len(address) == 16 else []
-        bits = 8 * len(address)
-        whole = int.from_bytes(address)
         asked: list[tuple[bytes, tuple[Kind, ...]]] = [
-            (network_key((whole >> bits - length << bits - length).to_bytes(len(address)), length), (Kind.NETWORK,))
-            for length in range(bits + 1) if self.lengths[len(address)] >> length & 1]
-        asked.append((network_key(address, bits, port), (Kind.ENDPOINT,)))
+            (key, (Kind.NETWORK,)) for key in prefixes(address, self.lengths[len(address)])]
+        asked.append((network_key(address, 8 * len(address), port), (Kind.ENDPOINT,)))
         return max([self._strongest(asked), *inner])
 
     def _strongest(self, asked: list[tuple[bytes, tuple[Kind, ...]]]) -> Verdict:
@@ -118,6 +127,14 @@ class Rows:
                 if kind in kinds:
                     best = max(best, Verdict.EXCEPTION if exception else weight(self.lists[index]))
         return best
+
+
+def prefixes(address: bytes, lengths: int) -> Iterator[bytes]:
+    """The keys of the prefixes of these lengths (a bit each) that an address is in."""
+    bits, whole = 8 * len(address), int.from_bytes(address)
+    for length in range(bits + 1):
+        if lengths >> length & 1:
+            yield network_key((whole >> bits - length << bits - length).to_bytes(len(address)), length)
 
 
 def weight(record: ListRecord) -> Verdict:

@@ -25,7 +25,7 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
@@ -109,8 +109,9 @@ def write(file: BinaryIO, parts: Compiled, key: Key, built: int) -> str:
     `parts.rows` may be a Merge, so that no more than a chunk of them is in memory.
     """
     table: object = [vars(record) for record in parts.lists]
-    if parts.base or parts.nat64:
-        table = {"base": parts.base, "below": parts.below, "lists": table, "nat64": parts.nat64}
+    if parts.base or parts.nat64 or parts.at_ipv4 or parts.at_ipv6:
+        table = {"base": parts.base, "below": parts.below, "lists": table, "nat64": parts.nat64,
+                 "at_ipv4": parts.at_ipv4, "at_ipv6": parts.at_ipv6}
     lists = json.dumps(table, separators=(",", ":")).encode()
     file.seek(HEADER.size)
     body = Body(file, key)
@@ -186,10 +187,10 @@ def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", 
         raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
     if len(rows) % ROW_SIZE or addresses and len(addresses[0]) % ADDRESS.size:
         raise ListError(f"{source}: has a row that is cut; build it again")
-    records, base, below, nat64 = read_lists(lists, count, source)
+    records, about = read_lists(lists, count, source)
     parts = Compiled(records, bitmap, rows, ipv4, bounds[0], bounds[1], bounds[2],
-                     bounds[3] | bounds[4] << 64 | bounds[5] << 128, bounds[6], bounds[7], base, below,
-                     addresses[0] if addresses else b"", nat64)
+                     bounds[3] | bounds[4] << 64 | bounds[5] << 128, bounds[6], bounds[7],
+                     addresses=addresses[0] if addresses else b"", **about)
     return Snapshot(view, key, built, digest.hex(), parts)
 
 
@@ -232,14 +233,16 @@ def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key, ve
                                    sums[i * DIGEST_SIZE:(i + 1) * DIGEST_SIZE]) for i in wanted)
 
 
-def read_lists(section: memoryview, count: int, source: str
-               ) -> tuple[list[ListRecord], str, list[int], tuple[str, ...]]:
-    """The table; of what lies over another snapshot, the digest of that one and the places there; NAT64 prefixes."""
-    base, below, nat64 = "", [], tuple[str, ...]()
+def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListRecord], dict[str, Any]]:
+    """The table, and what else stands there of Compiled."""
+    base, below = "", []
+    about: dict[str, Any] = {}
     try:
         table = json.loads(bytes(section))
         if isinstance(table, dict):
-            base, below, nat64 = table["base"], table["below"], tuple(map(str, table.get("nat64", ())))
+            base, below = table["base"], table["below"]
+            about = {"nat64": tuple(map(str, table.get("nat64", ()))),
+                     "at_ipv4": int(table.get("at_ipv4", 0)), "at_ipv6": int(table.get("at_ipv6", 0))}
             table = table["lists"]
         lists = [ListRecord(**record) for record in table]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -250,4 +253,4 @@ def read_lists(section: memoryview, count: int, source: str
     if not isinstance(base, str) or not isinstance(below, list) or len(below) != (count if base else 0) or not all(
             type(at) is int and -1 <= at < LISTS_MAX for at in below):
         raise ListError(f"{source}: has a list table that cannot be read; build it again")
-    return lists, base, below, nat64
+    return lists, {**about, "base": base, "below": below}

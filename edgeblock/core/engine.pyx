@@ -843,7 +843,8 @@ cdef class Engine:
                 else:
                     # A tunnel's path is as invisible as that of TLS.
                     listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
-                                                     target, target_size, &found)
+                                                     target, target_size, p.destination,
+                                                     4 if p.family == 4 else 16, &found)
                     last, last_listed, last_found = f, listed, found
                 if not self._is_new(flow, f):
                     if not listed or found.action == ACTION_OBSERVE or found.action == ACTION_PASS:

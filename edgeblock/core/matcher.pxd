@@ -34,9 +34,11 @@ cdef class Matcher:
 
     # `host` as on the wire (any case, final dot, port, brackets, even non-ASCII); `target` is the origin-form
     # request target ("/path?query") for HTTP and NULL for TLS and QUIC, whose path is invisible.
+    # `to` is where the connection leads, 4 or 16 bytes of address in network order, or NULL where that is not known.
     # Returns whether any rule applies; `found` is then the rule that precedence puts in force.
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
-                         const uint8_t* target, size_t target_size, Match* found) noexcept nogil
+                         const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
+                         Match* found) noexcept nogil
 
     # A destination: 4 or 16 bytes of address in network order, and a port in host order.
     cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,

@@ -68,7 +68,8 @@ class Counts:
 
 
 class Case(NamedTuple):
-    """Something that a client asks for, and what has to become of it. Of an address `destination` is the whole."""
+    """Something that a client asks for, and what has to become of it. Of an address `destination` is the whole; of a
+    name it is where that leads, b"" where that does not count."""
 
     verdict: Verdict
     ask: Ask
@@ -230,6 +231,9 @@ class SelfCheck:
         if is_network(entry):
             yield from self._addresses(entry)
             return
+        if entry.kind >= Kind.HOST_AT:
+            yield from self._places(entry, row)
+            return
         asked = self._asked(entry)
         yield Case(self.rows.name(row.proto, asked.host, asked.target), asked)
         for beside in self._beside(entry, asked):
@@ -262,14 +266,31 @@ class SelfCheck:
         assert self.rows is not None
         size = 4 if len(entry.key) < 16 else 16
         port = int.from_bytes(entry.key[2 + size:]) or self._port("tls")
-        first, wide = int.from_bytes(entry.key[2:2 + size]), 1 << 8 * size - entry.key[1]
-        listed = (first + self.chance.randrange(wide)).to_bytes(size)
+        listed, *beside = self._around(entry.key)
         yield Case(self.rows.address(listed, port), Ask(b""), listed, port)
-        for number in (first + wide, first - 1):
-            if 0 <= number < 1 << 8 * size and self.rows.address(
-                    beside := number.to_bytes(size), port) is Verdict.NOTHING:
-                yield Case(Verdict.NOTHING, Ask(b""), beside, port)
+        for address in beside:
+            if self.rows.address(address, port) is Verdict.NOTHING:
+                yield Case(Verdict.NOTHING, Ask(b""), address, port)
                 return
+
+    def _around(self, key: bytes) -> list[bytes]:
+        """An address in the prefix that a key stands for, and those next to it."""
+        size = 4 if len(key) < 16 else 16
+        first, wide = int.from_bytes(key[2:2 + size]), 1 << 8 * size - key[1]
+        numbers = [first + self.chance.randrange(wide), first + wide, first - 1]
+        return [number.to_bytes(size) for number in numbers if 0 <= number < 1 << 8 * size]
+
+    def _places(self, entry: Entry, row: Disguise) -> Iterator[Case]:
+        """A host where it leads to an address, and where it leads to the next one."""
+        assert self.rows is not None
+        host, zero, place = entry.key.partition(b"\0")
+        asked = self._asked(Entry(entry.line, Kind(entry.kind - Kind.HOST_AT + Kind.HOST), host))
+        inside, *beside = self._around(zero + place)
+        for address in (inside, *beside):
+            verdict = self.rows.name(row.proto, asked.host, asked.target, address)
+            if self.rows.address(address, self._port(row.proto)) is Verdict.NOTHING and (
+                    address == inside or verdict is Verdict.NOTHING):
+                yield Case(verdict, asked, address)
 
     def _judge(self, engine: Judge, case: Case, row: Disguise, six: bool) -> str | None:
         """What is wrong; "" where nothing is, None where nothing can be said."""
@@ -367,7 +388,7 @@ def can_be_asked(entry: Entry) -> bool:
     """Whether a client can say just that, and nothing has more than one reading."""
     if is_network(entry):
         return True
-    host, slash, target = entry.key.partition(b"/")
+    host, slash, target = entry.key.partition(b"\0")[0].partition(b"/")
     return len(host) <= HOST_MAX and set(host) <= PLAIN \
         and set(slash + target.replace(b"?", b"", 1)) <= PLAIN_TARGET | {63} \
         and b"/." not in slash + target and b"//" not in slash + target

@@ -5,11 +5,12 @@ real matcher, which has second opinions of its own.
 """
 
 import io
+import ipaddress
 from dataclasses import dataclass, field
 
 from edgeblock.blocklist.canonical import host_address, link_target, target_forms, wire_hosts
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import Entry, read_domains
+from edgeblock.blocklist.formats import Entry, network_text, read_domains
 from edgeblock.blocklist.settings import ListSettings
 
 
@@ -22,24 +23,24 @@ class ReferenceMatcher:
         self.lists.append((name, settings, entries))
         return entries
 
-    def look_up(self, proto, host, target):
-        """(action, list) in force, or None."""
+    def look_up(self, proto, host, target, to=None):
+        """(action, list) in force, or None; `to` is the ip_address that it leads to."""
         names = [(name, target) for name in wire_hosts(host)]
         if proto == "http" and target is not None and (link := link_target(target)):
             names += [(name, link[1]) for name in wire_hosts(link[0])]
-        found = [best for name, target in names if (best := self.look_up_name(proto, name, target))]
+        found = [best for name, target in names if (best := self.look_up_name(proto, name, target, to))]
         # Of several readings the one that is blocked counts, then what precedence says.
         strength = {"accept": 0, "observe": 1}
         return max(found, key=lambda best: (strength.get(best[1][0], 2), best[0]))[1] if found else None
 
-    def look_up_name(self, proto, name, target):
+    def look_up_name(self, proto, name, target, to):
         """(rank, (action, list)) of one reading, or None."""
         visible = proto == "http" and target is not None
         urls = target_forms(target) if visible else set()
         best = None
         for index, (_, settings, entries) in enumerate(self.lists):
             for entry in entries:
-                score = self.specific(entry, settings, proto, name, urls)
+                score = self.specific(entry, settings, proto, name, urls, to)
                 if score is None:
                     continue
                 block = 1 if settings.action == "observe" else 4 if settings.mandatory else 2
@@ -50,9 +51,16 @@ class ReferenceMatcher:
         return best
 
     @staticmethod
-    def specific(entry, settings, proto, name, urls):
+    def specific(entry, settings, proto, name, urls, to):
         """How specific an entry that applies is; None for one that does not apply."""
         key = entry.key
+        if entry.kind >= Kind.HOST_AT:
+            key, zero, place = key.partition(b"\0")
+            if to is None or to not in ipaddress.ip_network(network_text(zero + place)):
+                return None
+            entry = entry._replace(kind=Kind(entry.kind - Kind.HOST_AT + Kind.HOST), key=key)
+            plain = ReferenceMatcher.specific(entry, settings, proto, name, urls, to)
+            return plain and (plain[0], plain[1] + 1)
         if entry.kind in (Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS):
             if host_address(name):
                 return None

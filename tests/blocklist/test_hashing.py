@@ -55,9 +55,11 @@ HOST = st.lists(LABEL, min_size=1, max_size=4).map(".".join)
 PATH = st.lists(st.sampled_from(["x", "y", "z"]), max_size=4).map(lambda parts: "/" + "/".join(parts))
 URL = st.builds(lambda host, path, query: host + path + query, HOST, PATH, st.sampled_from(["", "?q", "?r=1"]))
 ADDRESS = st.sampled_from(["192.0.2.1", "192.0.2.0/24", "192.0.2.1:443", "2001:db8::/32", "[2001:db8::1]:80"])
+AT = st.sampled_from(["192.0.2.1", "192.0.2.0/24", "192.0.2.0/25", "2001:db8::/32", "64:ff9b::c000:201"])
 ENTRY = st.builds(str.__add__, st.sampled_from(["", "", "@@"]), st.one_of(
     HOST, HOST.map("=".__add__), HOST.map("*.".__add__), URL,
-    st.builds(lambda host, path: host + path.rstrip("/") + "/*", HOST, PATH), ADDRESS))
+    st.builds(lambda host, path: host + path.rstrip("/") + "/*", HOST, PATH), ADDRESS,
+    st.builds("{}{} @ {}".format, st.sampled_from(["", "=", "*."]), HOST, AT)))
 
 
 @given(st.lists(ENTRY, min_size=1, max_size=12), st.lists(st.tuples(HOST, PATH, st.sampled_from(["", "?q", "?r=1"])),
@@ -73,7 +75,9 @@ def test_a_hashed_list_judges_as_the_plain_one(lines, questions, https):
     for host, path, query in questions:
         for proto in ("tls", "http", "quic"):
             target = (path + query).encode() if proto == "http" else None
-            assert secret.look_up(proto, host.encode(), target) == plain.look_up(proto, host.encode(), target)
+            for to in (b"", b"\xc0\0\2\1", b"\xc0\0\2\xff", bytes.fromhex("20010db8") + bytes(12)):
+                assert secret.look_up(proto, host.encode(), target, to) == plain.look_up(
+                    proto, host.encode(), target, to)
     for address in (b"\xc0\0\2\1", b"\xc0\0\2\2", bytes.fromhex("20010db8") + bytes(11) + b"\1"):
         for port in (0, 80, 443):
             assert secret.look_up_address(address, port) == plain.look_up_address(address, port)
@@ -129,8 +133,8 @@ def test_a_host_with_exceptions_alone_is_marked_so():
     (lambda data: data + b"example.com\n", "'example.com' stands behind the end of the hashed list"),
     (lambda data: data.replace(b"192.0.2.0/24", b"example.com"),
      "'example.com' is no line of a hashed list; it was altered: make or copy it again"),
-    (lambda data: data.replace(b"hashed 1", b"hashed 2"),
-     "is a hashed list of version 2, this edgeblock reads 1; make it again"),
+    (lambda data: data.replace(b"hashed 1", b"hashed 3"),
+     "is a hashed list of version 3, this edgeblock reads 2; make it again"),
     (lambda data: data.replace(b"key=", b"kex="), "is no hashed list; make it with `edgeblock hash-list`"),
     (lambda data: b"example.com\n", "is no hashed list; make it with `edgeblock hash-list`"),
     (lambda data: b"", "the end of the hashed list is missing; make or copy it again"),

@@ -323,6 +323,8 @@ LINE = st.one_of(
     st.tuples(NAME, PATH, QUERY).map("".join),
     st.tuples(NAME, PATH).map(lambda pair: "".join(pair).rstrip("/") + "/*"),
     st.sampled_from(["192.0.2.1", "http://192.0.2.1/a"]),
+    st.builds("{}{} @ {}".format, st.sampled_from(["", "=", "*."]), NAME,
+              st.sampled_from(["192.0.2.1", "192.0.2.0/24", "0.0.0.0/0", "2001:db8::/32"])),
 ).flatmap(lambda line: st.sampled_from([line, line, "@@" + line]))
 SETTINGS = st.builds(
     ListSettings, action=st.sampled_from(["drop", "reset", "page"]), https=st.sampled_from(["ignore", "host"]),
@@ -344,6 +346,9 @@ def test_it_agrees_with_the_reference(lists, names):
     rules = matcher_of(*usable)
     for proto, host, path, query in names:
         target = (path + query).encode() if proto == "http" else None
+        for to in map(ipaddress.ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1")):
+            found = rules.look_up(proto, host.encode(), target, to.packed)
+            assert (found and (found.action, found.list)) == reference.look_up(proto, host.encode(), target, to)
         found = rules.look_up(proto, host.encode(), target)
         assert (found and (found.action, found.list)) == reference.look_up(proto, host.encode(), target)
         if target and (link_target(target) or len(target_forms(target)) > 2):

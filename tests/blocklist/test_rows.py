@@ -17,12 +17,15 @@ LABELS = ("a", "b", "www", "example")
 HOST = st.lists(st.sampled_from(LABELS), min_size=1, max_size=4).map(".".join)
 TARGET = st.lists(st.sampled_from(("x", "y", "page.html")), max_size=3).map(lambda parts: "/" + "/".join(parts))
 QUERY = st.sampled_from(("", "?q=1"))
-ADDRESS = st.sampled_from(("192.0.2.1", "192.0.2.128", "192.0.3.1", "2001:db8::1", "2001:db8:1::1"))
+ADDRESS = st.sampled_from(("192.0.2.1", "192.0.2.128", "192.0.3.1", "2001:db8::1", "2001:db8:1::1",
+                           "64:ff9b::c000:201", "::ffff:192.0.2.1"))
 LINE = st.one_of(
     HOST, HOST.map("={}".format), HOST.map("*.{}".format),
     st.tuples(HOST, TARGET, QUERY).map("".join),
     st.tuples(HOST, TARGET).map(lambda both: "".join(both).rstrip("/") + "/*"), ADDRESS,
     st.sampled_from(("192.0.2.0/24", "192.0.2.128/25", "192.0.2.1:443", "2001:db8::/32", "[2001:db8::1]:80")))
+AT = st.sampled_from(("192.0.2.1", "192.0.2.0/24", "192.0.2.128/25", "2001:db8::/32", "64:ff9b::c000:201/128"))
+LINE = LINE | st.builds("{}{} @ {}".format, st.sampled_from(("", "=", "*.")), HOST, AT)
 LINES = st.lists(st.tuples(st.booleans(), LINE).map(lambda both: "@@" * both[0] + both[1]), max_size=6)
 TERMS = st.builds(ListSettings, action=st.sampled_from(("reset", "observe")), mandatory=st.booleans(),
                   https=st.sampled_from(("ignore", "host")))
@@ -32,8 +35,9 @@ SAYS = {Verdict.NOTHING: None, Verdict.OBSERVE: "observe", Verdict.BLOCK: "reset
 
 
 def agree(rows, matcher, proto, host, target, address, port):
-    found = matcher.look_up(proto, host.encode(), target.encode() if proto == "http" else None)
-    assert SAYS[rows.name(proto, host.encode(), target.encode())] == (found and found.action)
+    for to in (b"", ipaddress.ip_address(address).packed):
+        found = matcher.look_up(proto, host.encode(), target.encode() if proto == "http" else None, to)
+        assert SAYS[rows.name(proto, host.encode(), target.encode(), to)] == (found and found.action)
     found = matcher.look_up_address(ipaddress.ip_address(address).packed, port)
     assert SAYS[rows.address(ipaddress.ip_address(address).packed, port)] == (found and found.action)
 

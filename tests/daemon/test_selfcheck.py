@@ -14,6 +14,7 @@ from edgeblock.blocklist import canary
 from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, read_domains
+from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.config import Config, Limits, Policies, Ruleset
@@ -30,6 +31,8 @@ LISTS = {
                                                           "root.example/"]),
     "watched": (ListSettings(action="observe"), ["watched.example.net"]),
     "orders": (ListSettings(mandatory=True), ["fine.listed.example"]),
+    "places": (ListSettings(), ["there.example @ 198.51.101.0/24", "=there.example.net @ 2001:db8:6::7",
+                                "*.there.example.org @ 198.51.102.1"]),
     "addresses": (ListSettings(), ["198.51.100.0/24", "203.0.113.8:443", "2001:db8:5::/48", "[2001:db8:7::1]:8443"]),
 }
 
@@ -146,7 +149,6 @@ class Blind:
 
     def __call__(self, config, matcher):
         empty, _ = made({"other": (ListSettings(), ["other.test"])})
-        from edgeblock.blocklist.matcher import ListMatcher
         return make_engine(config, ListMatcher(empty))
 
 
@@ -164,12 +166,20 @@ def test_an_engine_of_other_rules_blocks_what_is_not_listed():
     every = {**LISTS, "more": (ListSettings(), ["com", "org", "net", "example"])}
 
     def wrong(config, matcher):
-        from edgeblock.blocklist.matcher import ListMatcher
         return make_engine(config, ListMatcher(made(every)[0]))
 
     said, one = tried(wrong)
     assert "a neighbour, which is not listed, of " in said and " is blocked (" in said
     assert sum(counts[3] for counts in one.told()["lists"].values()) == 1
+
+
+@pytest.mark.parametrize(("others", "why"), [(["there.example"], "a neighbour, which is not listed"),
+                                             (["there.example @ 203.0.113.0/24"], "passes")])
+def test_a_matcher_that_does_not_look_where_a_name_leads_is_caught(others, why):
+    lists = {"places": (ListSettings(), ["there.example @ 198.51.101.0/24"])}
+    wrong = made({"places": (ListSettings(), others)})[0]
+    said, _ = tried(lambda config, matcher: make_engine(config, ListMatcher(wrong)), lists=lists)
+    assert why in said and "places" in said
 
 
 def test_a_fault_of_the_trial_refuses_nothing():
@@ -264,7 +274,6 @@ def test_what_disguises_are_made_of_may_be_listed(number):
 
 def test_of_a_blocked_neighbour_the_list_that_blocks_it_is_to_blame():
     def wrong(config, matcher):
-        from edgeblock.blocklist.matcher import ListMatcher
         return make_engine(config, ListMatcher(made({**LISTS, "evil": (ListSettings(), ["example"])})[0]))
 
     said, one = tried(wrong, lists={**LISTS, "evil": (ListSettings(), ["evil.test"])})

@@ -108,7 +108,8 @@ cdef class OneName(Matcher):
         self.list_names = ("listed",)
 
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t size,
-                         const uint8_t* target, size_t target_size, Match* found) noexcept nogil:
+                         const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
+                         Match* found) noexcept nogil:
         cdef const char* name = b"blocked.example.com"
         cdef size_t i, at
         while size and host[size - 1] >= 0x30 and host[size - 1] <= 0x39:

@@ -35,9 +35,9 @@ from edgeblock.blocklist.formats.adblock import read_adblock
 from edgeblock.blocklist.formats.attributes import attributes_text
 from edgeblock.blocklist.formats.dataset import read_dataset
 from edgeblock.blocklist.formats.encoded import decoded
-from edgeblock.blocklist.formats.entries import DIRECTORY_DEPTH_MAX, network_key, network_text
+from edgeblock.blocklist.formats.entries import DIRECTORY_DEPTH_MAX, key_text, network_key, network_text
 from edgeblock.blocklist.formats.feeds import read_feed
-from edgeblock.blocklist.formats.hashed import HashedEntry, read_hashed
+from edgeblock.blocklist.formats.hashed import MARKS, HashedEntry, read_hashed
 from edgeblock.blocklist.formats.hosts import read_hosts
 from edgeblock.blocklist.formats.lines import HOPELESS, LINE_MAX, BadFile, Entry, Item, Passed, Problem, Remark
 from edgeblock.blocklist.formats.nfqfilter import (
@@ -56,10 +56,10 @@ from edgeblock.blocklist.formats.zone import read_zone
 from edgeblock.blocklist.settings import ListSettings
 
 __all__ = [
-    "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "NAMES", "PACKED", "READERS", "Entry", "HashedEntry",
-    "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text", "count_lines", "find_format", "list_name",
-    "network_key", "network_text", "read_domains", "read_hashed_list", "reader_of", "sniffed",
-    "stem_and_suffix",
+    "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "MARKS", "NAMES", "PACKED", "READERS", "Entry",
+    "HashedEntry", "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text", "count_lines",
+    "find_format", "key_text", "list_name", "network_key", "network_text", "read_domains", "read_hashed_list",
+    "reader_of", "sniffed", "stem_and_suffix",
 ]
 
 Reader = Callable[[BinaryIO], Iterable[Item | HashedEntry]]

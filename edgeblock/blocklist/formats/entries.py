@@ -13,6 +13,9 @@ from edgeblock.blocklist.formats.lines import BadEntry, shown
 from edgeblock.blocklist.formats.scan import Shapes, plain_host
 
 DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-up of the URLs of its host
+AT_LABELS_MAX = 8           # of a host at an address: each may cost a look-up for every length of a prefix
+AT_KINDS = {Kind.HOST: Kind.HOST_AT, Kind.HOST_ONLY: Kind.HOST_ONLY_AT, Kind.SUBDOMAINS: Kind.SUBDOMAINS_AT}
+AT = re.compile(rb"(?:[ \t]+(?<!@)@(?!@)[ \t]*|(?<!@)@(?!@)[ \t]+)")
 
 ADDRESS_MAX = 128           # bytes; two IPv6 addresses with all around them are fewer. Longer ones are none
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
@@ -26,6 +29,7 @@ PUNCTUATION = re.compile(rb"[^A-Za-z0-9._\-\[\]:]|[\[\]](?!$)(?<!^.)")
 # Not any word: hxxp:// and htp:// are mistakes, and not passed over.
 SCHEME = re.compile(rb"(?:ftps?|sftp|tftp|smb|cifs|nfs|tcp|udp|ssh|telnet|ldaps?|ircs?|rtsp)://[^/\s]", re.IGNORECASE)
 SCHEME_ALONE = re.compile(rb"https?/")          # http//example.com/
+TO_ADDRESS = re.compile(rb"[^@]*@(?:\d+\.\d+\.\d+\.\d+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+)(?:/\d+)?")
 # What looks like an address, and would be taken for a host or a page of one.
 IPV4 = rb"\d+\.\d+\.\d+\.\d+"
 NEARLY = tuple((re.compile(pattern), why) for pattern, why in (
@@ -68,6 +72,15 @@ def network_text(key: bytes) -> str:
     if port := key[2 + size:]:
         return f"{address}:{int.from_bytes(port)}" if size == 4 else f"[{address}]:{int.from_bytes(port)}"
     return str(address) if key[1] == 8 * size else f"{address}/{key[1]}"
+
+
+def key_text(key: bytes) -> str:
+    """A key as people write it: a host, host and path, an address, a host @ an address."""
+    if key[:1] == b"\0":
+        return network_text(key)
+    name, zero, place = key.partition(b"\0")
+    text = name.decode("utf-8", "backslashreplace")
+    return f"{text} @ {network_text(zero + place)}" if zero else text
 
 
 def such_as(masked: bytes) -> str:
@@ -163,7 +176,8 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     if b"@@" in text:
         raise BadEntry("has '@@' inside; an exception begins with it, once, as in @@example.com")
     if b"@" in text:
-        raise BadEntry("has an '@'; write the host alone")
+        raise BadEntry("has an '@'; write the host alone" if not TO_ADDRESS.fullmatch(text) else
+                       "has an '@' and an address behind it; for a host at an address put blanks around the '@'")
     if b"%" in text and len(text) <= ADDRESS_MAX and IPV6_LIKE.fullmatch(text.partition(b"%")[0]):
         raise BadEntry("is an address of one interface (%); no client asks for one through this box")
     key = canonical_host(text)
@@ -209,6 +223,21 @@ def read_url_entry(text: bytes) -> tuple[Kind, bytes, int]:
     return kind, key, depth
 
 
+def read_at(host: bytes, place: bytes) -> list[tuple[Kind, bytes, int]]:
+    """A host where it leads to an address, a prefix or a range: the key is that of the host, then the address's."""
+    if b"/" in host or b"?" in host:
+        raise BadEntry("is a URL with an address; only a host can be blocked where it leads to an address")
+    kind, key = read_host_entry(host)
+    if key.count(b".") >= AT_LABELS_MAX:
+        raise BadEntry(f"has a host of more than {AT_LABELS_MAX} labels, and an address")
+    networks = read_address(place)
+    if not networks:
+        raise BadEntry("has no address behind '@'; write one, such as example.com @ 192.0.2.1")
+    if networks[0][0] is Kind.ENDPOINT:
+        raise BadEntry("has a port behind '@'; a host is blocked on every port, so leave that out")
+    return [(AT_KINDS[kind], key + network, 0) for _, network in networks]
+
+
 def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
     """Kind, key and depth of one entry; of each prefix of an address range."""
     if plain := SHAPES.entry(0, text):
@@ -216,6 +245,8 @@ def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
     if b"\n" in text or b"\r" in text:
         raise BadEntry("has a line end inside")
     if b" " in text or b"\t" in text:
+        if found := AT.search(text):
+            return read_at(text[:found.start()], text[found.end():])
         raise BadEntry("has a space inside; one entry a line, and %20 for a space in a URL")
     if networks := read_address(text):
         return [(kind, key, 0) for kind, key in networks]

@@ -30,13 +30,17 @@ from edgeblock.blocklist.formats.entries import network_text, read_address
 from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, Entry, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import read_lines
 
-VERSION = 1
+VERSION = 2             # 1 where no host has an address: the same without the bounds of these
 DIGEST_SIZE = 32
 WORDS = {Kind.HOST: b"host", Kind.HOST_ONLY: b"host-only", Kind.SUBDOMAINS: b"subdomains",
-         Kind.URL_WITH_QUERY: b"url-query", Kind.URL: b"url", Kind.DIRECTORY: b"directory", Kind.URL_MARK: b"urls-of"}
+         Kind.URL_WITH_QUERY: b"url-query", Kind.URL: b"url", Kind.DIRECTORY: b"directory", Kind.URL_MARK: b"urls-of",
+         Kind.HOST_AT: b"host-at", Kind.HOST_ONLY_AT: b"host-only-at", Kind.SUBDOMAINS_AT: b"subdomains-at",
+         Kind.AT_MARK: b"addresses-of"}
+MARKS = (Kind.URL_MARK, Kind.AT_MARK)   # lines that are no rules
 KINDS = {word: kind for kind, word in WORDS.items()}
 HEAD = re.compile(rb"edgeblock-hashed (\d{1,9})(?: key=([0-9a-f]{16}) labels=([0-9a-f]{1,16}) depths=([0-9a-f]{1,9})"
-                  rb" url_max=(\d{1,4}) directory_max=(\d{1,4}))?")
+                  rb" url_max=(\d{1,4}) directory_max=(\d{1,4})"
+                  rb"(?: at_ipv4=([0-9a-f]{1,9}) at_ipv6=([0-9a-f]{1,33}))?)?")
 LINE = re.compile(rb"(@@)?([0-9a-f]{32}) ([a-z-]+)")
 END = re.compile(rb"end (\d{1,12}) ([0-9a-f]{64})")
 
@@ -50,14 +54,18 @@ class HashedHead:
     depths: int
     url_max: int
     directory_max: int
+    at_ipv4: int = 0
+    at_ipv6: int = 0
 
     def as_line(self) -> bytes:
-        return (f"edgeblock-hashed {VERSION} key={self.key_id.hex()} labels={self.labels:x} depths={self.depths:x} "
-                f"url_max={self.url_max} directory_max={self.directory_max}").encode()
+        at = f" at_ipv4={self.at_ipv4:x} at_ipv6={self.at_ipv6:x}" if self.at_ipv4 or self.at_ipv6 else ""
+        return (f"edgeblock-hashed {VERSION if at else 1} key={self.key_id.hex()} labels={self.labels:x} "
+                f"depths={self.depths:x} url_max={self.url_max} directory_max={self.directory_max}{at}").encode()
 
 
 class HashedEntry(NamedTuple):
-    """One rule of a hashed list: the fingerprint of an Entry's key; URL_MARK is the host of URL entries."""
+    """One rule of a hashed list: the fingerprint of an Entry's key. One of MARKS is no rule, but the host of URL
+    entries, or of entries with an address."""
 
     line: int
     kind: Kind
@@ -83,11 +91,11 @@ def read_hashed(file: BinaryIO) -> Iterator[Entry | HashedEntry | Problem | Pass
         if head is None:
             found = HEAD.fullmatch(line)
             why = "is no hashed list; make it with `edgeblock hash-list`"
-            if found and int(found[1]) != VERSION:
+            if found and not 1 <= int(found[1]) <= VERSION:
                 why = f"is a hashed list of version {int(found[1])}, this edgeblock reads {VERSION}; make it again"
             elif found and found[2]:
                 head = HashedHead(bytes.fromhex(found[2].decode()), int(found[3], 16), int(found[4], 16),
-                                  int(found[5]), int(found[6]))
+                                  int(found[5]), int(found[6]), int(found[7] or "0", 16), int(found[8] or "0", 16))
                 digest.update(line + b"\n")
                 continue
             yield Problem(number, why, whole=True)
@@ -96,7 +104,7 @@ def read_hashed(file: BinaryIO) -> Iterator[Entry | HashedEntry | Problem | Pass
             continue
         digest.update(line + b"\n")
         if (found := LINE.fullmatch(line)) and (kind := KINDS.get(found[3])):
-            entries += kind is not Kind.URL_MARK
+            entries += kind not in MARKS
             yield HashedEntry(number, kind, bytes.fromhex(found[2].decode()), found[1] is not None, head)
             continue
         exception = line[:2] == b"@@"
@@ -124,7 +132,7 @@ def write_hashed(file: BinaryIO, head: HashedHead, addresses: Iterable[tuple[byt
 
     Args:
         addresses: network keys and whether each is an exception.
-        prints: fingerprints with their kinds, URL_MARK among them, and whether each is an exception.
+        prints: fingerprints with their kinds, MARKS among them, and whether each is an exception.
     """
     digest = blake2b(digest_size=DIGEST_SIZE)
     entries = 0
@@ -139,6 +147,6 @@ def write_hashed(file: BinaryIO, head: HashedHead, addresses: Iterable[tuple[byt
         entries += 1
     for print, kind, exception in prints:
         put((b"@@" if exception else b"") + print.hex().encode() + b" " + WORDS[kind])
-        entries += kind is not Kind.URL_MARK
+        entries += kind not in MARKS
     file.write(f"end {entries} {digest.hexdigest()}\n".encode())
     return entries

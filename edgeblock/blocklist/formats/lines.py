@@ -29,9 +29,9 @@ Attributes = tuple[tuple[str, str], ...]    # name and value, by name
 class Entry(NamedTuple):
     """One rule of a list.
 
-    `key` is what is compared: a canonical host; host, path and query of a canonical URL; or what `network_key`
-    makes of an address. `depth` is the number of path segments of a DIRECTORY entry. `attributes` are what the list
-    says about it beside, of the names that its settings declare.
+    `key` is what is compared: a canonical host; host, path and query of a canonical URL; what `network_key` makes of
+    an address; or a host with that behind it, for a host at an address. `depth` is the number of path segments of a
+    DIRECTORY entry. `attributes` are what the list says about it beside, of the names that its settings declare.
     """
 
     line: int

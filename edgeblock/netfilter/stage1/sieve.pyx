@@ -5,7 +5,7 @@ listed address prefixes, then blocks of 512 bits, six of which stand for a finge
 what is not is found once in a thousand times. Never here: plain text, of which a snapshot has none.
 
 Left out are rows that block nothing by themselves at this stage: exceptions, and URLs, whose paths only HTTP shows,
-which is always judged by the engine.
+which is always judged by the engine. Of a host at an address the mark is in it: where that leads the engine sees.
 """
 
 import struct
@@ -15,7 +15,7 @@ from libc.string cimport memcmp, memcpy
 
 from edgeblock.blocklist.bitmap cimport load_u32
 from edgeblock.blocklist.fingerprint cimport (
-    ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
+    AT_MARK, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
 )
 
 BLOCK = 64              # bytes: also of the header and of a pair of prefixes
@@ -24,7 +24,7 @@ PREFIXES = 4            # lengths that there is room for, in each family: progra
 PRINTS_A_BLOCK = 32     # 16 bits each
 
 cdef uint32_t KINDS = (1 << HOST | 1 << HOST_ONLY | 1 << SUBDOMAINS | 1 << NETWORK | 1 << ENDPOINT
-                       | 1 << HOST_OF_URL)
+                       | 1 << HOST_OF_URL | 1 << AT_MARK)
 
 
 cdef inline bint counts(const uint8_t* row, const uint8_t* before) noexcept nogil:

@@ -140,6 +140,18 @@ def test_what_is_between_the_entries():
     ("192.0.2.1:443/tcp", "'192.0.2.1:443/tcp' names a protocol, and an entry holds for every protocol; leave that "
                           "out"),
     ("2001:db8::1-2001:db8::9", "'2001:db8::1-2001:db8::9' is a range of IPv6 addresses; write prefixes"),
+    ("a.example/x @ 192.0.2.1", "'a.example/x @ 192.0.2.1' is a URL with an address; only a host can be blocked "
+                                "where it leads to an address"),
+    ("a.example @ 192.0.2.1:80", "'a.example @ 192.0.2.1:80' has a port behind '@'; a host is blocked on every port, "
+                                 "so leave that out"),
+    ("a.example @ b.example", "'a.example @ b.example' has no address behind '@'; write one, such as example.com @ "
+                              "192.0.2.1"),
+    ("a.example @ 192.0.2.1/24", "'a.example @ 192.0.2.1/24' has address bits beyond its prefix; write 192.0.2.0/24"),
+    ("a.example@192.0.2.1", "'a.example@192.0.2.1' has an '@' and an address behind it; for a host at an address put "
+                            "blanks around the '@'"),
+    ("192.0.2.1 @ 192.0.2.1", "'192.0.2.1 @ 192.0.2.1' is an address, and this is a place for names"),
+    ("a.b.c.d.e.f.g.h.example @ 192.0.2.1", "'a.b.c.d.e.f.g.h.example @ 192.0.2.1' has a host of more than 8 labels, "
+                                            "and an address"),
     ("1.2.3.4.5", "'1.2.3.4.5' looks like an address but is none"),
     ("256.1.1.1", "'256.1.1.1' looks like an address but is none"),
     ("192.0.2.1/33", "'192.0.2.1/33' looks like an address but is none"),
