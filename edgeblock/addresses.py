@@ -125,6 +125,7 @@ class Translated(NamedTuple):
     prefix: ipaddress.IPv6Network
     at: int
     flipped: bool = False
+    name: str = "NAT64"
 
     @property
     def bit(self) -> int | None:
@@ -151,10 +152,10 @@ class Translated(NamedTuple):
 # IPv4-mapped addresses (RFC 4291, 2.5.5.2); the well-known prefix of NAT64 (RFC 6052, 2.1); 6to4 (RFC 3056, 2); what
 # a Teredo server has seen of its client (RFC 4380, 4).
 TRANSLATED = (
-    Translated(ipaddress.IPv6Network("::ffff:0:0/96"), 96),
+    Translated(ipaddress.IPv6Network("::ffff:0:0/96"), 96, name="IPv4-mapped"),
     Translated(ipaddress.IPv6Network("64:ff9b::/96"), 96),
-    Translated(ipaddress.IPv6Network("2002::/16"), 16),
-    Translated(ipaddress.IPv6Network("2001::/32"), 96, True),
+    Translated(ipaddress.IPv6Network("2002::/16"), 16, name="6to4"),
+    Translated(ipaddress.IPv6Network("2001::/32"), 96, True, "Teredo"),
 )
 
 

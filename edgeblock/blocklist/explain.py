@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from edgeblock.addresses import embedded
 from edgeblock.blocklist import formats
+from edgeblock.blocklist.addresses import RESETS
 from edgeblock.blocklist.canonical import (
     canonical_host,
     canonical_url,
@@ -22,9 +24,11 @@ from edgeblock.blocklist.canonical import (
 from edgeblock.blocklist.compiler import ListRecord
 from edgeblock.blocklist.directory import Finding, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
+from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.load import ListInfo, Rules
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
+from edgeblock.blocklist.within import Range, leads_to, look_inside, ports_of, range_of, said_of, told_action
 from edgeblock.errors import ListError
 
 KIND_NAMES = {
@@ -80,12 +84,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything about one name. `canonical` is None when `problem` says why it is no name."""
+    """Everything about one name. `canonical` is None when `problem` says why it is no name. `leads_to` are the IPv4
+    addresses that an IPv6 one stands for, each with the way."""
 
     name: str
     canonical: str | None
     problem: str
     verdicts: tuple[Verdict, ...]
+    leads_to: tuple[str, ...] = ()
 
     @property
     def blocked(self) -> bool:
@@ -101,6 +107,7 @@ class Record:
         if self.canonical is None:
             return f"{self.name}: {self.problem}"
         lines = [f"{self.name}" + (f"  (compared as {self.canonical})" if self.canonical != self.name else "")]
+        lines += [f"  leads to {one}" for one in self.leads_to]
         for verdict in self.verdicts:
             proto = verdict.proto if verdict.asked else f"({verdict.proto})"
             lines.append(f"  {proto:<7} {verdict.verdict}: {verdict.precedence}")
@@ -124,17 +131,17 @@ def explain(rules: Rules, names: Iterable[str]) -> list[Record]:
     """
     asked = [(name, *judge(rules.matcher, name)) for name in names]
     lists = {info.name: info for info in rules.lists}
-    lines = find_lines(rules, [judged.tried for *_, verdicts in asked for judged in verdicts])
+    lines = find_lines(rules, [judged.tried for _, _, _, verdicts, _ in asked for judged in verdicts])
     return [
-        Record(name, canonical, problem, tuple(describe(lists, lines, judged) for judged in verdicts))
-        for name, canonical, problem, verdicts in asked]
+        Record(name, canonical, problem, tuple(describe(lists, lines, judged) for judged in verdicts), leads)
+        for name, canonical, problem, verdicts, leads in asked]
 
 
 def explain_alone(matcher: ListMatcher, name: str) -> Record:
     """A Record out of a snapshot alone: without the lines of the lists, which are not in it."""
     lists = {record.name: record for record in matcher.snapshot.parts.lists}
-    canonical, problem, verdicts = judge(matcher, name)
-    return Record(name, canonical, problem, tuple(describe(lists, {}, judged) for judged in verdicts))
+    canonical, problem, verdicts, leads = judge(matcher, name)
+    return Record(name, canonical, problem, tuple(describe(lists, {}, judged) for judged in verdicts), leads)
 
 
 def record_of(told: dict[str, Any]) -> Record:
@@ -144,18 +151,21 @@ def record_of(told: dict[str, Any]) -> Record:
         tried = tuple(Tried(one["text"], one["in_bitmap"], tuple(Rule(**rule) for rule in one["rules"]))
                       for one in verdict["tried"])
         verdicts.append(Verdict(**{**verdict, "tried": tried}))
-    return Record(told["name"], told["canonical"], told["problem"], tuple(verdicts))
+    return Record(told["name"], told["canonical"], told["problem"], tuple(verdicts), tuple(told["leads_to"]))
 
 
 class Judged(NamedTuple):
-    """What the matcher said for one protocol."""
+    """What the matcher said for one protocol. `said` is why, where that is more than what one rule says.
+    `partly`: some of what was asked about is stopped."""
 
     proto: str
     asked: bool
     found: Found | None
     tried: list[Candidate]
     has_urls: bool          # the host has URL entries
-    at: str                 # where it leads, as was asked
+    said: str = ""
+    partly: bool = False
+    at: str = ""            # where it leads, as was asked
 
 
 AT = re.compile(r"(.*?)(?:\s+@\s*|\s*@\s+)(\S*)")
@@ -163,15 +173,21 @@ URL_PARTS = re.compile(r"(?:(https?):[/\\\\]*)?([^/\\\\?#]*)", re.IGNORECASE)
 PORT = re.compile(r".*(?:\]|^[^:]*):(\d{1,5})")
 
 
-def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged]]:
-    """Canonical form, problem, and what the matcher says for each protocol."""
+def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged], tuple[str, ...]]:
+    """Canonical form, problem, what the matcher says for each protocol, and what an IPv6 address leads to."""
     text, at, to = name.strip(), "", b""
     if said := AT.fullmatch(text):
         text, at = said[1], said[2]
         try:
             to = ipaddress.ip_address(at.strip("[]")).packed
         except ValueError:
-            return None, f"has no address behind '@' but {at!r}; write one, such as example.com @ 192.0.2.1", []
+            return None, f"has no address behind '@' but {at!r}; write one, such as example.com @ 192.0.2.1", [], ()
+    try:
+        asked_range = range_of(text)
+    except BadEntry as error:
+        return None, str(error), [], ()
+    if asked_range is not None:
+        return asked_range.as_text(), "", [judge_range(matcher, asked_range)], leads_to(matcher, asked_range)
     scheme, authority = URL_PARTS.match(text).groups()      # type: ignore[union-attr]
     if scheme or authority != text:
         canonical, why = canonical_url(text), why_not_url(text)
@@ -180,17 +196,37 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
         canonical, why = canonical_host(text), why_not_host(text)
         asked = {"tls", "http"}
     if canonical is None:
-        return None, why, []
+        return None, why, [], ()
     host, slash, target = canonical.partition(b"/")
     verdicts = []
+    leads: tuple[str, ...] = ()
     if (address := host_address(host)) is not None:
         port = PORT.fullmatch(authority)
         usual = {"https": 443, "http": 80}.get((scheme or "").lower(), 0)
-        verdicts.append(Judged("ip", True, *matcher.trace_address(address, int(port[1]) if port else usual), ""))
+        verdicts.append(judge_address(matcher, address, int(port[1]) if port else usual))
+        leads = leads_to(matcher, address)
     for proto in sorted(("tls", "http"), key=lambda proto: (proto not in asked, proto == "http")):
         seen = (slash + target or b"/") if proto == "http" else None
-        verdicts.append(Judged(proto, proto in asked, *matcher.trace_name(proto, host, seen, to), at))
-    return canonical.decode("utf-8", "backslashreplace"), "", verdicts
+        verdicts.append(Judged(proto, proto in asked, *matcher.trace_name(proto, host, seen, to), at=at))
+    return canonical.decode("utf-8", "backslashreplace"), "", verdicts, leads
+
+
+def judge_address(matcher: ListMatcher, address: bytes, port: int) -> Judged:
+    """An address; without a port those of its ports that are listed are told beside it."""
+    found, tried, _ = matcher.trace_address(address, port)
+    inner = embedded(address, matcher.snapshot.parts.nat64) if len(address) == 16 else []
+    ports = [] if port else [one for place in (address, *inner) for one in ports_of(matcher, place)]
+    said = ""
+    if ports and found is None:
+        said = f"only a port of it is listed; ask for {formats.key_text(ports[0].text)}"
+    return Judged("ip", True, found, tried + ports, False, said)
+
+
+def judge_range(matcher: ListMatcher, asked: Range) -> Judged:
+    inside = look_inside(matcher, asked)
+    blocks = inside.too_many or any(one and one.action not in ("accept", "observe") for one in inside.parts)
+    return Judged("ip", True, inside.parts[0] if inside.alike else None, inside.tried, False, said_of(inside),
+                  blocks and not inside.alike)
 
 
 Said = tuple[int, str]      # line, and the attributes in it
@@ -298,8 +334,15 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
             best = rule if row.in_force else best
         tried.append(Tried(formats.key_text(candidate.text), candidate.in_bitmap, tuple(explained)))
     found = judged.found
-    return Verdict(judged.proto, judged.asked, found.action if found else "accept", found.list if found else None,
-                   found.rule if found else None, reason(best, applying, judged), tuple(tried))
+    why, action = reason(best, applying, judged), found.action if found else "accept"
+    if judged.proto == "ip" and found and action in RESETS:
+        why, action = why if action == "reset" else f"{why}; for an address no page can be shown", told_action(found)
+    if judged.partly or found is None:
+        why, action = judged.said or why, "partly" if judged.partly else action
+    elif judged.said:
+        why += f"; {judged.said}"
+    return Verdict(judged.proto, judged.asked, action, found.list if found else None, found.rule if found else None,
+                   why, tuple(tried))
 
 
 def reason(best: Rule | None, applying: int, judged: Judged) -> str:
