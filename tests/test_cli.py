@@ -225,9 +225,19 @@ def test_lint_tells_mistakes_from_what_is_worth_knowing(capsys, rules):
     status, out, err = run(capsys, "lint", rules)
     assert (status, err) == (1, "0 errors, 1 warning in 4 lists with 6 entries\n")
     assert out.splitlines() == [
-        "more.list:2: 'www.listed.example' is covered by 'listed.example', in line 1",
-        "note: ads.adblock:2: 1 line passed over: rules about page elements (##, #@#, #?#, $$)",
-        "note: more.list:1: 1 entry is also in court.list, such as this one in line 1"]
+        "more.list:2: warning: 'www.listed.example' is covered by 'listed.example', in line 1",
+        "ads.adblock:2: note: 1 line passed over: rules about page elements (##, #@#, #?#, $$)",
+        "more.list:1: note: 1 entry is also in court.list, such as this one in line 1"]
+
+
+def test_lint_begins_with_what_refuses_a_list_and_marks_each_line(capsys, rules):
+    (rules / "a.list").write_text("fine.example\nfine.example\n")
+    (rules / "b.list").write_text("one.example\none.example\n198.51.100.1-198.51.100.6\n104.16.0.1-104.16.0.6\ncom\n")
+    out = run(capsys, "lint", rules)[1].splitlines()
+    assert [line.split(" ")[:2] for line in out] == [
+        ["b.list:4:", "error:"], ["b.list:5:", "error:"], ["a.list:2:", "warning:"], ["b.list:2:", "warning:"],
+        ["b.list:", "note:"]]
+    assert out[0].endswith(" (and 3 more of what this line has)")
 
 
 def test_hash_list_writes_a_list_that_check_understands(capsys, rules, tmp_path):

@@ -14,9 +14,10 @@ import stat
 import struct
 import time
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -46,9 +47,24 @@ class Finding(NamedTuple):
     why: str
 
     def __str__(self) -> str:
+        return self.marked("")
+
+    def marked(self, mark: str) -> str:
+        """With a word between place and reason, as compilers have it: `a.list:3: error: ...`."""
         why = self.why if len(self.why) <= REASON_MAX else f"{self.why[:REASON_MAX]}..."
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return printable(f"{place}: {why}")
+        return printable(f"{place}: {mark}{why}")
+
+
+def folded(findings: Iterable[Finding]) -> list[Finding]:
+    """Those about one line that follow each other as one, such as of each prefix of a range: the first, and how many
+    more there are."""
+    told = []
+    for _, alike in groupby(findings, lambda one: (one.file, one.line) if one.line else one):
+        first, *others = alike
+        more = f" (and {len(others)} more of what this line has)" if others else ""
+        told.append(first._replace(why=first.why + more))
+    return told
 
 
 @dataclass(frozen=True)

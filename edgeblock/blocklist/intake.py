@@ -20,7 +20,7 @@ import edgeblock
 from edgeblock import config
 from edgeblock.blocklist import formats, snapshot
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
-from edgeblock.blocklist.directory import Finding, ListFile, open_regular
+from edgeblock.blocklist.directory import Finding, ListFile, folded, open_regular
 from edgeblock.blocklist.guard import (
     Guard,
     Protected,
@@ -255,7 +255,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
                 gathering.gather(source.reader(io.BufferedReader(hashed or watched, BUFFER)))
                 if gathering.refusals:
                     way_out = skip_instead(source.settings, len(gathering.refusals))
-                    raise Refused([*gathering.refusals, Finding(name, 0, way_out)])
+                    raise Refused([*folded(gathering.refusals), Finding(name, 0, way_out)])
                 signed = hashed.signed() if hashed else None
             finally:
                 after = os.fstat(file.fileno())

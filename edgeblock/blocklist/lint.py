@@ -21,6 +21,7 @@ from edgeblock.blocklist.directory import (
     fault_of,
     find_lists,
     finding_of,
+    folded,
     open_regular,
     read_items,
 )
@@ -79,20 +80,20 @@ PARTICULARS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(?<!\S)\S*[\d.
 
 def grouped(findings: list[Finding]) -> list[Finding]:
     """The same in fewer words: of more than FEW findings of one sort the first alone, with how many there are and
-    where the first of them stand. In the order in which a sort comes first."""
+    where the first of them stand. In the order of lines."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         sort = PARTICULARS.sub("~", finding.why) if finding.line else finding.why
         groups.setdefault((finding.file, sort), []).append(finding)
     told = []
-    for alike in groups.values():
+    for alike in map(folded, groups.values()):
         if len(alike) <= FEW:
             told += alike
             continue
         places = ", ".join(str(one.line) for one in alike[:PLACES])
         more = ", ..." if len(alike) > PLACES else ""
         told.append(alike[0]._replace(why=f"{alike[0].why} ({len(alike)} of this sort, in lines {places}{more})"))
-    return told
+    return sorted(told, key=place_of)
 
 
 def place_of(finding: Finding) -> tuple[str, float, str]:

@@ -15,8 +15,9 @@ from edgeblock.commands import add_config
 EXAMPLES = """\
   edgeblock lint /etc/edgeblock/rules
   edgeblock lint --all /etc/edgeblock/rules
-Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing. Where a list has many findings
-of one sort, the first is told, with their number and where the first of them stand.
+Errors refuse a list; warnings are what looks like a mistake; notes are worth knowing: in this order, each line says
+which it is. Where a list has many findings of one sort, the first is told, with their number and where the first of
+them stand.
 Exit status: 0 without errors and warnings, 1 with some, 2 if the directory cannot be read."""
 
 
@@ -31,9 +32,8 @@ def main(chosen: argparse.Namespace) -> int:
     settings = whole.rules
     report = lint.lint(chosen.directory, settings, key=readable_key(settings.key), everything=chosen.all,
                        redirects=bool(whole.reply.redirect))
-    for finding in report.findings if chosen.all else lint.grouped(report.findings):
-        print(finding)
-    for note in report.notes if chosen.all else lint.grouped(report.notes):
-        print(f"note: {note}")
+    for mark, findings in (("error: ", report.errors), ("warning: ", report.warnings), ("note: ", report.notes)):
+        for finding in findings if chosen.all else lint.grouped(findings):
+            print(finding.marked(mark))
     print(report.summary(), file=sys.stderr)
     return 1 if report.findings else 0

@@ -46,7 +46,7 @@ def test_a_prefix_is_one_and_a_port_is_told_of(tmp_path, asked, verdict, why, bl
 
 @pytest.mark.parametrize(("asked", "told"), [
     ("192.0.2.1/24", "has address bits beyond its prefix; write 192.0.2.0/24"),
-    ("192.0.2.1-5", "is no whole range; write both addresses, such as 192.0.2.1-192.0.2.5"),
+    ("192.0.2.1-5", "is no whole range; write both addresses: 192.0.2.1-192.0.2.5"),
     ("192.0.2.0/255.255.255.0", "is a range with a mask; write it as a prefix, 192.0.2.0/24")])
 def test_what_is_nearly_a_prefix_is_said_to_be_one(tmp_path, asked, told):
     [record] = explain(loaded(tmp_path, "example.com"), [asked])

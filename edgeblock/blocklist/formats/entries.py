@@ -6,6 +6,7 @@ file, a line number.
 
 import ipaddress
 import re
+from contextlib import suppress
 
 from edgeblock.blocklist.canonical import canonical_host, canonical_url, host_address, why_not_host, why_not_url
 from edgeblock.blocklist.fingerprint import Kind
@@ -37,10 +38,14 @@ NEARLY = tuple((re.compile(pattern), why) for pattern, why in (
      "is a prefix with a port; write a line for each address and port, or leave out the port"),
     (IPV4 + rb"-" + IPV4 + rb":\d+",
      "is a range with a port; write a line for each address and port, or leave out the port"),
-    (IPV4 + rb"-\d{1,3}", "is no whole range; write both addresses, such as 192.0.2.1-192.0.2.5"),
     (IPV4 + rb"(?::\d+)?/(?:tcp|udp)", "names a protocol, and an entry holds for every protocol; leave that out"),
-    (rb"[0-9A-Fa-f:]*::?[0-9A-Fa-f:]+-[0-9A-Fa-f:]*::?[0-9A-Fa-f:]+", "is a range of IPv6 addresses; write prefixes"),
+    (rb"\d{1,3}\.\d{1,3}\.(?:\d{1,3}\.\*|\*\.\*)", "is no prefix; write it with a length, such as 192.0.2.0/24"),
+    (rb"\[[0-9A-Fa-f:.]+/\d+\]|\[[0-9A-Fa-f:.]+\]/\d+", "is a prefix in brackets; write it without them"),
 ))
+SHORT_RANGE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)-(\d{1,3})")
+RANGE6 = re.compile(rb"([0-9A-Fa-f:]*:[0-9A-Fa-f:]*)-([0-9A-Fa-f:]*:[0-9A-Fa-f:]*)")
+SPACED = re.compile(rb"\d[\d.]* *- *\d[\d.]*")      # 192.0.2.1 - 192.0.2.5
+NAMED_MAX = 3               # prefixes of a range that are written out for whoever has to
 MASKED = re.compile(rb"\d+\.\d+\.\d+\.\d+/\d+\.\d+\.\d+\.\d+")
 
 NOT_ASKED = "addresses in the place of a name, which nobody asks a resolver for"
@@ -90,6 +95,33 @@ def such_as(masked: bytes) -> str:
         return ", such as 192.0.2.0/24"
 
 
+def whole_range(found: re.Match[bytes]) -> str:
+    """What is wrong with a range that is nearly one, and what to write."""
+    first, last = found[1].decode(), found[2].decode()
+    if found.re is SHORT_RANGE:
+        return f"is no whole range; write both addresses: {first}-{first.rpartition('.')[0]}.{last}"
+    try:
+        networks = list(ipaddress.summarize_address_range(ipaddress.IPv6Address(first), ipaddress.IPv6Address(last)))
+    except ValueError:
+        return "is a range of IPv6 addresses; write prefixes"
+    some = ", ".join(map(str, networks[:NAMED_MAX]))
+    return f"is a range of IPv6 addresses; write its {len(networks)} prefixes, a line each: {some}" + (
+        ", ..." if len(networks) > NAMED_MAX else "")
+
+
+def why_none(address: bytes, prefix: bytes | None, last: str | None) -> str:
+    """Why what looks like an address, a prefix or a range is none."""
+    most = 128 if b":" in address else 32
+    if prefix is not None and int(prefix[1:]) > most:
+        return f"has a prefix of more than {most} bits; write {address.decode()} for this one address"
+    if most == 32 and max(map(int, address.split(b"."))) > 255:
+        return "looks like an address but is none: it has a number over 255"
+    with suppress(ValueError):
+        if last is not None and ipaddress.IPv4Address(last) < ipaddress.IPv4Address(address.decode()):
+            return f"ends before it begins; write {last}-{address.decode()}"
+    return "looks like an address but is none"
+
+
 def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
     """Kinds and keys of an address entry (a range is several); empty when `text` does not look like one."""
     last: str | None = None
@@ -108,6 +140,8 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
         for nearly, why in NEARLY if text[:1].isdigit() or b":" in text else ():
             if nearly.fullmatch(text):
                 raise BadEntry(why)
+        if found := SHORT_RANGE.fullmatch(text) or RANGE6.fullmatch(text):
+            raise BadEntry(whole_range(found))
         return []
     try:
         first = ipaddress.ip_address(address.decode())
@@ -117,7 +151,7 @@ def read_address(text: bytes) -> list[tuple[Kind, bytes]]:
         if network.network_address != first:
             raise BadEntry(f"has address bits beyond its prefix; write {network}")
     except ValueError:
-        raise BadEntry("looks like an address but is none") from None
+        raise BadEntry(why_none(address, prefix, last)) from None
     if port is None:
         return [(Kind.NETWORK, network_key(network.network_address.packed, network.prefixlen))]
     return [read_port(first.packed, port)]
@@ -244,6 +278,8 @@ def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
         return [(plain.kind, plain.key, 0)]
     if b"\n" in text or b"\r" in text:
         raise BadEntry("has a line end inside")
+    if b" " in text and len(text) <= ADDRESS_MAX and SPACED.fullmatch(text):
+        raise BadEntry(f"is a range with spaces; write {text.replace(b' ', b'').decode()}")
     if b" " in text or b"\t" in text:
         if found := AT.search(text):
             return read_at(text[:found.start()], text[found.end():])

@@ -136,10 +136,12 @@ def test_what_is_between_the_entries():
                             "or leave out the port"),
     ("192.0.2.1-192.0.2.5:80", "'192.0.2.1-192.0.2.5:80' is a range with a port; write a line for each address and "
                                "port, or leave out the port"),
-    ("192.0.2.1-5", "'192.0.2.1-5' is no whole range; write both addresses, such as 192.0.2.1-192.0.2.5"),
+    ("192.0.2.1-5", "'192.0.2.1-5' is no whole range; write both addresses: 192.0.2.1-192.0.2.5"),
+    ("192.0.2.1 - 192.0.2.5", "'192.0.2.1 - 192.0.2.5' is a range with spaces; write 192.0.2.1-192.0.2.5"),
+    ("192.0.2.*", "'192.0.2.*' is no prefix; write it with a length, such as 192.0.2.0/24"),
+    ("[2001:db8::/32]", "'[2001:db8::/32]' is a prefix in brackets; write it without them"),
     ("192.0.2.1:443/tcp", "'192.0.2.1:443/tcp' names a protocol, and an entry holds for every protocol; leave that "
                           "out"),
-    ("2001:db8::1-2001:db8::9", "'2001:db8::1-2001:db8::9' is a range of IPv6 addresses; write prefixes"),
     ("a.example/x @ 192.0.2.1", "'a.example/x @ 192.0.2.1' is a URL with an address; only a host can be blocked "
                                 "where it leads to an address"),
     ("a.example @ 192.0.2.1:80", "'a.example @ 192.0.2.1:80' has a port behind '@'; a host is blocked on every port, "
@@ -152,11 +154,15 @@ def test_what_is_between_the_entries():
     ("192.0.2.1 @ 192.0.2.1", "'192.0.2.1 @ 192.0.2.1' is an address, and this is a place for names"),
     ("a.b.c.d.e.f.g.h.example @ 192.0.2.1", "'a.b.c.d.e.f.g.h.example @ 192.0.2.1' has a host of more than 8 labels, "
                                             "and an address"),
+    ("2001:db8::1-2001:db8::9", "'2001:db8::1-2001:db8::9' is a range of IPv6 addresses; write its 4 prefixes, a "
+                                "line each: 2001:db8::1/128, 2001:db8::2/127, 2001:db8::4/126, ..."),
+    ("2001:db8::9-2001:db8::1", "'2001:db8::9-2001:db8::1' is a range of IPv6 addresses; write prefixes"),
     ("1.2.3.4.5", "'1.2.3.4.5' looks like an address but is none"),
-    ("256.1.1.1", "'256.1.1.1' looks like an address but is none"),
-    ("192.0.2.1/33", "'192.0.2.1/33' looks like an address but is none"),
-    ("192.0.2.9-192.0.2.1", "'192.0.2.9-192.0.2.1' looks like an address but is none"),
-    ("2001:db8::/129", "'2001:db8::/129' looks like an address but is none"),
+    ("256.1.1.1", "'256.1.1.1' looks like an address but is none: it has a number over 255"),
+    ("192.0.2.1/33", "'192.0.2.1/33' has a prefix of more than 32 bits; write 192.0.2.1 for this one address"),
+    ("192.0.2.9-192.0.2.1", "'192.0.2.9-192.0.2.1' ends before it begins; write 192.0.2.1-192.0.2.9"),
+    ("2001:db8::/129", "'2001:db8::/129' has a prefix of more than 128 bits; write 2001:db8:: for this one address"),
+    ("192.0.2.1-192.0.2.300", "'192.0.2.1-192.0.2.300' looks like an address but is none"),
     ("192.0.2.1/24", "'192.0.2.1/24' has address bits beyond its prefix; write 192.0.2.0/24"),
     ("192.0.2.1:0", "'192.0.2.1:0' has a port that is no number from 1 to 65535"),
     ("192.0.2.1:00000199999", "'192.0.2.1:00000199999' has a port that is no number from 1 to 65535"),
