@@ -210,17 +210,23 @@ def _network(default: str, family: int) -> Any:
 
 
 def _nat64() -> Any:
-    def read(value: Any) -> tuple[str, ...]:
+    what = f"a list of at most {NAT64_MAX} IPv6 prefixes"
+
+    def network(value: Any) -> str:
         try:
-            found = [ipaddress.IPv6Network(one) for one in value if isinstance(one, str)]
-        except (TypeError, ValueError):
-            found = []
-        if not isinstance(value, list) or len(found) != len(value) or len(found) > NAT64_MAX or any(
-                one.prefixlen not in NAT64_LENGTHS for one in found):
+            found = ipaddress.IPv6Network(value if isinstance(value, str) else "")
+        except ValueError as problem:
+            why = ", as it has bits beyond its prefix" if "host bits" in str(problem) else ""
+            raise ValueError(f'{what} such as "2001:db8:64::/96"; {value!r} is none{why}') from None
+        if found.prefixlen not in NAT64_LENGTHS:
             lengths = ", ".join(map(str, NAT64_LENGTHS))
-            raise ValueError(f"a list of at most {NAT64_MAX} IPv6 prefixes of {lengths} bits (RFC 6052), such as "
-                             '["2001:db8:64::/96"]')
-        return tuple(dict.fromkeys(map(str, found)))
+            raise ValueError(f"{what} of {lengths} bits (RFC 6052); {value!r} has {found.prefixlen}")
+        return str(found)
+
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or len(value) > NAT64_MAX:
+            raise ValueError(f'{what}, such as ["2001:db8:64::/96"]')
+        return tuple(dict.fromkeys(map(network, value)))
     return _setting((), read)
 
 

@@ -265,6 +265,17 @@ def test_ruleset_print_shows_either_back_end(capsys, backend, word):
     assert (status, err) == (0, "") and word in out
 
 
+def test_ruleset_print_shows_the_table_of_addresses_where_there_will_be_one(capsys, tmp_path):
+    out = run(capsys, "ruleset", "print", "--backend", "nft")[1]
+    assert "\ntable inet edgeblock_addresses {\n" in out and "map address4" in out
+    out = run(capsys, "ruleset", "print", "--backend", "iptables")[1]
+    assert "\n# table inet edgeblock_addresses {\n" in out
+    assert all(line[:1] == "#" for line in out[out.index("# Beside these"):].splitlines())
+    (tmp_path / "box.toml").write_text("[ruleset]\naddresses = false\n")
+    assert "edgeblock_addresses" not in run(capsys, "ruleset", "print", "--backend", "nft", "--config",
+                                            tmp_path / "box.toml")[1]
+
+
 def test_a_ruleset_that_cannot_be_is_one_line(capsys, tmp_path):
     (tmp_path / "box.toml").write_text("[ruleset]\nmark_mask = 5\n")
     assert "two adjacent bits" in one_line(capsys, "ruleset", "print", "--backend", "nft", "--config",
@@ -288,7 +299,7 @@ STATUS = {
               "bypasses": [{"kind": "rule", "found": "-A FORWARD -j ACCEPT", "mend": "move it behind ours"}]},
     "canary": {"state": "ok", "off": "", "lacking": {"ipv6": "no forwarding"},
                "probes": [{"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 1.0}]},
-    "addresses": {"ranges": 3, "in_kernel": 3, "problem": "", "restored": 0, "packets": {"list": 5}},
+    "addresses": {"ranges": 3, "in_kernel": 3, "off": "", "problem": "", "restored": 0, "packets": {"list": 5}},
     "selfcheck": {"state": "ok", "tried": 449, "held": 449, "beside": 440, "over_blocked": 0, "lists": 1, "of": 1,
                   "problem": "", "refused": 0},
     "queue": {"packets": 12_345, "passed": 12_000, "dropped": 345, "waiting": 0},
@@ -338,6 +349,12 @@ def test_status_stays_short_whatever_goes_wrong(capsys, answer):
     assert status == 1 and lines[0] == "NOT FILTERING: the rules are gone" and len(lines) <= 26
     assert text.count("and 27 more: edgeblock status --all") == 3 and "ipv4 tls FAILED: passed" in text
     assert "full disk" in text
+
+
+def test_status_says_where_addresses_are_off(capsys, answer):
+    off = "2 address entries hold on the watched ports only: [ruleset] addresses = false"
+    answer["addresses"] |= {"ranges": 0, "in_kernel": 0, "off": off}
+    assert f"addresses  OFF: {off}" in run(capsys, "status")[1].splitlines()
 
 
 def test_status_has_all_of_it_for_programs_too(capsys, answer):

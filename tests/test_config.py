@@ -115,6 +115,10 @@ def test_every_kind_of_value_is_read():
     ("[rules]\nallow_protected = [5]", "must be true, false, or a list of what is allowed, each in quotes"),
     ("[rules]\nsigners = \"RW\"", "must be a list of texts in quotes"),
     ("[rules]\nwidest_ipv4 = 33", "must be a whole number from 0 to 32"),
+    ("[rules]\nnat64 = '2001:db8:64::/96'", "must be a list of at most 16 IPv6 prefixes, such as"),
+    ("[rules]\nnat64 = ['2001:db8::/64', '2001:db8::1/64']", "; '2001:db8::1/64' is none, as it has bits beyond its"),
+    ("[rules]\nnat64 = ['2001:db8::/64', 5]", "; 5 is none"),
+    ("[rules]\nnat64 = ['2001:db8::/65']", "of 32, 40, 48, 56, 64, 96 bits (RFC 6052); '2001:db8::/65' has 65"),
     ("[rules\n", "not TOML: "),
     ("[queue]\nnumber = 1\nnumber = 2", "not TOML: "),
 ])

@@ -60,7 +60,7 @@ def main(chosen: argparse.Namespace) -> int:
         return show(in_force(settings.shared))
     if not (chosen.output or settings.shared):
         raise ConfigError("[rules] shared names no file to write; set it, or give --output FILE")
-    output = Path(chosen.output or str(settings.shared))
+    output = Path(chosen.output or str(settings.shared)).absolute()     # as it has to stand in the configuration
     key = "--output" if chosen.output else "[rules] shared"
     own = read_shared(str(output), key)[0] if output.exists() else NOTHING
     updated = update(in_force(None).joined(own), chosen)
@@ -73,7 +73,7 @@ def main(chosen: argparse.Namespace) -> int:
     for section, before in updated:
         was = f", before {len(before.rows)} as of {before.date}" if before else ""
         print(f"{section.name}: {counted(section.rows)} as of {section.date}{was}")
-    place = "" if settings.shared and output.absolute() == settings.shared.absolute() else \
+    place = "" if settings.shared and output == settings.shared.absolute() else \
         f"; put shared = \"{output}\" into [rules] of the configuration, then"
     print(f"written to {output}{place or ';'} reload the daemon (systemctl reload edgeblock)")
     return 0

@@ -8,10 +8,11 @@ import dataclasses
 import sys
 
 from edgeblock import config
+from edgeblock.addresses import EMPTY
 from edgeblock.commands import add_config
 from edgeblock.daemon import claim
 from edgeblock.errors import SystemProblem
-from edgeblock.netfilter import ruleset
+from edgeblock.netfilter import addresses, ruleset
 
 EXAMPLES = """\
   edgeblock ruleset print --backend nft
@@ -35,12 +36,25 @@ def main(chosen: argparse.Namespace) -> int:
         chosen_backend = dataclasses.replace(settings.ruleset, backend=chosen.backend)
         settings = dataclasses.replace(settings, ruleset=chosen_backend)
     if chosen.action == "print":
-        sys.stdout.write(ruleset.text(settings))
+        sys.stdout.write(ruleset.text(settings) + address_rules(settings))
     elif chosen.action == "apply":
         print(f"applied, with {ruleset.apply(settings)}")
     else:
         remove(chosen.force)
     return 0
+
+
+def address_rules(settings: config.Config) -> str:
+    """The table of listed addresses without its entries, which come and go with the lists; as a comment where the
+    rules beside it are for another program."""
+    if not (settings.ruleset.addresses and settings.ruleset.install):
+        return ""
+    head = ("# Beside these, where a list has addresses, the daemon has nft put this table there; its sets and maps "
+            "get what is listed.\n")
+    text = addresses.text(settings, EMPTY, settings.rules.nat64)
+    if settings.ruleset.backend == "nft":
+        return f"{head}{text}"
+    return head + "".join(f"# {line}\n" for line in text.splitlines())
 
 
 def remove(force: bool) -> None:

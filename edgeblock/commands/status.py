@@ -68,7 +68,9 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from few("problem", [printable(str(one)) for one in answer["vigil"].get("problems", [])])
     yield from few("goes past", [printable(f"{one['found']}: {one['mend']}")
                                  for one in answer["vigil"].get("bypasses", [])])
-    if answer["addresses"]["ranges"]:
+    if answer["addresses"]["off"]:
+        yield "addresses", f"OFF: {answer['addresses']['off']}"
+    elif answer["addresses"]["ranges"]:
         told_of = answer["addresses"]
         yield "addresses", (f"{told_of['in_kernel']:,} of {told_of['ranges']:,} ranges in the kernel, "
                             f"{sum(told_of['packets'].values()):,} packets met")

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeblock.addresses import EMPTY, Addresses, with_new
 from edgeblock.blocklist.addresses import read_addresses
+from edgeblock.blocklist.compiler import ADDRESS
 from edgeblock.config import Config
 from edgeblock.daemon.compiling import Loaded, map_snapshot
 from edgeblock.daemon.tasks import Tasks
@@ -41,6 +42,7 @@ class AddressRules:
         self._config, self._log, self._tasks, self._call, self._stage = config, log, tasks, call, stage
         self._nat64 = config.rules.nat64
         self._ours = config.ruleset.addresses and config.ruleset.install
+        self._off = ""                                  # why they are not even tried, where a list has some
         self._unread, self._unput = "", ""              # why the entries cannot be had, or not be put there
         self._source = b""                              # what `_wanted` was made of
         self._wanted = EMPTY                            # by the lists that were read last,
@@ -64,7 +66,10 @@ class AddressRules:
 
     async def stage(self, loaded: Loaded) -> None:
         """Before any worker has these rules: addresses that nothing was said of are as these rules have them."""
-        if loaded.fd < 0 or not self._ours:
+        if loaded.fd < 0:
+            return
+        if not self._ours:
+            await self._leave(loaded)
             return
         try:
             both = await self._call(self._read, loaded)
@@ -74,6 +79,19 @@ class AddressRules:
             return
         if self._installed and both.total > self._there.total:
             await self._put(self._change, both)
+
+    async def _leave(self, loaded: Loaded) -> None:
+        """The configuration leaves address entries to the engine: to be seen wherever somebody looks."""
+        try:
+            parts = await self._call(lambda: map_snapshot(loaded.fd, loaded.key).parts)
+        except (EdgeblockError, OSError):       # the workers say so
+            return
+        count, before = len(parts.addresses) // ADDRESS.size, self._off
+        key = "install" if self._config.ruleset.addresses else "addresses"
+        self._off = "" if not count else (
+            f"{count:,} address entries hold on the watched ports only: [ruleset] {key} = false")
+        if self._off and not before:
+            self._log.warning("address rules are off", problem=self._off)
 
     async def commit(self) -> None:
         """After the workers have them: all is as they have it."""
@@ -214,7 +232,7 @@ class AddressRules:
         """What `status` and the metrics show; `packets`, since the daemon began, of each list with an entry that was
         met."""
         return {"ranges": self._wanted.total, "in_kernel": self._there.total if self._applied else 0,
-                "problem": self.problem, "restored": self.restored, "packets": dict(self._counts)}
+                "off": self._off, "problem": self.problem, "restored": self.restored, "packets": dict(self._counts)}
 
     async def keep_counting(self) -> None:
         """Until it is cancelled: counts, and says in the log which lists' entries were met."""

@@ -38,7 +38,8 @@ def test_update_writes_what_is_in_force_then(capsys, config, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.list").write_text("188.114.97.7\n104.20.0.9\n")
     status, out, err = run(capsys, "lint", "--config", config, tmp_path / "a")
-    assert status == 1 and "x.list:2: 104.20.0.9 is in a network that many share, 104.20.0.0/24 of Cloudflare" in out
+    assert status == 1
+    assert "x.list:2: error: 104.20.0.9 is in a network that many share, 104.20.0.0/24 of Cloudflare" in out
     assert "x.list:1" not in out
     (tmp_path / "prefixes.txt").write_text("203.0.114.0/24\n")
     status, out, err = run(capsys, "guard", "--config", config, "--name", "Our mirror", "--kind", "updates",
@@ -48,7 +49,7 @@ def test_update_writes_what_is_in_force_then(capsys, config, tmp_path):
         "Cloudflare", "Our mirror"]
 
 
-def test_without_the_setting_the_way_out_is_said(capsys, tmp_path):
+def test_without_the_setting_the_way_out_is_said(capsys, monkeypatch, tmp_path):
     (tmp_path / "box.toml").write_text("")
     (tmp_path / "mirror.txt").write_text("203.0.114.0/24\n")
     word = ["guard", "--config", tmp_path / "box.toml", "--update", tmp_path / "mirror.txt"]
@@ -57,6 +58,9 @@ def test_without_the_setting_the_way_out_is_said(capsys, tmp_path):
         "--output FILE\n"
     status, out, err = run(capsys, *word, "--name", "M", "--kind", "k", "--source", "s", "--output", tmp_path / "o")
     assert (status, err) == (0, "") and f'put shared = "{tmp_path}/o" into [rules]' in out
+    monkeypatch.chdir(tmp_path)
+    out = run(capsys, *word, "--name", "M", "--output", "o")[1]
+    assert f'written to {tmp_path}/o; put shared = "{tmp_path}/o" into [rules]' in out
 
 
 @pytest.mark.parametrize(("arguments", "why"), [

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -184,18 +185,28 @@ def test_a_start_with_too_many_leaves_what_another_daemon_has_left(kernel: Kerne
     assert kernel.table == listed(9)
 
 
-@pytest.mark.parametrize("off", [{"addresses": False}, {"install": False}])
-def test_where_it_is_off_nothing_is_put_there_and_nothing_left(kernel: Kernel, off: dict[str, bool]):
-    rules, _ = made(**off)
-    kernel.table = listed(9)
+@pytest.mark.parametrize("off", ["addresses", "install"])
+def test_where_it_is_off_nothing_is_put_there_and_it_is_said(kernel: Kernel, monkeypatch, off: str):
+    rules, log = made(**{off: False})
+    kernel.table, entries = listed(9), b""
+    monkeypatch.setattr(module, "map_snapshot", lambda *_: SimpleNamespace(parts=SimpleNamespace(addresses=entries)))
 
     async def live():
-        await rules.stage(Lists(listed(1)))
+        nonlocal entries
+        loaded = SimpleNamespace(fd=1, key=b"")
+        await rules.stage(loaded)
         await rules.install()
-        assert await rules.look() == ""
+        assert await rules.look() == "" and rules.status()["off"] == ""
+        entries = bytes(2 * module.ADDRESS.size)
+        await rules.stage(loaded)
+        await rules.stage(loaded)
+        assert rules.status()["off"] == f"2 address entries hold on the watched ports only: [ruleset] {off} = false"
+        entries = b""
+        await rules.stage(loaded)
 
     asyncio.run(live())
-    assert kernel.table is None and kernel.done == []
+    assert kernel.table is None and kernel.done == [] and rules.status()["off"] == ""
+    assert [event for event, _ in log.said] == ["address rules are off"]
 
 
 def test_counts_are_of_the_lists_whose_entries_are_there_and_begin_with_the_daemon(kernel: Kernel):
