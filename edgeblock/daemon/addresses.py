@@ -42,7 +42,7 @@ class AddressRules:
         self._config, self._log, self._tasks, self._call, self._stage = config, log, tasks, call, stage
         self._nat64 = config.rules.nat64
         self._ours = config.ruleset.addresses and config.ruleset.install
-        self._off = ""                                  # why they are not even tried, where a list has some
+        self._left = 0                                  # entries that the configuration leaves to the engine
         self._unread, self._unput = "", ""              # why the entries cannot be had, or not be put there
         self._source = b""                              # what `_wanted` was made of
         self._wanted = EMPTY                            # by the lists that were read last,
@@ -86,12 +86,15 @@ class AddressRules:
             parts = await self._call(lambda: map_snapshot(loaded.fd, loaded.key).parts)
         except (EdgeblockError, OSError):       # the workers say so
             return
-        count, before = len(parts.addresses) // ADDRESS.size, self._off
+        before, self._left = self._left, len(parts.addresses) // ADDRESS.size
+        if self._left and not before:
+            self._log.warning("address rules are off", problem=self._off())
+
+    def _off(self) -> str:
+        """Why address entries are not even tried in the kernel; "" where they are, or there are none."""
         key = "install" if self._config.ruleset.addresses else "addresses"
-        self._off = "" if not count else (
-            f"{count:,} address entries hold on the watched ports only: [ruleset] {key} = false")
-        if self._off and not before:
-            self._log.warning("address rules are off", problem=self._off)
+        return "" if not self._left else (
+            f"{self._left:,} address entries hold on the watched ports only: [ruleset] {key} = false")
 
     async def commit(self) -> None:
         """After the workers have them: all is as they have it."""
@@ -231,8 +234,8 @@ class AddressRules:
     def status(self) -> dict[str, Any]:
         """What `status` and the metrics show; `packets`, since the daemon began, of each list with an entry that was
         met."""
-        return {"ranges": self._wanted.total, "in_kernel": self._there.total if self._applied else 0,
-                "off": self._off, "problem": self.problem, "restored": self.restored, "packets": dict(self._counts)}
+        return {"ranges": self._left or self._wanted.total, "in_kernel": self._there.total if self._applied else 0,
+                "off": self._off(), "problem": self.problem, "restored": self.restored, "packets": dict(self._counts)}
 
     async def keep_counting(self) -> None:
         """Until it is cancelled: counts, and says in the log which lists' entries were met."""

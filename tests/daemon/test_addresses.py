@@ -201,6 +201,7 @@ def test_where_it_is_off_nothing_is_put_there_and_it_is_said(kernel: Kernel, mon
         await rules.stage(loaded)
         await rules.stage(loaded)
         assert rules.status()["off"] == f"2 address entries hold on the watched ports only: [ruleset] {off} = false"
+        assert (rules.status()["ranges"], rules.status()["in_kernel"]) == (2, 0)        # as an alert sees it
         entries = b""
         await rules.stage(loaded)
 

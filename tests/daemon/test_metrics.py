@@ -30,8 +30,8 @@ from edgeblock.errors import SystemProblem
 from edgeblock.source.counters import BOARD, BOARD_NAMES
 
 FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
-FUNCTIONS = {"sum", "by", "rate", "increase", "count", "histogram_quantile", "up", "le", "instance", "list",
-             "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
+FUNCTIONS = {"sum", "min", "avg_over_time", "by", "rate", "increase", "count", "histogram_quantile", "up", "le",
+             "instance", "list", "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
              "protocol", "result", "refused", "edgeblock", "or"}
 
 
@@ -55,6 +55,7 @@ def made(matches=1):
                         "failed": 1, "bypasses": [{"kind": "rule", "found": "-j ACCEPT", "mend": ""}]},
               "canary": {"probes": [{"family": "ipv6", "protocol": "tls", "wrong": "it passes", "succeeded": 9.5},
                                     {"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 12.5}]},
+              "addresses": {"ranges": 3, "in_kernel": 2, "packets": {"court": 6}},
               "stage1": {"passed_hello": 8, "name": 2},
               **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
               "latency": {name: board.histogram(name) for name in HISTOGRAMS}}
@@ -85,6 +86,8 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_restore_failures_total", ] == 1
     assert values["edgeblock_canary_ok", "ipv6", "tls"] == 0 and values["edgeblock_canary_ok", "ipv4", "tls"] == 1
     assert values["edgeblock_canary_success_timestamp_seconds", "ipv4", "tls"] == 12.5
+    assert values["edgeblock_address_ranges_in_kernel", ] == 2
+    assert values["edgeblock_address_packets_total", "court"] == 6
     assert values["edgeblock_bypasses", "rule"] == 1 and values["edgeblock_bypasses", "flowtable"] == 0
     assert values["edgeblock_kernel_rule_bytes_total", "tcp_syn"] == 240
     assert values["edgeblock_rules_info", "ab" * 32] == 1
@@ -142,6 +145,7 @@ def asked():
 
 def test_dashboard_and_alerts_ask_for_what_there_is():
     board, status, places = made()
+    board.rows[0][boards.VISITS + places["court"]] = 1
     there = {sample.name for sample in samples(exposition(status, board, places))}
     expressions = list(asked())
     assert len(expressions) >= 15
