@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/report.py [DIR]        benchmarks/results when none is given
 
-In: the JSON files that the benchmarks wrote. Out: beside them NAME.svg and NAME.png, and report.md with every figure
-as median (lowest to highest). Never: a figure that is in none of the files.
+In: the JSON files that the benchmarks wrote. Out: beside them the plots (plots.py) as SVG and PNG, and report.md with
+every figure as median (lowest to highest). Never: a figure that is in none of the files.
 """
 
 import json
@@ -14,22 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import harness
-import matplotlib
+import plots
+from colours import READERS
 from harness import short, spread
+from plots import Record, Samples, middle, paired, pyplot
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
-Record = dict[str, Any]
-Samples = Mapping[str, Mapping[str, list[float]]]
-
-matplotlib.rcParams.update({
-    "svg.fonttype": "none", "svg.hashsalt": "edgeblock", "font.size": 9, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "legend.frameon": False})
 WHATS = ("hellos", "hellos, not forwarded", "mixed")        # of nfqueue.py
-COLOURS = {"one": "#8da0cb", "many": "#66c2a5", "stock": "#b3b3b3", "ours": "#d95f02", "no filter": "#666666",
-           "tracking": "#8da0cb", "queue": "#d95f02", "both stages": "#1b9e77", "untracked": "#7570b3",
-           "shortcut": "#e7298a"}
 
 
 class Report:
@@ -45,30 +35,15 @@ class Report:
                  *("| " + " | ".join(row) + " |" for row in rows), "")
 
     def plot(self, figure: Any, name: str, what: str) -> None:
-        figure.tight_layout()
+        """`name` says what it shows, for who finds the file alone."""
         for kind, more in (("svg", {"metadata": {"Date": None}}), ("png", {})):
             figure.savefig(self.folder / f"{name}.{kind}", **more)
         pyplot.close(figure)
         self.say("", f"![{what}]({name}.svg)", "")
 
 
-def middle(samples: Samples, case: str, figure: str) -> float:
-    return statistics.median(samples[case][figure])
-
-
 def cell(samples: Samples, case: str, figure: str) -> str:
     return spread(samples[case][figure]) if figure in samples.get(case, {}) else ""
-
-
-def bars(samples: Samples, cases: Sequence[str], figure: str) -> list[list[float]]:
-    """How far the lowest and the highest are from the median, for error bars."""
-    return [[middle(samples, case, figure) - min(samples[case][figure]) for case in cases],
-            [max(samples[case][figure]) - middle(samples, case, figure) for case in cases]]
-
-
-def paired(samples: Samples, case: str, base: str, figure: str) -> list[float]:
-    """Ratios of two cases that took turns, round by round."""
-    return [a / b for a, b in zip(samples[case][figure], samples[base][figure], strict=False) if b]
 
 
 # ---- what was to be reached: benchmark, case, figure (as a ratio to another case, if one is named), what, goal
@@ -120,12 +95,9 @@ def engine(report: Report, record: Record) -> None:
     report.say("## Engine alone, one core", "", f"{settings['names']:,} names, none asked for. {settings['traffic']}")
     report.table(["", "per second", "ns each"], [
         [case, cell(samples, case, "packets_per_s"), cell(samples, case, "ns_per_packet")] for case in samples])
-    figure, axes = pyplot.subplots(figsize=(7, 0.32 * len(samples) + 1))
-    cases = list(samples)[::-1]
-    axes.barh(cases, [middle(samples, case, "ns_per_packet") for case in cases], color=COLOURS["ours"],
-              xerr=bars(samples, cases, "ns_per_packet"), error_kw={"elinewidth": 0.8})
-    axes.set_xlabel("ns a packet (median; lowest to highest)")
-    report.plot(figure, record["benchmark"], "nanoseconds a packet by kind")
+    goals = {case: goal for benchmark, case, *_, goal in GOALS if benchmark == "engine"}
+    report.plot(plots.engine(record, goals), f"{record['benchmark']}-ns-by-kind-of-packet",
+                "nanoseconds a packet by kind")
 
 
 def quic(report: Report, record: Record) -> None:
@@ -137,7 +109,7 @@ def quic(report: Report, record: Record) -> None:
 
 def nfqueue(report: Report, record: Record) -> None:
     samples, settings = record["samples"], record["settings"]
-    readers = ("one", "many", "stock", "ours")
+    readers = tuple(READERS)
     report.say("## The queue, one core", "",
                "`one` and `many` are bare accept-all loops in C (a packet, or up to 32, in a system call), `stock` "
                "is netfilterqueue's own loop in Python, `ours` the reader with the whole engine and a full flow "
@@ -155,32 +127,21 @@ def nfqueue(report: Report, record: Record) -> None:
     rates = [rate // 1000 for rate in settings["rates"]]
     if f"offered, hellos, ours, {rates[0]}" not in samples:
         return
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6))
     rows = []
     for kind in readers:
         cases = [f"offered, hellos, {kind}, {rate}" for rate in rates]
         cases.sort(key=lambda case: middle(samples, case, "offered_per_s"))
-        offered = [middle(samples, case, "offered_per_s") / 1e3 for case in cases]
-        left.plot(offered, [middle(samples, case, "taken_per_s") / 1e3 for case in cases], "o-", ms=3, label=kind,
-                  color=COLOURS[kind])
-        right.plot(offered, [middle(samples, case, "user_us") + middle(samples, case, "system_us")
-                             for case in cases], "o-", ms=3, label=kind, color=COLOURS[kind])
         clean = [middle(samples, case, "taken_per_s") for case in cases
                  if middle(samples, case, "lost_percent") < 0.1]
         rows.append([kind, short(max(clean, default=0.0)),
                      short(max(middle(samples, case, "taken_per_s") for case in cases)),
                      cell(samples, cases[-1], "lost_percent"), cell(samples, cases[-1], "offered_per_s")])
-    left.plot(left.get_xlim(), left.get_xlim(), ":", color="black", lw=0.8)
-    left.set_xlabel("offered, thousand packets/s")
-    left.set_ylabel("taken, thousand packets/s")
-    left.legend()
-    right.set_xlabel("offered, thousand packets/s")
-    right.set_ylabel("reader's processor time, µs a packet")
-    right.set_ylim(bottom=0)
     report.say("", "Offered load, every packet a ClientHello of a new flow:")
     report.table(["reader", "most without loss (< 0.1 %), packets/s", "most at all, packets/s",
                   "lost at the highest load, %", "highest load, packets/s"], rows)
-    report.plot(figure, "nfqueue", "packets taken against packets offered, and what each cost")
+    [goal] = [goal for _, case, figure, *_, goal in GOALS if (case, figure) == ("emptying, hellos, ours", "user_us")]
+    report.plot(plots.nfqueue(record, rates, goal), "queue-taken-and-cost-by-offered-load",
+                "packets taken against packets offered, and what each cost")
 
 
 def box(report: Report, record: Record) -> None:
@@ -235,18 +196,10 @@ def box(report: Report, record: Record) -> None:
                     for figure in ("offered_per_s", "lost_percent", "unread_percent"))]
             for way in ways if f"replay, {way}" in samples])
     if there:
-        figure, axes = pyplot.subplots(figsize=(8, 3.6))
-        width = 0.8 / len(ways)
-        for number, way in enumerate(ways):
-            heights = [statistics.median(paired(samples, f"{part}, {way}", f"{part}, no filter", figure_))
-                       if f"{part}, {way}" in samples else 0 for part, figure_, _ in there]
-            axes.bar([place + number * width for place in range(len(there))], heights, width, label=way,
-                     color=COLOURS.get(way))
-        axes.set_xticks([place + 0.4 - width / 2 for place in range(len(there))],
-                        [what.replace(", ", ",\n") for *_, what in there], fontsize=7)
-        axes.set_ylabel("of the box without a filter")
-        axes.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        report.plot(figure, "box", "throughput of each way, as a share of forwarding alone")
+        goals = {tuple(case.rsplit(", ", 1)): goal for benchmark, case, _, base, *_, goal in GOALS
+                 if benchmark == "box" and base.endswith(", no filter")}
+        report.plot(plots.box(record, ways, there, goals), "box-throughput-as-share-of-forwarding",
+                    "throughput of each way, as a share of forwarding alone")
 
 
 def scale(report: Report, record: Record) -> None:
@@ -260,22 +213,10 @@ def scale(report: Report, record: Record) -> None:
     report.table(["", "", *figures.values()], [
         [group, f"{size:,.0f}", *(cell(samples, case, figure) for figure in figures)]
         for group, cases in groups.items() for size, case in sorted(cases)])
-    figure, axes = pyplot.subplots(1, len(groups), figsize=(3.2 * len(groups), 3), squeeze=False)
-    for one, (group, cases) in zip(axes[0], groups.items(), strict=True):
+    for cases in groups.values():
         cases.sort()
-        what = next(name for name in figures if name in samples[cases[0][1]])
-        sizes = [size for size, _ in cases]
-        names = [case for _, case in cases]
-        one.errorbar(sizes, [middle(samples, case, what) for case in names], color=COLOURS["ours"], marker="o", ms=3,
-                     yerr=bars(samples, names, what))
-        if sizes[-1] > 100:
-            one.set_xscale("log")
-        else:
-            one.set_xticks(sizes)
-        one.set_ylim(bottom=0)
-        one.set_title(group, fontsize=8)
-        one.set_ylabel(figures[what])
-    report.plot(figure, "scale", "cost against names, flows and workers")
+    report.plot(plots.scale(record, groups), "cost-by-workers-flows-and-names",
+                "cost against names, flows and workers")
 
 
 def lines(report: Report, record: Record) -> None:

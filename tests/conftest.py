@@ -17,6 +17,7 @@ from hypothesis import settings
 from edgeblock import lab
 
 settings.register_profile("fast", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("few", max_examples=10, deadline=None, derandomize=True)     # where it is slow: an emulator
 settings.register_profile("deep", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
