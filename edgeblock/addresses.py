@@ -5,12 +5,12 @@ kernel's rules. Only Python's own library is needed. Never here: a list, a kerne
 """
 
 import ipaddress
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 BITS = {4: 32, 6: 128}
 NEAR = {4: 24, 6: 48}       # addresses with so many bits in common are near each other: one site, or one owner
@@ -68,23 +68,42 @@ class Addresses:
         for family, bits in BITS.items():
             below = bits - NEAR[family]
             tops[family].update(one.address >> below for one in self.endpoints[family])
-            for first, last, _ in self.ranges[family]:
+            for first, last, *_ in self.spans[family]:
                 if not is_wide(family, first, last):
                     tops[family].update(range(first >> below, (last >> below) + 1))
         return {family: frozenset(some) for family, some in tops.items()}
 
-    @cached_property
-    def wide(self) -> frozenset[int]:
-        """The families that have wide ranges."""
-        return frozenset(family for family in BITS for first, last, _ in self.ranges[family]
-                         if is_wide(family, first, last))
+    def is_near(self, family: int, top: int) -> bool:
+        """Whether that is in `near`, without a look at all of them."""
+        below = BITS[family] - NEAR[family]
+        first, last = top << below, ((top + 1) << below) - 1
+        ends, spans = self.endpoints[family], self.spans[family]
+        at = bisect_left(ends, (first,))
+        if at < len(ends) and ends[at].address <= last:
+            return True
+        at = bisect_right(spans, (last, BEYOND)) - 1
+        while at >= 0 and spans[at].last >= first:
+            if not is_wide(family, spans[at].first, spans[at].last):
+                return True
+            at -= 1
+        return False
 
     @cached_property
+    def wides(self) -> dict[int, int]:
+        """How many wide ranges each family has."""
+        return {family: count_wide(family, spans) for family, spans in self.spans.items()}
+
+    @property
+    def wide(self) -> frozenset[int]:
+        """The families that have wide ranges."""
+        return frozenset(family for family, count in self.wides.items() if count)
+
+    @property
     def ranges(self) -> dict[int, frozenset[tuple[int, ...]]]:
         """What spans say, without who decides."""
         return {family: frozenset(one[:3] for one in spans) for family, spans in self.spans.items()}
 
-    @cached_property
+    @property
     def ports(self) -> dict[int, frozenset[tuple[int, ...]]]:
         """The same of endpoints."""
         return {family: frozenset(one[:3] for one in endpoints) for family, endpoints in self.endpoints.items()}
@@ -93,29 +112,68 @@ class Addresses:
     def total(self) -> int:
         return sum(map(len, self.spans.values())) + sum(map(len, self.endpoints.values()))
 
+    def without(self, others: "Addresses") -> "Addresses":
+        """What only these say, whichever list decides."""
+        return Addresses({family: only(some, others.spans[family]) for family, some in self.spans.items()},
+                         {family: only(some, others.endpoints[family]) for family, some in self.endpoints.items()})
+
 
 EMPTY = Addresses({4: (), 6: ()}, {4: (), 6: ()})
+BEYOND = 1 << 129           # no address is as great
+BLOCK = 512                 # entries that are compared at a time
+Item = TypeVar("Item", Span, Endpoint)
 
 
-def meets(firsts: list[int], lasts: list[int], first: int, last: int) -> bool:
+def count_wide(family: int, spans: Iterable[Span]) -> int:
+    return sum(is_wide(family, one.first, one.last) for one in spans)
+
+
+def only(these: tuple[Item, ...], those: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Those of sorted entries that the others have not, whichever list decides. Most are the same, and are passed
+    over at both ends."""
+    front = alike(these, those)
+    back = alike(these[front:][::-1], those[front:][::-1])
+    there = {one[:3] for one in those[front:len(those) - back]}
+    return tuple(one for one in these[front:len(these) - back] if one[:3] not in there)
+
+
+def alike(these: tuple[Item, ...], those: tuple[Item, ...]) -> int:
+    """How many entries both begin with."""
+    at, end = 0, min(len(these), len(those))
+    while at < end and these[at:at + BLOCK] == those[at:at + BLOCK]:
+        at = min(at + BLOCK, end)
+    while at < end and these[at] == those[at]:
+        at += 1
+    return at
+
+
+def meets(spans: tuple[Span, ...], first: int, last: int) -> bool:
     """Whether a range has a number in common with one of sorted ranges that do not overlap."""
-    at = bisect_right(firsts, last) - 1
-    return at >= 0 and lasts[at] >= first
+    at = bisect_right(spans, (last, BEYOND)) - 1
+    return at >= 0 and spans[at].last >= first
 
 
 def with_new(old: Addresses, new: Addresses) -> Addresses:
     """What is said in `old`, and besides that of addresses and endpoints that it says nothing of what `new` says."""
-    spans, endpoints = {}, {}
+    fresh = new.without(old)
+    spans, endpoints, wides = {}, {}, {}
     for family in BITS:
-        known = old.spans[family]
-        begins, ends = [one.first for one in known], [one.last for one in known]
-        there = {one[:2] for one in old.endpoints[family]}
-        fresh = (one for one in new.spans[family] if not meets(begins, ends, one.first, one.last))
-        spans[family] = tuple(sorted((*known, *fresh)))
-        more = (one for one in new.endpoints[family] if one[:2] not in there and (
-            one.what or not meets(begins, ends, one.address, one.address)))
-        endpoints[family] = tuple(sorted((*old.endpoints[family], *more)))
-    return Addresses(spans, endpoints)
+        known, ends = old.spans[family], old.endpoints[family]
+        more = [one for one in fresh.spans[family] if not meets(known, one.first, one.last)]
+        spans[family] = tuple(sorted((*known, *more))) if more else known
+        wides[family] = old.wides[family] + count_wide(family, more)
+        others = [one for one in fresh.endpoints[family] if not has(ends, one) and (
+            one.what or not meets(known, one.address, one.address))]
+        endpoints[family] = tuple(sorted((*ends, *others))) if others else ends
+    made = Addresses(spans, endpoints)
+    vars(made)["wides"] = wides         # known, without a look at all of them
+    return made
+
+
+def has(endpoints: tuple[Endpoint, ...], one: Endpoint) -> bool:
+    """Whether something is said of its address and port."""
+    at = bisect_left(endpoints, one[:2])
+    return at < len(endpoints) and endpoints[at][:2] == one[:2]
 
 
 class Translated(NamedTuple):

@@ -2,128 +2,121 @@
 
 In: the parts of a snapshot. Out: for IPv4 and IPv6 sorted spans, and endpoints, by the same precedence as the
 matcher's: what counts most of all entries that an address is in. Whoever enforces addresses without the matcher (the
-kernel's rules) asks only where an address lies. Never here: a kernel, or a packet.
+kernel's rules) asks only where an address lies. A hundred thousand entries are flattened anew in a few hundredths of
+a second (flatten.pyx); to make Python objects of all of them takes longer, so those that are as before are kept.
+Never here: a kernel, or a packet.
 """
 
 import ipaddress
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from edgeblock.addresses import BITS, Addresses, Endpoint, Span, What, inside, translated
+from edgeblock.addresses import BITS, Addresses, Endpoint, Span, What, count_wide, inside, translated
 from edgeblock.blocklist.compiler import ADDRESS, IS_EXCEPTION, IS_IPV6, Compiled, ListRecord
+from edgeblock.blocklist.flatten import alike, flatten
 from edgeblock.errors import ListError
 
 RESETS = ("reset", "page", "redirect")      # actions that tell the client
+SPAN = struct.Struct("<16s16sHBx")          # first and last address, who decides, what is done
+ENDPOINT = struct.Struct("<16sHHBx")        # address, port, who decides, what is done
+OWNERS_MAX = 0xFFFF
+
+Item = TypeVar("Item", Span, Endpoint)
 
 
-class Best(NamedTuple):
-    """What counts of several entries: the greatest one (docs/lists.md)."""
+class Reader:
+    """Reads one snapshot after the other."""
 
-    weight: int
-    is_endpoint: int
-    length: int
-    before: int         # lists that come first count more: minus the index
-    what: What
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._owners: list[str] = []
+        self._ids: dict[str, int] = {}          # by name: a list that is new has others' indexes changed
+        self._made = Addresses({4: (), 6: ()}, {4: (), 6: ()})
+        self._spans, self._endpoints = defaultdict[int, bytes](bytes), defaultdict[int, bytes](bytes)
+
+    def read(self, parts: Compiled) -> Addresses:
+        """What is done with each address that a list of the snapshot has.
+
+        Raises:
+            ListError: an entry says what none can say.
+        """
+        if len(self._owners) + len(parts.lists) > OWNERS_MAX:
+            self._begin()
+        for record in parts.lists:
+            if record.name not in self._ids:
+                self._ids[record.name] = len(self._owners)
+                self._owners.append(record.name)
+        whats = bytes(what_of(record) for record in parts.lists)
+        weights = bytes(weight_of(record) for record in parts.lists)
+        ids = struct.pack(f"<{len(parts.lists)}H", *(self._ids[record.name] for record in parts.lists))
+        entries = b"".join((parts.addresses, *in_two_pieces(parts)))
+        leading = [ends_of(one.prefix) for one in translated(parts.nat64)]
+        spans, endpoints, wides = {}, {}, {}
+        for family in BITS:
+            try:
+                new = flatten(entries, family, whats, weights, ids, leading if family == 6 else [])
+            except ValueError:
+                raise ListError("snapshot: has an address entry that cannot be; build it again") from None
+            was, before = self._made.spans[family], self._made.wides[family]
+            spans[family], gone, more = spliced(self._spans[family], new[0], SPAN.size, was, self._read_spans)
+            wides[family] = before - count_wide(family, gone) + count_wide(family, more)
+            endpoints[family], _, _ = spliced(self._endpoints[family], new[1], ENDPOINT.size,
+                                              self._made.endpoints[family], self._read_endpoints)
+            self._spans[family], self._endpoints[family] = new
+        self._made = Addresses(spans, endpoints)
+        vars(self._made)["wides"] = wides       # known, without a look at all of them
+        return self._made
+
+    def _read_spans(self, data: bytes) -> Iterator[Span]:
+        for first, last, owner, what in SPAN.iter_unpack(data):
+            yield Span(int.from_bytes(first), int.from_bytes(last), What(what), self._owners[owner])
+
+    def _read_endpoints(self, data: bytes) -> Iterator[Endpoint]:
+        for address, port, owner, what in ENDPOINT.iter_unpack(data):
+            yield Endpoint(int.from_bytes(address), port, What(what), self._owners[owner])
 
 
 def read_addresses(parts: Compiled) -> Addresses:
-    """What is done with each address that a list of the snapshot has.
-
-    Raises:
-        ListError: an entry says what none can say.
-    """
-    prefixes: dict[int, dict[tuple[int, int], Best]] = {4: {}, 6: {}}
-    endpoints: dict[int, dict[tuple[int, int], Best]] = {4: {}, 6: {}}
-    lists = parts.lists
-    names = [record.name for record in lists]
-    apart = [one for one in translated(parts.nat64) if one.bit is None]
-    for address, length, flags, port, index in ADDRESS.iter_unpack(parts.addresses):
-        family = 6 if flags & IS_IPV6 else 4
-        if index >= len(lists) or length > BITS[family]:
-            raise ListError("snapshot: has an address entry that cannot be; build it again")
-        record = lists[index]
-        if record.expired:
-            continue
-        what, weight = judged(record, flags & IS_EXCEPTION != 0)
-        best = Best(weight, port != 0, length, -index, what)
-        number = int.from_bytes(address[:BITS[family] // 8])
-        places = [(family, number, length)]
-        if family == 4:
-            places += [(6, *inside(one, number, length)) for one in apart]
-        for family, number, length in places:
-            table, key = (endpoints[family], (number, port)) if port else (prefixes[family], (number, length))
-            if (known := table.get(key)) is None or best > known:
-                table[key] = best
-    spans, ends = {}, {}
-    for family, bits in BITS.items():
-        pieces = list(flattened(prefixes[family], bits))
-        lead_on = [network_span(one.prefix) for one in translated(parts.nat64)] if family == 6 else []
-        ends[family] = tuple(standing_out(endpoints[family], pieces, lead_on, names))
-        spans[family] = tuple(one for one in joined(pieces, names)
-                              if one.what or leads_on(one.first, one.last, lead_on))
-    return Addresses(spans, ends)
+    """As `Reader.read`, once."""
+    return Reader().read(parts)
 
 
-def judged(record: ListRecord, exception: bool) -> tuple[What, int]:
-    """What an entry of a list says, and how much that counts."""
-    if exception:
-        return What.PASS, 3
+def what_of(record: ListRecord) -> What:
+    """What a block of a list says."""
     if record.action == "observe":
-        return What.OBSERVE, 1
-    return What.RESET if record.action in RESETS else What.DROP, 4 if record.mandatory else 2
+        return What.OBSERVE
+    return What.RESET if record.action in RESETS else What.DROP
 
 
-def network_span(network: ipaddress.IPv6Network) -> tuple[int, int]:
-    return int(network.network_address), int(network.broadcast_address)
+def weight_of(record: ListRecord) -> int:
+    """How much a block of a list counts; an exception counts 3."""
+    if record.expired:
+        return 0
+    return 1 if record.action == "observe" else 4 if record.mandatory else 2
 
 
-def flattened(prefixes: dict[tuple[int, int], Best], bits: int) -> Iterator[tuple[int, int, Best]]:
-    """Prefixes as ranges beside each other, each with what counts there. Two prefixes never overlap but by one being
-    inside the other, so those around the current one are a stack."""
-    around: list[tuple[int, Best]] = []         # the last address of each, and what counts there
-    at = 0                                      # up to here all is said
-    for first, length in [*sorted(prefixes), (1 << bits, bits)]:
-        while around and around[-1][0] < first:
-            last, best = around.pop()
-            if at <= last:
-                yield at, last, best
-                at = last + 1
-        if first >> bits:
-            return
-        if around and at < first:
-            yield at, first - 1, around[-1][1]
-        at = first
-        own = prefixes[first, length]
-        around.append((first + (1 << bits - length) - 1, max(own, around[-1][1]) if around else own))
+def in_two_pieces(parts: Compiled) -> Iterator[bytes]:
+    """For each IPv4 entry one of IPv6 for each prefix behind which IPv4 addresses are in two pieces."""
+    apart = [one for one in translated(parts.nat64) if one.bit is None]
+    for address, length, flags, port, index in ADDRESS.iter_unpack(parts.addresses) if apart else ():
+        if not flags & IS_IPV6 and length <= BITS[4]:
+            for way in apart:
+                number, whole = inside(way, int.from_bytes(address[:4]), length)
+                yield ADDRESS.pack(number.to_bytes(16), whole, IS_IPV6 | flags & IS_EXCEPTION, port, index)
 
 
-def leads_on(first: int, last: int, spans: list[tuple[int, int]]) -> bool:
-    """Whether some of these IPv6 addresses lead to IPv4 ones."""
-    return any(begin <= last and first <= end for begin, end in spans)
+def ends_of(network: ipaddress.IPv6Network) -> tuple[bytes, bytes]:
+    return network.network_address.packed, network.broadcast_address.packed
 
 
-def joined(pieces: Iterable[tuple[int, int, Best]], names: list[str]) -> Iterator[Span]:
-    """The same with those that touch and say the same as one."""
-    held: Span | None = None
-    for first, last, best in pieces:
-        span = Span(first, last, best.what, names[-best.before])
-        if held and held.last + 1 == first and held[2:] == span[2:]:
-            span = span._replace(first=held.first)
-        elif held:
-            yield held
-        held = span
-    if held:
-        yield held
-
-
-def standing_out(endpoints: dict[tuple[int, int], Best], pieces: list[tuple[int, int, Best]],
-                 lead_on: list[tuple[int, int]], names: list[str]) -> Iterator[Endpoint]:
-    """Endpoints of which something else holds than of their address."""
-    begins = [first for first, _, _ in pieces]
-    for (address, port), best in sorted(endpoints.items()):
-        at = bisect_right(begins, address) - 1
-        around = pieces[at][2] if at >= 0 and pieces[at][1] >= address else None
-        if around is None and (best.what or leads_on(address, address, lead_on)) or around is not None and (
-                best > around and (best.what, best.before) != (around.what, around.before)):
-            yield Endpoint(address, port, best.what, names[-best.before])
+def spliced(old: bytes, new: bytes, size: int, made: tuple[Item, ...], read: Callable[[bytes], Iterator[Item]]
+            ) -> tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]:
+    """What is read of `new`, where `made` was of `old`: all of it, what is gone, and what is in its place."""
+    front, back = alike(old, new, size)
+    gone = made[front:len(made) - back]
+    more = tuple(read(new[front * size:len(new) - back * size]))
+    return made[:front] + more + made[len(made) - back:], gone, more

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgeblock.addresses import EMPTY, Addresses, with_new
-from edgeblock.blocklist.addresses import read_addresses
+from edgeblock.blocklist.addresses import Reader
 from edgeblock.blocklist.compiler import ADDRESS
 from edgeblock.config import Config
 from edgeblock.daemon.compiling import Loaded, map_snapshot
@@ -44,7 +44,7 @@ class AddressRules:
         self._ours = config.ruleset.addresses and config.ruleset.install
         self._left = 0                                  # entries that the configuration leaves to the engine
         self._unread, self._unput = "", ""              # why the entries cannot be had, or not be put there
-        self._source = b""                              # what `_wanted` was made of
+        self._lists = Reader()
         self._wanted = EMPTY                            # by the lists that were read last,
         self._should = EMPTY                            # by what was put last,
         self._there = EMPTY                             # in the kernel
@@ -103,16 +103,12 @@ class AddressRules:
 
     def _read(self, loaded: Loaded) -> Addresses:
         """What is to be there until all workers have these rules."""
-        parts = map_snapshot(loaded.fd, loaded.key).parts
-        judged = [(one.name, one.action, one.mandatory, one.expired) for one in parts.lists]
-        source = repr(judged).encode() + bytes(parts.addresses)
-        if source != self._source:
-            wanted = read_addresses(parts)
-            if wanted.total > COUNT_MAX:
-                raise SystemProblem(f"{wanted.total} ranges of addresses are listed, and the kernel is given at most "
-                                    f"{COUNT_MAX}; list wider prefixes, or fewer")
-            self._wanted, self._source = wanted, source
-        return with_new(self._there, self._wanted)
+        wanted = self._lists.read(map_snapshot(loaded.fd, loaded.key).parts)
+        if wanted.total > COUNT_MAX:
+            raise SystemProblem(f"{wanted.total} ranges of addresses are listed, and the kernel is given at most "
+                                f"{COUNT_MAX}; list wider prefixes, or fewer")
+        self._wanted = wanted
+        return with_new(self._there, wanted)
 
     # ---- the kernel
 

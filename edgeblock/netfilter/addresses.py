@@ -256,36 +256,35 @@ def change(old: Addresses, new: Addresses) -> None:
     Raises:
         SystemProblem: the table is not as it was with `old`; nothing has changed.
     """
-    send([*changes(DELETE_ELEMENT, old, new), *changes(NEW_ELEMENT, new, old)])
+    gone, come = old.without(new), new.without(old)
+    send([*changes(DELETE_ELEMENT, gone, new), *changes(NEW_ELEMENT, come, old)])
 
 
-def changes(kind: int, these: Addresses, those: Addresses) -> Iterator[bytes]:
-    """Messages about the entries that only `these` have; which list they are of makes no difference."""
+def changes(kind: int, these: Addresses, others: Addresses) -> Iterator[bytes]:
+    """Messages about entries that go, or come; `others` are all that there are then, or were before."""
     for family in BITS:
-        near = sorted(these.near[family] - those.near[family])
+        near = sorted(top for top in these.near[family] if not others.is_near(family, top))
         yield from packed(kind, NEARBY[family], (element(top.to_bytes(NEAR[family] // 8)) for top in near))
-        ranges = sorted(these.ranges[family] - those.ranges[family])
         for map_name, is_of_it in ((SPANS[family], False), (WIDE[family], True)):
-            some = (one for one in ranges if is_wide(family, one[0], one[1]) is is_of_it)
+            some = (one for one in these.spans[family] if is_wide(family, one.first, one.last) is is_of_it)
             yield from packed(kind, map_name, span_elements(kind, some, family))
-        ports = sorted(these.ports[family] - those.ports[family])
-        yield from packed(kind, ENDPOINTS[family], endpoint_elements(kind, ports, family))
+        yield from packed(kind, ENDPOINTS[family], endpoint_elements(kind, these.endpoints[family], family))
 
 
-def span_elements(kind: int, ranges: Iterable[tuple[int, ...]], family: int) -> Iterator[bytes]:
+def span_elements(kind: int, spans: Iterable[Span], family: int) -> Iterator[bytes]:
     """Each as its first address, and the first one behind it where there is one."""
     size = BITS[family] // 8
-    for first, last, what in ranges:
-        yield element(first.to_bytes(size), What(what) if kind == NEW_ELEMENT else None)
+    for first, last, what, _ in spans:
+        yield element(first.to_bytes(size), what if kind == NEW_ELEMENT else None)
         if last + 1 < 1 << BITS[family]:
             key = attribute(KEY | NESTED, attribute(DATA_VALUE, (last + 1).to_bytes(size)))
             yield attribute(LIST_ELEMENT | NESTED, key + attribute(FLAGS, struct.pack("!I", INTERVAL_END)))
 
 
-def endpoint_elements(kind: int, ports: Iterable[tuple[int, ...]], family: int) -> Iterator[bytes]:
-    for address, port, what in ports:       # each part of a key fills whole words
+def endpoint_elements(kind: int, endpoints: Iterable[Endpoint], family: int) -> Iterator[bytes]:
+    for address, port, what, _ in endpoints:        # each part of a key fills whole words
         key = address.to_bytes(BITS[family] // 8) + port.to_bytes(2) + bytes(2)
-        yield element(key, What(what) if kind == NEW_ELEMENT else None)
+        yield element(key, what if kind == NEW_ELEMENT else None)
 
 
 def element(key: bytes, what: What | None = None) -> bytes:

@@ -10,11 +10,12 @@ import errno
 import os
 import socket
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from edgeblock.addresses import BITS, Addresses, What, embedded, meets, translated
+from edgeblock.addresses import BITS, Addresses, Item, What, embedded, translated
 from edgeblock.netfilter import netlink
 from edgeblock.netfilter.netlink import attribute, message
 from edgeblock.netfilter.stage1 import Stage
@@ -42,8 +43,9 @@ class Blocked:
     def __init__(self, these: Addresses, those: Addresses, nat64: tuple[str, ...] = ()) -> None:
         self.spans: dict[int, tuple[list[int], list[int]]] = {}
         self.endpoints: dict[int, set[tuple[int, ...]]] = {}
+        come, gone = these.without(those), those.without(these)
         for family, bits in BITS.items():
-            spans = sorted(one[:2] for one in changed(these.ranges[family], those.ranges[family]))
+            spans = sorted(one[:2] for one in changed(come.spans[family], gone.spans[family]))
             firsts, lasts = list[int](), list[int]()
             for first, last in spans:           # what was there and what is there may overlap
                 if lasts and first <= lasts[-1]:
@@ -52,7 +54,7 @@ class Blocked:
                     firsts.append(first)
                     lasts.append(last)
             self.spans[bits // 8] = firsts, lasts
-            self.endpoints[bits // 8] = {one[:2] for one in changed(these.ports[family], those.ports[family])}
+            self.endpoints[bits // 8] = {one[:2] for one in changed(come.endpoints[family], gone.endpoints[family])}
         self.nat64 = nat64
         self.leads = {one.prefix.network_address.packed[:2] for one in translated(nat64)}
 
@@ -61,14 +63,20 @@ class Blocked:
 
     def __contains__(self, end: Ends) -> bool:
         size, number = len(end.address), int.from_bytes(end.address)
-        if meets(*self.spans[size], number, number) or (number, end.port) in self.endpoints[size]:
+        if meets(*self.spans[size], number) or (number, end.port) in self.endpoints[size]:
             return True
         return size == 16 and end.address[:2] in self.leads and any(
             Ends(one, end.port) in self for one in embedded(end.address, self.nat64))
 
 
-def changed(these: frozenset[tuple[int, ...]], those: frozenset[tuple[int, ...]]) -> set[tuple[int, ...]]:
-    return {one for one in these - those if one[2] in BLOCKS} | {one for one in those - these if one[2] not in BLOCKS}
+def changed(come: tuple[Item, ...], gone: tuple[Item, ...]) -> list[Item]:
+    return [one for one in come if one.what in BLOCKS] + [one for one in gone if one.what not in BLOCKS]
+
+
+def meets(firsts: list[int], lasts: list[int], number: int) -> bool:
+    """Whether a number is in one of sorted ranges that do not overlap."""
+    at = bisect_right(firsts, number) - 1
+    return at >= 0 and lasts[at] >= number
 
 
 def cut(blocked: Blocked, stage: Stage | None) -> int:

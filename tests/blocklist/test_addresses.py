@@ -6,8 +6,9 @@ import random
 import pytest
 
 from edgeblock import config
-from edgeblock.addresses import EMPTY, Addresses, What, embedded, octets_of, translated, with_new
-from edgeblock.blocklist.addresses import read_addresses
+from edgeblock.addresses import EMPTY, Addresses, What, count_wide, embedded, octets_of, translated, with_new
+from edgeblock.blocklist import addresses
+from edgeblock.blocklist.addresses import Reader, read_addresses
 from edgeblock.blocklist.compiler import for_list, lay_over, merge
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.refresh import refresh
@@ -15,6 +16,7 @@ from edgeblock.blocklist.rows import Rows
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import HEADERS, open_snapshot, pack
 from edgeblock.blocklist.store import Store
+from edgeblock.errors import ListError
 
 from .making import KEY, compiled
 
@@ -224,3 +226,50 @@ def test_a_last_good_version_of_an_older_edgeblock_is_told(tmp_path):
     (rules / "court.list").write_text("192.0.2.1\n")
     outcome = refresh(settings, store, 1_700_000_000)
     assert not outcome.refused and outcome.warnings == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_read_again_is_as_if_read_for_the_first_time(seed: int):
+    """Lists come, go, change, expire and have others before them; what differs is all that a kernel is told."""
+    dice, reader, before = random.Random(seed), Reader(), EMPTY
+    lists = {"b": (KINDS[0], lines_of(dice, 4) + lines_of(dice, 6))}
+    for name in dice.choices("abc", k=8):
+        if dice.random() < 0.3:
+            lists.pop(name, None)
+        else:
+            lists[name] = dice.choice(KINDS), [*lines_of(dice, 4), *lines_of(dice, 6), *wide_lines(dice)]
+        parts = compiled(*((name, *lists[name]) for name in sorted(lists)))
+        now = reader.read(parts)
+        assert now == read_addresses(parts)
+        assert now.wides == {family: count_wide(family, spans) for family, spans in now.spans.items()}
+        come, gone, both = now.without(before), before.without(now), with_new(before, now)
+        assert both.wides == {family: count_wide(family, spans) for family, spans in both.spans.items()}
+        for family in (4, 6):
+            assert set(come.spans[family]) >= set(now.spans[family]) - set(before.spans[family]) - {
+                one for one in now.spans[family] if one[:3] in before.ranges[family]}
+            assert come.ranges[family] == now.ranges[family] - before.ranges[family]
+            assert gone.ranges[family] == before.ranges[family] - now.ranges[family]
+            assert come.ports[family] == now.ports[family] - before.ports[family]
+            for top in now.near[family] | before.near[family]:
+                assert now.is_near(family, top) == (top in now.near[family])
+        before = dice.choice([now, both])
+
+
+def wide_lines(dice: random.Random) -> list[str]:
+    return dice.sample(["203.0.0.0/16", "203.1.0.0/16", "2001:db8::/32", "@@203.0.0.0/17", "203.0.8.0/22"], 2)
+
+
+def test_more_owners_than_are_remembered(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(addresses, "OWNERS_MAX", 2)
+    reader = addresses.Reader()
+    for name in "abcd":
+        assert [one.owner for one in reader.read(compiled((name, None, ["192.0.2.1"]))).spans[4]] == [name]
+
+
+def test_an_entry_that_cannot_be():
+    parts = compiled(("a", None, ["192.0.2.1"]))
+    for at, value in ((16, 33), (20, 1)):
+        parts.addresses = bytearray(compiled(("a", None, ["192.0.2.1"])).addresses)
+        parts.addresses[at] = value
+        with pytest.raises(ListError, match="cannot be"):
+            read_addresses(parts)
