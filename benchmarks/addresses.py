@@ -11,12 +11,16 @@ it dormant, in turns. With veth the sender's processor time has the whole way, s
 costs; `ratio` is packets a second with the table to those without.
 """
 
+import contextlib
+import ipaddress
 import json
+import os
 import random
 import socket
 import statistics
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,11 +32,14 @@ from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, network_key
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.config import Config
-from edgeblock.lab import Lab
+from edgeblock.lab import SERVER, Lab, until
 from edgeblock.netfilter import addresses, netlink
 
 SIZES = (15_000, 100_000)
 ROUNDS, PACKETS, TARGETS = 31, 10_000, 20_000
+CHANGES = 7             # of one address, through a live box
+REST = 6.0              # seconds between two of them: rules are tried for so long after they are in force
+SILENCE = 1.5           # seconds without an answer after which an address counts as shut
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -124,6 +131,88 @@ def forwarding(lab: Lab, table: Addresses, dice: random.Random) -> dict[str, Any
     return row
 
 
+def lines_of(size: int, dice: random.Random) -> list[str]:
+    """The same prefixes as `listed`, as a list file has them."""
+    lines = []
+    for number in dice.sample(range(1 << 16, 1 << 23), size // 2):
+        lines.append(f"{ipaddress.IPv4Address(number << 8)}/{dice.choice([32] * 8 + [30, 28])}")
+        lines.append(f"{ipaddress.IPv6Address(0x2400 << 112 | number << 80)}/{dice.choice([128, 64, 56])}")
+    return lines
+
+
+def echo(server: socket.socket) -> None:
+    while True:
+        data, sender = server.recvfrom(64)
+        if data == b"end":
+            return
+        server.sendto(data, sender)
+
+
+def in_force(size: int) -> dict[str, Any]:
+    """Seconds from the rename of a list until no datagram is answered any more, and from its end until one is, of a
+    flow that is open: where the address is in a list `beside` the others, and `inside` the list of all of them."""
+    row: dict[str, Any] = {}
+    with Lab() as lab:
+        rules = lab.home / "rules"
+        rules.mkdir()
+        for name in ("all", "one"):
+            (rules / f"{name}.toml").write_text('action = "drop"\nallow_addresses = true\nallow_shared = true\n'
+                                                "max_shrink = 1\n")
+        every = "\n".join(lines_of(size, random.Random(size))) + "\n"
+        with lab.entered("server"):
+            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            server.bind((SERVER[4], 5000))
+            killer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        threading.Thread(target=echo, args=(server,), daemon=True).start()
+        with lab.entered("client"):
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.connect((SERVER[4], 5000))
+        client.settimeout(0.01)
+        (rules / "all.list").write_text(every)
+        daemon = lab.start_daemon(f'[rules]\ndirectory = "{rules}"\nkey = "{lab.home}/key"\n', within=60)
+        until(lambda: lab.counters(daemon).get("addresses.in_kernel", 0) >= size, 60)
+        for where, name, before in (("beside", "one.list", None), ("inside", "all.list", every)):
+            shut, opened = [], []
+            for _ in range(CHANGES):
+                settle(REST)
+                new = rules / ".new"
+                new.write_text((before or "") + f"{SERVER[4]}\n")
+                began = time.monotonic()
+                new.rename(rules / name)
+                shut.append(last_answer(client, True) - began)
+                settle(REST)
+                if before:
+                    new.write_text(before)
+                began = time.monotonic()
+                new.rename(rules / name) if before else (rules / name).unlink()
+                opened.append(last_answer(client, False) - began)
+            row[f"shut_{where}_s"], row[f"shut_{where}_spread"] = spread(shut, 2)
+            row[f"open_{where}_s"], row[f"open_{where}_spread"] = spread(opened, 2)
+        killer.sendto(b"end", (SERVER[4], 5000))
+        daemon.stop()
+    return row
+
+
+def settle(seconds: float) -> None:
+    """Until what the change before has left to do is done."""
+    threading.Event().wait(seconds)
+
+
+def last_answer(client: socket.socket, shut: bool) -> float:
+    """When the last one came before there were none for SILENCE seconds; or when the first one comes."""
+    at, number = time.monotonic(), 0
+    while time.monotonic() < at + (SILENCE if shut else 30.0):
+        number += 1
+        with contextlib.suppress(TimeoutError):
+            client.send(number.to_bytes(8))
+            while client.recv(64) != number.to_bytes(8):
+                pass
+            at = time.monotonic()
+            if not shut:
+                return at
+    return at
+
+
 def main(arguments: list[str]) -> None:
     quick = "--quick" in arguments
     sizes = [int(one) for one in arguments if one != "--quick"] or SIZES[:1 if quick else None]
@@ -141,6 +230,9 @@ def main(arguments: list[str]) -> None:
             with lab.entered("box"):
                 addresses.change(EMPTY, table)
             print(json.dumps({**row, **forwarding(lab, table, dice)}), flush=True)
+    for size in [0, *sizes]:
+        print(json.dumps({"what": f"in force beside {size} prefixes", **in_force(size),
+                          "load": round(os.getloadavg()[0], 1)}), flush=True)
 
 
 if __name__ == "__main__":

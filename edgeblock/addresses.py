@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeVar
 
 BITS = {4: 32, 6: 128}
@@ -217,17 +217,17 @@ TRANSLATED = (
 )
 
 
-def translated(nat64: Iterable[str]) -> tuple[Translated, ...]:
+@lru_cache(16)
+def translated(nat64: tuple[str, ...]) -> tuple[Translated, ...]:
     """All ways in which an IPv6 address leads to an IPv4 one here."""
     known = {one.prefix for one in TRANSLATED}
     networks = [ipaddress.IPv6Network(one) for one in nat64]
     return TRANSLATED + tuple(Translated(one, one.prefixlen) for one in networks if one not in known)
 
 
-def embedded(address: bytes, nat64: Iterable[str] = ()) -> list[bytes]:
+def embedded(address: bytes, nat64: tuple[str, ...] = ()) -> list[bytes]:
     """The IPv4 addresses that an IPv6 address of 16 bytes leads to."""
-    number = ipaddress.IPv6Address(address)
-    return [one.ipv4(address) for one in translated(nat64) if number in one.prefix]
+    return [one.ipv4(address) for one in translated(nat64) if one.ends[0] <= address <= one.ends[1]]
 
 
 def inside(one: Translated, number: int, length: int) -> tuple[int, int]:

@@ -112,12 +112,13 @@ class Rows:
         for inner in embedded(address, self.nat64) if len(address) == 16 else ():
             yield from self._places(inner)
 
-    def address(self, address: bytes, port: int) -> Verdict:
-        """Of a destination of 4 or 16 bytes, and of the IPv4 addresses that one of 16 leads to."""
-        inner = [self.address(one, port) for one in embedded(address, self.nat64)] if len(address) == 16 else []
+    def address(self, address: bytes, *ports: int) -> Verdict:
+        """Of a destination of 4 or 16 bytes with any of these ports, and of the IPv4 addresses that one of 16 leads
+        to."""
+        inner = [self.address(one, *ports) for one in embedded(address, self.nat64)] if len(address) == 16 else []
         asked: list[tuple[bytes, tuple[Kind, ...]]] = [
             (key, (Kind.NETWORK,)) for key in prefixes(address, self.lengths[len(address)])]
-        asked.append((network_key(address, 8 * len(address), port), (Kind.ENDPOINT,)))
+        asked += [(network_key(address, 8 * len(address), port), (Kind.ENDPOINT,)) for port in ports]
         return max([self._strongest(asked), *inner])
 
     def _strongest(self, asked: list[tuple[bytes, tuple[Kind, ...]]]) -> Verdict:

@@ -55,7 +55,9 @@ class Reload:
     async def begin(self) -> Loaded:
         """The first load, for `put_in_force`. ListError where nothing can be put in force."""
         await self._changes.begin()
-        return await self._load()
+        loaded = await self._load()
+        await self._get_ready()
+        return loaded
 
     async def due(self) -> bool:
         """Until the lists are to be read anew; whether that was asked for."""
@@ -75,6 +77,7 @@ class Reload:
             return
         if fresh:
             await self._kernel.commit_rules(await self._workers.await_rules())
+        await self._get_ready()         # not before: it takes processor time that the rules are waiting for
         if fresh or asked:
             self._log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._in_force.summary())
 
@@ -105,12 +108,15 @@ class Reload:
             self._lane.forget_refused()
         loaded = await self._compiler.load(self._changes.busy, self._in_force.digest, afresh, self._lane.known,
                                            self._in_force.whole)
-        with suppress(OSError):     # no process to be had now; the next job asks again
-            await self._compiler.prepare()
         if loaded.problem and not loaded.lists and self._in_force.is_empty:
             let_go(loaded)
             raise ListError(loaded.problem)
         return loaded
+
+    async def _get_ready(self) -> None:
+        """Has a process for the next load."""
+        with suppress(OSError):     # none to be had now; the load asks again
+            await self._compiler.prepare()
 
     def _try_again(self) -> None:
         self._changes.try_in(min(RETRY * 2 ** min(self._failures, 10), RETRY_MAX))

@@ -157,12 +157,14 @@ class SelfCheck:
     # ---- what is tried, in which order
 
     def _plays(self) -> Iterator[bool]:
-        """Tries one entry behind one disguise after the other; yields whether each entry and each disguise has been
-        tried. Each turn goes through all entries, with other disguises than the one before."""
+        """Tries one entry behind one disguise after the other; yields whether each entry and each disguise of what is
+        new has been tried: where that are addresses alone, the disguises of names are left for later. Each turn goes
+        through all entries, with other disguises than the one before."""
         tried, begun = self._entries(), set()
         rows = {kind: self._rows(kind) for kind in {is_network(entry) for _, entry in tried}}
         steps = {kind: step(sum(is_network(entry) is kind for _, entry in tried), len(rows[kind])) for kind in rows}
-        wanted = sum(map(len, rows.values()))
+        new = {is_network(entry) for name, entry in tried if name != canary.LIST} or rows.keys()
+        wanted = {row.name for kind in new for row in rows[kind]}
         for turn in range(max(map(len, rows.values()), default=0)):
             numbers = {True: 0, False: 0}
             for name, entry in tried:
@@ -173,7 +175,7 @@ class SelfCheck:
                     numbers[kind] += 1
                     begun.add(row.name)
                     self._play(name, entry, row)
-                    yield turn > 0 and len(begun) == wanted
+                    yield turn > 0 and begun >= wanted
 
     def _entries(self) -> list[tuple[str, Entry]]:
         """One of each list, then a second of each, and so on; the control name, which is always there, first."""
@@ -361,7 +363,7 @@ class SelfCheck:
             base = packed(self.chance.choice(networks))
             own = 2 if len(base) == 4 else 4
             one = base[:own] + self.chance.randbytes(len(base) - own)
-            if all(self.rows.address(one, port) is Verdict.NOTHING for port in ports):
+            if self.rows.address(one, *ports) is Verdict.NOTHING:
                 return one
         return b""
 

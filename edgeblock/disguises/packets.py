@@ -6,6 +6,7 @@ with a bug in it. Never here: a clock, a socket, or a decision.
 
 import ipaddress
 import struct
+from functools import lru_cache
 from typing import Any
 
 CLIENT, SERVER = "10.0.0.2", "203.0.113.7"
@@ -123,6 +124,7 @@ def h2_request(host: bytes, path: bytes = b"/", stream: int = 1) -> bytes:
 # ---- packets
 
 
+@lru_cache(256)
 def address(text: str) -> bytes:
     return ipaddress.ip_address(text).packed
 

@@ -62,7 +62,7 @@ SO_SNDBUFFORCE = 32
 
 # The table as text -------------------------------------------------------------------------------------------
 
-def text(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> str:
+def text(config: Config, addresses: Addresses, nat64: tuple[str, ...] = ()) -> str:
     """The whole table, as `nft -f` takes it: it replaces what is in force at once."""
     lines = [CLEAR + f"table inet {TABLE} {{"]
     for family, key in ((4, "@nh,128,32"), (6, "ip6 daddr")):
@@ -112,7 +112,7 @@ def written(address: int, family: int) -> str:
     return f"{address:#010x}" if family == 4 else str(ipaddress.IPv6Address(address))
 
 
-def chains(config: Config, nat64: Iterable[str] = (), wide: Collection[int] = ()) -> dict[str, list[str]]:
+def chains(config: Config, nat64: tuple[str, ...] = (), wide: Collection[int] = ()) -> dict[str, list[str]]:
     """The rules of each chain; one that names a hook is where packets come in. `wide` are the families with wide
     ranges: every packet is asked for those, so there is no rule for none."""
     ways, back = translated(nat64), config.ruleset.proof_mark
@@ -234,7 +234,7 @@ def interfaces(field: str, listed: tuple[str, ...]) -> list[str]:
 
 # The table in the kernel -------------------------------------------------------------------------------------
 
-def apply(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> bool:
+def apply(config: Config, addresses: Addresses, nat64: tuple[str, ...] = ()) -> bool:
     """Put the table in force, in place of the one that may be there. At no moment is there none where there was one.
     Whether it is new, with all its counters at zero."""
     planned = chains(config, nat64, addresses.wide)
@@ -347,7 +347,7 @@ def present() -> bool:
     return netlink.table_exists(0, TABLE)
 
 
-def standing(config: Config, addresses: Addresses, nat64: Iterable[str] = ()) -> Standing:
+def standing(config: Config, addresses: Addresses, nat64: tuple[str, ...] = ()) -> Standing:
     """What has to stand in the kernel, but for the entries."""
     planned = chains(config, nat64, addresses.wide)
     hooks = {chain: "" for chain, rules in planned.items() if rules[0].startswith("type ")}

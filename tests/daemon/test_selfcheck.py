@@ -245,6 +245,21 @@ def test_every_disguise_and_every_entry_has_its_turn_before_rules_are_in_force()
 LONG = ".".join(["a" * 63] * 3 + ["b" * 57])       # with *. before it and a name in its place 256 bytes and more
 
 
+def test_addresses_alone_do_not_wait_for_the_disguises_of_names():
+    judged = []
+
+    def make(config, matcher):
+        return Broken(config, matcher, lambda packet, made: judged.append(packet) or made)
+
+    said, one = tried(make, lists={"addresses": LISTS["addresses"]})
+    before = len(judged)
+    assert said == "" and 0 < before < 500
+    told = one.told()["lists"]
+    assert told["addresses"][0] >= 4 and 2 <= told[canary.LIST][0] < 20
+    one.rest()
+    assert one.told()["lists"][canary.LIST][0] > 500 and one.problem == ""
+
+
 @pytest.mark.parametrize("lines", [
     [f"*.{LONG}"], [LONG], [f"={LONG}"], [f"{LONG}/x/*"], [f"*.{LONG[:-20]}"],
     ["2001:2::/48", "2001:db8::/32", "198.18.0.0/15", "10.0.0.0/8"],

@@ -16,8 +16,14 @@ from edgeblock.blocklist.formats.lines import HOPELESS, LINE_MAX, PACKED, Entry,
 cdef object URL = Kind.URL, WITH_QUERY = Kind.URL_WITH_QUERY, NETWORK = Kind.NETWORK, ENDPOINT = Kind.ENDPOINT
 
 
+cdef extern from "<arpa/inet.h>":
+    int AF_INET6
+    int inet_pton(int family, const char* text, void* out) noexcept nogil
+
+
 cdef enum:
     PLAIN_URL_MAX = 2048        # bytes; a longer one is measured by who reads every URL
+    IPV6_TEXT_MAX = 39          # bytes of eight groups
 
 
 cdef inline bint is_digit(uint8_t c) noexcept nogil:
@@ -185,6 +191,29 @@ cdef Py_ssize_t put_plain_address(const uint8_t* text, Py_ssize_t size, uint8_t*
     return -1
 
 
+cdef Py_ssize_t put_plain_ipv6(const uint8_t* text, Py_ssize_t size, uint8_t* out) noexcept nogil:
+    # The key of an IPv6 address in hexadecimal, with a prefix length where it has one; -1 for anything else.
+    cdef char address[IPV6_TEXT_MAX + 1]
+    cdef Py_ssize_t at = 0
+    cdef long length = 128, bit
+    while at < size and (is_digit(text[at]) or text[at] == 58 or <uint8_t>((text[at] | 0x20) - 97) < 6):
+        at += 1
+    if at > IPV6_TEXT_MAX or (at < size and text[at] != 47):
+        return -1
+    memcpy(address, text, <size_t>at)
+    address[at] = 0
+    if at < size and put_number(text, size, at + 1, 128, &length) != size:
+        return -1
+    if inet_pton(AF_INET6, address, out + 2) != 1:
+        return -1
+    for bit in range(length, 128):
+        if out[2 + bit // 8] & (0x80 >> bit % 8):
+            return -1
+    out[0] = 0
+    out[1] = <uint8_t>length
+    return 18
+
+
 cdef class Shapes:
     """The plainest lines of a format.
 
@@ -192,7 +221,7 @@ cdef class Shapes:
         rows: (front, end, kind, exception) each: a host of letters, digits, "-" and "_" with a dot in it, between
             these two texts.
         apart: hosts that mean something else in this format.
-        urls, addresses: a line may be a plain URL; an IPv4 address with or without prefix length or port.
+        urls, addresses: a line may be a plain URL; an address with or without prefix length, of IPv4 with a port.
     """
 
     cdef list rows
@@ -236,6 +265,10 @@ cdef class Shapes:
             if before > 0:
                 kind = NETWORK if before == 6 else ENDPOINT
                 return tuple.__new__(Entry, (number, kind, made[:before], False, 0, ()))
+        if self.addresses and memchr(text, 58, <size_t>size) != NULL:
+            before = put_plain_ipv6(text, size, made)
+            if before > 0:
+                return tuple.__new__(Entry, (number, NETWORK, made[:before], False, 0, ()))
         if self.urls:
             before = put_plain_url(text, size, made, &query)
             if before > 0:
