@@ -1,6 +1,6 @@
 """The lowest and the newest versions of every Python package that setup.cfg and pyproject.toml ask for: the core is
-built with them, and the tests that need no network run. `make test-bounds`: a quarter of an hour each, and an index of
-packages.
+built with them, and the tests that need no network run. `make test-bounds`: a quarter of an hour each, and an index
+of packages.
 
 In: this checkout as committed. Out: a line for each step; status 1 at the first that fails. Nothing of this checkout
 is changed, and the locks are not asked: they have one version of each between the two.
