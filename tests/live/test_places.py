@@ -1,4 +1,4 @@
-"""`host @ address` on a running box: blocked where the name leads to that address, and at no other; every first stage."""
+"""`host @ address` on a running box: blocked where it leads to that address and nowhere else."""
 
 import contextlib
 import subprocess
