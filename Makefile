@@ -8,8 +8,8 @@ JOBS := $(shell nproc)
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test matrix test-vm test-releases soak bench bench-quick fuzz framing lint lint-ready lint-style \
-	lint-types lint-house lint-unit build deb clean
+.PHONY: help demo test matrix test-vm test-releases test-bounds soak bench bench-quick pictures fuzz framing lint \
+	lint-ready lint-style lint-types lint-house lint-unit build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,9 +39,13 @@ test-vm: ## the package under systemd in a container, and nftables on Debian's k
 	@$(PY) -m pytest -q tests/vm/service.py
 	@$(PY) tests/vm/boot.py
 
-test-releases: ## the package on Debian 12, 13 and the next, and over a release upgrade; half an hour (root)
+test-releases: ## the package on Debian 12, 13, the next, and over release upgrades; the core on arm64; an hour (root)
 	@.ci/setup lab test vm
 	@$(PY) tests/vm/releases.py
+
+test-bounds: ## the unit tests with the lowest and the newest versions of every Python package; half an hour
+	@.ci/setup test
+	@$(PY) tests/vm/bounds.py
 
 soak:  ## all that happens to a box in a week, under traffic, for SECONDS=600 in MODE=on; WEEK=1: what is left over (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make soak needs root: run 'sudo make soak'" >&2; exit 2; }
@@ -55,6 +59,11 @@ bench: ## every measurement, in about twelve minutes: files, plots and report.md
 bench-quick: ## a first look in two minutes, under benchmarks/results/quick (root)
 	@.ci/setup lab bench
 	@$(PY) benchmarks/all.py --quick
+
+pictures: ## docs/pictures anew: the demo as it runs, the block page in a browser (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make pictures needs root: run 'sudo make pictures'" >&2; exit 2; }
+	@.ci/setup lab test bench
+	@$(PY) packaging/pictures.py
 
 fuzz:  ## the compiled core under libFuzzer and AddressSanitizer, SECONDS=600 for all games together
 	@.ci/setup test fuzz

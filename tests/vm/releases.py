@@ -1,12 +1,12 @@
 """The package on other Debians, each in a root of its own: built there, tested there, installed, removed, installed,
-purged, and carried over a release upgrade. `make test-releases` runs it: half an hour, and an index of packages.
+upgraded, downgraded, purged, and carried over release upgrades; and the core on arm64, cross-compiled (arm64.py).
+`make test-releases` runs it: an hour, and an index of packages. Words choose: suites, `upgrades`, `arm64`.
 
-In: this checkout as committed, this host's apt sources with another suite's name, its pip settings and certificates.
-Out: a line for each step, status 1 at the first that fails. Nothing of this host is changed.
+In: this checkout as committed. Out: a line for each step, status 1 at the first that fails. Nothing of this host is
+changed.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,64 +14,23 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+import arm64
+from roots import ROOT, Root, said, sources
+
 SUITES = ("bookworm", "trixie", "forky")        # Debian 12, 13 and the next
 TESTS = "tests/core tests/blocklist tests/enforce tests/source tests/packaging tests/test_config.py tests/test_cli.py"
-INSIDE = ("mount -t proc proc {root}/proc && mount -t sysfs sys {root}/sys && mount --rbind /dev {root}/dev && "
-          "mount -t tmpfs run {root}/run && exec chroot {root} sh -ec '{command}'")
-
-
-def said(name: str, since: float, what: str) -> None:
-    print(f"{name:9} {time.monotonic() - since:6.0f} s  {what}", flush=True)
-
-
-class Root:
-    """A minimal Debian in a folder."""
-
-    def __init__(self, suite: str, folder: Path) -> None:
-        self.suite, self.path = suite, folder / suite
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase",
-                        "--include=ca-certificates,systemd,init-system-helpers", suite, self.path,
-                        sources(suite, folder)], check=True)
-        shutil.copy(CERTIFICATES, self.path / "etc/ssl/certs/ca-certificates.crt")
-        policy = self.path / "usr/sbin/policy-rc.d"
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-
-    def run(self, command: str) -> str:
-        """What a command inside says; AssertionError with its last lines where it fails."""
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8",
-                       "DEBIAN_FRONTEND": "noninteractive", "PIP_CERT": str(CERTIFICATES)} | {
-            name: value for name, value in os.environ.items() if name in ("PIP_INDEX_URL", "https_proxy")}
-        done = subprocess.run(["unshare", "--mount", "--pid", "--fork", "sh", "-c",
-                               INSIDE.format(root=self.path, command=command.replace("'", "'\\''"))],
-                              env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{self.suite}: {command}\n{(done.stdout + done.stderr)[-2000:]}"
-        return done.stdout
-
-    def install(self, deb: Path) -> None:
-        shutil.copy(deb, self.path / "root/edgeblock.deb")
-        self.run("apt-get update -q && apt-get install -y -q --no-install-recommends /root/edgeblock.deb")
-        assert self.run("edgeblock --version").startswith("edgeblock ")
-
-    def enabled(self) -> str:
-        return self.run("systemctl is-enabled edgeblock 2>&1 || :").strip()
-
-
-def sources(suite: str, folder: Path) -> Path:
-    made = folder / f"{suite}.sources"
-    # What a mirror has may be some weeks old: that is no fault of the package. Signatures are checked.
-    text = re.sub(r"^Types:", "Check-Valid-Until: no\nTypes:", SOURCES.read_text(), flags=re.MULTILINE)
-    made.write_text(text.replace("bookworm", suite))
-    return made
 
 
 def life(root: Root, deb: Path) -> None:
-    """Installed, removed, installed, disabled and the same again, purged: the state after each."""
+    """Installed, upgraded, downgraded, removed, installed, disabled and the same again, purged: the state after
+    each."""
     root.install(deb)
     assert root.enabled() == "enabled"
+    mine = root.path / "etc/edgeblock/edgeblock.toml"
+    mine.write_text(mine.read_text() + "# of this box\n")
+    for other in (newer(root, deb), deb):
+        root.install(other)
+        assert root.enabled() == "enabled" and mine.read_text().endswith("# of this box\n")
     root.run("apt-get remove -y -q edgeblock")
     assert not (root.path / "usr/lib/edgeblock").exists() and (root.path / "etc/edgeblock/edgeblock.toml").exists()
     root.install(deb)
@@ -81,6 +40,16 @@ def life(root: Root, deb: Path) -> None:
     assert root.enabled() == "disabled"
     root.run("apt-get purge -y -q edgeblock && ! getent passwd edgeblock && ! getent group edgeblock-lists")
     assert not list(root.path.glob("etc/**/*edgeblock*"))
+
+
+def newer(root: Root, deb: Path) -> Path:
+    """The same package with a higher version."""
+    shutil.copy(deb, root.path / "root/old.deb")
+    root.run("cd /root && rm -rf tree && dpkg-deb -R old.deb tree && "
+             "sed -i 's/^Version: .*/&+later/' tree/DEBIAN/control && dpkg-deb -b tree newer.deb")
+    kept = deb.with_suffix(".newer.deb")
+    shutil.copy(root.path / "root/newer.deb", kept)
+    return kept
 
 
 def build(root: Root, folder: Path) -> Path:
@@ -95,36 +64,58 @@ def build(root: Root, folder: Path) -> Path:
     return kept
 
 
-def main(suites: list[str]) -> None:
+def one_suite(suite: str, folder: Path) -> None:
+    since = time.monotonic()
+    root = Root(suite, folder)
+    deb = build(root, folder)
+    said(suite, since, "built there")
+    tested = root.run("cd /srv/edgeblock && "
+                      f".venv/bin/python -m pytest -q -m 'not live and not alone' {TESTS}")
+    said(suite, since, f"{root.run('python3 --version').strip()}: {tested.strip().splitlines()[-1]}")
+    life(root, deb)
+    said(suite, since, "installed, upgraded, downgraded, removed, installed, disabled, purged")
+    shutil.rmtree(root.path)
+
+
+def upgrades(debs: list[str], folder: Path) -> None:
+    """One box from the first release to the last, with the package that was built for the first."""
+    since = time.monotonic()
+    first = debs[0]
+    root = Root(first, folder, name="box")
+    root.install(folder / f"{first}.deb")
+    for old, new in zip(debs, debs[1:], strict=False):
+        for one in root.path.glob("etc/apt/sources.list*"):
+            shutil.rmtree(one) if one.is_dir() else one.unlink()
+        (root.path / "etc/apt/sources.list.d").mkdir()
+        shutil.copy(sources(new, folder), root.path / "etc/apt/sources.list.d/debian.sources")
+        root.run("apt-get update -q && apt-get dist-upgrade -y -q && apt-get autoremove -y -q")
+        assert root.run("edgeblock --version").startswith("edgeblock ") and root.enabled() == "enabled"
+        said(new, since, f"upgraded from {old}: the package of {first} is still there and runs")
+    root.install(folder / f"{debs[-1]}.deb")
+    assert root.enabled() == "enabled"
+    said(debs[-1], since, f"the package of {debs[-1]} over it")
+
+
+def main(words: list[str]) -> None:
     if os.geteuid() != 0:
         raise SystemExit("tests/vm/releases.py: needs root to make root file systems: run it with sudo")
+    if unknown := set(words) - {*SUITES, "upgrades", "arm64"}:
+        raise SystemExit(f"tests/vm/releases.py: {', '.join(unknown)}: "
+                         f"choose of {', '.join(SUITES)}, upgrades, arm64")
+    suites = [suite for suite in SUITES if suite in words] if words else list(SUITES)
     with tempfile.TemporaryDirectory(prefix="edgeblock-releases-") as place:
         folder = Path(place)
         folder.chmod(0o755)
-        for suite in suites or SUITES:
-            since = time.monotonic()
-            root = Root(suite, folder)
-            deb = build(root, folder)
-            said(suite, since, "built there")
-            tested = root.run("cd /srv/edgeblock && "
-                              f".venv/bin/python -m pytest -q -m 'not live and not alone' {TESTS}")
-            said(suite, since, tested.strip().splitlines()[-1])
-            life(root, deb)
-            said(suite, since, "installed, removed, installed, disabled, purged")
-        for old, new in zip(SUITES, SUITES[1:], strict=False):
-            if not {old, new} <= set(suites or SUITES):
-                continue
-            since = time.monotonic()
-            shutil.rmtree(folder / old)
-            root = Root(old, folder)
-            root.install(folder / f"{old}.deb")
-            for one in root.path.glob("etc/apt/sources.list*"):
-                shutil.rmtree(one) if one.is_dir() else one.unlink()
-            (root.path / "etc/apt/sources.list.d").mkdir()
-            shutil.copy(sources(new, folder), root.path / "etc/apt/sources.list.d/debian.sources")
-            root.run("apt-get update -q && apt-get dist-upgrade -y -q && apt-get autoremove -y -q")
-            assert root.run("edgeblock --version").startswith("edgeblock ") and root.enabled() == "enabled"
-            said(new, since, f"upgraded from {old}: edgeblock is still there and runs")
+        for suite in suites:
+            one_suite(suite, folder)
+        if "upgrades" in words and not suites:      # a package each, without the tests
+            suites = list(SUITES)
+            for suite in suites:
+                shutil.rmtree(build(root := Root(suite, folder), folder) and root.path)
+        if len(suites) > 1:
+            upgrades(suites, folder)
+        if not words or "arm64" in words:
+            arm64.tested(folder)
 
 
 if __name__ == "__main__":
