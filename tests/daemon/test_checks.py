@@ -38,6 +38,11 @@ WRONG = {
     "shortcut": ("[ruleset]\nshortcut = true\n", "ruleset.shortcut"),
     "hooks": ("[ruleset]\nhooks = []\n", "hooks"),
     "metrics": ('[metrics]\nlisten = "everywhere"\n', "[metrics] listen"),
+    "nat64": ('[rules]\nnat64 = ["2001:db8:64::/96", "2001:db8::1/64"]\n', "'2001:db8::1/64' is none"),
+    "shared": ('[rules]\nshared = "no-such.networks"\n', "[rules] shared"),
+    "locked": ('[rules]\nlocked = ["acton"]\n', "[rules] locked"),
+    "policy": ('[policies]\nconflict = "maybe"\n', "[policies] conflict"),
+    "path": ("[daemon]\ncontrol = 5\n", "[daemon] control"),
 }
 
 
