@@ -159,7 +159,7 @@ def test_a_list_that_redirects_nowhere_is_a_warning(capsys, tmp_path):
     assert cli.main(["run", "--check", "--config", str(file)]) == 0
     assert 'warning: a.toml: action = "redirect" needs a URL' in capsys.readouterr().err
     assert cli.main(["lint", "--config", str(file), str(tmp_path)]) == 1
-    assert 'a.toml: action = "redirect" needs a URL' in capsys.readouterr().out
+    assert 'a.toml: warning: action = "redirect" needs a URL' in capsys.readouterr().out
     file.write_text(f'[rules]\ndirectory = "{tmp_path}"\n[reply]\nredirect = "https://a.example/"\n')
     assert cli.main(["run", "--check", "--config", str(file)]) == 0
     assert capsys.readouterr().err == ""
