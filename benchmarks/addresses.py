@@ -39,6 +39,7 @@ SIZES = (15_000, 100_000)
 ROUNDS, PACKETS, TARGETS = 31, 10_000, 20_000
 CHANGES = 7             # of one address, through a live box
 REST = 6.0              # seconds between two of them: rules are tried for so long after they are in force
+PACE = 0.002            # seconds between two datagrams
 SILENCE = 1.5           # seconds without an answer after which an address counts as shut
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -203,6 +204,7 @@ def last_answer(client: socket.socket, shut: bool) -> float:
     at, number = time.monotonic(), 0
     while time.monotonic() < at + (SILENCE if shut else 30.0):
         number += 1
+        settle(PACE)
         with contextlib.suppress(TimeoutError):
             client.send(number.to_bytes(8))
             while client.recv(64) != number.to_bytes(8):
