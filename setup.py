@@ -58,6 +58,8 @@ LIBRARIES = {
     "core/engine": ["sodium"],
     "core/flow": ["sodium"],
     "core/quic": ["crypto"],
+    "core/sketch": ["sodium"],
+    "core/tally": ["m"],
     "blocklist/matcher": ["sodium"],
     "blocklist/fingerprint": ["sodium"],
     "source/nfqueue": ["netfilter_queue", "nfnetlink", "mnl"],

@@ -8,6 +8,7 @@ Then one kind of packet at a time, for the nanoseconds that it costs. --capture 
 file instead, both directions, over and over for at least half a second a round.
 """
 
+import mmap
 import random
 import sys
 import tempfile
@@ -22,12 +23,15 @@ from traffic import ACK, CHECKSUM_TRUST, CHECKSUM_VERIFY, FIN, PUSH, SYN, Flow, 
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.core.engine import Engine
+from edgeblock.core.sketch import Sketches, size_of
 from edgeblock.errors import CaptureError
 from edgeblock.source.capture import Capture
 
 NAMES = 100_000
 FLOWS = 12_000          # of the mix
 EACH = 40_000           # packets of a kind
+COUNTED = ("ClientHello behind its SYN", "HTTP request on a kept connection", "QUIC Initial")
+SLOTS = 262_144         # as [impact] destinations
 
 
 def lists_of(count: int) -> ListMatcher:
@@ -37,9 +41,14 @@ def lists_of(count: int) -> ListMatcher:
         return load(directory).matcher
 
 
-def measure(lists: ListMatcher, before: list[bytes], packets: list[bytes], flags: int) -> dict[str, float]:
-    """What `packets` cost an engine of their own that has seen the packets `before`."""
+def measure(lists: ListMatcher, before: list[bytes], packets: list[bytes], flags: int,
+            counted: bool = False) -> dict[str, float]:
+    """What `packets` cost an engine of their own that has seen the packets `before`; `counted`: with sketches."""
     engine = Engine(lists)
+    if counted:
+        memory = mmap.mmap(-1, size_of(SLOTS))
+        memory.write(bytes(len(memory)))        # a day's memory is there already
+        engine.sketches = Sketches(memory, SLOTS, bytes(16))
     engine.judge_all(before, 1.0, flags)
     begin = time.process_time()
     accepted = engine.judge_all(packets, 1.0, flags)
@@ -136,6 +145,8 @@ def main() -> None:
         # The packets that do not open are altered ones, so their checksums are wrong; no other's is.
         flags = CHECKSUM_TRUST if "does not open" in name else CHECKSUM_VERIFY
         cases[name] = partial(measure, lists, before, packets, flags)
+        if name in COUNTED:
+            cases[f"{name}, counted"] = partial(measure, lists, before, packets, flags, True)
     run.in_turn(cases)
     run.save()
 

@@ -18,7 +18,8 @@ LAYERS = (
     ("edgeblock",),                                    # __init__: the version and nothing else
     ("core.cursor", "core.decision", "core.matcher", "core.text", "core.crypto"),
     ("core.packet", "core.hpack", "core.blocked"),
-    ("core.dtls", "core.tls", "core.http2"),
+    ("core.dtls", "core.tls", "core.http2", "core.sketch"),
+    ("core.tally",),
     ("core.framing", "core.prefix"),
     ("core.http",),
     ("core.reading",),

@@ -11,6 +11,7 @@ from edgeblock.core.flow cimport Flow, FlowTable
 from edgeblock.core.matcher cimport Match, Matcher
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, QuicReader
+from edgeblock.core.sketch cimport Sketches
 from edgeblock.core.findings cimport Finding, Findings
 
 cdef enum Mark:            # what the flow's conntrack mark becomes (netfilter.marks has the bits)
@@ -140,6 +141,7 @@ cdef struct Standing:
 
 cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
+    cdef public Sketches sketches                   # of what is behind destinations; None: nobody wants to know
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
                           Decision* out) noexcept nogil
     # Before several packets are judged: what memory they will touch is fetched, while the others are looked at.

@@ -4,6 +4,7 @@ from _typeshed import ReadableBuffer
 
 from edgeblock.core.decision import Decision
 from edgeblock.core.matcher import Matcher
+from edgeblock.core.sketch import Sketches
 
 COUNTER_NAMES: tuple[str, ...]
 
@@ -11,6 +12,7 @@ def plain_host(data: bytes) -> str: ...
 
 class Engine:
     matcher: Matcher
+    sketches: Sketches | None
     def __init__(
         self,
         matcher: Matcher,

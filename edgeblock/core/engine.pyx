@@ -810,7 +810,7 @@ cdef class Engine:
         cdef size_t host_size, target_size
         cdef uint8_t address[64]
         cdef uint8_t proto
-        cdef bint listed
+        cdef bint listed, opening
         cdef uint32_t i
         for i in range(first, self.findings.count):
             f = &self.findings.items[i]
@@ -841,15 +841,20 @@ cdef class Engine:
                     listed = last_listed        # the same once more needs no second look
                     found = last_found
                 else:
+                    if self.sketches is not None:
+                        self.sketches.foresee(p)
                     # A tunnel's path is as invisible as that of TLS.
                     listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
                                                      target, target_size, p.destination,
                                                      4 if p.family == 4 else 16, &found)
                     last, last_listed, last_found = f, listed, found
+                opening = flow.seen_count == 0
                 if not self._is_new(flow, f):
                     if not listed or found.action == ACTION_OBSERVE or found.action == ACTION_PASS:
                         continue
                 self.counts[COUNT_NAMES] += 1
+                if self.sketches is not None and (p.kind != PACKET_TCP or p.proven or self.trusting) and not f.unsure:
+                    self.sketches.learn(p, host, host_size, opening)
                 if proto == PROTO_HTTP:
                     self.counts[COUNT_REQUESTS] += 1
                 elif f.reading != READ_PREFIX:
