@@ -233,9 +233,9 @@ def _nat64() -> Any:
 # What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator.
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
-    "allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "widest_ipv4", "widest_ipv6",
-    "max_growth", "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone", "encoding", "attributes",
-    "redirect", "status", "page", "contact", "provider", "reason", "help")
+    "allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "allow_collateral", "widest_ipv4",
+    "widest_ipv6", "max_collateral", "max_growth", "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone",
+    "encoding", "attributes", "redirect", "status", "page", "contact", "provider", "reason", "help")
 
 
 def _locks() -> Any:
@@ -272,6 +272,8 @@ class Rules:
     allow_protected: bool | tuple[str, ...] = _allowed()
     allow_addresses: bool | tuple[str, ...] = _allowed()    # loopback, multicast and such
     allow_shared: bool | tuple[str, ...] = _allowed()  # addresses that serve many sites
+    allow_collateral: bool | tuple[str, ...] = _allowed()   # addresses with more names behind them than this:
+    max_collateral: int = _whole(100, 0, 1_000_000_000)     # that several subscribers ask for; docs/impact.md
     widest_ipv4: int = _whole(20, 0, 32)               # prefix length of the widest range that a list may have
     widest_ipv6: int = _whole(32, 0, 128)
     max_growth: float = _number(3.0, 1, 1e9)           # times the entries of the last accepted version
@@ -402,6 +404,15 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Impact:
+    """[impact]: what is kept of who would be hit by address entries. docs/impact.md."""
+
+    enabled: bool = _flag(True)
+    destinations: int = _whole(262_144, 256, 1 << 26)  # addresses that a worker remembers; rounded up to a power of 2
+    sample: float = _number(0.01, 0, 1)        # share of connections that the first stage queues to learn from
+
+
+@dataclass(frozen=True)
 class Metrics:
     """[metrics]: where Prometheus asks."""
 
@@ -423,6 +434,7 @@ class Config:
     privacy: Privacy = field(default_factory=Privacy)
     daemon: Daemon = field(default_factory=Daemon)
     canary: Canary = field(default_factory=Canary)
+    impact: Impact = field(default_factory=Impact)
     metrics: Metrics = field(default_factory=Metrics)
 
 

@@ -36,7 +36,7 @@ LAYERS = (
     ("blocklist.bitmap", "blocklist.flatten", "blocklist.leads", "blocklist.siphash", "blocklist.canonical",
      "blocklist.encodings", "blocklist.keys", "blocklist.settings", "blocklist.ranges", "blocklist.signature"),
     ("blocklist.shared",),
-    ("blocklist.published",),
+    ("blocklist.published", "blocklist.impact"),
     ("blocklist.fingerprint",),
     ("blocklist.formats.lines",),
     ("blocklist.formats.scan",),

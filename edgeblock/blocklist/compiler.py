@@ -42,7 +42,8 @@ class ListRecord:
     guard rail left out, `exceptions_lost` the exceptions that could not be taken; `expires` is Unix seconds,
     `signed` the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it
     was made of, `part` is the digest of the part that it came from; `uid` and `settings_uid` own the list and
-    its settings.
+    its settings. `address_entries` are those for addresses that block; what follows is what the box had seen behind
+    them when the list was taken (impact.Figures), None where nobody knew.
     """
 
     name: str
@@ -65,6 +66,11 @@ class ListRecord:
     part: str = ""
     uid: int | None = None
     settings_uid: int | None = None
+    address_entries: int = 0
+    names_behind: int | None = None
+    names_shared: int | None = None
+    flows_behind: int | None = None
+    subscribers_share: float | None = None
 
 
 @dataclass

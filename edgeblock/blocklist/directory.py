@@ -417,6 +417,21 @@ class Finder:
         return settings, state
 
 
+def single_list(path: Path, defaults: ListSettings, stated: str | None = None) -> ListFile:
+    """A list by itself, with the settings beside it; `stated` is its format, where somebody says it.
+
+    Raises:
+        ListError: nothing says its format, or its settings cannot be read.
+    """
+    beside = path.with_name(formats.list_name(path.name) + ".toml")
+    settings = read_settings(beside, defaults) if beside.exists() else defaults
+    chosen = stated or settings.format or formats.find_format(path.name)
+    if chosen not in formats.READERS:
+        why = f"there is no format {chosen!r}" if chosen else f"{path.suffix or 'no extension'} says no format"
+        raise ListError(f"{path}: {why}; give --format with one of {', '.join(formats.READERS)}")
+    return ListFile(formats.list_name(path.name), path, formats.reader_of(chosen, settings), settings)
+
+
 def read_items(source: ListFile) -> Iterator[formats.Item | formats.HashedEntry]:
     """Everything that the reader of one list says.
 

@@ -21,6 +21,7 @@ from edgeblock.addresses import Translated
 from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_host
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
+from edgeblock.blocklist.impact import Figures, Impact, Summing, ranges_of
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.ranges import Network, Range, Ranges, last_of, range_of
 from edgeblock.blocklist.settings import ListSettings
@@ -50,6 +51,7 @@ SPECIAL = {
 class Protected(NamedTuple):
     """What no list may block: hosts, hosts with everything below them, addresses; and networks that many share.
 
+    `impact` is what the box has seen behind addresses; None where nobody knows.
     `words` are who it is, where the file says that: pairs of a name, a tree or a network and its word. `nat64` are
     prefixes behind which IPv4 addresses are, besides WELL_KNOWN.
     """
@@ -60,10 +62,12 @@ class Protected(NamedTuple):
     words: frozenset[tuple[bytes | Network, str]] = frozenset()
     shared: Shared = NOTHING
     nat64: tuple[str, ...] = ()
+    impact: Impact | None = None
 
     def joined(self, other: "Protected") -> "Protected":
         return Protected(self.names | other.names, self.trees | other.trees, self.networks | other.networks,
-                         self.words | other.words, self.shared.joined(other.shared), self.nat64 + other.nat64)
+                         self.words | other.words, self.shared.joined(other.shared), self.nat64 + other.nat64,
+                         self.impact or other.impact)
 
 
 def parse_protected(text: bytes, source: str) -> Protected:
@@ -218,6 +222,11 @@ def why_shared(found: Found, length: int) -> str:
     return f"is in a network that many share, {found}"
 
 
+def why_collateral(found: Figures, most: int) -> str:
+    return (f"would take down {found.shared} names that more than one subscriber asks for, more than "
+            f"max_collateral = {most}: the box has seen {found}")
+
+
 @lru_cache(maxsize=2)
 def near_networks(protected: Protected) -> Ranges[None]:
     """All that an address may not be in, so that one look clears nearly every one. Made when the first address asks:
@@ -278,6 +287,9 @@ class Guard:
         self._behind = tuple((way, *way.ends) for way in ways)
         self._urls_are_hosts = settings.https == "host"
         self.skips = settings.guarded == "skip"
+        # How many address entries there were, and what is behind those that are taken; None: nobody looks.
+        self.addresses = 0
+        self.behind = Summing(protected.impact) if protected.impact else None
 
     # One entry
 
@@ -298,7 +310,7 @@ class Guard:
                 dot = key.find(b".", dot + 1)
             return None
         if key[0] == 0:
-            return self._refuses_network(entry)
+            return self._refuses_network(entry) or (None if entry.exception else self._refuses_collateral(key))
         if kind >= HOST_AT:             # wherever it leads
             host = key.partition(b"\0")[0]
             return self.refuses(Entry(entry.line, Kind(kind - HOST_AT + HOST), host, entry.exception))
@@ -427,6 +439,18 @@ class Guard:
                 return refused              # who may block what is protected need not say it twice
         if shared := self._shared.touched(first, last, length):
             return self._unless_network("allow_shared", key, why_shared(shared, length))
+        return None
+
+    def _refuses_collateral(self, key: bytes) -> str | None:
+        self.addresses += 1
+        if self.behind is None or not self.behind.impact.periods:
+            return None
+        ranges = ranges_of(key, [way for way, _, _ in self._behind])
+        found, most = self.behind.impact.of(ranges), self._settings.max_collateral
+        if found.shared > most and (refused := self._unless_network("allow_collateral", key, why_collateral(
+                found, most))):
+            return refused
+        self.behind.add(ranges)
         return None
 
     def _unless_network(self, setting: str, key: bytes, what: str) -> str | None:

@@ -12,19 +12,9 @@ from typing import BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist.compiler import EXCEPTION, Compiled, Compiler
-from edgeblock.blocklist.directory import Finding, ListFile, read_items, read_settings
+from edgeblock.blocklist.directory import Finding, read_items, single_list
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import (
-    READERS,
-    HashedEntry,
-    Item,
-    Passed,
-    Problem,
-    Remark,
-    find_format,
-    list_name,
-    reader_of,
-)
+from edgeblock.blocklist.formats import HashedEntry, Item, Passed, Problem, Remark
 from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import make_terms
@@ -77,17 +67,11 @@ def hash_file(file: str | Path, out: str | Path, rules: config.Rules, key_file: 
         ListError: the list or the key cannot be read, the format is not known, or `out` cannot be written.
     """
     path, to = Path(file), Path(out)
-    beside = path.with_name(list_name(path.name) + ".toml")
-    defaults = default_settings(rules)
-    settings = read_settings(beside, defaults) if beside.exists() else defaults
-    chosen = stated or settings.format or find_format(path.name)
-    if chosen not in READERS:
-        why = f"there is no format {chosen!r}" if chosen else f"{path.suffix or 'no extension'} says no format"
-        raise ListError(f"{path}: {why}; give --format with one of {', '.join(READERS)}")
+    source = single_list(path, default_settings(rules), stated)
+    settings = source.settings
     if to.exists() and path.exists() and to.samefile(path):
         raise ListError(f"{to}: is the list itself; name another file")
     key = read_key(key_file or rules.key, create=True)
-    source = ListFile(list_name(path.name), path, reader_of(chosen, settings), settings)
     guard = Guard(settings, make_terms(rules, key).protected, key)
     made = Hashing(path.name, key_id(key))
 

@@ -30,6 +30,7 @@ from edgeblock.blocklist.guard import (
     shipped_protected,
     skip_instead,
 )
+from edgeblock.blocklist.impact import FILE, Impact
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.sample import Sample
 from edgeblock.blocklist.settings import ListSettings, default_settings
@@ -111,7 +112,7 @@ def make_terms(rules: config.Rules, key: Key) -> Terms:
         found += error.args
     if found:
         raise ListError(*found)
-    protected = protected._replace(nat64=rules.nat64)
+    protected = protected._replace(nat64=rules.nat64, impact=Impact(rules.key.parent / FILE))
     mark = repr((edgeblock.__version__, snapshot.VERSION, os.stat(PSLFILE).st_size, sha256(own).digest(),
                  sha256(networks).digest(), rules.nat64, rules.signers, rules.require_signatures))
     return Terms(key, rules, protected, defaults, mark)
@@ -284,6 +285,11 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     record.expires = settings.expires.timestamp() if settings.expires else None
     record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
     record.guarded, record.exceptions_lost = gathering.guarded, gathering.exceptions_lost
+    record.address_entries = gathering.guard.addresses
+    if gathering.guard.behind and gathering.guard.behind.entries:
+        behind = gathering.guard.behind.figures()
+        record.names_behind, record.names_shared = behind.names, behind.shared
+        record.flows_behind, record.subscribers_share = behind.flows, round(behind.share, 4)
     if left_out is not None:
         left_out += gathering.left_out
     record.signed = signed.timestamp if isinstance(signed, Signed) else None

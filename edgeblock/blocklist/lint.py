@@ -59,6 +59,7 @@ class Report:
     notes: list[Finding] = field(default_factory=list)
     lists: int = 0
     entries: int = 0
+    addresses: int = 0          # entries for addresses, that block
 
     @property
     def findings(self) -> list[Finding]:
@@ -127,6 +128,10 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     for source in files:
         lint_list(source, terms, comparison, report, now, key, most)
     comparison.finish(files)
+    impact = terms.protected.impact
+    if impact and report.addresses and rules.key.exists() and not impact.periods:       # on a box
+        report.notes.append(Finding("[impact]", 0, "nobody knows what is behind the addresses of these lists, so "
+                                                   f"none is refused for that: {impact.why_none}"))
     if old := old_data(terms.protected.shared, now):
         report.notes.append(Finding("[rules] shared", 0, old))      # nothing of a list: no list is the worse for it
     for findings in (report.errors, report.warnings, report.notes):
@@ -190,6 +195,11 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
         report.errors += [*problems, Finding(name, 0, fault_of(error))]
         return
     report.entries += entries
+    report.addresses += guard.addresses
+    if guard.behind and guard.behind.entries:
+        some = "the address that it has" if guard.behind.entries == 1 else \
+            f"the {guard.behind.entries} addresses and ranges that it has"
+        report.notes.append(Finding(name, 0, f"the box has seen, of {some}: {guard.behind.figures()}"))
     if guard.skips:
         if why := guarded_entries(source.settings, refused, entries):
             report.errors.append(Finding(name, 0, why))

@@ -547,6 +547,7 @@ class Round:
                 changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
                                 "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
                                 "guarded": new.guarded, "exceptions_lost": new.exceptions_lost,
+                                **behind(new),
                                 "signed": new.signed, "digest": digest, "action": new.action,
                                 **owner_of(new.uid), **owner_of(new.settings_uid, "settings_")})
             elif old.expired != new.expired:
@@ -727,6 +728,12 @@ def owner_of(uid: int | None, prefix: str = "") -> dict[str, Any]:
 def lists_of_people(records: Iterable[ListRecord] | None) -> list[ListRecord]:
     """Without the one that nobody has written."""
     return [record for record in records or () if record.name != canary.LIST]
+
+
+def behind(record: ListRecord) -> dict[str, Any]:
+    """What the box had seen behind the addresses of a list, where it has any; None is that nobody knew."""
+    told = ("address_entries", "names_behind", "names_shared", "flows_behind", "subscribers_share")
+    return {name: getattr(record, name) for name in told if record.address_entries}
 
 
 def told_of(record: ListRecord) -> dict[str, Any]:

@@ -24,7 +24,7 @@ SHOWN_MAX = 80          # characters of a value that a message repeats
 SAID_MAX = 200          # characters of what the TOML parser says
 ATTRIBUTES_MAX = 16
 ATTRIBUTE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared")
+ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "allow_collateral")
 
 # The guard rails have the same keys in [rules] of the main configuration, which says what each may hold.
 GUARD_KEYS = {key.name: key.metadata["read"] for key in fields(config.Rules)
@@ -64,6 +64,8 @@ class ListSettings:
     allow_protected: bool | tuple[str, ...] = False
     allow_addresses: bool | tuple[str, ...] = False
     allow_shared: bool | tuple[str, ...] = False
+    allow_collateral: bool | tuple[str, ...] = False
+    max_collateral: int = config.Rules.max_collateral
     widest_ipv4: int = config.Rules.widest_ipv4
     widest_ipv6: int = config.Rules.widest_ipv6
     max_growth: float = config.Rules.max_growth
