@@ -9,6 +9,7 @@ import time
 import pytest
 
 from edgeblock.blocklist.fingerprint import fingerprint
+from edgeblock.core.sketch import place_in_sample
 from edgeblock.disguises.streams import Path
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import stage1
@@ -228,6 +229,27 @@ def test_ech_where_its_policy_asks():
         give(strict, *LINES)
         strict.judge(Path().syn())
         assert outcome(strict, Path().data(0, s.hello(b"www.innocent.example", before=s.ECH))) == "ech"
+
+
+def test_a_share_of_the_connections_is_queued_to_learn_from_and_stays_the_engines():
+    limit = (1 << 32) // 10
+    with Stage(4096, 120.0, hellos=64, sample=limit) as stage:
+        give(stage, *LINES)
+        seen = {False: [], True: []}
+        for six in (False, True):
+            for port in range(10_000, 11_000):
+                path = Path(six, sport=port)
+                inside = place_in_sample(path.syn(), stage.secret) <= limit
+                assert outcome(stage, path.syn()) == ("sample" if inside else "passed_syn")
+                seen[six].append(inside)
+                if port < 10_100:
+                    what = outcome(stage, path.data(0, HELLO))
+                    assert what == ("unknown" if inside else "passed_hello")
+                    assert outcome(stage, path.syn()) == ("watched" if inside else "passed_syn")
+            assert 60 <= sum(seen[six]) <= 140
+    with Stage(4096, 120.0, hellos=64) as stage:
+        give(stage, *LINES)
+        assert all(stage.judge(Path(sport=port).syn()) for port in range(10_000, 10_300))
 
 
 def test_flows_are_forgotten_when_idle():

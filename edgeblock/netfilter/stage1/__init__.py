@@ -36,7 +36,7 @@ PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the ker
 
 # program.c: enum outcome.
 OUTCOMES = ("passed_syn", "passed_hello", "address", "name", "odd_name", "no_name", "ech", "piece", "other", "later",
-            "watched", "unknown", "odd", "no_filter", "carried")
+            "watched", "unknown", "odd", "no_filter", "sample", "carried")
 
 HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 70 MB
 FILTER = bpf.Spec(bpf.ARRAY, 4, BLOCK, 0, bpf.MMAPABLE | bpf.INNER_MAP)
@@ -55,6 +55,8 @@ class Stage:
         ech: policies.ech; unless "accept", every hello with ECH is queued.
         marks: flows whose mark is remembered here; 0: conntrack has them.
         kept: where the map of marks is pinned, so that the next daemon finds them; taken on from there if it fits.
+        sample: the greatest number of a connection that is queued to be learnt from, of 32 bits (core/sketch.pyx);
+            None: none is.
         shortcut: whether packets of done flows are to be carried past the stack; that needs marks.
 
     Raises:
@@ -62,7 +64,8 @@ class Stage:
     """
 
     def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS, marks: int = 0,
-                 kept: Path | None = None, shortcut: bool = False, held: float = 0.0) -> None:
+                 kept: Path | None = None, shortcut: bool = False, held: float = 0.0,
+                 sample: int | None = None) -> None:
         self.maps: dict[str, int] = {}
         self.program = -1
         self.asking: dict[str, int] = {}       # the programs for flow marks
@@ -74,6 +77,8 @@ class Stage:
         self.coming = -1
         self.newest, self.size = -1, 0         # the filter offered last, and its bytes
         self.room = 0                          # how many fingerprints more it takes
+        self.secret = int.from_bytes(os.urandom(8))     # of the sample
+        self.sample = sample
         try:
             self.cpus = possible_cpus()
             self.places = max(1, hellos // self.cpus) * self.cpus
@@ -113,7 +118,7 @@ class Stage:
                     os.close(inner)
         zero = bytes(4)
         self.settings = int(idle * 1e9), int(held * 1e9), self.places // self.cpus, ech != "accept"
-        bpf.update(self.maps["settings"], zero, struct.pack("=QQIIQ", *self.settings, 0))
+        self._set(0)
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
         self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
@@ -194,7 +199,12 @@ class Stage:
     def hold(self, seconds: float) -> None:
         """Nothing passes any more so many seconds from here, unless this is called again."""
         until = time.monotonic_ns() + int(seconds * 1e9)
-        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QQIIQ", *self.settings, until))
+        self._set(until)
+
+    def _set(self, until: int) -> None:
+        learns = self.sample is not None
+        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QQIIQQII", *self.settings, until, self.secret,
+                                                                self.sample or 0, learns))
 
     # ---- in the kernel
 

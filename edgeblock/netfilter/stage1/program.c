@@ -38,6 +38,7 @@
 enum { PASS = 1, QUEUE = 0 };
 
 #define SECOND 1000000000ULL
+#define MIX 0x9E3779B97F4A7C15ULL        // core/sketch.pyx has the same
 
 // What became of a packet. The names are in __init__.py, in this order.
 enum outcome {
@@ -54,6 +55,7 @@ enum outcome {
 	QUEUED_UNKNOWN,      // no SYN of the flow is remembered
 	QUEUED_ODD,          // SYN with data, options of IP, extension headers, flags
 	QUEUED_NO_FILTER,
+	QUEUED_SAMPLE,       // of a connection that user space learns from, although nothing is listed
 	CARRIED,             // past the kernel rules: see `carry`
 	OUTCOMES
 };
@@ -440,6 +442,27 @@ INLINE int may_be_listed(const struct key *key, __u64 now)
 	return f.map[1] && f.header[1] && may_hold_address(f.map[1], f.header[1], key);
 }
 
+// A share of the connections is the engine's from their first packet on, so that it sees what is behind destinations.
+INLINE int is_sampled(const struct key *key)
+{
+	__u32 zero = 0;
+	const struct settings *set = look_up(&settings, &zero);
+	const __u64 *source = (const __u64 *)key->source, *destination = (const __u64 *)key->destination;
+	__u64 hash;
+
+	if (!set || !set->learns)
+		return 0;
+	hash = set->secret;
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		hash = (hash ^ (i < 2 ? source[i] : destination[i - 2])) * MIX;
+		hash ^= hash >> 32;
+	}
+	hash = (hash ^ ((__u64)__builtin_bswap16(key->source_port) << 16 |
+			__builtin_bswap16(key->destination_port))) * MIX;
+	return (__u32)(hash >> 32) <= set->sample;
+}
+
 INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 now)
 {
 	const struct view *v = &s->view;
@@ -452,6 +475,8 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 		what = QUEUED_ODD;
 	else if (may_be_listed(key, now))
 		what = QUEUED_ADDRESS;
+	else if (is_sampled(key))
+		what = QUEUED_SAMPLE;
 	if (!flow) {
 		// What the engine holds outlives what is remembered here, so ask for it before a flow becomes the kernel's.
 		__u64 *touched = look_up(&engine, key);

@@ -53,6 +53,9 @@ struct settings {
 	__u32 places;                    // in `hellos`, for each CPU
 	__u32 queue_ech;
 	__u64 until;                     // nanoseconds of the monotonic clock, after which nothing passes; 0: no end
+	__u64 secret;                    // for which connections are learnt from (core/sketch.pyx, in_sample):
+	__u32 sample;                    // those whose number is not above this,
+	__u32 learns;                    // where this is not 0
 };
 
 enum what { UNDECIDED, DONE, HTTP, BLOCKED };    // as netfilter/marks.py numbers them
@@ -84,7 +87,8 @@ struct mark {                            // of a flow, both directions
 	AT(flow, tail),                                                                                               \
 	sizeof(struct hello), AT(hello, serial), AT(hello, data),                                                     \
 	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
-	AT(settings, queue_ech), AT(settings, until),                                                                                          \
+	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                     \
+	AT(settings, learns),                                                                                         \
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
 	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
