@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgeblock.config import Config
+from edgeblock.core.sketch import ALL
 from edgeblock.daemon.addresses import AddressRules
 from edgeblock.daemon.claim import claim_namespace
 from edgeblock.daemon.compiling import Loaded, map_stacked
@@ -24,6 +25,12 @@ from edgeblock.netfilter.stage1 import Stage
 
 COUNTING = 1.0          # seconds for which the kernel rules' counters are not asked for again
 ABSENT = 0.5            # seconds after which a daemon counts as gone where nothing may pass without it
+
+
+def sample_of(config: Config) -> int | None:
+    """The greatest number of 32 bits by which the first stage queues a connection to learn from; None: none is."""
+    share = config.impact.sample if config.impact.enabled else 0.0
+    return None if share <= 0 else max(0, min(ALL, round(share * (ALL + 1)) - 1))
 
 
 class Kernel:
@@ -137,7 +144,8 @@ class Kernel:
             self.stage = Stage(config.limits.flows * self._queues, config.limits.idle, config.policies.ech,
                                marks=config.ruleset.marks if keeps_marks else 0,
                                kept=program_path(place, "marks") if keeps_marks else None,
-                               shortcut=config.ruleset.shortcut, held=config.limits.hold)
+                               shortcut=config.ruleset.shortcut, held=config.limits.hold,
+                               sample=sample_of(config))
             self.stage.pin(place)
         except SystemProblem as problem:
             if keeps_marks:

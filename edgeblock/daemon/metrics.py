@@ -80,6 +80,7 @@ class Exposition:
         rules = status["rules"]
         yield from self._vigil(status.get("vigil", {}), status.get("addresses", {}).get("restored", 0))
         yield from self._addresses(status.get("addresses", {}))
+        yield from self._impact(status.get("impact", {}))
         yield from self._canary(status.get("canary", {}))
         yield from self._selfcheck(status.get("selfcheck", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
@@ -174,6 +175,17 @@ class Exposition:
         for name, count in addresses.get("packets", {}).items():
             met.add_metric([name], count)
         yield met
+
+    def _impact(self, impact: dict[str, Any]) -> Iterator[Metric]:
+        for name, metric, text in (
+                ("addresses", "addresses", "Destination addresses of the day of which names, connections and "
+                                           "subscribers are counted."),
+                ("subscribers", "subscribers", "Subscribers that were seen in the day, estimated."),
+                ("replaced", "replaced", "Addresses of the day that had to go for others."),
+                ("lacking", "lacking", "Times in the day that a name or a subscriber was not counted for want of "
+                                       "room."),
+                ("saved", "saved_timestamp_seconds", "When that was saved last; 0 is never.")):
+            yield GaugeMetricFamily(f"edgeblock_impact_{metric}", text, impact.get(name, 0))
 
     def _canary(self, canary: dict[str, Any]) -> Iterator[Metric]:
         ok = GaugeMetricFamily("edgeblock_canary_ok", "1 while the daemon's own probes show that a name on a list is "

@@ -11,6 +11,7 @@ import edgeblock
 from edgeblock.config import Config
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
+from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
@@ -26,11 +27,11 @@ class Status:
     """`vigil` is there once the daemon has begun to look after what it has put into the kernel."""
 
     def __init__(self, config: Config, journal: Journal, board: Board, workers: Workers, kernel: Kernel,
-                 in_force: InForce, state: State, canary: Canary, proof: Proof) -> None:
+                 in_force: InForce, state: State, canary: Canary, proof: Proof, impact: Impact) -> None:
         self.vigil: Vigil | None = None
         self._config, self._journal, self._board = config, journal, board
         self._workers, self._kernel, self._in_force = workers, kernel, in_force
-        self._state, self._canary, self._proof = state, canary, proof
+        self._state, self._canary, self._proof, self._impact = state, canary, proof, impact
         self._started = time.monotonic()
         self._unlogged_told = 0
         self._summary_due = 0.0
@@ -62,6 +63,7 @@ class Status:
                 "rules_problem": rules.problem, "lists": rules.lists(),
                 "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
                 "addresses": self._kernel.addresses.status(),
+                "impact": self._impact.status(),
                 "selfcheck": self._proof.status(), **self.counters(),
                 "workers": self._workers.status(), "kernel_rules": kernel_rules,
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}

@@ -23,6 +23,7 @@ from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.claim import greet
 from edgeblock.daemon.control import Control
+from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
@@ -67,12 +68,13 @@ class Supervisor:
         self.tasks = Tasks(self._stop)
         self.workers = Workers(config, journal, board, self.tasks, kept)
         self.kernel = Kernel(config, self.log, last - first + 1, self.tasks)
+        self.impact = Impact(config, self.log, last - first + 1, self.workers)
         self.in_force = InForce(board, self.log)
         self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers)
         self.state = State(self.log, self._tell_state)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key)
         self.status = Status(config, journal, board, self.workers, self.kernel, self.in_force, self.state,
-                             self.canary, self.reload.proof)
+                             self.canary, self.reload.proof, self.impact)
         self.task: asyncio.Task[int] | None = None
         self.ready = False
         self.stopping = False
@@ -127,12 +129,17 @@ class Supervisor:
         loaded = await reload.begin()
         await kernel.await_stage()
         if kernel.stage is not None:
-            workers.give_stage(kernel.stage.places, kernel.stage.memory())
+            workers.give("stage1", kernel.stage.memory(), places=kernel.stage.places, sample=kernel.stage.sample,
+                         secret=kernel.stage.secret)
+        stack.push_async_callback(self.impact.close)
+        await self.impact.begin(kernel.stage is not None)
         await reload.put_in_force(loaded)
-        control = Control(config.daemon.control, {"status": self.status.status, "canary": canary.ask},
+        answers = {"status": self.status.status, "canary": canary.ask, "impact": self.impact.ask}
+        control = Control(config.daemon.control, answers,
                           {"check": self.in_force.check}, config.daemon.control_group)
         stack.push_async_callback(control.close)
         stack.push_async_callback(give_up, self.tasks.go_on(self._look_after_workers()))
+        stack.push_async_callback(give_up, self.tasks.go_on(self.impact.keep()))
         await workers.await_bound()
         await control.open()
         if config.metrics.listen:
@@ -173,9 +180,9 @@ class Supervisor:
     async def _install(self, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self._remove_rules)
         if self.kernel.stage is None:
-            self.workers.forget_stage()
+            self.workers.forget("stage1")
         if not await self.kernel.install():
-            self.workers.forget_stage()         # before anything else: a worker to come would be told of closed files
+            self.workers.forget("stage1")       # before anything else: a worker to come would be told of closed files
             await self.kernel.install()
 
     def _say_started(self) -> None:

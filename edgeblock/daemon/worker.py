@@ -11,6 +11,7 @@ Never here: the lists themselves, kernel rules, a packet that waits for a file, 
 import asyncio
 import gc
 import json
+import mmap
 import os
 import pickle
 import signal
@@ -31,6 +32,7 @@ from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision
+from edgeblock.core.sketch import ALL, Sketches
 from edgeblock.daemon.board import (
     ACTIONS,
     ENGINE_NAMES,
@@ -87,6 +89,9 @@ class Worker:
         self.recall: Recall | None = None      # of the first stage, where there is one
         self.marking: Marking | None = None    # where conntrack does not keep the marks
         self.engine: Any = None
+        self.sketches: tuple[dict[str, Any], list[int]] | None = None   # the order for the next, not obeyed yet
+        self.sample = ALL, 0                   # of the connections that the first stage would pass, and its secret
+        self.place = -1                        # of our row on boards
         self.below: Snapshot | None = None     # the snapshot that later ones may lie over
         self.places: dict[str, int] = {POLICY: 0}
         self.key: Key = b""
@@ -156,7 +161,13 @@ class Worker:
                 self.tell(rules=order["serial"])
             elif order["do"] == "stage1":
                 self.recall = Recall(files[0], files[1], order["places"])
+                if order["sample"] is not None:
+                    self.sample = order["sample"], order["secret"]
                 self.marking = Marking(files[2]) if len(files) > 2 else None
+            elif order["do"] == "impact":
+                self._forget_sketches()
+                self.sketches = order, files
+                self._open_sketches()
             elif order["do"] == "queue":
                 reader = self._take_queue(order, files)
                 self.tell(*() if files else (reader.fileno(),), bound=order["queue"],
@@ -210,9 +221,30 @@ class Worker:
             self.engine.share_secret(self.reader.begun.secret)
         self.reader.recall = self.recall
         self.reader.marking = self.marking
+        self.place = order["row"]
+        self._open_sketches()
         self.loop.add_reader(self.reader.fileno(), self._drain)
         self._beat()
         return self.reader
+
+    def _open_sketches(self) -> None:
+        """Our part of the file, once it is known which."""
+        if self.sketches is None or self.place < 0:
+            return
+        order, files = self.sketches
+        try:
+            memory = mmap.mmap(files[0], order["room"], offset=self.place * order["room"])
+            self.engine.sketches = Sketches(memory, order["slots"], held(files[1]), *self.sample)
+        except (OSError, ValueError) as problem:        # nothing is learnt; the filter is the same
+            self.engine.sketches = None
+            self.journal.log.warning("impact", problem=f"names behind addresses are not counted: {problem}")
+        self._forget_sketches()
+
+    def _forget_sketches(self) -> None:
+        if self.sketches is not None:
+            for file in self.sketches[1]:
+                os.close(file)
+            self.sketches = None
 
     # ---- packets
 

@@ -88,7 +88,7 @@ class Workers:
         self._settings = memory_file(pickle.dumps(config))      # no message is too small for them
         self._children: set[Child] = set()
         self._following: set[asyncio.Task[None]] = set()
-        self._stage: Order | None = None        # what every worker is told
+        self._told: dict[str, Order] = {}       # what every worker is told, by what it is to do
         self._rules: Order | None = None
         self._serial = 0                        # of the rules
         self._changed = asyncio.Event()         # something about a worker has
@@ -113,15 +113,17 @@ class Workers:
         for _ in range(len(self.slots) + 1):
             await self._spawn()
 
-    def give_stage(self, places: int, maps: tuple[int, ...]) -> None:
-        """Every worker, those to come included, learns where the first stage keeps what it has passed."""
-        self._stage = {"do": "stage1", "places": places}, maps
+    def give(self, what: str, files: tuple[int, ...], **told: Any) -> None:
+        """Every worker, those to come included, is told this: "stage1" is where the first stage keeps what it has
+        passed, and which connections it queues to learn from; "impact" a file, of which it writes its part from now
+        on."""
+        self._told[what] = {"do": what, **told}, files
         for child in self._children:
-            child.tell(*self._stage)
+            child.tell(*self._told[what])
 
-    def forget_stage(self) -> None:
-        """Those to come do not learn of it."""
-        self._stage = None
+    def forget(self, what: str) -> None:
+        """Those to come are not told."""
+        self._told.pop(what, None)
 
     def give_rules(self, files: tuple[int, ...]) -> None:
         """Every worker, those to come included, gets these rules; the files stay open until the next ones."""
@@ -261,8 +263,8 @@ class Workers:
         self._following.add(task)
         task.add_done_callback(self._following.discard)
         if self._rules is not None:
-            if self._stage is not None:
-                child.tell(*self._stage)
+            for order in self._told.values():
+                child.tell(*order)
             child.tell(*self._rules)
 
     async def _follow(self, child: Child) -> None:

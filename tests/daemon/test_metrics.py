@@ -56,6 +56,7 @@ def made(matches=1):
               "canary": {"probes": [{"family": "ipv6", "protocol": "tls", "wrong": "it passes", "succeeded": 9.5},
                                     {"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 12.5}]},
               "addresses": {"ranges": 3, "in_kernel": 2, "packets": {"court": 6}},
+              "impact": {"addresses": 70, "subscribers": 12, "replaced": 3, "lacking": 1, "saved": 99.5},
               "stage1": {"passed_hello": 8, "name": 2},
               **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
               "latency": {name: board.histogram(name) for name in HISTOGRAMS}}
@@ -79,6 +80,7 @@ def test_the_exposition_is_as_the_conventions_say():
     values = {(sample.name, *sample.labels.values()): sample.value for sample in found}
     assert values["edgeblock_matches_total", "court", "reset"] == 2
     assert values["edgeblock_first_stage_packets_total", "passed_hello"] == 8
+    assert values["edgeblock_impact_addresses", ] == 70 and values["edgeblock_impact_replaced", ] == 3
     assert values["edgeblock_verdict_seconds_count", ] == 2
     assert values["edgeblock_verdict_seconds_sum", ] == pytest.approx(4e-6)
     assert values["edgeblock_worker_up", "1"] == 1

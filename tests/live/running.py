@@ -24,6 +24,9 @@ CONFIG = """
 directory = "{home}/rules"
 key = "{home}/key"
 
+[impact]
+sample = {sample}
+
 [reply]
 contact = "{contact}"
 redirect = "{redirect}"
@@ -62,13 +65,16 @@ def settings_file(home: Path, more: str, daemon: str = "") -> Path:
     return settings
 
 
-def start(lab: Lab, home: Path, more: str = "", within: float = 20.0) -> Running:
-    """The daemon with LISTS in its own folder, ready within so many seconds; `more` goes behind the configuration."""
+def start(lab: Lab, home: Path, more: str = "", within: float = 20.0, sample: float = 0.0) -> Running:
+    """The daemon with LISTS in its own folder, ready within so many seconds; `more` goes behind the configuration.
+
+    `sample` is that of [impact]: without it what the first stage passes is counted to the packet.
+    """
     rules = home / "rules"
     rules.mkdir()
     for name, text in LISTS.items():
         (rules / name).write_text(text)
-    config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT) + more
+    config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT, sample=sample) + more
     return Running(lab, lab.start_daemon(config, within=within), rules)
 
 
