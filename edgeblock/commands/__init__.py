@@ -18,6 +18,7 @@ COMMANDS = {
     "lint": "find everything wrong with a directory of lists",
     "compile": "make one snapshot file of a directory of lists",
     "hash-list": "make a list without plain text of one, for boxes with the same key",
+    "impact": "show what the addresses of a list would take down with them",
     "guard": "show or renew the networks that many sites share, which lists may not block",
     "ruleset": "show, apply or remove the kernel rules that queue packets",
     "status": "show what the running daemon has counted",

@@ -1,0 +1,173 @@
+"""`edgeblock impact`: what the address entries of a list would take down with them.
+
+In: a list; the figures that the running daemon keeps, or a state directory's. Out: a line for each address entry
+with something behind it, most names first, and a sentence about all of them; or one JSON object. Never here: how that
+is counted (core/sketch.pyx), what refuses a list (blocklist/guard.py).
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgeblock import config
+from edgeblock.addresses import Translated, translated
+from edgeblock.blocklist.canonical import canonical_host, why_not_host
+from edgeblock.blocklist.directory import ListFile, find_lists, read_items, single_list
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import Entry, network_text
+from edgeblock.blocklist.guard import Guard
+from edgeblock.blocklist.impact import FILE, Figures, Impact, Summing, network_of, percent, ranges_of
+from edgeblock.blocklist.intake import Terms, make_terms
+from edgeblock.blocklist.ranges import last_of
+from edgeblock.commands import add_config
+from edgeblock.daemon import control
+from edgeblock.errors import ConfigError, ListError
+
+EXAMPLES = """\
+  edgeblock impact order.list
+  edgeblock impact court --json
+  edgeblock impact seized.txt --name www.example.com
+  edgeblock impact order.list --state /var/lib/edgeblock
+LIST is a file, or a list of the rules directory by its name. The running daemon says what it has seen in the last
+day at each address; with --state its file is read instead. Where the order is about one name (that of --name, or the
+only one in the list), an entry for this name at that address is proposed in place of the whole address.
+Exit status: 0 if no address of it is refused, 1 if some is, 2 without figures, or if the list cannot be read."""
+
+PATIENCE = 60.0         # seconds for the daemon to write down what it has
+
+
+@dataclass(frozen=True)
+class Row:
+    """One address entry. `guarded` is the shared network that it is in, `refused` why a guard rail refuses it."""
+
+    entry: str
+    line: int
+    figures: Figures
+    guarded: str
+    refused: str
+    instead: str
+
+    def __str__(self) -> str:
+        said = [f"{self.entry}: {self.figures}"]
+        said += [f"in a network that many share, {self.guarded}"] if self.guarded else []
+        said += ["REFUSED"] if self.refused else []
+        said += [f"instead: {self.instead}"] if self.instead else []
+        return "; ".join(said)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"entry": self.entry, "line": self.line, **self.figures._asdict(), "guarded": self.guarded,
+                "refused": self.refused, "instead": self.instead}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("list", metavar="LIST", help="a file, or the name of a list in the rules directory")
+    parser.add_argument("--name", metavar="NAME", help="the name that the order is about")
+    parser.add_argument("--state", metavar="DIR", help="read the figures in this state directory")
+    parser.add_argument("--format", metavar="FORMAT", help="the list's format, where its name does not say it")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def main(chosen: argparse.Namespace) -> int:
+    whole = config.load(chosen.config)
+    name = order_name(chosen.name)
+    terms = make_terms(whole.rules, b"")
+    source = source_of(chosen.list, terms, chosen.format)
+    impact = Impact(Path(chosen.state, FILE) if chosen.state else Path(control.have_answered(
+        whole.daemon.control, "impact", patience=PATIENCE)["file"]))
+    known = bool(impact.periods)
+    rows, total = rows_of(source, terms, impact, name)
+    rows.sort(key=lambda row: (-row.figures.names, -row.figures.flows, row.line))
+    refused = sum(bool(row.refused) for row in rows)
+    figures = total.figures()
+    if chosen.json:
+        print(json.dumps({"list": source.name, "since": impact.since, "as_of": impact.as_of, "sample": impact.sample,
+                          "subscribers": impact.subscribers, "without_figures": impact.why_none,
+                          "total": figures._asdict() | {"entries": len(rows), "refused": refused},
+                          "entries": [row.as_dict() for row in rows]}))
+    else:
+        tell(rows, figures, refused, impact)
+    if not known:
+        print(f"edgeblock: no figures: {impact.why_none}", file=sys.stderr)
+    return 2 if not known else 1 if refused else 0
+
+
+def tell(rows: list[Row], figures: Figures, refused: int, impact: Impact) -> None:
+    quiet = 0
+    for row in rows:
+        if row.figures.names or row.figures.flows or row.guarded or row.refused:
+            print(row)
+        else:
+            quiet += 1
+    entries = "1 address entry" if len(rows) == 1 else f"{len(rows)} address entries"
+    print(f"{entries}, {quiet} with nothing seen behind; {refused} refused. All together: {figures}.")
+    if impact.periods:
+        learnt = "" if impact.sample >= 1 else (
+            f" Of connections that the first stage would pass, {percent(impact.sample)} are looked at: there were "
+            "more names than these.")
+        print(f"As seen on this box from {when(impact.since)} to {when(impact.as_of)}, from {impact.subscribers} "
+              f"subscribers.{learnt}")
+
+
+def when(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def rows_of(source: ListFile, terms: Terms, impact: Impact, name: str) -> tuple[list[Row], Summing]:
+    """The address entries of a list that block, and what is behind all of them.
+
+    Raises:
+        ListError: it cannot be read.
+    """
+    guard = Guard(source.settings, terms.protected._replace(impact=impact))
+    ways: tuple[Translated, ...] = translated(terms.rules.nat64)
+    total = Summing(impact)
+    found: list[tuple[Entry, Figures, str, str]] = []
+    names = {name} if name else set()
+    for item in read_items(source):
+        if not isinstance(item, Entry) or item.exception:
+            continue
+        if item.kind < Kind.NETWORK:
+            if not name and len(names) < 2:
+                names.add(item.key.partition(b"/")[0].decode("utf-8", "backslashreplace"))
+            continue
+        ranges = ranges_of(item.key, ways)
+        total.add(ranges)
+        first, length = ranges[0][0], item.key[1]
+        shared = terms.protected.shared.touched(first, last_of(first, length), length)
+        found.append((item, impact.of(ranges), str(shared or ""), guard.refuses(item) or ""))
+    order = names.pop() if len(names) == 1 else ""
+    return [Row(network_text(item.key), item.line, figures, shared, refused,
+                f"{order} @ {where(item.key)}" if order and (figures.names > 1 or shared) else "")
+            for item, figures, shared, refused in found], total
+
+
+def where(key: bytes) -> str:
+    """The addresses of an entry, without its port."""
+    network = network_of(key)
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def source_of(text: str, terms: Terms, stated: str | None) -> ListFile:
+    """A list by its file, or by its name in the rules directory."""
+    path = Path(text)
+    if path.exists():
+        return single_list(path, terms.defaults, stated)
+    files, _, _ = find_lists(terms.rules.directory, terms.defaults, lenient=True)
+    for source in files:
+        if text in (source.name, source.path.name):
+            return source
+    raise ListError(f"{text}: is no file, and no list of that name is in {terms.rules.directory}")
+
+
+def order_name(text: str | None) -> str:
+    if not text:
+        return ""
+    name = canonical_host(text.encode("utf-8", "surrogateescape"))
+    if name is None:
+        raise ConfigError(f"--name {text}: {why_not_host(text.encode('utf-8', 'surrogateescape'))}")
+    return name.decode()
