@@ -30,6 +30,7 @@ HEAD = struct.Struct("<16sIId")             # magic, version, how many days, sha
 PERIOD = struct.Struct("<ddQ")              # begin and end in Unix seconds, bytes of the table
 SUM_SIZE = 16
 DAYS_MAX = 64
+TIME_MAX = 1e11                 # Unix seconds, some time in the year 5138
 
 
 class Period(NamedTuple):
@@ -63,6 +64,9 @@ class Figures(NamedTuple):
                 f"day by {percent(self.share)} of the subscribers")
 
 
+NOTHING = Figures()
+
+
 def percent(share: float) -> str:
     return "0 %" if not share else f"{share:.1%}".replace("%", " %") if share >= 0.001 else "less than 0.1 %"
 
@@ -92,14 +96,17 @@ def read_periods(data: memoryview) -> tuple[list[Period], float]:
         raise ValueError(f"has version {version}, and this edgeblock reads {VERSION}")
     if count > DAYS_MAX or blake2b(data[:-SUM_SIZE], digest_size=SUM_SIZE).digest() != data[-SUM_SIZE:]:
         raise ValueError("is damaged")
-    periods, at = [], HEAD.size
+    periods, rest = [], data[HEAD.size:-SUM_SIZE]
     for _ in range(count):
-        begin, end, size = PERIOD.unpack_from(data, at)
-        at += PERIOD.size
-        periods.append(Period(begin, end, data[at:at + size]))
+        if len(rest) < PERIOD.size:
+            raise ValueError("is damaged")
+        begin, end, size = PERIOD.unpack_from(rest)
+        if not 0 <= begin <= end <= TIME_MAX or size > len(rest) - PERIOD.size:
+            raise ValueError("is damaged")
+        periods.append(Period(begin, end, rest[PERIOD.size:PERIOD.size + size]))
         Table(periods[-1].data)         # whether it can be one
-        at += size
-    if at != len(data) - SUM_SIZE:
+        rest = rest[PERIOD.size + size:]
+    if len(rest) or not 0 <= sample <= 1:
         raise ValueError("is damaged")
     return periods, sample
 
@@ -155,9 +162,14 @@ class Impact:
 
     def of(self, ranges: Iterable[tuple[bytes, bytes]]) -> Figures:
         """What is behind all these addresses together; each range from its first to its last address."""
-        summing = Summing(self)
-        summing.add(list(ranges))
-        return summing.figures()
+        self._one.clear()
+        self._one.add(list(ranges))
+        return self._one.figures()
+
+    @cached_property
+    def _one(self) -> "Summing":
+        # One for all: to make one takes longer than to look.
+        return Summing(self)
 
     def overlap(self, one: Period) -> float:
         """Which share of a period lies within the last day, up to the newest figures."""
@@ -173,6 +185,11 @@ class Summing:
     entries: int = 0
     tallies: list[Tally] = field(default_factory=list)
 
+    def clear(self) -> None:
+        self.entries = 0
+        for tally in self.tallies:
+            tally.clear()
+
     def add(self, ranges: list[tuple[bytes, bytes]]) -> None:
         self.entries += 1
         if not self.tallies:
@@ -182,6 +199,8 @@ class Summing:
                 tally.add(table, first, last)
 
     def figures(self) -> Figures:
+        if not any(tally.addresses for tally in self.tallies):
+            return NOTHING
         addresses = names = shared = 0
         flows, seen, all_seen, whole = 0.0, 0, 0, True
         for tally, (period, table) in zip(self.tallies, self.impact.periods, strict=False):

@@ -74,6 +74,8 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         told_of = answer["addresses"]
         yield "addresses", (f"{told_of['in_kernel']:,} of {told_of['ranges']:,} ranges in the kernel, "
                             f"{sum(told_of['packets'].values()):,} packets met")
+    if counted := answer.get("impact", {}).get("addresses"):
+        yield "impact", f"{counted:,} addresses asked for today, by {answer['impact']['subscribers']:,} subscribers"
     yield "canary", told(answer["canary"])
     yield "selfcheck", tried(answer["selfcheck"])
     lost = sum(one["lost"] + one["full"] for one in workers)

@@ -152,6 +152,8 @@ cdef class Engine:
         self.table.expire(self.clock)
         self.counts[COUNT_PACKETS] += 1
         view_packet(data, size, &p)
+        if self.sketches is not None and p.payload_size:
+            self.sketches.foresee(&p)
         # A SYN acknowledges nothing, whatever conntrack says of one that it ignores; no server reads what a RST has.
         p.proven = flags & ADDRESS_PROVEN != 0 and p.flags & (TCP_SYN | TCP_RST | TCP_ACK) == TCP_ACK
         p.recalled = 1 if flags & RECALLED else 0
@@ -841,8 +843,6 @@ cdef class Engine:
                     listed = last_listed        # the same once more needs no second look
                     found = last_found
                 else:
-                    if self.sketches is not None:
-                        self.sketches.foresee(p)
                     # A tunnel's path is as invisible as that of TLS.
                     listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
                                                      target, target_size, p.destination,

@@ -17,7 +17,8 @@ Room is bounded. An address has one of eight slots; where all are taken each new
 least used, and its place when that is spent.
 """
 
-from string import ascii_letters, digits
+from string import ascii_letters as _letters
+from string import digits as _digits
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
@@ -40,11 +41,12 @@ cdef enum:
 
 cdef extern from *:
     void fetch "__builtin_prefetch"(const void* at) noexcept nogil
+    int clz "__builtin_clz"(unsigned int bits) noexcept nogil
 
 cdef uint64_t MIX = 0x9E3779B97F4A7C15ULL
 cdef uint8_t[256] PLAIN        # byte of a name -> lower case; 0: names in the DNS have none
-for byte in range(256):
-    PLAIN[byte] = ord(chr(byte).lower()) if chr(byte) in f"{ascii_letters}{digits}-_." else 0
+for _byte in range(256):
+    PLAIN[_byte] = ord(chr(_byte).lower()) if chr(_byte) in f"{_letters}{_digits}-_." else 0
 ALL = 0xFFFFFFFF               # a sample of everything
 
 
@@ -122,12 +124,8 @@ cdef void empty(Part* part, Slot* slot) noexcept nogil:
 # ---- names and subscribers of an address
 
 cdef inline int leading_zeros(uint32_t bits, int size) noexcept nogil:
-    # Of the `size` highest bits.
-    cdef int zeros = 0
-    while zeros < size and not bits >> 31:
-        bits <<= 1
-        zeros += 1
-    return zeros
+    # Of the `size` highest bits, fewer than 32.
+    return min(clz(bits | 1), size)
 
 
 cdef inline void note_register(uint8_t* registers, uint32_t entry) noexcept nogil:

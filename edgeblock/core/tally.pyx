@@ -104,7 +104,7 @@ cdef void merge_names(Part* to, Slot* into, const Part* of, const Slot* slot) no
         for i in range(<int>IN_SET):
             if places[i]:
                 add_name(to, into, places[i])
-    elif (slot.names_at & ~<uint32_t>DENSE) <= of.head.next_registers:
+    elif 0 < (slot.names_at & ~<uint32_t>DENSE) <= of.head.next_registers:
         if not into.names_at & DENSE and not make_registers(to, into):
             return
         ours, theirs = registers_at(to, into.names_at), registers_at(of, slot.names_at)
@@ -313,6 +313,14 @@ cdef class Tally:
 
     def __dealloc__(self):
         free(self.memory)
+
+    def clear(self) -> None:
+        """Nothing is added yet."""
+        cdef Head* head = self.part.head
+        if self.addresses:
+            memset(self.part.slots, 0, sizeof(Slot))
+            head.next_set = head.next_registers = head.free_set = head.free_registers = 0
+            self.addresses = 0
 
     def add(self, Table table not None, bytes first not None, bytes last not None) -> int:
         """The destinations from the first to the last, of 4 bytes or of 16; how many there were."""

@@ -82,12 +82,16 @@ class Impact:
         self._thread = ThreadPoolExecutor(1, "impact")
         self._saving = asyncio.Lock()
 
+    def prepare(self) -> None:
+        """Before any list is judged: where nothing is to be kept, what a daemon before has kept goes."""
+        if not self._config.impact.enabled:
+            with suppress(OSError):
+                self._path.unlink()
+
     async def begin(self, staged: bool) -> None:
         """Takes on what the daemon before has kept, and gives every worker a part. `staged`: there is a first stage,
         so only a share of the connections is learnt from."""
         if not self._config.impact.enabled:
-            with suppress(OSError):
-                self._path.unlink()             # of a daemon before: nobody is to be judged by it any more
             return
         self._sample = self._config.impact.sample if staged else 1.0
         await self._call(self._take_on)

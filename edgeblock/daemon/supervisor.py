@@ -122,6 +122,7 @@ class Supervisor:
         stack.callback(lambda: workers.let_queues_go(keep=self.handing_over))
         stack.push_async_callback(workers.end)
         stack.push_async_callback(reload.close)
+        self.impact.prepare()
         await reload.open()
         kernel.begin_stage()
         stack.push_async_callback(self._close_stage)

@@ -1,7 +1,11 @@
 """What a list's addresses would take down: read from the box's file, judged, and told."""
 
+import ipaddress
 import json
+import math
+import struct
 import time
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -21,7 +25,6 @@ SEEN = {CROWDED: (300, 40), QUIET: (2, 40), "2001:db8:7::1": (200, 40), "64:ff9b
 
 
 def key_of(text: str, length: int | None = None, port: int | None = None) -> bytes:
-    import ipaddress
     packed = ipaddress.ip_address(text).packed
     return network_key(packed, 8 * len(packed) if length is None else length, port)
 
@@ -71,6 +74,26 @@ def test_days_are_joined_and_old_ones_forgotten(tmp_path: Path):
     assert Impact(path, now=time.time() + 30 * 3600).why_none == ""
     late = Impact(path, now=time.time() + 30 * 3600)
     assert late.periods == [] and "no figures of the last day" in late.why_none
+
+
+@pytest.mark.parametrize("what", ["size", "time", "backwards", "count", "share"])
+def test_a_file_that_was_forged_is_none(tmp_path: Path, what: str):
+    path = write_state(tmp_path, (5, 0, SEEN))
+    content = bytearray(path.read_bytes()[:-16])
+    at = struct.calcsize("<16sIId")
+    if what == "size":
+        content[at + 16:at + 24] = struct.pack("<Q", 1 << 63)
+    elif what == "time":
+        content[at + 8:at + 16] = struct.pack("<d", math.inf)
+    elif what == "backwards":
+        content[at:at + 8] = struct.pack("<d", math.nan)
+    elif what == "count":
+        content[20:24] = struct.pack("<I", 3)
+    else:
+        content[24:32] = struct.pack("<d", -1.0)
+    path.write_bytes(bytes(content) + blake2b(content, digest_size=16).digest())
+    impact = Impact(path)
+    assert impact.periods == [] and str(path) in impact.why_none
 
 
 @pytest.mark.parametrize("what", ["cut", "flipped", "version", "other", "empty", "missing", "unreadable"])

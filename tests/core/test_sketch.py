@@ -220,6 +220,29 @@ def test_nothing_in_it_is_a_name_or_a_subscriber():
     assert bytes(other.memory) != bytes(mine.memory)
 
 
+def test_a_table_that_somebody_has_altered_reads_nothing_beyond_itself():
+    writer = Writer()
+    for count, host in ((2, 1), (40, 2), (900, 3)):
+        for number in range(9):
+            writer.sketches.see_all(packet(subscriber(number), f"192.0.2.{host}"), names(count))
+    whole = close_parts([writer.memory])
+    slots = whole.index(HERE + bytes(12))
+    dice = random.Random(3)
+    for _ in range(3000):
+        altered = bytearray(whole)
+        for _ in range(dice.randrange(1, 6)):
+            altered[dice.randrange(slots, slots + 192) if dice.randrange(2) else dice.randrange(len(whole))] = \
+                dice.choice((0, 1, 0x7F, 0x80, 0xFF, dice.randrange(256)))
+        try:
+            table = Table(altered)
+        except ValueError:
+            continue
+        tally = Tally()
+        tally.add(table, bytes(4), b"\xff" * 4)
+        tally.add(table, bytes(16), b"\xff" * 16)
+        assert all(figure >= 0 for figure in tally.figures())
+
+
 def test_a_table_that_is_cut_is_none():
     writer = Writer()
     writer.sketches.see_all(packet(), names(100))

@@ -61,6 +61,7 @@ def played(config: Config, play, staged: bool = False) -> tuple[Log, Workers]:
 
     async def run() -> None:
         part = daemon.Impact(config, log, 2, workers)       # type: ignore[arg-type]
+        part.prepare()
         await part.begin(staged)
         try:
             await play(part, workers)

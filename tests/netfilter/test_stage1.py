@@ -245,7 +245,7 @@ def test_a_share_of_the_connections_is_queued_to_learn_from_and_stays_the_engine
                 if port < 10_100:
                     what = outcome(stage, path.data(0, HELLO))
                     assert what == ("unknown" if inside else "passed_hello")
-                    assert outcome(stage, path.syn()) == ("watched" if inside else "passed_syn")
+                    assert outcome(stage, path.syn()) == ("sample" if inside else "passed_syn")
             assert 60 <= sum(seen[six]) <= 140
     with Stage(4096, 120.0, hellos=64) as stage:
         give(stage, *LINES)
