@@ -86,13 +86,15 @@ def spread(values: list[float], digits: int) -> tuple[float, list[float]]:
     return round(statistics.median(values), digits), [round(min(values), digits), round(max(values), digits)]
 
 
-def targets(family: int, dice: random.Random) -> list[tuple[str, int]]:
-    """Addresses in the part that prefixes are spread over, one beside each that may be listed."""
+def targets(family: int, apart: bool, dice: random.Random) -> list[tuple[str, int]]:
+    """Addresses one beside each that may be listed, or in no network where any is."""
     if family == 4:
-        return [(socket.inet_ntoa((dice.randrange(1 << 16, 1 << 23) << 8 | 129).to_bytes(4)), 9)
+        begins = 1 << 23 if apart else 1 << 16
+        return [(socket.inet_ntoa((dice.randrange(begins, begins + (1 << 22)) << 8 | 129).to_bytes(4)), 9)
                 for _ in range(TARGETS)]
-    return [(socket.inet_ntop(socket.AF_INET6, (0x2400 << 112 | dice.randrange(1 << 16, 1 << 23) << 80 | 1 << 79)
-                              .to_bytes(16)), 9) for _ in range(TARGETS)]
+    begins = (0x2401 if apart else 0x2400) << 112 | 1 << 79
+    return [(socket.inet_ntop(socket.AF_INET6, (begins | dice.randrange(1 << 16, 1 << 23) << 80).to_bytes(16)), 9)
+            for _ in range(TARGETS)]
 
 
 def sent(link: socket.socket, places: list[tuple[str, int]]) -> float:
@@ -112,8 +114,9 @@ def ask_nothing(lab: Lab, dormant: bool) -> None:
 
 def forwarding(lab: Lab, table: Addresses, dice: random.Random) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for family in FAMILIES:
-        places = targets(family, dice)
+    for family, apart in ((4, False), (6, True), (6, False)):
+        places = targets(family, apart, dice)
+        shown = f"{family}_beside" if family == 6 and not apart else str(family)
         with lab.entered("client"):
             link = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)
         without, more, ratios = [], [], []
@@ -126,9 +129,9 @@ def forwarding(lab: Lab, table: Addresses, dice: random.Random) -> dict[str, Any
                 without.append(bare)
                 more.append(time_with - bare)
                 ratios.append(bare / time_with)
-        row[f"bare_ns_{family}"], _ = spread(without, 0)
-        row[f"more_ns_{family}"], row[f"more_spread_{family}"] = spread(more, 0)
-        row[f"ratio_{family}"], row[f"ratio_spread_{family}"] = spread(ratios, 3)
+        row[f"bare_ns_{shown}"], _ = spread(without, 0)
+        row[f"more_ns_{shown}"], row[f"more_spread_{shown}"] = spread(more, 0)
+        row[f"ratio_{shown}"], row[f"ratio_spread_{shown}"] = spread(ratios, 3)
     return row
 
 
@@ -220,7 +223,7 @@ def main(arguments: list[str]) -> None:
     sizes = [int(one) for one in arguments if one != "--quick"] or SIZES[:1 if quick else None]
     with Lab() as lab:
         for place, route in (("server", "local"), ("box", "")):
-            for tool, everything in (([], "0.0.0.0/1"), (["-6"], "2400::/16")):
+            for tool, everything in (([], "0.0.0.0/1"), (["-6"], "2400::/15")):
                 ends = ["dev", "lo"] if route else ["via", "203.0.113.80" if not tool else "2001:db8:80::80"]
                 lab.run_in(place, ["ip", *tool, "route", "add", *([route] if route else []), everything, *ends])
         for size in [0, *sizes]:

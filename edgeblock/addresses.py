@@ -6,15 +6,37 @@ kernel's rules. Only Python's own library is needed. Never here: a list, a kerne
 
 import ipaddress
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeVar
 
 BITS = {4: 32, 6: 128}
-NEAR = {4: 24, 6: 48}       # addresses with so many bits in common are near each other: one site, or one owner
-NEAR_MAX = 16               # a range of more such neighbourhoods is wide
+
+
+class Near(NamedTuple):
+    """What near means: addresses of a family with so many first bits in common are a neighbourhood. A range of more
+    than `most` of them is wide."""
+
+    family: int
+    bits: int
+    most: int
+
+    def tops(self, first: int, last: int) -> range:
+        """The first bits of all addresses of a range."""
+        below = BITS[self.family] - self.bits
+        return range(first >> below, (last >> below) + 1)
+
+    def is_wide(self, first: int, last: int) -> bool:
+        below = BITS[self.family] - self.bits
+        return (last >> below) - (first >> below) >= self.most
+
+
+SITES4, SITES6 = Near(4, 24, 16), Near(6, 48, 16)       # of one site, or one owner
+PROVIDERS6 = Near(6, 32, 16)                            # of one provider
+HALVES4 = Near(4, 16, 1 << 16)                          # none is too wide
 
 
 class What(IntEnum):
@@ -33,11 +55,6 @@ class Span(NamedTuple):
     last: int
     what: What
     owner: str
-
-
-def is_wide(family: int, first: int, last: int) -> bool:
-    below = BITS[family] - NEAR[family]
-    return (last >> below) - (first >> below) >= NEAR_MAX
 
 
 class Endpoint(NamedTuple):
@@ -61,42 +78,39 @@ class Addresses:
     spans: dict[int, tuple[Span, ...]]
     endpoints: dict[int, tuple[Endpoint, ...]]
 
-    @cached_property
-    def near(self) -> dict[int, frozenset[int]]:
-        """The first NEAR bits of every address that something is said of, but for wide ranges."""
-        tops: dict[int, set[int]] = {4: set(), 6: set()}
-        for family, bits in BITS.items():
-            below = bits - NEAR[family]
-            tops[family].update(one.address >> below for one in self.endpoints[family])
-            for first, last, *_ in self.spans[family]:
-                if not is_wide(family, first, last):
-                    tops[family].update(range(first >> below, (last >> below) + 1))
-        return {family: frozenset(some) for family, some in tops.items()}
+    def near(self, what: Near) -> set[int]:
+        """The first bits of every address that something is said of, but for wide ranges."""
+        below = BITS[what.family] - what.bits
+        tops = {one.address >> below for one in self.endpoints[what.family]}
+        for first, last, *_ in self.spans[what.family]:
+            if not what.is_wide(first, last):
+                tops.update(what.tops(first, last))
+        return tops
 
-    def is_near(self, family: int, top: int) -> bool:
+    def is_near(self, what: Near, top: int) -> bool:
         """Whether that is in `near`, without a look at all of them."""
-        below = BITS[family] - NEAR[family]
+        below = BITS[what.family] - what.bits
         first, last = top << below, ((top + 1) << below) - 1
-        ends, spans = self.endpoints[family], self.spans[family]
+        ends, spans = self.endpoints[what.family], self.spans[what.family]
         at = bisect_left(ends, (first,))
         if at < len(ends) and ends[at].address <= last:
             return True
         at = bisect_right(spans, (last, BEYOND)) - 1
         while at >= 0 and spans[at].last >= first:
-            if not is_wide(family, spans[at].first, spans[at].last):
+            if not what.is_wide(spans[at].first, spans[at].last):
                 return True
             at -= 1
         return False
 
     @cached_property
-    def wides(self) -> dict[int, int]:
-        """How many wide ranges each family has."""
-        return {family: count_wide(family, spans) for family, spans in self.spans.items()}
+    def wides(self) -> Counter[Near]:
+        """How many wide ranges there are."""
+        return count_wide(self.spans)
 
     @property
-    def wide(self) -> frozenset[int]:
-        """The families that have wide ranges."""
-        return frozenset(family for family, count in self.wides.items() if count)
+    def wide(self) -> frozenset[Near]:
+        """Of what there are wide ranges."""
+        return frozenset(what for what, count in self.wides.items() if count)
 
     @property
     def ranges(self) -> dict[int, frozenset[tuple[int, ...]]]:
@@ -124,8 +138,9 @@ BLOCK = 512                 # entries that are compared at a time
 Item = TypeVar("Item", Span, Endpoint)
 
 
-def count_wide(family: int, spans: Iterable[Span]) -> int:
-    return sum(is_wide(family, one.first, one.last) for one in spans)
+def count_wide(spans: Mapping[int, Iterable[Span]]) -> Counter[Near]:
+    return Counter(what for what in (SITES4, SITES6, PROVIDERS6) for one in spans[what.family]
+                   if what.is_wide(one.first, one.last))
 
 
 def only(these: tuple[Item, ...], those: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -156,17 +171,17 @@ def meets(spans: tuple[Span, ...], first: int, last: int) -> bool:
 def with_new(old: Addresses, new: Addresses) -> Addresses:
     """What is said in `old`, and besides that of addresses and endpoints that it says nothing of what `new` says."""
     fresh = new.without(old)
-    spans, endpoints, wides = {}, {}, {}
+    spans, endpoints, fresh_spans = {}, {}, {}
     for family in BITS:
         known, ends = old.spans[family], old.endpoints[family]
         more = [one for one in fresh.spans[family] if not meets(known, one.first, one.last)]
         spans[family] = tuple(sorted((*known, *more))) if more else known
-        wides[family] = old.wides[family] + count_wide(family, more)
+        fresh_spans[family] = more
         others = [one for one in fresh.endpoints[family] if not has(ends, one) and (
             one.what or not meets(known, one.address, one.address))]
         endpoints[family] = tuple(sorted((*ends, *others))) if others else ends
     made = Addresses(spans, endpoints)
-    vars(made)["wides"] = wides         # known, without a look at all of them
+    vars(made)["wides"] = old.wides + count_wide(fresh_spans)       # known, without a look at all of them
     return made
 
 

@@ -55,18 +55,18 @@ class Reader:
         ids = struct.pack(f"<{len(parts.lists)}H", *(self._ids[record.name] for record in parts.lists))
         entries = b"".join((parts.addresses, *in_two_pieces(parts)))
         leading = [ends_of(one.prefix) for one in translated(parts.nat64)]
-        spans, endpoints, wides = {}, {}, {}
+        spans, endpoints, gone, more = {}, {}, {}, {}
         for family in BITS:
             try:
                 new = flatten(entries, family, whats, weights, ids, leading if family == 6 else [])
             except ValueError:
                 raise ListError("snapshot: has an address entry that cannot be; build it again") from None
-            was, before = self._made.spans[family], self._made.wides[family]
-            spans[family], gone, more = spliced(self._spans[family], new[0], SPAN.size, was, self._read_spans)
-            wides[family] = before - count_wide(family, gone) + count_wide(family, more)
+            spans[family], gone[family], more[family] = spliced(
+                self._spans[family], new[0], SPAN.size, self._made.spans[family], self._read_spans)
             endpoints[family], _, _ = spliced(self._endpoints[family], new[1], ENDPOINT.size,
                                               self._made.endpoints[family], self._read_endpoints)
             self._spans[family], self._endpoints[family] = new
+        wides = self._made.wides - count_wide(gone) + count_wide(more)
         self._made = Addresses(spans, endpoints)
         vars(self._made)["wides"] = wides       # known, without a look at all of them
         return self._made

@@ -184,7 +184,7 @@ class AddressRules:
             return self._apply(wanted)
         self._cut(Blocked(self._there, wanted, self._nat64))
         try:
-            addresses.change(self._there, wanted)
+            addresses.change(self._there, wanted, self._nat64)
         except SystemProblem:           # somebody else has changed it
             return self._apply(wanted)
         return self._have(wanted, self._there)
@@ -211,7 +211,7 @@ class AddressRules:
         if now == self._generation or began < self._look_due:
             return ""
         try:
-            if not addresses.is_there(self._there):
+            if not addresses.is_there(self._there, self._nat64):
                 return f"entries are missing in inet {addresses.TABLE}, or others are there"
         except addresses.Foreign as problem:
             return f"{problem.strerror} is in inet {addresses.TABLE}"

@@ -18,7 +18,20 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 
-from edgeblock.addresses import BITS, NEAR, Addresses, Endpoint, Span, Translated, What, is_wide, translated
+from edgeblock.addresses import (
+    BITS,
+    HALVES4,
+    PROVIDERS6,
+    SITES4,
+    SITES6,
+    Addresses,
+    Endpoint,
+    Near,
+    Span,
+    Translated,
+    What,
+    translated,
+)
 from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import netlink, tools
@@ -31,13 +44,23 @@ TABLE = "edgeblock_addresses"
 CLEAR = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
 PRIORITY = "mangle - 5"         # before the rules that queue, and those of others that let by
 # What nearly every packet is asked: whether its address is near a listed one. Only then the ranges are searched, and
-# those that are too wide to have all their neighbourhoods in a hash are few.
+# those that are too wide to have all their neighbourhoods in a hash are few. The kernel is quick (nft_hash_fast) with
+# whole words at whole words of the header, in sets of a size that is said before. So IPv4 is asked by a word with its
+# last byte masked, and IPv6 by its first word, and only then by what is near: in "first6" are also the first words of
+# what leads to IPv4, with 6to4 (RFC 3056) those of the listed IPv4 addresses.
 NEARBY = {4: "near4", 6: "near6"}
+FIRST = "first6"
+KEYS = {NEARBY[4]: ("@nh,128,32", 4), NEARBY[6]: ("@nh,192,48", 6), FIRST: ("@nh,192,32", 4)}    # and bytes of a key
+SITES = {4: SITES4, 6: SITES6}
+MASK4 = 0xFFFFFF00
+SIX_TO_FOUR = 0x2002
+SIZE_LEAST = 1 << 16        # that a set of neighbourhoods has room for; or twice as many as there are at first
 SPANS = {4: "address4", 6: "address6"}
 WIDE = {4: "wide4", 6: "wide6"}
 ENDPOINTS = {4: "endpoint4", 6: "endpoint6"}
 CHAINS = {What.PASS: "address_passed", What.OBSERVE: "address_observe", What.DROP: "address_drop",
           What.RESET: "address_reset"}
+SIDES = (("to_server", "saddr", "daddr"), ("from_server", "daddr", "saddr"))      # chain, client's and server's side
 LEADS_TO = {name.encode() + b"\0": what for what, name in CHAINS.items()}
 PORTS = "meta l4proto { tcp, udp, dccp, sctp, udplite }"        # protocols that begin with their ports
 
@@ -65,11 +88,12 @@ SO_SNDBUFFORCE = 32
 def text(config: Config, addresses: Addresses, nat64: tuple[str, ...] = ()) -> str:
     """The whole table, as `nft -f` takes it: it replaces what is in force at once."""
     lines = [CLEAR + f"table inet {TABLE} {{"]
+    for set_name, keys in near_keys(addresses, nat64).items():
+        lines += declared("set", set_name, f"typeof {KEYS[set_name][0]}; size {max(SIZE_LEAST, 2 * len(keys))}",
+                          [f"{key:#x}" for key in sorted(keys)])
     for family, key in ((4, "@nh,128,32"), (6, "ip6 daddr")):
-        wide = [one for one in addresses.spans[family] if is_wide(family, one.first, one.last)]
-        narrow = [one for one in addresses.spans[family] if not is_wide(family, one.first, one.last)]
-        lines += declared("set", NEARBY[family], f"typeof @nh,128,{NEAR[family]}",
-                          [f"{top:#x}" for top in sorted(addresses.near[family])])
+        wide = [one for one in addresses.spans[family] if SITES[family].is_wide(one.first, one.last)]
+        narrow = [one for one in addresses.spans[family] if not SITES[family].is_wide(one.first, one.last)]
         for map_name, spans in ((SPANS[family], narrow), (WIDE[family], wide)):
             lines += declared("map", map_name, f"typeof {key} : verdict; flags interval; counter",
                               [span_text(span, family) for span in spans])
@@ -79,6 +103,28 @@ def text(config: Config, addresses: Addresses, nat64: tuple[str, ...] = ()) -> s
     for chain, rules in {**planned, stamp(planned): []}.items():
         lines += [f"    chain {chain} {{", *(f"        {rule}" for rule in rules), "    }"]
     return "\n".join(lines) + "\n}\n"
+
+
+def near_keys(addresses: Addresses, nat64: tuple[str, ...] = ()) -> dict[str, set[int]]:
+    """What each of the sets has that nearly every packet is asked for."""
+    return {NEARBY[4]: {top << 8 for top in addresses.near(SITES4)}, NEARBY[6]: addresses.near(SITES6),
+            FIRST: addresses.near(PROVIDERS6) | first_words(nat64) | {
+                SIX_TO_FOUR << 16 | top for top in addresses.near(HALVES4)}}
+
+
+def first_words(nat64: tuple[str, ...]) -> set[int]:
+    """The first 32 bits of what leads to an IPv4 address that does not stand in them."""
+    return {int(way.prefix.network_address) >> 96 for way in translated(nat64) if way.prefix.prefixlen >= 32}
+
+
+def is_needed(addresses: Addresses, set_name: str, key: int, nat64: tuple[str, ...]) -> bool:
+    """Whether that is in `near_keys`."""
+    if set_name == NEARBY[4]:
+        return addresses.is_near(SITES4, key >> 8)
+    if set_name == NEARBY[6]:
+        return addresses.is_near(SITES6, key)
+    return addresses.is_near(PROVIDERS6, key) or key in first_words(nat64) or (
+        key >> 16 == SIX_TO_FOUR and addresses.is_near(HALVES4, key & 0xFFFF))
 
 
 def stamp(planned: dict[str, list[str]]) -> str:
@@ -112,8 +158,8 @@ def written(address: int, family: int) -> str:
     return f"{address:#010x}" if family == 4 else str(ipaddress.IPv6Address(address))
 
 
-def chains(config: Config, nat64: tuple[str, ...] = (), wide: Collection[int] = ()) -> dict[str, list[str]]:
-    """The rules of each chain; one that names a hook is where packets come in. `wide` are the families with wide
+def chains(config: Config, nat64: tuple[str, ...] = (), wide: Collection[Near] = ()) -> dict[str, list[str]]:
+    """The rules of each chain; one that names a hook is where packets come in. `wide` is of what there are wide
     ranges: every packet is asked for those, so there is no rule for none."""
     ways, back = translated(nat64), config.ruleset.proof_mark
     made = {
@@ -127,14 +173,17 @@ def chains(config: Config, nat64: tuple[str, ...] = (), wide: Collection[int] = 
             f"meta l4proto != tcp limit rate {ERRORS_A_SECOND}/second burst {ERRORS_A_SECOND} packets counter "
             'reject with icmpx admin-prohibited comment "address_reset_error"',
             'counter drop comment "address_reset_silent"']}
-    for chain, client, server in (("to_server", "saddr", "daddr"), ("from_server", "daddr", "saddr")):
-        made[chain] = [*exempt(config, client, server), *asked(chain, 4, wide),
-                       f"meta nfproto ipv6 jump {chain}6"]
-        made[f"{chain}6"] = [*asked(chain, 6, wide), asked_leading(ways, chain)]
+    for chain, client, server in SIDES:
+        made[chain] = [*exempt(config, client, server), f"meta nfproto ipv6 goto {chain}_first",
+                       *asked(chain, 4, wide)]
+        made[f"{chain}_first"] = [f"jump {chain}6" if PROVIDERS6 in wide else
+                                  f"@nh,{first_bit(chain, 6)},32 @{FIRST} jump {chain}6"]
+        made[f"{chain}6"] = [*asked(chain, 6, wide), asked_whether_leading(ways, chain)]
+        made[f"{chain}_leads"] = [asked_leading(ways, chain)]
         told: dict[str, Iterable[str]] = {f"{chain}_inside": asked_inside(ways, chain, wide)}
         for family in BITS:
             told[f"{chain}_near{family}"] = asked_near(*key_of_side(chain, family), family)
-            if family in wide:
+            if SITES[family] in wide:
                 told[f"{chain}_wide{family}"] = [f"{key_of_side(chain, family)[0]} vmap @{WIDE[family]}"]
         for inner, lines in told.items():
             made[inner] = [*lines] if chain == "to_server" else [
@@ -149,12 +198,29 @@ def chains(config: Config, nat64: tuple[str, ...] = (), wide: Collection[int] = 
             rules.append('fib saddr type != local counter return comment "address_ours"')
         elif hook == "input":
             rules.append('iifname "lo" counter return comment "address_ours"')
-        if hook in clients:
-            rules += jumps(config, hook, "clients", "servers", "to_server")
-        if hook in servers:
-            rules += jumps(config, hook, "servers", "clients", "from_server")
-        made[hook] = rules
-    return made
+        there = [("to_server", "clients", "servers")] if hook in clients else []
+        there += [("from_server", "servers", "clients")] if hook in servers else []
+        leading = [line for chain, here, other in there for line in jumps(config, hook, here, other, chain)]
+        if leading == [f"jump {chain}" for chain, _, _ in there] and not any(
+                [*exempt(config, client, server)] for _, client, server in SIDES):
+            # Nothing else is asked, so all of it is asked here: each rule on the way costs every packet.
+            rules.append(f"meta nfproto ipv6 goto {hook}6")
+            rules += [line for chain, _, _ in there for line in made[chain][1:]]
+            made[f"{hook}6"] = [line for chain, _, _ in there for line in made[f"{chain}_first"]]
+            made[hook] = rules
+        else:
+            made[hook] = rules + leading
+    return reached(made)
+
+
+def reached(planned: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The chains that a hook, an entry or another one of these leads to."""
+    wanted = {chain for chain, rules in planned.items() if rules[0].startswith("type ")} | set(CHAINS.values())
+    more = wanted
+    while more:
+        more = {rule.split()[-1] for chain in more for rule in planned[chain]} & planned.keys() - wanted
+        wanted |= more
+    return {chain: rules for chain, rules in planned.items() if chain in wanted}
 
 
 def back_mark(config: Config, on: bool) -> str:
@@ -163,12 +229,18 @@ def back_mark(config: Config, on: bool) -> str:
     return f"meta mark set meta mark {f'| {mark:#010x}' if on else f'& {~mark & 0xFFFFFFFF:#010x}'}"
 
 
-def asked(chain: str, family: int, wide: Collection[int]) -> Iterator[str]:
+def asked(chain: str, family: int, wide: Collection[Near]) -> Iterator[str]:
     """The look-ups of an address of a packet."""
-    matching = "meta nfproto ipv4 " if family == 4 else ""
-    yield f"{matching}@nh,{first_bit(chain, family)},{NEAR[family]} @{NEARBY[family]} jump {chain}_near{family}"
-    if family in wide:
-        yield f"{matching}jump {chain}_wide{family}"
+    key = f"{first_bit(chain, 4)},32 & {MASK4:#x}" if family == 4 else f"{first_bit(chain, 6)},48"
+    yield f"@nh,{key} @{NEARBY[family]} jump {chain}_near{family}"
+    if SITES[family] in wide:
+        yield f"jump {chain}_wide{family}"
+
+
+def asked_whether_leading(ways: Iterable[Translated], chain: str) -> str:
+    """The same by the first two bytes, in a third of the time."""
+    begins = sorted({int(way.prefix.network_address) >> 112 for way in ways})
+    return f"@nh,{first_bit(chain, 6)},16 {{ {', '.join(f'{one:#06x}' for one in begins)} }} jump {chain}_leads"
 
 
 def asked_leading(ways: Iterable[Translated], chain: str) -> str:
@@ -177,15 +249,16 @@ def asked_leading(ways: Iterable[Translated], chain: str) -> str:
     return f"{key_of_side(chain, 6)[0]} {{ {prefixes} }} jump {chain}_inside"
 
 
-def asked_inside(ways: Iterable[Translated], chain: str, wide: Collection[int]) -> Iterator[str]:
+def asked_inside(ways: Iterable[Translated], chain: str, wide: Collection[Near]) -> Iterator[str]:
     """The look-ups of an IPv4 address inside one of IPv6."""
     for way in ways:
         if way.bit is not None:
-            at, flip = first_bit(chain, 6) + way.bit, " ^ 0xffffffff" if way.flipped else ""
-            below, key = f"{key_of_side(chain, 6)[0]} {way.prefix}", f"@nh,{at},32{flip}"
+            at = first_bit(chain, 6) + way.bit
+            below, key = f"{key_of_side(chain, 6)[0]} {way.prefix}", f"@nh,{at},32" + " ^ 0xffffffff" * way.flipped
+            top = f"@nh,{at},32 & {MASK4:#x}" + f" ^ {MASK4:#x}" * way.flipped
             for rule in asked_near(key, key_of_side(chain, 6)[1], 4):
-                yield f"{below} @nh,{at},{NEAR[4]}{flip[:-2]} @{NEARBY[4]} {rule}"
-            if 4 in wide:
+                yield f"{below} {top} @{NEARBY[4]} {rule}"
+            if SITES4 in wide:
                 yield f"{below} {key} vmap @{WIDE[4]}"
 
 
@@ -241,8 +314,8 @@ def apply(config: Config, addresses: Addresses, nat64: tuple[str, ...] = ()) -> 
     if netlink.chain_exists(0, TABLE, stamp(planned)) and not standing(config, addresses, nat64).take():
         try:
             found = read()
-            if read_near() == found.near:
-                change(found, addresses)
+            if read_near() == near_keys(found, nat64):
+                change(found, addresses, nat64)
                 return False
         except (OSError, SystemProblem):        # somebody has changed it
             pass
@@ -250,24 +323,25 @@ def apply(config: Config, addresses: Addresses, nat64: tuple[str, ...] = ()) -> 
     return True
 
 
-def change(old: Addresses, new: Addresses) -> None:
-    """What is different, in one transaction; where the same families have wide ranges.
+def change(old: Addresses, new: Addresses, nat64: tuple[str, ...] = ()) -> None:
+    """What is different, in one transaction; where `wide` is the same of both.
 
     Raises:
         SystemProblem: the table is not as it was with `old`; nothing has changed.
     """
     gone, come = old.without(new), new.without(old)
-    send([*changes(DELETE_ELEMENT, gone, new), *changes(NEW_ELEMENT, come, old)])
+    send([*changes(DELETE_ELEMENT, gone, new, nat64), *changes(NEW_ELEMENT, come, old, nat64)])
 
 
-def changes(kind: int, these: Addresses, others: Addresses) -> Iterator[bytes]:
+def changes(kind: int, these: Addresses, others: Addresses, nat64: tuple[str, ...] = ()) -> Iterator[bytes]:
     """Messages about entries that go, or come; `others` are all that there are then, or were before."""
+    for set_name, keys in near_keys(these, nat64).items():
+        some = sorted(key for key in keys if not is_needed(others, set_name, key, nat64))
+        yield from packed(kind, set_name, (element(key.to_bytes(KEYS[set_name][1])) for key in some))
     for family in BITS:
-        near = sorted(top for top in these.near[family] if not others.is_near(family, top))
-        yield from packed(kind, NEARBY[family], (element(top.to_bytes(NEAR[family] // 8)) for top in near))
         for map_name, is_of_it in ((SPANS[family], False), (WIDE[family], True)):
-            some = (one for one in these.spans[family] if is_wide(family, one.first, one.last) is is_of_it)
-            yield from packed(kind, map_name, span_elements(kind, some, family))
+            spans = (one for one in these.spans[family] if SITES[family].is_wide(one.first, one.last) is is_of_it)
+            yield from packed(kind, map_name, span_elements(kind, spans, family))
         yield from packed(kind, ENDPOINTS[family], endpoint_elements(kind, these.endpoints[family], family))
 
 
@@ -394,17 +468,16 @@ def read() -> Addresses:
                      {family: tuple(sorted(some)) for family, some in endpoints.items()})
 
 
-def is_there(wanted: Addresses) -> bool:
+def is_there(wanted: Addresses, nat64: tuple[str, ...] = ()) -> bool:
     """Whether the table has these entries and no others. OSError where it is not there."""
     found = read()
-    return (wanted.ranges, wanted.ports, wanted.near) == (found.ranges, found.ports, read_near())
+    return (wanted.ranges, wanted.ports) == (found.ranges, found.ports) and near_keys(wanted, nat64) == read_near()
 
 
-def read_near() -> dict[int, frozenset[int]]:
+def read_near() -> dict[str, set[int]]:
     """What is near the entries, as the table has it. OSError where it is not there."""
     with netlink.opened() as link:
-        return {family: frozenset(int.from_bytes(key_of(told)) for told in elements_of(link, NEARBY[family]))
-                for family in BITS}
+        return {set_name: {int.from_bytes(key_of(told)) for told in elements_of(link, set_name)} for set_name in KEYS}
 
 
 def counted() -> Iterator[tuple[Spot, int]]:

@@ -6,7 +6,20 @@ import random
 import pytest
 
 from edgeblock import config
-from edgeblock.addresses import EMPTY, Addresses, What, count_wide, embedded, octets_of, translated, with_new
+from edgeblock.addresses import (
+    EMPTY,
+    HALVES4,
+    PROVIDERS6,
+    SITES4,
+    SITES6,
+    Addresses,
+    What,
+    count_wide,
+    embedded,
+    octets_of,
+    translated,
+    with_new,
+)
 from edgeblock.blocklist import addresses
 from edgeblock.blocklist.addresses import Reader, read_addresses
 from edgeblock.blocklist.compiler import for_list, lay_over, merge
@@ -21,6 +34,7 @@ from edgeblock.errors import ListError
 from .making import KEY, compiled
 
 SAYS = {"accept": What.PASS, "observe": What.OBSERVE, "drop": What.DROP, "reset": What.RESET, "page": What.RESET}
+NEARS = HALVES4, SITES4, SITES6, PROVIDERS6
 KINDS = [ListSettings(action="drop"), ListSettings(action="reset", mandatory=True), ListSettings(action="observe"),
          ListSettings(action="page")]
 
@@ -241,22 +255,24 @@ def test_what_is_read_again_is_as_if_read_for_the_first_time(seed: int):
         parts = compiled(*((name, *lists[name]) for name in sorted(lists)))
         now = reader.read(parts)
         assert now == read_addresses(parts)
-        assert now.wides == {family: count_wide(family, spans) for family, spans in now.spans.items()}
+        assert now.wides == count_wide(now.spans)
         come, gone, both = now.without(before), before.without(now), with_new(before, now)
-        assert both.wides == {family: count_wide(family, spans) for family, spans in both.spans.items()}
+        assert both.wides == count_wide(both.spans)
         for family in (4, 6):
             assert set(come.spans[family]) >= set(now.spans[family]) - set(before.spans[family]) - {
                 one for one in now.spans[family] if one[:3] in before.ranges[family]}
             assert come.ranges[family] == now.ranges[family] - before.ranges[family]
             assert gone.ranges[family] == before.ranges[family] - now.ranges[family]
             assert come.ports[family] == now.ports[family] - before.ports[family]
-            for top in now.near[family] | before.near[family]:
-                assert now.is_near(family, top) == (top in now.near[family])
+        for what in NEARS:
+            near = now.near(what)
+            assert all(now.is_near(what, top) == (top in near) for top in near | before.near(what))
         before = dice.choice([now, both])
 
 
 def wide_lines(dice: random.Random) -> list[str]:
-    return dice.sample(["203.0.0.0/16", "203.1.0.0/16", "2001:db8::/32", "@@203.0.0.0/17", "203.0.8.0/22"], 2)
+    return dice.sample(["203.0.0.0/16", "203.1.0.0/16", "2001:db8::/32", "2001:c00::/22", "@@203.0.0.0/17",
+                        "203.0.8.0/22"], 2)
 
 
 def test_more_owners_than_are_remembered(monkeypatch: pytest.MonkeyPatch):

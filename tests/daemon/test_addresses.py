@@ -42,7 +42,7 @@ class Kernel:
         self.table, self.generation = wanted, self.generation + 1
         return True
 
-    def change(self, old: Addresses, new: Addresses) -> None:
+    def change(self, old: Addresses, new: Addresses, nat64: tuple[str, ...]) -> None:
         self._may()
         assert self.table is not None and self.table.ranges == old.ranges
         self.done.append("change")
@@ -51,7 +51,7 @@ class Kernel:
     def remove(self) -> None:
         self.table = None
 
-    def is_there(self, wanted: Addresses) -> bool:
+    def is_there(self, wanted: Addresses, nat64: tuple[str, ...]) -> bool:
         return self.table is not None and self.table.ranges == wanted.ranges
 
     def counted(self) -> list[tuple[module.addresses.Spot, int]]:

@@ -6,17 +6,16 @@ Each test runs where conntrack keeps the flow marks, where the first stage does,
 import contextlib
 import ipaddress
 import os
-import select
 import signal
 import socket
 import ssl
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from echoing import BESIDE, FAMILY, echoing
 from running import SHORTCUT, UNTRACKED, Running, start, track_nothing
 
 from edgeblock.lab import CLIENT, SERVER, Lab, until
@@ -25,8 +24,6 @@ from edgeblock.netfilter import addresses, cut, netlink
 pytestmark = pytest.mark.live
 
 SOON = 10.0             # of a rename until it holds; measured: 0.1 to 0.3 s on a quiet machine
-BESIDE = {4: "203.0.113.9", 6: "2001:db8:80::9"}       # another address of the server
-FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 TCP_PORTS, UDP_PORTS = (22, 443, 25461), (443, 5000)
 MODES = {"conntrack": "", "stage1": UNTRACKED, "shortcut": SHORTCUT}
 BOTH = pytest.mark.parametrize("version", [4, 6])
@@ -41,61 +38,6 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
         running = start(lab, tmp_path, MODES[request.param])
         with echoing(lab):
             yield running
-
-
-@contextlib.contextmanager
-def echoing(lab: Lab) -> Iterator[None]:
-    """Sends back whatever comes: TCP and UDP, of both families, on every address of the server."""
-    open_sockets: list[socket.socket] = []
-    for version, length in ((4, 24), (6, 64)):
-        lab.run_in("server", ["ip", "addr", "add", f"{BESIDE[version]}/{length}", "dev", "to-box",
-                              *(["nodad"] if version == 6 else [])])
-    with lab.entered("server"):
-        for version, family in FAMILY.items():
-            for port, address in ((22, ""), (25461, ""), *((5000, one[version]) for one in (SERVER, BESIDE))):
-                made = socket.socket(family, socket.SOCK_DGRAM if address else socket.SOCK_STREAM)
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if version == 6:
-                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                made.bind((address, port))
-                if not address:
-                    made.listen()
-                open_sockets.append(made)
-    listening, stop = list(open_sockets), os.pipe()
-    thread = threading.Thread(target=echo, args=(listening, stop[0]), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.write(stop[1], b"x")
-        thread.join()
-        for end in stop:
-            os.close(end)
-
-
-def echo(listening: list[socket.socket], stop: int) -> None:
-    talking: list[socket.socket] = []
-    while True:
-        ready, _, _ = select.select([*listening, *talking, stop], [], [])
-        if stop in ready:
-            for one in [*listening, *talking]:
-                one.close()
-            return
-        for one in ready:
-            if one in talking:
-                try:
-                    data = one.recv(2048)
-                    one.send(data) if data else None
-                except OSError:
-                    data = b""
-                if not data:
-                    talking.remove(one)
-                    one.close()
-            elif one.type == socket.SOCK_STREAM:
-                talking.append(one.accept()[0])
-            else:
-                data, sender = one.recvfrom(2048)
-                one.sendto(data, sender)
 
 
 def connects(lab: Lab, address: str, port: int) -> bool:
@@ -268,7 +210,7 @@ def test_what_is_only_watched_passes_and_is_counted(box: Running):
 TAKEN = [["nft", "flush", "ruleset"], ["nft", "delete", "table", "inet", addresses.TABLE],
          ["nft", "flush", "map", "inet", addresses.TABLE, "address4"],
          ["nft", "flush", "set", "inet", addresses.TABLE, "near4"],
-         ["nft", "flush", "chain", "inet", addresses.TABLE, "to_server"]]
+         ["nft", "flush", "chain", "inet", addresses.TABLE, "to_server6"]]
 
 
 def test_what_others_take_away_is_put_back(box: Running):

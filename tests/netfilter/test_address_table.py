@@ -8,7 +8,18 @@ from dataclasses import replace
 import pytest
 from triple import SERVER, inside
 
-from edgeblock.addresses import EMPTY, Addresses, Endpoint, Span, What
+from edgeblock.addresses import (
+    EMPTY,
+    PROVIDERS6,
+    SITES4,
+    SITES6,
+    Addresses,
+    Endpoint,
+    Span,
+    What,
+    octets_of,
+    translated,
+)
 from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import addresses
@@ -40,7 +51,33 @@ def test_only_what_goes_between_the_interfaces_is_looked_at():
                      'iifname "ppp*" oifname { "eth0" } jump to_server',
                      'iifname { "eth0" } oifname { "eth1" } jump from_server',
                      'iifname { "eth0" } oifname "ppp*" jump from_server']
-    assert chain(Config(), "forward")[1:] == ["jump to_server", "jump from_server"]
+
+
+def test_where_no_interface_is_named_a_packet_is_asked_as_little_as_can_be():
+    planned = addresses.chains(Config())
+    assert planned["forward"][1:] == [
+        "meta nfproto ipv6 goto forward6", "@nh,128,32 & 0xffffff00 @near4 jump to_server_near4",
+        "@nh,96,32 & 0xffffff00 @near4 jump from_server_near4"]
+    assert planned["forward6"] == ["@nh,192,32 @first6 jump to_server6", "@nh,64,32 @first6 jump from_server6"]
+    assert "to_server" not in planned and "to_server_first" not in planned
+    assert chain(changed(exempt_clients=("192.0.2.0/24",)), "forward")[1:] == ["jump to_server", "jump from_server"]
+    planned = addresses.chains(Config(), wide={SITES4, PROVIDERS6})
+    assert "jump to_server_wide4" in planned["forward"] and planned["forward6"][0] == "jump to_server6"
+
+
+@pytest.mark.parametrize("nat64", [(), ("2001:db8:64::/96", "2a00:1::/32")])
+def test_the_first_words_of_what_leads_to_a_listed_address_are_asked_for(nat64):
+    table = replace(EMPTY, spans={4: (Span(0xC000024D, 0xC000024D, What.DROP, "a"),), 6: ()})
+    words = addresses.near_keys(table, nat64)["first6"]
+    for way in translated(nat64):
+        place = bytearray(way.prefix.network_address.packed)
+        for at, octet in zip(octets_of(way.at), (0xC0, 0, 2, 0x4D), strict=True):
+            place[at] = octet ^ 0xFF if way.flipped else octet
+        assert int.from_bytes(place[:4]) in words, way
+        assert addresses.is_needed(table, "first6", int.from_bytes(place[:4]), nat64)
+    assert addresses.near_keys(EMPTY, nat64)["first6"] < words
+    assert not addresses.is_needed(EMPTY, "first6", 0x2002C000, nat64)
+
 
 
 def test_answers_of_ours_and_loopback_pass_and_each_hook_has_its_side():
@@ -66,17 +103,18 @@ def test_who_is_listed_gets_no_answer():
 def test_an_ipv4_address_in_two_pieces_has_no_look_up_of_its_own():
     """RFC 6052, 2.2: byte 8 is left out, so prefixes of 40, 48 and 56 bits cut it."""
     told = "\n".join(addresses.chains(Config(), ("2001:db8:64::/64", "2001:db8:100::/40"))["to_server_inside"])
-    assert "2001:db8:64::/64 @nh,264,24 @near4 @nh,264,32 vmap @address4" in told and "2001:db8:100::" not in told
+    assert "2001:db8:64::/64 @nh,264,32 & 0xffffff00 @near4 @nh,264,32 vmap @address4" in told
+    assert "2001:db8:100::" not in told
     assert "wide4" not in told
-    wide = "\n".join(addresses.chains(Config(), wide={4})["to_server_inside"])
+    wide = "\n".join(addresses.chains(Config(), wide={SITES4})["to_server_inside"])
     assert "64:ff9b::/96 @nh,288,32 vmap @wide4" in wide
-    assert "2001::/32 @nh,288,24 ^ 0xffffff @near4 @nh,288,32 ^ 0xffffffff vmap @address4" in told
+    assert "2001::/32 @nh,288,32 & 0xffffff00 ^ 0xffffff00 @near4 @nh,288,32 ^ 0xffffffff vmap @address4" in told
 
 
 def test_another_shape_has_another_stamp():
     stamps = {addresses.stamp(addresses.chains(config, nat64)) for config, nat64 in (
         (Config(), ()), (changed(clients=("eth1",)), ()), (Config(), ("2001:db8:64::/96",)))}
-    stamps.add(addresses.stamp(addresses.chains(Config(), wide={6})))
+    stamps.add(addresses.stamp(addresses.chains(Config(), wide={SITES6})))
     assert len(stamps) == 4
 
 
@@ -158,7 +196,8 @@ def test_what_is_taken_away_is_noticed(triple, box):
 def test_what_is_near_or_anothers_is_noticed_and_made_good(triple, box):
     def body():
         addresses.apply(Config(), TABLES[3])
-        for how in (("delete", "element", "inet", addresses.TABLE, "near4", "{ 0x000000 }"),
+        for how in (("delete", "element", "inet", addresses.TABLE, "near4", "{ 0x00000000 }"),
+                    ("delete", "element", "inet", addresses.TABLE, "first6", "{ 0x0064ff9b }"),
                     ("add", "element", "inet", addresses.TABLE, "address4", "{ 0x01020304 : drop }")):
             triple.run("nft", *how)
             try:
