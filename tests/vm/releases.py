@@ -18,6 +18,7 @@ import arm64
 from roots import ROOT, Root, said, sources
 
 SUITES = ("bookworm", "trixie", "forky")        # Debian 12, 13 and the next
+INTERPRETER = "/usr/lib/edgeblock/bin/python3"
 TESTS = "tests/core tests/blocklist tests/enforce tests/source tests/packaging tests/test_config.py tests/test_cli.py"
 
 
@@ -91,9 +92,11 @@ def upgrades(debs: list[str], folder: Path) -> None:
         root.run("apt-get update -q && apt-get dist-upgrade -y -q && apt-get autoremove -y -q")
         assert root.run("edgeblock --version").startswith("edgeblock ") and root.enabled() == "enabled"
         said(new, since, f"upgraded from {old}: the package of {first} is still there and runs")
+    before = root.run(f"{INTERPRETER} --version")
     root.install(folder / f"{debs[-1]}.deb")
-    assert root.enabled() == "enabled"
-    said(debs[-1], since, f"the package of {debs[-1]} over it")
+    after = root.run(f"{INTERPRETER} --version")
+    assert root.enabled() == "enabled" and after == root.run("python3 --version") != before
+    said(debs[-1], since, f"the package of {debs[-1]} over it: {after.strip()} in place of {before.strip()}")
 
 
 def main(words: list[str]) -> None:
@@ -108,10 +111,12 @@ def main(words: list[str]) -> None:
         folder.chmod(0o755)
         for suite in suites:
             one_suite(suite, folder)
-        if "upgrades" in words and not suites:      # a package each, without the tests
+        if "upgrades" in words and not suites:      # the first and the last package, without the tests
             suites = list(SUITES)
-            for suite in suites:
-                shutil.rmtree(build(root := Root(suite, folder), folder) and root.path)
+            for suite in (suites[0], suites[-1]):
+                root = Root(suite, folder)
+                build(root, folder)
+                shutil.rmtree(root.path)
         if len(suites) > 1:
             upgrades(suites, folder)
         if not words or "arm64" in words:
