@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from edgeblock.addresses import embedded
 from edgeblock.blocklist import formats
-from edgeblock.blocklist.addresses import RESETS
 from edgeblock.blocklist.canonical import (
     canonical_host,
     canonical_url,
@@ -68,7 +67,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one protocol gets: `proto` is tls (QUIC is the same), http or ip; `precedence` says in words why.
+    """What one protocol gets: `proto` is tls (QUIC is the same), http or ip; `precedence` says in words why. What can
+    be shown in HTTP alone is a reset elsewhere.
 
     `asked` is false for the protocol that a URL does not name.
     """
@@ -335,8 +335,9 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
         tried.append(Tried(formats.key_text(candidate.text), candidate.in_bitmap, tuple(explained)))
     found = judged.found
     why, action = reason(best, applying, judged), found.action if found else "accept"
-    if judged.proto == "ip" and found and action in RESETS:
-        why, action = why if action == "reset" else f"{why}; for an address no page can be shown", told_action(found)
+    if judged.proto != "http" and found and action in ("page", "redirect"):
+        where = "for an address" if judged.proto == "ip" else "in TLS and QUIC"
+        why, action = f"{why}; {where} no page can be shown", told_action(found)
     if judged.partly or found is None:
         why, action = judged.said or why, "partly" if judged.partly else action
     elif judged.said:

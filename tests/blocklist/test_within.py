@@ -93,3 +93,11 @@ def test_the_parts_of_a_range_are_what_its_addresses_get(tmp_path_factory, entri
     assert told == {found and found.action for found in each}
     changes = sum(before != after for before, after in pairwise(each))
     assert len(look_inside(matcher, Range(4, first, last)).parts) > changes
+
+
+def test_in_tls_a_page_is_a_reset_as_it_is_on_the_wire(tmp_path):
+    rules = loaded(tmp_path, "example.com")
+    tls, http = explain(rules, ["example.com"])[0].verdicts
+    assert (tls.proto, tls.verdict, tls.precedence) == (
+        "tls", "reset", "a block (a.list:1, host and subdomains); in TLS and QUIC no page can be shown")
+    assert (http.proto, http.verdict, http.precedence) == ("http", "page", "a block (a.list:1, host and subdomains)")
