@@ -34,7 +34,7 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
                                     view_packet, write_packet)
 from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
                                   read_frames)
-from edgeblock.core.reading cimport READ_ANY, READ_DTLS, READ_HELLO, READ_HTTP, READ_HTTP2, READ_PREFIX
+from edgeblock.core.readers cimport READ_ANY, READ_DTLS, readers
 from edgeblock.core.window cimport (LATE_REACH, MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS, PACKET_SHARE,
                                     PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST, START_SYN,
                                     Window, add_bytes, add_lost, add_start, add_syn, add_urgent, begins_at,
@@ -819,9 +819,7 @@ cdef class Engine:
             found.action = ACTION_PASS
             found.list_index = NO_LIST
             found.rule = 0
-            proto = PROTO_HTTP if f.reading == READ_HTTP or f.reading == READ_HTTP2 else PROTO_TLS
-            if f.reading == READ_HELLO:
-                proto = PROTO_QUIC
+            proto = readers[f.reading].proto
             if f.kind != FINDING_NAME:
                 listed = self._hello_end(p, f, &found)
             else:
@@ -857,13 +855,13 @@ cdef class Engine:
                     self.sketches.learn(p, host, host_size, opening)
                 if proto == PROTO_HTTP:
                     self.counts[COUNT_REQUESTS] += 1
-                elif f.reading != READ_PREFIX:
+                elif not f.connect:
                     self.counts[COUNT_HELLOS] += 1
             if not listed:
                 found.action = ACTION_PASS
                 found.list_index = NO_LIST
-            if f.reading != READ_HTTP and (found.action == ACTION_PAGE or found.action == ACTION_REDIRECT):
-                found.action = ACTION_RESET     # nothing can be shown inside TLS or QUIC
+            if not readers[f.reading].shows and (found.action == ACTION_PAGE or found.action == ACTION_REDIRECT):
+                found.action = ACTION_RESET
             if listed or (self.report and f.kind == FINDING_NAME and not f.unsure):
                 self._note(flow, proto, f.ech, &found, f.host_at, f.host_size, f.target_at,
                            f.target_size, proto == PROTO_HTTP, out)
@@ -893,8 +891,7 @@ cdef class Engine:
         if f.kind == FINDING_NO_NAME:
             self.counts[COUNT_HELLOS] += 1
             self.counts[COUNT_HELLOS_NO_NAME] += 1
-            # Over DTLS none is the rule: calls and tunnels.
-            refused = self.drop_no_name and f.reading != READ_DTLS
+            refused = self.drop_no_name and not readers[f.reading].nameless
         if f.ech:
             self.counts[COUNT_HELLOS_ECH] += 1
             if self.ech == 1:

@@ -1,15 +1,15 @@
 # What readings have come upon: names, for the engine to look up.
 #
-# In: a reading that has found something. Out: findings, and what it costs to look them up. Never here: a lookup, more
-# findings than a packet may have.
+# In: what a reader has found. Out: findings, and what it costs to look them up. Never here: a lookup, more findings
+# than a packet may have, a protocol.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
-from edgeblock.core.reading cimport Reading
 from edgeblock.core.text cimport Text
 
 cdef enum:
     NAME_COST = 192            # work of a name that is found, for it is looked up
+    MAX_PAIRED = 16 * 1024     # bytes of targets that are looked up with hosts of the same head: more is an overflow
 
 cdef enum FindingKind:
     FINDING_NAME = 0
@@ -38,9 +38,10 @@ cdef struct Findings:
     uint8_t full               # more were found than can be kept: treat as overflow
 
 cdef void clear_findings(Findings* f) noexcept nogil
-cdef void found_hello(const Reading* r, uint8_t kind, Findings* out) noexcept nogil
-cdef void found_request(Reading* r, Findings* out) noexcept nogil             # sets `crowded` of the reader
-cdef void found_destination(const Reading* r, Findings* out) noexcept nogil
-cdef bint found_http2(const Reading* r, Findings* out) noexcept nogil         # True: not all that servers may take
+cdef void free_findings(Findings* f) noexcept nogil
+# One more, all zero; NULL: there is no room, and `full` says so.
+cdef Finding* add_finding(Findings* f) noexcept nogil
+# Keeps a text, and says where. False: there is no room, its size is 0, and `full` says so.
+cdef bint add_text(Findings* f, const uint8_t* data, size_t size, uint32_t* at, uint32_t* length) noexcept nogil
 # Of what was found since there were so many `names` with so many bytes of `text`.
 cdef int32_t cost_of(const Findings* out, uint32_t names, uint32_t text, int32_t most) noexcept nogil

@@ -9,8 +9,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from edgeblock.core.cursor cimport Cursor
 from edgeblock.core.framing cimport Framings
 from edgeblock.core.prefix cimport Sign
+from edgeblock.core.reader cimport Outcome, Reader
 from edgeblock.core.text cimport Text
-from edgeblock.core.tls cimport Outcome
 
 cdef enum:
     # Of what is kept. A head may be of any length: Apache takes 100 fields of 8 kB, Go and Python take 1 MB and more.
@@ -66,16 +66,4 @@ cdef struct Http:          # all zero is the start of a request
 # FOUND: see HttpEvent; the next call goes on with the body. DONE: the request is complete, body and all (or a line of
 # the PROXY protocol is), and the cursor stands at the next message, whatever protocol that is. Never NOT_MINE.
 cdef Outcome read_http(Http* http, Cursor* c) noexcept nogil
-cdef void choose_framing(Http* http, uint8_t index) noexcept nogil
-cdef void release_head(Http* http) noexcept nogil                  # the texts of a head that was handed out
-cdef void seek_request(Http* http) noexcept nogil                  # begins anew, behind what no reader could follow
-cdef bint is_lost(const Http* http) noexcept nogil                 # looks for the next request, or may never find one
-cdef bint is_astray(const Http* http) noexcept nogil               # the same, and this line begins like no request
-cdef bint is_text(const Http* http) noexcept nogil                 # no request yet, and no reason against one
-cdef bint pass_over(Http* http, uint64_t size) noexcept nogil      # True: they were body bytes, unseen
-cdef uint64_t body_left(const Http* http) noexcept nogil           # body bytes certain to be passed over
-cdef bint within_body(const Http* http) noexcept nogil             # behind the head, before the next message
-cdef bint copy_http(Http* copy, const Http* http) noexcept nogil
-cdef uint64_t digest_http(const Http* http) noexcept nogil         # the same where same_http holds
-cdef bint same_http(const Http* a, const Http* b) noexcept nogil
-cdef void free_http(Http* http) noexcept nogil
+cdef Reader http_reader() noexcept nogil

@@ -11,16 +11,19 @@ Never here: a decision which of several hosts counts (all are handed out), canon
 Sources: RFC 9112 (sections 2.2, 3, 5.2, 6, 7.1), RFC 9110 (9.3.6 CONNECT, 7.8 Upgrade), RFC 9113 (3.4).
 """
 
+from libc.stdint cimport int32_t
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
+from edgeblock.core.findings cimport FINDING_NAME, MAX_PAIRED, Finding, Findings, add_finding, add_text
 from edgeblock.core.framing cimport (FRAMING_CHUNK, FRAMING_CHUNKED, FRAMING_LENGTH, FRAMING_NONE, FRAMING_TRAILER,
                                      Framing, add_encoding, add_framing, add_lengths, digest_framings, same_framings,
                                      settle_framings)
-from edgeblock.core.prefix cimport seek_hello
+from edgeblock.core.matcher cimport PROTO_HTTP
+from edgeblock.core.prefix cimport SIGN_SIZE, seek_hello
+from edgeblock.core.reader cimport ASTRAY, DONE, FEED_COST, FOUND, LOST, NEED_MORE, NOT_MINE, Step
 from edgeblock.core.text cimport (append, digest_bytes, digest_text, digest_word, duplicate, is_space, is_word, lower,
                                   release, same_text)
-from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
 
 cdef enum:
     PLAIN_VALUE = 256      # bytes of a value that are kept as they are: more than a name has
@@ -141,7 +144,7 @@ cdef Outcome read_http(Http* h, Cursor* c) noexcept nogil:
         else:
             outcome = _read_chunk_lines(h, c)
             if outcome == NOT_MINE:
-                seek_request(h)
+                _seek_request(h)
             elif outcome == FOUND and h.phase == PHASE_HEAD_DONE:
                 h.event = EVENT_FORK
                 return FOUND
@@ -665,33 +668,37 @@ cdef void _add_host(Http* h, const uint8_t* text, size_t size) noexcept nogil:
 # ---- the body
 
 
-cdef void choose_framing(Http* h, uint8_t index) noexcept nogil:
+cdef void _choose(void* state, uint8_t index) noexcept nogil:
     # Of a reading that has just FOUND, or of a fork of it: follow this one.
+    cdef Http* h = <Http*>state
     if h.framings.count:
         h.framings.ways[0] = h.framings.ways[index]
         h.framings.count = 1
 
 
-cdef void release_head(Http* h) noexcept nogil:
+cdef void _release_head(Http* h) noexcept nogil:
     release(&h.line)
     release(&h.target)
     release(&h.hosts)
     h.host_count = 0
 
 
-cdef bint pass_over(Http* h, uint64_t size) noexcept nogil:
+cdef bint _pass_over(void* state, uint64_t size) noexcept nogil:
     # Body bytes need not be seen to be passed over.
+    cdef Http* h = <Http*>state
     if (h.phase != PHASE_BODY and h.phase != PHASE_CHUNK) or h.body < size:
         return False
     h.body -= size
     return True
 
 
-cdef uint64_t body_left(const Http* h) noexcept nogil:
+cdef uint64_t _body_left(const void* state) noexcept nogil:
+    cdef const Http* h = <const Http*>state
     return h.body if h.phase == PHASE_BODY or h.phase == PHASE_CHUNK else 0
 
 
-cdef bint within_body(const Http* h) noexcept nogil:
+cdef bint _within_body(const void* state) noexcept nogil:
+    cdef const Http* h = <const Http*>state
     return PHASE_BODY <= h.phase and h.phase <= PHASE_CHUNK_END
 
 
@@ -700,7 +707,7 @@ cdef void _follow(Http* h) noexcept nogil:
     cdef Framing way = h.framings.ways[0]
     if h.framings.count == 0:
         way.kind = FRAMING_NONE
-    release_head(h)
+    _release_head(h)
     h.framings.count = 0
     h.body = 0
     if h.preface:
@@ -809,7 +816,7 @@ cdef Outcome _read_preface(Http* h, Cursor* c) noexcept nogil:
         if c.at[0] != <uint8_t>text[h.body]:
             h.preface = 0
             if h.body > 2:
-                seek_request(h)
+                _seek_request(h)
                 return NOT_MINE
             if h.body:
                 append(&h.line, <const uint8_t*>text, <size_t>h.body, MAX_LINE)
@@ -829,37 +836,38 @@ cdef Outcome _read_preface(Http* h, Cursor* c) noexcept nogil:
 # ---- where nothing can be followed
 
 
-cdef void seek_request(Http* h) noexcept nogil:
-    free_http(h)
+cdef void _seek_request(Http* h) noexcept nogil:
+    _release(h)
     h.seeking = 1
     h.text = 255
 
 
-cdef bint is_lost(const Http* h) noexcept nogil:
-    return (h.seeking or h.odd or h.binary) and not h.is_http
+cdef uint8_t _lost(const void* state) noexcept nogil:
+    cdef const Http* h = <const Http*>state
+    if h.is_http or not (h.seeking or h.odd or h.binary):
+        return 0
+    return ASTRAY if h.seeking or h.odd else LOST
 
 
-cdef bint is_astray(const Http* h) noexcept nogil:
-    return (h.seeking or h.odd) and not h.is_http
-
-
-cdef bint is_text(const Http* h) noexcept nogil:
-    return not h.binary and h.text >= TEXT_SEEN
+cdef void _lose(void* state) noexcept nogil:
+    _seek_request(<Http*>state)
+    (<Http*>state).binary = 1
 
 
 # ---- copies
 
 
-cdef bint copy_http(Http* copy, const Http* h) noexcept nogil:
-    # False without memory; the copy is then empty but safe to free.
-    memcpy(copy, h, sizeof(Http))
+cdef bint _copy(void* to, const void* state) noexcept nogil:
+    cdef Http* copy = <Http*>to
+    cdef const Http* h = <const Http*>state
     cdef bint line = duplicate(&copy.line, &h.line)
     cdef bint target = duplicate(&copy.target, &h.target)
     cdef bint hosts = duplicate(&copy.hosts, &h.hosts)
     return line and target and hosts
 
 
-cdef uint64_t digest_http(const Http* h) noexcept nogil:
+cdef uint64_t _digest(const void* state) noexcept nogil:
+    cdef const Http* h = <const Http*>state
     cdef uint64_t digest = h.body
     digest = digest_word(digest, h.phase | <uint64_t>h.special << 8 | <uint64_t>h.unsure << 16
                          | <uint64_t>h.simple << 24 | <uint64_t>h.seeking << 32 | <uint64_t>h.odd << 40
@@ -870,8 +878,9 @@ cdef uint64_t digest_http(const Http* h) noexcept nogil:
     return digest_text(digest_text(digest_text(digest, &h.line), &h.target), &h.hosts)
 
 
-cdef bint same_http(const Http* a, const Http* b) noexcept nogil:
-    # Whether both would answer every further byte alike.
+cdef bint _same(const void* one, const void* other) noexcept nogil:
+    cdef const Http* a = <const Http*>one
+    cdef const Http* b = <const Http*>other
     if (a.phase != b.phase or a.field_size != b.field_size or a.special != b.special or a.unsure != b.unsure
             or a.get != b.get or a.head != b.head or a.connect != b.connect or a.old != b.old
             or a.preface != b.preface or a.host_count != b.host_count or a.authority != b.authority
@@ -887,11 +896,90 @@ cdef bint same_http(const Http* a, const Http* b) noexcept nogil:
             and same_text(&a.line, &b.line) and same_text(&a.target, &b.target) and same_text(&a.hosts, &b.hosts))
 
 
-cdef void free_http(Http* h) noexcept nogil:
+cdef void _release(void* state) noexcept nogil:
+    cdef Http* h = <Http*>state
     release(&h.line)
     release(&h.target)
     release(&h.hosts)
     memset(h, 0, sizeof(Http))
+
+
+cdef uint32_t _weigh(const void* state) noexcept nogil:
+    cdef const Http* h = <const Http*>state
+    return h.line.room + h.target.room + h.hosts.room
+
+
+# ---- the reader
+
+
+cdef Outcome _read(void* state, Cursor* c, Step* step, Findings* out) noexcept nogil:
+    cdef Http* h = <Http*>state
+    cdef const uint8_t* came = c.at
+    cdef uint64_t body = _body_left(h)
+    cdef Outcome outcome = read_http(h, c)
+    cdef size_t read = <size_t>(c.at - came)
+    step.cost = <int32_t>(read - min(read, body)) + <int32_t>h.spent        # a body is passed over, not looked at
+    h.spent = 0
+    step.message = h.is_http
+    step.text = h.is_http or not h.binary and h.text >= TEXT_SEEN
+    if outcome == FOUND and h.event == EVENT_HELLO:
+        step.aside, step.taken, step.taken_size = 1, h.sign.seen, SIGN_SIZE
+    elif outcome == FOUND:
+        if h.event == EVENT_HEAD:
+            _report(h, out)
+            step.head, step.overflow, step.cut = 1, h.crowded, h.cut
+            if h.simple == 1:
+                return FOUND
+        if h.framings.count > 1:
+            _release_head(h)
+            step.ways = h.framings.count
+        else:
+            _choose(h, 0)
+    elif outcome == DONE:
+        step.cost += FEED_COST
+        if h.preface:               # what of HTTP/2's preface stands behind its head (RFC 9113, 3.4)
+            step.succeeded, step.taken, step.taken_size = 1, <const uint8_t*>PREFACE_END, 6
+    return outcome
+
+
+cdef void _report(Http* h, Findings* out) noexcept nogil:
+    # One finding for each host; a head without any is a finding without a host.
+    cdef Finding* f
+    cdef uint32_t target_at = 0, target_size = 0
+    cdef size_t at = 0, size
+    cdef uint32_t count = h.host_count if h.host_count else 1, i
+    if h.preface:
+        return
+    add_text(out, h.target.data, h.target.size, &target_at, &target_size)
+    if count * target_size > <uint32_t>MAX_PAIRED and count > 1:
+        h.crowded = 1
+        count = 1
+    for i in range(count):
+        f = add_finding(out)
+        if f == NULL:
+            return
+        f.kind = FINDING_NAME
+        f.head = h.head
+        f.unsure = h.simple != 0 and h.host_count == 0
+        f.connect = h.connect and h.authority
+        f.target_at = target_at
+        f.target_size = target_size
+        f.path_at = h.path_at if h.path_at < target_size else target_size
+        if h.host_count:
+            size = (<size_t>h.hosts.data[at] << 8) | h.hosts.data[at + 1]
+            add_text(out, h.hosts.data + at + 2, size, &f.host_at, &f.host_size)
+            at += 2 + size
+
+
+cdef Reader http_reader() noexcept nogil:
+    cdef Reader r
+    memset(&r, 0, sizeof(Reader))
+    r.name, r.size, r.proto, r.shows = b"http", sizeof(Http), PROTO_HTTP, 1
+    r.read, r.same, r.digest, r.choose = _read, _same, _digest, _choose
+    r.copy, r.release, r.weigh = _copy, _release, _weigh
+    r.body_left, r.within_body, r.pass_over = _body_left, _within_body, _pass_over
+    r.lost, r.lose = _lost, _lose
+    return r
 
 
 # ---- for tests and fuzzing
@@ -922,7 +1010,7 @@ def feed(pieces) -> tuple:
             if outcome == DONE:
                 if h.preface:
                     break
-                free_http(&h)
+                _release(&h)
                 if left(&c) == 0:
                     break
                 continue
@@ -942,11 +1030,11 @@ def feed(pieces) -> tuple:
                 forks.append([(h.framings.ways[i].kind, h.framings.ways[i].length)
                               for i in range(h.framings.count)])
             if h.event != EVENT_HELLO and not h.simple == 1:
-                choose_framing(&h, 0)
+                _choose(&h, 0)
         consumed += piece.shape[0] - left(&c)
         if outcome == DONE and h.preface:
             break
-    lost = is_lost(&h)
+    lost = _lost(&h) != 0
     preface = h.preface == 2
-    free_http(&h)
+    _release(&h)
     return "http2" if preface else "lost" if lost else "need_more", heads, consumed, forks

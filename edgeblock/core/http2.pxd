@@ -1,10 +1,10 @@
 # HTTP/2 without TLS (prior knowledge, or after an upgrade): client bytes in, one header block at a time out.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from edgeblock.core.cursor cimport Cursor
 from edgeblock.core.hpack cimport Hpack
-from edgeblock.core.tls cimport Outcome
+from edgeblock.core.reader cimport Outcome, Reader
 
 cdef struct Http2:             # all zero stands behind the empty line of the preface's "PRI * HTTP/2.0"
     uint8_t preface            # bytes of "SM\r\n\r\n" seen
@@ -20,7 +20,4 @@ cdef struct Http2:             # all zero stands behind the empty line of the pr
 
 cdef Outcome read_http2(Http2* h, Cursor* c) noexcept nogil   # FOUND: one more block is complete, in h.hpack
 cdef bint is_request(const Http2* h) noexcept nogil           # that block is one, as far as it could be decoded
-cdef bint copy_http2(Http2* copy, const Http2* h) noexcept nogil
-cdef uint64_t digest_http2(const Http2* h) noexcept nogil     # the same where same_http2 holds
-cdef bint same_http2(const Http2* a, const Http2* b) noexcept nogil
-cdef void free_http2(Http2* h) noexcept nogil
+cdef Reader http2_reader() noexcept nogil

@@ -6,7 +6,7 @@
 from libc.stdint cimport uint8_t, uint16_t
 
 from edgeblock.core.cursor cimport Cursor
-from edgeblock.core.tls cimport Outcome
+from edgeblock.core.reader cimport Outcome, Reader
 
 cdef enum:
     SIGN_SIZE = 6          # the first bytes of a ClientHello in a record: 22, 3, 0 to 4, two of length, 1
@@ -28,9 +28,7 @@ cdef struct Prefix:        # all zero is the start
 
 # How many of these bytes there are up to the end of a sign, or 0 where none ends in them.
 cdef size_t seek_hello(Sign* s, const uint8_t* data, size_t size) noexcept nogil
-cdef bint may_be_prefix(uint8_t first) noexcept nogil
 # FOUND: a destination is complete, a name or an address in text. DONE: the cursor stands at the first message.
 # NOT_MINE: what was matched is the start of the signature, and nothing else was taken, or this is no prefix at all.
 cdef Outcome read_prefix(Prefix* p, Cursor* c) noexcept nogil
-cdef const uint8_t* signature() noexcept nogil
-cdef bint same_prefix(const Prefix* a, const Prefix* b) noexcept nogil
+cdef Reader prefix_reader() noexcept nogil

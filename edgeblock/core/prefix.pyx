@@ -7,10 +7,14 @@ Sources: the PROXY protocol (haproxy.org, proxy-protocol.txt, 2.2), RFC 1928, RF
 4A openssh.com/txt/socks4.protocol and socks4a.protocol.
 """
 
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8
-from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE
+from edgeblock.core.findings cimport FINDING_NAME, Finding, Findings, add_finding, add_text
+from edgeblock.core.matcher cimport PROTO_TLS
+from edgeblock.core.reader cimport DONE, FEED_COST, FOUND, NEED_MORE, NOT_MINE, Step
+from edgeblock.core.text cimport digest_bytes
 
 cdef const char* SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 cdef const char* HEX = b"0123456789abcdef"
@@ -48,6 +52,7 @@ cdef enum Phase:
     PHASE_OVER
 
 cdef enum:
+    BYTE_COST = 3          # work of a byte, in bytes of a hello
     KIND_IPV4 = 1
     KIND_NAME = 3
     KIND_IPV6 = 4
@@ -107,14 +112,6 @@ cdef inline bint _may_go_on(const Sign* s) noexcept nogil:
 cdef inline void _move_on(Sign* s) noexcept nogil:
     s.size -= 1
     memmove(s.seen, s.seen + 1, s.size)
-
-
-cdef const uint8_t* signature() noexcept nogil:
-    return <const uint8_t*>SIGNATURE
-
-
-cdef bint may_be_prefix(uint8_t first) noexcept nogil:
-    return first == 0x0D or first == 4 or first == 5
 
 
 cdef Outcome read_prefix(Prefix* p, Cursor* c) noexcept nogil:
@@ -290,9 +287,51 @@ cdef void _address_as_text(Prefix* p) noexcept nogil:
     p.size = size
 
 
-cdef bint same_prefix(const Prefix* a, const Prefix* b) noexcept nogil:
+# ---- the reader
+
+
+cdef bint _begins(uint8_t first) noexcept nogil:
+    return first == 0x0D or first == 4 or first == 5
+
+
+cdef Outcome _read(void* state, Cursor* c, Step* step, Findings* out) noexcept nogil:
+    cdef Prefix* p = <Prefix*>state
+    cdef const uint8_t* came = c.at
+    cdef Outcome outcome = read_prefix(p, c)
+    cdef Finding* f
+    step.cost = BYTE_COST * <int32_t>(c.at - came) + <int32_t>FEED_COST
+    step.message = outcome == FOUND or outcome == DONE
+    if outcome == FOUND:
+        # Where a tunnel leads: like CONNECT's authority, but no name that was asked of the server at the other end.
+        f = add_finding(out)
+        if f != NULL:
+            f.kind = FINDING_NAME
+            f.connect = f.unsure = 1
+            add_text(out, p.destination, p.size, &f.host_at, &f.host_size)
+    elif outcome == NOT_MINE:
+        # Of a signature that was none the first bytes are blank lines.
+        step.taken, step.taken_size = <const uint8_t*>SIGNATURE, p.matched
+    return outcome
+
+
+cdef bint _same(const void* one, const void* other) noexcept nogil:
+    cdef const Prefix* a = <const Prefix*>one
+    cdef const Prefix* b = <const Prefix*>other
     return (a.phase == b.phase and a.kind == b.kind and a.methods == b.methods and a.gap == b.gap
             and a.matched == b.matched and a.size == b.size and memcmp(a.destination, b.destination, a.size) == 0)
+
+
+cdef uint64_t _digest(const void* state) noexcept nogil:
+    cdef const Prefix* p = <const Prefix*>state
+    return digest_bytes(p.phase | <uint64_t>p.gap << 8, p.destination, p.size)
+
+
+cdef Reader prefix_reader() noexcept nogil:
+    cdef Reader r
+    memset(&r, 0, sizeof(Reader))
+    r.name, r.size, r.proto = b"prefix", sizeof(Prefix), PROTO_TLS
+    r.begins, r.read, r.same, r.digest = _begins, _read, _same, _digest
+    return r
 
 
 # ---- for tests

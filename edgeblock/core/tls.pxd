@@ -6,15 +6,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from edgeblock.core.cursor cimport Cursor
-
-cdef enum Outcome:
-    NEED_MORE = 0          # every byte was consumed; the message goes on
-    FOUND = 1              # a name is complete; call again with the rest of the cursor
-    DONE = 2               # the message is complete; what is left in the cursor is not part of it
-    NOT_MINE = 3           # no server that speaks this protocol would go on reading
+from edgeblock.core.reader cimport Outcome, Reader
 
 cdef enum:
-    RECORD_HANDSHAKE = 22
     MAX_NAME = 256         # RFC 6066 allows 65535 bytes, DNS no more than 255 with a final dot
     # Names of one hello that are handed out. RFC 6066, 3 forbids a second one: OpenSSL, BoringSSL and Go refuse it,
     # GnuTLS and mbedTLS take the first. No client that was seen sends two.
@@ -46,5 +40,8 @@ cdef struct Tls:
     uint8_t again          # behind a whole hello: early data may stand before the next one (RFC 8446, 4.2.10)
     Hello hello
 
-cdef Outcome read_hello(Hello* hello, Cursor* c) noexcept nogil
-cdef Outcome read_tls(Tls* tls, Cursor* c) noexcept nogil
+cdef Outcome read_hello(Hello* hello, Cursor* c) noexcept nogil       # FOUND: a name; DONE: the message is over
+cdef Outcome read_tls(Tls* tls, Cursor* c) noexcept nogil             # the same
+cdef Reader tls_reader() noexcept nogil
+cdef Reader hello_reader() noexcept nogil                              # of handshake bytes without records: QUIC's
+cdef Reader dtls_reader() noexcept nogil                               # of those with a cookie

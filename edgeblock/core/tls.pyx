@@ -6,11 +6,18 @@ from the one around it before a byte of it is read, so that a child never reads 
 Sources: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3, RFC 9849 (encrypted_client_hello = 0xfe0d).
 """
 
-from libc.string cimport memcpy, memset
+from libc.stdint cimport int32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8, take_u16
+from edgeblock.core.findings cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, Finding, Findings,
+                                      add_finding, add_text)
+from edgeblock.core.matcher cimport PROTO_QUIC, PROTO_TLS
+from edgeblock.core.reader cimport DONE, FOUND, NEED_MORE, NOT_MINE, Step
+from edgeblock.core.text cimport digest_bytes, digest_word
 
 cdef enum:
+    RECORD_HANDSHAKE = 22
     RECORD_CHANGE_CIPHER_SPEC = 20
     RECORD_ALERT = 21
     RECORD_DATA = 23
@@ -267,6 +274,113 @@ cdef Outcome read_tls(Tls* t, Cursor* c) noexcept nogil:
         if t.record:
             return NEED_MORE
         t.header_size = 0
+
+
+# ---- the reader
+
+
+cdef bint _begins(uint8_t first) noexcept nogil:
+    return RECORD_CHANGE_CIPHER_SPEC <= first and first <= RECORD_HANDSHAKE
+
+
+cdef Outcome _read(void* state, Cursor* c, Step* step, Findings* out) noexcept nogil:
+    cdef Tls* t = <Tls*>state
+    cdef const uint8_t* came = c.at
+    cdef Outcome outcome = read_tls(t, c)
+    step.cost = <int32_t>(c.at - came)
+    return _report(t, outcome, step, out)
+
+
+cdef Outcome _read_bare(void* state, Cursor* c, Step* step, Findings* out) noexcept nogil:
+    cdef Tls* t = <Tls*>state
+    cdef const uint8_t* came = c.at
+    cdef Outcome outcome = read_hello(&t.hello, c)
+    step.cost = <int32_t>(c.at - came)
+    return _report(t, outcome, step, out)
+
+
+cdef Outcome _read_with_cookie(void* state, Cursor* c, Step* step, Findings* out) noexcept nogil:
+    (<Tls*>state).hello.has_cookie = 1
+    return _read_bare(state, c, step, out)
+
+
+cdef inline Outcome _report(Tls* t, Outcome outcome, Step* step, Findings* out) noexcept nogil:
+    cdef Hello* h = &t.hello
+    cdef Finding* f
+    step.message = h.body != 0 or outcome == FOUND or outcome == DONE
+    step.overflow = h.crowded
+    if outcome != FOUND and outcome != DONE:
+        return outcome
+    f = add_finding(out)
+    if f != NULL:
+        f.kind = FINDING_NAME if outcome == FOUND else FINDING_HELLO_END if h.names else FINDING_NO_NAME
+        f.ech = h.ech
+        if outcome == FOUND:
+            add_text(out, h.name, h.name_size, &f.host_at, &f.host_size)
+    if outcome == DONE:
+        # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name that
+        # stands in that one.
+        memset(h, 0, sizeof(Hello))
+        t.again = 1
+        step.again = 1
+    return FOUND
+
+
+cdef bint _same(const void* one, const void* other) noexcept nogil:
+    cdef const Tls* s = <const Tls*>one
+    cdef const Tls* t = <const Tls*>other
+    cdef const Hello* x = &s.hello
+    cdef const Hello* y = &t.hello
+    return (s.header_size == t.header_size and s.kind == t.kind and s.record == t.record
+            and x.phase == y.phase and x.need == y.need and x.kind == y.kind and x.ech == y.ech
+            and (x.names == 0) == (y.names == 0) and x.name_too_long == y.name_too_long
+            and x.name_size == y.name_size and x.value == y.value and x.gap == y.gap and x.body == y.body
+            and x.extensions == y.extensions and x.extension == y.extension
+            and x.names_left == y.names_left and x.name_left == y.name_left
+            and memcmp(x.name, y.name, x.name_size) == 0)
+
+
+cdef uint64_t _digest(const void* state) noexcept nogil:
+    cdef const Tls* t = <const Tls*>state
+    cdef const Hello* h = &t.hello
+    cdef uint64_t digest = h.phase | <uint64_t>h.need << 8 | <uint64_t>h.kind << 16 | <uint64_t>h.value << 32
+    digest = digest_word(digest, t.header_size | <uint64_t>t.kind << 8 | <uint64_t>t.record << 16)
+    digest = digest_word(digest, h.gap | <uint64_t>h.body << 32)
+    digest = digest_word(digest, h.extensions | <uint64_t>h.extension << 32)
+    digest = digest_word(digest, h.names_left | <uint64_t>h.name_left << 32)
+    return digest_bytes(digest, h.name, h.name_size)
+
+
+cdef void _begin_again(void* state) noexcept nogil:
+    (<Tls*>state).again = 1
+
+
+cdef bint _fresh(const void* state) noexcept nogil:
+    cdef const Tls* t = <const Tls*>state
+    return t.header_size == 0 and t.hello.phase == PHASE_TYPE and t.hello.need <= 1 and t.hello.value == 0
+
+
+cdef Reader tls_reader() noexcept nogil:
+    cdef Reader r
+    memset(&r, 0, sizeof(Reader))
+    r.name, r.size, r.proto, r.short_lived = b"tls", sizeof(Tls), PROTO_TLS, 1
+    r.begins, r.read, r.same, r.digest = _begins, _read, _same, _digest
+    r.begin_again, r.fresh = _begin_again, _fresh
+    return r
+
+
+cdef Reader hello_reader() noexcept nogil:
+    cdef Reader r = tls_reader()
+    r.name, r.proto = b"hello", PROTO_QUIC
+    r.begins, r.read = NULL, _read_bare
+    return r
+
+
+cdef Reader dtls_reader() noexcept nogil:
+    cdef Reader r = hello_reader()
+    r.name, r.proto, r.nameless = b"dtls", PROTO_TLS, 1        # of calls and tunnels, mostly
+    r.read = _read_with_cookie
+    return r
 
 
 # ---- for tests and fuzzing: feed pieces, hear what came out

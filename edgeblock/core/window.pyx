@@ -20,28 +20,22 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left
-from edgeblock.core.findings cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, NAME_COST, cost_of,
-                                      found_destination, found_hello, found_http2, found_request)
-from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, body_left, choose_framing, free_http, is_astray, is_text,
-                                  pass_over, read_http, release_head, within_body)
-from edgeblock.core.http2 cimport read_http2
-from edgeblock.core.prefix cimport SIGN_SIZE, Prefix, may_be_prefix, read_prefix
-from edgeblock.core.reading cimport (READ_ANY, READ_DTLS, READ_HELLO, READ_HTTP, READ_HTTP2, READ_PREFIX, READ_TLS,
-                                     begin_http2, copy_reading, copy_readings, digest_of, free_readings, is_fresh,
-                                     is_idle, lose_way, new_reading, same_reading, weights)
-from edgeblock.core.tls cimport (DONE, FOUND, NEED_MORE, NOT_MINE, RECORD_HANDSHAKE, Hello, Outcome, Tls, read_hello,
-                                 read_tls)
+from edgeblock.core.findings cimport NAME_COST, cost_of
+from edgeblock.core.reader cimport ASTRAY, DONE, FEED_COST, FOUND, NEED_MORE, NOT_MINE, Outcome, Reader, Step
+from edgeblock.core.readers cimport READ_ANY, reader_at
+from edgeblock.core.reading cimport (become, begin_behind, body_left, copy_reading, copy_readings, digest_of,
+                                     end_message, free_readings, is_fresh, lose_way, lost, new_reading, reader_of,
+                                     same_reading, weights, within_body)
 
 cdef enum:
     MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
     MAX_TAIL = 128             # edges that are not sorted yet
     GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
-    FEED_COST = 64             # work of a feed apart from its bytes,
-    FORK_COST = 128            # and of one more reading, besides its memory:
+    FORK_COST = 128            # work of one more reading, besides its memory:
     COPIED_FOR_ONE = 8         # so many bytes of it are copied, digested and freed in the time of one that is read
     # Bytes that all readings together take at a time, before the work is counted: the smallest units are the dearest.
     SHARED = 512
-    SHARED_HELLO = 2048        # of what is certain not to fork
+    SHARED_SHORT = 2048        # of what is certain not to fork
     SHARED_LEAST = 256         # the same of each, for many are compared each time
     MEET_COST = 8              # and of telling what became of it from one other reading
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
@@ -458,7 +452,7 @@ cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil:
 cdef bint _is_between_messages(const Start* s) noexcept nogil:
     cdef const Reading* r = s.readings
     while r != NULL:
-        if r.kind != READ_ANY and not r.again and not is_idle(r):
+        if r.kind != READ_ANY and not r.again and not lost(r):
             return False
         r = r.next
     return not s.unread
@@ -523,7 +517,7 @@ cdef bint is_open(const Window* w) noexcept nogil:
             return True
         r = w.starts[i].readings
         while r != NULL:
-            if not r.again and (w.http or not is_idle(r)):
+            if not r.again and (w.http or not lost(r)):
                 return True
             r = r.next
     return False
@@ -547,7 +541,7 @@ cdef bint holds_part(const Window* w) noexcept nogil:
         s = &w.starts[i]
         r = s.readings
         while r != NULL:
-            if r.kind != READ_ANY and not (r.again and is_fresh(r)) and (w.http or not is_idle(r)):
+            if r.kind != READ_ANY and not is_fresh(r) and (w.http or not lost(r)):
                 return True
             r = r.next
         if not _is_live(s):
@@ -588,9 +582,9 @@ cdef bint is_whole(const Window* w) noexcept nogil:
         r = s.readings
         while r != NULL:
             if r.again:
-                if not is_fresh(r) or r.opening.tls.record and r.opening.tls.kind == RECORD_HANDSHAKE:
+                if not is_fresh(r):
                     return False
-            elif r.kind != READ_ANY and (r.kind != READ_HTTP or not within_body(&r.http)) and not is_idle(r):
+            elif r.kind != READ_ANY and not within_body(r) and not lost(r):
                 return False
             r = r.next
     while reads and run != NULL:
@@ -615,7 +609,7 @@ cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
     for i in range(MAX_STARTS):
         r = w.starts[i].readings
         while r != NULL:
-            if r.kind == READ_HTTP and w.starts[i].frontier + <int64_t>body_left(&r.http) > at:
+            if reader_of(r).body_left != NULL and w.starts[i].frontier + <int64_t>body_left(r) > at:
                 return True
             r = r.next
     return False
@@ -628,7 +622,7 @@ cdef inline bint _is_active(const Start* s) noexcept nogil:
 cdef bint _is_live(const Start* s) noexcept nogil:
     cdef const Reading* r = s.readings
     while r != NULL:
-        if not is_idle(r):
+        if not lost(r):
             return True
         r = r.next
     return s.unread
@@ -1131,7 +1125,7 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
             _advance(w, &w.starts[i], out, cap, &budget)
             moved |= <uint32_t>(w.starts[i].frontier > stood) << i
     work[0] -= most - budget
-    if w.behind and (w.first == READ_HELLO or w.first == READ_DTLS):
+    if w.behind and w.first != READ_ANY:
         w.overflow = 1                  # the rest of a datagram's bytes may come with none
     if w.bytes >= cap // 2:
         _leave_behind(w, moved)
@@ -1214,7 +1208,9 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
         if plain and stop - pos > <int64_t>SHARED_LEAST:
             stop = min(stop, pos + _slice(s.readings, others, run.data[pos - run.at]))
         size = <uint32_t>(stop - pos)
-        meet = MEET_COST + (s.readings.http2.hpack.count if s.readings.kind == READ_HTTP2 else 0)
+        meet = MEET_COST
+        if reader_of(s.readings).comparing != NULL:
+            meet += reader_of(s.readings).comparing(s.readings.state)
         versions[0] = run.data + (pos - run.at)
         if not plain:
             copy = w.copies
@@ -1285,7 +1281,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             after.readings[i].next = s.readings
             s.readings = after.readings[i]
         _note_body(w, s)
-        if after.count == 1 and s.readings.again and is_fresh(s.readings):
+        if after.count == 1 and is_fresh(s.readings):
             s.again = s.readings.kind       # nothing is kept of what may never come
             free_readings(s.readings)
             s.readings = NULL
@@ -1298,12 +1294,11 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
 
 cdef inline int64_t _slice(const Reading* r, uint32_t others, uint8_t first) noexcept nogil:
     # How much is read until the work is counted again. Of a body it is as much as there is, since it is passed over.
-    if others == 1 and (r.kind == READ_TLS or r.kind == READ_HELLO or r.kind == READ_DTLS
-                        or r.kind == READ_ANY and first < 0x20):
-        return SHARED_HELLO
-    if others == 1 and r.kind == READ_HTTP:
-        return <int64_t>max(<uint64_t>SHARED, min(body_left(&r.http), <uint64_t>MAX_AHEAD))
-    return max(<int64_t>SHARED // others, <int64_t>SHARED_LEAST)
+    if others > 1:
+        return max(<int64_t>SHARED // others, <int64_t>SHARED_LEAST)
+    if reader_of(r).short_lived or r.kind == READ_ANY and first < 0x20:
+        return SHARED_SHORT
+    return <int64_t>max(<uint64_t>SHARED, min(body_left(r), <uint64_t>MAX_AHEAD))
 
 
 cdef bint _is_doubtful(const Window* w, int64_t pos) noexcept nogil:
@@ -1325,7 +1320,8 @@ cdef Reading* _second_reading(const Window* w, const Start* s) noexcept nogil:
     cdef Reading* r = new_reading(s.again)
     if r != NULL:
         r.began = s.began
-        r.again = r.opening.tls.again = 1
+        r.again = 1
+        reader_of(r).begin_again(r.state)
     return r
 
 
@@ -1349,7 +1345,7 @@ cdef bint _leap(Start* s, int64_t to) noexcept nogil:
     # A gap inside a body that is passed over anyway need not be filled.
     cdef Reading* r = s.readings
     cdef uint64_t gap = <uint64_t>(to - s.frontier)
-    if r == NULL or r.next != NULL or r.kind != READ_HTTP or not pass_over(&r.http, gap):
+    if r == NULL or r.next != NULL or reader_of(r).pass_over == NULL or not reader_of(r).pass_over(r.state, gap):
         return False
     s.frontier = to
     return True
@@ -1366,7 +1362,7 @@ cdef void _note_body(Window* w, const Start* s) noexcept nogil:
     for i in range(MAX_STARTS):
         if &w.starts[i] != s and _is_live(&w.starts[i]):
             return
-    if r == NULL or r.next != NULL or r.kind != READ_HTTP or not within_body(&r.http):
+    if r == NULL or r.next != NULL or not within_body(r):
         w.body_open = 0
         return
     if not w.body_open:
@@ -1374,7 +1370,7 @@ cdef void _note_body(Window* w, const Start* s) noexcept nogil:
         w.body_at = s.frontier
         w.unseen = 0
         w.late_lost = 0
-    left = body_left(&r.http)
+    left = body_left(r)
     w.body_end = s.frontier + <int64_t>(left if left < MAX_AHEAD else MAX_AHEAD)
     if w.unseen > MAX_UNSEEN:
         w.body_at = w.body_end
@@ -1409,10 +1405,10 @@ cdef void _move_up(Window* w) noexcept nogil:
 
 
 cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
-    # A long connection, other than TLS: its readings are marked now and then, and once half the memory is used and a
-    # quarter of it lies behind the mark, what stands before the mark is forgotten; reading begins anew from there, if
-    # it must. So what is sent again is compared with what it was for as long as clients usually send it again. In a
-    # hurry all that was read is forgotten: for a body that could not be passed over otherwise.
+    # A long connection, of messages that may be long: its readings are marked now and then, and once half the memory
+    # is used and a quarter of it lies behind the mark, what stands before the mark is forgotten; reading begins anew
+    # from there, if it must. So what is sent again is compared with what it was for as long as clients usually send
+    # it again. In a hurry all that was read is forgotten: for a body that could not be passed over otherwise.
     cdef Start* s
     cdef Reading* r
     cdef int64_t floor = 0
@@ -1422,7 +1418,7 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
         s = &w.starts[i]
         r = s.readings
         while r != NULL:
-            if r.kind == READ_TLS or r.kind == READ_HELLO or r.kind == READ_DTLS:
+            if reader_of(r).short_lived:
                 return
             r = r.next
         if s.readings == NULL:
@@ -1557,16 +1553,16 @@ cdef void _keep(Window* w, Kept* after, Reading* r) noexcept nogil:
             if after.digests[i] == digest and same_reading(after.readings[i], r):
                 free_readings(r)
                 return
-    if after.count >= most or after.idle >= <uint32_t>MAX_WAYS and is_idle(r):
+    if after.count >= most or after.idle >= <uint32_t>MAX_WAYS and lost(r):
         # Of those that have lost their way some are enough: each finds a request that begins in a later line.
-        if w.http or r.kind != READ_HTTP or not is_astray(&r.http):
+        if w.http or lost(r) != ASTRAY:
             w.overflow = 1
         free_readings(r)
         return
     after.digests[after.count] = digest
     after.readings[after.count] = r
     after.count += 1
-    after.idle += is_idle(r)
+    after.idle += lost(r) != 0
 
 
 cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alone, Kept* after,
@@ -1589,12 +1585,10 @@ cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alon
 cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* base, int64_t at, bint alone,
                   Reading** todo, Kept* after, Findings* out) noexcept nogil:
     # One reading goes on to the end of the bytes, or to where another is farther behind.
+    cdef const Reader* reader
     cdef Outcome outcome
-    cdef uint8_t first
+    cdef Step step
     cdef uint32_t names, text
-    cdef const uint8_t* came
-    cdef uint64_t body
-    cdef size_t read
     while True:
         r.place = <uint32_t>(c.at - base)
         if todo[0] != NULL and _gives_way(w, todo, r):
@@ -1607,139 +1601,88 @@ cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* bas
             w.behind = 1
             s.frontier = at + (c.at - base)
             break
-        names, text = out.count, out.text.size
-        came = c.at
-        body = body_left(&r.http) if r.kind == READ_HTTP else 0
         if r.kind == READ_ANY:
             if left(c) == 0:
                 break
-            first = c.at[0]
             r.began = at + (c.at - base)
-            if first >= 20 and first <= 22:
-                memset(&r.opening.tls, 0, sizeof(Tls))
-                r.kind = READ_TLS
-            elif may_be_prefix(first):
-                memset(&r.opening.prefix, 0, sizeof(Prefix))
-                r.kind = READ_PREFIX
-            else:
-                r.kind = READ_HTTP
-        if r.kind == READ_TLS or r.kind == READ_HELLO or r.kind == READ_DTLS:
-            r.opening.tls.hello.has_cookie = r.kind == READ_DTLS
-            outcome = read_tls(&r.opening.tls, c) if r.kind == READ_TLS else read_hello(&r.opening.tls.hello, c)
-            w.share -= <int32_t>(c.at - came)
-            if r.opening.tls.hello.body or outcome == FOUND or outcome == DONE:
-                s.message = 1
-            if r.opening.tls.hello.crowded:
-                w.overflow = 1
-            if outcome == FOUND:
-                found_hello(r, FINDING_NAME, out)
-                w.share -= FEED_COST + cost_of(out, names, text, w.share)
-                continue
-            if outcome == DONE:
-                # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name
-                # that stands in that one.
-                found_hello(r, FINDING_HELLO_END if r.opening.tls.hello.names else FINDING_NO_NAME, out)
-                memset(&r.opening.tls.hello, 0, sizeof(Hello))
-                r.again = r.opening.tls.again = 1
-                s.began = r.began
-                w.share -= NAME_COST
-                continue
-            if outcome == NOT_MINE and r.kind == READ_TLS and not r.again and not r.aside:
-                lose_way(r)
-                continue
-        elif r.kind == READ_HTTP:
-            outcome = read_http(&r.http, c)
-            read = <size_t>(c.at - came)
-            # A body is passed over, not looked at.
-            w.share -= <int32_t>(read - min(read, body)) + <int32_t>r.http.spent
-            r.http.spent = 0
-            if r.http.is_http or is_text(&r.http):
-                w.http = 1
-                if r.http.is_http:
-                    s.message = 1
-            if outcome == FOUND:
-                r.place = <uint32_t>(c.at - base)
-                _found(w, s, r, todo, out)
-                w.share -= FEED_COST + cost_of(out, names, text, w.share)
-                continue
-            if outcome == DONE:
-                r.kind = READ_HTTP2 if r.http.preface else READ_ANY
-                free_http(&r.http)
-                if r.kind == READ_HTTP2:
-                    outcome = begin_http2(r)
-                if outcome == DONE:
-                    w.share -= FEED_COST
-                    continue
-        elif r.kind == READ_PREFIX:
-            outcome = read_prefix(&r.opening.prefix, c)
-            w.share -= 3 * <int32_t>(c.at - came) + FEED_COST
-            if outcome == FOUND:
-                s.message = 1
-                found_destination(r, out)
-                w.share -= FEED_COST + cost_of(out, names, text, w.share)
-                continue
-            if outcome == DONE:
-                s.message = 1
-                r.kind = READ_ANY
-                continue
-            if outcome == NOT_MINE:
-                lose_way(r)
-                continue
-        else:
-            outcome = read_http2(&r.http2, c)
-            w.share -= <int32_t>(c.at - came) + <int32_t>r.http2.hpack.spent
-            r.http2.hpack.spent = 0
-            if outcome == FOUND:
-                if found_http2(r, out):
-                    w.overflow = 1
-                w.share -= FEED_COST + cost_of(out, names, text, w.share)
-                continue
+            become(r, reader_at[c.at[0]])
+        reader = reader_of(r)
+        names, text = out.count, out.text.size
+        memset(&step, 0, sizeof(Step))
+        outcome = reader.read(r.state, c, &step, out)
+        w.share -= step.cost
+        s.message |= step.message
+        w.http |= step.text
+        w.overflow |= step.overflow
         if outcome == NEED_MORE:
             break
-        free_readings(r)
-        return
+        if outcome == FOUND:
+            r.place = <uint32_t>(c.at - base)
+            _found(w, s, r, &step, todo, names, text, out)
+        elif outcome == DONE and not step.succeeded:
+            end_message(r)
+        elif outcome == DONE:
+            if not begin_behind(r, reader.successor, &step, out):
+                free_readings(r)
+                return
+            w.share -= step.cost
+        elif reader.begins != NULL and not r.again and not r.aside:
+            lose_way(r, &step, out)
+            w.share -= step.cost
+        else:
+            free_readings(r)
+            return
     _keep(w, after, r)
 
 
-cdef void _found(Window* w, Start* s, Reading* r, Reading** todo, Findings* out) noexcept nogil:
-    # The request reader has come upon a head, upon a place where servers go different ways, or upon a ClientHello.
+cdef void _found(Window* w, Start* s, Reading* r, Step* step, Reading** todo, uint32_t names, uint32_t text,
+                 Findings* out) noexcept nogil:
+    # A reader has come upon names, of which there were so many before; upon a place where servers go different ways;
+    # or upon what may be another message in the midst of this one.
     cdef Reading* fork
-    cdef Cursor c
     cdef uint8_t i
-    if r.http.event == EVENT_HELLO:
-        w.share -= 2 * FORK_COST
-        fork = new_reading(READ_TLS)
-        if fork == NULL:
-            w.overflow = 1
-            return
-        fork.aside = 1
-        fork.began = r.began
-        fork.place = r.place
-        c = cursor(r.http.sign.seen, SIGN_SIZE)
-        if read_tls(&fork.opening.tls, &c) == NEED_MORE:
-            _queue(w, todo, fork)
-        else:
-            free_readings(fork)
+    cdef uint32_t k
+    for k in range(names, out.count):
+        out.items[k].reading = r.kind
+        out.items[k].began += r.began
+    if step.again:
+        r.again = 1
+        s.began = r.began
+        w.share -= NAME_COST
         return
-    if r.http.event == EVENT_HEAD:
-        found_request(r, out)
-        if r.http.crowded or w.urgent_lost:
-            w.overflow = 1
-        if r.http.cut:
-            w.dropped += 1              # what was not kept of the target counts as what was not kept of the stream
-        if r.http.simple == 1:
-            return
-    if r.http.framings.count > 1:
-        release_head(&r.http)
-    for i in range(1, r.http.framings.count):
-        w.share -= FORK_COST
-        fork = copy_reading(r)
-        if fork == NULL:
-            w.overflow = 1
-            break
-        choose_framing(&fork.http, i)
+    if step.head and w.urgent_lost:
+        w.overflow = 1
+    w.dropped += step.cut               # what was not kept of the target counts as what was not kept of the stream
+    if step.aside:
+        _begin_aside(w, r, step, todo, out)
+    elif step.ways:
+        for i in range(1, step.ways):
+            w.share -= FORK_COST
+            fork = copy_reading(r)
+            if fork == NULL:
+                w.overflow = 1
+                break
+            reader_of(fork).choose(fork.state, i)
+            _queue(w, todo, fork)
+        reader_of(r).choose(r.state, 0)
+    w.share -= FEED_COST + cost_of(out, names, text, w.share)
+
+
+cdef void _begin_aside(Window* w, const Reading* r, Step* step, Reading** todo, Findings* out) noexcept nogil:
+    # What stands here may be the start of another message: a reading of its own.
+    cdef Reading* fork = new_reading(READ_ANY)
+    w.share -= 2 * FORK_COST
+    if fork == NULL:
+        w.overflow = 1
+        return
+    fork.aside = 1
+    fork.began = r.began
+    fork.place = r.place
+    if begin_behind(fork, reader_at[step.taken[0]], step, out):
         _queue(w, todo, fork)
-    choose_framing(&r.http, 0)
+    else:
+        free_readings(fork)
+    w.share -= step.cost
 
 
 cdef bint _gives_way(Window* w, Reading** todo, Reading* r) noexcept nogil:

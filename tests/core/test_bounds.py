@@ -14,10 +14,10 @@ import quic_packets as quic
 from edgeblock.disguises.streams import Path
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine, play
+from tests.core.protocols import CHUNKED, READERS, message
 from tests.core.test_quic_engine import TRUST, udp
 
 NOISE = random.Random(7).randbytes(4000)
-CHUNKED = s.request(b"first.example", b"/", b"POST", b"", b"Transfer-Encoding: chunked")
 ATTACKS: dict[str, Callable] = {}
 
 
@@ -281,24 +281,6 @@ def stream(data: bytes, size: int = 1400, order: Callable = list) -> list[bytes]
     return [path.syn(), *order([path.data(at, piece) for at, piece in of_bytes(data, size)])]
 
 
-def h2(frames: bytes) -> bytes:
-    return s.H2_PREFACE + frames
-
-
-def block(fragment: bytes) -> bytes:
-    return s.h2_frame(1, 5, 1, fragment)
-
-
-def message(size: int) -> bytes:
-    return s.hello_message(OTHER, before=s.extension(16, bytes(size)))
-
-
-def of_entries(fragment: bytes) -> bytes:
-    # A table of the longest path that fits, then blocks that name it with one byte.
-    entry = b"\x44\x7f\x81\x1e" + b"/" * 3968
-    return h2(block(b"\x82" + entry) + block(fragment))
-
-
 def initials(data: bytes, size: int, order: Callable = list) -> list[bytes]:
     """A ClientHello's CRYPTO bytes in frames of `size`, a datagram of some hundred frames each."""
     frames = order([quic.crypto(at, piece) for at, piece in of_bytes(data, size)])
@@ -306,58 +288,18 @@ def initials(data: bytes, size: int, order: Callable = list) -> list[bytes]:
             for number, at in enumerate(range(0, len(frames), 200))]
 
 
-# One row a stream: packets of about so many bytes.
+# One row a stream: packets of about so many bytes. Those of each reader stand in its row.
 UNITS: dict[str, Callable[[int], list[bytes]]] = {
-    "records of a byte": lambda n: stream(s.records(message(n // 6), *range(1, n // 6))),
-    "empty records": lambda n: stream(b"\x16\x03\x01\0\0" * (n // 5)),
-    "alerts": lambda n: stream(b"\x15\x03\x01\0\0" * (n // 5)),
-    "extensions": lambda n: stream(s.hello(OTHER, before=b"\x12\x34\0\0" * (n // 8))),
-    "lines of a head": lambda n: stream(b"GET / HTTP/1.1\r\n" + b"a:\n" * (n // 3)),
-    "lone CRs": lambda n: stream(b"GET /" + b"\r" * n),
-    "fields without a line end": lambda n: stream(b"GET / HTTP/1.1\r\n" + b"a:\r" * (n // 3)),
+    f"{name}: {units}": lambda n, row=row, units=units: stream(row.before + row.units[units](n))
+    for name, row in READERS.items() if row.before is not None for units in row.units}
+UNITS |= {
     "fields without a line end, in large packets":
         lambda n: stream(b"GET / HTTP/1.1\r\n" + b"a:\r" * (n // 6), 60_000),
-    "blank lines": lambda n: stream(b"\r\n" * (n // 2)),
-    "requests": lambda n: stream(b"GET / HTTP/1.1\nHost:a\n\n" * (n // 23)),
-    "chunks": lambda n: stream(CHUNKED + b"1\nx\n" * (n // 4)),
-    "trailers": lambda n: stream(CHUNKED + b"0\n" + b"a\n" * (n // 2)),
-    "h2 frames": lambda n: stream(h2(s.h2_frame(2, 0, 1, b"") * (n // 9))),
-    "h2 continuations": lambda n: stream(h2(s.h2_frame(1, 0, 1, b"") + s.h2_frame(9, 0, 1, b"") * (n // 9))),
-    "h2 requests": lambda n: stream(h2(block(b"\x82\x84\x41\1a") * (n // 14))),
-    "h2 blocks of the same": lambda n: stream(h2(s.h2_frame(1, 0, 1, b"\x82" * n))),
-    "h2 entries": lambda n: stream(h2(block(b"\x40\1a\1b" * (n // 4)))),
-    "h2 sizes": lambda n: stream(h2(block(b"\x40\1a\1b" * 100 + b"\x20\x3f\xe1\x1f" * (n // 4)))),
-    "h2 codes": lambda n: stream(h2(block((b"\x40\1a\xf8" + b"\xff\xff\xff\xf0" * 30) * (n // 124)))),
-    "h2 long paths": lambda n: stream(of_entries(b"\x82\xbe" * 100) + block(b"\x82\xbe") * (n // 11)),
     "bytes of a hello": lambda n: stream(s.record(message(n // 41)), 1),
     "bytes of a hello, backwards": lambda n: stream(s.record(message(n // 41)), 1, lambda p: p[::-1]),
     "bytes of a hello, shuffled": lambda n: stream(s.record(message(n // 41)), 1, shuffled),
     "bytes of a head, shuffled": lambda n: stream(s.request(OTHER, b"/" + b"x" * (n // 41)), 1, shuffled),
-    "blanks behind a method": lambda n: stream(b"GET" + b" " * n),
     "blanks behind a method, byte by byte": lambda n: stream(b"GET" + b" " * (n // 41), 1),
-    "lines": lambda n: stream(b"x\n" * (n // 2)),
-    "lines with NUL": lambda n: stream(b"\0\n" * (n // 2)),
-    "PROXY lines": lambda n: stream(b"PROXY \n" * (n // 7)),
-    "PROXY v2": lambda n: stream(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\0" * (n // 16)),
-    "signs of hellos": lambda n: stream(b"\x16\x03\x01\2\0\1" * (n // 6)),
-    "half signs of hellos": lambda n: stream(b"\x16\x03" * (n // 2)),
-    "control bytes in a field": lambda n: stream(b"GET / HTTP/1.1\n" + b"\1" * n),
-    "Host lines": lambda n: stream(b"GET / HTTP/1.1\n" + b"Host:a\n" * (n // 7)),
-    "folded lines of Host": lambda n: stream(b"GET / HTTP/1.1\nHost:a\n" + b" Host:b\n" * (n // 8)),
-    "lengths": lambda n: stream(b"GET / HTTP/1.1\n" + (b"Content-Length:" + b"1," * 7000 + b"\n")
-                                * (n // 14_016 + 1)),
-    "encodings": lambda n: stream(b"GET / HTTP/1.1\n" + (b"Transfer-Encoding:" + b"chunke" * 650 + b"\n")
-                                  * (n // 3919 + 1)),
-    "bodies that servers frame differently": lambda n: stream(
-        b"GET / HTTP/1.1\nContent-Length:+1 2 3,0x5,7,8\n\nGET" * (n // 50)),
-    "chunks of two sizes": lambda n: stream(CHUNKED + b"0x1\nx\n" * (n // 6)),
-    "tunnels": lambda n: stream(b"CONNECT a:1 HTTP/1.1\nContent-Length:1\n\n" * (n // 39)),
-    "international hosts": lambda n: stream(of_hosts(n // 130, "\u00fc" * 30 + ".\u00f6.%d")),
-    "Latin hosts": lambda n: stream(b"".join(b"GET / HTTP/1.1\nHost:" + b"\xe9\xe8" * 100 + b"%d.b\n\n" % i
-                                             for i in range(n // 230))),
-    "h2 frames without an end": lambda n: stream(h2(s.h2_frame(1, 0x2D, 1, bytes(6)) * (n // 15))),
-    "h2 fields without a name": lambda n: stream(h2(block(b"\0\0\0" * (n // 3)))),
-    "SOCKS passwords": lambda n: stream(b"\5\1\2" + b"\1\1a\1a" * (n // 5)),
     "CRYPTO bytes": lambda n: initials(message(n // 8), 1),
     "CRYPTO bytes, shuffled": lambda n: initials(message(n // 8), 1, shuffled),
 }
@@ -375,10 +317,6 @@ def cost(packets: list[bytes]) -> tuple[float, int]:
             judge.judge_all([packet], 1.0, TRUST)
         least = min(least, time.process_time() - begin)
     return least, judge.counters()["work"]
-
-
-def of_hosts(count: int, form: str) -> bytes:
-    return b"".join(s.request((form % i).encode()) for i in range(count))
 
 
 # Besides its share a packet buys what is read before it is counted: a reading for each way, a value of 16 kB.
@@ -399,17 +337,10 @@ def test_no_packet_costs_more_than_its_share(units, size):
         before = work
 
 
-FIELDS = b"".join(b"X-%d: " % i + b"y" * 40 + b"\r\n" for i in range(16)) + b"\r\n"
-HEAD = s.request(OTHER, b"/" + b"x" * 300)[:-2] + FIELDS
-SETTLED = b"".join(s.h2_frame(1, 5, 1, b"\x82\x84\x40\2ab\2cd") for _ in range(12)) + s.h2_frame(0, 0, 1, bytes(200))
 # Of each a name, six bytes of which have two copies, so that there are 64 readings; and bytes that are passed over.
-CONFLICTING = {
-    "TLS": (s.hello(OTHER, behind=s.extension(16, bytes(900))), OTHER, bytes(100)),
-    "a target": (HEAD, b"xxxxxx", b"y" * 9),
-    "a host": (HEAD, OTHER, b"y" * 9),
-    "HTTP/2": (h2(s.h2_request(OTHER) + SETTLED + block(b"\x82\x84\x41\1a") * 8), OTHER, bytes(99)),
-    "SOCKS": (b"\5\1\0\5\1\0\3" + bytes([len(OTHER)]) + OTHER + b"\0\x50" + HEAD, OTHER, b"y" * 9),
-}
+CONFLICTING = {name: (row.before + made[0], *made[1:]) for name, row in READERS.items()
+               if row.doubtful for made in [row.doubtful(OTHER)]}
+CONFLICTING["a target"] = (CONFLICTING["http"][0], b"xxxxxx", b"y" * 9)
 
 
 @pytest.mark.parametrize("units", CONFLICTING)

@@ -1,7 +1,7 @@
 """What the fuzzer calls: bytes in, one game with the compiled parts, 0 out, or the process aborts.
 
 Each game states a sentence that has to hold for any bytes, and aborts the process where it does not:
-    tls, http, http2   a reader fed whole and fed in pieces (and copied in between) says the same
+    NAME of a reader   fed whole and fed in pieces (and copied in between) it says the same, and spends what it should
     packets            any packets, judged one after the other: the table's account is right and nothing is left over
     hide               whatever is sent around a request with a listed name, the server never has all of it
     innocent           whatever is sent without a listed name, no packet is dropped that a server would take
@@ -22,18 +22,17 @@ from edgeblock.core.blocked cimport room_of
 from edgeblock.core.cursor cimport Cursor, cursor, left
 from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_JUNK_HOP_BY_HOP, COUNT_JUNK_NO_ACK,
                                     COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine, Passed)
-from edgeblock.core.findings cimport Findings
+from edgeblock.core.findings cimport Finding, Findings, clear_findings, free_findings
 from edgeblock.core.flow cimport FLOW_COST, LANES, Flow, FlowTable, Quic
-from edgeblock.core.http cimport (EVENT_HEAD, EVENT_HELLO, Http, choose_framing, copy_http, digest_http, free_http,
-                                  read_http, same_http)
-from edgeblock.core.http2 cimport Http2, copy_http2, digest_http2, free_http2, read_http2, same_http2
 from edgeblock.core.matcher cimport ACTION_RESET, Match, Matcher
-from edgeblock.core.prefix cimport SIGN_SIZE
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
-from edgeblock.core.tls cimport DONE, FOUND, NEED_MORE, NOT_MINE, Hello, Outcome, Tls, read_tls
+from edgeblock.core.reader cimport (DONE, FOUND, NEED_MORE, NOT_MINE, STATE_SIZE, STATE_WORDS, Outcome, Reader, Step)
+from edgeblock.core.readers cimport MAX_READERS, readers
 from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, NEAR, STARTS, SYNS, Hello as Kept, PassedSyn, Remembered
 from edgeblock.source.messages cimport Queued, nlmsghdr, read_packet, take_attribute, take_message, write_attribute
 from edgeblock.source.recall cimport Recall
+
+from edgeblock.core.readers import KINDS
 
 from initials cimport play_hidden, play_initials
 
@@ -54,12 +53,9 @@ cdef enum:
     MAX_TRACE = 1 << 16        # digest buffer of a parser run
     PLACES = 4                 # hellos that the kernel keeps
 
-cdef enum Game:
-    GAME_TLS = 0
-    GAME_HTTP
-    GAME_HTTP2
-    GAME_PACKETS
-    GAME_HIDE
+cdef enum Game:                # before these each reader's, by its kind
+    GAME_PACKETS = MAX_READERS
+    GAME_HIDE                  # from here on games of streams
     GAME_INNOCENT
     GAME_INITIALS
     GAME_HIDE_QUIC
@@ -68,6 +64,8 @@ cdef enum Game:
     GAME_PARTS                 # parts.py's, in the order of PARTS
 
 PARTS = ("answers", "defragment", "answered", "marking")
+GAMES = KINDS | {name: MAX_READERS + place for place, name in enumerate(
+    ("packets", "hide", "innocent", "initials", "hide-quic", "recall", "netlink", *PARTS))}
 
 cdef struct Stream:
     uint8_t* data
@@ -92,6 +90,8 @@ cdef object check = None
 cdef list parts = []
 cdef Recall recall = None
 cdef Kept* kept = NULL         # the kernel's memory of hellos
+cdef public int first_of_streams = GAME_HIDE
+cdef bytes listing = b""
 cdef public long long slowest = 0      # nanoseconds of the dearest packet of the input that is being played
 cdef Stream listed[MAX_STREAMS]
 cdef Stream innocent[MAX_STREAMS]
@@ -223,122 +223,84 @@ cdef inline uint8_t* _piece(const uint8_t* data, size_t size, uint32_t* cuts, si
 # ---- the readers
 
 
-cdef void _run_tls(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) noexcept nogil:
-    cdef Tls tls
+cdef void _run(const Reader* reader, const uint8_t* data, size_t size, uint32_t cuts, Trace* t) noexcept nogil:
+    cdef uint64_t[STATE_WORDS] state, copy
+    cdef Findings found
+    cdef Step step
     cdef Cursor c
+    cdef const uint8_t* came
+    cdef const uint8_t* began = NULL           # of the message, in this piece
     cdef size_t length
     cdef uint8_t* piece
     cdef Outcome outcome = NEED_MORE
-    memset(&tls, 0, sizeof(Tls))
-    memset(t, 0, sizeof(Trace))
-    while size and outcome == NEED_MORE:
-        length = size
-        piece = _piece(data, size, &cuts, &length) if cuts else NULL
-        c = cursor(piece if piece != NULL else data, length)
-        while True:
-            outcome = read_tls(&tls, &c)
-            if outcome != FOUND:
-                break
-            _tell(t, tls.hello.name, tls.hello.name_size, 1)
-        if outcome == NEED_MORE and left(&c):
-            fail(b"tls: NEED_MORE with bytes left")
-        t.consumed += length - left(&c)
-        free(piece)
-        data += length
-        size -= length
-    t.outcome = outcome
-    _tell(t, NULL, 0, tls.hello.ech)
-
-
-cdef void _run_http(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) noexcept nogil:
-    cdef Http http, copy
-    cdef Cursor c
-    cdef size_t length
-    cdef uint8_t* piece
-    cdef Outcome outcome = NEED_MORE
-    cdef uint8_t i
     cdef uint32_t turn = <uint32_t>size        # which way is followed: the same whole and in pieces
-    memset(&http, 0, sizeof(Http))
+    memset(state, 0, sizeof(state))
+    memset(&found, 0, sizeof(Findings))
     memset(t, 0, sizeof(Trace))
     while size and outcome == NEED_MORE:
         length = size
         piece = _piece(data, size, &cuts, &length) if cuts else NULL
         c = cursor(piece if piece != NULL else data, length)
+        began = NULL
         while True:
-            outcome = read_http(&http, &c)
-            if outcome == NOT_MINE:
-                fail(b"http: gave up")
-            if outcome == FOUND and http.event == EVENT_HELLO:
-                _tell(t, http.sign.seen, SIGN_SIZE, 1)
-            elif outcome == FOUND:
-                if http.event == EVENT_HEAD:
-                    _tell(t, http.target.data, http.target.size, 2 + http.head + 2 * http.connect)
-                    _tell(t, http.hosts.data, http.hosts.size, http.path_at)
-                    if http.path_at > http.target.size:
-                        fail(b"http: the path begins behind the target")
-                for i in range(http.framings.count):
-                    _tell(t, NULL, 0, (http.framings.ways[i].length << 3) + http.framings.ways[i].kind)
-                if http.simple != 1:
-                    choose_framing(&http, <uint8_t>(turn % http.framings.count if http.framings.count else 0))
+            memset(&step, 0, sizeof(Step))
+            clear_findings(&found)
+            came = c.at
+            outcome = reader.read(state, &c, &step, &found)
+            if step.cost < 0 or step.cost > (c.at - came + 1) << 20:
+                fail(b"reader: a cost that cannot be")
+            _tell_found(&found, t)
+            if outcome == FOUND and step.aside:
+                _tell(t, step.taken, step.taken_size, 1)
+            if step.ways and outcome == FOUND:
+                _tell(t, NULL, 0, step.ways)
+                reader.choose(state, <uint8_t>(turn % step.ways))
                 turn = turn * 5 + 1
-            elif outcome == DONE:
-                _tell(t, NULL, 0, 99 + http.preface)
-                free_http(&http)
+            if outcome == DONE:
+                if c.at == began:
+                    fail(b"reader: a message without a byte")
+                began = c.at
+                _tell(t, NULL, 0, 99 + step.succeeded)
+                if reader.release != NULL:
+                    reader.release(state)
+                memset(state, 0, sizeof(state))
                 if left(&c) == 0:
                     outcome = NEED_MORE
                     break
-            else:
+            elif outcome != FOUND:
                 break
         if outcome == NEED_MORE and left(&c):
-            fail(b"http: NEED_MORE with bytes left")
+            fail(b"reader: NEED_MORE with bytes left")
+        if outcome == NOT_MINE and reader.lose != NULL:
+            fail(b"reader: gave up, and nobody reads on")
         t.consumed += length - left(&c)
         free(piece)
         data += length
         size -= length
         if cuts & 1:            # go on with a copy
-            if not copy_http(&copy, &http):
-                fail(b"http: no copy")
-            if not same_http(&copy, &http) or digest_http(&copy) != digest_http(&http):
-                fail(b"http: a copy is not the same")
-            free_http(&http)
-            http = copy
+            memcpy(copy, state, sizeof(state))
+            if reader.copy != NULL and not reader.copy(copy, state):
+                fail(b"reader: no copy")
+            if not reader.same(copy, state) or reader.digest(copy) != reader.digest(state):
+                fail(b"reader: a copy is not the same")
+            if reader.release != NULL:
+                reader.release(state)
+            memcpy(state, copy, sizeof(state))
     t.outcome = outcome
-    free_http(&http)
+    if reader.release != NULL:
+        reader.release(state)
+    free_findings(&found)
 
 
-cdef void _run_http2(const uint8_t* data, size_t size, uint32_t cuts, Trace* t) noexcept nogil:
-    cdef Http2 http2, copy
-    cdef Cursor c
-    cdef size_t length
-    cdef uint8_t* piece
-    cdef Outcome outcome = NEED_MORE
-    memset(&http2, 0, sizeof(Http2))
-    memset(t, 0, sizeof(Trace))
-    while size and outcome == NEED_MORE:
-        length = size
-        piece = _piece(data, size, &cuts, &length) if cuts else NULL
-        c = cursor(piece if piece != NULL else data, length)
-        while True:
-            outcome = read_http2(&http2, &c)
-            if outcome != FOUND:
-                break
-            _tell(t, http2.hpack.hosts.data, http2.hpack.hosts.size, http2.hpack.blocks)
-            _tell(t, http2.hpack.paths.data, http2.hpack.paths.size, http2.hpack.table_size)
-        if outcome == NEED_MORE and left(&c):
-            fail(b"http2: NEED_MORE with bytes left")
-        t.consumed += length - left(&c)
-        free(piece)
-        data += length
-        size -= length
-        if cuts & 1:
-            if not copy_http2(&copy, &http2):
-                fail(b"http2: no copy")
-            if not same_http2(&copy, &http2) or digest_http2(&copy) != digest_http2(&http2):
-                fail(b"http2: a copy is not the same")
-            free_http2(&http2)
-            http2 = copy
-    t.outcome = outcome
-    free_http2(&http2)
+cdef void _tell_found(const Findings* found, Trace* t) noexcept nogil:
+    cdef const Finding* f
+    cdef uint32_t i
+    for i in range(found.count):
+        f = &found.items[i]
+        if f.path_at > f.target_size:
+            fail(b"reader: the path begins behind the target")
+        _tell(t, found.text.data + f.host_at, f.host_size, f.kind | f.ech << 2 | f.head << 3 | f.connect << 4)
+        _tell(t, found.text.data + f.target_at, f.target_size, f.path_at << 1 | f.unsure)
 
 
 # ---- packets
@@ -384,12 +346,6 @@ cdef void _audit(FlowTable table) noexcept nogil:
             flow = flow.newer
     if memory != table.memory or flows != table.flows:
         fail(b"the table's account is not the sum of its flows")
-
-
-cdef void _free_findings(Findings* f) noexcept nogil:
-    free(f.items)
-    free(f.text.data)
-    memset(f, 0, sizeof(Findings))
 
 
 cdef void _play_packets(Engine e, Bytes b) noexcept nogil:
@@ -809,7 +765,18 @@ cdef void _play_messages(const uint8_t* data, size_t size) noexcept nogil:
     free(copy)
 
 
-# ---- the one entry
+# ---- the entries
+
+
+cdef public int find_game(const char* name) except -2:
+    """Its number, or -1; those of streams are from `first_of_streams` on."""
+    return GAMES.get((<bytes>name).decode(), -1)
+
+
+cdef public const char* all_games() except NULL:
+    global listing
+    listing = ",".join(GAMES).encode()
+    return <const char*><bytes>listing
 
 
 cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
@@ -825,23 +792,16 @@ cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
     if game >= GAME_PARTS:
         parts[game - GAME_PARTS](<bytes>data[:size])
         return 0
-    if game <= GAME_HTTP2:
+    if game < GAME_PACKETS:
         for i in range(size):
             cuts = (cuts ^ data[i]) * 0x01000193
         cuts |= 1 << 31
-        if game == GAME_TLS:
-            _run_tls(data, size, 0, &whole)
-            _run_tls(data, size, cuts, &pieces)
-        elif game == GAME_HTTP:
-            _run_http(data, size, 0, &whole)
-            _run_http(data, size, cuts, &pieces)
-        else:
-            _run_http2(data, size, 0, &whole)
-            _run_http2(data, size, cuts, &pieces)
+        _run(&readers[game], data, size, 0, &whole)
+        _run(&readers[game], data, size, cuts, &pieces)
         if not _same_trace(&whole, &pieces):
             fail(b"whole and in pieces differ")
         if runs % 512 == 0:
-            check(game, <bytes>data[:size])
+            check((<bytes>readers[game].name).decode(), <bytes>data[:size])
         return 0
     for turn in range(3):
         before = allocated_bytes()
@@ -869,9 +829,9 @@ cdef public int fuzz_one(int game, const uint8_t* data, size_t size) except -1:
             play_hidden(strict, data, size)
             _audit(strict.table)
             _forget(strict.table)
-        _free_findings(&engine.findings)
-        _free_findings(&lenient.findings)
-        _free_findings(&strict.findings)
+        free_findings(&engine.findings)
+        free_findings(&lenient.findings)
+        free_findings(&strict.findings)
         after = allocated_bytes()
         if after <= before:
             return 0

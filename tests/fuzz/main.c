@@ -14,11 +14,11 @@ enum { LIMIT_OF_PACKET = 4 * 1000 * 1000 };
 
 extern PyObject *PyInit_harness(void);
 extern int fuzz_one(int game, const uint8_t *data, size_t size);
+extern int find_game(const char *name);
+extern const char *all_games(void);
+extern int first_of_streams;
 extern long long slowest;
 
-static const char *const games[] = {"tls", "http", "http2", "packets", "hide", "innocent", "initials", "hide-quic",
-                                    "recall", "netlink", "answers", "defragment", "answered", "marking"};
-enum { FIRST_OF_STREAMS = 4 };      /* hide */
 static int game = -1;
 
 /* Compared strings teach the fuzzer nothing here that the samples do not hold, and libcrypto compares many: without
@@ -30,20 +30,15 @@ void __sanitizer_weak_hook_strncmp(void *pc, const char *a, const char *b, size_
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const char *wanted = getenv("EDGEBLOCK_FUZZ");
-    for (int i = 0; i < (int)(sizeof games / sizeof games[0]); i++)
-        if (wanted && strcmp(wanted, games[i]) == 0)
-            game = i;
-    if (game < 0) {
-        fprintf(stderr, "EDGEBLOCK_FUZZ must name a game:");
-        for (int i = 0; i < (int)(sizeof games / sizeof games[0]); i++)
-            fprintf(stderr, " %s", games[i]);
-        fprintf(stderr, "\n");
-        exit(2);
-    }
     PyImport_AppendInittab("harness", PyInit_harness);
     Py_Initialize();
     if (PyRun_SimpleString("import tests.fuzz.opening") != 0)
         exit(2);
+    game = wanted ? find_game(wanted) : -1;
+    if (game < 0) {
+        fprintf(stderr, "EDGEBLOCK_FUZZ must name a game: %s\n", all_games());
+        exit(2);
+    }
     (void)argc, (void)argv;
     return 0;
 }
@@ -57,7 +52,7 @@ static long long now(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    long long taken = 0, limit = game >= FIRST_OF_STREAMS ? LIMIT_OF_STREAMS : LIMIT;
+    long long taken = 0, limit = game >= first_of_streams ? LIMIT_OF_STREAMS : LIMIT;
     limit += (long long)size * LIMIT_PER_BYTE;
     for (int turn = 0; turn < 3; turn++) {
         long long begin = now();

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeblock.disguises.streams import Path as Stream
 from edgeblock.disguises.table import DISGUISES, Ask
 from tests.core import samples as s
+from tests.core.protocols import READERS
 
 NAMES = (b"blocked.example.com", b"www.innocent.example")
 
@@ -104,8 +105,10 @@ def plays_of_initials() -> Iterator[bytes]:
 
 def of(game: str) -> Iterator[tuple[str, bytes]]:
     made: list[bytes] = []
-    if game in ("tls", "http", "http2"):
+    if game in READERS:
         made += messages()
+        made += [sample(name) for sample in READERS[game].samples.values() for name in NAMES]
+        made += [units(400) for units in READERS[game].units.values()]
         for packets in captured():
             made += [packet[40:] for packet in packets if len(packet) > 100][:3]
     elif game == "packets":
@@ -124,7 +127,7 @@ def of(game: str) -> Iterator[tuple[str, bytes]]:
         for packets in captured():
             made += [b"\0\0" + raw(packet[28:]) for packet in packets if packet[9:10] == b"\x11"][:2]
     else:
-        for stream in range(19):
+        for stream in range(32):
             for how in (0, 1, 2, 8, 16, 24):
                 ops = b"".join(bytes([op, 0, at, 40, 3, 5]) for op in range(0, 256, 17) for at in (0, 30))
                 made.append(bytes([stream, how, 40]) + ops[:6 * (stream + 1)])
