@@ -24,7 +24,8 @@ LAYERS = (
     ("core.framing", "core.prefix"),
     ("core",),                                         # the other protocol readers: what of core has no row here
     ("core.readers",),
-    ("core.reading",),
+    ("core.reading", "core.segments"),
+    ("core.follow",),
     ("core.window",),
     ("core.quic",),
     ("core.flow",),

@@ -688,7 +688,7 @@ cdef class Engine:
         cdef int64_t at = offset_of(w, p.seq + (1 if p.flags & TCP_SYN else 0))
         cdef int64_t expected = contiguous_end(w)
         cdef uint64_t dropped = w.dropped
-        cdef uint16_t copies = w.copy_count
+        cdef uint16_t copies = w.segments.copy_count
         cdef uint8_t lane
         if p.payload_size:
             self._candidates(flow, p, at)
@@ -702,7 +702,7 @@ cdef class Engine:
             w.overflow = 1
         if w.overflow and self.rereading < PACKET_WORK:
             self.counts[COUNT_REREADING_REFUSED] += 1
-        if w.copy_count != copies:
+        if w.segments.copy_count != copies:
             self.counts[COUNT_CONFLICTS] += 1
         self._look_up(flow, p, at, expected, 0, out)
         if flow.state == FLOW_WATCHED and w.overflow:

@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.blocked cimport free_ranges, room_of
-from edgeblock.core.window cimport close_window
+from edgeblock.core.window cimport close_window, memory_of
 
 cdef extern from "sodium.h" nogil:
     int sodium_init()
@@ -208,7 +208,7 @@ cdef class FlowTable:
         flow.lane = lane
         flow.touched = now
         self.memory -= flow.held
-        flow.held = flow.window.bytes + room_of(&flow.blocked)
+        flow.held = memory_of(&flow.window) + room_of(&flow.blocked)
         if flow.quic != NULL:
             flow.held += <uint32_t>sizeof(Quic)
         self.memory += flow.held

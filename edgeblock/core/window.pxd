@@ -1,48 +1,25 @@
 # The client side of one stream: every distinct copy of every byte range, and every way a server could read them.
 #
-#   Run        first copies, contiguous, sorted, never overlapping
-#   Copy       a later copy of bytes that differ from the run's
+#   Segments   the bytes (core/segments)
 #   Start      an offset where a message may begin, and the readings that have got as far as its frontier
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.findings cimport Findings
 from edgeblock.core.reading cimport Reading
+from edgeblock.core.segments cimport Run, Segments
 
 cdef enum:
-    MAX_STARTS = 4
+    MAX_STARTS = 4             # as many as segments.MAX_READ
     LATE_REACH = 64 * 1024     # how far below the lowest byte a stream seen without its SYN may turn out to begin
     MAX_GIVEN_UP = 8
     MAX_OVER = 64              # connections on the same ports whose bytes are not kept any more
-    MAX_URGENT = 8
-    MAX_WAYS = 16              # readings where no bytes conflict: they part where servers frame a body differently
-    MAX_READINGS = 64          # a name whose every byte has two copies has 2**n readings: more is an overflow
-    MAX_COPIES = 128
     MAX_AHEAD = 1 << 20        # bytes beyond the frontier that a server's receive window may still take
     PACKET_WORK = 192 * 1024   # bytes read again for one packet, all readings together
     # What one packet may cost before the rest waits for the next one, in bytes that are looked at: those of the
     # longest packet, and 128 names in it.
     PACKET_SHARE = 120 * 1024
-    FORK_SHARE = 16 * 1024     # so much more where readings part: beyond it, an overflow
     FLOW_WORK = 4 * 1024 * 1024    # the same for one flow
-
-cdef struct Run:
-    Run* next
-    int64_t at
-    uint32_t size
-    uint32_t head              # bytes of room before the data,
-    uint32_t room              # and from their beginning on
-    uint8_t* data
-
-cdef struct Guide:             # on the way to a run in the middle of many
-    int64_t at
-    Run* run
-
-cdef struct Copy:
-    Copy* next
-    int64_t at
-    uint32_t size
-    uint8_t* data              # in the same allocation
 
 cdef enum StartKind:
     START_FREE = 0
@@ -56,7 +33,7 @@ cdef struct Start:
     uint8_t unread             # reading has not begun, or is to begin again: no readings are kept
     uint8_t message            # a reading got as far as a message of a protocol we know
     uint8_t again              # all readings ended behind a ClientHello of this ReadingKind: another may come there
-    uint32_t held              # memory of all readings here, as counted in Window.bytes
+    uint32_t held              # memory of all readings here, as counted in Window.held
     int64_t at
     int64_t began              # of the last ClientHello that a reading came to the end of
     int64_t frontier           # every reading has consumed all below
@@ -73,20 +50,17 @@ cdef struct Over:              # sequence numbers of which the bytes are not kep
 cdef struct Window:
     uint8_t first              # ReadingKind at a start
     uint8_t syn_count          # SYNs with different sequence numbers, counted up to 255
-    uint8_t urgent_count
     uint8_t http               # a reading is certain to be HTTP
     uint8_t overflow           # a cap was reached with conflicting bytes
     uint8_t forgetful          # bytes that were read are not kept any more, or were passed over unseen
     uint8_t body_open          # the only reading is in a body now
     uint8_t late_lost          # late bytes of that body were not kept
     uint32_t given_up          # how often a SYN's start had to make room: any of those streams may be the server's
-    uint16_t copy_count
     uint32_t base              # TCP sequence number of offset 0
     int64_t body_at            # the last body that the only reading there was passed over: from here
     int64_t body_end           # to here, as far as it is certain
     uint64_t unseen            # bytes of it that were passed over and never came
-    uint32_t bytes             # memory held by runs, copies and readings
-    uint32_t run_bytes         # by runs alone
+    uint32_t held              # memory of readings, and of `over`
     uint32_t work
     int32_t share              # what this packet may still cost
     uint8_t behind             # it may not, and there are bytes that were not read
@@ -95,20 +69,9 @@ cdef struct Window:
     int64_t given_up_to[MAX_GIVEN_UP]        # and how far they were read
     Over* over                 # of those that were given up before them, for one: bytes here may be other copies
     uint32_t over_count        # of which the last MAX_OVER are known
-    int64_t urgent[MAX_URGENT]
-    Run* runs
-    Run* recent                # where the last bytes were added, NULL: not known; bytes in order need no walk
-    Guide* guides              # sorted
-    uint32_t guide_count
-    uint32_t guide_room
-    Copy* copies
-    int64_t* edges             # offsets where segments began or ended; the first `edges_sorted` of them are sorted
-    uint16_t edge_count
-    uint16_t edges_sorted
-    uint16_t edge_room
-    uint8_t edges_lost
     uint8_t urgent_lost        # there were more urgent bytes, while nothing was read
     Start starts[MAX_STARTS]
+    Segments segments
 
 cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil
 cdef void close_window(Window* w) noexcept nogil
@@ -138,3 +101,7 @@ cdef bint has_bytes(const Window* w, int64_t start) noexcept nogil       # that 
 cdef bint is_strange(const Window* w, uint32_t seq) noexcept nogil       # filled by others than who sends these bytes
 cdef bint is_far(const Window* w, uint32_t seq) noexcept nogil           # from every stream that is being read
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil
+
+
+cdef inline uint32_t memory_of(const Window* w) noexcept nogil:
+    return w.segments.bytes + w.held

@@ -10,42 +10,33 @@ passes over (random, key shares, other header fields, bodies) costs one step, an
 makes a reading each. Nothing is ever released on the first name found: a later copy takes the readings back to the
 start. What exceeds the caps sets `overflow`, and the engine's policy decides.
 
-One idea, though long: each byte that comes may change runs, copies, edges, beginnings and readings at once, and none
-of these is right without the others. What a reading is, and what it finds, are files of their own.
-Sources: RFC 9293 section 3.10.7.4 (which copy is kept is the receiver's choice), RFC 6093 (urgent data).
+One idea, though long: what comes may change beginnings, readings and what may be forgotten at once, and none of these
+is right without the others. Which bytes are kept is core/segments, how one reading goes through them core/follow.
 """
 
-from libc.stdint cimport INT64_MIN, int32_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.stdint cimport INT64_MAX, int32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
-from edgeblock.core.cursor cimport Cursor, cursor, left
-from edgeblock.core.findings cimport NAME_COST, cost_of
-from edgeblock.core.reader cimport ASTRAY, DONE, FEED_COST, FOUND, NEED_MORE, NOT_MINE, Outcome, Reader, Step
-from edgeblock.core.readers cimport READ_ANY, reader_at
-from edgeblock.core.reading cimport (become, begin_behind, body_left, copy_reading, copy_readings, digest_of,
-                                     end_message, free_readings, is_fresh, lose_way, lost, new_reading, reader_of,
-                                     same_reading, weights, within_body)
+from edgeblock.core.cursor cimport cursor
+from edgeblock.core.follow cimport FORK_COST, FORK_SHARE, MAX_READINGS, MAX_WAYS, Kept, follow, keep
+from edgeblock.core.reader cimport FEED_COST
+from edgeblock.core.readers cimport READ_ANY
+from edgeblock.core.reading cimport (body_left, copy_reading, copy_readings, free_readings, is_fresh, lost,
+                                     new_reading, reader_of, weights, within_body)
+from edgeblock.core.segments cimport (URGENT_KNOWN, URGENT_LOST, Change, Interval, UrgentOutcome, add_piece,
+                                      add_urgent_byte, close_segments, drop_before, drop_between, has_room,
+                                      is_doubtful, is_kept_beyond, is_kept_within, is_plain, is_run_within,
+                                      kept_end, run_at, view_interval)
 
 cdef enum:
-    MAX_EDGES = 4096           # pieces a stream is cut into; one that came in more is an overflow if bytes conflict
-    MAX_TAIL = 128             # edges that are not sorted yet
-    GUIDE_EVERY = 32           # runs that are walked over to the right one: 0.1 us
-    FORK_COST = 128            # work of one more reading, besides its memory:
-    COPIED_FOR_ONE = 8         # so many bytes of it are copied, digested and freed in the time of one that is read
+    COPIED_FOR_ONE = 8         # so many bytes of a reading are copied, digested and freed in the time of one read
     # Bytes that all readings together take at a time, before the work is counted: the smallest units are the dearest.
     SHARED = 512
     SHARED_SHORT = 2048        # of what is certain not to fork
     SHARED_LEAST = 256         # the same of each, for many are compared each time
     MEET_COST = 8              # and of telling what became of it from one other reading
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
-
-cdef struct Kept:              # the readings that have come to the end of an interval, each once
-    uint32_t count
-    bint digested              # one that stays alone needs no digest
-    uint32_t idle
-    uint64_t digests[MAX_READINGS]
-    Reading* readings[MAX_READINGS]
 
 
 # ---- life
@@ -58,50 +49,19 @@ cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil:
 
 
 cdef void close_window(Window* w) noexcept nogil:
-    cdef Run* run
-    cdef Copy* copy
     cdef int i
-    while w.runs != NULL:
-        run = w.runs
-        w.runs = run.next
-        _free_run(w, run)
-    free(w.guides)
-    w.guides = NULL
-    w.guide_count = w.guide_room = 0
-    while w.copies != NULL:
-        copy = w.copies
-        w.copies = copy.next
-        free(copy)
     for i in range(MAX_STARTS):
         _free_start(w, &w.starts[i])
-    _drop_edges(w)
+    close_segments(&w.segments)
     free(w.over)
-    if w.over != NULL:
-        w.bytes -= <uint32_t>(MAX_OVER * sizeof(Over))
     w.over = NULL
     w.over_count = 0
-    w.edges_lost = 0
-    w.recent = NULL
-    w.copy_count = 0
-    w.urgent_count = 0
     w.urgent_lost = 0
-    w.bytes = 0
-
-
-cdef inline void _free_run(Window* w, Run* run) noexcept nogil:
-    _hold(w, -<int64_t>sizeof(Run) - run.head - run.room)
-    free(run.data - run.head)
-    free(run)
-
-
-cdef inline void _hold(Window* w, int64_t more) noexcept nogil:
-    # Memory of runs.
-    w.bytes += <uint32_t>more
-    w.run_bytes += <uint32_t>more
+    w.held = 0
 
 
 cdef void _free_start(Window* w, Start* s) noexcept nogil:
-    w.bytes -= s.held
+    w.held -= s.held
     free_readings(s.readings)
     free_readings(s.checkpoint)
     free_readings(s.mark)
@@ -330,7 +290,7 @@ cdef void _end_stream(Window* w, uint32_t which) noexcept nogil:
         if i != which and w.given_up_at[i] <= end and at <= w.given_up_to[i] + MAX_AHEAD:
             return
     if _note_over(w, at, end, False):
-        _drop_between(w, at, end)
+        drop_between(&w.segments, at, end)
 
 
 cdef bint _note_over(Window* w, int64_t at, int64_t end, uint32_t goes_on) noexcept nogil:
@@ -340,7 +300,7 @@ cdef bint _note_over(Window* w, int64_t at, int64_t end, uint32_t goes_on) noexc
         w.over = <Over*>malloc(MAX_OVER * sizeof(Over))
         if w.over == NULL:
             return False
-        w.bytes += <uint32_t>(MAX_OVER * sizeof(Over))
+        w.held += <uint32_t>(MAX_OVER * sizeof(Over))
     if w.over_count:
         last = &w.over[(w.over_count - 1) % <uint32_t>MAX_OVER]
         if last.goes_on == goes_on and last.seq + last.size == seq and last.size < 1 << 30:
@@ -359,45 +319,6 @@ cdef bint _is_lost(const Window* w, int64_t at) noexcept nogil:
         if w.base + <uint32_t>at - w.over[i].seq < w.over[i].size:
             return True
     return False
-
-
-cdef void _drop_between(Window* w, int64_t at, int64_t end) noexcept nogil:
-    cdef Run* run
-    cdef Run** link = &w.runs
-    cdef uint32_t low, high
-    w.recent = NULL
-    w.guide_count = 0
-    while link[0] != NULL:
-        run = link[0]
-        if run.at >= at and run.at + run.size <= end:
-            link[0] = run.next
-            _free_run(w, run)
-        else:
-            link = &run.next
-    _drop_copies(w, at, end)
-    if w.edge_count == 0:
-        return
-    _sort_edges(w)
-    low = _edge_behind(w, at - 1)
-    high = _edge_behind(w, end)
-    memmove(w.edges + low, w.edges + high, (w.edge_count - high) * sizeof(int64_t))
-    w.edge_count -= <uint16_t>(high - low)
-    w.edges_sorted = w.edge_count
-
-
-cdef void _drop_copies(Window* w, int64_t at, int64_t end) noexcept nogil:
-    # Those that lie wholly between.
-    cdef Copy* copy
-    cdef Copy** link = &w.copies
-    while link[0] != NULL:
-        copy = link[0]
-        if copy.at >= at and copy.at + copy.size <= end:
-            link[0] = copy.next
-            w.copy_count -= 1
-            w.bytes -= <uint32_t>(sizeof(Copy) + copy.size)
-            free(copy)
-        else:
-            link = &copy.next
 
 
 cdef bint _is_over(const Window* w, int64_t at, size_t size) noexcept nogil:
@@ -459,54 +380,45 @@ cdef bint _is_between_messages(const Start* s) noexcept nogil:
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
+    cdef UrgentOutcome outcome = add_urgent_byte(&w.segments, at)
     cdef int i
-    for i in range(w.urgent_count):
-        if w.urgent[i] == at:
-            return
-    if w.urgent_count == MAX_URGENT:
+    if outcome == URGENT_KNOWN:
+        return
+    if outcome == URGENT_LOST:
         # Where nothing is read any more it changes nothing: other protocols have many. Unless reading begins again.
         w.urgent_lost = 1
-        for i in range(MAX_STARTS):
-            if w.starts[i].kind != START_FREE and at >= w.starts[i].at and (
-                    at < w.starts[i].frontier or _is_live(&w.starts[i]) or w.starts[i].again):
-                w.overflow = 1
-        return
-    w.urgent[w.urgent_count] = at
-    w.urgent_count += 1
-    _changed(w, at)
-
-
-cdef void _changed(Window* w, int64_t at) noexcept nogil:
-    # Bytes that were read are not the only ones any more: readings go back to their start.
-    cdef int i
-    cdef Start* s
     for i in range(MAX_STARTS):
-        s = &w.starts[i]
-        if s.kind != START_FREE and at >= s.at and at < s.frontier:
-            free_readings(s.readings)
-            s.readings = NULL
-            s.frontier = s.at
-            s.unread = 1
-            s.again = 0
-            if w.urgent_lost or w.late_lost and at < w.body_at:
-                w.overflow = 1
-            if at < s.mark_at:
-                free_readings(s.mark)
-                s.mark = NULL
+        if w.starts[i].kind == START_FREE or at < w.starts[i].at:
+            continue
+        if outcome != URGENT_LOST:
+            if at < w.starts[i].frontier:
+                _go_back(w, &w.starts[i], at)
+        elif at < w.starts[i].frontier or _is_live(&w.starts[i]) or w.starts[i].again:
+            w.overflow = 1
+
+
+cdef void _go_back(Window* w, Start* s, int64_t at) noexcept nogil:
+    # Of what was read, the bytes at `at` are not the only ones any more: readings begin again.
+    free_readings(s.readings)
+    s.readings = NULL
+    s.frontier = s.at
+    s.unread = 1
+    s.again = 0
+    if w.urgent_lost or w.late_lost and at < w.body_at:
+        w.overflow = 1
+    if at < s.mark_at:
+        free_readings(s.mark)
+        s.mark = NULL
 
 
 cdef int64_t contiguous_end(Window* w) noexcept nogil:
     cdef int64_t at = w.starts[0].at
-    cdef const Run* run = _run_at(w, at)
+    cdef const Run* run = run_at(&w.segments, at)
     return at if run == NULL else max(at, run.at + <int64_t>run.size)
 
 
 cdef int64_t joined_end(Window* w, int64_t at) noexcept nogil:
-    cdef const Run* run = _run_at(w, at)
-    while run != NULL and run.at <= at:
-        at = max(at, run.at + <int64_t>run.size)
-        run = run.next
-    return at
+    return kept_end(&w.segments, at)
 
 
 cdef bint is_open(const Window* w) noexcept nogil:
@@ -535,7 +447,6 @@ cdef bint holds_part(const Window* w) noexcept nogil:
     # Bytes that wait for those before them, or a reading in the middle of a message, its body included.
     cdef const Start* s
     cdef const Reading* r
-    cdef const Run* run
     cdef int i
     for i in range(MAX_STARTS):
         s = &w.starts[i]
@@ -544,13 +455,8 @@ cdef bint holds_part(const Window* w) noexcept nogil:
             if r.kind != READ_ANY and not is_fresh(r) and (w.http or not lost(r)):
                 return True
             r = r.next
-        if not _is_live(s):
-            continue
-        run = w.recent if w.recent != NULL else w.runs
-        while run != NULL:
-            if run.at + <int64_t>run.size > s.frontier:
-                return True
-            run = run.next
+        if _is_live(s) and is_kept_beyond(&w.segments, s.frontier):
+            return True
     return False
 
 
@@ -566,7 +472,6 @@ cdef bint is_whole(const Window* w) noexcept nogil:
     # A body may be going on, or what is none of ours. No byte stands behind what was read.
     cdef const Start* s
     cdef const Reading* r
-    cdef const Run* run = w.runs
     cdef int64_t end = 0
     cdef bint reads = False
     cdef int i
@@ -587,11 +492,7 @@ cdef bint is_whole(const Window* w) noexcept nogil:
             elif r.kind != READ_ANY and not within_body(r) and not lost(r):
                 return False
             r = r.next
-    while reads and run != NULL:
-        if run.at + <int64_t>run.size > end:
-            return False
-        run = run.next
-    return True
+    return not reads or not is_kept_beyond(&w.segments, end)
 
 
 cdef bint is_contested(const Window* w) noexcept nogil:
@@ -600,7 +501,7 @@ cdef bint is_contested(const Window* w) noexcept nogil:
     for i in range(MAX_STARTS):
         if _is_live(&w.starts[i]) and not _is_between_messages(&w.starts[i]):
             starts += 1
-    return starts > 1 or w.copies != NULL or w.urgent_count != 0 and goes_on(w)
+    return starts > 1 or w.segments.copies != NULL or w.segments.urgent_count != 0 and goes_on(w)
 
 
 cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
@@ -638,31 +539,19 @@ cdef bint is_message(const Window* w) noexcept nogil:
 
 cdef bint has_bytes(const Window* w, int64_t start) noexcept nogil:
     # Some byte has come that may be of the stream that begins there.
-    cdef const Run* run = w.runs
-    while run != NULL:
-        if run.at + <int64_t>run.size > start and run.at - start < <int64_t>MAX_AHEAD:
-            return True
-        run = run.next
-    return False
+    return is_kept_within(&w.segments, start, start + <int64_t>MAX_AHEAD)
 
 
 cdef bint is_strange(const Window* w, uint32_t seq) noexcept nogil:
     # Whether the first proven bytes find a window that others have filled: streams that begin elsewhere, and no byte
     # that may be of this one.
     cdef int64_t at = offset_of(w, seq)
-    cdef const Run* run = w.runs
     cdef bint others = w.given_up > 0
     cdef int i
     for i in range(MAX_STARTS):
         if w.starts[i].kind != START_FREE and not -<int64_t>LATE_REACH <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
             others = True
-    if not others:
-        return False
-    while run != NULL:
-        if run.at - at < <int64_t>MAX_AHEAD and at - run.at < <int64_t>MAX_AHEAD:
-            return False
-        run = run.next
-    return True
+    return others and not is_run_within(&w.segments, at - <int64_t>MAX_AHEAD, at + <int64_t>MAX_AHEAD)
 
 
 cdef bint is_far(const Window* w, uint32_t seq) noexcept nogil:
@@ -691,114 +580,36 @@ cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil:
 
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil:
     """Keeps what is new or different in `size` bytes at offset `at`; `cap` bounds the memory of the window."""
-    cdef Run* run
-    cdef int64_t end, stop, floor
-    if w.bytes + size + sizeof(Run) > cap and w.body_open:
+    cdef Change change
+    cdef int i
+    if w.body_open and not has_room(&w.segments, size, cap, w.held):
         _drop_late(w)
-        if w.bytes + size + sizeof(Run) > cap:
+        if not has_room(&w.segments, size, cap, w.held):
             _slide(w, cap, True)
-    floor = _floor(w)
-    if at < floor:
-        if at + <int64_t>size <= floor:
+    change.floor = _floor(w)
+    if at < change.floor:
+        if at + <int64_t>size <= change.floor:
             return
-        data += floor - at
-        size -= <size_t>(floor - at)
-        at = floor
+        data += change.floor - at
+        size -= <size_t>(change.floor - at)
+        at = change.floor
     if size == 0 or at > _ceiling(w):
         return
-    end = at + <int64_t>size
-    if w.runs != NULL:
-        _add_edge(w, at, cap)
-        _add_edge(w, end, cap)
-    run = _run_at(w, at)
-    while at < end:
-        while run != NULL and run.next != NULL and run.next.at <= at:
-            run = run.next
-        if run != NULL and at < run.at + run.size:
-            stop = min(run.at + <int64_t>run.size, end)
-            _compare(w, run, at, data, <size_t>(stop - at), cap)
-        else:
-            stop = _end_of_gap(w, run, end)
-            if not _add_run(w, &run, at, data, <size_t>(stop - at), cap):
-                w.recent = run
-                return
-        data += stop - at
-        at = stop
-    w.recent = run
-
-
-cdef inline int64_t _end_of_gap(const Window* w, const Run* before, int64_t end) noexcept nogil:
-    cdef const Run* behind = before.next if before != NULL else w.runs
-    return end if behind == NULL or behind.at > end else behind.at
-
-
-cdef Run* _run_at(Window* w, int64_t at) noexcept nogil:
-    """The last run that begins at this offset or before it, or NULL.
-
-    Guides stand at some of the runs, in their order. Where none was near the walk leaves one for the next.
-    """
-    cdef Run* run = w.recent if w.recent != NULL and w.recent.at <= at else NULL
-    cdef uint32_t low = 0, steps = 0
-    if w.guide_count:
-        low = _guide_behind(w, at)
-        if low and (run == NULL or w.guides[low - 1].at > run.at):
-            run = w.guides[low - 1].run
-    if run == NULL:
-        run = w.runs
-        if run == NULL or run.at > at:
-            return NULL
-    while run.next != NULL and run.next.at <= at:
-        run = run.next
-        steps += 1
-        if steps % GUIDE_EVERY == 0:
-            low += _add_guide(w, low, run)
-    return run
-
-
-cdef uint32_t _guide_behind(const Window* w, int64_t at) noexcept nogil:
-    # Index of the first guide beyond `at`.
-    cdef uint32_t low = 0, high = w.guide_count, middle
-    while low < high:
-        middle = (low + high) // 2
-        if w.guides[middle].at <= at:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-cdef uint32_t _add_guide(Window* w, uint32_t place, Run* run) noexcept nogil:
-    # Returns how many were added. Without memory the next walk is longer.
-    cdef Guide* grown
-    cdef uint32_t room
-    if w.guide_count == w.guide_room:
-        room = w.guide_room * 2 if w.guide_room else 16
-        grown = <Guide*>realloc(w.guides, room * sizeof(Guide))
-        if grown == NULL:
-            return 0
-        w.bytes += <uint32_t>((room - w.guide_room) * sizeof(Guide))
-        w.guides = grown
-        w.guide_room = room
-    memmove(w.guides + place + 1, w.guides + place, (w.guide_count - place) * sizeof(Guide))
-    w.guides[place].at = run.at
-    w.guides[place].run = run
-    w.guide_count += 1
-    return 1
-
-
-cdef void _move_guide(Window* w, const Run* run, int64_t to, bint gone) noexcept nogil:
-    # The run will begin at `to`, or be gone.
-    cdef uint32_t place
-    if w.guide_count == 0:
-        return
-    place = _guide_behind(w, run.at)
-    if place == 0 or w.guides[place - 1].run != run:
-        return
-    if gone:
-        memmove(w.guides + place - 1, w.guides + place, (w.guide_count - place) * sizeof(Guide))
-        w.guide_count -= 1
-    else:
-        w.guides[place - 1].at = to
+    change.cap = cap
+    change.others = w.held
+    change.ranges = MAX_STARTS
+    change.dropped = change.any = change.overflow = 0
+    for i in range(MAX_STARTS):
+        change.begin[i] = w.starts[i].at
+        change.end[i] = w.starts[i].frontier            # a free one has read nothing
+        change.at[i] = INT64_MAX
+    add_piece(&w.segments, at, data, size, &change)
+    w.dropped += change.dropped
+    w.overflow |= change.overflow
+    if change.any:
+        for i in range(MAX_STARTS):
+            if change.at[i] != INT64_MAX:
+                _go_back(w, &w.starts[i], change.at[i])
 
 
 cdef int64_t _floor(const Window* w) noexcept nogil:
@@ -823,291 +634,6 @@ cdef int64_t _ceiling(const Window* w) noexcept nogil:
     return ceiling + MAX_AHEAD
 
 
-cdef bint _add_run(Window* w, Run** place, int64_t at, const uint8_t* data, size_t size,
-                   uint32_t cap) noexcept nogil:
-    # First copies of bytes between two runs, joined to those that they meet. `place` is the run before them, and
-    # becomes the one that has them. Of two runs that become one the shorter is copied: a client who sends the last
-    # byte first buys no copy of all others with each.
-    cdef Run* before = place[0]
-    cdef Run* behind = before.next if before != NULL else w.runs
-    cdef bint joins = before != NULL and before.at + before.size == at
-    cdef Run* run
-    cdef int64_t floor
-    if joins:
-        _add_edge(w, at, cap)
-    while w.bytes + size + sizeof(Run) > cap:
-        if behind == NULL or not _drop_far(w, at, cap):
-            w.dropped += size
-            return False
-        behind = before.next if before != NULL else w.runs
-    if behind != NULL and behind.at != at + <int64_t>size:
-        behind = NULL
-    if behind != NULL:
-        _add_edge(w, behind.at, cap)
-    if joins and behind != NULL and behind.size > before.size:
-        if not _make_front(w, behind, size + before.size, size + before.size):
-            return False
-        _put_front(behind, data, size)
-        _put_front(behind, before.data, before.size)
-        before.data, behind.data = behind.data, before.data
-        before.head, behind.head = behind.head, before.head
-        before.room, behind.room = behind.room, before.room
-        before.size = behind.size
-        _join(w, before, behind)
-    elif joins:
-        if not _grow(w, before, data, size):
-            return False
-        if behind != NULL and _grow(w, before, behind.data, behind.size):
-            _join(w, before, behind)
-    elif behind != NULL:
-        floor = before.at + <int64_t>before.size if before != NULL else _floor(w)
-        if not _make_front(w, behind, size, <size_t>(behind.at - floor)):
-            return False
-        _move_guide(w, behind, at, False)
-        _put_front(behind, data, size)
-        behind.at = at
-        place[0] = behind
-    else:
-        run = <Run*>malloc(sizeof(Run))
-        if run == NULL:
-            return False
-        memset(run, 0, sizeof(Run))
-        run.at = at
-        _hold(w, sizeof(Run))
-        if not _grow(w, run, data, size):
-            _free_run(w, run)
-            return False
-        run.next = before.next if before != NULL else w.runs
-        if before != NULL:
-            before.next = run
-        else:
-            w.runs = run
-        place[0] = run
-    _changed(w, at)
-    return True
-
-
-cdef void _join(Window* w, Run* run, Run* behind) noexcept nogil:
-    # The bytes of `behind` are part of the run before it.
-    run.next = behind.next
-    _move_guide(w, behind, 0, True)
-    _free_run(w, behind)
-
-
-cdef void _add_edge(Window* w, int64_t at, uint32_t cap) noexcept nogil:
-    # Where a segment begins or ends, a server may pass from one copy to another, also where that segment's bytes were
-    # the same as those that are kept. Without room for one more, an edge is lost only to conflicting bytes. They are
-    # looked at in order as soon as bytes conflict; until then the last ones are left unsorted.
-    cdef bint plain = w.copies == NULL and w.urgent_count == 0
-    cdef uint32_t low
-    cdef Copy* copy
-    if w.edges_lost or w.edge_count and w.edges[w.edge_count - 1] == at:
-        return
-    if w.edge_count != w.edges_sorted and (
-            not plain or w.edge_count - w.edges_sorted == MAX_TAIL or w.edge_count == w.edge_room):
-        _sort_edges(w)
-    if not _has_edge_room(w, cap):
-        w.edges_lost = 1
-        return
-    if plain:
-        if w.edges_sorted == w.edge_count and (w.edge_count == 0 or w.edges[w.edge_count - 1] < at):
-            w.edges_sorted += 1
-        w.edges[w.edge_count] = at
-        w.edge_count += 1
-        return
-    low = _edge_behind(w, at)
-    if low and w.edges[low - 1] == at:
-        return
-    memmove(w.edges + low + 1, w.edges + low, (w.edge_count - low) * sizeof(int64_t))
-    w.edges[low] = at
-    w.edge_count += 1
-    w.edges_sorted = w.edge_count
-    copy = w.copies
-    while copy != NULL:
-        if copy.at < at and at < copy.at + copy.size:
-            _changed(w, copy.at)
-        copy = copy.next
-
-
-cdef bint _has_edge_room(Window* w, uint32_t cap) noexcept nogil:
-    cdef int64_t* grown
-    cdef uint32_t room
-    if w.edge_count < w.edge_room:
-        # Nearly full counts as full, so that the same few are not sorted in again and again.
-        return w.edge_room < MAX_EDGES or w.edge_count != w.edges_sorted or w.edge_count < MAX_EDGES - MAX_TAIL // 2
-    room = w.edge_room * 2 if w.edge_room else 8
-    if room > MAX_EDGES or w.bytes + (room - w.edge_room) * sizeof(int64_t) > cap:
-        return False
-    grown = <int64_t*>realloc(w.edges, room * sizeof(int64_t))
-    if grown == NULL:
-        return False
-    w.bytes += <uint32_t>((room - w.edge_room) * sizeof(int64_t))
-    w.edges = grown
-    w.edge_room = <uint16_t>room
-    return True
-
-
-cdef void _sort_edges(Window* w) noexcept nogil:
-    # The last ones in among the others, each once.
-    cdef int64_t tail[MAX_TAIL]
-    cdef int64_t at
-    cdef uint32_t size = w.edge_count - w.edges_sorted, count = 0, i, k, low, place
-    if size == 0:
-        return
-    w.edge_count = w.edges_sorted
-    for i in range(size):
-        at = w.edges[w.edges_sorted + i]
-        low = _edge_behind(w, at)
-        if low and w.edges[low - 1] == at:
-            continue
-        k = count
-        while k and tail[k - 1] > at:
-            k -= 1
-        if k and tail[k - 1] == at:
-            continue
-        memmove(tail + k + 1, tail + k, (count - k) * sizeof(int64_t))
-        tail[k] = at
-        count += 1
-    place = w.edges_sorted + count
-    w.edge_count = w.edges_sorted = <uint16_t>place
-    i = place - count
-    while count:
-        if i and w.edges[i - 1] > tail[count - 1]:
-            i -= 1
-            w.edges[place - 1] = w.edges[i]
-        else:
-            count -= 1
-            w.edges[place - 1] = tail[count]
-        place -= 1
-
-
-cdef uint32_t _edge_behind(const Window* w, int64_t at) noexcept nogil:
-    # Index of the first edge beyond `at`; edge_count if there is none.
-    cdef uint32_t low = 0, high = w.edge_count, middle
-    if high and w.edges[high - 1] <= at:
-        return high
-    while low < high:
-        middle = (low + high) // 2
-        if w.edges[middle] <= at:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-cdef void _drop_edges(Window* w) noexcept nogil:
-    free(w.edges)
-    w.edges = NULL
-    w.bytes -= <uint32_t>(w.edge_room * sizeof(int64_t))
-    w.edge_count = w.edges_sorted = 0
-    w.edge_room = 0
-
-
-cdef bint _drop_far(Window* w, int64_t at, uint32_t cap) noexcept nogil:
-    # Makes room: the bytes farthest ahead of all readings go first, never those before `at`; an eighth of the cap
-    # at a time, so that a client who keeps the window full does not buy a walk with every byte.
-    cdef Run* run = w.runs
-    cdef Run* before = NULL
-    cdef Run* gone
-    cdef uint32_t kept = 0
-    if w.run_bytes <= cap - cap // 8:
-        return False
-    while run != NULL:
-        kept += <uint32_t>sizeof(Run) + run.head + run.room
-        if run.at > at and kept > cap - cap // 4:
-            break
-        before = run
-        run = run.next
-    if run == NULL:
-        return False
-    w.guide_count = _guide_behind(w, run.at - 1)
-    if before == NULL:
-        w.runs = NULL
-    else:
-        before.next = NULL
-    while run != NULL:
-        gone = run
-        run = gone.next
-        w.dropped += gone.size
-        _free_run(w, gone)
-    return True
-
-
-cdef bint _grow(Window* w, Run* run, const uint8_t* data, size_t size) noexcept nogil:
-    # The first piece gets just its room (most flows have one); a run that goes on to grow doubles.
-    cdef size_t room
-    cdef uint8_t* grown
-    if run.size + size > run.room:
-        room = size if run.room == 0 else <size_t>run.room * 2
-        if room < run.size + size:
-            room = run.size + size
-        grown = <uint8_t*>realloc(run.data - run.head if run.data != NULL else NULL, run.head + room)
-        if grown == NULL:
-            return False
-        _hold(w, <int64_t>room - run.room)
-        run.data = grown + run.head
-        run.room = <uint32_t>room
-    memcpy(run.data + run.size, data, size)
-    run.size += <uint32_t>size
-    return True
-
-
-cdef bint _make_front(Window* w, Run* run, size_t needed, size_t gap) noexcept nogil:
-    # Room before a run; no more than `gap` bytes can ever come there.
-    cdef size_t head
-    cdef uint8_t* block
-    if run.head >= needed:
-        return True
-    head = max(needed, min(<size_t>run.size, gap))
-    block = <uint8_t*>malloc(head + run.size)
-    if block == NULL:
-        return False
-    memcpy(block + head, run.data, run.size)
-    free(run.data - run.head)
-    _hold(w, <int64_t>(head + run.size) - run.head - run.room)
-    run.data = block + head
-    run.head = <uint32_t>head
-    run.room = run.size
-    return True
-
-
-cdef void _put_front(Run* run, const uint8_t* data, size_t size) noexcept nogil:
-    run.head -= <uint32_t>size
-    run.room += <uint32_t>size
-    run.size += <uint32_t>size
-    run.data -= size
-    memcpy(run.data, data, size)
-
-
-cdef void _compare(Window* w, Run* run, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil:
-    # Another copy of bytes that are there, kept whole: a server takes or leaves it between edges, not byte by byte.
-    cdef Copy* copy
-    if memcmp(run.data + (at - run.at), data, size) == 0:
-        return
-    copy = w.copies
-    while copy != NULL:
-        # Only the very same range: the same bytes inside a longer copy are another combination with its neighbours.
-        if copy.at == at and copy.size == size and memcmp(copy.data, data, size) == 0:
-            return
-        copy = copy.next
-    if w.copy_count == MAX_COPIES or w.bytes + size + sizeof(Copy) > cap:
-        w.overflow = 1
-        return
-    copy = <Copy*>malloc(sizeof(Copy) + size)
-    if copy == NULL:
-        w.overflow = 1
-        return
-    copy.at = at
-    copy.size = <uint32_t>size
-    copy.data = <uint8_t*>copy + sizeof(Copy)
-    memcpy(copy.data, data, size)
-    copy.next = w.copies
-    w.copies = copy
-    w.copy_count += 1
-    w.bytes += <uint32_t>(sizeof(Copy) + size)
-    _changed(w, at)
-
-
 # ---- reading
 
 
@@ -1127,29 +653,28 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
     work[0] -= most - budget
     if w.behind and w.first != READ_ANY:
         w.overflow = 1                  # the rest of a datagram's bytes may come with none
-    if w.bytes >= cap // 2:
+    if memory_of(w) >= cap // 2:
         _leave_behind(w, moved)
-    if w.bytes >= cap // 4:
+    if memory_of(w) >= cap // 4:
         _slide(w, cap, False)
 
 
 cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* budget) noexcept nogil:
     cdef Run* run
-    cdef Copy* copy
     cdef Reading* r
     cdef Reading* fork
     cdef Reading* rest
     cdef Kept after
-    cdef const uint8_t* versions[MAX_COPIES + 1]
-    cdef int64_t pos, stop, need
-    cdef uint32_t size, count, i, others, meet, cost
-    cdef bint plain, alone, urgent, known
+    cdef Interval here
+    cdef int64_t pos, need
+    cdef uint32_t size, i, others, meet, cost, copies
+    cdef bint plain, alone
     _account(w, s, False)
     while _is_active(s) or s.again:
         pos = s.frontier
-        run = _run_at(w, pos)
+        run = run_at(&w.segments, pos)
         if run == NULL or run.at + run.size <= pos:
-            run = run.next if run != NULL else w.runs      # behind a gap
+            run = run.next if run != NULL else w.segments.runs      # behind a gap
             if run != NULL and _leap(s, run.at):
                 w.forgetful = 1
                 w.unseen += <uint64_t>(s.frontier - pos)
@@ -1173,66 +698,35 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             if s.readings == NULL:
                 w.overflow = 1
                 break
-        stop = run.at + run.size
-        plain = w.copies == NULL and w.urgent_count == 0 or not _is_doubtful(w, pos)
-        urgent = False
-        count = 1
-        if not plain:
-            copy = w.copies
-            while copy != NULL:
-                if copy.at > pos:
-                    if copy.at < stop:
-                        stop = copy.at
-                elif copy.at + copy.size > pos and copy.at + copy.size < stop:
-                    stop = copy.at + copy.size
-                copy = copy.next
-            _sort_edges(w)
-            i = _edge_behind(w, pos)
-            if i < w.edge_count and w.edges[i] < stop:
-                stop = w.edges[i]
-            if w.edges_lost:
-                w.overflow = 1
-            for i in range(w.urgent_count):
-                if w.urgent[i] == pos:
-                    urgent = True
-                    if pos + 1 < stop:
-                        stop = pos + 1
-                elif w.urgent[i] > pos and w.urgent[i] < stop:
-                    stop = w.urgent[i]
+        plain = is_plain(&w.segments) or not is_doubtful(&w.segments, pos)
+        if plain:
+            here.stop = run.at + run.size
+            here.count = 1
+            here.urgent = False
+            here.versions[0] = run.data + (pos - run.at)
+        elif not view_interval(&w.segments, run, pos, &here):
+            w.overflow = 1
         others = 0
         r = s.readings
         while r != NULL:
             others += 1
             r = r.next
         alone = plain and others == 1
-        if plain and stop - pos > <int64_t>SHARED_LEAST:
-            stop = min(stop, pos + _slice(s.readings, others, run.data[pos - run.at]))
-        size = <uint32_t>(stop - pos)
+        if plain and here.stop - pos > <int64_t>SHARED_LEAST:
+            here.stop = min(here.stop, pos + _slice(s.readings, others, here.versions[0][0]))
+        size = <uint32_t>(here.stop - pos)
         meet = MEET_COST
         if reader_of(s.readings).comparing != NULL:
             meet += reader_of(s.readings).comparing(s.readings.state)
-        versions[0] = run.data + (pos - run.at)
-        if not plain:
-            copy = w.copies
-            while copy != NULL:
-                if copy.at <= pos and pos < copy.at + copy.size:
-                    known = False
-                    for i in range(count):
-                        if memcmp(versions[i], copy.data + (pos - copy.at), size) == 0:
-                            known = True
-                            break
-                    if not known:
-                        versions[count] = copy.data + (pos - copy.at)
-                        count += 1
-                copy = copy.next
+        copies = w.segments.copy_count
         if plain:
             cost = FEED_COST // 2 * others + others * others // 2 * meet
         else:
-            cost = 4 * w.copy_count + count * count // 2 + count * (
+            cost = 4 * copies + here.count * here.count // 2 + here.count * (
                 FORK_COST * others + weights(s.readings) // <uint32_t>COPIED_FOR_ONE)
             # With the bytes that each reading will take, unless it passes over them. Who waits has the next packet's
             # whole share, so that nobody waits twice.
-            need = <int64_t>cost + <int64_t>count * others * size
+            need = <int64_t>cost + <int64_t>here.count * others * size
             if (<int32_t>cost > w.share and w.share < PACKET_SHARE // 2
                     or need > w.share + FORK_SHARE and w.share < PACKET_SHARE):
                 w.behind = 1
@@ -1242,31 +736,30 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 free_readings(s.readings)
                 s.readings = NULL
                 break
-        s.frontier = stop
+        s.frontier = here.stop
         w.share -= <int32_t>cost
         if not plain:
-            if not _spend(w, w.copy_count + count * count // 2, budget):
+            if not _spend(w, copies + here.count * here.count // 2, budget):
                 free_readings(s.readings)
                 s.readings = NULL
                 break
-            others = min(others * count, <uint32_t>MAX_READINGS)
+            others = min(others * here.count, <uint32_t>MAX_READINGS)
         rest = s.readings
         s.readings = NULL
-        after.count = after.idle = 0
-        after.digested = False
+        _begin_to_keep(w, &after)
         while rest != NULL:
             r = rest
             rest = r.next
             r.next = NULL
-            if urgent:                      # the byte may have been delivered out of band: a reading without it
+            if here.urgent:                 # the byte may have been delivered out of band: a reading without it
                 fork = copy_reading(r)
                 if fork == NULL:
                     w.overflow = 1
                 else:
-                    _keep(w, &after, fork)
-            for i in range(count):
+                    keep(&after, fork)
+            for i in range(here.count):
                 fork = r
-                if i + 1 < count:
+                if i + 1 < here.count:
                     fork = copy_reading(r)
                     if fork == NULL:
                         w.overflow = 1
@@ -1276,11 +769,8 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     if fork == r:
                         r = NULL
                     continue
-                _feed(w, s, fork, cursor(versions[i], size), pos, alone, &after, out)
-        for i in range(after.count):
-            after.readings[i].next = s.readings
-            s.readings = after.readings[i]
-        _note_body(w, s)
+                follow(&after, fork, cursor(here.versions[i], size), pos, alone, out)
+        _take_kept(w, s, &after)
         if after.count == 1 and is_fresh(s.readings):
             s.again = s.readings.kind       # nothing is kept of what may never come
             free_readings(s.readings)
@@ -1292,6 +782,34 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     _account(w, s, True)
 
 
+cdef inline void _begin_to_keep(const Window* w, Kept* after) noexcept nogil:
+    after.share = w.share
+    after.text = w.http
+    after.cut_up = w.urgent_lost
+    after.most = MAX_WAYS if is_plain(&w.segments) else MAX_READINGS
+    after.overflow = after.message = after.again = after.stopped = 0
+    after.cut = after.count = after.idle = 0
+    after.digested = False
+
+
+cdef inline void _take_kept(Window* w, Start* s, const Kept* after) noexcept nogil:
+    cdef uint32_t i
+    w.share = after.share
+    w.http = after.text
+    w.overflow |= after.overflow
+    w.dropped += after.cut              # what was not kept of a target counts as what was not kept of the stream
+    s.message |= after.message
+    if after.again:
+        s.began = after.began
+    if after.stopped:
+        w.behind = 1
+        s.frontier = after.stopped_at
+    for i in range(after.count):
+        after.readings[i].next = s.readings
+        s.readings = after.readings[i]
+    _note_body(w, s)
+
+
 cdef inline int64_t _slice(const Reading* r, uint32_t others, uint8_t first) noexcept nogil:
     # How much is read until the work is counted again. Of a body it is as much as there is, since it is passed over.
     if others > 1:
@@ -1299,20 +817,6 @@ cdef inline int64_t _slice(const Reading* r, uint32_t others, uint8_t first) noe
     if reader_of(r).short_lived or r.kind == READ_ANY and first < 0x20:
         return SHARED_SHORT
     return <int64_t>max(<uint64_t>SHARED, min(body_left(r), <uint64_t>MAX_AHEAD))
-
-
-cdef bint _is_doubtful(const Window* w, int64_t pos) noexcept nogil:
-    # Whether there is more than one way to read the bytes from here on.
-    cdef const Copy* copy = w.copies
-    cdef int i
-    while copy != NULL:
-        if copy.at + copy.size > pos:
-            return True
-        copy = copy.next
-    for i in range(w.urgent_count):
-        if w.urgent[i] >= pos:
-            return True
-    return False
 
 
 cdef Reading* _second_reading(const Window* w, const Start* s) noexcept nogil:
@@ -1336,9 +840,9 @@ cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
 
 cdef void _account(Window* w, Start* s, bint holds) noexcept nogil:
     # Readings count as memory of the window while nobody is at work on them.
-    w.bytes -= s.held
+    w.held -= s.held
     s.held = weights(s.readings) + weights(s.checkpoint) + weights(s.mark) if holds else 0
-    w.bytes += s.held
+    w.held += s.held
 
 
 cdef bint _leap(Start* s, int64_t to) noexcept nogil:
@@ -1412,7 +916,7 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
     cdef Start* s
     cdef Reading* r
     cdef int64_t floor = 0
-    cdef bint any_mark = False, ready = w.bytes >= cap // 2
+    cdef bint any_mark = False, ready = memory_of(w) >= cap // 2
     cdef int i
     for i in range(MAX_STARTS):
         s = &w.starts[i]
@@ -1467,7 +971,7 @@ cdef void _leave_behind(Window* w, uint32_t moved) noexcept nogil:
         s.at = end
         _give_up(w, s)
         _free_start(w, s)
-        _drop_between(w, at, end)
+        drop_between(&w.segments, at, end)
         any_left = True
     if any_left:
         w.forgetful = 1
@@ -1499,222 +1003,9 @@ cdef void _mark(Window* w, Start* s) noexcept nogil:
 
 cdef void _forget(Window* w, int64_t floor) noexcept nogil:
     # All bytes before `floor`. Where a stream was given up that may come upon them, it is known that they were there.
-    cdef Run* run = w.runs
-    cdef uint8_t* shrunk
-    cdef uint32_t size
-    cdef uint8_t i, kept = 0
+    cdef const Run* run = w.segments.runs
     while run != NULL and run.at < floor and w.given_up:
         _note_over(w, run.at, min(run.at + <int64_t>run.size, floor), True)
         run = run.next
     w.forgetful = 1
-    w.recent = NULL
-    w.guide_count = 0
-    _sort_edges(w)
-    size = _edge_behind(w, floor - 1)
-    if size:
-        w.edge_count -= <uint16_t>size
-        w.edges_sorted = w.edge_count
-        memmove(w.edges, w.edges + size, w.edge_count * sizeof(int64_t))
-    while w.runs != NULL and w.runs.at + w.runs.size <= floor:
-        run = w.runs
-        w.runs = run.next
-        _free_run(w, run)
-    run = w.runs
-    if run != NULL and run.at < floor:
-        size = <uint32_t>(run.at + run.size - floor)
-        shrunk = <uint8_t*>malloc(size)
-        if shrunk != NULL:
-            memcpy(shrunk, run.data + (run.size - size), size)
-            free(run.data - run.head)
-            _hold(w, <int64_t>size - run.head - run.room)
-            run.data = shrunk
-            run.at = floor
-            run.head = 0
-            run.size = run.room = size
-    _drop_copies(w, INT64_MIN, floor)
-    for i in range(w.urgent_count):
-        if w.urgent[i] >= floor:
-            w.urgent[kept] = w.urgent[i]
-            kept += 1
-    w.urgent_count = kept
-
-
-cdef void _keep(Window* w, Kept* after, Reading* r) noexcept nogil:
-    # A reading that goes on, unless another stands in the same place already.
-    cdef uint64_t digest = 0
-    cdef uint32_t i
-    cdef uint32_t most = MAX_WAYS if w.copies == NULL and w.urgent_count == 0 else MAX_READINGS
-    if after.count:
-        if not after.digested:
-            after.digests[0] = digest_of(after.readings[0])
-            after.digested = True
-        digest = digest_of(r)
-        for i in range(after.count):
-            if after.digests[i] == digest and same_reading(after.readings[i], r):
-                free_readings(r)
-                return
-    if after.count >= most or after.idle >= <uint32_t>MAX_WAYS and lost(r):
-        # Of those that have lost their way some are enough: each finds a request that begins in a later line.
-        if w.http or lost(r) != ASTRAY:
-            w.overflow = 1
-        free_readings(r)
-        return
-    after.digests[after.count] = digest
-    after.readings[after.count] = r
-    after.count += 1
-    after.idle += lost(r) != 0
-
-
-cdef void _feed(Window* w, Start* s, Reading* r, Cursor c, int64_t at, bint alone, Kept* after,
-                Findings* out) noexcept nogil:
-    # One reading takes one version of one interval; it ends in `after`, or is freed. Where it forks, that which is
-    # the farthest behind goes on, so that those that meet again are one again. Alone it stops where a name ends when
-    # there was too much work; with others all must come to the end of the interval.
-    cdef Reading* todo = r
-    cdef const uint8_t* base = c.at
-    r.next = NULL
-    r.place = 0
-    while todo != NULL:
-        r = todo
-        todo = r.next
-        r.next = NULL
-        c.at = base + r.place
-        _follow(w, s, r, &c, base, at, alone, &todo, after, out)
-
-
-cdef void _follow(Window* w, Start* s, Reading* r, Cursor* c, const uint8_t* base, int64_t at, bint alone,
-                  Reading** todo, Kept* after, Findings* out) noexcept nogil:
-    # One reading goes on to the end of the bytes, or to where another is farther behind.
-    cdef const Reader* reader
-    cdef Outcome outcome
-    cdef Step step
-    cdef uint32_t names, text
-    while True:
-        r.place = <uint32_t>(c.at - base)
-        if todo[0] != NULL and _gives_way(w, todo, r):
-            return
-        if w.share < -FORK_SHARE:
-            w.overflow = 1
-            free_readings(r)
-            return
-        if w.share <= 0 and alone and left(c) and c.at != base and todo[0] == NULL and after.count == 0:
-            w.behind = 1
-            s.frontier = at + (c.at - base)
-            break
-        if r.kind == READ_ANY:
-            if left(c) == 0:
-                break
-            r.began = at + (c.at - base)
-            become(r, reader_at[c.at[0]])
-        reader = reader_of(r)
-        names, text = out.count, out.text.size
-        memset(&step, 0, sizeof(Step))
-        outcome = reader.read(r.state, c, &step, out)
-        w.share -= step.cost
-        s.message |= step.message
-        w.http |= step.text
-        w.overflow |= step.overflow
-        if outcome == NEED_MORE:
-            break
-        if outcome == FOUND:
-            r.place = <uint32_t>(c.at - base)
-            _found(w, s, r, &step, todo, names, text, out)
-        elif outcome == DONE and not step.succeeded:
-            end_message(r)
-        elif outcome == DONE:
-            if not begin_behind(r, reader.successor, &step, out):
-                free_readings(r)
-                return
-            w.share -= step.cost
-        elif reader.begins != NULL and not r.again and not r.aside:
-            lose_way(r, &step, out)
-            w.share -= step.cost
-        else:
-            free_readings(r)
-            return
-    _keep(w, after, r)
-
-
-cdef void _found(Window* w, Start* s, Reading* r, Step* step, Reading** todo, uint32_t names, uint32_t text,
-                 Findings* out) noexcept nogil:
-    # A reader has come upon names, of which there were so many before; upon a place where servers go different ways;
-    # or upon what may be another message in the midst of this one.
-    cdef Reading* fork
-    cdef uint8_t i
-    cdef uint32_t k
-    for k in range(names, out.count):
-        out.items[k].reading = r.kind
-        out.items[k].began += r.began
-    if step.again:
-        r.again = 1
-        s.began = r.began
-        w.share -= NAME_COST
-        return
-    if step.head and w.urgent_lost:
-        w.overflow = 1
-    w.dropped += step.cut               # what was not kept of the target counts as what was not kept of the stream
-    if step.aside:
-        _begin_aside(w, r, step, todo, out)
-    elif step.ways:
-        for i in range(1, step.ways):
-            w.share -= FORK_COST
-            fork = copy_reading(r)
-            if fork == NULL:
-                w.overflow = 1
-                break
-            reader_of(fork).choose(fork.state, i)
-            _queue(w, todo, fork)
-        reader_of(r).choose(r.state, 0)
-    w.share -= FEED_COST + cost_of(out, names, text, w.share)
-
-
-cdef void _begin_aside(Window* w, const Reading* r, Step* step, Reading** todo, Findings* out) noexcept nogil:
-    # What stands here may be the start of another message: a reading of its own.
-    cdef Reading* fork = new_reading(READ_ANY)
-    w.share -= 2 * FORK_COST
-    if fork == NULL:
-        w.overflow = 1
-        return
-    fork.aside = 1
-    fork.began = r.began
-    fork.place = r.place
-    if begin_behind(fork, reader_at[step.taken[0]], step, out):
-        _queue(w, todo, fork)
-    else:
-        free_readings(fork)
-    w.share -= step.cost
-
-
-cdef bint _gives_way(Window* w, Reading** todo, Reading* r) noexcept nogil:
-    # To one that is farther behind; or it is another's double, and goes.
-    cdef Reading* other = todo[0]
-    if other.place < r.place:
-        _queue(w, todo, r)
-        return True
-    while other != NULL and other.place == r.place:
-        if same_reading(other, r):
-            free_readings(r)
-            return True
-        other = other.next
-    return False
-
-
-cdef void _queue(Window* w, Reading** todo, Reading* r) noexcept nogil:
-    # By place, the farthest behind first; two that are the same in the same place are one.
-    cdef Reading** link = todo
-    cdef Reading* other = todo[0]
-    cdef int count = 0
-    while other != NULL:
-        if other.place == r.place and same_reading(other, r):
-            free_readings(r)
-            return
-        count += 1
-        other = other.next
-    if count >= MAX_WAYS:
-        w.overflow = 1
-        free_readings(r)
-        return
-    while link[0] != NULL and link[0].place < r.place:
-        link = &link[0].next
-    r.next = link[0]
-    link[0] = r
+    drop_before(&w.segments, floor)

@@ -30,6 +30,7 @@ from edgeblock.core.reader cimport (DONE, FOUND, NEED_MORE, NOT_MINE, STATE_SIZE
 from edgeblock.core.readers cimport MAX_READERS, readers
 from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, NEAR, STARTS, SYNS, Hello as Kept, PassedSyn, Remembered
 from edgeblock.source.messages cimport Queued, nlmsghdr, read_packet, take_attribute, take_message, write_attribute
+from edgeblock.core.window cimport memory_of
 from edgeblock.source.recall cimport Recall
 
 from edgeblock.core.readers import KINDS
@@ -336,9 +337,9 @@ cdef void _audit(FlowTable table) noexcept nogil:
     for lane in range(<int>LANES):
         flow = table.lanes[lane].oldest
         while flow != NULL:
-            if flow.window.bytes > 1 << 30:
+            if memory_of(&flow.window) > 1 << 30:
                 fail(b"a window's account is below zero")
-            if flow.held != flow.window.bytes + room_of(&flow.blocked) + (
+            if flow.held != memory_of(&flow.window) + room_of(&flow.blocked) + (
                     <uint32_t>sizeof(Quic) if flow.quic != NULL else 0):
                 fail(b"a flow's bytes are not those of the table")
             memory += sizeof(Flow) + FLOW_COST + flow.held
