@@ -14,15 +14,19 @@ FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @contextlib.contextmanager
-def echoing(lab: Lab) -> Iterator[None]:
-    """Sends back whatever comes: TCP and UDP, of both families, on every address of the server."""
+def echoing(lab: Lab, others: tuple[str, ...] = ()) -> Iterator[None]:
+    """Sends back whatever comes: TCP and UDP, of both families, on every address of the server, and on others of
+    IPv4."""
     open_sockets: list[socket.socket] = []
+    for one in others:
+        lab.run_in("server", ["ip", "addr", "add", f"{one}/32", "dev", "lo"])
     for version, length in ((4, 24), (6, 64)):
-        lab.run_in("server", ["ip", "addr", "add", f"{BESIDE[version]}/{length}", "dev", "to-box",
+        lab.run_in("server", ["ip", "addr", "add", f"{BESIDE[version]}/{length}", "dev", f"to-{lab.places[-2]}",
                               *(["nodad"] if version == 6 else [])])
     with lab.entered("server"):
         for version, family in FAMILY.items():
-            for port, address in ((22, ""), (25461, ""), *((5000, one[version]) for one in (SERVER, BESIDE))):
+            bound = [SERVER[version], BESIDE[version], *(others if version == 4 else ())]
+            for port, address in ((22, ""), (25461, ""), *((5000, one) for one in bound)):
                 made = socket.socket(family, socket.SOCK_DGRAM if address else socket.SOCK_STREAM)
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if version == 6:

@@ -65,17 +65,18 @@ def settings_file(home: Path, more: str, daemon: str = "") -> Path:
     return settings
 
 
-def start(lab: Lab, home: Path, more: str = "", within: float = 20.0, sample: float = 0.0) -> Running:
-    """The daemon with LISTS in its own folder, ready within so many seconds; `more` goes behind the configuration.
-
-    `sample` is that of [impact]: without it what the first stage passes is counted to the packet.
-    """
-    rules = home / "rules"
-    rules.mkdir()
+def start(lab: Lab, home: Path, more: str = "", within: float = 20.0, rules: str = "",
+          sample: float = 0.0) -> Running:
+    """The daemon with LISTS in its own folder, ready within so many seconds; `more` goes behind the configuration,
+    `rules` into its [rules]. `sample` is that of [impact]: without it what the first stage passes is counted to the
+    packet."""
+    directory = home / "rules"
+    directory.mkdir()
     for name, text in LISTS.items():
-        (rules / name).write_text(text)
-    config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT, sample=sample) + more
-    return Running(lab, lab.start_daemon(config, within=within), rules)
+        (directory / name).write_text(text)
+    config = CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT, sample=sample)
+    config = config.replace("[rules]\n", f"[rules]\n{rules}")
+    return Running(lab, lab.start_daemon(config + more, within=within), directory)
 
 
 def track_nothing(lab: Lab) -> None:
