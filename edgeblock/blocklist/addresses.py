@@ -9,6 +9,7 @@ Never here: a kernel, or a packet.
 
 import ipaddress
 import struct
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -38,11 +39,11 @@ class Reader:
         self._made = Addresses({4: (), 6: ()}, {4: (), 6: ()})
         self._spans, self._endpoints = defaultdict[int, bytes](bytes), defaultdict[int, bytes](bytes)
 
-    def read(self, parts: Compiled) -> Addresses:
+    def read(self, parts: Compiled, most: int = sys.maxsize) -> Addresses:
         """What is done with each address that a list of the snapshot has.
 
         Raises:
-            ListError: an entry says what none can say.
+            ListError: an entry says what none can say; there would be more than `most` ranges and endpoints.
         """
         if len(self._owners) + len(parts.lists) > OWNERS_MAX:
             self._begin()
@@ -55,12 +56,17 @@ class Reader:
         ids = struct.pack(f"<{len(parts.lists)}H", *(self._ids[record.name] for record in parts.lists))
         entries = b"".join((parts.addresses, *in_two_pieces(parts)))
         leading = [ends_of(one.prefix) for one in translated(parts.nat64)]
+        try:
+            made = {family: flatten(entries, family, whats, weights, ids, leading if family == 6 else [])
+                    for family in BITS}
+        except ValueError:
+            raise ListError("snapshot: has an address entry that cannot be; build it again") from None
+        total = sum(len(one) // SPAN.size + len(two) // ENDPOINT.size for one, two in made.values())
+        if total > most:
+            raise ListError(f"{total} ranges of addresses are listed, and the kernel is given at most {most}; list "
+                            "wider prefixes, or fewer")
         spans, endpoints, gone, more = {}, {}, {}, {}
-        for family in BITS:
-            try:
-                new = flatten(entries, family, whats, weights, ids, leading if family == 6 else [])
-            except ValueError:
-                raise ListError("snapshot: has an address entry that cannot be; build it again") from None
+        for family, new in made.items():
             spans[family], gone[family], more[family] = spliced(
                 self._spans[family], new[0], SPAN.size, self._made.spans[family], self._read_spans)
             endpoints[family], _, _ = spliced(self._endpoints[family], new[1], ENDPOINT.size,

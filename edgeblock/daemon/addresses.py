@@ -103,12 +103,8 @@ class AddressRules:
 
     def _read(self, loaded: Loaded) -> Addresses:
         """What is to be there until all workers have these rules."""
-        wanted = self._lists.read(map_snapshot(loaded.fd, loaded.key).parts)
-        if wanted.total > COUNT_MAX:
-            raise SystemProblem(f"{wanted.total} ranges of addresses are listed, and the kernel is given at most "
-                                f"{COUNT_MAX}; list wider prefixes, or fewer")
-        self._wanted = wanted
-        return with_new(self._there, wanted)
+        self._wanted = self._lists.read(map_snapshot(loaded.fd, loaded.key).parts, COUNT_MAX)
+        return with_new(self._there, self._wanted)
 
     # ---- the kernel
 

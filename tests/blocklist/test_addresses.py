@@ -22,7 +22,7 @@ from edgeblock.addresses import (
 )
 from edgeblock.blocklist import addresses
 from edgeblock.blocklist.addresses import Reader, read_addresses
-from edgeblock.blocklist.compiler import for_list, lay_over, merge
+from edgeblock.blocklist.compiler import ADDRESS, IS_IPV6, for_list, lay_over, merge
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.rows import Rows
@@ -289,3 +289,17 @@ def test_an_entry_that_cannot_be():
         parts.addresses[at] = value
         with pytest.raises(ListError, match="cannot be"):
             read_addresses(parts)
+
+
+def test_a_reader_goes_on_where_a_snapshot_could_not_be_read():
+    reader = Reader()
+    first = reader.read(compiled(("a", None, ["192.0.2.0/24", "2001:db8::/32"])))
+    wrong = compiled(("a", None, ["192.0.2.0/25"]))
+    wrong.addresses += ADDRESS.pack(bytes(16), 129, IS_IPV6, 0, 0)
+    with pytest.raises(ListError, match="cannot be"):
+        reader.read(wrong)
+    many = compiled(("a", None, ["192.0.2.1", "192.0.2.3", "2001:db8::1"]))
+    with pytest.raises(ListError, match="3 ranges of addresses are listed, .* at most 2; list wider prefixes"):
+        reader.read(many, 2)
+    assert reader.read(compiled(("a", None, ["192.0.2.0/24", "2001:db8::/32"]))) == first
+    assert reader.read(many, 3) == read_addresses(many)
