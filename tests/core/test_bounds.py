@@ -406,7 +406,8 @@ def test_odd_targets_of_a_host_with_listed_urls_wait_for_the_next_packet(how, li
 
 
 @pytest.mark.parametrize("frames", [
-    b"".join(quic.crypto(at, b"x") for at in range(11_000)), b"\1" * 60_000, b"\2\0\0\0\0" * 12_000])
+    b"".join(quic.crypto(at, b"x") for at in range(11_000)), b"\1" * 60_000, b"\2\0\0\0\0" * 12_000],
+    ids=["crypto", "ping", "ack"])
 def test_of_a_huge_datagram_no_more_frames_are_read_than_a_network_carries(frames):
     judge = engine("blocked.example.com")
     made = judge.judge(udp(quic.initial(frames)), 1.0, TRUST)
