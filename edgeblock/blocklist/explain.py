@@ -106,7 +106,8 @@ class Record:
         """The record for a person at a terminal, without a final line end."""
         if self.canonical is None:
             return f"{self.name}: {self.problem}"
-        lines = [f"{self.name}" + (f"  (compared as {self.canonical})" if self.canonical != self.name else "")]
+        same = self.canonical in (self.name, PORT_BEHIND.sub("", self.name))
+        lines = [self.name if same else f"{self.name}  (compared as {self.canonical})"]
         lines += [f"  leads to {one}" for one in self.leads_to]
         for verdict in self.verdicts:
             proto = verdict.proto if verdict.asked else f"({verdict.proto})"
@@ -169,6 +170,7 @@ class Judged(NamedTuple):
 
 
 AT = re.compile(r"(.*?)(?:\s+@\s*|\s*@\s+)(\S*)")
+PORT_BEHIND = re.compile(r"(?<=[\]\d]):\d{1,5}\Z")       # of an address, which is judged with it
 URL_PARTS = re.compile(r"(?:(https?):[/\\\\]*)?([^/\\\\?#]*)", re.IGNORECASE)
 PORT = re.compile(r".*(?:\]|^[^:]*):(\d{1,5})")
 

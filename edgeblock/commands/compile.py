@@ -33,6 +33,8 @@ EXAMPLES = """\
 The key is that of the configuration; it is made where there is none. Lists are taken or refused as the daemon would.
 Exit status: 0; 2 if a list is refused or something cannot be read or written, and then no file is made."""
 
+WIDTH = 160             # columns where no terminal says how many it has
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
@@ -75,7 +77,8 @@ def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO) -> int:
         raise ListError(f"{output}: cannot be written: {error.strerror}") from None
     if open_file(output, key).digest != digests[0]:
         raise ListError(f"{output}: is not what was written; is the disk sound?")
-    show(parts, output, time.perf_counter() - began, digests[0], Console(file=out, highlight=False))
+    console = Console(file=out, highlight=False, width=None if out.isatty() else WIDTH)
+    show(parts, output, time.perf_counter() - began, digests[0], console)
     return 0
 
 

@@ -47,6 +47,8 @@ def test_a_prefix_is_one_and_a_port_is_told_of(tmp_path, asked, verdict, why, bl
 @pytest.mark.parametrize(("asked", "told"), [
     ("192.0.2.1/24", "has address bits beyond its prefix; write 192.0.2.0/24"),
     ("192.0.2.1-5", "is no whole range; write both addresses: 192.0.2.1-192.0.2.5"),
+    ("0.0.0.0/0", "is too wide to be looked into; ask for prefixes of 8 bits or more"),
+    ("::/7", "is too wide to be looked into; ask for prefixes of 8 bits or more"),
     ("192.0.2.0/255.255.255.0", "is a range with a mask; write it as a prefix, 192.0.2.0/24")])
 def test_what_is_nearly_a_prefix_is_said_to_be_one(tmp_path, asked, told):
     [record] = explain(loaded(tmp_path, "example.com"), [asked])
@@ -101,3 +103,12 @@ def test_in_tls_a_page_is_a_reset_as_it_is_on_the_wire(tmp_path):
     assert (tls.proto, tls.verdict, tls.precedence) == (
         "tls", "reset", "a block (a.list:1, host and subdomains); in TLS and QUIC no page can be shown")
     assert (http.proto, http.verdict, http.precedence) == ("http", "page", "a block (a.list:1, host and subdomains)")
+
+
+def test_an_address_with_a_port_is_compared_with_it(tmp_path):
+    rules = loaded(tmp_path, "203.0.113.9:443\n[2001:db8::1]:443")
+    for asked in ("203.0.113.9:443", "[2001:db8::1]:443"):
+        [record] = explain(rules, [asked])
+        assert record.blocked and record.as_text().splitlines()[0] == asked
+    [record] = explain(rules, ["[2001:DB8::1]:443"])
+    assert record.as_text().splitlines()[0] == "[2001:DB8::1]:443  (compared as [2001:db8::1])"

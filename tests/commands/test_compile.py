@@ -44,6 +44,11 @@ def test_a_file_of_all_lists_and_a_table(rules, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["key", "rules", "rules.snapshot"]
 
 
+def test_a_name_is_not_cut_where_nobody_has_said_how_wide_it_may_be(rules, tmp_path):
+    (rules.directory / "orders-of-courts-and-authorities.list").write_text("c.example\n")
+    assert "orders-of-courts-and-authorities.list" in run(rules, tmp_path / "rules.snapshot")[1]
+
+
 def test_a_snapshot_without_its_key_or_past_an_expiry_says_so(rules, tmp_path):
     (rules.directory / "a.toml").write_text("expires = 2999-01-01\n")
     output = tmp_path / "rules.snapshot"
