@@ -43,6 +43,7 @@ cdef struct Head:
     uint64_t flows             # of all addresses
     uint64_t refused           # connections to addresses for which there was no slot
     uint64_t replaced          # addresses that have gone for others
+    uint64_t hand              # the next slot that may have to give up what another needs more
     uint64_t lacking           # times that names or subscribers were not kept for want of a set or registers
     uint32_t next_set          # used so far
     uint32_t next_registers

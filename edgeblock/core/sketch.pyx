@@ -14,7 +14,7 @@ could try. Who has both the key and the memory can try names; so the key is nowh
 and another one comes with each day (docs/impact.md).
 
 Room is bounded. An address has one of eight slots; where all are taken each newcomer takes one from the credit of the
-least used, and its place when that is spent.
+least used, and its place when that is spent. Sets and registers go to those that are asked for more.
 """
 
 from string import ascii_letters as _letters
@@ -35,6 +35,7 @@ cdef enum:
     NAME_MAX = 253             # bytes of a name (RFC 1035)
     FLOWS_MAX = 0xFFFFFFFF
     CREDIT_MAX = 255
+    LOOKS = 4                  # at addresses, for one that has to give up its set
     NAME_BITS = 30             # of a hash; the two below say which halves of the subscribers asked
     INDEX_BITS = 13            # of these choose a register
     KEY_SIZE = 16
@@ -72,9 +73,12 @@ cdef uint64_t bytes_of(const Head* head) noexcept nogil:
 # A writer that is killed between two steps loses the room of one address, and nothing else: what is given back leaves
 # its slot first, what is taken leaves the list first.
 
-cdef uint32_t take_set(Part* part) noexcept nogil:
+cdef uint32_t take_set(Part* part, uint8_t credit) noexcept nogil:
     cdef Head* head = part.head
-    cdef uint32_t at = head.free_set
+    cdef uint32_t at
+    if not head.free_set and head.next_set == head.sets:
+        reclaim(part, credit, False)
+    at = head.free_set
     if 0 < at <= head.next_set:
         head.free_set = (<uint32_t*>set_at(part, at))[0]
     elif head.next_set < head.sets:
@@ -87,9 +91,12 @@ cdef uint32_t take_set(Part* part) noexcept nogil:
     return at
 
 
-cdef uint32_t take_registers(Part* part) noexcept nogil:
+cdef uint32_t take_registers(Part* part, uint8_t credit) noexcept nogil:
     cdef Head* head = part.head
-    cdef uint32_t at = head.free_registers
+    cdef uint32_t at
+    if not head.free_registers and head.next_registers == head.registers:
+        reclaim(part, credit, True)
+    at = head.free_registers
     if 0 < at <= head.next_registers:
         head.free_registers = (<uint32_t*>registers_at(part, at))[0]
     elif head.next_registers < head.registers:
@@ -108,17 +115,45 @@ cdef void give_back_set(Part* part, uint32_t at) noexcept nogil:
         part.head.free_set = at
 
 
+cdef void give_back_names(Part* part, uint32_t names) noexcept nogil:
+    cdef uint32_t at = names & ~<uint32_t>DENSE
+    if not names & DENSE:
+        give_back_set(part, names)
+    elif 0 < at <= part.head.next_registers:
+        (<uint32_t*>registers_at(part, at))[0] = part.head.free_registers
+        part.head.free_registers = at
+
+
+cdef void reclaim(Part* part, uint8_t credit, bint registers) noexcept nogil:
+    # What nobody has left is taken from one of the next few addresses that is asked for less: of its names and
+    # subscribers the first few stay, and the figure says that there were more.
+    cdef Slot* slot
+    cdef uint32_t names, subscribers
+    cdef int i
+    for i in range(<int>LOOKS):
+        slot = &part.slots[part.head.hand % part.head.slots]
+        part.head.hand += 1
+        names, subscribers = slot.names_at, slot.subscribers_at
+        if slot.credit >= credit or slot.family == 0:
+            continue
+        if names and registers == (names & DENSE != 0):
+            slot.names_at = 0
+            slot.count = 0
+            slot.lost |= LOST_NAMES
+            give_back_names(part, names)
+            return
+        if subscribers and not registers:
+            slot.subscribers_at = 0
+            slot.lost |= LOST_SUBSCRIBERS
+            give_back_set(part, subscribers)
+            return
+
+
 cdef void empty(Part* part, Slot* slot) noexcept nogil:
-    cdef uint32_t names = slot.names_at, subscribers = slot.subscribers_at, at
+    cdef uint32_t names = slot.names_at, subscribers = slot.subscribers_at
     memset(slot, 0, sizeof(Slot))
     give_back_set(part, subscribers)
-    if names & DENSE:
-        at = names & ~<uint32_t>DENSE
-        if 0 < at <= part.head.next_registers:
-            (<uint32_t*>registers_at(part, at))[0] = part.head.free_registers
-            part.head.free_registers = at
-    else:
-        give_back_set(part, names)
+    give_back_names(part, names)
 
 
 # ---- names and subscribers of an address
@@ -160,7 +195,7 @@ cdef bint is_full(const uint32_t* places, uint32_t entry) noexcept nogil:
 
 
 cdef bint make_set(Part* part, Slot* slot) noexcept nogil:
-    cdef uint32_t at = take_set(part)
+    cdef uint32_t at = take_set(part, slot.credit)
     cdef uint32_t* places
     cdef int i
     if at == 0:
@@ -175,7 +210,7 @@ cdef bint make_set(Part* part, Slot* slot) noexcept nogil:
 
 
 cdef bint make_registers(Part* part, Slot* slot) noexcept nogil:
-    cdef uint32_t at = take_registers(part), before = slot.names_at
+    cdef uint32_t at = take_registers(part, slot.credit), before = slot.names_at
     cdef uint32_t* places
     cdef int i
     if at == 0:
@@ -231,7 +266,7 @@ cdef inline void note_subscriber(uint8_t* registers, uint32_t hash) noexcept nog
 
 
 cdef bint move_subscribers(Part* part, Slot* slot) noexcept nogil:
-    cdef uint32_t at = take_set(part)
+    cdef uint32_t at = take_set(part, slot.credit)
     cdef int i
     if at == 0:
         slot.lost |= LOST_SUBSCRIBERS

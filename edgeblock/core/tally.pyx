@@ -246,6 +246,16 @@ cdef bytes packed(const Part* part):
     return made
 
 
+cdef int slot_of(bytes address, Slot* slot) except -1:
+    cdef Py_ssize_t size = len(address)
+    if size not in (4, 16):
+        raise ValueError("an address has 4 or 16 bytes")
+    memset(slot, 0, sizeof(Slot))
+    slot.family = 4 if size == 4 else 6
+    memcpy(slot.address, <const char*>address, size)
+    return 0
+
+
 cdef class Table:
     """A closed table, where it lies.
 
@@ -283,6 +293,15 @@ cdef class Table:
     def subscribers(self) -> int:
         """Of all destinations together."""
         return round(estimate_bytes(self.part.head.day, DAY_REGISTERS, 33 - DAY_BITS))
+
+    def holds(self, bytes first not None, bytes last not None) -> bool:
+        """Whether there is a destination from the first to the last, of 4 bytes or of 16."""
+        cdef Slot begin, end
+        cdef uint64_t at
+        slot_of(first, &begin)
+        slot_of(last, &end)
+        at = self.first_from(&begin)
+        return at < self.part.head.slots and compare(&self.part.slots[at], &end) <= 0
 
     cdef uint64_t first_from(self, const Slot* wanted) noexcept nogil:
         cdef uint64_t low = 0, high = self.part.head.slots, middle
@@ -326,14 +345,8 @@ cdef class Tally:
         """The destinations from the first to the last, of 4 bytes or of 16; how many there were."""
         cdef Slot begin, end
         cdef uint64_t at, before
-        cdef Py_ssize_t size = len(first)
-        if size not in (4, 16) or len(last) != size:
-            raise ValueError("an address has 4 or 16 bytes")
-        memset(&begin, 0, sizeof(Slot))
-        memset(&end, 0, sizeof(Slot))
-        begin.family = end.family = 4 if size == 4 else 6
-        memcpy(begin.address, <const char*>first, size)
-        memcpy(end.address, <const char*>last, size)
+        slot_of(first, &begin)
+        slot_of(last, &end)
         with nogil:
             at = before = table.first_from(&begin)
             while at < table.part.head.slots and compare(&table.part.slots[at], &end) <= 0:

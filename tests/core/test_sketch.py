@@ -157,6 +157,17 @@ def test_without_room_the_figures_say_so():
     assert writer.table().counters["lacking"] > 0
 
 
+def test_a_crowd_of_small_addresses_does_not_keep_a_large_one_from_being_counted():
+    writer = Writer()                           # 256 sets, four registers
+    for host in range(900):
+        writer.sketches.see_all(packet(subscriber(host % 9), f"192.0.{host >> 8}.{host & 255}"), names(6))
+    assert writer.table().counters["lacking"] > 0
+    for number in range(40):
+        writer.sketches.see_all(packet(subscriber(number), "203.0.113.80"), names(3000))
+    found, shared, _, seen, whole = writer.figures(bytes((203, 0, 113, 80)))
+    assert abs(found - 3000) <= 150 and shared > 2000 and seen >= 20
+
+
 def test_whatever_comes_it_holds():
     dice = random.Random(7)
     writer, again = Writer(256), Writer(256)
