@@ -427,6 +427,10 @@ class Guard:
         return refused
 
     @cached_property
+    def _used(self) -> list[Translated]:
+        return self.behind.impact.used(way for way, _, _ in self._behind) if self.behind else []
+
+    @cached_property
     def _nearby(self) -> Ranges[None]:
         return near_networks(self._all)
 
@@ -445,7 +449,10 @@ class Guard:
         self.addresses += 1
         if self.behind is None or not self.behind.impact.periods:
             return None
-        ranges = ranges_of(key, [way for way, _, _ in self._behind])
+        ranges = ranges_of(key, self._used)
+        if self.behind.impact.is_silent(ranges):
+            self.behind.entries += 1
+            return None
         found, most = self.behind.impact.of(ranges), self._settings.max_collateral
         if found.shared > most and (refused := self._unless_network("allow_collateral", key, why_collateral(
                 found, most))):

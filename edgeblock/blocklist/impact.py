@@ -171,6 +171,14 @@ class Impact:
         # One for all: to make one takes longer than to look.
         return Summing(self)
 
+    def used(self, ways: Iterable[Translated]) -> list[Translated]:
+        """Those of these ways from IPv6 to IPv4 by which something was seen to come."""
+        return [one for one in ways if any(table.holds(*one.ends) for _, table in self.periods)]
+
+    def is_silent(self, ranges: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether nothing was seen there: nearly all that lists have is so, and this is asked of every address."""
+        return not any(table.holds(first, last) for first, last in ranges for _, table in self.periods)
+
     def overlap(self, one: Period) -> float:
         """Which share of a period lies within the last day, up to the newest figures."""
         length = one.end - one.begin
@@ -220,9 +228,9 @@ def ranges_of(key: bytes, ways: Sequence[Translated] = ()) -> list[tuple[bytes, 
     IPv6 leads to IPv4."""
     size = 4 if len(key) < 16 else 16
     first, length = key[2:2 + size], key[1]
-    last = last_of(first, length)
+    last = first if length == 8 * size else last_of(first, length)
     found = [(first, last)]
-    if size == 4:
+    if size == 4 and ways:
         for one in ways:
             if one.at == BITS[6] - BITS[4] and not one.flipped:     # the IPv4 address is the last that stands there
                 head = one.prefix.network_address.packed[:12]
