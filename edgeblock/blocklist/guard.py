@@ -18,6 +18,7 @@ from typing import NamedTuple
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
 from edgeblock.addresses import Translated
+from edgeblock.blocklist.apart import Apart
 from edgeblock.blocklist.canonical import canonical_host, host_address, why_not_host
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_text
@@ -228,13 +229,14 @@ def why_collateral(found: Figures, most: int) -> str:
 
 
 @lru_cache(maxsize=2)
-def near_networks(protected: Protected) -> Ranges[None]:
-    """All that an address may not be in, so that one look clears nearly every one. Made when the first address asks:
-    lists of names alone pay nothing for it."""
+def near_networks(protected: Protected, ways: tuple[Translated, ...]) -> Ranges[None]:
+    """All that an address may not be in, or that leads elsewhere, so that one look clears nearly every one. Made when
+    the first address asks: lists of names alone pay nothing for it."""
     near = near_names(protected)
     rows = chain(near.special.rows(), near.protected.rows())
     return Ranges(chain((Range(row.first, row.length, None) for row in rows),
-                        (Range(row.first, row.length, None) for row in protected.shared.whole)))
+                        (Range(row.first, row.length, None) for row in protected.shared.whole),
+                        (range_of(one.prefix, None) for one in ways)))
 
 
 # The guard ---------------------------------------------------------------------------------------------------
@@ -310,7 +312,8 @@ class Guard:
                 dot = key.find(b".", dot + 1)
             return None
         if key[0] == 0:
-            return self._refuses_network(entry) or (None if entry.exception else self._refuses_collateral(key))
+            refused = None if self._apart.clears(key) else self._refuses_network(entry)
+            return refused or (None if entry.exception else self._refuses_collateral(key))
         if kind >= HOST_AT:             # wherever it leads
             host = key.partition(b"\0")[0]
             return self.refuses(Entry(entry.line, Kind(kind - HOST_AT + HOST), host, entry.exception))
@@ -411,9 +414,6 @@ class Guard:
             if (inner := one.ipv4_length(length)) < settings.widest_ipv4:
                 return unless(f"{network_text(key)} stands for IPv4 addresses (NAT64) and is wider than "
                               f"/{settings.widest_ipv4} of them", settings, "widest_ipv4", f"widest_ipv4 = {inner}")
-        narrow = length >= self._shared.narrow[version == 6]
-        if narrow and not behind and self._nearby.touched(first, last) is None:
-            return None
         if found := self._special.touched(first, last):
             what = f"has addresses of {found.network} ({found.word})"
             if refused := self._unless_network("allow_addresses", key, what):
@@ -431,8 +431,11 @@ class Guard:
         return self.behind.impact.used(way for way, _, _ in self._behind) if self.behind else []
 
     @cached_property
-    def _nearby(self) -> Ranges[None]:
-        return near_networks(self._all)
+    def _apart(self) -> Apart:
+        """Of what it clears no guard rail but the last has anything to say: it is narrow, and in nothing they name."""
+        settings, narrow = self._settings, self._shared.narrow
+        return Apart(*near_networks(self._all, tuple(one for one, _, _ in self._behind)).edges(),
+                     max(settings.widest_ipv4, narrow[0]), max(settings.widest_ipv6, narrow[1]))
 
     def _refuses_others(self, key: bytes, first: bytes, last: bytes, length: int) -> str | None:
         if found := self._protected.touched(first, last):

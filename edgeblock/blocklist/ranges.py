@@ -55,6 +55,11 @@ class Ranges(Generic[Word]):
     def rows(self) -> Iterator[Range[Word]]:
         return chain.from_iterable(self._rows.values())
 
+    def edges(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
+        """First and last addresses, by the size of an address, one after the other."""
+        return ({size: b"".join(some) for size, some in self._starts.items()},
+                {size: b"".join(some) for size, some in self._lasts.items()})
+
     def touched(self, first: bytes, last: bytes) -> Range[Word] | None:
         size = len(first)
         place = bisect_right(self._starts[size], last) - 1
