@@ -7,6 +7,7 @@ is marked as blocked that is lifted. Never here: a list read, or a rule that que
 """
 
 import asyncio
+import ipaddress
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -14,14 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from edgeblock.addresses import EMPTY, Addresses, with_new
+from edgeblock.addresses import BITS, EMPTY, Addresses, Endpoint, What, has, with_new
+from edgeblock.blocklist import canary
 from edgeblock.blocklist.addresses import Reader
 from edgeblock.blocklist.compiler import ADDRESS
 from edgeblock.config import Config
+from edgeblock.daemon.canary import LISTED_PORT, why_not
 from edgeblock.daemon.compiling import Loaded, map_snapshot
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.errors import EdgeblockError, SystemProblem
-from edgeblock.netfilter import addresses, standing
+from edgeblock.netfilter import addresses, pair, standing
 from edgeblock.netfilter.cut import Blocked, cut
 from edgeblock.netfilter.stage1 import Stage
 
@@ -45,6 +48,7 @@ class AddressRules:
         self._left = 0                                  # entries that the configuration leaves to the engine
         self._unread, self._unput = "", ""              # why the entries cannot be had, or not be put there
         self._lists = Reader()
+        self._ours_too = always_listed(config)          # beside what is listed, where something is
         self._wanted = EMPTY                            # by the lists that were read last,
         self._should = EMPTY                            # by what was put last,
         self._there = EMPTY                             # in the kernel
@@ -103,7 +107,8 @@ class AddressRules:
 
     def _read(self, loaded: Loaded) -> Addresses:
         """What is to be there until all workers have these rules."""
-        self._wanted = self._lists.read(map_snapshot(loaded.fd, loaded.key).parts, COUNT_MAX)
+        wanted = self._lists.read(map_snapshot(loaded.fd, loaded.key).parts, COUNT_MAX)
+        self._wanted = with_new(wanted, self._ours_too) if wanted.total else wanted
         return with_new(self._there, self._wanted)
 
     # ---- the kernel
@@ -226,8 +231,19 @@ class AddressRules:
     def status(self) -> dict[str, Any]:
         """What `status` and the metrics show; `packets`, since the daemon began, of each list with an entry that was
         met."""
-        return {"ranges": self._left or self._wanted.total, "in_kernel": self._there.total if self._applied else 0,
+        there = self._there if self._applied else EMPTY
+        return {"ranges": self._left or self._of_lists(self._wanted), "in_kernel": self._of_lists(there),
                 "off": self._off(), "problem": self.problem, "restored": self.restored, "packets": dict(self._counts)}
+
+    @property
+    def are_probed(self) -> bool:
+        """Whether the canary's endpoints are there, so that it can ask for them."""
+        return self._applied and self._installed and self._of_lists(self._there) < self._there.total
+
+    def _of_lists(self, some: Addresses) -> int:
+        """How many there are without the canary's."""
+        return some.total - sum(has(some.endpoints[family], one) for family in BITS
+                                for one in self._ours_too.endpoints[family])
 
     async def keep_counting(self) -> None:
         """Until it is cancelled: counts, and says in the log which lists' entries were met."""
@@ -249,6 +265,16 @@ class AddressRules:
             more = packets - seen.get(spot, 0)
             if more:
                 seen[spot] = packets
-                if more > 0 and spot in lists:
+                if more > 0 and lists.get(spot, canary.LIST) != canary.LIST:
                     met[lists[spot]] += more
         return met
+
+
+def always_listed(config: Config) -> Addresses:
+    """What the canary asks for: an endpoint of its own server, for each family that it has."""
+    ends: dict[int, tuple[Endpoint, ...]] = {4: (), 6: ()}
+    for family, network in ((4, config.canary.ipv4), (6, config.canary.ipv6)):
+        if network and not why_not(config):
+            server = int(ipaddress.ip_address(pair.ends_of(network).server))
+            ends[family] = (Endpoint(server, LISTED_PORT, What.DROP, canary.LIST),)
+    return Addresses({4: (), 6: ()}, ends)

@@ -34,6 +34,10 @@ FIRST_PORT, PORTS = 20_000, 40_000      # of clients: each connection has one of
 MAKING = 2.0                            # seconds that who asks waits for the pair
 ANOTHER = 30.0                          # seconds until a pair that could not be made is tried again
 PASSES, BLOCKED = "a listed name passes", "a name that is not listed is blocked"
+ADDRESS_PASSES = "a listed address passes"
+CERTAIN = PASSES, BLOCKED, ADDRESS_PASSES
+LISTED_PORT = 9         # (discard) of our server: always in the kernel's address rules, and the next port never
+DATAGRAMS = ("quic", "address")
 PACKETS_MAX = 256                       # read at a time
 
 SO_ATTACH_FILTER, SOL_PACKET, IGNORE_OUTGOING = 26, 263, 23
@@ -68,7 +72,9 @@ class Connection:
 class Canary:
     """What asks. Everything happens in the event loop's thread but the making of interfaces."""
 
-    def __init__(self, config: Config, log: Any, state: State, call: Call, key: Callable[[], Key | None]) -> None:
+    def __init__(self, config: Config, log: Any, state: State, call: Call, key: Callable[[], Key | None],
+                 addresses: Callable[[], bool] = lambda: False) -> None:
+        self.addresses = addresses              # whether there are address rules to be asked
         self.config, self.log, self.state, self.call, self.key = config, log, state, call, key
         self.off = why_not(config)              # why it does not ask at all
         self.ends: dict[int, Ends] = {}
@@ -198,7 +204,7 @@ class Canary:
         path, at = self.paths[one.family][0], one.sequence + 1
         one.begun = True
         for payload in one.payloads:
-            if one.protocol == "quic":
+            if one.protocol in DATAGRAMS:
                 packet = path.udp(one.port, one.server_port, payload)
             else:
                 packet = path.tcp(one.port, one.server_port, ACK | PSH, at, one.server_sequence + 1, payload)
@@ -217,7 +223,9 @@ class Canary:
         if len(one.arrived) < len(one.payloads):
             return
         if one.listed:
-            one.end(PASSES)
+            one.end(ADDRESS_PASSES if one.protocol == "address" else PASSES)
+        elif one.protocol == "address":
+            one.end()
         elif one.protocol == "quic":
             self._send(self.server_wire, one.family, back.udp(one.server_port, one.port, ANSWERS["quic"]))
         else:
@@ -248,7 +256,7 @@ class Canary:
         wanted = {(family, protocol): "" for family in self.ends for protocol in self._protocols()}
         for number, patience in enumerate((*PATIENCE, *AGAIN)):
             again = [which for which, wrong in wanted.items()
-                     if number == 0 or wrong and (number < len(PATIENCE) or not wrong.startswith((PASSES, BLOCKED)))]
+                     if number == 0 or wrong and (number < len(PATIENCE) or not wrong.startswith(CERTAIN))]
             if not again:
                 break
             told = await asyncio.gather(*(self._ask_for(key, *which, patience) for which in again))
@@ -270,6 +278,8 @@ class Canary:
         passing = [f"{protocol} over IPv{family}" for (family, protocol), wrong in sorted(results.items())
                    if wrong.startswith(PASSES)]
         self.state.say("canary", f"a listed name passes: {', '.join(passing)}" if passing else "")
+        families = [f"IPv{family}" for (family, _), wrong in sorted(results.items()) if wrong == ADDRESS_PASSES]
+        self.state.say("canary of addresses", f"{ADDRESS_PASSES}: {', '.join(families)}" if families else "")
         if changed:
             self.state.tell()
 
@@ -278,9 +288,13 @@ class Canary:
             yield from ("http", "tls")
         if self.config.ruleset.udp_ports:
             yield "quic"
+        if self.addresses():
+            yield "address"
 
     async def _ask_for(self, key: Key, family: int, protocol: str, patience: float) -> str:
         """What is wrong with one protocol over one family; "" where nothing is."""
+        if protocol == "address":
+            return await self._ask_for_address(family, patience)
         connections = [self._connection(family, protocol, name, pieces)
                        for name in (control_name(key), neighbour_name(key)) for pieces in (False, True)]
         for one in connections[:2]:
@@ -300,6 +314,21 @@ class Canary:
                 del self.connections[family, one.port]
                 self._forget(one)
 
+    async def _ask_for_address(self, family: int, patience: float) -> str:
+        """The same of a datagram to the endpoint that is listed; one to the next port follows on the same way."""
+        listed, beside = (Connection(family, "address", number == LISTED_PORT, [os.urandom(32)], self._next_port(),
+                                     number, asyncio.get_running_loop().create_future())
+                          for number in (LISTED_PORT, LISTED_PORT + 1))
+        for one in (listed, beside):
+            self.connections[family, one.port] = one
+            self._say(one)
+        try:
+            await asyncio.wait({beside.done}, timeout=patience)
+            return listed.done.result() if listed.done.done() else self._wrong(beside)
+        finally:
+            for one in (listed, beside):
+                del self.connections[family, one.port]
+
     def _wrong(self, one: Connection) -> str:
         how = "in pieces" if len(one.payloads) > 1 else "whole"
         if one.done.done():
@@ -313,13 +342,16 @@ class Canary:
         return f"a name that is not listed gets no answer, {how}"
 
     def _connection(self, family: int, protocol: str, name: str, pieces: bool) -> Connection:
-        self.port = (self.port + 1) % PORTS
         settings = self.config.ruleset
         ports = settings.udp_ports if protocol == "quic" else settings.tcp_ports
         usual = 80 if protocol == "http" else 443
         number = usual if isinstance(ports, str) or usual in ports else ports[0]
         return Connection(family, protocol, False, probes.payloads(protocol, name, pieces, os.urandom(8)),
-                          FIRST_PORT + self.port, number, asyncio.get_running_loop().create_future())
+                          self._next_port(), number, asyncio.get_running_loop().create_future())
+
+    def _next_port(self) -> int:
+        self.port = (self.port + 1) % PORTS
+        return FIRST_PORT + self.port
 
     def _forget(self, one: Connection) -> None:
         """Has conntrack forget it, too."""

@@ -72,7 +72,8 @@ class Supervisor:
         self.in_force = InForce(board, self.log)
         self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers)
         self.state = State(self.log, self._tell_state)
-        self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key)
+        self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,
+                             lambda: self.kernel.addresses.are_probed)
         self.status = Status(config, journal, board, self.workers, self.kernel, self.in_force, self.state,
                              self.canary, self.reload.proof, self.impact)
         self.task: asyncio.Task[int] | None = None

@@ -34,7 +34,7 @@ from edgeblock.addresses import (
 )
 from edgeblock.config import Config
 from edgeblock.errors import SystemProblem
-from edgeblock.netfilter import netlink, tools
+from edgeblock.netfilter import netlink, pair, tools
 from edgeblock.netfilter.checks import ANSWERS
 from edgeblock.netfilter.netlink import attribute, message, name
 from edgeblock.netfilter.policy import by_family
@@ -291,11 +291,18 @@ def exempt(config: Config, client: str, server: str) -> Iterator[str]:
 
 def jumps(config: Config, hook: str, here: str, there: str, chain: str) -> Iterator[str]:
     """What leads packets that come from one side and go to the other into a chain."""
-    came = interfaces("iifname", getattr(config.ruleset, here)) if hook != "output" else [""]
-    goes = interfaces("oifname", getattr(config.ruleset, there)) if hook != "input" else [""]
+    came = interfaces("iifname", on_side(config, here)) if hook != "output" else [""]
+    goes = interfaces("oifname", on_side(config, there)) if hook != "input" else [""]
     for one in came:
         for other in goes:
             yield " ".join(word for word in (one, other, f"jump {chain}") if word)
+
+
+def on_side(config: Config, side: str) -> tuple[str, ...]:
+    """The interfaces on one side, those by which the daemon asks its own box among them; () is any."""
+    listed: tuple[str, ...] = getattr(config.ruleset, side)
+    ours = {"clients": pair.CLIENTS, "servers": pair.SERVERS}
+    return (*listed, ours[side]) if listed and config.canary.enabled else listed
 
 
 def interfaces(field: str, listed: tuple[str, ...]) -> list[str]:

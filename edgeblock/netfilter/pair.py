@@ -24,6 +24,12 @@ class Ends(NamedTuple):
     server: str
 
 
+def ends_of(network: str) -> Ends:
+    """In such a network of the settings."""
+    net = ipaddress.ip_network(network)
+    return Ends(str(net[2]), str(net[6]))
+
+
 def make(networks: dict[int, str]) -> tuple[dict[int, Ends], dict[int, str]]:
     """The pair, in place of one that was left over; the ends of each family, and why another family has none.
 
@@ -53,7 +59,7 @@ def make(networks: dict[int, str]) -> tuple[dict[int, Ends], dict[int, str]]:
                   f"addr add {net[5]}/{prefix} dev {SERVERS} {'nodad' * (family == 6)}")
             if family == 6 and not links.forwards_ipv6():
                 raise SystemProblem("this box does not forward IPv6")
-            ends[family] = Ends(str(net[2]), str(net[6]))
+            ends[family] = ends_of(network)
         except (SystemProblem, OSError) as problem:
             lacking[family] = str(problem)
     return ends, lacking

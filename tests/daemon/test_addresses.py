@@ -223,3 +223,37 @@ def test_counts_are_of_the_lists_whose_entries_are_there_and_begin_with_the_daem
         assert rules._count() == {"a": 2, "b": 1}
 
     asyncio.run(live())
+
+
+def test_the_canarys_endpoints_are_there_with_others_and_count_for_nobody(kernel: Kernel):
+    rules, log = made()
+    own = module.always_listed(Config())
+    assert [(one.port, one.owner) for family in (4, 6) for one in own.endpoints[family]] == [(9, "/canary")] * 2
+    assert module.always_listed(replace(Config(), canary=replace(Config().canary, enabled=False, ipv6=""))) == EMPTY
+    four = module.always_listed(replace(Config(), canary=replace(Config().canary, ipv6="")))
+    assert four.endpoints[4] and not four.endpoints[6]
+
+    async def live():
+        await rules.stage(Lists(module.with_new(listed(1), own)))
+        await rules.install()
+        assert rules.are_probed and kernel.table.ports == own.ports
+        status = rules.status()
+        assert (status["ranges"], status["in_kernel"]) == (1, 1)
+        kernel.counts = dict.fromkeys(module.addresses.spots(kernel.table), 7)
+        assert rules._count() == {"list": 7}
+        await rules.stage(Lists(EMPTY))
+        await rules.commit()
+        assert not rules.are_probed
+
+    asyncio.run(live())
+
+
+def test_the_canary_has_no_endpoint_where_no_list_has_an_address(monkeypatch: pytest.MonkeyPatch):
+    rules, _ = made()
+    for total, says in ((0, EMPTY), (1, listed(1))):
+        monkeypatch.setattr(rules._lists, "read", lambda parts, says=says: says)
+        monkeypatch.setattr(module, "map_snapshot", lambda fd, key: SimpleNamespace(parts=None))
+        rules._read(SimpleNamespace(fd=1, key=b""))
+        assert (rules._wanted == EMPTY) == (total == 0)
+        assert rules.status()["ranges"] == total
+

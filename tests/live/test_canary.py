@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,36 @@ def test_it_sees_marks_that_another_rule_sets(own: Running):
     assert {one["family"] for one in asked(own)["probes"] if one["wrong"]} == {"ipv4"}
     shell(own, "iptables -t mangle -F PREROUTING; iptables -t mangle -D FORWARD 1")
     assert until(lambda: state(own) == "ok", 10 * PERIOD)
+
+
+@pytest.mark.parametrize("sides", ["", '[ruleset]\nclients = ["to-client"]\nservers = ["to-server"]\n'])
+def test_it_sees_address_rules_that_are_gone_and_cannot_come_back(sides: str, tmp_path: Path):
+    def probes(wrong: str) -> list[str]:
+        return sorted(one["family"] for one in asked(own)["probes"]
+                      if one["protocol"] == "address" and one["wrong"] == wrong)
+
+    with Lab() as lab:
+        own = start(lab, tmp_path, sides + CANARY)
+        assert until(lambda: state(own) == "ok", 10)
+        assert probes("") == []             # no address is listed: there is no table to be asked
+        own.drop("places.list", "203.0.113.99\n")
+        assert until(lambda: probes("") == ["ipv4", "ipv6"], 10)
+        status = asked(own, "status")
+        assert (status["addresses"]["ranges"], status["addresses"]["in_kernel"]) == (1, 1)
+        assert "/canary" not in str(status["addresses"])
+        real = os.path.realpath("/usr/sbin/nft")
+        inside = ["nsenter", f"--mount=/proc/{own.daemon.process.pid}/ns/mnt", "--"]
+        subprocess.run([*inside, "mount", "--bind", "/bin/false", real], check=True)
+        shell(own, "nft delete table inet edgeblock_addresses")
+        began = time.monotonic()
+        assert until(lambda: probes("a listed address passes") == ["ipv4", "ipv6"], 5 * PERIOD)
+        assert time.monotonic() - began < 2 * PERIOD + 1
+        told = asked(own, "status")["vigil"]
+        assert "a listed address passes: IPv4, IPv6" in told["causes"] and not told["filtering"]
+        subprocess.run([*inside, "umount", real], check=True)
+        assert until(lambda: state(own) == "ok" and asked(own, "status")["vigil"]["filtering"], 10)
+        (own.rules / "places.list").unlink()
+        assert until(lambda: probes("") == [], 10)
 
 
 def test_it_says_when_nothing_comes_through(own: Running):
