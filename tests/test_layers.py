@@ -25,7 +25,7 @@ LAYERS = (
     ("core",),                                         # the other protocol readers: what of core has no row here
     ("core.readers",),
     ("core.reading", "core.segments"),
-    ("core.follow",),
+    ("core.follow", "core.starts"),
     ("core.window",),
     ("core.quic",),
     ("core.flow",),

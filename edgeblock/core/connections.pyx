@@ -26,7 +26,8 @@ from edgeblock.core.quic cimport (MAX_CONNECTION_ID, MAX_DATAGRAM, QUIC_FAMILIES
                                   WALK_END, WALK_INITIAL, WALK_UNKNOWN, Connection, Piece, Walk, are_compatible,
                                   derive_keys, free_reader, make_reader, open_initial, read_frames, take_packet)
 from edgeblock.core.readers cimport READ_HELLO
-from edgeblock.core.window cimport (START_SYN, add_bytes, add_start, close_window, is_open, open_window, read_on)
+from edgeblock.core.starts cimport START_SYN
+from edgeblock.core.window cimport add_bytes, add_start, close_window, is_open, open_window, read_on
 
 cdef extern from "sodium.h" nogil:
     int sodium_init()

@@ -210,7 +210,6 @@ cdef class Engine:
     cdef void _adopt(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _restart(self, Flow* flow, const Packet* p) noexcept nogil
     cdef void _read(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil
-    cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil
     cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected, uint32_t first,
                        Decision* out) noexcept nogil
     cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil

@@ -35,12 +35,13 @@ from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, P
 from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
                                   read_frames)
 from edgeblock.core.readers cimport READ_ANY, READ_DTLS, readers
-from edgeblock.core.window cimport (LATE_REACH, MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS, PACKET_SHARE,
-                                    PACKET_WORK, START_FREE, START_LATE, START_LOOKS, START_LOWEST, START_SYN,
-                                    Window, add_bytes, add_lost, add_start, add_syn, add_urgent, begins_at,
-                                    close_window, contiguous_end, goes_on, has_bytes, holds_part, in_body,
-                                    is_contested, is_far, is_message, is_open, is_strange, is_unreadable, is_whole,
-                                    joined_end, looks_like_message, offset_of, open_window, read_on, take_back)
+from edgeblock.core.starts cimport (MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS, START_FREE, START_LOWEST,
+                                    START_SYN, Starts, begun_before)
+from edgeblock.core.window cimport (PACKET_SHARE, PACKET_WORK, Window, add_bytes, add_lost, add_start, add_syn,
+                                    add_urgent, begins_at, choose_starts, close_window, contiguous_end,
+                                    expect_anywhere, has_bytes, holds_part, is_contested, is_far, is_message,
+                                    is_open, is_strange, is_unreadable, is_whole, joined_end, offset_of,
+                                    open_window, read_on, seq_of)
 
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
@@ -376,7 +377,7 @@ cdef class Engine:
         close_window(&flow.window)
         open_window(&flow.window, READ_ANY, base)
         if flow.crowded:
-            flow.window.syn_count = MAX_STARTS      # what belongs to no known stream is read from where it comes
+            expect_anywhere(&flow.window)
         flow.state = FLOW_WATCHED
         flow.soft = 0
         flow.marked = MARK_KEEP
@@ -467,19 +468,8 @@ cdef class Engine:
 
     cdef void _restart(self, Flow* flow, const Packet* p) noexcept nogil:
         # A stream whose beginning is not known for certain. Where SYNs were seen close below, it is one of those.
-        cdef const Window* w = &flow.window
-        cdef int64_t at = offset_of(w, p.seq)
         cdef uint32_t[2 * (MAX_STARTS + MAX_GIVEN_UP)] begun
-        cdef uint32_t count = 0, k
-        cdef int i
-        for i in range(min(<int>w.given_up, <int>MAX_GIVEN_UP)):
-            if 0 <= at - w.given_up_at[i] < <int64_t>MAX_AHEAD:
-                begun[count] = w.base + <uint32_t>w.given_up_at[i]
-                count += 1
-        for i in range(MAX_STARTS):
-            if w.starts[i].kind == START_SYN and 0 <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
-                begun[count] = w.base + <uint32_t>w.starts[i].at
-                count += 1
+        cdef uint32_t count = begun_before(&flow.window.starts, p.seq, begun), k
         for k in range(flow.blocked.count):
             if (flow.blocked.ranges[k].silent and p.seq - flow.blocked.ranges[k].first < MAX_AHEAD
                     and count < <uint32_t>(2 * (MAX_STARTS + MAX_GIVEN_UP))):
@@ -492,7 +482,7 @@ cdef class Engine:
             add_syn(&flow.window, begun[k])
         if not count:
             add_start(&flow.window, START_LOWEST, 0)
-            flow.window.syn_count = MAX_STARTS      # a SYN to come takes nothing of it away
+            expect_anywhere(&flow.window)
 
     # ---- datagrams
 
@@ -691,7 +681,7 @@ cdef class Engine:
         cdef uint16_t copies = w.segments.copy_count
         cdef uint8_t lane
         if p.payload_size:
-            self._candidates(flow, p, at)
+            choose_starts(w, flow.syn, at, p.payload, p.payload_size)
         if p.flags & TCP_URG:
             # Linux takes the byte before the pointer, which may lie far ahead; zero it takes for one.
             add_urgent(w, at + p.urgent - (1 if p.urgent else 0))
@@ -753,50 +743,6 @@ cdef class Engine:
         if flow.state == FLOW_WATCHED and holds_part(w):
             lane = LANE_KEPT_PART if w.http else LANE_PART
         self.table.touch(flow, lane, self.clock)
-
-    cdef void _candidates(self, Flow* flow, const Packet* p, int64_t at) noexcept nogil:
-        # Where else may a message begin? Behind a SYN there is no doubt, as long as that reading leads anywhere.
-        cdef Window* w = &flow.window
-        cdef int64_t floor = 0, frontier = 0
-        cdef bint any_start = False
-        cdef int i, lowest = -1
-        for i in range(MAX_STARTS):
-            if w.starts[i].kind == START_FREE:
-                continue
-            if not any_start or w.starts[i].at < floor:
-                floor = w.starts[i].at
-            if not any_start or w.starts[i].frontier > frontier:
-                frontier = w.starts[i].frontier
-            any_start = True
-            if w.starts[i].kind == START_LOWEST:
-                lowest = i
-        if not any_start:
-            if w.given_up:
-                take_back(w, at, p.payload_size)
-            if not is_open(w):
-                add_start(w, START_LOWEST, at)
-            return
-        if w.given_up:
-            take_back(w, at, p.payload_size)
-        if at == frontier and goes_on(w):
-            return                      # in order, and read: the common case
-        if w.behind and at <= contiguous_end(w):
-            return                      # in order, and will be read
-        if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
-            # What was read here is forgotten. A client who sends it again does no harm; but it may all have been a
-            # decoy that died on the way, and this the first that the server gets.
-            add_start(w, START_LATE, at)
-            return
-        if flow.syn and w.syn_count < MAX_STARTS and not w.forgetful:
-            if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
-                return
-        if flow.syn and w.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):
-            add_start(w, START_LOWEST, at)
-        elif looks_like_message(p.payload, p.payload_size) and not in_body(w, at):
-            if at < floor or at > frontier or not is_open(w):
-                add_start(w, START_LOOKS, at)
-        elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts[lowest].message:
-            add_start(w, START_LOWEST, at)
 
     # ---- names
 
@@ -949,7 +895,7 @@ cdef class Engine:
 
     cdef void _block(self, Flow* flow, const Packet* p, uint8_t proto, const Match* found, uint8_t head,
                      int64_t expected, Decision* out) noexcept nogil:
-        cdef uint32_t at = flow.window.base + <uint32_t>expected
+        cdef uint32_t at = seq_of(&flow.window, expected)
         flow.state = FLOW_BLOCKED
         flow.action = found.action
         flow.proto = proto
@@ -979,19 +925,19 @@ cdef class Engine:
             flow.sealed = 1
 
     cdef void _bury_streams(self, Flow* flow, const Packet* p) noexcept nogil:
-        cdef Window* w = &flow.window
+        cdef const Starts* s = &flow.window.starts
         cdef uint32_t i, first = p.seq + (1 if p.flags & TCP_SYN else 0)
         if p.kind != PACKET_TCP:
             return
         self._bury(flow, first, first + <uint32_t>p.payload_size, False, False)
         for i in range(<uint32_t>MAX_STARTS):
-            if w.starts[i].kind != START_FREE:
-                self._bury_stream(flow, w.starts[i].kind, w.starts[i].at, w.starts[i].frontier)
-        for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
-            self._bury_stream(flow, START_SYN, w.given_up_at[i], w.given_up_to[i])
-        for i in range(min(w.over_count, <uint32_t>MAX_OVER)):
-            self._bury(flow, w.over[i].seq, w.over[i].seq + w.over[i].size, False, False)
-        if w.over_count > <uint32_t>MAX_OVER or w.given_up > <uint32_t>MAX_GIVEN_UP:
+            if s.items[i].kind != START_FREE:
+                self._bury_stream(flow, s.items[i].kind, s.items[i].at, s.items[i].frontier)
+        for i in range(min(s.given_up, <uint32_t>MAX_GIVEN_UP)):
+            self._bury_stream(flow, START_SYN, s.given_up_at[i], s.given_up_to[i])
+        for i in range(min(s.over_count, <uint32_t>MAX_OVER)):
+            self._bury(flow, s.over[i].seq, s.over[i].seq + s.over[i].size, False, False)
+        if s.over_count > <uint32_t>MAX_OVER or s.given_up > <uint32_t>MAX_GIVEN_UP:
             flow.crowded = 1
 
     cdef void _bury_stream(self, Flow* flow, uint8_t kind, int64_t at, int64_t frontier) noexcept nogil:
@@ -1002,7 +948,7 @@ cdef class Engine:
             end += MAX_AHEAD            # it may have come further than is kept
         if kind != START_SYN:
             at -= MAX_AHEAD             # it may have begun before what was seen of it
-        self._bury(flow, w.base + <uint32_t>at, w.base + <uint32_t>end, unsaid, unsaid and flow.soft)
+        self._bury(flow, seq_of(w, at), seq_of(w, end), unsaid, unsaid and flow.soft)
 
     cdef void _bury_unknown(self, Flow* flow, uint32_t at, uint8_t state) noexcept nogil:
         # Of a stream that had come to `at` nobody knows where it began. Behind whole messages it goes on from there.
@@ -1017,7 +963,7 @@ cdef class Engine:
         cdef int64_t joined = contiguous_end(&flow.window)
         if joined > end:
             end = joined
-        return flow.window.base + <uint32_t>end + (1 if p.flags & TCP_FIN else 0)
+        return seq_of(&flow.window, end) + (1 if p.flags & TCP_FIN else 0)
 
     cdef bint _may_answer(self, const Packet* p) noexcept nogil:
         # Who has proved nothing gets nothing but a RST to his SYN, which is not larger, and in its place.

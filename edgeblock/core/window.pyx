@@ -10,24 +10,29 @@ passes over (random, key shares, other header fields, bodies) costs one step, an
 makes a reading each. Nothing is ever released on the first name found: a later copy takes the readings back to the
 start. What exceeds the caps sets `overflow`, and the engine's policy decides.
 
-One idea, though long: what comes may change beginnings, readings and what may be forgotten at once, and none of these
-is right without the others. Which bytes are kept is core/segments, how one reading goes through them core/follow.
+It holds the owners of its parts together: core/segments has the bytes, core/starts where the stream may begin, and
+core/follow takes one reading through bytes. Here is what needs several of them: which bytes are read next, by which
+readings, at what cost, and what may be forgotten.
 """
 
 from libc.stdint cimport INT64_MAX, int32_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from edgeblock.core.cursor cimport cursor
 from edgeblock.core.follow cimport FORK_COST, FORK_SHARE, MAX_READINGS, MAX_WAYS, Kept, follow, keep
 from edgeblock.core.reader cimport FEED_COST
 from edgeblock.core.readers cimport READ_ANY
-from edgeblock.core.reading cimport (body_left, copy_reading, copy_readings, free_readings, is_fresh, lost,
-                                     new_reading, reader_of, weights, within_body)
-from edgeblock.core.segments cimport (URGENT_KNOWN, URGENT_LOST, Change, Interval, UrgentOutcome, add_piece,
+from edgeblock.core.reading cimport (Reading, body_left, copy_reading, copy_readings, free_readings, is_fresh, lost,
+                                     reader_of, weights, within_body)
+from edgeblock.core.segments cimport (URGENT_KNOWN, URGENT_LOST, Change, Interval, Run, UrgentOutcome, add_piece,
                                       add_urgent_byte, close_segments, drop_before, drop_between, has_room,
                                       is_doubtful, is_kept_beyond, is_kept_within, is_plain, is_run_within,
                                       kept_end, run_at, view_interval)
+from edgeblock.core.starts cimport (LATE_REACH, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, START_FREE, START_LATE,
+                                    START_LOOKS, START_LOWEST, START_SYN, Placed, Start, account, ceiling_of,
+                                    close_starts, first_readings, floor_of, free_start, give_up, has_come, is_active,
+                                    is_between_messages, is_left_behind, is_live, may_be_over, move_up, note_lost,
+                                    note_over, note_syn, place_start, second_reading)
 
 cdef enum:
     COPIED_FOR_ONE = 8         # so many bytes of a reading are copied, digested and freed in the time of one read
@@ -39,187 +44,47 @@ cdef enum:
     MAX_UNSEEN = 1 << 30       # bytes of a body that never came: a decoy brings the numbers round with few packets
 
 
-# ---- life
-
-
 cdef void open_window(Window* w, uint8_t first, uint32_t base) noexcept nogil:
     memset(w, 0, sizeof(Window))
     w.first = first
-    w.base = base
+    w.starts.base = base
 
 
 cdef void close_window(Window* w) noexcept nogil:
-    cdef int i
-    for i in range(MAX_STARTS):
-        _free_start(w, &w.starts[i])
+    close_starts(&w.starts)
     close_segments(&w.segments)
-    free(w.over)
-    w.over = NULL
-    w.over_count = 0
     w.urgent_lost = 0
-    w.held = 0
 
 
-cdef void _free_start(Window* w, Start* s) noexcept nogil:
-    w.held -= s.held
-    free_readings(s.readings)
-    free_readings(s.checkpoint)
-    free_readings(s.mark)
-    memset(s, 0, sizeof(Start))
-
-
-cdef Reading* _first_readings(const Window* w, const Start* s) noexcept nogil:
-    cdef Reading* r
-    if s.checkpoint != NULL:
-        return copy_readings(s.checkpoint)
-    r = new_reading(w.first)
-    if r != NULL:
-        r.began = s.at
-    return r
-
-
-# ---- offsets and starts
-
-
-cdef int64_t offset_of(const Window* w, uint32_t seq) noexcept nogil:
-    """The stream offset of a sequence number: the one nearest to where some reading stands, or stood that had to go.
-
-    Not just the first: of two connections half the number space apart the other would change sides as soon as the
-    first is read on.
-    """
-    cdef int64_t at = <int32_t>(seq - w.base)
-    cdef int64_t nearest = -1
-    cdef int i
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE:
-            _nearer(w, seq, w.starts[i].frontier, &nearest, &at)
-    for i in range(min(<int>w.given_up, <int>MAX_GIVEN_UP)):
-        _nearer(w, seq, w.given_up_to[i], &nearest, &at)
-    return at
-
-
-cdef inline void _nearer(const Window* w, uint32_t seq, int64_t place, int64_t* nearest, int64_t* at) noexcept nogil:
-    cdef int32_t ahead = <int32_t>(seq - <uint32_t>(w.base + <uint32_t>place))
-    cdef int64_t distance = -<int64_t>ahead if ahead < 0 else ahead
-    if nearest[0] < 0 or distance < nearest[0]:
-        nearest[0] = distance
-        at[0] = place + ahead
+# ---- where it may begin
 
 
 cdef void add_syn(Window* w, uint32_t seq) noexcept nogil:
-    cdef int i
     cdef int64_t at
-    if w.syn_count == 0:
-        # What was kept from before the SYN (a stray segment) stays, on the SYN's scale.
-        at = offset_of(w, seq)
-        for i in range(MAX_STARTS):
-            if w.starts[i].kind == START_LOWEST:
-                _free_start(w, &w.starts[i])
-    else:
-        at = offset_of(w, seq)
-        for i in range(MAX_STARTS):
-            if w.starts[i].kind == START_SYN and w.starts[i].at == at:
-                return
-    if w.syn_count < 255:
-        w.syn_count += 1
-    add_start(w, START_SYN, at)
+    if note_syn(&w.starts, seq, &at):
+        add_start(w, START_SYN, at)
 
 
 cdef void add_lost(Window* w, uint32_t seq, uint32_t size) noexcept nogil:
-    """A stream behind a SYN of which the first bytes, `size` of them, are not known any more.
-
-    It is one that was given up. What comes of it is read behind those bytes; or from their beginning, where it is
-    another copy of them. These are two places, for what stands between them may never come.
-    """
-    cdef int i
-    cdef int64_t at = offset_of(w, seq)
-    cdef Start gone
-    memset(&gone, 0, sizeof(Start))
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and w.starts[i].at == at:
-            if w.starts[i].kind != START_SYN or not w.starts[i].unread:
-                return                      # it is being read
-            _free_start(w, &w.starts[i])
-            _move_up(w)
-            break
-    gone.kind = START_SYN
-    gone.at = at
-    gone.frontier = at + <int64_t>size
-    _give_up(w, &gone)
-    gone.at = gone.frontier
-    _give_up(w, &gone)
-
-
-cdef bint begins_at(const Window* w, uint32_t seq) noexcept nogil:
-    """Whether a start stands at this sequence number."""
-    cdef int i
-    cdef int64_t at = offset_of(w, seq)
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and w.starts[i].at == at:
-            return True
-    return False
+    cdef Placed placed
+    memset(&placed, 0, sizeof(Placed))
+    note_lost(&w.starts, seq, size, &placed)
+    _drop_ended(w, &placed)
 
 
 cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
-    """A start in a free place, else in that of one which has come to nothing. False if there is none.
-
-    Behind a SYN one more must be found: that of a connection which was read to its end (ports are used again) goes
-    first. If all are still being read, somebody crowds them out, and that is an overflow. Late bytes take the place
-    of others that have not come to a message; if all have, the same holds. Once a SYN's start had to go, any bytes
-    may be those of its stream, and a place for them must be found like one for a SYN.
-    """
-    cdef int i, place = -1
-    cdef bint taken_back = False
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and w.starts[i].at == at and w.starts[i].checkpoint == NULL:
-            if kind == START_SYN:
-                w.starts[i].kind = kind
-            return True
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind == START_FREE:
-            place = i
-            break
-    if place < 0:
-        for i in range(MAX_STARTS - 1, 0, -1):
-            if not _is_live(&w.starts[i]) and not w.starts[i].message:
-                place = i
-                break
-    if place < 0 and (kind == START_SYN or kind == START_LOWEST and w.given_up):
-        place = MAX_STARTS - 1
-        for i in range(MAX_STARTS - 1, -1, -1):
-            if (_is_between_messages(&w.starts[i]) and w.starts[i].message
-                    and not (kind == START_LOWEST and _reaches(&w.starts[i], at))):
-                place = i
-        if not _is_between_messages(&w.starts[place]) or kind == START_LOWEST and _reaches(&w.starts[place], at):
-            place = -1
-            for i in range(MAX_STARTS):
-                if kind == START_LOWEST and _is_taken_back(w, &w.starts[i], at):
-                    taken_back = True
-                elif _is_guess(w, &w.starts[i]) and (place < 0 or _reaches(&w.starts[place], at)):
-                    place = i
-            if place < 0 and taken_back:
-                return False                # these bytes are read again from there
-            if place < 0:
-                place = MAX_STARTS - 1
-                w.overflow = 1
-    if place < 0 and kind == START_LATE:
-        for i in range(1, MAX_STARTS):
-            if w.starts[i].kind >= START_LOOKS and not w.starts[i].message:
-                place = i
-                break
-        if place < 0:
-            w.overflow = 1
-    if place < 0:
-        return False
-    _give_up(w, &w.starts[place])
-    _free_start(w, &w.starts[place])
-    w.starts[place].kind = kind
-    w.starts[place].at = at
-    w.starts[place].frontier = at
-    w.starts[place].unread = 1
+    """Whether there is a start, an old one or a new one."""
+    cdef Placed placed
+    cdef bint found
+    memset(&placed, 0, sizeof(Placed))
+    found = place_start(&w.starts, kind, at, &placed)
+    w.overflow |= placed.crowded
+    _drop_ended(w, &placed)
+    if placed.start == NULL:
+        return found
     if kind == START_LATE:
         if _is_passed_over(w, at):
-            w.starts[place].unread = 0      # no message begins there; kept for one that turns out to begin below
+            placed.start.unread = 0         # no message begins there; kept for one that turns out to begin below
         elif w.late_lost:
             w.overflow = 1                  # that one, and it may go on with what is lost
     if w.urgent_lost:
@@ -227,119 +92,55 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil:
     return True
 
 
-cdef inline bint _reaches(const Start* s, int64_t at) noexcept nogil:
-    # These may be bytes of that stream: what is guessed of them is no reason to give it up.
-    return s.at <= at and at <= s.frontier
+cdef inline void _drop_ended(Window* w, const Placed* placed) noexcept nogil:
+    cdef uint8_t i
+    for i in range(placed.ended):
+        drop_between(&w.segments, placed.begin[i], placed.end[i])
 
 
-cdef bint _is_guess(const Window* w, const Start* s) noexcept nogil:
-    # Taken back (take_back), and come to nothing yet. It may go: it is taken back again, or anything is read from.
-    cdef uint32_t i
-    if s.kind != START_LOWEST or s.message:
-        return False
-    if w.given_up > <uint32_t>MAX_GIVEN_UP:
-        return True
-    for i in range(w.given_up):
-        if s.unread and (s.at == w.given_up_at[i] or s.at == w.given_up_to[i]):
-            return True
-    return False
-
-
-cdef bint _is_taken_back(const Window* w, const Start* s, int64_t at) noexcept nogil:
-    # A stream that was given up behind these bytes, which will be read from its beginning again.
-    cdef uint32_t i
-    if s.kind != START_LOWEST or not s.unread:
-        return False
-    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
-        if s.at == w.given_up_at[i] and s.at <= at and at < w.given_up_to[i]:
-            return True
-    return False
-
-
-cdef inline bint _is_passed_over(const Window* w, int64_t at) noexcept nogil:
-    return w.body_at <= at and at < w.body_end
-
-
-cdef void _give_up(Window* w, const Start* s) noexcept nogil:
-    # Remembers a SYN's start that has to go; or how far it was read, of one that was taken back meanwhile.
-    cdef uint32_t i
-    for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
-        if s.kind != START_FREE and (s.at == w.given_up_at[i] or s.at == w.given_up_to[i]):
-            w.given_up_to[i] = max(w.given_up_to[i], s.frontier)
-            if s.at == w.given_up_at[i]:
-                return
-    if s.kind == START_SYN:
-        i = w.given_up % <uint32_t>MAX_GIVEN_UP
-        if w.given_up >= <uint32_t>MAX_GIVEN_UP:
-            _end_stream(w, i)
-        w.given_up_at[i] = s.at
-        w.given_up_to[i] = s.frontier
-        w.given_up += 1
-
-
-cdef void _end_stream(Window* w, uint32_t which) noexcept nogil:
-    # The oldest that was given up: its bytes are not kept any more, unless they may be another's, too.
-    cdef int64_t at = w.given_up_at[which], end = w.given_up_to[which]
-    cdef uint32_t i
-    if at == end:
+cdef void choose_starts(Window* w, bint syn, int64_t at, const uint8_t* data, size_t size) noexcept nogil:
+    """Where else may a message begin? Behind a SYN there is no doubt, as long as that reading leads anywhere."""
+    cdef int64_t floor = 0, frontier = 0
+    cdef bint any_start = False
+    cdef const Start* s
+    cdef int i, lowest = -1
+    for i in range(MAX_STARTS):
+        s = &w.starts.items[i]
+        if s.kind == START_FREE:
+            continue
+        floor = s.at if not any_start else min(floor, s.at)
+        frontier = s.frontier if not any_start else max(frontier, s.frontier)
+        any_start = True
+        if s.kind == START_LOWEST:
+            lowest = i
+    if w.starts.given_up:
+        _take_back(w, at, size)
+    if not any_start:
+        if not is_open(w):
+            add_start(w, START_LOWEST, at)
         return
-    for i in range(<uint32_t>MAX_STARTS):
-        if w.starts[i].kind != START_FREE and w.starts[i].at <= end and at <= w.starts[i].frontier + MAX_AHEAD:
+    if at == frontier and goes_on(w):
+        return                      # in order, and read: the common case
+    if w.behind and at <= contiguous_end(w):
+        return                      # in order, and will be read
+    if w.forgetful and (at < floor or at > frontier + MAX_AHEAD):
+        # What was read here is forgotten. A client who sends it again does no harm; but it may all have been a
+        # decoy that died on the way, and this the first that the server gets.
+        add_start(w, START_LATE, at)
+        return
+    if syn and w.starts.syn_count < MAX_STARTS and not w.forgetful:
+        if at < floor or is_open(w) and at <= frontier or is_message(w) and not w.http:
             return
-    for i in range(<uint32_t>MAX_GIVEN_UP):
-        if i != which and w.given_up_at[i] <= end and at <= w.given_up_to[i] + MAX_AHEAD:
-            return
-    if _note_over(w, at, end, False):
-        drop_between(&w.segments, at, end)
+    if syn and w.starts.syn_count >= MAX_STARTS and (at < floor or at > frontier + MAX_AHEAD):
+        add_start(w, START_LOWEST, at)
+    elif looks_like_message(data, size) and not in_body(w, at):
+        if at < floor or at > frontier or not is_open(w):
+            add_start(w, START_LOOKS, at)
+    elif lowest >= 0 and at < floor and floor - at <= LATE_REACH and not w.starts.items[lowest].message:
+        add_start(w, START_LOWEST, at)
 
 
-cdef bint _note_over(Window* w, int64_t at, int64_t end, uint32_t goes_on) noexcept nogil:
-    cdef Over* last
-    cdef uint32_t seq = w.base + <uint32_t>at
-    if w.over == NULL:
-        w.over = <Over*>malloc(MAX_OVER * sizeof(Over))
-        if w.over == NULL:
-            return False
-        w.held += <uint32_t>(MAX_OVER * sizeof(Over))
-    if w.over_count:
-        last = &w.over[(w.over_count - 1) % <uint32_t>MAX_OVER]
-        if last.goes_on == goes_on and last.seq + last.size == seq and last.size < 1 << 30:
-            last.size += <uint32_t>(end - at)
-            return True
-    last = &w.over[w.over_count % <uint32_t>MAX_OVER]
-    last.seq, last.size, last.goes_on = seq, <uint32_t>(end - at), goes_on
-    w.over_count += 1
-    return True
-
-
-cdef bint _is_lost(const Window* w, int64_t at) noexcept nogil:
-    # Whether the byte there has come, for all that is known, and is not kept.
-    cdef uint32_t i
-    for i in range(min(w.over_count, <uint32_t>MAX_OVER)):
-        if w.base + <uint32_t>at - w.over[i].seq < w.over[i].size:
-            return True
-    return False
-
-
-cdef bint _is_over(const Window* w, int64_t at, size_t size) noexcept nogil:
-    # Whether these may be other copies of bytes that are not kept any more.
-    cdef uint32_t seq = w.base + <uint32_t>at
-    cdef uint32_t i
-    for i in range(min(w.over_count, <uint32_t>MAX_OVER)):
-        if not w.over[i].goes_on and (seq - w.over[i].seq < w.over[i].size or w.over[i].seq - seq < size):
-            return True
-    if w.over_count <= <uint32_t>MAX_OVER:
-        return False
-    for i in range(<uint32_t>MAX_STARTS):
-        if w.starts[i].kind != START_FREE and w.starts[i].at <= at and at <= w.starts[i].frontier + MAX_AHEAD:
-            return False
-    for i in range(<uint32_t>MAX_GIVEN_UP):
-        if w.given_up_at[i] <= at and at <= w.given_up_to[i] + MAX_AHEAD:
-            return False
-    return True
-
-
-cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil:
+cdef void _take_back(Window* w, int64_t at, size_t size) noexcept nogil:
     """Starts again where bytes at this offset may belong to a SYN that was given up.
 
     It was read to its end, so it is read on from there; but bytes below that are another copy of what was read. Bytes
@@ -352,31 +153,26 @@ cdef void take_back(Window* w, int64_t at, size_t size) noexcept nogil:
     cdef int64_t wanted
     cdef bint stands
     for turn in range(2):
-        for i in range(min(w.given_up, <uint32_t>MAX_GIVEN_UP)):
-            if at > w.given_up_to[i] or at + <int64_t>size <= w.given_up_at[i]:
+        for i in range(min(w.starts.given_up, <uint32_t>MAX_GIVEN_UP)):
+            if at > w.starts.given_up_to[i] or at + <int64_t>size <= w.starts.given_up_at[i]:
                 continue
-            wanted = w.given_up_at[i] if at < w.given_up_to[i] else w.given_up_to[i]
+            wanted = w.starts.given_up_at[i] if at < w.starts.given_up_to[i] else w.starts.given_up_to[i]
             stands = False
             for k in range(<uint32_t>MAX_STARTS):
-                stands = stands or w.starts[k].kind != START_FREE and (
-                    w.starts[k].at == w.given_up_at[i] or w.starts[k].at == wanted)
+                stands = stands or w.starts.items[k].kind != START_FREE and (
+                    w.starts.items[k].at == w.starts.given_up_at[i] or w.starts.items[k].at == wanted)
             if not stands and turn:
                 w.overflow = 1
             elif not stands:
                 add_start(w, START_LOWEST, wanted)
-    if w.given_up > <uint32_t>MAX_GIVEN_UP:
-        if w.over_count and _is_over(w, at, size):
+    if w.starts.given_up > <uint32_t>MAX_GIVEN_UP:
+        if w.starts.over_count and may_be_over(&w.starts, at, size):
             w.overflow = 1
         add_start(w, START_LOWEST, at)
 
 
-cdef bint _is_between_messages(const Start* s) noexcept nogil:
-    cdef const Reading* r = s.readings
-    while r != NULL:
-        if r.kind != READ_ANY and not r.again and not lost(r):
-            return False
-        r = r.next
-    return not s.unread
+cdef inline bint _is_passed_over(const Window* w, int64_t at) noexcept nogil:
+    return w.body_at <= at and at < w.body_end
 
 
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
@@ -388,12 +184,12 @@ cdef void add_urgent(Window* w, int64_t at) noexcept nogil:
         # Where nothing is read any more it changes nothing: other protocols have many. Unless reading begins again.
         w.urgent_lost = 1
     for i in range(MAX_STARTS):
-        if w.starts[i].kind == START_FREE or at < w.starts[i].at:
+        if w.starts.items[i].kind == START_FREE or at < w.starts.items[i].at:
             continue
         if outcome != URGENT_LOST:
-            if at < w.starts[i].frontier:
-                _go_back(w, &w.starts[i], at)
-        elif at < w.starts[i].frontier or _is_live(&w.starts[i]) or w.starts[i].again:
+            if at < w.starts.items[i].frontier:
+                _go_back(w, &w.starts.items[i], at)
+        elif at < w.starts.items[i].frontier or is_live(&w.starts.items[i]) or w.starts.items[i].again:
             w.overflow = 1
 
 
@@ -412,7 +208,7 @@ cdef void _go_back(Window* w, Start* s, int64_t at) noexcept nogil:
 
 
 cdef int64_t contiguous_end(Window* w) noexcept nogil:
-    cdef int64_t at = w.starts[0].at
+    cdef int64_t at = w.starts.items[0].at
     cdef const Run* run = run_at(&w.segments, at)
     return at if run == NULL else max(at, run.at + <int64_t>run.size)
 
@@ -425,22 +221,14 @@ cdef bint is_open(const Window* w) noexcept nogil:
     cdef const Reading* r
     cdef int i
     for i in range(MAX_STARTS):
-        if w.starts[i].unread:
+        if w.starts.items[i].unread:
             return True
-        r = w.starts[i].readings
+        r = w.starts.items[i].readings
         while r != NULL:
             if not r.again and (w.http or not lost(r)):
                 return True
             r = r.next
     return False
-
-
-cdef bint is_unreadable(const Window* w) noexcept nogil:
-    cdef int i
-    for i in range(MAX_STARTS):
-        if _is_live(&w.starts[i]):
-            return False
-    return True
 
 
 cdef bint holds_part(const Window* w) noexcept nogil:
@@ -449,21 +237,13 @@ cdef bint holds_part(const Window* w) noexcept nogil:
     cdef const Reading* r
     cdef int i
     for i in range(MAX_STARTS):
-        s = &w.starts[i]
+        s = &w.starts.items[i]
         r = s.readings
         while r != NULL:
             if r.kind != READ_ANY and not is_fresh(r) and (w.http or not lost(r)):
                 return True
             r = r.next
-        if _is_live(s) and is_kept_beyond(&w.segments, s.frontier):
-            return True
-    return False
-
-
-cdef bint goes_on(const Window* w) noexcept nogil:
-    cdef int i
-    for i in range(MAX_STARTS):
-        if _is_active(&w.starts[i]) or w.starts[i].again:
+        if is_live(s) and is_kept_beyond(&w.segments, s.frontier):
             return True
     return False
 
@@ -476,7 +256,7 @@ cdef bint is_whole(const Window* w) noexcept nogil:
     cdef bint reads = False
     cdef int i
     for i in range(MAX_STARTS):
-        s = &w.starts[i]
+        s = &w.starts.items[i]
         if s.kind == START_FREE:
             continue
         if s.unread:
@@ -499,7 +279,7 @@ cdef bint is_contested(const Window* w) noexcept nogil:
     # More than one stream that is being read: not a connection that ended on the same ports, nor bytes sent again.
     cdef int i, starts = 0
     for i in range(MAX_STARTS):
-        if _is_live(&w.starts[i]) and not _is_between_messages(&w.starts[i]):
+        if is_live(&w.starts.items[i]) and not is_between_messages(&w.starts.items[i]):
             starts += 1
     return starts > 1 or w.segments.copies != NULL or w.segments.urgent_count != 0 and goes_on(w)
 
@@ -508,32 +288,11 @@ cdef bint in_body(const Window* w, int64_t at) noexcept nogil:
     cdef int i
     cdef const Reading* r
     for i in range(MAX_STARTS):
-        r = w.starts[i].readings
+        r = w.starts.items[i].readings
         while r != NULL:
-            if reader_of(r).body_left != NULL and w.starts[i].frontier + <int64_t>body_left(r) > at:
+            if reader_of(r).body_left != NULL and w.starts.items[i].frontier + <int64_t>body_left(r) > at:
                 return True
             r = r.next
-    return False
-
-
-cdef inline bint _is_active(const Start* s) noexcept nogil:
-    return s.unread or s.readings != NULL
-
-
-cdef bint _is_live(const Start* s) noexcept nogil:
-    cdef const Reading* r = s.readings
-    while r != NULL:
-        if not lost(r):
-            return True
-        r = r.next
-    return s.unread
-
-
-cdef bint is_message(const Window* w) noexcept nogil:
-    cdef int i
-    for i in range(MAX_STARTS):
-        if w.starts[i].message:
-            return True
     return False
 
 
@@ -546,23 +305,13 @@ cdef bint is_strange(const Window* w, uint32_t seq) noexcept nogil:
     # Whether the first proven bytes find a window that others have filled: streams that begin elsewhere, and no byte
     # that may be of this one.
     cdef int64_t at = offset_of(w, seq)
-    cdef bint others = w.given_up > 0
+    cdef bint others = w.starts.given_up > 0
     cdef int i
     for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and not -<int64_t>LATE_REACH <= at - w.starts[i].at < <int64_t>MAX_AHEAD:
+        if (w.starts.items[i].kind != START_FREE
+                and not -<int64_t>LATE_REACH <= at - w.starts.items[i].at < <int64_t>MAX_AHEAD):
             others = True
     return others and not is_run_within(&w.segments, at - <int64_t>MAX_AHEAD, at + <int64_t>MAX_AHEAD)
-
-
-cdef bint is_far(const Window* w, uint32_t seq) noexcept nogil:
-    # From every stream that is being read.
-    cdef int64_t at = offset_of(w, seq)
-    cdef int i
-    for i in range(MAX_STARTS):
-        if (w.starts[i].kind != START_FREE and at >= w.starts[i].at - LATE_REACH
-                and at <= w.starts[i].frontier + <int64_t>MAX_AHEAD):
-            return False
-    return True
 
 
 cdef bint looks_like_message(const uint8_t* data, size_t size) noexcept nogil:
@@ -582,26 +331,26 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
     """Keeps what is new or different in `size` bytes at offset `at`; `cap` bounds the memory of the window."""
     cdef Change change
     cdef int i
-    if w.body_open and not has_room(&w.segments, size, cap, w.held):
+    if w.body_open and not has_room(&w.segments, size, cap, w.starts.held):
         _drop_late(w)
-        if not has_room(&w.segments, size, cap, w.held):
+        if not has_room(&w.segments, size, cap, w.starts.held):
             _slide(w, cap, True)
-    change.floor = _floor(w)
+    change.floor = floor_of(&w.starts)
     if at < change.floor:
         if at + <int64_t>size <= change.floor:
             return
         data += change.floor - at
         size -= <size_t>(change.floor - at)
         at = change.floor
-    if size == 0 or at > _ceiling(w):
+    if size == 0 or at > ceiling_of(&w.starts):
         return
     change.cap = cap
-    change.others = w.held
+    change.others = w.starts.held
     change.ranges = MAX_STARTS
     change.dropped = change.any = change.overflow = 0
     for i in range(MAX_STARTS):
-        change.begin[i] = w.starts[i].at
-        change.end[i] = w.starts[i].frontier            # a free one has read nothing
+        change.begin[i] = w.starts.items[i].at
+        change.end[i] = w.starts.items[i].frontier            # a free one has read nothing
         change.at[i] = INT64_MAX
     add_piece(&w.segments, at, data, size, &change)
     w.dropped += change.dropped
@@ -609,29 +358,7 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
     if change.any:
         for i in range(MAX_STARTS):
             if change.at[i] != INT64_MAX:
-                _go_back(w, &w.starts[i], change.at[i])
-
-
-cdef int64_t _floor(const Window* w) noexcept nogil:
-    cdef int i
-    cdef bint any_start = False
-    cdef int64_t floor = 0
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and (not any_start or w.starts[i].at < floor):
-            floor = w.starts[i].at
-            any_start = True
-    return floor
-
-
-cdef int64_t _ceiling(const Window* w) noexcept nogil:
-    cdef int i
-    cdef bint any_start = False
-    cdef int64_t ceiling = 0
-    for i in range(MAX_STARTS):
-        if w.starts[i].kind != START_FREE and (not any_start or w.starts[i].frontier > ceiling):
-            ceiling = w.starts[i].frontier
-            any_start = True
-    return ceiling + MAX_AHEAD
+                _go_back(w, &w.starts.items[i], change.at[i])
 
 
 # ---- reading
@@ -646,10 +373,10 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
     w.behind = 0
     w.share = PACKET_SHARE
     for i in range(MAX_STARTS):
-        if _is_active(&w.starts[i]) or w.starts[i].again:
-            stood = w.starts[i].frontier
-            _advance(w, &w.starts[i], out, cap, &budget)
-            moved |= <uint32_t>(w.starts[i].frontier > stood) << i
+        if is_active(&w.starts.items[i]) or w.starts.items[i].again:
+            stood = w.starts.items[i].frontier
+            _advance(w, &w.starts.items[i], out, cap, &budget)
+            moved |= <uint32_t>(w.starts.items[i].frontier > stood) << i
     work[0] -= most - budget
     if w.behind and w.first != READ_ANY:
         w.overflow = 1                  # the rest of a datagram's bytes may come with none
@@ -669,8 +396,8 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
     cdef int64_t pos, need
     cdef uint32_t size, i, others, meet, cost, copies
     cdef bint plain, alone
-    _account(w, s, False)
-    while _is_active(s) or s.again:
+    account(&w.starts, s, False)
+    while is_active(s) or s.again:
         pos = s.frontier
         run = run_at(&w.segments, pos)
         if run == NULL or run.at + run.size <= pos:
@@ -680,7 +407,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 w.unseen += <uint64_t>(s.frontier - pos)
                 _note_body(w, s)
                 continue
-            if w.over_count and s.kind != START_LATE and _is_lost(w, pos):
+            if w.starts.over_count and s.kind != START_LATE and has_come(&w.starts, pos):
                 w.overflow = 1                  # it has come to where another was: what that said, who knows
             break
         if w.share <= 0:
@@ -688,12 +415,12 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             break
         if s.unread:
             s.unread = 0
-            s.readings = _first_readings(w, s)
+            s.readings = first_readings(s, w.first)
             if s.readings == NULL:
                 w.overflow = 1
                 break
         elif s.again:
-            s.readings = _second_reading(w, s)
+            s.readings = second_reading(s)
             s.again = 0
             if s.readings == NULL:
                 w.overflow = 1
@@ -779,7 +506,7 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
             w.overflow = 1
             free_readings(s.readings)
             s.readings = NULL
-    _account(w, s, True)
+    account(&w.starts, s, True)
 
 
 cdef inline void _begin_to_keep(const Window* w, Kept* after) noexcept nogil:
@@ -819,16 +546,6 @@ cdef inline int64_t _slice(const Reading* r, uint32_t others, uint8_t first) noe
     return <int64_t>max(<uint64_t>SHARED, min(body_left(r), <uint64_t>MAX_AHEAD))
 
 
-cdef Reading* _second_reading(const Window* w, const Start* s) noexcept nogil:
-    # Of the same message, as far as reports are concerned: the same name once more is nothing new.
-    cdef Reading* r = new_reading(s.again)
-    if r != NULL:
-        r.began = s.began
-        r.again = 1
-        reader_of(r).begin_again(r.state)
-    return r
-
-
 cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
     if budget[0] < cost or w.work > <uint32_t>FLOW_WORK:
         w.overflow = 1
@@ -836,13 +553,6 @@ cdef bint _spend(Window* w, uint32_t cost, uint32_t* budget) noexcept nogil:
     budget[0] -= cost
     w.work += cost
     return True
-
-
-cdef void _account(Window* w, Start* s, bint holds) noexcept nogil:
-    # Readings count as memory of the window while nobody is at work on them.
-    w.held -= s.held
-    s.held = weights(s.readings) + weights(s.checkpoint) + weights(s.mark) if holds else 0
-    w.held += s.held
 
 
 cdef bint _leap(Start* s, int64_t to) noexcept nogil:
@@ -864,7 +574,7 @@ cdef void _note_body(Window* w, const Start* s) noexcept nogil:
     if s.kind == START_LATE:
         return
     for i in range(MAX_STARTS):
-        if &w.starts[i] != s and _is_live(&w.starts[i]):
+        if &w.starts.items[i] != s and is_live(&w.starts.items[i]):
             return
     if r == NULL or r.next != NULL or not within_body(r):
         w.body_open = 0
@@ -885,27 +595,18 @@ cdef void _drop_late(Window* w) noexcept nogil:
     cdef int i
     cdef bint late = False, other = False
     for i in range(MAX_STARTS):
-        if w.starts[i].kind == START_LATE and _is_passed_over(w, w.starts[i].at):
+        if w.starts.items[i].kind == START_LATE and _is_passed_over(w, w.starts.items[i].at):
             late = True
-        elif w.starts[i].kind != START_FREE:
+        elif w.starts.items[i].kind != START_FREE:
             other = True
     if not late or not other:
         return
     for i in range(MAX_STARTS):
-        if w.starts[i].kind == START_LATE and _is_passed_over(w, w.starts[i].at):
-            _free_start(w, &w.starts[i])
-    _move_up(w)
-    _forget(w, _floor(w))
+        if w.starts.items[i].kind == START_LATE and _is_passed_over(w, w.starts.items[i].at):
+            free_start(&w.starts, &w.starts.items[i])
+    move_up(&w.starts)
+    _forget(w, floor_of(&w.starts))
     w.late_lost = 1
-
-
-cdef void _move_up(Window* w) noexcept nogil:
-    # The first place tells where the stream stands.
-    cdef int i
-    for i in range(1, MAX_STARTS):
-        if w.starts[0].kind == START_FREE and w.starts[i].kind != START_FREE:
-            w.starts[0] = w.starts[i]
-            memset(&w.starts[i], 0, sizeof(Start))
 
 
 cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
@@ -919,7 +620,7 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
     cdef bint any_mark = False, ready = memory_of(w) >= cap // 2
     cdef int i
     for i in range(MAX_STARTS):
-        s = &w.starts[i]
+        s = &w.starts.items[i]
         r = s.readings
         while r != NULL:
             if reader_of(r).short_lived:
@@ -940,17 +641,17 @@ cdef void _slide(Window* w, uint32_t cap, bint hurry) noexcept nogil:
     if not ready or not any_mark:
         return
     for i in range(MAX_STARTS):
-        s = &w.starts[i]
+        s = &w.starts.items[i]
         if s.readings == NULL:
             if s.at < floor:                # a beginning that nothing has come of
-                _free_start(w, s)
+                free_start(&w.starts, s)
             continue
         free_readings(s.checkpoint)
         s.checkpoint = s.mark
         s.at = s.mark_at
         s.mark = NULL
         _mark(w, s)
-    _move_up(w)
+    move_up(&w.starts)
     _forget(w, floor)
 
 
@@ -958,54 +659,40 @@ cdef void _leave_behind(Window* w, uint32_t moved) noexcept nogil:
     # Connections before this one on the same ports, read to their end, make room for that which has `moved`. One that
     # goes on all the same is read from where it stood.
     cdef Start* s
+    cdef Placed placed
     cdef int64_t at, end
     cdef bint any_left = False
     cdef int i
     for i in range(MAX_STARTS):
-        s = &w.starts[i]
-        if moved >> i & 1 or not _is_left_behind(w, s, moved):
+        s = &w.starts.items[i]
+        if moved >> i & 1 or not is_left_behind(&w.starts, s, moved):
             continue
         at, end = s.at, s.frontier
-        if not _note_over(w, at, end, True):
+        if not note_over(&w.starts, at, end, True):
             continue
         s.at = end
-        _give_up(w, s)
-        _free_start(w, s)
+        memset(&placed, 0, sizeof(Placed))
+        give_up(&w.starts, s, &placed)
+        free_start(&w.starts, s)
+        _drop_ended(w, &placed)
         drop_between(&w.segments, at, end)
         any_left = True
     if any_left:
         w.forgetful = 1
-        _move_up(w)
-
-
-cdef bint _is_left_behind(const Window* w, const Start* s, uint32_t moved) noexcept nogil:
-    # Of one that may come upon these bytes, ahead or sent again, they stay.
-    cdef const Start* other
-    cdef bint left = False
-    cdef int i
-    if s.kind != START_SYN or not s.message or not _is_between_messages(s):
-        return False
-    for i in range(MAX_STARTS):
-        other = &w.starts[i]
-        if other == s or other.kind == START_FREE:
-            continue
-        if other.at <= s.frontier and s.at <= other.frontier + MAX_AHEAD:
-            return False
-        left = left or moved >> i & 1
-    return left
+        move_up(&w.starts)
 
 
 cdef void _mark(Window* w, Start* s) noexcept nogil:
     s.mark = copy_readings(s.readings)
     s.mark_at = s.frontier
-    _account(w, s, True)
+    account(&w.starts, s, True)
 
 
 cdef void _forget(Window* w, int64_t floor) noexcept nogil:
     # All bytes before `floor`. Where a stream was given up that may come upon them, it is known that they were there.
     cdef const Run* run = w.segments.runs
-    while run != NULL and run.at < floor and w.given_up:
-        _note_over(w, run.at, min(run.at + <int64_t>run.size, floor), True)
+    while run != NULL and run.at < floor and w.starts.given_up:
+        note_over(&w.starts, run.at, min(run.at + <int64_t>run.size, floor), True)
         run = run.next
     w.forgetful = 1
     drop_before(&w.segments, floor)
