@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ConfigError
 
 DEFAULT_FILE = Path("/etc/edgeblock/edgeblock.toml")
@@ -261,7 +262,7 @@ class Rules:
     """[rules]: where lists are, who may sign them, and what holds for a list that does not say otherwise."""
 
     directory: Path = _path("/etc/edgeblock/rules")
-    action: str = _choice("reset", "drop", "reset", "page", "redirect", "observe")
+    action: str = _choice("reset", *LIST_ACTIONS)
     https: str = _choice("ignore", "ignore", "host")   # what a URL rule does on TLS and QUIC
     key: Path = _path("/var/lib/edgeblock/key")
     protected: Path | None = _path(None)               # the operator's own protected names, besides the shipped ones

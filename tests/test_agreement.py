@@ -20,12 +20,13 @@ from edgeblock.blocklist.load import load
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.commands import compile, replay
+from edgeblock.core.decision import ANSWERED
 from edgeblock.errors import ListError
 from tests.blocklist.canonical_cases import HOSTS, URLS
 from tests.core import samples as s
 
 RAW_IP = 101            # the link type of packets without a frame around them
-STOPPED = {"drop", "reset", "page", "redirect"}
+STOPPED = {"drop", *ANSWERED}
 
 
 def raw(text: str | bytes) -> bytes:

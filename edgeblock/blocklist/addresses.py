@@ -17,9 +17,9 @@ from typing import TypeVar
 from edgeblock.addresses import BITS, Addresses, Endpoint, Span, What, count_wide, inside, translated
 from edgeblock.blocklist.compiler import ADDRESS, IS_EXCEPTION, IS_IPV6, Compiled, ListRecord
 from edgeblock.blocklist.flatten import alike, flatten
+from edgeblock.core.decision import ANSWERED
 from edgeblock.errors import ListError
 
-RESETS = ("reset", "page", "redirect")      # actions that tell the client
 SPAN = struct.Struct("<16s16sHBx")          # first and last address, who decides, what is done
 ENDPOINT = struct.Struct("<16sHHBx")        # address, port, who decides, what is done
 OWNERS_MAX = 0xFFFF
@@ -95,7 +95,7 @@ def what_of(record: ListRecord) -> What:
     """What a block of a list says."""
     if record.action == "observe":
         return What.OBSERVE
-    return What.RESET if record.action in RESETS else What.DROP
+    return What.RESET if record.action in ANSWERED else What.DROP
 
 
 def weight_of(record: ListRecord) -> int:

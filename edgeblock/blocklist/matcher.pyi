@@ -6,8 +6,6 @@ from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.core.matcher import Matcher
 
-ACTIONS: dict[str, int]
-ACTION_NAMES: dict[int, str]
 PROTOCOLS: dict[str, int]
 
 class Found(NamedTuple):

@@ -40,6 +40,7 @@ from edgeblock.core.matcher cimport (
     ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
     PROTO_TLS,
 )
+from edgeblock.core.decision import ACTIONS
 from edgeblock.errors import ListError
 
 cdef enum:
@@ -52,11 +53,6 @@ cdef enum:
     ASKS = 8                # hosts have at most this many labels, nearly all of them
     DEPTH_MAX = 32          # formats.DIRECTORY_DEPTH_MAX
 
-ACTIONS = {
-    "accept": ACTION_PASS, "drop": ACTION_DROP, "reset": ACTION_RESET, "page": ACTION_PAGE,
-    "redirect": ACTION_REDIRECT, "observe": ACTION_OBSERVE,
-}
-ACTION_NAMES = {code: name for name, code in ACTIONS.items()}
 PROTOCOLS = {"tls": PROTO_TLS, "http": PROTO_HTTP, "quic": PROTO_QUIC}
 
 
@@ -252,7 +248,7 @@ cdef class ListMatcher(Matcher):
             self.leads[self.lead_count].flip = 0xFF if one.flipped else 0
             self.lead_count += 1
         for i, record in enumerate(parts.lists):
-            self.list_action[i] = ACTIONS[record.action]
+            self.list_action[i] = ACTIONS.index(record.action)
             self.list_rank[i] = (CLASS_OBSERVE if record.action == "observe"
                                  else CLASS_MANDATORY if record.mandatory else CLASS_BLOCK)
 
@@ -666,7 +662,7 @@ cdef class ListMatcher(Matcher):
         return found, self.candidates(&walk), False
 
     cdef object told(self, const Match* found):
-        return Found(ACTION_NAMES[found.action], self.list_names[found.list_index], f"{found.rule:08x}")
+        return Found(ACTIONS[found.action], self.list_names[found.list_index], f"{found.rule:08x}")
 
     cdef list candidates(self, Walk* walk):
         cdef Trace* trace = walk.trace

@@ -16,9 +16,9 @@ from edgeblock import config
 from edgeblock.blocklist.canonical import canonical_host, why_not_host
 from edgeblock.blocklist.encodings import find_encoding
 from edgeblock.blocklist.signature import parse_key
+from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ListError
 
-ACTIONS = ("drop", "reset", "page", "redirect", "observe")
 HTTPS = ("ignore", "host")
 SHOWN_MAX = 80          # characters of a value that a message repeats
 SAID_MAX = 200          # characters of what the TOML parser says
@@ -141,7 +141,7 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
         raise ListError(f"{source}: not readable as TOML: brackets or names are nested too deeply") from None
     except ValueError:          # from int(), which says no more than that
         raise ListError(f"{source}: not readable as TOML: has a number of too many digits") from None
-    choices = {"action": ACTIONS, "https": HTTPS, "format": formats}
+    choices = {"action": LIST_ACTIONS, "https": HTTPS, "format": formats}
     known = (*choices, "attributes", "category", "column", "delimiter", "encoding", "mandatory", "expires", "signer",
              "subdomains", "zone", *GUARD_KEYS)
     changes: dict[str, object] = {}

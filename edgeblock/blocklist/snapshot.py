@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.keys import Key, key_id, keyed_sum
-from edgeblock.blocklist.settings import ACTIONS
+from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ListError
 
 MAGIC = b"EBLIST\r\n"       # the line end shows a transfer that changed line ends
@@ -248,7 +248,7 @@ def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListR
     except (ValueError, TypeError, KeyError, RecursionError):
         lists = []
     if len(lists) != count or count > LISTS_MAX or any(
-            record.action not in ACTIONS or not isinstance(record.name, str) for record in lists):
+            record.action not in LIST_ACTIONS or not isinstance(record.name, str) for record in lists):
         raise ListError(f"{source}: has a list table that cannot be read; build it again")
     if not isinstance(base, str) or not isinstance(below, list) or len(below) != (count if base else 0) or not all(
             type(at) is int and -1 <= at < LISTS_MAX for at in below):

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgeblock.addresses import BITS, translated
-from edgeblock.blocklist.addresses import RESETS
 from edgeblock.blocklist.compiler import ADDRESS, IS_IPV6
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import network_key
 from edgeblock.blocklist.formats.entries import read_address
 from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
+from edgeblock.core.decision import ANSWERED
 
 ENTRIES_MAX = 1000      # a question about a wider range is for a look into the list
 SHOWN_MAX = 20          # entries that are named
@@ -154,7 +154,7 @@ def said_of(inside: Inside) -> str:
 
 def told_action(found: Found) -> str:
     """What the kernel does of a list's action: nobody gets a page of an address."""
-    return "reset" if found.action in RESETS else found.action
+    return "reset" if found.action in ANSWERED else found.action
 
 
 def ports_of(matcher: ListMatcher, address: bytes) -> list[Candidate]:

@@ -47,6 +47,8 @@ cdef class Connections:
     cdef void begin(self, Datagram* d, const uint8_t* data, size_t size, double now) noexcept nogil
     # The connection of the next Initial that opens, and its frames, to be read before the next call; NULL: no more.
     cdef Flow* next_opened(self, const Packet* p, Datagram* d, Cursor* frames) noexcept nogil
+    # Its frames into the window of the connection; False: no server would read on.
+    cdef bint take_frames(self, Flow* flow, Cursor* frames, uint32_t cap, uint32_t* seen) noexcept nogil
     cdef void begin_anew(self, Flow* flow) noexcept nogil
     # Whether bytes that are still to come could make a name of what this connection's server may have.
     cdef void settle(self, Flow* flow, bint waits) noexcept nogil

@@ -53,6 +53,18 @@ cdef inline bint _spend(Budget* budget, uint32_t limit, double now) noexcept nog
     return True
 
 
+cdef struct Gathering:
+    Flow* flow
+    uint32_t cap
+
+
+cdef void _gather(void* context, const Piece* pieces, size_t count) noexcept nogil:
+    cdef Gathering* gathering = <Gathering*>context
+    cdef size_t i
+    for i in range(count):
+        add_bytes(&gathering.flow.window, pieces[i].offset, pieces[i].data, pieces[i].size, gathering.cap)
+
+
 cdef class Connections:
     """Connections(table, connections, derivations, failures, worker_derivations): limits as in QuicLimits.
 
@@ -370,20 +382,14 @@ cdef class Connections:
             peer = peer.next
         return NULL
 
+    cdef bint take_frames(self, Flow* flow, Cursor* frames, uint32_t cap, uint32_t* seen) noexcept nogil:
+        cdef Gathering gathering
+        gathering.flow = flow
+        gathering.cap = cap
+        return read_frames(self.reader, frames, _gather, &gathering, seen)
+
 
 # ---- for tests and tools
-
-
-cdef struct Gathering:
-    Flow* flow
-    uint32_t cap
-
-
-cdef void _gather(void* context, const Piece* pieces, size_t count) noexcept nogil:
-    cdef Gathering* gathering = <Gathering*>context
-    cdef size_t i
-    for i in range(count):
-        add_bytes(&gathering.flow.window, pieces[i].offset, pieces[i].data, pieces[i].size, gathering.cap)
 
 
 cdef class Reader:
@@ -416,18 +422,15 @@ cdef class Reader:
     cdef uint32_t _read_names(self, const uint8_t* data, size_t size, double now, uint32_t cap) noexcept nogil:
         cdef Datagram d
         cdef Cursor frames
-        cdef Gathering gathering
         cdef Flow* flow
         cdef uint32_t work = 0xFFFFFFFF
-        gathering.cap = cap
         clear_findings(&self.findings)
         self.all.begin(&d, data, size, now)
         while True:
             flow = self.all.next_opened(&self.packet, &d, &frames)
             if flow == NULL:
                 return d.seen
-            gathering.flow = flow
-            if not read_frames(self.all.reader, &frames, _gather, &gathering, &d.seen):
+            if not self.all.take_frames(flow, &frames, cap, &d.seen):
                 d.seen |= SEEN_DAMAGED
             read_on(&flow.window, &self.findings, cap, &work)
             self.all.settle(flow, is_open(&flow.window))

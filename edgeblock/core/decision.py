@@ -2,6 +2,16 @@
 
 from typing import NamedTuple
 
+# The words for what the core's numbers say, in the order of Action and Proto (core/matcher.pxd), Mark and Policy
+# (core/engine.pxd).
+ACTIONS = ("accept", "drop", "reset", "page", "redirect", "observe")
+PROTOCOLS = (None, "tls", "http", "quic", "ip")
+MARKS = ("keep", "done", "http", "blocked")
+POLICIES = (None, "unparsable", "midstream", "memory", "conflict", "no_sni", "ech", "headers", "work")
+
+LIST_ACTIONS = ACTIONS[1:]                          # what a list may ask for
+ANSWERED = ("reset", "page", "redirect")            # of these the client hears something
+
 
 class Name(NamedTuple):
     """One name that a packet completed.

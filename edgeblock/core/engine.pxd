@@ -47,7 +47,7 @@ cdef struct Decision:
     uint8_t quic_id[MAX_CONNECTION_ID]
 
 
-cdef enum Policy:          # why something is stopped that no list names; _POLICIES has the names, in this order
+cdef enum Policy:          # why something is stopped that no list names; core.decision.POLICIES has the names
     POLICY_NONE = 0
     POLICY_UNPARSABLE = 1
     POLICY_MIDSTREAM = 2

@@ -32,8 +32,7 @@ from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, A
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
                                     TCP_FIN, TCP_RST, TCP_SYN, TCP_URG, Packet, address_text, checksum_is_right,
                                     view_packet, write_packet)
-from edgeblock.core.quic cimport (SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, Piece, may_hold_initial,
-                                  read_frames)
+from edgeblock.core.quic cimport SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN_UNOPENED, may_hold_initial
 from edgeblock.core.readers cimport READ_ANY, READ_DTLS, readers
 from edgeblock.core.starts cimport (MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS, START_FREE, START_LOWEST,
                                     START_SYN, Starts, begun_before)
@@ -43,13 +42,10 @@ from edgeblock.core.window cimport (PACKET_SHARE, PACKET_WORK, Window, add_bytes
                                     is_open, is_strange, is_unreadable, is_whole, joined_end, offset_of,
                                     open_window, read_on, seq_of)
 
+from edgeblock.core.decision import ACTIONS, MARKS, POLICIES, PROTOCOLS
 from edgeblock.core.decision import Decision as DecisionRecord
 from edgeblock.core.decision import Name
 
-_MARKS = ("keep", "done", "http", "blocked")
-_ACTIONS = ("accept", "drop", "reset", "page", "redirect", "observe")
-_POLICIES = (None, "unparsable", "midstream", "memory", "conflict", "no_sni", "ech", "headers", "work")
-_PROTOS = (None, "tls", "http", "quic", "ip")
 _ECH = {"accept": 0, "block": 1, "block-listed-addresses": 2}
 
 cdef enum:
@@ -521,7 +517,6 @@ cdef class Engine:
         cdef Datagram d
         cdef Cursor frames
         cdef Flow* flow
-        cdef Gathering gathering
         cdef uint64_t began = self.counts[COUNT_WORK]
         cdef uint32_t keys
         self.connections.begin(&d, p.payload, p.payload_size, self.clock)
@@ -535,9 +530,7 @@ cdef class Engine:
             if flow.state == FLOW_BLOCKED and not self._begin_quic_anew(flow, p):
                 self._again(flow, p, out)
                 continue
-            gathering.flow = flow
-            gathering.cap = self.flow_bytes
-            if not read_frames(self.quic, &frames, _gather, &gathering, &d.seen):
+            if not self.connections.take_frames(flow, &frames, self.flow_bytes, &d.seen):
                 d.seen |= SEEN_DAMAGED
             self._read_hello(flow, p, out)
             self.current_quic = STANDS_BEGUN
@@ -1165,22 +1158,22 @@ cdef class Engine:
             s = &self.seen[i]
             listed = s.list_index != NO_LIST
             name = Name(
-                proto=_PROTOS[s.proto],
+                proto=PROTOCOLS[s.proto],
                 host=plain_host(<bytes>text[s.host_at:s.host_at + s.host_size]) if s.host_size else None,
                 path=_text(<bytes>text[s.target_at:s.target_at + s.target_size])
                 if s.proto == PROTO_HTTP and not s.policy else None,
-                action=_ACTIONS[s.action],
+                action=ACTIONS[s.action],
                 list=self.matcher.list_names[s.list_index] if listed else None,
                 rule=f"{s.rule:08x}" if listed else None,
                 ech=bool(s.ech),
-                policy=_POLICIES[s.policy],
+                policy=POLICIES[s.policy],
             )
             if name not in names:
                 names.append(name)
         listed = made.list_index != NO_LIST
         return DecisionRecord(
-            accept=bool(made.accept), mark=_MARKS[made.mark], action=_ACTIONS[made.action],
-            proto=_PROTOS[made.proto], names=tuple(names), reply=bool(made.reply), head=bool(made.head),
+            accept=bool(made.accept), mark=MARKS[made.mark], action=ACTIONS[made.action],
+            proto=PROTOCOLS[made.proto], names=tuple(names), reply=bool(made.reply), head=bool(made.head),
             client_seq=made.client_seq, client_ack=made.client_ack,
             reset_seqs=tuple(made.reset_seq[i] for i in range(made.reset_seqs)), reset_ack=made.reset_ack,
             quic_id=<bytes>made.quic_id[:made.quic_id_size], proven=bool(made.proven),
@@ -1238,18 +1231,6 @@ def plain_host(data: bytes) -> str:
     if colon and (port.isdigit() or not port):
         host = name
     return host.rstrip(".") or host
-
-
-cdef struct Gathering:
-    Flow* flow
-    uint32_t cap
-
-
-cdef void _gather(void* context, const Piece* pieces, size_t count) noexcept nogil:
-    cdef Gathering* gathering = <Gathering*>context
-    cdef size_t i
-    for i in range(count):
-        add_bytes(&gathering.flow.window, pieces[i].offset, pieces[i].data, pieces[i].size, gathering.cap)
 
 
 cdef bint _is_of_blocked(const Flow* flow, const Packet* p, bint proven) noexcept nogil:

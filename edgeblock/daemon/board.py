@@ -12,11 +12,11 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
 from edgeblock.source.counters import BOARD, BOARD_NAMES
 
-ACTIONS = ("drop", "reset", "page", "redirect", "observe")
 LISTS_MAX = 16_384          # lists that ever had a place since the start; those after share the last one
 POLICY = "policy"           # the list of what a policy has blocked
 OTHERS = "(other)"
@@ -28,7 +28,7 @@ OWN_NAMES = ("lost", "full", "sent", "failed", "unlogged", "lost_lines")
 ENGINE_REST = BOARD["words"]
 OWN = ENGINE_REST + len(ENGINE_NAMES) - FAST
 MATCHED = OWN + len(OWN_NAMES)
-VISITS = MATCHED + LISTS_MAX * len(ACTIONS)     # by list: blocks, of which those of one visit count once
+VISITS = MATCHED + LISTS_MAX * len(LIST_ACTIONS)     # by list: blocks, of which those of one visit count once
 WORDS = VISITS + LISTS_MAX
 ROW = (WORDS * 8 + 4095) // 4096 * 4096     # bytes; pages that nobody writes cost nothing
 
@@ -63,7 +63,7 @@ class Board:
         matched: dict[str, dict[str, int]] = {}
         visits: dict[str, int] = {}
         for name, place in sorted({**self.places, OTHERS: LISTS_MAX - 1}.items()):
-            for i, action in enumerate(ACTIONS):
+            for i, action in enumerate(LIST_ACTIONS):
                 if count := added(matched_at(place, i)):
                     matched.setdefault(name, {})[action] = count
             if count := added(VISITS + place):
@@ -87,4 +87,4 @@ class Board:
 
 def matched_at(place: int, action: int) -> int:
     """The word of a list and an action in a row."""
-    return MATCHED + place * len(ACTIONS) + action
+    return MATCHED + place * len(LIST_ACTIONS) + action

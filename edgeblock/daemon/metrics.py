@@ -21,7 +21,8 @@ from prometheus_client.core import (
     Metric,
 )
 
-from edgeblock.daemon.board import ACTIONS, GAUGES, LISTS_MAX, VISITS, Board, matched_at
+from edgeblock.core.decision import LIST_ACTIONS
+from edgeblock.daemon.board import GAUGES, LISTS_MAX, VISITS, Board, matched_at
 from edgeblock.daemon.door import OPEN, Door
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.bypass import KINDS
@@ -98,7 +99,7 @@ class Exposition:
         matched = CounterMetricFamily("edgeblock_matches", "Names that a list or a policy matched, by verdict.",
                                       labels=["list", "verdict"])
         for name, place in sorted(self.places.items()):
-            for i, action in enumerate(ACTIONS):
+            for i, action in enumerate(LIST_ACTIONS):
                 if count := sum(row[matched_at(place, i)] for row in self.board.rows):
                     matched.add_metric([name, action], count)
         yield matched

@@ -31,10 +31,9 @@ from edgeblock.blocklist.keys import Key, held
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.config import Config
-from edgeblock.core.decision import Decision
+from edgeblock.core.decision import LIST_ACTIONS, Decision
 from edgeblock.core.sketch import ALL, Sketches
 from edgeblock.daemon.board import (
-    ACTIONS,
     ENGINE_NAMES,
     ENGINE_REST,
     FAST,
@@ -268,7 +267,7 @@ class Worker:
             if name.action == "accept":
                 continue
             place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
-            self.row[matched_at(place, ACTIONS.index(name.action))] += 1
+            self.row[matched_at(place, LIST_ACTIONS.index(name.action))] += 1
             if self.visits.is_new(now, packet, name):
                 self.row[VISITS + place] += 1
             else:

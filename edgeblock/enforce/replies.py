@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from edgeblock import wire
 from edgeblock.config import Reply
-from edgeblock.core.decision import Decision
+from edgeblock.core.decision import ANSWERED, Decision
 from edgeblock.enforce import page, quic_close
 from edgeblock.errors import ConfigError
 
@@ -107,7 +107,7 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
     ports = packet[header.at:header.at + 4]
     action, proto = decision.action, decision.proto
     syn = packet[header.at + 13] & SYN
-    if action not in ("reset", "page", "redirect") or not (decision.proven or syn):
+    if action not in ANSWERED or not (decision.proven or syn):
         return replies
     payload = b""
     if syn:
@@ -129,7 +129,7 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
 
 
 def _close_quic(packet: bytes, header: wire.Header, decision: Decision) -> Replies:
-    if header.fragment or header.end - header.at < 8 or decision.action not in ("reset", "page", "redirect"):
+    if header.fragment or header.end - header.at < 8 or decision.action not in ANSWERED:
         return Replies([], [])
     datagram = packet[header.at + 8:header.end]
     payload = quic_close.close_datagram(datagram, decision.quic_id)

@@ -16,7 +16,7 @@ import struct
 
 from edgeblock import wire
 from edgeblock.config import Reply
-from edgeblock.core.decision import Decision
+from edgeblock.core.decision import ACTIONS, ANSWERED, PROTOCOLS, Decision
 from edgeblock.enforce import replies
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import netlink
@@ -29,8 +29,6 @@ from tests import quic_packets as quic
 from tests.core import samples as s
 
 ANSWERS = [replies.prepare(Reply()), replies.prepare(Reply(tls="rst", redirect="https://blocked.example/why"))]
-ACTIONS = ("reset", "page", "redirect", "drop", "observe", "accept")
-PROTOS = ("tls", "http", "quic", "ip", None)
 MARKS = 4096                    # entries of the map
 
 
@@ -59,7 +57,7 @@ def answers(data: bytes) -> None:
     given = Input(data)
     how = given.number()
     decision = Decision(
-        accept=False, action=ACTIONS[given.number() % len(ACTIONS)], proto=PROTOS[given.number() % len(PROTOS)],
+        accept=False, action=ACTIONS[given.number() % len(ACTIONS)], proto=PROTOCOLS[given.number() % len(PROTOCOLS)],
         reply=how & 1 == 0, head=how & 2 != 0, client_seq=given.number(4), client_ack=given.number(4),
         reset_seqs=tuple(given.number(4) for _ in range(how >> 2 & 3)), reset_ack=given.number(4),
         quic_id=given.bytes(given.number() % 21), proven=how & 16 != 0)
@@ -68,7 +66,7 @@ def answers(data: bytes) -> None:
     made = replies.build(packet, decision, ANSWERS[how >> 7])
     if made.to_client or made.to_server:
         assert decision.reply and header is not None and not header.fragment
-        assert decision.action in ("reset", "page", "redirect")
+        assert decision.action in ANSWERED
     for to_client, sent in ((True, made.to_client), (False, made.to_server)):
         for answer in sent:
             _check_answer(packet, header, answer, to_client)
