@@ -84,6 +84,5 @@ cdef bint is_ambiguous(const uint8_t* text, size_t size) noexcept nogil
 cdef void open_ways(Ways* w, const uint8_t* text, size_t size) noexcept nogil
 cdef bint put_way(Ways* w, uint32_t way) noexcept nogil
 cdef void read_way(const Ways* w, bint bare, uint8_t* out, size_t cap, Target* sizes) noexcept nogil
-cdef size_t resolve_dots(const uint8_t* text, size_t size, uint32_t way, uint8_t* out) noexcept nogil
 cdef void read_target(const uint8_t* text, size_t size, bint bare, uint8_t* out, size_t cap,
                       Target* sizes) noexcept nogil

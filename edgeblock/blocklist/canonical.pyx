@@ -789,56 +789,6 @@ cdef bint is_ambiguous(const uint8_t* text, size_t size) noexcept nogil:
     return False
 
 
-cdef size_t resolve_dots(const uint8_t* text, size_t size, uint32_t way, uint8_t* out) noexcept nogil:
-    # The target with the dot segments of its path resolved as one kind of server does (a Way), else as it stands.
-    cdef size_t used = 0, at = 0, start, width
-    cdef uint32_t dots
-    cdef int value
-    cdef bint other
-    cdef uint8_t c
-    while at < size and text[at] != 63 and text[at] != 35:
-        start = at
-        dots = 0
-        other = False
-        width = 0                       # of the separator that ended the segment
-        while at < size and text[at] != 63 and text[at] != 35:
-            c = text[at]
-            width = 1
-            if c == 37 and size - at >= 3:
-                value = hex_number(text + at + 1, 2)
-                # Browsers' parsers decode nothing here, but "%2e" is a dot to them.
-                if value >= 0 and (way & WAY_DECODED or value == 46):
-                    c = <uint8_t>value
-                    width = 3
-            if c == 47 or (c == 92 and not way & WAY_SLASH):
-                break
-            if c == 46:
-                dots += 1
-            else:
-                other = True
-            at += width
-            width = 0
-        if at == start:
-            if way & WAY_KEEP and start:
-                out[used] = 47
-                used += 1
-        elif other or dots > 2:
-            out[used] = 47
-            memcpy(out + used + 1, text + start, at - start)
-            used += 1 + at - start
-        elif dots == 2:
-            while used and out[used - 1] != 47:
-                used -= 1
-            if used:
-                used -= 1
-        at += width
-    if used == 0:
-        out[0] = 47
-        used = 1
-    memcpy(out + used, text + at, size - at)
-    return used + size - at
-
-
 # What ends a piece of a path: something that some server takes for a slash, or the end.
 cdef enum:
     MARK_END = 0
@@ -1129,7 +1079,7 @@ def link_target(bytes text not None):
 
 
 def way_forms(bytes text not None):
-    """`target_forms`, as the matcher finds them: in one reading."""
+    """What the matcher compares for a request target: the canonical form of each way that servers read its path."""
     cdef Ways ways
     cdef Target sizes
     cdef uint8_t target[URL_MAX]
@@ -1144,19 +1094,4 @@ def way_forms(bytes text not None):
                 for bare in (False, True):
                     read_way(&ways, bare, target, URL_MAX, &sizes)
                     forms.add(target[:sizes.size])
-    return forms
-
-
-def target_forms(bytes text not None):
-    """What the engine compares for a request target: the canonical form of each way that servers read its path."""
-    cdef Target sizes
-    cdef uint8_t target[URL_MAX]
-    cdef uint8_t resolved[RAW_TARGET_MAX + 2]
-    cdef size_t size = len(text)
-    forms = {canonical_target(text), canonical_target(text, True)}
-    read_target(text, size, False, target, URL_MAX, &sizes)
-    if size <= RAW_TARGET_MAX and sizes.climbs and is_ambiguous(text, size):
-        for way in range(WAYS):
-            made = resolved[:resolve_dots(text, size, way, resolved)]
-            forms |= {canonical_target(made), canonical_target(made, True)}
     return forms

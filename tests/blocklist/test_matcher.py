@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeblock.blocklist.canonical import link_target, target_forms
+from edgeblock.blocklist.canonical import link_target
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.matcher import Found, ListMatcher
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot
+from tests.reference.targets import target_forms
 
 from .canonical_cases import HOSTS, READINGS, SPARED, URLS
 from .making import KEY, matcher, matcher_of, snapshot_of
