@@ -21,7 +21,7 @@ cdef extern from *:
 
 cdef enum:
     STEP = 2                   # seconds
-    NEAR = 1 << 20             # as core.window's MAX_AHEAD
+    NEAR = 1 << 20             # as core.starts' MAX_AHEAD
 
 
 def size_of(uint64_t flows) -> int:

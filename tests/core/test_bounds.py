@@ -320,7 +320,7 @@ def cost(packets: list[bytes]) -> tuple[float, int]:
 
 
 # Besides its share a packet buys what is read before it is counted: a reading for each way, a value of 16 kB.
-PACKET_SHARE, FORK_SHARE, OVER = 120 * 1024, 16 * 1024, 112 * 1024      # core/window.pxd
+PACKET_SHARE, FORK_SHARE, OVER = 120 * 1024, 16 * 1024, 112 * 1024      # core/window.pxd, core/follow.pxd
 
 
 @pytest.mark.parametrize("units", UNITS)

@@ -12,7 +12,7 @@
 enum {
 	HELLO_MAX = 2048,        // a hello with post-quantum keys, in one piece after GRO, takes 1900 to 2020
 	SYNS = 12,               // ports that come round again within `idle` that often stay the kernel's
-	STARTS = 4,              // as many as the engine reads from (core/window.pxd, MAX_STARTS)
+	STARTS = 4,              // as many as the engine reads from (core/starts.pxd, MAX_STARTS)
 	NEAR = (1 << 20) + (1 << 16),    // what may be of one stream (MAX_AHEAD), and a packet
 	MAX_EXTENSIONS = 192,    // headers of IPv6, as core/packet.pxd: the engine drops what has more
 };
