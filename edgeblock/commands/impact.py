@@ -7,6 +7,7 @@ is counted (core/sketch.pyx), what refuses a list (blocklist/guard.py).
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,9 +132,9 @@ def rows_of(source: ListFile, terms: Terms, impact: Impact, name: str) -> tuple[
     for item in read_items(source):
         if not isinstance(item, Entry) or item.exception:
             continue
-        if item.kind < Kind.NETWORK:
+        if item.kind not in (Kind.NETWORK, Kind.ENDPOINT):
             if not name and len(names) < 2:
-                names.add(item.key.partition(b"/")[0].decode("utf-8", "backslashreplace"))
+                names.add(re.split(rb"[/\0]", item.key)[0].decode("utf-8", "backslashreplace"))
             continue
         ranges = ranges_of(item.key, ways)
         total.add(ranges)

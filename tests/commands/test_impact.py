@@ -51,6 +51,20 @@ def test_entries_come_by_what_is_behind_them(run, tmp_path: Path):
     assert said["without_figures"] == "" and said["as_of"] > said["since"] > 0
 
 
+def test_a_name_at_an_address_is_no_address_entry_and_what_is_proposed_can_be_listed(run, tmp_path: Path):
+    order = tmp_path / "order.list"
+    order.write_text("www.example.com @ 198.51.100.9\n198.51.100.7\n")
+    status, out, err = run(order, "--json")
+    said = json.loads(out)
+    assert status == 1 and err == "" and [row["entry"] for row in said["entries"]] == ["198.51.100.7"]
+    order.write_text(said["entries"][0]["instead"] + "\n")
+    assert order.read_text() == "www.example.com @ 198.51.100.7\n"
+    status, out, _ = run(order)
+    assert status == 0 and out.startswith("0 address entries, ")
+    (tmp_path / "rules" / "order.list").write_text(order.read_text())
+    assert cli.main(["lint", str(tmp_path / "rules")]) == 0
+
+
 def test_a_list_by_its_name_and_an_order_about_a_name(run, tmp_path: Path):
     (tmp_path / "rules" / "court.list").write_text("a.example\nb.example\n198.51.100.9\n")
     (tmp_path / "rules" / "court.toml").write_text("allow_collateral = true\n")
