@@ -9,8 +9,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,32 @@ def harass(lab: Lab, host: str, sent: list[bytes], *, version: int = 4, port: in
                                  cafile=str(lab.home / "ca.pem"), idle_timeout=PATIENCE)
     with lab.entered("client"):
         return asyncio.run(_harass(host, sent, version, port, settings))
+
+
+async def _keep_asking(host: str, address: str, settings: QuicConfiguration, tell: Callable[[], None],
+                       stop: threading.Event) -> None:
+    clients: list[_Client] = []
+
+    def client(*arguments: Any, **more: Any) -> _Client:
+        clients.append(_Client(*arguments, **more))
+        return clients[0]
+
+    async with connect(address, PORT, configuration=settings, create_protocol=client):
+        while not stop.is_set():
+            clients[0].over.clear()
+            clients[0].ask(host, "/")
+            while not stop.is_set() and not clients[0].over.is_set():
+                await asyncio.sleep(0.005)
+            if clients[0].over.is_set():
+                tell()
+
+
+def keep_asking(lab: Lab, host: str, tell: Callable[[], None], stop: threading.Event, *, version: int = 4) -> None:
+    """Asks again and again on one connection, and tells of each answer, until it is to stop."""
+    settings = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=host,
+                                 cafile=str(lab.home / "ca.pem"), idle_timeout=60.0)
+    with lab.entered("client"):
+        asyncio.run(_keep_asking(host, SERVER[version], settings, tell, stop))
 
 
 def spoof(datagrams: list[bytes], version: int, port: int) -> None:
