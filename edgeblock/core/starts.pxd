@@ -8,7 +8,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from edgeblock.core.reading cimport Reading
+from edgeblock.core.reading cimport Reading, lost, weights
 
 cdef enum:
     MAX_STARTS = 4             # as many as segments.MAX_READ
@@ -63,16 +63,12 @@ cdef struct Placed:            # what came of looking for a place; all zero befo
 
 cdef void close_starts(Starts* all) noexcept nogil
 cdef void free_start(Starts* all, Start* s) noexcept nogil
-cdef void account(Starts* all, Start* s, bint holds) noexcept nogil      # readings count while nobody uses them
 cdef Reading* first_readings(const Start* s, uint8_t kind) noexcept nogil
 cdef Reading* second_reading(const Start* s) noexcept nogil              # of what may come `again`
 cdef int64_t offset_in(const Starts* all, uint32_t seq) noexcept nogil
 cdef bint is_start(const Starts* all, uint32_t seq) noexcept nogil
 cdef bint is_far_from_all(const Starts* all, uint32_t seq) noexcept nogil      # that are being read
-cdef int64_t floor_of(const Starts* all) noexcept nogil                  # the lowest, and how far ahead a byte may be
-cdef int64_t ceiling_of(const Starts* all) noexcept nogil
 cdef bint is_between_messages(const Start* s) noexcept nogil
-cdef bint is_live(const Start* s) noexcept nogil                         # some reading has not lost its way
 cdef bint some_goes_on(const Starts* all) noexcept nogil                 # or would take a message once more
 cdef bint some_is_message(const Starts* all) noexcept nogil              # some reading is of a protocol we know
 cdef bint all_are_lost(const Starts* all) noexcept nogil                 # or have ended
@@ -91,3 +87,44 @@ cdef bint may_be_over(const Starts* all, int64_t at, size_t size) noexcept nogil
 
 cdef inline bint is_active(const Start* s) noexcept nogil:
     return s.unread or s.readings != NULL
+
+
+cdef inline bint is_live(const Start* s) noexcept nogil:
+    # Some reading has not lost its way.
+    cdef const Reading* r = s.readings
+    while r != NULL:
+        if not lost(r):
+            return True
+        r = r.next
+    return s.unread
+
+
+cdef inline void account(Starts* all, Start* s, bint holds) noexcept nogil:
+    # Readings count as memory of the window while nobody is at work on them.
+    all.held -= s.held
+    s.held = weights(s.readings) + weights(s.checkpoint) + weights(s.mark) if holds else 0
+    all.held += s.held
+
+
+cdef inline int64_t floor_of(const Starts* all) noexcept nogil:
+    # The lowest: no byte below it is kept.
+    cdef int i
+    cdef bint any_start = False
+    cdef int64_t floor = 0
+    for i in range(MAX_STARTS):
+        if all.items[i].kind != START_FREE and (not any_start or all.items[i].at < floor):
+            floor = all.items[i].at
+            any_start = True
+    return floor
+
+
+cdef inline int64_t ceiling_of(const Starts* all) noexcept nogil:
+    # So far ahead a byte may be.
+    cdef int i
+    cdef bint any_start = False
+    cdef int64_t ceiling = 0
+    for i in range(MAX_STARTS):
+        if all.items[i].kind != START_FREE and (not any_start or all.items[i].frontier > ceiling):
+            ceiling = all.items[i].frontier
+            any_start = True
+    return ceiling + MAX_AHEAD

@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from edgeblock.core.readers cimport READ_ANY
-from edgeblock.core.reading cimport copy_readings, free_readings, lost, new_reading, reader_of, weights
+from edgeblock.core.reading cimport copy_readings, free_readings, lost, new_reading, reader_of
 
 
 cdef void close_starts(Starts* all) noexcept nogil:
@@ -24,13 +24,6 @@ cdef void free_start(Starts* all, Start* s) noexcept nogil:
     free_readings(s.checkpoint)
     free_readings(s.mark)
     memset(s, 0, sizeof(Start))
-
-
-cdef void account(Starts* all, Start* s, bint holds) noexcept nogil:
-    # Readings count as memory of the window while nobody is at work on them.
-    all.held -= s.held
-    s.held = weights(s.readings) + weights(s.checkpoint) + weights(s.mark) if holds else 0
-    all.held += s.held
 
 
 cdef Reading* first_readings(const Start* s, uint8_t kind) noexcept nogil:
@@ -103,28 +96,6 @@ cdef bint is_far_from_all(const Starts* all, uint32_t seq) noexcept nogil:
     return True
 
 
-cdef int64_t floor_of(const Starts* all) noexcept nogil:
-    cdef int i
-    cdef bint any_start = False
-    cdef int64_t floor = 0
-    for i in range(MAX_STARTS):
-        if all.items[i].kind != START_FREE and (not any_start or all.items[i].at < floor):
-            floor = all.items[i].at
-            any_start = True
-    return floor
-
-
-cdef int64_t ceiling_of(const Starts* all) noexcept nogil:
-    cdef int i
-    cdef bint any_start = False
-    cdef int64_t ceiling = 0
-    for i in range(MAX_STARTS):
-        if all.items[i].kind != START_FREE and (not any_start or all.items[i].frontier > ceiling):
-            ceiling = all.items[i].frontier
-            any_start = True
-    return ceiling + MAX_AHEAD
-
-
 cdef bint is_between_messages(const Start* s) noexcept nogil:
     cdef const Reading* r = s.readings
     while r != NULL:
@@ -132,15 +103,6 @@ cdef bint is_between_messages(const Start* s) noexcept nogil:
             return False
         r = r.next
     return not s.unread
-
-
-cdef bint is_live(const Start* s) noexcept nogil:
-    cdef const Reading* r = s.readings
-    while r != NULL:
-        if not lost(r):
-            return True
-        r = r.next
-    return s.unread
 
 
 cdef bint some_goes_on(const Starts* all) noexcept nogil:
