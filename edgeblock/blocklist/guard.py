@@ -432,7 +432,7 @@ class Guard:
 
     @cached_property
     def _apart(self) -> Apart:
-        """Of what it clears no guard rail but the last has anything to say: it is narrow, and in nothing they name."""
+        """Only max_collateral says anything of what it clears: it is narrow, and in nothing that others name."""
         settings, narrow = self._settings, self._shared.narrow
         return Apart(*near_networks(self._all, tuple(one for one, _, _ in self._behind)).edges(),
                      max(settings.widest_ipv4, narrow[0]), max(settings.widest_ipv6, narrow[1]))
