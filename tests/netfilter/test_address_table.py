@@ -165,6 +165,28 @@ def test_a_change_of_what_is_not_there_changes_nothing(box):
 
 
 @pytest.mark.live
+def test_more_neighbourhoods_than_their_sets_have_room_for(box):
+    """Then a change fails as a whole, and the table is written anew with more room."""
+    many = Addresses({4: tuple(Span(number << 8, number << 8, What.DROP, "a") for number in range(40)), 6: ()},
+                     EMPTY.endpoints)
+
+    def body():
+        addresses.SIZE_LEAST = 16
+        addresses.apply(Config(), TABLES[3])
+        with pytest.raises(SystemProblem, match="address rules: "):
+            addresses.change(TABLES[3], many)
+        assert addresses.is_there(TABLES[3])
+        assert addresses.apply(Config(), many)
+        assert addresses.is_there(many)
+
+    before = addresses.SIZE_LEAST
+    try:
+        inside(box, body)
+    finally:
+        addresses.SIZE_LEAST = before
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("family", [4, 6])
 def test_an_address_is_shut_and_counted_and_opens_again(triple, box, family):
     number = int(ipaddress.ip_address(SERVER[family]))
