@@ -156,6 +156,15 @@ def has_lost_addresses(parts: Compiled) -> bool:
     return not len(parts.addresses) and bool(parts.ipv4_lengths or parts.ipv6_lengths)
 
 
+def has_same_names(top: Snapshot | None, new: Snapshot, *parts: Mapping[str, Snapshot]) -> bool:
+    """Whether no list that is not as in what is in force has names, or had some, by its parts before and now."""
+    was, now = ({(one.name, one.part, one.expired) for one in lists}
+                for lists in (top.parts.lists if top else (), new.parts.lists))
+    found = [[some[name].parts for some in parts if name in some] for name in {one[0] for one in was ^ now}]
+    return bool(found) and all(every and not any(
+        one.labels or one.url_max or one.directory_max for one in every) for every in found)
+
+
 class Round:
     """One look at the directory."""
 
@@ -177,6 +186,7 @@ class Round:
         there = {record.part for record in self.base.parts.lists} if self.base and self.base.digest == held else ()
         self.held = there                       # digests of the parts that are in memory, and not verified here
         self.parts, self.outcome.warnings = store.parts(there)
+        self.were = dict(self.parts)
         self.before = {name: part.parts.lists[0] for name, part in self.parts.items()}
         self.known = store.refused()
         self.gone: list[str] = []
@@ -489,6 +499,7 @@ class Round:
             self.trial.hold(snapshot)
             return
         self._sample_unread(False)
+        self.trial.same_names = has_same_names(self.top, snapshot, self.were, self.parts)
         if why := self.trial.try_out(snapshot):
             raise Untrue(why)
 

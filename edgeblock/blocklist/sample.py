@@ -178,11 +178,13 @@ class Trial(Protocol):
 
     Those of the lists in `unsure` were not seen by the guard rails: the rules may be without them. `later` is called
     where there is time to find more samples. `culprit` is the list of which `try_out` has found something.
+    `same_names`: no list that comes, goes or changes has names.
     """
 
     samples: dict[str, list[Entry]]
     unsure: set[str]
     culprit: str
+    same_names: bool
     later: Callable[[], None] | None
 
     def try_out(self, snapshot: Snapshot) -> str:

@@ -86,6 +86,7 @@ class SelfCheck:
         self.samples: dict[str, list[Entry]] = {}
         self.unsure: set[str] = set()
         self.culprit = ""
+        self.same_names = False
         self.blocking = ""          # the list that has blocked what had to pass
         self.later: Callable[[], None] | None = None
         self.counts: dict[str, Counts] = {}
@@ -163,7 +164,8 @@ class SelfCheck:
         tried, begun = self._entries(), set()
         rows = {kind: self._rows(kind) for kind in {is_network(entry) for _, entry in tried}}
         steps = {kind: step(sum(is_network(entry) is kind for _, entry in tried), len(rows[kind])) for kind in rows}
-        new = {is_network(entry) for name, entry in tried if name != canary.LIST} or rows.keys()
+        new = {True} & rows.keys() if self.same_names else \
+            {is_network(entry) for name, entry in tried if name != canary.LIST} or rows.keys()
         wanted = {row.name for kind in new for row in rows[kind]}
         for turn in range(max(map(len, rows.values()), default=0)):
             numbers = {True: 0, False: 0}

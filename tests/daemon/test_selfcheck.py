@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeblock import config
 from edgeblock.blocklist import canary
 from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, read_domains
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
+from edgeblock.blocklist.store import Store
 from edgeblock.config import Config, Limits, Policies, Ruleset
 from edgeblock.core.decision import Decision
 from edgeblock.daemon.selfcheck import SelfCheck
@@ -258,6 +261,27 @@ def test_addresses_alone_do_not_wait_for_the_disguises_of_names():
     assert told["addresses"][0] >= 4 and 2 <= told[canary.LIST][0] < 20
     one.rest()
     assert one.told()["lists"][canary.LIST][0] > 500 and one.problem == ""
+
+
+def test_a_list_of_addresses_that_goes_does_not_wait_for_the_disguises_of_names(tmp_path):
+    """Whether no name comes or goes is what the round says of all lists that change."""
+    rules, store = tmp_path / "rules", Store(tmp_path / "state", KEY)
+    rules.mkdir()
+    settings = config.Rules(directory=rules, key=tmp_path / "state" / "key")
+    (rules / "names.list").write_text("listed.example\n")
+    steps = [("", "", False), ("places.list", "192.0.2.1\n", True), ("places.list", None, True),
+             ("urls.list", "a.example/b\n", False), ("urls.list", None, False),
+             ("names.list", "other.example\n", False)]
+    for number, (file, text, same) in enumerate(steps):
+        if text is None:
+            (rules / file).unlink()
+        elif file:
+            (rules / file).write_text(text)
+        trial = SelfCheck(Config(), seed=1)
+        outcome = refresh(settings, store, 1_700_000_000 + number, probed=True, trial=trial)
+        assert not outcome.refused and not outcome.problem and trial.same_names is same, file
+        if same and text is None:
+            assert trial.told()["lists"][canary.LIST][0] < 20
 
 
 @pytest.mark.parametrize("lines", [
