@@ -102,7 +102,8 @@ class Rows:
         if proto == "http":
             path = target.partition(b"?")[0]
             asked += [(host + target, (Kind.URL_WITH_QUERY,)), (host + path, (Kind.URL, Kind.DIRECTORY))]
-            asked += [(host + path[:i + 1], (Kind.DIRECTORY,)) for i, byte in enumerate(path[:-1]) if byte == 47]
+            asked += [(host + (path[:i] or b"/"), (Kind.DIRECTORY,))
+                      for i, byte in enumerate(path[:-1]) if byte == 47]
         return self._strongest(asked)
 
     def _places(self, address: bytes) -> Iterator[bytes]:

@@ -251,11 +251,15 @@ class SelfCheck:
         if entry.kind is Kind.SUBDOMAINS or entry.kind is Kind.HOST and self.chance.random() < 0.3:
             host = label + host
         target = slash + rest or b"/"
-        return Ask(host, target + self._letters(6) if entry.kind is Kind.DIRECTORY else target, bool(slash))
+        if entry.kind is Kind.DIRECTORY:
+            target = target.rstrip(b"/") + b"/" + self._letters(6)
+        return Ask(host, target, bool(slash))
 
     def _beside(self, entry: Entry, asked: Ask) -> Iterator[Ask]:
         if entry.kind >= Kind.URL_WITH_QUERY:
             folder = asked.target.partition(b"?")[0].rpartition(b"/")[0]
+            if entry.kind is Kind.DIRECTORY and folder:         # what only begins like it
+                yield Ask(asked.host, folder + self._letters(8), True)
             for _ in range(2):
                 yield Ask(asked.host, folder + b"/" + self._letters(8), True)
                 folder = b""

@@ -49,13 +49,25 @@ def test_both_say_the_same(lists, proto, host, target, query, address, port):
     agree(Rows(snapshot), ListMatcher(snapshot), proto, host, target + query, address, port)
 
 
+def test_what_is_below_a_directory():
+    lines = ["a.example/dir/*", "b.example/*", "c.example/x/y/*"]
+    rows = Rows(open_snapshot(snapshot_of(("court", None, lines)), KEY))
+    for url, verdict in (("a.example/dir/page", Verdict.BLOCK), ("a.example/dir", Verdict.BLOCK),
+                         ("a.example/dir/sub/page", Verdict.BLOCK), ("a.example/dirt", Verdict.NOTHING),
+                         ("a.example/", Verdict.NOTHING), ("b.example/", Verdict.BLOCK),
+                         ("b.example/page", Verdict.BLOCK), ("c.example/x/y/z?q", Verdict.BLOCK),
+                         ("c.example/x/z", Verdict.NOTHING)):
+        host, _, path = url.partition("/")
+        assert rows.name("http", host.encode(), f"/{path}".encode()) is verdict, url
+
+
 @given(LISTS, LISTS, st.sampled_from(("tls", "http")), HOST, TARGET, ADDRESS, st.sampled_from((80, 443)))
 def test_both_say_the_same_of_what_lies_over_another(before, after, proto, host, target, address, port):
     def parts(lists, since):
         made = []
         for number, (terms, lines) in enumerate(lists):
             one = compiled((f"list{number}", terms, lines))
-            one.lists[0].part = f"{number if (terms, lines) in before else since}"
+            one.lists[0].part = f"{number if before[number:number + 1] == [(terms, lines)] else since}"
             made.append(one)
         return made
 

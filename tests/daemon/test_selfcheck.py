@@ -176,6 +176,22 @@ def test_an_engine_of_other_rules_blocks_what_is_not_listed():
     assert sum(counts[3] for counts in one.told()["lists"].values()) == 1
 
 
+@pytest.mark.parametrize("lines", [
+    ["host.example/dir/*", "host.example/dir/page.html"], ["host.example/dir/*", "host.example/dir/sub/*"],
+    ["host.example/*", "host.example/dir/*"], ["host.example/a/b/c/*", "host.example/a/*", "host.example/a/b/x?q=1"]])
+def test_directories_inside_each_other_hold(lines):
+    said, one = tried(lists={"first": (ListSettings(), lines[:1]), "second": (ListSettings(), lines[1:])})
+    assert (said, one.problem) == ("", "")
+    assert all(counts.held == counts.tried > 0 for counts in one.counts.values())
+
+
+def test_a_matcher_that_forgets_what_is_below_a_directory_is_caught():
+    lists = {"pages": (ListSettings(), ["host.example/dir/*"])}
+    wrong = made({"pages": (ListSettings(), ["host.example/dir"])})[0]
+    said, _ = tried(lambda config, matcher: make_engine(config, ListMatcher(wrong)), lists=lists)
+    assert "passes" in said and "pages" in said
+
+
 @pytest.mark.parametrize(("others", "why"), [(["there.example"], "a neighbour, which is not listed"),
                                              (["there.example @ 203.0.113.0/24"], "passes")])
 def test_a_matcher_that_does_not_look_where_a_name_leads_is_caught(others, why):
