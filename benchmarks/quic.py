@@ -9,7 +9,8 @@ processor time.
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
 
 import harness
 from aioquic.quic.configuration import QuicConfiguration
@@ -29,13 +30,19 @@ SALT = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")        # RFC 90
 UNLIMITED = {"derivations": 2**32 - 1, "failures": 2**32 - 1, "worker_derivations": 2**32 - 1}
 
 
-def first_initial() -> bytes:
-    """A ClientHello in one Initial packet of SIZE bytes, filled with PADDING inside as browsers do."""
+@cache
+def hello_of_a_client() -> bytes:
     client = QuicConnection(configuration=QuicConfiguration(
         is_client=True, server_name="www.example.com", alpn_protocols=["h3"]))
     client.connect(("192.0.2.1", 443), now=0.0)
-    sent = client.datagrams_to_send(now=0.0)[0][0]
-    (ids, _, hello), = Reader().read(sent)[1]
+    (_, _, hello), = Reader().read(client.datagrams_to_send(now=0.0)[0][0])[1]
+    return hello
+
+
+def first_initial(connection: int = 0) -> bytes:
+    """A ClientHello in one Initial packet of SIZE bytes, filled with PADDING inside as browsers do, with the id of
+    that connection."""
+    ids, hello = sha256(connection.to_bytes(8)).digest()[:8], hello_of_a_client()
     header = b"\xc0\x00\x00\x00\x01" + bytes([len(ids)]) + ids + b"\x00\x00"
     size = SIZE - len(header) - 2
     frames = b"\x06\x00" + (0x4000 | len(hello)).to_bytes(2, "big") + hello

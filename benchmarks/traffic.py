@@ -91,12 +91,12 @@ def hello_named(number: int) -> bytes:
     return client_hello("host00000000.example").replace(b"host00000000", b"host%08d" % number)
 
 
-def packets_of(index: int, kind: str, ipv6: bool, initial: bytes) -> list[bytes]:
+def packets_of(index: int, kind: str, ipv6: bool) -> list[bytes]:
     """What the client sends, from first to last."""
     if kind == "quic":
         flow = Flow(index, ipv6, 443)
         short = bytes((0x40,)) + bytes(range(60))
-        return [flow.udp(initial), *(flow.udp(short) for _ in range(6))]
+        return [flow.udp(first_initial(index)), *(flow.udp(short) for _ in range(6))]
     if kind == "other udp":
         flow = Flow(index, ipv6, 53)
         return [flow.udp(bytes(40))]
@@ -116,9 +116,9 @@ def packets_of(index: int, kind: str, ipv6: bool, initial: bytes) -> list[bytes]
 
 def mixed(flows: int) -> list[bytes]:
     """Packets of so many flows in MIX, interleaved as if ACTIVE of them were open at a time."""
-    chance, initial = random.Random(7), first_initial()
+    chance = random.Random(7)
     kinds = chance.choices(list(MIX), weights=list(MIX.values()), k=flows)
-    waiting = [packets_of(i, kind, chance.randrange(100) < IPV6, initial) for i, kind in enumerate(kinds)]
+    waiting = [packets_of(i, kind, chance.randrange(100) < IPV6) for i, kind in enumerate(kinds)]
     packets: list[bytes] = []
     active: list[list[bytes]] = []
     while waiting or active:
@@ -143,8 +143,7 @@ def hellos(count: int) -> list[bytes]:
 
 def initials(count: int) -> list[bytes]:
     """One datagram a flow: a QUIC Initial that holds a whole ClientHello."""
-    initial = first_initial()
-    return [datagram_packet(initial, index) for index in range(count)]
+    return [datagram_packet(first_initial(index), index) for index in range(count)]
 
 
 def requests(flows: int, each: int) -> list[bytes]:
