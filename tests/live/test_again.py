@@ -125,7 +125,7 @@ def greets(lab: Lab, connection: socket.socket, host: str) -> bool:
 def test_what_is_on_its_way_releases_no_later_connection(slow: Lab, running: Running, version: int, before,
                                                          pause: float):
     """And it harms none, but where conntrack has lost its place over what is late of a download: what it then calls
-    invalid proves no address (README, Limits)."""
+    invalid proves no address (docs/known-limits.md)."""
     for host, answered in (("listed.example", False), ("open.example", True)):
         port = next(PORTS)
         first = before(slow, version, port)
