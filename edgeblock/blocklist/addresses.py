@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from edgeblock.addresses import BITS, Addresses, Endpoint, Span, What, count_wide, inside, translated
+from edgeblock.addresses import BITS, Addresses, Endpoint, Span, Translated, What, count_wide, inside, translated
 from edgeblock.blocklist.compiler import ADDRESS, IS_EXCEPTION, IS_IPV6, Compiled, ListRecord
 from edgeblock.blocklist.flatten import alike, flatten
 from edgeblock.core.decision import ANSWERED
@@ -23,6 +23,7 @@ from edgeblock.errors import ListError
 SPAN = struct.Struct("<16s16sHBx")          # first and last address, who decides, what is done
 ENDPOINT = struct.Struct("<16sHHBx")        # address, port, who decides, what is done
 OWNERS_MAX = 0xFFFF
+ENTRIES_MAX = 1_000_000  # of IPv4 that are written as IPv6 as well
 
 Item = TypeVar("Item", Span, Endpoint)
 
@@ -54,7 +55,12 @@ class Reader:
         whats = bytes(what_of(record) for record in parts.lists)
         weights = bytes(weight_of(record) for record in parts.lists)
         ids = struct.pack(f"<{len(parts.lists)}H", *(self._ids[record.name] for record in parts.lists))
-        entries = b"".join((parts.addresses, *in_two_pieces(parts)))
+        apart = [one for one in translated(parts.nat64) if one.bit is None]
+        count = len(parts.addresses) // ADDRESS.size
+        if count * len(apart) > ENTRIES_MAX:
+            raise ListError(f"{count} address entries are too many for {len(apart)} NAT64 prefixes of 40, 48 or 56 "
+                            "bits; list fewer")
+        entries = b"".join((parts.addresses, *in_two_pieces(parts, apart)))
         leading = [ends_of(one.prefix) for one in translated(parts.nat64)]
         try:
             made = {family: flatten(entries, family, whats, weights, ids, leading if family == 6 else [])
@@ -105,9 +111,8 @@ def weight_of(record: ListRecord) -> int:
     return 1 if record.action == "observe" else 4 if record.mandatory else 2
 
 
-def in_two_pieces(parts: Compiled) -> Iterator[bytes]:
+def in_two_pieces(parts: Compiled, apart: list[Translated]) -> Iterator[bytes]:
     """For each IPv4 entry one of IPv6 for each prefix behind which IPv4 addresses are in two pieces."""
-    apart = [one for one in translated(parts.nat64) if one.bit is None]
     for address, length, flags, port, index in ADDRESS.iter_unpack(parts.addresses) if apart else ():
         if not flags & IS_IPV6 and length <= BITS[4]:
             for way in apart:

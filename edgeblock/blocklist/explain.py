@@ -169,7 +169,7 @@ class Judged(NamedTuple):
     at: str = ""            # where it leads, as was asked
 
 
-AT = re.compile(r"(.*?)(?:\s+@\s*|\s*@\s+)(\S*)")
+AT = re.compile(r"(.*?)(?:(?<=\s)@\s*|@\s+)(\S*)")
 PORT_BEHIND = re.compile(r"(?<=[\]\d]):\d{1,5}\Z")       # of an address, which is judged with it
 URL_PARTS = re.compile(r"(?:(https?):[/\\\\]*)?([^/\\\\?#]*)", re.IGNORECASE)
 PORT = re.compile(r".*(?:\]|^[^:]*):(\d{1,5})")
@@ -179,7 +179,7 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
     """Canonical form, problem, what the matcher says for each protocol, and what an IPv6 address leads to."""
     text, at, to = name.strip(), "", b""
     if said := AT.fullmatch(text):
-        text, at = said[1], said[2]
+        text, at = said[1].rstrip(), said[2]
         try:
             to = ipaddress.ip_address(at.strip("[]")).packed
         except ValueError:
@@ -219,7 +219,7 @@ def judge_address(matcher: ListMatcher, address: bytes, port: int) -> Judged:
     inner = embedded(address, matcher.snapshot.parts.nat64) if len(address) == 16 else []
     ports = [] if port else [one for place in (address, *inner) for one in ports_of(matcher, place)]
     said = ""
-    if ports and found is None:
+    if ports and (found is None or found.action == "accept"):
         said = f"only a port of it is listed; ask for {formats.key_text(ports[0].text)}"
     return Judged("ip", True, found, tried + ports, False, said)
 

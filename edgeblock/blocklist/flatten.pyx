@@ -179,6 +179,8 @@ cdef class _Sweep:
                 self.say(at, before(entry.first), around[depth - 1].rank)
             at = entry.first
             ended = False
+            if depth == DEPTH:              # no prefixes: they would not be inside each other
+                raise ValueError("an address entry that cannot be")
             around[depth].last = last_of(at, self.bits - entry.second)
             around[depth].rank = entry.rank
             if depth and around[depth - 1].rank > entry.rank:

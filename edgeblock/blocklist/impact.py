@@ -244,14 +244,19 @@ def network_of(key: bytes) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network((key[2:2 + size], key[1]))
 
 
-def read_whole(path: Path) -> tuple[list[Period], float]:
-    """Of the daemon's own file, for it to go on with.
+def read_whole(path: Path, most: int) -> tuple[list[Period], float]:
+    """Of the daemon's own file of at most so many bytes, for it to go on with. In memory: whoever may write where the
+    file is could cut a mapping short.
 
     Raises:
         ListError: it cannot be used; FileNotFoundError is no fault and is raised as it is.
     """
     try:
-        return read_periods(map_file(path))
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"is longer than {most} bytes")
+        return read_periods(memoryview(data))
     except FileNotFoundError:
         raise
     except OSError as error:

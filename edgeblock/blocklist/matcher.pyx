@@ -300,7 +300,7 @@ cdef class ListMatcher(Matcher):
 
     cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil:
         # Every row of the fingerprint, in both tables.
-        cdef uint32_t prefix = <uint32_t>load_high(ask.print), tried = 0
+        cdef uint32_t prefix = <uint32_t>load_high(ask.print), tried = TRIES_MAX
         cdef bint possible = contains(&self.base.bitmap, prefix)
         cdef bint changed = self.over.count != 0 and contains(&self.over.bitmap, prefix)
         cdef Trace* trace = walk.trace
@@ -341,14 +341,14 @@ cdef class ListMatcher(Matcher):
             if index >= self.list_count or kind >= AT_MARK or kind == URL_MARK:
                 if kind == AT_MARK and index < self.list_count:
                     walk.has_places = True
-                    if trace != NULL:
+                    if trace != NULL and tried < TRIES_MAX:
                         trace.tried[tried].places = 1
                 continue
             rank = 0
             if kinds >> kind & 1:
                 rank = CLASS_EXCEPTION if value & EXCEPTION else self.list_rank[index]
                 rank = rank << CLASS_SHIFT | specific(kind) << KIND_SHIFT | ask.weight
-            if trace != NULL and trace.hits < HITS_MAX:
+            if trace != NULL and tried < TRIES_MAX and trace.hits < HITS_MAX:
                 trace.hit[trace.hits].tried = tried
                 trace.hit[trace.hits].value = (value & 0xFFFF) | index << 16
                 trace.hit[trace.hits].rule = rule_id(print, kind)

@@ -21,6 +21,7 @@ that have changed since. It is of use only with that one below it (`stack`).
 
 import hmac
 import io
+import ipaddress
 import json
 import struct
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ from typing import Any, BinaryIO
 from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.keys import Key, key_id, keyed_sum
+from edgeblock.config import NAT64_LENGTHS
 from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ListError
 
@@ -243,9 +245,12 @@ def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListR
             base, below = table["base"], table["below"]
             about = {"nat64": tuple(map(str, table.get("nat64", ()))),
                      "at_ipv4": int(table.get("at_ipv4", 0)), "at_ipv6": int(table.get("at_ipv6", 0))}
+            if not 0 <= about["at_ipv4"] < 1 << 33 or not 0 <= about["at_ipv6"] < 1 << 129 or any(
+                    ipaddress.IPv6Network(one).prefixlen not in NAT64_LENGTHS for one in about["nat64"]):
+                raise ValueError
             table = table["lists"]
         lists = [ListRecord(**record) for record in table]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         lists = []
     if len(lists) != count or count > LISTS_MAX or any(
             record.action not in LIST_ACTIONS or not isinstance(record.name, str) for record in lists):

@@ -142,7 +142,7 @@ def said_of(inside: Inside) -> str:
     if not inside.alike:
         actions = dict.fromkeys(f"{told_action(one)} by list {one.list}" for one in inside.parts
                                 if one and one.action != "accept")
-        said.append("not all of it alike: " + ", ".join(actions))
+        said.append("not all of it alike" + (f": {', '.join(actions)}" if actions else ""))
         if any(one is None or one.action == "accept" for one in inside.parts):
             said.append("the rest passes")
     elif inside.parts[0] is None and inside.ports:

@@ -54,6 +54,8 @@ cdef double estimate(const uint32_t* counts, int highest, double registers) noex
     for k in range(highest - 1, 0, -1):
         z = 0.5 * (z + counts[k])
     z += registers * sigma(counts[0] / registers)
+    if z <= 0:                  # every register is full: nothing that was ever counted is
+        return 1e12
     return registers * registers / (2.0 * log(2.0) * z)
 
 
@@ -139,6 +141,24 @@ cdef struct Found:
     uint32_t part
 
 
+cdef int open_part(Part* part, Head* head, uint8_t[::1] memory) except -1:
+    # With a head of its own: whoever writes there may write anything, at any time.
+    cdef uint64_t size = memory.shape[0]
+    if size < sizeof(Head):
+        raise ValueError("the memory is shorter than a head")
+    head[0] = (<Head*>&memory[0])[0]
+    if (head.slots > size // sizeof(Slot) or head.sets > size // SET_SIZE or head.registers > size // REGISTERS
+            or bytes_of(head) > size):
+        raise ValueError("the memory is shorter than it says")
+    head.next_set = <uint32_t>min(<uint64_t>head.next_set, head.sets)
+    head.next_registers = <uint32_t>min(<uint64_t>head.next_registers, head.registers)
+    part.head = head
+    part.slots = <Slot*>(&memory[0] + sizeof(Head))
+    part.sets = <uint8_t*>(part.slots + head.slots)
+    part.registers = part.sets + head.sets * SET_SIZE
+    return 0
+
+
 cdef int compare(const void* a, const void* b) noexcept nogil:
     cdef const Slot* one = <const Slot*>a
     cdef const Slot* other = <const Slot*>b
@@ -153,9 +173,10 @@ def close_parts(list memories not None) -> bytes:
 
     Raises:
         MemoryError: there is none.
+        ValueError: a head says what cannot be.
     """
-    cdef uint8_t[::1] memory
     cdef Part* parts = <Part*>calloc(max(len(memories), 1), sizeof(Part))
+    cdef Head* heads = <Head*>calloc(max(len(memories), 1), sizeof(Head))
     cdef Found* found = NULL
     cdef uint8_t* made = NULL
     cdef Part to
@@ -164,14 +185,10 @@ def close_parts(list memories not None) -> bytes:
     cdef uint32_t number = len(memories), n
     memset(&head, 0, sizeof(head))
     try:
-        if parts == NULL:
+        if parts == NULL or heads == NULL:
             raise MemoryError
         for n in range(number):
-            memory = memories[n]
-            lay_out(&parts[n], &memory[0])
-            if bytes_of(parts[n].head) > <uint64_t>memory.shape[0]:
-                raise ValueError("the memory is shorter than it says")
-            room += parts[n].head.slots
+            open_part(&parts[n], &heads[n], memories[n])
         with nogil:
             # Counted first: most slots are nobody's.
             for n in range(number):
@@ -222,6 +239,7 @@ def close_parts(list memories not None) -> bytes:
         return packed(&to)
     finally:
         free(parts)
+        free(heads)
         free(found)
         free(made)
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeblock.blocklist.impact import DAY, FILE, Period, map_file, read_periods, read_whole, write_periods
+from edgeblock.blocklist.impact import DAY, FILE, Period, read_whole, write_periods
 from edgeblock.blocklist.keys import key_file, random_key
 from edgeblock.blocklist.store import write_file
 from edgeblock.config import Config
@@ -42,6 +42,12 @@ def room_of(slots: int) -> int:
     return (size_of(slots) + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
 
 
+def why_not(problem: Exception) -> str:
+    if isinstance(problem, MemoryError):
+        return "there is not memory enough"
+    return getattr(problem, "strerror", None) or str(problem)
+
+
 class Today:
     """The file in memory that workers write now. `began` is in Unix seconds, `since` of the event loop's clock."""
 
@@ -60,7 +66,8 @@ class Today:
 
     def closed(self) -> Period:
         """What is in it by now. A part that no worker has begun is empty."""
-        return Period(self.began, time.time(), close_parts(self.parts))
+        now = time.time()           # clocks are set back
+        return Period(min(self.began, now), now, close_parts(self.parts))
 
     def close(self) -> None:
         os.close(self.file)
@@ -105,7 +112,8 @@ class Impact:
             with suppress(OSError):
                 left.unlink()
         try:
-            self._before, _ = read_whole(self._path)
+            most = (PERIODS_MAX + 2) * self._rows * room_of(slots_of(self._config))
+            self._before, _ = read_whole(self._path, most)
         except FileNotFoundError:
             return
         except ListError as problem:
@@ -143,10 +151,13 @@ class Impact:
             self._say(f"no new day can be begun: {problem.strerror}")
             before.since += SAVING
             return
-        await asyncio.sleep(SWITCHING)
-        async with self._saving:
+        async with self._saving:            # who saves meanwhile saves that day, too
             try:
                 self._before.append(await self._call(before.closed))
+                await asyncio.sleep(SWITCHING)
+                self._before[-1] = await self._call(before.closed)
+            except (MemoryError, ValueError) as problem:
+                self._say(f"a day's figures are lost: {why_not(problem)}")
             finally:
                 before.close()
             self._forget_old()
@@ -160,9 +171,8 @@ class Impact:
                 await self._call(self._save, self._today)
                 self._saved_at = asyncio.get_running_loop().time()
                 self._say("")
-            except (OSError, MemoryError) as problem:
-                why = getattr(problem, "strerror", None) or "there is not memory enough"
-                self._say(f"{self._path}: cannot be written: {why}")
+            except (OSError, MemoryError, ValueError) as problem:
+                self._say(f"{self._path}: cannot be written: {why_not(problem)}")
 
     def _save(self, today: Today) -> None:
         now = today.closed()
@@ -170,8 +180,6 @@ class Impact:
         write_file(self._path, partial(write_periods, periods=[*self._before, now], sample=self._sample),
                    suffix=SUFFIX)
         self._counted, self._saved = Table(now.data).counters, now.end
-        # Those that are closed are from here on where they lie in the file, and take no memory of ours.
-        self._before = read_periods(map_file(self._path))[0][:-1]
 
     def _say(self, problem: str) -> None:
         if problem and problem != self._problem:

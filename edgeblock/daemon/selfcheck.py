@@ -304,8 +304,8 @@ class SelfCheck:
         """What is wrong; "" where nothing is, None where nothing can be said."""
         assert self.rows is not None
         path = self._path(case, row, six)
-        if path is None:
-            return None                     # whatever addresses it has, some list has them
+        if path is None or not case.destination and self._is_about(case, row, path):
+            return None                     # whatever addresses it has, some list has them, or the name there
         before = engine.counters()
         decisions = []
         self.blocking = ""
@@ -328,6 +328,12 @@ class SelfCheck:
             told = any(name.action == "observe" for one in decisions for name in one.names)
             return "" if told or stopped else None if self._is_a_policy(engine, before, row) else "is not reported"
         return self._why_stopped(stopped, case, row)
+
+    def _is_about(self, case: Case, row: Disguise, path: Path) -> bool:
+        """Whether an entry for the name at an address says something else of where it leads now."""
+        assert self.rows is not None
+        return any(self.rows.at_lengths.values()) and case.verdict is not self.rows.name(
+            row.proto, case.ask.host, case.ask.target, packed(path.settings["destination"]))
 
     def _why_stopped(self, stopped: list[Decision], case: Case, row: Disguise) -> str | None:
         """Of what had to pass."""

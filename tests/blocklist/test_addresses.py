@@ -303,3 +303,20 @@ def test_a_reader_goes_on_where_a_snapshot_could_not_be_read():
         reader.read(many, 2)
     assert reader.read(compiled(("a", None, ["192.0.2.0/24", "2001:db8::/32"]))) == first
     assert reader.read(many, 3) == read_addresses(many)
+
+
+def test_entries_that_are_no_prefixes_are_refused():
+    """Beyond each other's ends they would nest as deep as there are entries."""
+    parts = compiled(("a", None, ["192.0.2.1"]))
+    addresses_ = (bytes(12) + number.to_bytes(4) for number in range(5000))
+    parts.addresses = b"".join(ADDRESS.pack(address, 8, IS_IPV6, 0, 0) for address in addresses_)
+    with pytest.raises(ListError, match="cannot be"):
+        read_addresses(parts)
+
+
+def test_prefixes_in_two_pieces_are_bounded(monkeypatch):
+    monkeypatch.setattr(addresses, "ENTRIES_MAX", 3)
+    parts = compiled(("a", None, ["192.0.2.1", "192.0.2.3"]))
+    parts.nat64 = ("2001:db8::/40", "2001:db8:100::/40")
+    with pytest.raises(ListError, match="2 address entries are too many for 2 NAT64 prefixes"):
+        read_addresses(parts)

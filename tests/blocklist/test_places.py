@@ -2,6 +2,7 @@
 
 import io
 import ipaddress
+import time
 import timeit
 
 import pytest
@@ -172,3 +173,19 @@ def test_the_dearest_name_stays_cheap():
     took = min(timeit.repeat(lambda: rules.look_up("tls", host, None, to), number=10, repeat=20)) / 10
     assert took < 1e-3, f"{took * 1e6:.0f} µs"
     assert "labels" in read(f"a.{names[0]} @ {HERE}").why
+
+
+@pytest.mark.parametrize("line", [b"a" + b" " * 16_000 + b"b", b"a" + b" @" * 8_000, b"@ " * 8_000,
+                                  b"a @" + b"@" * 16_000, b" " * 8_000 + b"@" + b" " * 8_000])
+def test_no_line_is_slow(line):
+    began = time.process_time()
+    assert [type(item).__name__ for item in read_domains(io.BytesIO(line))] in (["Problem"], [])
+    explain_alone(matcher("a.example"), line.decode())
+    assert time.process_time() - began < 0.2
+
+
+def test_a_hashed_head_cannot_make_every_name_dear():
+    for bounds in ("at_ipv4=200000000 at_ipv6=0", "at_ipv4=0 at_ipv6=" + "f" * 33):
+        head = f"edgeblock-hashed 2 key={'0' * 16} labels=4 depths=0 url_max=0 directory_max=0 {bounds}\n"
+        [problem] = read_hashed_list(io.BytesIO(head.encode()))
+        assert problem.whole and "is no hashed list" in problem.why

@@ -182,3 +182,36 @@ def test_what_a_killed_daemon_left_half_written_goes(config: Config, file: Path)
     left.write_bytes(b"half")
     played(config, nothing)
     assert not left.exists() and os.listdir(file.parent) == [FILE]
+
+
+def test_a_clock_that_is_set_back_ends_nothing(config: Config, file: Path, monkeypatch: pytest.MonkeyPatch):
+    async def play(part: daemon.Impact, workers: Workers) -> None:
+        workers.see(NAMES)
+        now = daemon.time.time()
+        monkeypatch.setattr(daemon.time, "time", lambda: now - 5000)
+        await part.save()
+        assert part.status()["problem"] == ""
+
+    log, _ = played(config, play)
+    assert log.said == [] and file.exists()
+
+
+def test_a_head_that_a_worker_has_altered_ends_nothing(config: Config):
+    async def play(part: daemon.Impact, workers: Workers) -> None:
+        assert part._today is not None
+        part._today.parts[0][:8] = (1 << 58).to_bytes(8, "little")
+        await part.save()
+        assert "shorter than it says" in (await part.ask())["error"]
+        part._today.since -= DAY
+        monkey = daemon.SWITCHING
+        daemon.SWITCHING = 0.0
+        try:
+            await part._turn()
+        finally:
+            daemon.SWITCHING = monkey
+        workers.see(NAMES)
+        await part.save()
+        assert part.status()["problem"] == "" and part.status()["addresses"] == 1
+
+    log, _ = played(config, play)
+    assert log.said

@@ -10,13 +10,13 @@ from contextlib import suppress
 
 from edgeblock.blocklist.canonical import canonical_host, canonical_url, host_address, why_not_host, why_not_url
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.lines import BadEntry, shown
+from edgeblock.blocklist.formats.lines import BLANKS, BadEntry, shown
 from edgeblock.blocklist.formats.scan import Shapes, plain_host
 
 DIRECTORY_DEPTH_MAX = 32    # segments of a directory entry: each costs a look-up of the URLs of its host
 AT_LABELS_MAX = 8           # of a host at an address: each may cost a look-up for every length of a prefix
 AT_KINDS = {Kind.HOST: Kind.HOST_AT, Kind.HOST_ONLY: Kind.HOST_ONLY_AT, Kind.SUBDOMAINS: Kind.SUBDOMAINS_AT}
-AT = re.compile(rb"(?:[ \t]+(?<!@)@(?!@)[ \t]*|(?<!@)@(?!@)[ \t]+)")
+AT = re.compile(rb"(?<=[ \t])@(?!@)|(?<!@)@(?=[ \t])")
 
 ADDRESS_MAX = 128           # bytes; two IPv6 addresses with all around them are fewer. Longer ones are none
 IPV4_LIKE = re.compile(rb"(\d+\.\d+\.\d+\.\d+)(?:(/\d+)|:(\d+)|-(\d+\.\d+\.\d+\.\d+))?")
@@ -282,7 +282,7 @@ def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
         raise BadEntry(f"is a range with spaces; write {text.replace(b' ', b'').decode()}")
     if b" " in text or b"\t" in text:
         if found := AT.search(text):
-            return read_at(text[:found.start()], text[found.end():])
+            return read_at(text[:found.start()].rstrip(BLANKS), text[found.end():].lstrip(BLANKS))
         raise BadEntry("has a space inside; one entry a line, and %20 for a space in a URL")
     if networks := read_address(text):
         return [(kind, key, 0) for kind, key in networks]

@@ -91,7 +91,9 @@ def read_hashed(file: BinaryIO) -> Iterator[Entry | HashedEntry | Problem | Pass
         if head is None:
             found = HEAD.fullmatch(line)
             why = "is no hashed list; make it with `edgeblock hash-list`"
-            if found and not 1 <= int(found[1]) <= VERSION:
+            if found and found[7] and (int(found[7], 16) >> 33 or int(found[8], 16) >> 129):
+                found = None
+            elif found and not 1 <= int(found[1]) <= VERSION:
                 why = f"is a hashed list of version {int(found[1])}, this edgeblock reads {VERSION}; make it again"
             elif found and found[2]:
                 head = HashedHead(bytes.fromhex(found[2].decode()), int(found[3], 16), int(found[4], 16),
