@@ -59,9 +59,9 @@ def replayed(tmp_path: Path, lists: Path, payloads: list[bytes], port: int) -> d
 
 
 def asked(lists: Path, names: list[str], proto: str) -> list[bool]:
-    """Whether `check` says that this protocol is stopped."""
+    """Whether `check` says that this protocol is stopped. Punctuation that is in no list is none of a name."""
     records = explain(load(lists), names)
-    assert all(record.canonical is not None for record in records)
+    assert all(record.canonical is not None or "in its host, which no" in record.problem for record in records)
     return [any(verdict.verdict in STOPPED for verdict in record.verdicts if verdict.proto == proto)
             for record in records]
 
@@ -77,9 +77,10 @@ def every_second(tmp_path: Path, forms: list[bytes], before: str) -> Path:
 
 @pytest.mark.parametrize("proto", ["tls", "http"])
 def test_hosts(proto: str, tmp_path: Path):
-    # A Host line ends at CR and LF, and a name in TLS has no port: what a client cannot send so is left out.
+    # A Host line ends at CR and LF, and a name in TLS has no port: what a client cannot send so is left out; and
+    # user@, which `check` refuses.
     cases = [(told(text), raw(text), form) for text, form, _ in HOSTS
-             if form is not None and not re.search(rb"[\r\n]", raw(text)) and len(raw(text)) < 1000]
+             if form is not None and not re.search(rb"[\r\n@]", raw(text)) and len(raw(text)) < 1000]
     # A list can name what a host can be called.
     lists = every_second(tmp_path, [form for *_, form in cases if re.fullmatch(rb"[a-z0-9._-]+|\[.*", form)], "=")
     payloads = [s.hello(data) if proto == "tls" else s.request(data) for _, data, _ in cases]

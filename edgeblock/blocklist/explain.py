@@ -13,16 +13,11 @@ from typing import Any, NamedTuple
 
 from edgeblock.addresses import embedded
 from edgeblock.blocklist import formats
-from edgeblock.blocklist.canonical import (
-    canonical_host,
-    canonical_url,
-    host_address,
-    why_not_host,
-    why_not_url,
-)
+from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.compiler import ListRecord
 from edgeblock.blocklist.directory import Finding, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
+from edgeblock.blocklist.formats.entries import host_of, refuse_punctuation, url_of
 from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.load import ListInfo, Rules
@@ -172,6 +167,7 @@ class Judged(NamedTuple):
 AT = re.compile(r"(.*?)(?:(?<=\s)@\s*|@\s+)(\S*)")
 PORT_BEHIND = re.compile(r"(?<=[\]\d]):\d{1,5}\Z")       # of an address, which is judged with it
 URL_PARTS = re.compile(r"(?:(https?):[/\\\\]*)?([^/\\\\?#]*)", re.IGNORECASE)
+MARKS = re.compile(r"(=|\*\.|@@=?|\|\||\.(?=[^.]))([^^]*)")
 PORT = re.compile(r".*(?:\]|^[^:]*):(\d{1,5})")
 
 
@@ -185,20 +181,21 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
         except ValueError:
             return None, f"has no address behind '@' but {at!r}; write one, such as example.com @ 192.0.2.1", [], ()
     try:
+        refuse_marks(text)
         asked_range = range_of(text)
     except BadEntry as error:
         return None, str(error), [], ()
     if asked_range is not None:
         return asked_range.as_text(), "", [judge_range(matcher, asked_range)], leads_to(matcher, asked_range)
     scheme, authority = URL_PARTS.match(text).groups()      # type: ignore[union-attr]
-    if scheme or authority != text:
-        canonical, why = canonical_url(text), why_not_url(text)
-        asked = {"tls"} if scheme and scheme.lower() == "https" else {"http"}
-    else:
-        canonical, why = canonical_host(text), why_not_host(text)
-        asked = {"tls", "http"}
-    if canonical is None:
-        return None, why, [], ()
+    is_url = scheme or authority != text and "@" not in authority       # user@ is a browser's behind a scheme alone
+    try:
+        if is_url:
+            canonical, asked = url_of(raw_of(text)), {"tls"} if scheme and scheme.lower() == "https" else {"http"}
+        else:
+            canonical, asked = host_of(raw_of(authority)), {"tls", "http"}
+    except BadEntry as error:
+        return None, str(error), [], ()
     host, slash, target = canonical.partition(b"/")
     verdicts = []
     leads: tuple[str, ...] = ()
@@ -210,7 +207,28 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
     for proto in sorted(("tls", "http"), key=lambda proto: (proto not in asked, proto == "http")):
         seen = (slash + target or b"/") if proto == "http" else None
         verdicts.append(Judged(proto, proto in asked, *matcher.trace_name(proto, host, seen, to), at=at))
+    if not any(judged.found for judged in verdicts):
+        # What is left is a list's or a sentence's. Below a listed host it is answered, as it is on the wire.
+        try:
+            refuse_punctuation(host)
+        except BadEntry as error:
+            return None, str(error), [], ()
     return canonical.decode("utf-8", "backslashreplace"), "", verdicts, leads
+
+
+def raw_of(text: str) -> bytes:
+    """A name as on the wire: a byte of an argument that is no UTF-8 is that byte again (PEP 383)."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def refuse_marks(text: str) -> None:
+    """Raises BadEntry for what a list has in front of a host, and no host has."""
+    if found := MARKS.match(text):
+        name = f"www.{found[2]}" if found[1] == "*." else found[2]
+        raise BadEntry(f"begins with {found[1]!r}, as an entry of a list may and no name does; ask for {name}")
 
 
 def judge_address(matcher: ListMatcher, address: bytes, port: int) -> Judged:

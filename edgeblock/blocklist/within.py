@@ -64,7 +64,7 @@ def range_of(text: str) -> Range | None:
     Raises:
         BadEntry: it nearly is one, or too wide to be looked into.
     """
-    if not text.isascii() or not ("/" in text or "-" in text):
+    if not text.isascii() or not any(sign in text for sign in "/-*"):
         return None
     keys = [key for kind, key in read_address(text.encode()) if kind is Kind.NETWORK]
     if not keys:

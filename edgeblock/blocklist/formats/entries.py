@@ -187,8 +187,8 @@ def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
 def refuse_punctuation(host: bytes) -> None:
     """Raises BadEntry for what stood beside the host in another file, and would be a host that nobody has."""
     if found := PUNCTUATION.search(host):
-        raise BadEntry(f"has the character {found[0].decode('latin-1')!r} in its host, which no host has; one entry "
-                       "a line, without quotes and punctuation")
+        raise BadEntry(f"has the character {found[0].decode('latin-1')!r} in its host, which no host has; one a "
+                       "line, without quotes and punctuation")
 
 
 def refuse_address(text: bytes) -> None:
@@ -197,14 +197,12 @@ def refuse_address(text: bytes) -> None:
         raise AnAddress("is an address, and this is a place for names")
 
 
-def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
-    kind = Kind.HOST
-    if text[:1] == b"=":
-        kind, text = Kind.HOST_ONLY, text[1:]
-    elif text[:2] == b"*.":
-        kind, text = Kind.SUBDOMAINS, text[2:]
-    if plain := plain_host(text):
-        return kind, plain
+def host_of(text: bytes) -> bytes:
+    """The canonical form of a host, which may have a port and, as on the wire, punctuation.
+
+    Raises:
+        BadEntry: it is none.
+    """
     if b"*" in text:
         raise BadEntry("has a star; a star stands only in '*.' at the front of a host or '/*' at the end of a URL")
     if b"@@" in text:
@@ -220,6 +218,18 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
             raise BadEntry(f"begins with a dot; write *{shown(text)[1:-1]} for what is below a host, and without the "
                            "dot for the host too")
         raise BadEntry(why_not_host(text))
+    return key
+
+
+def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
+    kind = Kind.HOST
+    if text[:1] == b"=":
+        kind, text = Kind.HOST_ONLY, text[1:]
+    elif text[:2] == b"*.":
+        kind, text = Kind.SUBDOMAINS, text[2:]
+    if plain := plain_host(text):
+        return kind, plain
+    key = host_of(text)
     refuse_punctuation(key)
     if host_address(text) is not None:
         if kind is Kind.HOST and text == key:
@@ -232,6 +242,22 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     return kind, key
 
 
+def url_of(text: bytes) -> bytes:
+    """The canonical form of a URL, whose host may have punctuation.
+
+    Raises:
+        BadEntry: it is none; OtherScheme where it is one of another protocol.
+    """
+    if TO_ADDRESS.fullmatch(text):
+        host_of(text)           # example.com@192.0.2.0/24
+    key = canonical_url(text)
+    if key is None:
+        raise (OtherScheme if SCHEME.match(text) else BadEntry)(why_not_url(text))
+    if SCHEME_ALONE.match(key) and b"://" not in text:
+        raise BadEntry("has no ':' behind http")
+    return key
+
+
 def read_url_entry(text: bytes) -> tuple[Kind, bytes, int]:
     kind, depth = Kind.URL, 0
     if text[:1] == b"=" or b"*." in text.split(b"/")[0] or b"//*." in text:
@@ -242,11 +268,7 @@ def read_url_entry(text: bytes) -> tuple[Kind, bytes, int]:
             raise BadEntry("has a query or fragment before '/*'; a directory has neither")
     if b"*" in text:
         raise BadEntry("has a star that is not '/*' at the end; write %2A for a real one")
-    key = canonical_url(text)
-    if key is None:
-        raise (OtherScheme if SCHEME.match(text) else BadEntry)(why_not_url(text))
-    if SCHEME_ALONE.match(key) and b"://" not in text:
-        raise BadEntry("has no ':' behind http")
+    key = url_of(text)
     refuse_punctuation(key.partition(b"/")[0])
     if kind is Kind.DIRECTORY:
         depth = 0 if key[-1:] == b"/" else key.count(b"/")

@@ -11,7 +11,7 @@ from edgeblock.blocklist.formats.lines import Entry, Passed, Problem
 OWN = "names of the machine itself, such as localhost"
 
 
-CHARACTER = "has the character '{}' in its host, which no host has; one entry a line, without quotes and punctuation"
+CHARACTER = "has the character '{}' in its host, which no host has; one a line, without quotes and punctuation"
 
 
 def read(text, **options):

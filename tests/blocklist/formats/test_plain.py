@@ -19,7 +19,7 @@ from edgeblock.blocklist.formats import (
 )
 from edgeblock.blocklist.formats.plain import read_urls
 
-CHARACTER = "has the character {!r} in its host, which no host has; one entry a line, without quotes and punctuation"
+CHARACTER = "has the character {!r} in its host, which no host has; one a line, without quotes and punctuation"
 
 
 def read(data):
