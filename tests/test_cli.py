@@ -130,6 +130,16 @@ def test_the_action_of_the_configuration_is_that_of_a_list_without_one(capsys, r
     assert run(capsys, "check", "--rules", rules, "listed.example")[0] == 1
 
 
+def test_a_redirect_without_a_url_is_the_page(capsys, rules, tmp_path):
+    (rules / "court.toml").write_text('action = "redirect"\n')
+    status, out, err = run(capsys, "check", "--rules", rules, "http://listed.example/")
+    assert status == 1 and "  http    page: a block (court.list:1, host and subdomains); the page in place of" in out
+    assert "  (tls)   reset: " in out and "as redirect under [reply] has no URL\n" in out and err == ""
+    (tmp_path / "box.toml").write_text('[reply]\nredirect = "http://where.example/"\n')
+    out = run(capsys, "check", "--config", tmp_path / "box.toml", "--rules", rules, "http://listed.example/")[1]
+    assert "  http    redirect: a block (court.list:1, host and subdomains)\n" in out
+
+
 def test_a_rule_id_leads_back_to_file_and_line(capsys, rules, tmp_path):
     (tmp_path / "key").write_bytes(bytes(range(16)))
     (tmp_path / "key").chmod(0o600)

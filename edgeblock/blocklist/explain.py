@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from edgeblock.addresses import embedded
@@ -22,7 +22,8 @@ from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.load import ListInfo, Rules
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
-from edgeblock.blocklist.within import Range, leads_to, look_inside, ports_of, range_of, said_of, told_action
+from edgeblock.blocklist.within import Range, leads_to, look_inside, ports_of, range_of, said_of
+from edgeblock.core.decision import carried_out
 from edgeblock.errors import ListError
 
 KIND_NAMES = {
@@ -148,6 +149,15 @@ def record_of(told: dict[str, Any]) -> Record:
                       for one in verdict["tried"])
         verdicts.append(Verdict(**{**verdict, "tried": tried}))
     return Record(told["name"], told["canonical"], told["problem"], tuple(verdicts), tuple(told["leads_to"]))
+
+
+def without_redirect(record: Record) -> Record:
+    """The record where the configuration has no URL to redirect to."""
+    verdicts = tuple(
+        replace(one, verdict=carried_out(one.verdict, one.proto, redirects=False),
+                precedence=f"{one.precedence}; the page in place of a redirect, as redirect under [reply] has no URL")
+        if one.verdict == "redirect" else one for one in record.verdicts)
+    return replace(record, verdicts=verdicts)
 
 
 class Judged(NamedTuple):
@@ -357,7 +367,7 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
     why, action = reason(best, applying, judged), found.action if found else "accept"
     if judged.proto != "http" and found and action in ("page", "redirect"):
         where = "for an address" if judged.proto == "ip" else "in TLS and QUIC"
-        why, action = f"{why}; {where} no page can be shown", told_action(found)
+        why, action = f"{why}; {where} no page can be shown", carried_out(action, judged.proto)
     if judged.partly or found is None:
         why, action = judged.said or why, "partly" if judged.partly else action
     elif judged.said:

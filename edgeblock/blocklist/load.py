@@ -57,7 +57,7 @@ class Rules:
 
 def load(directory: Path | str, rules: config.Rules | None = None, *, action: str = "reset", https: str = "ignore",
          key: Key | None = None, key_file: Path | None = None, now: float | None = None,
-         tolerant: bool = False) -> Rules:
+         tolerant: bool = False, redirects: bool = True) -> Rules:
     """All lists of `directory`, or of the snapshot file that is there instead, as one matcher.
 
     Args:
@@ -67,6 +67,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
         key: 16 bytes, the key of this deployment; None for rules that do not leave this process.
         now: Unix seconds, against which lists expire; None asks the clock.
         tolerant: a list or a line that cannot be used is left out, with a warning, instead of refusing all.
+        redirects: as `find_lists` has it.
 
     Raises:
         ListError: the directory or a list cannot be used; the message names the first place and how many more.
@@ -79,7 +80,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
                                                 else SHARED_KEY), now)
     terms = make_terms(rules, b"") if rules else None
     files, errors, warnings = find_lists(directory, terms.defaults if terms else ListSettings(
-        action=action, https=https), lenient=True)
+        action=action, https=https), lenient=True, redirects=redirects)
     if key is None:
         hashed = next((source.path.name for source in files if source.reader is formats.read_hashed_list), None)
         key = SHARED_KEY if hashed is None or key_file is None else key_for(hashed, key_file)

@@ -15,7 +15,7 @@ from edgeblock.blocklist.formats import network_key
 from edgeblock.blocklist.formats.entries import read_address
 from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
-from edgeblock.core.decision import ANSWERED
+from edgeblock.core.decision import carried_out
 
 ENTRIES_MAX = 1000      # a question about a wider range is for a look into the list
 SHOWN_MAX = 20          # entries that are named
@@ -140,7 +140,7 @@ def said_of(inside: Inside) -> str:
         return f"more than {ENTRIES_MAX} entries lie in it; ask for a narrower prefix"
     said = []
     if not inside.alike:
-        actions = dict.fromkeys(f"{told_action(one)} by list {one.list}" for one in inside.parts
+        actions = dict.fromkeys(f"{carried_out(one.action, 'ip')} by list {one.list}" for one in inside.parts
                                 if one and one.action != "accept")
         said.append("not all of it alike" + (f": {', '.join(actions)}" if actions else ""))
         if any(one is None or one.action == "accept" for one in inside.parts):
@@ -150,11 +150,6 @@ def said_of(inside: Inside) -> str:
     if inside.more:
         said.append(f"{inside.more} more entries lie in it")
     return "; ".join(said)
-
-
-def told_action(found: Found) -> str:
-    """What the kernel does of a list's action: nobody gets a page of an address."""
-    return "reset" if found.action in ANSWERED else found.action
 
 
 def ports_of(matcher: ListMatcher, address: bytes) -> list[Candidate]:

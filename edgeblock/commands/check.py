@@ -14,7 +14,7 @@ from typing import TextIO
 
 from edgeblock import config
 from edgeblock.blocklist.directory import Finding
-from edgeblock.blocklist.explain import explain, find_rule, record_of
+from edgeblock.blocklist.explain import explain, find_rule, record_of, without_redirect
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
 from edgeblock.commands import add_config
@@ -63,6 +63,8 @@ def main(chosen: argparse.Namespace) -> int:
         on_a_box = (chosen.config or config.DEFAULT_FILE.exists()) and not chosen.json
         if key is None and on_a_box and any(verdict.rule for record in records for verdict in record.verdicts):
             tell_of_ids(settings.key)
+    if not whole.reply.redirect:
+        records = list(map(without_redirect, records))
     for record in records:
         if chosen.json:
             print(json.dumps(record.as_dict()))

@@ -25,7 +25,7 @@ from edgeblock.blocklist.directory import Finding
 from edgeblock.blocklist.load import load
 from edgeblock.commands import add_config
 from edgeblock.config import Config
-from edgeblock.core.decision import Decision, Name
+from edgeblock.core.decision import Decision, Name, carried_out
 from edgeblock.enforce import replies
 from edgeblock.engine import make_engine
 from edgeblock.errors import CaptureError, ConfigError, EdgeblockError
@@ -102,7 +102,7 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     answers = replies.prepare(config.reply)
     warnings: tuple[Finding, ...] = ()
     if engine is None:
-        loaded = load(Path(rules_dir), config.rules)
+        loaded = load(Path(rules_dir), config.rules, redirects=bool(config.reply.redirect))
         warnings = loaded.warnings
         engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):
@@ -114,7 +114,7 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
         box = None if write is None else _Box(CaptureWriter(write, source.pcapng, source.link), answers)
         # Where the lines go to a terminal they show how far it is, and a bar would stand in their way.
         told = Reading(None if out.isatty() else err, f"{source.path}: judging", source.size(), source.read)
-        rows = _judge(source, engine, survey, fragments, box, counts, told)
+        rows = _judge(source, engine, survey, fragments, box, counts, told, bool(config.reply.redirect))
         try:
             heading = not json_output and expected is None
             with told:
@@ -180,7 +180,7 @@ def _packets(source: Capture, fragments: Defragmenter, box: "_Box | None") -> It
 
 
 def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter, box: "_Box | None",
-           counts: Counter[str], told: Reading) -> Iterator[Row]:
+           counts: Counter[str], told: Reading, redirects: bool) -> Iterator[Row]:
     judge, flag, proof = engine.judge, survey.flag, Handshakes().flag
     for record, data, parts in _packets(source, fragments, box):
         told.step()
@@ -194,7 +194,8 @@ def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter
         if decision.names:
             header = wire.find_transport(data)
             if header is not None:
-                for name in decision.names:
+                for listed in decision.names:
+                    name = listed._replace(action=carried_out(listed.action, listed.proto, redirects))
                     counts["verdict " + name.action] += 1
                     yield record, header, data, name
         if box is not None:

@@ -13,6 +13,16 @@ LIST_ACTIONS = ACTIONS[1:]                          # what a list may ask for
 ANSWERED = ("reset", "page", "redirect")            # of these the client hears something
 
 
+def carried_out(action: str, proto: str | None, redirects: bool = True) -> str:
+    """What is done where a list asks for `action`: a page can be shown in HTTP alone, and a redirect that has no URL
+    (`redirects` is false) shows the page."""
+    if action not in ("page", "redirect"):
+        return action
+    if proto != "http":
+        return "reset"
+    return action if redirects else "page"
+
+
 class Name(NamedTuple):
     """One name that a packet completed.
 

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import structlog
 
 from edgeblock.config import Privacy
-from edgeblock.core.decision import Name
+from edgeblock.core.decision import Name, carried_out
 from edgeblock.errors import SystemProblem
 
 BACKLOG = 10_000        # lines that wait for a slow reader of the log; some megabytes
@@ -100,7 +100,8 @@ class Journal:
                 self._silent += 1
                 continue
             self._left -= 1
-            said: dict[str, Any] = {"list": name.list, "rule": name.rule, "action": name.action, "proto": name.proto}
+            said: dict[str, Any] = {"list": name.list, "rule": name.rule,
+                                    "action": carried_out(name.action, name.proto), "proto": name.proto}
             if name in again:
                 said["again"] = True
             if name.policy is not None:

@@ -122,6 +122,29 @@ def test_one_object_a_name(bench):
     assert "names: 2 (1 accept, 1 reset); blocked: 1;" in summary
 
 
+@pytest.mark.parametrize("action", ["page", "redirect"])
+@pytest.mark.parametrize("six", [False, True])
+def test_the_verdict_is_what_is_done(bench, action, six):
+    """No page can be shown for an address or in TLS, and a redirect that has no URL is the page."""
+    (bench.rules / "pages.list").write_text(f"{SERVER6 if six else SERVER}\npage.example\n")
+    (bench.rules / "pages.toml").write_text(f'action = "{action}"\n')
+    get = GET.replace(b"listed", b"page")
+
+    def verdicts(packets, **options):
+        _, rows, summary = bench.run(bench.save(packets), **options)
+        assert f"({len(rows)} {rows[0]['verdict']})" in summary
+        return {(row["proto"], row["verdict"]) for row in rows}, summary
+
+    assert verdicts(flow(hello("fine.example"), 22, six=six)[:1])[0] == {("ip", "reset")}
+    (bench.rules / "pages.list").write_text("page.example\n")
+    assert verdicts(flow(hello("page.example"), 443, six=six))[0] == {("tls", "reset")}
+    said, summary = verdicts(flow(get, six=six))
+    assert said == {("http", "page")}
+    assert ('pages.toml: action = "redirect" needs a URL' in summary) == (action == "redirect")
+    there = Config(reply=Reply(redirect="http://where.example/"))
+    assert verdicts(flow(get, six=six), config=there) == ({("http", action)}, verdicts(flow(get), config=there)[1])
+
+
 def test_the_time_always_has_its_microseconds(bench):
     out = io.StringIO()
     replay.run(bench.save([ether(packet) for packet in flow(GET)], start=1699999999.997), bench.rules,

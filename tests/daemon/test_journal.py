@@ -34,6 +34,11 @@ def test_by_default_a_block_names_neither_the_name_nor_the_client():
                         "proto": "http"}
 
 
+def test_the_action_is_what_is_done_for_an_address():
+    [line], _ = lines_of(Privacy(), 10, lambda log: log.blocked(1.0, IPV4, [BLOCKED._replace(proto="ip")]))
+    assert line["action"] == "reset"
+
+
 @pytest.mark.parametrize("packet, client", [(IPV4, "100.64.0.1"), (IPV6, "2001:db8:1::2")])
 def test_privacy_is_widened_key_by_key(packet, client):
     [line], _ = lines_of(Privacy(names=True), 10, lambda log: log.blocked(1.0, packet, [BLOCKED]))
