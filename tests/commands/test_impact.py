@@ -75,7 +75,8 @@ def test_a_list_by_its_name_and_an_order_about_a_name(run, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("word", "says"), [
-    (["nowhere"], "nowhere: is no file, and no list of that name is in "),
+    (["nowhere"], "nowhere: there is no such file, and no list of that name is in "),
+    (["orders/oder.list"], "orders/oder.list: there is no such file\n"),
     (["order.pdf"], "says no format; give --format with one of"),
     (["court.list", "--name", "a b"], "--name a b: "),
 ])
@@ -87,15 +88,42 @@ def test_a_mistake_is_one_line(run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert status == 2 and out == "" and err.count("\n") == 1 and says in err
 
 
-def test_without_figures_it_says_so(run, tmp_path: Path):
+def test_without_figures_it_says_so_and_states_no_number(run, tmp_path: Path):
     order = tmp_path / "order.list"
     order.write_text("198.51.100.7\n188.114.97.7\n")
     (tmp_path / "state" / FILE).write_bytes(b"nothing")
     status, out, err = run(order)
     assert status == 2 and err.startswith("edgeblock: no figures: ") and "is no file of sketches" in err
-    assert "188.114.97.7" in out and "Cloudflare" in out
+    first, last = out.splitlines()
+    assert first.startswith("188.114.97.7: in a network that many share, 188.114.96.0/20 of Cloudflare (")
+    assert first.endswith("; REFUSED") and last == "2 address entries; 1 refused. What is behind them is not known."
+    status, out, _ = run(order, "--json")
+    said = json.loads(out)
+    numbers = ("addresses", "names", "shared", "flows", "share", "whole")
+    assert status == 2 and all(row[key] is None for row in [*said["entries"], said["total"]] for key in numbers)
+    assert [said[key] for key in ("since", "as_of", "sample", "subscribers")] == [None] * 4
+    assert said["total"]["entries"] == 2 and said["total"]["refused"] == 1 and said["without_figures"]
     status, _, err = run(order, state=False)
-    assert status == 2 and "no edgeblock is running here" in err
+    assert status == 2 and "no edgeblock is running here" in err and err.endswith("with --state DIR\n")
+    status, out, err = run(order, "--state", tmp_path / "nowhere", state=False)
+    assert (status, out) == (2, "") and err == (
+        f"edgeblock: --state {tmp_path}/nowhere: is no directory; name that of a daemon, such as "
+        "/var/lib/edgeblock\n")
+
+
+def test_without_a_rules_directory_it_says_what_was_sought(run, tmp_path: Path):
+    (tmp_path / "rules").rmdir()
+    status, out, err = run("oder.list")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith(f"edgeblock: oder.list: there is no such file, and {tmp_path}/rules, where ")
+
+
+def test_lines_that_cannot_be_used_are_told(run, tmp_path: Path):
+    (tmp_path / "bad.list").write_text("198.51.100.9\n198.51.100.300\na b\n")
+    status, out, err = run(tmp_path / "bad.list")
+    assert status == 0 and out.startswith("198.51.100.9: ")
+    assert err.startswith("edgeblock: warning: bad.list: 2 lines of it cannot be used") and err.count("\n") == 1
+    assert json.loads(run(tmp_path / "bad.list", "--json")[1])["total"]["unusable"] == 2
 
 
 def test_a_sample_is_told(run, tmp_path: Path):
