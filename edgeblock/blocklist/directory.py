@@ -35,6 +35,7 @@ LISTS_MAX = 10_000          # of a directory: each is a mapping of the compiling
 OWNER_LISTS_MAX = 5_000     # of one user: nobody takes the room of all others
 ERRORS_MAX = LISTS_MAX      # files that cannot be used of which is said why; the rest are counted
 WARNINGS_MAX = 100          # about files that are no lists; the rest are counted
+REFUSED = "the daemon refuses this list"        # how a warning ends of what is an error there
 BESIDE = (".toml", ".rejected", ".skipped", ".minisig")     # what stands beside a list and is none
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    # of editors and transfers; hidden too
 
@@ -54,6 +55,11 @@ class Finding(NamedTuple):
         why = self.why if len(self.why) <= REASON_MAX else f"{self.why[:REASON_MAX]}..."
         place = f"{self.file}:{self.line}" if self.line else self.file
         return printable(f"{place}: {mark}{why}")
+
+
+def and_so(why: str, what: str) -> str:
+    """A reason and what follows from it, on one line; some reasons end with a question."""
+    return f"{why} {what}" if why.endswith("?") else f"{why}; {what}"
 
 
 def folded(findings: Iterable[Finding]) -> list[Finding]:
@@ -174,6 +180,14 @@ def kind_of(state: os.stat_result) -> str:
     mode = state.st_mode
     return ("file" if stat.S_ISREG(mode) else "directory" if stat.S_ISDIR(mode)
             else "pipe" if stat.S_ISFIFO(mode) else "special file")
+
+
+def kind_at(path: Path) -> str:
+    """The same of a path; what cannot be looked at is a file that will not open."""
+    with suppress(OSError):
+        state = os.lstat(path)
+        return "link" if stat.S_ISLNK(state.st_mode) else kind_of(state)
+    return "file"
 
 
 class TooSlow(Exception):
@@ -307,9 +321,8 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     if not redirects:
         warnings += [Finding(stated.get(one.name, one.path.name), 0, NOWHERE) for one in lists
                      if one.settings.action == "redirect"]
-    for stem, file in stated.items():
-        if stem not in candidates:
-            warnings.append(Finding(file, 0, f"has no list beside it, such as {stem}.list"))
+    warnings += [Finding(file, 0, why_alone(stem, candidates)) for stem, file in stated.items()
+                 if stem not in candidates]
     if (more := len(warnings) - WARNINGS_MAX) > 0:
         warnings[WARNINGS_MAX:] = [Finding(str(directory), 0, f"has {more} more files that are not read")]
     if errors.more:
@@ -333,10 +346,21 @@ class Errors:
             self.more += 1
 
 
+def why_alone(stem: str, candidates: Container[str]) -> str:
+    """What is said of settings that no list has, `stem`.toml."""
+    name = formats.list_name(stem)
+    if name in candidates:
+        return f"is not read, and what it says does not hold: the settings of {stem} are in {name}.toml; rename it"
+    return f"has no list beside it, such as {stem if name != stem else f'{stem}.list'}"
+
+
 def why_not_read(path: Path, name: str, defaults: ListSettings, before: int) -> str:
     """What is said of a file whose name says no format: what its content is, for the first WARNINGS_MAX of them."""
-    if before < WARNINGS_MAX and (what := what_is_in(path, name, defaults)):
-        return f"is not read: {what}"
+    if before < WARNINGS_MAX:
+        if (kind := kind_at(path)) not in ("file", "link"):
+            return f"is not read: is a {kind}, not a file; lists are files of {path.parent} itself"
+        if what := what_is_in(path, name, defaults):
+            return f"is not read: {what}"
     return (f"is not read: {path.suffix or 'no extension'} is not one of {', '.join(formats.EXTENSIONS)}, and no "
             f"{name}.toml states a format")
 
@@ -384,7 +408,7 @@ class Finder:
             if why := why_locked(name, settings, defaults):
                 if not self.lenient:
                     raise ListError(f"{beside.name}: {why}")
-                self.warnings.append(Finding(beside.name, 0, f"{why}; the daemon refuses this list"))
+                self.warnings.append(Finding(beside.name, 0, and_so(why, REFUSED)))
         chosen = settings.format or formats.find_format(path.name)
         if chosen is None:
             raise ListError(f"{path.name}: has no known extension; "

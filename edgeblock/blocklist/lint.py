@@ -18,6 +18,7 @@ from edgeblock import config
 from edgeblock.blocklist.directory import (
     Finding,
     ListFile,
+    and_so,
     fault_of,
     find_lists,
     finding_of,
@@ -215,7 +216,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     if why := guard.refuses_list(Seen(lines, entries, unusable), None, now):
         report.errors += [*problems, Finding(name, 0, why)]
     else:
-        report.warnings += [finding._replace(why=f"{finding.why}; this line is left out") for finding in problems]
+        report.warnings += [one._replace(why=and_so(one.why, "this line is left out")) for one in problems]
     if unusable > most:
         report.warnings.append(Finding(name, 0, f"has {unusable - most} more lines that cannot be used"))
     if why := why_unsigned(source, terms, now):

@@ -13,7 +13,16 @@ from pathlib import Path
 from edgeblock import config
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.compiler import Compiler
-from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists, finding_of, read_list
+from edgeblock.blocklist.directory import (
+    REFUSED,
+    Finding,
+    ListFile,
+    and_so,
+    fault_of,
+    find_lists,
+    finding_of,
+    read_list,
+)
 from edgeblock.blocklist.guard import Guard, Protected, Seen, shipped_protected, unusable_lines
 from edgeblock.blocklist.intake import make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key
@@ -66,7 +75,8 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
         action, https, key_file: the same without a configuration. The key is for hashed lists, which no other reads.
         key: 16 bytes, the key of this deployment; None for rules that do not leave this process.
         now: Unix seconds, against which lists expire; None asks the clock.
-        tolerant: a list or a line that cannot be used is left out, with a warning, instead of refusing all.
+        tolerant: a list or a line that cannot be used is left out, with a warning, instead of refusing all. What
+            refuses a list in the daemon ends with REFUSED.
         redirects: as `find_lists` has it.
 
     Raises:
@@ -101,17 +111,18 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
                         total += item.kind not in formats.MARKS
                 warnings += reading.warnings
                 if terms and (why := why_unsigned(source, terms, now)):
-                    warnings.append(Finding(source.path.name, 0, f"{why}; the daemon refuses this list"))
+                    warnings.append(Finding(source.path.name, 0, and_so(why, REFUSED)))
             except ListError as error:
-                errors += reading.problems or [finding_of(source, error)]
                 if tolerant:
-                    whole = finding_of(source, error)
-                    warnings.append(whole._replace(why=f"{whole.why}; the daemon refuses this list"))
+                    warnings += reading.first_problem()
+                    errors.append(finding_of(source, error))
+                else:
+                    errors += reading.problems or [finding_of(source, error)]
             except Exception as error:      # one list's fault is one list's
                 errors.append(Finding(source.path.name, 0, fault_of(error)))
         totals.append(total)
     if tolerant:
-        warnings = errors + warnings
+        warnings = [error._replace(why=and_so(error.why, REFUSED)) for error in errors] + warnings
     elif errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
         raise ListError(f"{errors[0]}{more}")
@@ -156,15 +167,17 @@ class Reading:
             yield item
         if why := unusable_lines(self.source.settings, Seen(lines, 0, len(self.problems))):
             raise ListError(why)
-        if self.problems:
-            file, line, why = self.problems[0]
-            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-            self.warnings.append(Finding(file, line, f"{why}; this line is left out{more}"))
+        self.warnings += self.first_problem("this line is left out")
         if first:
             more = f" (and {refused - 1} more)" if refused > 1 else ""
             skips = self.guard is not None and self.guard.skips
-            so = "left out (guarded = \"skip\")" if skips else "the daemon refuses this list"
-            self.warnings.append(first._replace(why=f"{first.why}{more}; {so}"))
+            so = "left out (guarded = \"skip\")" if skips else REFUSED
+            self.warnings.append(first._replace(why=and_so(first.why + more, so)))
+
+    def first_problem(self, so: str = "") -> list[Finding]:
+        """The first line that cannot be used, if there is one, and how many more there are."""
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return [one._replace(why=(and_so(one.why, so) if so else one.why) + more) for one in self.problems[:1]]
 
 
 def load_snapshot(path: Path, key: Key, now: float) -> Rules:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from edgeblock import config
-from edgeblock.blocklist.directory import Finding
+from edgeblock.blocklist.directory import REFUSED, Finding
 from edgeblock.blocklist.explain import explain, find_rule, record_of, without_redirect
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
@@ -89,7 +89,7 @@ def warn(warnings: Iterable[Finding]) -> None:
     differs = False
     for warning in warnings:
         print(f"edgeblock: warning: {warning}", file=sys.stderr)
-        differs |= warning.why.endswith("the daemon refuses this list") or warning.file.endswith(".toml")
+        differs |= warning.why.endswith(REFUSED)
     if differs:
         print("edgeblock: warning: of a list that it refuses the daemon has the last good version in force, or "
               "nothing; ask it with --live", file=sys.stderr)

@@ -98,6 +98,35 @@ def test_what_is_no_list_is_left_alone_and_named(directory):
     assert list(map(str, lint(path).findings)) == expected
 
 
+def test_settings_by_a_name_that_is_a_lists_own_say_what_to_call_them(directory):
+    path = directory({"court.list": "example.com", "court.list.toml": "action = 'page'", "feed.csv.gz.toml": "",
+                      "feed.csv": "domain\nexample.com\n", "gone.list.toml": ""})
+    not_read = "is not read, and what it says does not hold: the settings of"
+    assert list(map(str, lint(path).findings)) == [
+        f"court.list.toml: {not_read} court.list are in court.toml; rename it",
+        f"feed.csv.gz.toml: {not_read} feed.csv.gz are in feed.toml; rename it",
+        "gone.list.toml: has no list beside it, such as gone.list"]
+
+
+def test_what_is_no_file_is_called_what_it_is(directory):
+    path = directory({"a.list": "example.com"})
+    (path / "sub").mkdir()
+    os.mkfifo(path / "pipe.xyz")
+    assert list(map(str, lint(path).findings)) == [
+        f"pipe.xyz: is not read: is a pipe, not a file; lists are files of {path} itself",
+        f"sub: is not read: is a directory, not a file; lists are files of {path} itself"]
+
+
+def test_what_refuses_a_list_is_said_once(directory):
+    path = directory({"a.list": "".join(f"n{n}..example\n" for n in range(40)), "b.list": "<html>",
+                      "c.csv": "a,b\n1,2", "d.json": "{", "e.list": "example.com", "e.toml": "colour = 3",
+                      "f.list": "example.com"})
+    warnings = list(map(str, load(path, tolerant=True).warnings))
+    assert [one.partition(":")[0] for one in warnings] == ["e.toml", "a.list", "b.list", "c.csv", "d.json", "a.list"]
+    assert all(one.endswith("the daemon refuses this list") and "?;" not in one for one in warnings[:5])
+    assert warnings[5] == "a.list:1: 'n0..example' has an empty label (and 39 more)"
+
+
 def test_a_bad_line_of_a_long_list_is_left_out_as_in_the_daemon(directory):
     path = directory({"a.list": "x..y\n" + "".join(f"n{n}.example\n" for n in range(40)) + "z..y\n"})
     rules = load(path)
