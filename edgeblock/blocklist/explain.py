@@ -178,6 +178,7 @@ AT = re.compile(r"(.*?)(?:(?<=\s)@\s*|@\s+)(\S*)")
 PORT_BEHIND = re.compile(r"(?<=[\]\d]):\d{1,5}\Z")       # of an address, which is judged with it
 URL_PARTS = re.compile(r"(?:(https?):[/\\\\]*)?([^/\\\\?#]*)", re.IGNORECASE)
 MARKS = re.compile(r"(=|\*\.|@@=?|\|\||\.(?=[^.]))([^^]*)")
+URL_PATH = re.compile(r"(?:https?:[/\\\\]*)?[^/\\\\?#]*(/[^#]*)", re.IGNORECASE)
 PORT = re.compile(r".*(?:\]|^[^:]*):(\d{1,5})")
 
 
@@ -216,7 +217,10 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
         leads = leads_to(matcher, address)
     for proto in sorted(("tls", "http"), key=lambda proto: (proto not in asked, proto == "http")):
         seen = (slash + target or b"/") if proto == "http" else None
-        verdicts.append(Judged(proto, proto in asked, *matcher.trace_name(proto, host, seen, to), at=at))
+        found, tried, has_urls = matcher.trace_name(proto, host, seen, to)
+        if proto == "http" and (path := URL_PATH.match(text)):      # the canonical form is one way to read it
+            found = matcher.look_up(proto, host, raw_of(path[1]), to) or found
+        verdicts.append(Judged(proto, proto in asked, found, tried, has_urls, at=at))
     if not any(judged.found for judged in verdicts):
         # What is left is a list's or a sentence's. Below a listed host it is answered, as it is on the wire.
         try:
@@ -378,6 +382,8 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
 
 def reason(best: Rule | None, applying: int, judged: Judged) -> str:
     """Why this rule, in words."""
+    if best is None and judged.found:
+        return f"servers read this path in several ways, and one of them is on the list {judged.found.list}"
     if best is None:
         has_places = any(candidate.places for candidate in judged.tried)
         where = "at other addresses" if judged.at else "at certain addresses: ask for the host @ an address"

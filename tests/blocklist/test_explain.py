@@ -447,3 +447,17 @@ def test_a_snapshot_answers_as_its_directory_does(directory, tmp_path):
         f"{path}: was built under another key; build it with the key of this box")
     path.write_bytes(rules.snapshot[:-1])
     assert "build or copy it again" in refused(path)
+
+
+@pytest.mark.parametrize(("url", "blocked"), [
+    ("http://example.com/a/c%2fd/..", True), ("example.com/a/c%2fd/..#part", True), ("http://example.com/a/..", False),
+    ("http://example.com/b/c%2fd/..", False), ("http://example.com/a", True)])
+def test_a_path_that_servers_read_in_several_ways(tmp_path, url, blocked):
+    """What the engine blocks is blocked, whichever reading the canonical form is."""
+    (tmp_path / "court.list").write_text("http://example.com/a\n")
+    [record] = explain(load(tmp_path), [url])
+    assert record.blocked is blocked
+    [http] = [verdict for verdict in record.verdicts if verdict.proto == "http"]
+    assert ("nothing listed applies" in http.precedence) is not blocked
+    if "%2f" in url and blocked:
+        assert "several ways" in http.precedence and http.rule
