@@ -66,7 +66,7 @@ class Box:
         for name, text in LISTS.items():
             (self.rules / name).write_text(text)
         settings = home / "edgeblock.toml"
-        settings.write_text(CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT).replace(
+        settings.write_text(CONFIG.format(home=home, contact=CONTACT, redirect=REDIRECT, sample=0.0).replace(
             "[rules]\n", f"[rules]\n{more}") + MODES[mode] + limits
                             + MORE.format(period=period, home=home))
         self.manager = Manager(lab, home, settings)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import running as running_module
 from running import Running, start
 
 from edgeblock.daemon.control import ask
@@ -58,11 +57,9 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(BREAKING)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
-    # A busy machine has time, too, for a row that the fault is in.
-    longer = running_module.CONFIG.replace("[reply]", "self_check = 5.0\n[reply]")
-    monkeypatch.setattr(running_module, "CONFIG", longer)
     with Lab() as lab:
-        running = start(lab, tmp_path, f'[metrics]\nlisten = "{tmp_path}/metrics"\n')
+        # A busy machine has time, too, for a row that the fault is in.
+        running = start(lab, tmp_path, f'[metrics]\nlisten = "{tmp_path}/metrics"\n', rules="self_check = 5.0\n")
         yield running
         assert running.daemon.stop() == 0, running.daemon.last_words()
 
