@@ -389,6 +389,9 @@ class Guard:
         if found := host if host in self._names else self._tree_of(host):
             return self._unless_allowed("allow_protected", host,
                                         f"{how}: the host is protected{self._words.get(found, '')}")
+        address = host_address(host)
+        if address is not None and (network := self._protected.touched(address, address)):
+            return self._unless_allowed("allow_protected", host, f"{how}: the address is protected{network.word}")
         return None
 
     def _unless_allowed(self, setting: str, key: bytes, why: str) -> str | None:

@@ -29,6 +29,7 @@ cdef struct Ask:            # text[start : start + size] is to be looked up
     size_t host_size        # of IN_HOST_AND_KEYS: what of it is the host
     uint32_t kinds          # bit k: a row of Kind k applies
     uint32_t weight         # how specific such a row is among those of its kind
+    bint lifts              # only exceptions apply
 
 cdef struct Hit:            # a row that was found
     uint32_t tried          # index of the try
@@ -57,16 +58,21 @@ cdef struct Trace:          # everything a look-up did; only kept for people who
     Hit hit[HITS_MAX]
     uint8_t keys[TRIES_MAX][KEY_MAX]
 
+cdef enum:
+    BLOCKED_SOMEWHERE = 1
+    LIFTED_SOMEWHERE = 2
+
 cdef struct Walk:           # one look-up under way
     Host host
     uint8_t url[2][HOST_MAX + URL_MAX]
     bint hidden             # the path is invisible: TLS or QUIC
     bint has_urls           # the host has URL entries
-    bint has_places         # the host that was looked up last has entries with an address
+    uint8_t has_places      # the host that was looked up last has entries with an address: bits, as below
     const uint8_t* to       # where the connection leads, or NULL
     size_t to_size
     uint32_t rank           # of the rule in `best`; 0: none
     Match best
+    uint32_t spent          # look-ups of where it leads
     Trace* trace            # NULL on the packet path
 
 cdef class ListMatcher(Matcher):

@@ -50,6 +50,7 @@ cdef enum:
     CLASS_MANDATORY = 4
     CLASS_SHIFT = 28
     KIND_SHIFT = 20
+    PLACE_LABELS = 8        # formats.entries.AT_LABELS_MAX
     ASKS = 8                # hosts have at most this many labels, nearly all of them
     DEPTH_MAX = 32          # formats.DIRECTORY_DEPTH_MAX
 
@@ -116,6 +117,7 @@ cdef inline void put_ask(Ask* ask, size_t size, uint32_t kinds) noexcept nogil:
     ask.size = size
     ask.kinds = kinds
     ask.weight = <uint32_t>size
+    ask.lifts = False
 
 
 cdef size_t first_row(const Layer* layer, const uint8_t* print) noexcept nogil:
@@ -282,6 +284,7 @@ cdef class ListMatcher(Matcher):
         ask.size = size
         ask.kinds = kinds
         ask.weight = weight
+        ask.lifts = False
         crypto_shorthash_siphashx24(ask.print, text + start, size, self.key)
         self.look_print(walk, where, text, &ask)
 
@@ -339,13 +342,13 @@ cdef class ListMatcher(Matcher):
                 walk.has_urls = walk.has_urls or kinds >> URL_MARK & 1
                 continue
             if index >= self.list_count or kind >= AT_MARK or kind == URL_MARK:
-                if kind == AT_MARK and index < self.list_count:
-                    walk.has_places = True
+                if kind == AT_MARK and kinds >> AT_MARK & 1 and index < self.list_count:
+                    walk.has_places |= LIFTED_SOMEWHERE if value & EXCEPTION else BLOCKED_SOMEWHERE
                     if trace != NULL and tried < TRIES_MAX:
                         trace.tried[tried].places = 1
                 continue
             rank = 0
-            if kinds >> kind & 1:
+            if kinds >> kind & 1 and (value & EXCEPTION or not ask.lifts):
                 rank = CLASS_EXCEPTION if value & EXCEPTION else self.list_rank[index]
                 rank = rank << CLASS_SHIFT | specific(kind) << KIND_SHIFT | ask.weight
             if trace != NULL and tried < TRIES_MAX and trace.hits < HITS_MAX:
@@ -364,22 +367,24 @@ cdef class ListMatcher(Matcher):
         # A host that has entries with an address, where this connection leads to.
         cdef uint8_t inner[4]
         cdef size_t i
-        walk.has_places = False
+        cdef Ask ask = host[0]
+        # Guard rails look at whom a block's mark names, so nothing else opens blocks.
+        ask.lifts = not walk.has_places & BLOCKED_SOMEWHERE
+        walk.has_places = 0
         if walk.to == NULL:
             return
-        self.look_places(walk, host, walk.to, walk.to_size)
+        self.look_places(walk, &ask, walk.to, walk.to_size)
         if walk.to_size == 16 and self.at_ipv4:
             for i in range(self.lead_count):
                 if read_inner(&self.leads[i], walk.to, inner):
-                    self.look_places(walk, host, inner, 4)
+                    self.look_places(walk, &ask, inner, 4)
 
     cdef void look_places(self, Walk* walk, const Ask* host, const uint8_t* address, size_t size) noexcept nogil:
         cdef uint8_t text[HOST_MAX + KEY_MAX]
         cdef uint32_t length
         cdef uint64_t lengths
-        cdef Ask ask
+        cdef Ask ask = host[0]
         memcpy(text, walk.host.text + host.start, host.size)
-        ask.start = host.start
         ask.host_size = host.size
         ask.size = host.size + 2 + size
         ask.kinds = (host.kinds & (1 << HOST | 1 << HOST_ONLY | 1 << SUBDOMAINS)) << AT
@@ -390,6 +395,7 @@ cdef class ListMatcher(Matcher):
                 put_prefix(text + host.size, address, size, length)
                 crypto_shorthash_siphashx24(ask.print, text, ask.size, self.key)
                 self.look_print(walk, IN_HOST_AND_KEYS, text, &ask)
+                walk.spent += 1
 
     cdef void walk_host(self, Walk* walk) noexcept nogil:
         # The host and each of its parents, as far as a listed host has that many labels.
@@ -421,10 +427,13 @@ cdef class ListMatcher(Matcher):
                     kinds |= 1 << HOST_OF_URL
             else:
                 kinds |= 1 << SUBDOMAINS
+            if labels <= PLACE_LABELS:
+                kinds |= 1 << AT_MARK
             asks[count].start = start
             asks[count].size = size
             asks[count].kinds = kinds
             asks[count].weight = <uint32_t>size
+            asks[count].lifts = False
             count += 1
             if count == ASKS:
                 self.look_hosts(walk, asks, count)
@@ -509,7 +518,8 @@ cdef class ListMatcher(Matcher):
     cdef bint walk_reading(self, Walk* walk, const uint8_t* target, size_t size) noexcept nogil:
         # The host in `walk`, as one server reads it.
         walk.rank = 0
-        walk.has_urls = walk.has_places = False
+        walk.has_urls = False
+        walk.has_places = 0
         self.walk_host(walk)
         if walk.has_urls and target != NULL and not walk.hidden:
             self.walk_urls(walk, target, size)
@@ -547,6 +557,7 @@ cdef class ListMatcher(Matcher):
         cdef size_t start = 0, path = 0
         walk.to = to if to_size == 4 or to_size == 16 else NULL
         walk.to_size = to_size
+        walk.spent = 0
         walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
         walk.rank = 0
         walk.has_urls = False
@@ -597,11 +608,13 @@ cdef class ListMatcher(Matcher):
                          const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
                          Match* found) noexcept nogil:
         cdef Walk walk
+        cdef bint listed
         walk.trace = NULL
-        if not self.walk_name(&walk, proto, host, host_size, target, target_size, to, to_size):
-            return False
-        found[0] = walk.best
-        return True
+        listed = self.walk_name(&walk, proto, host, host_size, target, target_size, to, to_size)
+        if listed:
+            found[0] = walk.best
+        found.spent = walk.spent
+        return listed
 
     cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,
                             Match* found) noexcept nogil:

@@ -54,6 +54,7 @@ cdef enum:
     MAX_FRAGMENTS = 64         # of DTLS hellos in a datagram: 1 µs each; clients send one or two
     WHOLE_HELLO = 4            # as many fragments as a whole hello counts for
     QUIC_REPLIES = 3           # the same of a QUIC connection: whoever is answered has not proved his address
+    PLACES_MOST = 2048         # look-ups for one packet of where names lead: 150 µs; honest ones have three lengths
     QUIC_ANSWERS = 1000        # the same in one second, of all connections: 80 kB, were they all somebody else's
     MAX_UNPROVEN = 1000        # answers to unproven senders in one second: no more than what they send, and 40 kB/s
     OWN_REACH = 128 * 1024     # bytes behind an unproven stream that was blocked: what goes on with it
@@ -752,7 +753,7 @@ cdef class Engine:
         cdef uint8_t address[64]
         cdef uint8_t proto
         cdef bint listed, opening
-        cdef uint32_t i
+        cdef uint32_t i, places = 0
         for i in range(first, self.findings.count):
             f = &self.findings.items[i]
             found.action = ACTION_PASS
@@ -780,11 +781,18 @@ cdef class Engine:
                     listed = last_listed        # the same once more needs no second look
                     found = last_found
                 else:
+                    if places > PLACES_MOST:
+                        self.counts[COUNT_OVERWORKED] += 1
+                        if self.drop_work and flow.state == FLOW_WATCHED:
+                            self._refuse(flow, p, POLICY_WORK, out)
+                        return
+                    found.spent = 0
                     # A tunnel's path is as invisible as that of TLS.
                     listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
                                                      target, target_size, p.destination,
                                                      4 if p.family == 4 else 16, &found)
                     last, last_listed, last_found = f, listed, found
+                    places += found.spent
                 opening = flow.seen_count == 0
                 if not self._is_new(flow, f):
                     if not listed or found.action == ACTION_OBSERVE or found.action == ACTION_PASS:

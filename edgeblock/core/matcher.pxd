@@ -27,6 +27,7 @@ cdef struct Match:
     uint8_t action         # an Action
     uint16_t list_index    # index into Matcher.list_names
     uint32_t rule          # opaque rule id, printed as eight hex digits
+    uint32_t spent         # look-ups of where the name leads, whether a rule applies or not
 
 
 cdef class Matcher:

@@ -69,7 +69,7 @@ cdef inline uint8_t* registers_at(const Part* part, uint32_t at) noexcept nogil:
 cdef void lay_out(Part* part, uint8_t* memory) noexcept nogil               # whose head says how large it is
 cdef uint64_t bytes_of(const Head* head) noexcept nogil
 cdef void add_name(Part* part, Slot* slot, uint32_t entry) noexcept nogil
-cdef void add_subscriber(Part* part, Slot* slot, uint32_t hash) noexcept nogil
+cdef bint add_subscriber(Part* part, Slot* slot, uint32_t hash) noexcept nogil
 # What is there from now on in registers; False: there is no room for them.
 cdef bint make_registers(Part* part, Slot* slot) noexcept nogil
 cdef bint move_subscribers(Part* part, Slot* slot) noexcept nogil

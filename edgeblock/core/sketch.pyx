@@ -259,10 +259,12 @@ cdef void add_name(Part* part, Slot* slot, uint32_t entry) noexcept nogil:
     note_register(registers_at(part, slot.names_at), entry)
 
 
-cdef inline void note_subscriber(uint8_t* registers, uint32_t hash) noexcept nogil:
+cdef inline bint note_subscriber(uint8_t* registers, uint32_t hash) noexcept nogil:
     cdef int rank = 1 + leading_zeros(hash << 8, 24)
-    if registers[hash >> 24] < rank:
-        registers[hash >> 24] = <uint8_t>rank
+    if registers[hash >> 24] >= rank:
+        return False
+    registers[hash >> 24] = <uint8_t>rank
+    return True
 
 
 cdef bint move_subscribers(Part* part, Slot* slot) noexcept nogil:
@@ -278,18 +280,19 @@ cdef bint move_subscribers(Part* part, Slot* slot) noexcept nogil:
     return True
 
 
-cdef void add_subscriber(Part* part, Slot* slot, uint32_t hash) noexcept nogil:
+cdef bint add_subscriber(Part* part, Slot* slot, uint32_t hash) noexcept nogil:
+    # Whether it is heard of for the first time.
     cdef int i
     if slot.subscribers_at == 0:
         for i in range(<int>IN_SLOT):
             if slot.subscribers[i] == hash:
-                return
+                return False
             if slot.subscribers[i] == 0:
                 slot.subscribers[i] = hash
-                return
+                return True
         if not move_subscribers(part, slot):
-            return
-    note_subscriber(set_at(part, slot.subscribers_at), hash)
+            return False
+    return note_subscriber(set_at(part, slot.subscribers_at), hash)
 
 
 # ---- the writer
@@ -361,10 +364,12 @@ cdef class Sketches:
         return <uint32_t>(word >> (64 - NAME_BITS))
 
     cdef uint32_t hash_subscriber(self, const Packet* p, uint32_t* of_day) noexcept nogil:
-        # Of an IPv6 address the first half: the other changes as it pleases. No name is so short, or has such bytes.
+        # Of an IPv6 address 56 bits: the others change as one line pleases. No name is so short, or has such bytes.
         cdef uint64_t[2] text
         cdef uint64_t word
         memcpy(text, p.source, 8)
+        if p.family == 6:
+            (<uint8_t*>text)[7] = 0
         text[1] = p.family
         crypto_shorthash(<unsigned char*>&word, <unsigned char*>text, 9, self.key)
         of_day[0] = <uint32_t>(word >> 32)
@@ -373,6 +378,8 @@ cdef class Sketches:
     cdef uint32_t half_of(self, const Packet* p) noexcept nogil:
         cdef uint64_t word
         memcpy(&word, p.source, 8)
+        if p.family == 6:
+            (<uint8_t*>&word)[7] = 0
         word = (word ^ self.place_key[1]) * MIX
         word = (word ^ word >> 32 ^ self.place_key[0]) * MIX
         return 1 + <uint32_t>(word >> 63)
@@ -426,14 +433,14 @@ cdef class Sketches:
         if slot == NULL:
             return
         if first:
-            if slot.credit < CREDIT_MAX:
-                slot.credit += 1
             if p.kind == PACKET_TCP and self.sample != ALL_FLOWS:
                 weight = self.weight if in_sample(p, self.secret) <= self.sample else 0
             slot.flows = FLOWS_MAX if FLOWS_MAX - slot.flows < weight else slot.flows + weight
             self.part.head.flows += weight
             who = self.hash_subscriber(p, &of_day)
-            add_subscriber(&self.part, slot, who if who else 1)
+            # Each subscriber once: nobody makes an address weigh more by asking more often.
+            if add_subscriber(&self.part, slot, who if who else 1) and slot.credit < CREDIT_MAX:
+                slot.credit += 1
             rank = 1 + leading_zeros(of_day << DAY_BITS, 32 - DAY_BITS)
             if self.part.head.day[of_day >> (32 - DAY_BITS)] < rank:
                 self.part.head.day[of_day >> (32 - DAY_BITS)] = <uint8_t>rank

@@ -114,7 +114,7 @@ def why_none(address: bytes, prefix: bytes | None, last: str | None) -> str:
     most = 128 if b":" in address else 32
     if prefix is not None and int(prefix[1:]) > most:
         return f"has a prefix of more than {most} bits; write {address.decode()} for this one address"
-    if most == 32 and max(map(int, address.split(b"."))) > 255:
+    if re.fullmatch(IPV4, address) and max(map(int, address.split(b"."))) > 255:
         return "looks like an address but is none: it has a number over 255"
     with suppress(ValueError):
         if last is not None and ipaddress.IPv4Address(last) < ipaddress.IPv4Address(address.decode()):

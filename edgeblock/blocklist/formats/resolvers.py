@@ -39,6 +39,8 @@ CLOSED = frozenset((b"deny", b"refuse", b"static", b"redirect", b"inform_deny", 
 OPEN = frozenset((b"transparent", b"typetransparent", b"always_transparent", b"inform", b"nodefault", b"noview"))
 ZONE = re.compile(rb"local-zone\s*:\s*(\"[^\"]*\"|'[^']*'|\S+)\s+(\S+)")
 DATA = re.compile(rb"local-data\s*:\s*(\"[^\"]*\"|'[^']*'|\S+)")
+COMMENT = re.compile(rb"(?<=\s)#")
+ATTRIBUTE = re.compile(rb"[@&][\w!-]+")        # of v2fly's lists, behind a name
 CLAUSE = re.compile(rb"[a-z-]+:$")
 TYPED = re.compile(rb"(domain|full|keyword|regexp|include):(.*)", re.DOTALL)
 RULE = re.compile(rb"(DOMAIN|DOMAIN-SUFFIX|DOMAIN-KEYWORD|DOMAIN-REGEX|DOMAIN-WILDCARD|IP-CIDR6?|[A-Z][A-Z0-9-]+),"
@@ -98,12 +100,26 @@ def read_dnsmasq(file: BinaryIO) -> Iterator[Item]:
             yield Problem(number, f"{shown(line)} {error}")
 
 
+def without_comment(line: bytes) -> bytes:
+    """The line up to a blank and #."""
+    found = COMMENT.search(line)
+    return line[:found.start()].rstrip() if found else line
+
+
+def without_attributes(text: bytes) -> bytes:
+    words = text.split()
+    count = len(words)
+    while count > 1 and ATTRIBUTE.fullmatch(words[count - 1]):
+        count -= 1
+    return text if count == len(words) else b" ".join(words[:count])
+
+
 def read_unbound(file: BinaryIO) -> Iterator[Item]:
     for number, line in read_lines(file, shapes=UNBOUND_SHAPES):
         if type(line) is not bytes:
             yield line
             continue
-        line = re.sub(rb"\s+#.*$", b"", line)
+        line = without_comment(line)
         if CLAUSE.fullmatch(line):
             continue
         try:
@@ -159,12 +175,12 @@ def read_domain_set(file: BinaryIO) -> Iterator[Item]:
         if plain_host(line) and b"." in line:
             yield name_entry(number, line, Kind.HOST_ONLY if suffixed else Kind.HOST)
             continue
-        line = re.sub(rb"\s+[#].*$", b"", line)
+        line = without_comment(line)
         if line == b"payload:":
             continue
         text = line[1:].strip() if line[:1] == b"-" else line
         text = text.strip(b"\"'")
-        text = re.sub(rb"(?:\s+[@&][\w!-]+)+$", b"", text)         # attributes of v2fly
+        text = without_attributes(text)
         if text[:2] == b"+." or text[:1] == b"." or line != text and line[:1] == b"-":
             suffixed = True
         try:

@@ -34,7 +34,7 @@ from edgeblock.blocklist.formats.scan import Shapes, read_raw_lines
 RECORD_MAX = 64 * 1024      # bytes of one record in parentheses: the most a record can have on the wire
 TOKEN = re.compile(rb'[ \t]+|;[^\n]*|"(?:[^"\\]|\\.)*"|[()]|(?:[^ \t;()"\\]|\\.)+|(["\\])', re.DOTALL)
 SPECIAL = re.compile(rb'[;"()\\\v\f\r]')      # what makes a line more than words
-TTL = re.compile(rb"\d+[\dsmhdwSMHDW]*")
+TTL = re.compile(rb"\d[\dsmhdwSMHDW]*")
 CLASSES = frozenset((b"IN", b"CH", b"HS", b"CS", b"ANY"))
 UPKEEP = frozenset((b"SOA", b"NS", b"RRSIG", b"NSEC", b"NSEC3", b"NSEC3PARAM", b"DNSKEY", b"DS", b"CDS", b"CDNSKEY",
                     b"ZONEMD", b"TYPE65534"))
