@@ -40,10 +40,10 @@ def head(name: str, section: int, summary: str) -> list[str]:
 def usage(action: argparse.Action) -> str:
     """An argument as it is typed."""
     value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
-    words = f"{'|'.join(action.option_strings)} {value}" if action.option_strings and action.nargs != 0 else \
-        "|".join(action.option_strings) or str(value)
-    many = " ..." if action.nargs in ("+", "*") else ""
-    return f"[{words}]" if action.option_strings and not action.required else words + many
+    words = "|".join(action.option_strings)
+    if action.nargs != 0:
+        words = f"{words} {value}".strip() + (" ..." if action.nargs in ("+", "*") else "")
+    return f"[{words}]" if action.option_strings and not action.required or action.nargs == "*" else words
 
 
 def manual() -> str:

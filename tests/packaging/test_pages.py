@@ -40,6 +40,16 @@ def test_the_manual_has_every_command_and_every_option(pages):
     assert seen > 15
 
 
+def test_the_manual_says_how_often_an_argument_may_stand(pages):
+    text = plain(pages.manual())
+    assert "\n[--update FILE ...]\n" in text and "\n[NAME_OR_URL ...]\n" in text and "\n[--live]\n" in text
+    assert "\n--output FILE\n" in text and "\nCAPTURE\n" in text
+
+
+def test_the_manual_of_lists_is_for_who_writes_lists(pages):
+    assert not re.findall(r"edgeblock/[a-z]+/|READERS", pages.lists())
+
+
 def test_the_manual_has_every_setting_with_what_it_is_for(pages):
     text = plain(pages.settings())
     for section in fields(Config):
