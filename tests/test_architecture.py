@@ -57,5 +57,13 @@ def test_every_row_is_there():
     assert sorted(set(mapped()) - there()) == []
 
 
+def test_modules_that_are_declarations_alone_are_named():
+    files = {path for path in tracked() if path.parts[0] == "edgeblock"}
+    alone = {path.relative_to("edgeblock").with_suffix("").as_posix() for path in files
+             if path.suffix == ".pxd" and path.stem != "__init__" and path.with_suffix(".pyx") not in files}
+    said = PAGE.split("A `.pxd` alone")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+/\w+)`", said)) == alone
+
+
 def test_a_folder_of_tests_mirrors_one_of_the_package():
     assert all((ROOT / "edgeblock" / name).is_dir() for name in MIRRORED)

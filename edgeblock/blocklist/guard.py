@@ -1,9 +1,10 @@
 """Guard rails: what refuses a list although every line of it can be read.
 
-In: the settings of a list, protected names, shared networks, then its entries one by one and its counts. Out: None,
-or the reason with the key that overrides it, ready to stand behind "file:line: " or "file: ". What never happens
-here: a clock; a file but those that ship with packages (the Public Suffix List, the protected names). What is refused
-refuses the whole list, or is left out where its settings say guarded = "skip": who calls decides by `skips`.
+In: the settings of a list, protected names, shared networks, what the box has seen behind addresses (impact.py), then
+its entries one by one and its counts. Out: None, or the reason with the key that overrides it, ready to stand behind
+"file:line: " or "file: ". What never happens here: a clock; a file but those that ship with packages (the Public
+Suffix List, the protected names). What is refused refuses the whole list, or is left out where its settings say
+guarded = "skip": who calls decides by `skips`.
 
 `Guard.refuses` runs for every entry of ten million, so it asks two sets first and thinks only about the few that
 are in one of them.

@@ -185,7 +185,7 @@ def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter
     for record, data, parts in _packets(source, fragments, box):
         told.step()
         if not data:
-            counts["not IP" if record.start < 0 else "unparsable"] += 1
+            counts["not IP" if record.start < 0 else "unreadable"] += 1
             continue
         decision: Decision = judge(data, record.time, flag(data, record.cut) | proof(data))
         counts["judged"] += 1
@@ -286,9 +286,9 @@ def _summarize(err: TextIO, source: Capture, fragments: Defragmenter, survey: Su
     kinds = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
     blocked = sum(count for verdict, count in verdicts.items() if verdict not in ("accept", "observe"))
     counters = engine.counters()
-    unparsable = counts["unparsable"] + counters.get("unreadable", 0)
+    unreadable = counts["unreadable"] + counters.get("unreadable", 0)
     lines = [f"{source.path}: {source.frames} frames: {counts['judged']} packets judged, {counts['not IP']} not IP, "
-             f"{unparsable} unparsable, {fragments.fragments} fragments"]
+             f"{unreadable} unreadable, {fragments.fragments} fragments"]
     if fragments.fragments:
         lines.append(f"fragments: {fragments.whole} packets put together, {fragments.overlapped} thrown away for "
                      f"overlaps, {fragments.incomplete + fragments.expired + fragments.evicted} never complete, "

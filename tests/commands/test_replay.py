@@ -187,7 +187,7 @@ def test_frames_that_carry_nothing_are_counted(bench):
     broken = bytes(IP(src=CLIENT, dst=SERVER) / UDP())
     frames = [Ether() / ARP(), Ether(type=0x0800) / Raw(b"\x45" + bytes(9)), Ether(type=0x0800) / Raw(broken[:19]),
               Ether(type=0x88CC) / Raw(b"x" * 46), ether(IP(src=CLIENT, dst=SERVER) / UDP())]
-    assert "5 frames: 1 packets judged, 2 not IP, 2 unparsable, 0 fragments" in bench.run(bench.save(frames))[2]
+    assert "5 frames: 1 packets judged, 2 not IP, 2 unreadable, 0 fragments" in bench.run(bench.save(frames))[2]
 
 
 # -- fragments and checksums -------------------------------------------------------------------------------------
