@@ -241,7 +241,8 @@ def raw_of(text: str) -> bytes:
 def refuse_marks(text: str) -> None:
     """Raises BadEntry for what a list has in front of a host, and no host has."""
     if found := MARKS.match(text):
-        name = f"www.{found[2]}" if found[1] == "*." else found[2]
+        name = found[2].lstrip("*.@=") or "a name"
+        name = f"www.{name}" if found[1] == "*." else name
         raise BadEntry(f"begins with {found[1]!r}, as an entry of a list may and no name does; ask for {name}")
 
 

@@ -366,6 +366,8 @@ PLACED = "has an '@' and an address behind it; for a host at an address put blan
     ("=shop.example", "begins with '=', as an entry of a list may and no name does; ask for shop.example"),
     ("*.shop.example", "begins with '*.', as an entry of a list may and no name does; ask for www.shop.example"),
     ("@@shop.example", "begins with '@@', as an entry of a list may and no name does; ask for shop.example"),
+    ("*.*.shop.example", "begins with '*.', as an entry of a list may and no name does; ask for www.shop.example"),
+    ("=", "begins with '=', as an entry of a list may and no name does; ask for a name"),
     ("||shop.example^", "begins with '||', as an entry of a list may and no name does; ask for shop.example"),
     ("shop.example,", CHARACTER.format(",")), ('"shop.example"', CHARACTER.format('"')),
     ("http://shop.example;/x", CHARACTER.format(";")), ("(shop.example)", CHARACTER.format("(")),
