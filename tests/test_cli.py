@@ -254,7 +254,10 @@ def test_hash_list_writes_a_list_that_check_understands(capsys, rules, tmp_path)
     key, config = tmp_path / "key", tmp_path / "box.toml"
     config.write_text(f'[rules]\nkey = "{key}"\n')
     status, out, err = run(capsys, "hash-list", rules / "court.list", rules / "secret.hashed", "--key", key)
-    assert (status, err) == (0, "") and out.startswith("court.list: 2 entries, 0 duplicates; key ")
+    assert status == 0 and out.startswith("court.list: 2 entries, 0 duplicates; key ")
+    assert err == (f"edgeblock: note: {key}: a new key was made, as there was none; only boxes with a copy of it "
+                   "read this list\n")
+    assert run(capsys, "hash-list", rules / "court.list", rules / "secret.hashed", "--key", key)[2] == ""
     (rules / "court.list").unlink()
     status, out, _ = run(capsys, "check", "--config", config, "--rules", rules, "www.listed.example")
     assert status == 1 and "a block (secret.hashed:" in out
@@ -266,7 +269,38 @@ def test_hash_list_writes_a_list_that_check_understands(capsys, rules, tmp_path)
     status, out, err = run(capsys, "hash-list", rules / "bad.list", rules / "bad.hashed", "--key", key)
     assert (status, out) == (1, "") and not (rules / "bad.hashed").exists()
     assert err.splitlines()[0].startswith("bad.list:2: 'co.uk' is a public suffix")
-    assert err.splitlines()[-1] == f"edgeblock: {rules}/bad.hashed: not written; mend the list, or its settings"
+    assert err.splitlines()[-1] == f"edgeblock: {rules}/bad.hashed: not written; fix the list, or its settings"
+
+
+def test_hash_list_says_what_a_box_needs_beside_its_file(capsys, tmp_path):
+    key, config = tmp_path / "key", tmp_path / "box.toml"
+    config.write_text(f'[rules]\nkey = "{tmp_path}/key"\n')
+    key.write_bytes(bytes(range(16)))
+    key.chmod(0o600)
+    (tmp_path / "in.feed").write_text("domain\nfine.example\n")
+    (tmp_path / "in.toml").write_text('action = "page"\nformat = "csv"\n')
+    status, out, err = run(capsys, "hash-list", "--config", config, tmp_path / "in.feed", tmp_path / "out.txt")
+    assert status == 0 and out.startswith("in.feed: 1 entry, 0 duplicates; key ")
+    assert err.splitlines() == [
+        "edgeblock: note: in.toml: what it says of this list, such as the action, is not in out.txt; put it beside "
+        "that on the box, as out.toml, without format",
+        "edgeblock: note: out.txt: its name does not say that this is a hashed list; name it .hashed, or put "
+        'format = "hashed" into out.toml']
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "out.txt").rename(tmp_path / "rules" / "out.txt")
+    out = run(capsys, "lint", tmp_path / "rules")[1].splitlines()
+    assert out[1] == ('out.txt:1: error: the file is a hashed list, and is to be read as \'domains\'; put format = '
+                       '"hashed" into the settings of this list, or name the file .hashed and have no format in them')
+
+
+def test_hash_list_without_a_key_that_it_may_have_names_the_option(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "a.list").write_text("fine.example\n")
+    (tmp_path / "box.toml").write_text(f'[rules]\nkey = "{tmp_path}/file/key"\n')
+    command = ("hash-list", tmp_path / "a.list", tmp_path / "a.hashed")
+    assert one_line(capsys, *command, "--config", tmp_path / "box.toml").endswith(
+        "; run this as root, or name the key of the boxes with --key FILE\n")
+    assert "--key" not in one_line(capsys, *command, "--key", tmp_path / "file" / "key")
 
 
 @pytest.mark.parametrize("backend, word", [("nft", "table inet edgeblock"), ("iptables", "*mangle")])

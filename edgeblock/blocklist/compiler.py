@@ -16,7 +16,7 @@ from pyroaring import BitMap
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.fingerprint import Kind, Merge, Rows
 from edgeblock.blocklist.formats import Entry, HashedEntry
-from edgeblock.blocklist.keys import Key, key_id
+from edgeblock.blocklist.keys import Key, key_id, why_foreign
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.errors import ListError
 
@@ -195,8 +195,7 @@ class Compiler:
         bounds = self.compiled
         _, kind, print, exception, head = entry
         if head.key_id != self.key_id:
-            raise ListError(f"was made under the key {head.key_id.hex()}, and the key here is {self.key_id.hex()}; "
-                            "make it again with `edgeblock hash-list` and this key")
+            raise ListError(why_foreign(head.key_id, self.key_id))
         value = index << 16 | (EXCEPTION if exception else 0)
         if kind == Kind.AT_MARK:
             self.rows.add_print(print, value | kind)

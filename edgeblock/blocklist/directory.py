@@ -441,13 +441,18 @@ class Finder:
         return settings, state
 
 
+def settings_path(path: Path) -> Path:
+    """Where the settings of a list file stand."""
+    return path.with_name(formats.list_name(path.name) + ".toml")
+
+
 def single_list(path: Path, defaults: ListSettings, stated: str | None = None) -> ListFile:
     """A list by itself, with the settings beside it; `stated` is its format, where somebody says it.
 
     Raises:
         ListError: nothing says its format, or its settings cannot be read.
     """
-    beside = path.with_name(formats.list_name(path.name) + ".toml")
+    beside = settings_path(path)
     settings = read_settings(beside, defaults) if beside.exists() else defaults
     chosen = stated or settings.format or formats.find_format(path.name)
     if chosen not in formats.READERS:

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist.compiler import EXCEPTION, Compiled, Compiler
-from edgeblock.blocklist.directory import Finding, read_items, single_list
+from edgeblock.blocklist.directory import Finding, ListFile, read_items, settings_path, single_list
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import HashedEntry, Item, Passed, Problem, Remark
+from edgeblock.blocklist.formats import HashedEntry, Item, Passed, Problem, Remark, find_format, list_name
 from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import make_terms
@@ -28,7 +28,8 @@ FINDINGS_MAX = 50       # that are told
 
 @dataclass
 class Hashing:
-    """What became of a list: counts, and everything that stands against it. `refused`: nothing was written."""
+    """What became of a list: counts, everything that stands against it, and what a box needs beside the file.
+    `refused`: nothing was written."""
 
     file: str
     key_id: bytes
@@ -37,12 +38,17 @@ class Hashing:
     duplicates: int = 0
     unusable: int = 0
     refused: bool = False
+    notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line for the end."""
-        left = f", {self.unusable} lines left out" if self.unusable else ""
-        return f"{self.file}: {self.entries} entries, {self.duplicates} duplicates{left}; key {self.key_id.hex()}"
+        def count(number: int, one: str, more: str) -> str:
+            return f"{number} {one if number == 1 else more}"
+
+        left = f", {count(self.unusable, 'line', 'lines')} left out" if self.unusable else ""
+        return (f"{self.file}: {count(self.entries, 'entry', 'entries')}, "
+                f"{count(self.duplicates, 'duplicate', 'duplicates')}{left}; key {self.key_id.hex()}")
 
     def refuse(self, line: int, why: str) -> None:
         self.refused = True
@@ -52,7 +58,7 @@ class Hashing:
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(self.file, line, why))
         elif len(self.findings) == FINDINGS_MAX:
-            self.findings.append(Finding(self.file, 0, "has more of this; mend these first"))
+            self.findings.append(Finding(self.file, 0, "has more of this; fix these first"))
 
 
 def hash_file(file: str | Path, out: str | Path, rules: config.Rules, key_file: str | Path | None = None,
@@ -60,7 +66,7 @@ def hash_file(file: str | Path, out: str | Path, rules: config.Rules, key_file: 
     """Writes the hashed form of the list `file` to `out`, by rename, unless it is refused.
 
     Args:
-        key_file: None: that of the configuration. A new key is made where there is none.
+        key_file: None: that of the configuration. A new key is made where there is none, and told.
         stated: the format; None: what the settings beside the list or its name say.
 
     Raises:
@@ -71,9 +77,18 @@ def hash_file(file: str | Path, out: str | Path, rules: config.Rules, key_file: 
     settings = source.settings
     if to.exists() and path.exists() and to.samefile(path):
         raise ListError(f"{to}: is the list itself; name another file")
-    key = read_key(key_file or rules.key, create=True)
+    at = Path(key_file or rules.key)
+    is_new = not at.exists()
+    try:
+        key = read_key(at, create=True)
+    except ListError as error:
+        way_out = "" if key_file else "; run this as root, or name the key of the boxes with --key FILE"
+        raise ListError(f"{error}{way_out}") from None
     guard = Guard(settings, make_terms(rules, key).protected, key)
     made = Hashing(path.name, key_id(key))
+    if is_new:
+        made.notes.append(f"{at}: a new key was made, as there was none; only boxes with a copy of it read this list")
+    made.notes += beside(path, to, source)
 
     def fill(written: BinaryIO) -> None:
         hash_list(read_items(source), settings, guard, key, written, made)
@@ -87,6 +102,18 @@ def hash_file(file: str | Path, out: str | Path, rules: config.Rules, key_file: 
     except OSError as error:
         raise ListError(f"{to}: cannot be written: {error.strerror}") from None
     return made
+
+
+def beside(path: Path, to: Path, source: ListFile) -> Iterator[str]:
+    """What has to be said of the files beside a hashed list."""
+    own, theirs = settings_path(path), f"{list_name(to.name)}.toml"
+    if own.exists():
+        less = ", without format" if source.settings.format else ""
+        yield (f"{own.name}: what it says of this list, such as the action, is not in {to.name}; put it beside that "
+               f"on the box, as {theirs}{less}")
+    if find_format(to.name) != "hashed":
+        yield (f"{to.name}: its name does not say that this is a hashed list; name it .hashed, or put "
+               f'format = "hashed" into {theirs}')
 
 
 class Stop(Exception):

@@ -45,6 +45,12 @@ def key_id(key: Key) -> bytes:
     return keyed_sum(b"", key, 8, b"edgeblock-key-id")
 
 
+def why_foreign(made_under: bytes, ours: bytes) -> str:
+    """What is said of a hashed list whose key, by its id, is not ours."""
+    return (f"was made under the key {made_under.hex()}, and the key here is {ours.hex()}; make it again with "
+            "`edgeblock hash-list` and this key")
+
+
 def key_file() -> int:
     """An open file of memory for a key, still empty: `hold` fills it."""
     return os.memfd_create("edgeblock-key", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -40,7 +40,7 @@ from edgeblock.blocklist.formats import (
 )
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
-from edgeblock.blocklist.keys import Key, key_id
+from edgeblock.blocklist.keys import Key, key_id, why_foreign
 from edgeblock.blocklist.shared import old_data
 from edgeblock.errors import ListError
 
@@ -148,7 +148,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     passed: dict[str, list[int]] = {}
     beside: dict[str, int] = {}         # attributes, and how many entries have each
     lines = entries = refused = last = exceptions = unusable = 0
-    foreign = False
+    foreign = ""
     kinds: Counter[int] = Counter()     # of blocks
     comparison.begin(name)
     try:
@@ -174,7 +174,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
             entries += not isinstance(item, HashedEntry) or item.kind not in MARKS
             kinds[item.kind] += not item.exception
             if isinstance(item, HashedEntry) and key is not None and item.head.key_id != key_id(key):
-                foreign = True
+                foreign = why_foreign(item.head.key_id, key_id(key))
                 continue
             if why := guard.refuses(item):
                 refused += 1
@@ -211,8 +211,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
             report.errors.append(Finding(name, 0, f"has {refused - most} more entries that no list may have"))
         report.notes.append(Finding(name, 0, skip_instead(source.settings, refused)))
     if foreign:
-        report.errors.append(Finding(name, 0, "was made under another key than that of this box; make it again with "
-                                              "`edgeblock hash-list` and this key"))
+        report.errors.append(Finding(name, 0, foreign))
     if why := guard.refuses_list(Seen(lines, entries, unusable), None, now):
         report.errors += [*problems, Finding(name, 0, why)]
     else:

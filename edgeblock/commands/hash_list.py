@@ -13,7 +13,8 @@ from edgeblock.commands import add_config
 EXAMPLES = """\
   edgeblock hash-list court.list court.hashed --key /etc/edgeblock/court.key
   edgeblock hash-list export.csv court.hashed --format csv
-A box reads court.hashed when [rules] key is a copy of this key. A list that breaks a guard rail is not written.
+A box reads court.hashed when [rules] key is a copy of this key. What the settings beside IN say has to
+stand beside OUT on the box, as court.toml. A list that breaks a guard rail is not written.
 Exit status: 0 if it was written, 1 if not, 2 if the list or the key cannot be read."""
 
 
@@ -32,7 +33,9 @@ def main(chosen: argparse.Namespace) -> int:
     for finding in made.findings:
         print(finding, file=sys.stderr)
     if made.refused:
-        print(f"edgeblock: {chosen.out}: not written; mend the list, or its settings", file=sys.stderr)
+        print(f"edgeblock: {chosen.out}: not written; fix the list, or its settings", file=sys.stderr)
         return 1
     print(made.summary())
+    for note in made.notes:
+        print(f"edgeblock: note: {note}", file=sys.stderr)
     return 0

@@ -248,6 +248,12 @@ def test_a_missing_key_is_said(directory):
         "or directory; run this as root, or with the --config of the box")
 
 
+def test_lint_says_the_ids_of_both_keys(directory):
+    why, = (one.why for one in lint(directory, key=bytes(16)).errors)
+    assert why == (f"was made under the key {key_id(KEY).hex()}, and the key here is {key_id(bytes(16)).hex()}; make "
+                   "it again with `edgeblock hash-list` and this key")
+
+
 def test_another_key_is_said(directory):
     for key, shown in ((None, key_id(b"edgeblock-replay")), (bytes(16), key_id(bytes(16)))):
         with pytest.raises(ListError) as refused:
@@ -266,7 +272,7 @@ def test_a_file_becomes_a_hashed_one(tmp_path):
     made = hash_file(tmp_path / "export.csv", out, config.Rules(key=key))
     assert not made.refused and made.key_id == key_id(read_key(key))
     assert list(map(str, made.findings)) == ["export.csv:3: 'exmaple..com' has an empty label"]
-    assert made.summary() == (f"export.csv: 2 entries, 39 duplicates, 1 lines left out; key {made.key_id.hex()}")
+    assert made.summary() == (f"export.csv: 2 entries, 39 duplicates, 1 line left out; key {made.key_id.hex()}")
     assert b"example" not in out.read_bytes() and out.stat().st_mode & 0o777 == 0o644
     rules = tmp_path / "rules"
     rules.mkdir()

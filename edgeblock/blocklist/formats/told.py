@@ -23,6 +23,7 @@ SHARE = 0.6             # of those that have to be of one other format; a mixed 
 
 # Lines that are a format's own and no other's. A line is of the first that fits.
 SIGNS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
+    ("hashed", re.compile(rb"edgeblock-hashed \d|(?:@@)?[0-9a-f]{32} [a-z-]+$")),
     ("rules", re.compile(rb"(?:alert|drop|reject|pass|block)\s+(?:tcp|udp|ip|tls|http|dns|icmp|\()\S*[ (].*[;)]$")),
     ("rules", re.compile(rb"(?:alert|drop|reject|pass)\s+[a-z0-9]+\s[^\s].*\s(?:->|<>)\s")),
     ("router", re.compile(rb"/(?:ip|ipv6|system|routing) \S|add (?:list|name|address|dst-host)=|(?:-A|iptables"
@@ -66,6 +67,7 @@ WORDS = {
     "domains": ("a list of names, URLs or addresses", 'format = "domains"', ".list"),
     "columns": ("a table without heads (csv)", 'format = "csv" and column = 1', ""),
     "csv": ("a table (csv)", 'format = "csv"', ".csv"),
+    "hashed": ("a hashed list", 'format = "hashed"', ".hashed"),
     "base64": ("a data set of an intrusion detection system: a base64 text a line", 'format = "dataset"', ".dataset"),
 }
 # Lines of files that no reader is for, and what to do with them.
@@ -105,12 +107,13 @@ SAME: dict[str, tuple[str, ...]] = {
     "maltrail": ("maltrail", "regex", "domains"), "domains": ("domains",), "hosts": ("hosts",),
     "rpz": ("rpz",), "csv": ("csv", "columns", "register", "hashes", "mail", "dotted"), "dnsmasq": ("dnsmasq",),
     "unbound": ("unbound",), "domain-set": ("v2fly", "clash", "dotted"), "nfqfilter-addresses": ("hosts",),
-    "dataset": ("base64",),
+    "dataset": ("base64",), "hashed": ("hashed",),
 }
 JSON = re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*(?:[\"{\[]|\]))")
 # Nobody but ad blockers begins a file so, whatever its lines are.
 FILTER = re.compile(rb"\A(?:\s*[#;][^\n]*\n)*\s*(?:\[(?:Adblock|uBlock|AdGuard|ABP)[^\]\n]*\]\s*$|!(?:#| |\s*$))",
                     re.IGNORECASE | re.MULTILINE)
+HASHED = re.compile(rb"\s*edgeblock-hashed \d")      # the rest may be addresses
 PRIVOXY = re.compile(rb"\{[ \t]*[+-](?:block|handle-as-image|crunch|redirect)")    # above the names that it is for
 MALTRAIL = re.compile(rb"\b[Mm]altrail\b")
 UPDATED = re.compile(rb"Updated: \d{4}-\d\d-\d\d\b")
@@ -183,6 +186,8 @@ def main_sort(head: bytes) -> str:
     head = head.removeprefix(b"\xef\xbb\xbf")
     if JSON.match(head):
         return "json"
+    if HASHED.match(head):
+        return "hashed"
     if FILTER.search(head):
         return "adblock"
     whole = head.rpartition(b"\n")[0] if b"\n" in head and len(head) >= HEAD else head

@@ -4,11 +4,21 @@ import io
 
 import pytest
 
-from edgeblock.blocklist.formats import READERS, reader_of
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats import READERS, network_key, reader_of
 from edgeblock.blocklist.formats.dataset import read_dataset
+from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.formats.lines import Entry, Problem
 from edgeblock.blocklist.formats.told import foreign, what_it_is
 from edgeblock.blocklist.settings import ListSettings
+
+
+def made_hashed() -> bytes:
+    out = io.BytesIO()
+    write_hashed(out, HashedHead(bytes(8), 4, 0, 0, 0), [(network_key(bytes((192, 0, 2, 1)), 32), False)],
+                 [(bytes(range(16)), Kind.HOST, False)])
+    return out.getvalue()
+
 
 SAMPLES = {
     "adblock": b"[Adblock Plus 2.0]\n! x\n||a.example^\n||b.example^$important\n@@||c.example^\n",
@@ -18,6 +28,7 @@ SAMPLES = {
     "domain-set": b"domain:a.example\nfull:b.example\nkeyword:c\n",
     "rpz": b"$TTL 60\n@ SOA a. b. 1 2 3 4 5\na.example CNAME .\n*.a.example CNAME .\n",
     "csv": b"id,domain,why\n1,a.example,x\n2,b.example,y\n",
+    "hashed": made_hashed(),
     "dataset": b"YmFkLmV4YW1wbGU=\nd29yc2UuZXhhbXBsZQ==\nZXZpbC5leGFtcGxl\n",
 }
 WORDS = {"domain-set": "v2fly", "dataset": "base64"}
