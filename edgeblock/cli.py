@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn, TextIO
 
 import edgeblock
@@ -27,6 +28,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+    def refuse(self, extra: list[str]) -> NoReturn:
+        """Arguments that are none of this command."""
+        option = next((word for word in extra if word.startswith("-")), "")
+        known = [word for action in self._actions for word in action.option_strings]
+        near = get_close_matches(option.partition("=")[0], known, 1, 0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        if not option and "--config" in known and extra[0].endswith(".toml"):
+            hint = "; a configuration is named with --config FILE"
+        self.error(f"unknown: {' '.join(extra)}{hint}")
 
 
 def _nowhere() -> TextIO:
@@ -46,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         name = next((argument for argument in arguments if not argument.startswith("-")), "")
-        chosen = make_parser(name).parse_args(arguments)
+        chosen = parsed(make_parser(name), arguments)
         try:
             status: int = chosen.command(chosen)
         except SystemExit as ending:
@@ -69,6 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_output()
         print(f"edgeblock: standard output: cannot be written: {problem.strerror}", file=sys.stderr)
         return 2
+
+
+def parsed(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """What is chosen. What no command has is refused by the one that it was said to, which knows what is meant."""
+    chosen, extra = parser.parse_known_args(arguments)
+    if extra:
+        chosen.parser.refuse(extra)
+    return chosen
 
 
 def close_output() -> None:
@@ -99,6 +119,6 @@ def make_parser(only: str | None = None) -> Parser:
         if only in (None, name):
             command = command_of(name)
             made.epilog = "examples:\n" + command.EXAMPLES
-            made.set_defaults(command=command.main)
+            made.set_defaults(command=command.main, parser=made)
             command.add_arguments(made)
     return parser

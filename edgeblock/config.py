@@ -482,7 +482,7 @@ def _read_text(text: str, source: str, folder: Path) -> tuple[Config, dict[str, 
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        raise ConfigError(f"{source}: not TOML: {' '.join(str(problem).split())}") from None
+        raise ConfigError(f"{source}: not TOML: {why_no_toml(problem)}") from None
     sections = {section.name: section.default_factory for section in fields(Config)}
     values = {}
     mistakes: dict[str, str] = {}
@@ -496,6 +496,13 @@ def _read_text(text: str, source: str, folder: Path) -> tuple[Config, dict[str, 
         else:
             values[name] = _record(sections[name], name, table, source, folder, mistakes)
     return Config(**values), mistakes
+
+
+def why_no_toml(problem: Exception) -> str:
+    """What the parser says, on one line, and what is meant where it says that a value is none."""
+    said = " ".join(str(problem).split())
+    return said + ("; text stands in quotes, only numbers, dates, true and false without"
+                   if said.startswith("Invalid value") else "")
 
 
 def _keys(record: Any) -> dict[str, Callable[[Any], Any]]:

@@ -66,6 +66,20 @@ def test_a_wrong_command_line_is_one_line_that_leads_to_the_help(capsys, argumen
     assert one_line(capsys, *arguments).endswith("--help\n")
 
 
+@pytest.mark.parametrize(("arguments", "says"), [
+    (("check", "--jsn", "a"), "check: unknown: --jsn; did you mean --json?; see edgeblock check --help"),
+    (("check", "--lvie=3", "a"), "check: unknown: --lvie=3; did you mean --live?; see edgeblock check --help"),
+    (("lint", "a", "b"), "lint: unknown: b; see edgeblock lint --help"),
+    (("version", "x"), "version: unknown: x; see edgeblock version --help"),
+    (("run", "--check", "box.toml"), "run: unknown: box.toml; a configuration is named with --config FILE; see "
+                                     "edgeblock run --help"),
+    (("ruleset", "prnt"), "ruleset: argument print|apply|remove: invalid choice: 'prnt' (choose from 'print', "
+                          "'apply', 'remove'); see edgeblock ruleset --help"),
+])
+def test_what_a_command_does_not_know_leads_to_its_own_help(capsys, arguments, says):
+    assert one_line(capsys, *arguments) == f"edgeblock {says}\n"
+
+
 def test_version(capsys):
     assert run(capsys, "version") == (0, f"edgeblock {edgeblock.__version__}\n", "")
 

@@ -120,6 +120,7 @@ def test_every_kind_of_value_is_read():
     ("[rules]\nnat64 = ['2001:db8::/64', 5]", "; 5 is none"),
     ("[rules]\nnat64 = ['2001:db8::/65']", "of 32, 40, 48, 56, 64, 96 bits (RFC 6052); '2001:db8::/65' has 65"),
     ("[rules\n", "not TOML: "),
+    ("[rules]\ndirectory = /x\n", "not TOML: Invalid value (at line 2, column 13); text stands in quotes, only "),
     ("[queue]\nnumber = 1\nnumber = 2", "not TOML: "),
 ])
 def test_a_mistake_is_one_line_that_says_what_is_allowed(text, message):

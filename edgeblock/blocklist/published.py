@@ -66,9 +66,10 @@ def read_published(text: bytes, name: str) -> Published:
     for _, network in found.networks:
         if network.prefixlen < WIDEST[network.version]:
             raise ListError(f"{name}: {network} is wider than /{WIDEST[network.version]}, which no owner of one "
-                            "network has; this is no such file")
+                            "network has; give the file that the owner publishes")
         if not network.is_global:
-            raise ListError(f"{name}: {network} is no public network; this is no such file")
+            raise ListError(f"{name}: {network} is no public network; give the file that the owner "
+                            "publishes")
     return found
 
 

@@ -17,7 +17,7 @@ from edgeblock.blocklist.canonical import canonical_host, why_not_host
 from edgeblock.blocklist.encodings import find_encoding
 from edgeblock.blocklist.signature import parse_key
 from edgeblock.core.decision import LIST_ACTIONS
-from edgeblock.errors import ListError
+from edgeblock.errors import ListError, printable
 
 HTTPS = ("ignore", "host")
 SHOWN_MAX = 80          # characters of a value that a message repeats
@@ -136,7 +136,7 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     try:
         table = tomllib.loads(text.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ListError(f"{source}: not readable as TOML: {' '.join(str(error).split())[:SAID_MAX]}") from None
+        raise ListError(f"{source}: not readable as TOML: {config.why_no_toml(error)[:SAID_MAX]}") from None
     except RecursionError:
         raise ListError(f"{source}: not readable as TOML: brackets or names are nested too deeply") from None
     except ValueError:          # from int(), which says no more than that
@@ -147,6 +147,10 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     changes: dict[str, object] = {}
     mistakes: list[str] = []
     for key, value in table.items():
+        if isinstance(value, dict):
+            mistakes.append(f"{source}: [{printable(key)[:SHOWN_MAX]}] is a section, and the settings of a list have "
+                            "none; write their keys without it")
+            continue
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"

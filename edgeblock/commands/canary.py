@@ -19,7 +19,8 @@ Exit status: 0 if a listed name is blocked and another passes, 1 if not, 2 if no
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--quiet", action="store_true", help="print nothing, for other programs' checks")
+    parser.add_argument("--quiet", action="store_true",
+                        help="print nothing but why no daemon answers, for other programs' checks")
 
 
 def main(chosen: argparse.Namespace) -> int:

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config).rules
+    refuse_idle(chosen)
     if not chosen.update:
         return show(in_force(settings.shared))
     if not (chosen.output or settings.shared):
@@ -77,6 +78,17 @@ def main(chosen: argparse.Namespace) -> int:
         f"; put shared = \"{output}\" into [rules] of the configuration, then"
     print(f"written to {output}{place or ';'} reload the daemon (systemctl reload edgeblock)")
     return 0
+
+
+def refuse_idle(chosen: argparse.Namespace) -> None:
+    """Raises ConfigError for an option that would do nothing."""
+    def given(*names: str) -> str:
+        return ", ".join(f"--{name}" for name in names if getattr(chosen, name))
+
+    if not chosen.update and (idle := given("name", "kind", "source", "date", "fewer", "output")):
+        raise ConfigError(f"{idle}: only with --update FILE, which says what to write; without it networks are shown")
+    if chosen.name is None and (idle := given("kind", "source")):
+        raise ConfigError(f"{idle}: only with --name OWNER, whose networks these are")
 
 
 def show(shared: Shared) -> int:
@@ -115,6 +127,6 @@ def read_file(path: str, stated: str | None) -> Published:
     except OSError as error:
         raise ListError(f"{path}: cannot be read: {error.strerror}") from None
     if len(text) > 4 * BYTES_MAX:
-        raise ListError(f"{path}: is longer than {4 * BYTES_MAX} bytes; this is no such file")
+        raise ListError(f"{path}: is longer than {4 * BYTES_MAX} bytes; give the file that the owner publishes")
     published = read_published(text, path)
     return published._replace(day=read_day(stated, "--date") if stated else published.day or written)

@@ -188,7 +188,7 @@ def where(key: bytes) -> str:
 
 
 def source_of(text: str, terms: Terms, stated: str | None) -> ListFile:
-    """A list by its file, or by its name in the rules directory."""
+    """A list by its file, or by its name in the rules directory. Raises ListError, ConfigError."""
     path = Path(text)
     if path.exists():
         return single_list(path, terms.defaults, stated)
@@ -202,6 +202,8 @@ def source_of(text: str, terms: Terms, stated: str | None) -> ListFile:
     files, _, _ = find_lists(directory, terms.defaults, lenient=True)
     for source in files:
         if text in (source.name, source.path.name):
+            if stated:
+                raise ConfigError(f"--format {stated}: is for a file; {text} is in force as {directory} has it")
             return source
     raise ListError(f"{none}, and no list of that name is in {directory}")
 

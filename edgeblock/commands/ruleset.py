@@ -11,7 +11,7 @@ from edgeblock import config
 from edgeblock.addresses import EMPTY
 from edgeblock.commands import add_config
 from edgeblock.daemon import claim
-from edgeblock.errors import SystemProblem
+from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.netfilter import addresses, ruleset
 
 EXAMPLES = """\
@@ -24,7 +24,7 @@ A daemon that runs puts its rules back: stop it before remove, or add --force to
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("action", choices=("print", "apply", "remove"),
+    parser.add_argument("action", choices=("print", "apply", "remove"), metavar="print|apply|remove",
                         help="remove takes away those of both back ends")
     parser.add_argument("--force", action="store_true", help="remove them although a daemon runs that puts them back")
     parser.add_argument("--backend", choices=("nft", "iptables"), help="instead of the configuration's")
@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(chosen: argparse.Namespace) -> int:
     settings = config.load(chosen.config)
+    if chosen.force and chosen.action != "remove":
+        raise ConfigError("--force: only with remove")
+    if chosen.backend and chosen.action == "remove":
+        raise ConfigError("--backend: not with remove, which takes away the rules of both back ends")
     if chosen.backend:
         chosen_backend = dataclasses.replace(settings.ruleset, backend=chosen.backend)
         settings = dataclasses.replace(settings, ruleset=chosen_backend)

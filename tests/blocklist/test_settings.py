@@ -90,6 +90,20 @@ def test_no_toml(text):
         parse(text)
 
 
+@pytest.mark.parametrize(("text", "why"), [
+    ("[rules]\naction = 'page'", "[rules] is a section, and the settings of a list have none; write their keys "
+                                 "without it"),
+    ("[attributes]\n", "[attributes] is a section, and the settings of a list have none; write their keys without "
+                       "it"),
+    ("action = page\n", "not readable as TOML: Invalid value (at line 1, column 10); text stands in quotes, only "
+                        "numbers, dates, true and false without"),
+])
+def test_what_is_no_setting_says_what_is_meant(text, why):
+    with pytest.raises(ListError) as refused:
+        parse(text)
+    assert str(refused.value) == f"court.toml: {why}"
+
+
 KEY = "RWQIYZhjRAdK1tTZS7zr5w78f2dbYEU7HkLlldiGzR4b+QSfet34MHfo"
 
 

@@ -49,6 +49,17 @@ def test_update_writes_what_is_in_force_then(capsys, config, tmp_path):
         "Cloudflare", "Our mirror"]
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    (["--output", "x"], "--output: only with --update FILE"),
+    (["--name", "A", "--date", "x"], "--name, --date: only with"),
+    (["--fewer"], "--fewer: only with --update"),
+    (["--update", "f", "--kind", "k", "--source", "s"], "--kind, --source: only with --name OWNER"),
+])
+def test_an_option_that_would_do_nothing_is_refused(capsys, config, words, says):
+    status, out, err = run(capsys, "guard", "--config", config, *words)
+    assert (status, out) == (2, "") and err.count("\n") == 1 and err.startswith(f"edgeblock: {says}")
+
+
 def test_without_the_setting_the_way_out_is_said(capsys, monkeypatch, tmp_path):
     (tmp_path / "box.toml").write_text("")
     (tmp_path / "mirror.txt").write_text("203.0.114.0/24\n")

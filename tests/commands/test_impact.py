@@ -70,6 +70,8 @@ def test_a_list_by_its_name_and_an_order_about_a_name(run, tmp_path: Path):
     (tmp_path / "rules" / "court.toml").write_text("allow_collateral = true\n")
     status, out, _ = run("court")
     assert status == 0 and "instead" not in out         # two names: nobody knows which is meant
+    status, out, err = run("court", "--format", "csv")
+    assert (status, out) == (2, "") and err.startswith("edgeblock: --format csv: is for a file; court is in ")
     status, out, _ = run("court", "--name", "Www.Example.ORG")
     assert status == 0 and "instead: www.example.org @ 198.51.100.9" in out
 
