@@ -224,7 +224,7 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
     if not any(judged.found for judged in verdicts):
         # What is left is a list's or a sentence's. Below a listed host it is answered, as it is on the wire.
         try:
-            refuse_punctuation(host)
+            refuse_punctuation(host, raw_of(text))
         except BadEntry as error:
             return None, str(error), [], ()
     return canonical.decode("utf-8", "backslashreplace"), "", verdicts, leads

@@ -350,7 +350,10 @@ def test_why(directory, lists, name, blocked, precedence):
 
 @pytest.mark.parametrize(("name", "problem"), [
     ("exmaple..com", "has an empty label"), ("", "has no host"), ("ftp://example.com/", "is no http or https URL"),
-    ("http://a..b/", "has an empty label"), ("a b", "has a character that no host can have"),
+    ("http://a..b/", "has an empty label"),
+    ("a b", "has the character ' ' in its host, which no host has; one a line, without quotes and punctuation"),
+    ("shop[.]example", "is written so that nobody follows it; write shop.example"),
+    ("hxxp://shop.example/a", "is written so that nobody follows it; write http://shop.example/a"),
 ])
 def test_what_is_no_name(directory, name, problem):
     record = explain(load(directory()), [name])[0]

@@ -48,6 +48,16 @@ SPACED = re.compile(rb"\d[\d.]* *- *\d[\d.]*")      # 192.0.2.1 - 192.0.2.5
 NAMED_MAX = 3               # prefixes of a range that are written out for whoever has to
 MASKED = re.compile(rb"\d+\.\d+\.\d+\.\d+/\d+\.\d+\.\d+\.\d+")
 
+FORBIDDEN = re.compile(rb"[\0-\x20#%<>\[\\\]^|\x7f]")       # in a host, by whatever server (WHATWG URL, 3.3)
+HAS_FORBIDDEN = why_not_host(b"<")              # what is said of them all
+AUTHORITY = re.compile(rb"(?:https?:)?[/\\]*([^/\\?]*)", re.IGNORECASE)
+# What is done to names so that nobody follows them: hxxp://example[.]com/.
+DEFANGED = ((re.compile(rb"\Ahxxp(?=s?[\[:])", re.IGNORECASE), b"http"),
+            (re.compile(rb"[\[({](\.|:|/|://)[\])}]"), rb"\1"),
+            (re.compile(rb"[\[({]dot[\])}]", re.IGNORECASE), b"."))
+HOSTS_LINE = re.compile(rb"(?:\d+\.\d+\.\d+\.\d+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)[ \t]+([^\s,;|]+)")
+COMMENT_LIKE = re.compile(rb"(\S+[ \t]+)?(?://|/\*|--?[ \t]|!)")
+
 NOT_ASKED = "addresses in the place of a name, which nobody asks a resolver for"
 
 
@@ -184,11 +194,39 @@ def read_port(address: bytes, port: bytes | None) -> tuple[Kind, bytes]:
 
 # Hosts and URLs ----------------------------------------------------------------------------------------------
 
-def refuse_punctuation(host: bytes) -> None:
+def refuse_punctuation(host: bytes, text: bytes) -> None:
     """Raises BadEntry for what stood beside the host in another file, and would be a host that nobody has."""
     if found := PUNCTUATION.search(host):
-        raise BadEntry(f"has the character {found[0].decode('latin-1')!r} in its host, which no host has; one a "
-                       "line, without quotes and punctuation")
+        raise BadEntry(why_no_name(text, has_character(found[0])))
+
+
+def has_character(one: bytes) -> str:
+    return (f"has the character {one.decode('latin-1')!r} in its host, which no host has; " +
+            ("a comment stands behind a blank and '#'" if one == b"#" else
+             "one a line, without quotes and punctuation"))
+
+
+def why_no_name(text: bytes, why: str) -> str:
+    """Why a host or a URL is none, with what to write where that is known, and else with the character at fault."""
+    plain = text
+    for sign, real in DEFANGED:
+        plain = sign.sub(real, plain)
+    if plain != text and canonical_url(plain) is not None:
+        return f"is written so that nobody follows it; write {shown(plain)[1:-1]}"
+    if why == HAS_FORBIDDEN and (host := AUTHORITY.match(text)) and (found := FORBIDDEN.search(host[1])):
+        return has_character(found[0])
+    return why
+
+
+def why_spaced(text: bytes, rest: str) -> str:
+    """What is said of a line with a space in it, which is no entry; `rest` is the end where nothing more is known."""
+    if (found := HOSTS_LINE.match(text)) and canonical_host(found[1]) is not None:
+        return (f"is a line of a hosts file; write {shown(found[1])[1:-1]} alone, or put such lines into a list of "
+                "their own, which ends in .hosts")
+    if found := COMMENT_LIKE.match(text):
+        return ("has a space inside; a comment stands behind a blank and '#'" if found[1] else
+                "looks like a comment, and a comment begins with '#'")
+    return f"has a space inside; {rest}"
 
 
 def refuse_address(text: bytes) -> None:
@@ -217,7 +255,7 @@ def host_of(text: bytes) -> bytes:
         if text[:1] == b".":
             raise BadEntry(f"begins with a dot; write *{shown(text)[1:-1]} for what is below a host, and without the "
                            "dot for the host too")
-        raise BadEntry(why_not_host(text))
+        raise BadEntry(why_no_name(text, why_not_host(text)))
     return key
 
 
@@ -230,7 +268,7 @@ def read_host_entry(text: bytes) -> tuple[Kind, bytes]:
     if plain := plain_host(text):
         return kind, plain
     key = host_of(text)
-    refuse_punctuation(key)
+    refuse_punctuation(key, text)
     if host_address(text) is not None:
         if kind is Kind.HOST and text == key:
             raise BadEntry("is an address, and this is a place for names")
@@ -252,7 +290,7 @@ def url_of(text: bytes) -> bytes:
         host_of(text)           # example.com@192.0.2.0/24
     key = canonical_url(text)
     if key is None:
-        raise (OtherScheme if SCHEME.match(text) else BadEntry)(why_not_url(text))
+        raise (OtherScheme if SCHEME.match(text) else BadEntry)(why_no_name(text, why_not_url(text)))
     if SCHEME_ALONE.match(key) and b"://" not in text:
         raise BadEntry("has no ':' behind http")
     return key
@@ -269,7 +307,7 @@ def read_url_entry(text: bytes) -> tuple[Kind, bytes, int]:
     if b"*" in text:
         raise BadEntry("has a star that is not '/*' at the end; write %2A for a real one")
     key = url_of(text)
-    refuse_punctuation(key.partition(b"/")[0])
+    refuse_punctuation(key.partition(b"/")[0], text)
     if kind is Kind.DIRECTORY:
         depth = 0 if key[-1:] == b"/" else key.count(b"/")
         if depth > DIRECTORY_DEPTH_MAX:
@@ -305,7 +343,7 @@ def read_entry(text: bytes) -> list[tuple[Kind, bytes, int]]:
     if b" " in text or b"\t" in text:
         if found := AT.search(text):
             return read_at(text[:found.start()].rstrip(BLANKS), text[found.end():].lstrip(BLANKS))
-        raise BadEntry("has a space inside; one entry a line, and %20 for a space in a URL")
+        raise BadEntry(why_spaced(text, "one entry a line, and %20 for a space in a URL"))
     if networks := read_address(text):
         return [(kind, key, 0) for kind, key in networks]
     if b"/" in text or b"?" in text or b"\\" in text:

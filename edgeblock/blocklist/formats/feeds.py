@@ -114,7 +114,8 @@ def read_events(file: BinaryIO) -> Iterator[tuple[int, str, Any]]:
         for event, value in events:
             yield number, event, value
     except (ijson.JSONError, ValueError, ArithmeticError) as error:
-        why = "".join(one if one.isprintable() else " " for one in str(error).partition(".")[0])[:60]
+        said = str(error).partition("\n")[0].partition(".")[0]      # below the first line the parser draws an arrow
+        why = " ".join("".join(one if one.isprintable() else " " for one in said).split())[:60]
         raise BadFile(f"is no JSON from line {number} on ({why}); is it whole?") from None
 
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.attributes import split_attributes
-from edgeblock.blocklist.formats.entries import OTHER_SCHEME, OtherScheme, read_entry, read_url_entry
+from edgeblock.blocklist.formats.entries import OTHER_SCHEME, OtherScheme, read_entry, read_url_entry, why_spaced
 from edgeblock.blocklist.formats.lines import BLANKS, Attributes, BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_lines
 
@@ -60,7 +60,7 @@ def read_urls(file: BinaryIO) -> Iterator[Item]:
         text = line[2:].lstrip(BLANKS) if exception else line
         try:
             if b" " in text or b"\t" in text:
-                raise BadEntry("has a space inside; one URL a line, and %20 for a space in it")
+                raise BadEntry(why_spaced(text, "one URL a line, and %20 for a space in it"))
             kind, key, depth = read_url_entry(text)
             yield Entry(number, kind, key, exception, depth)
         except BadEntry as error:

@@ -90,6 +90,11 @@ def test_no_list_at_all_is_said_once(name, data, why):
     assert read(name, data) == [Problem(1, why, whole=True)]
 
 
+def test_json_that_was_cut_is_told_on_one_line_without_gaps():
+    why = "the file is no JSON from line 2 on (parse error: premature EOF); is it whole?"
+    assert read("json", b'{"type": "bundle", "objects": [{\n') == [Problem(1, why, whole=True)]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_of_one_line_is_never_held(name):
     class Endless(io.RawIOBase):

@@ -47,7 +47,7 @@ def test_a_machines_own_name_beside_others_is_left_out():
     ("0.0.0.0 a..example", "'a..example' has an empty label"),
     ("0.0.0.0 https://a.example/x",
      "'https://a.example/x' is no name; a hosts file has names alone, and only '#' begins a comment"),
-    ("0.0.0.0 a<.example", "'a<.example' has a character that no host can have"),
+    ("0.0.0.0 a<.example", "'a<.example' " + CHARACTER.format("<")),
     ("127.0.0.1:80 a.example", "'127.0.0.1:80' is no address; write 0.0.0.0 in front of names"),
     ("0.0.0.0 =a.example", "'=a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),
     ("0.0.0.0 *.a.example", "'*.a.example' is no name; a hosts file has names alone, and only '#' begins a comment"),

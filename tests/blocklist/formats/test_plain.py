@@ -114,7 +114,27 @@ def test_what_is_between_the_entries():
     ("@@exmaple..com", "'@@exmaple..com' has an empty label"),
     ("a" * 64 + ".com", "'" + "a" * 64 + ".com' has a label of more than 63 bytes"),
     ("a." * 127 + "b", "'" + "a." * 40 + "...' has a host of more than 253 bytes"),
-    ("exa<mple.com", "'exa<mple.com' has a character that no host can have"),
+    ("exa<mple.com", "'exa<mple.com' " + CHARACTER.format("<")),
+    ("http://exa|mple.com/<", "'http://exa|mple.com/<' " + CHARACTER.format("|")),
+    ("ex%zzample.com", "'ex%zzample.com' " + CHARACTER.format("%")),
+    ("example.com#why", "'example.com#why' has the character '#' in its host, which no host has; a comment stands "
+                        "behind a blank and '#'"),
+    ("example[.]com", "'example[.]com' is written so that nobody follows it; write example.com"),
+    ("www[dot]example(.)com", "'www[dot]example(.)com' is written so that nobody follows it; write www.example.com"),
+    ("192[.]0[.]2[.]1", "'192[.]0[.]2[.]1' is written so that nobody follows it; write 192.0.2.1"),
+    ("hxxps://example[.]com/a[.]html", "'hxxps://example[.]com/a[.]html' is written so that nobody follows it; write "
+                                       "https://example.com/a.html"),
+    ("hXXp[:]//example.com/", "'hXXp[:]//example.com/' is written so that nobody follows it; write "
+                              "http://example.com/"),
+    ("hxxp://exam<ple.com/", "'hxxp://exam<ple.com/' is no http or https URL"),
+    ("0.0.0.0 example.com", "'0.0.0.0 example.com' is a line of a hosts file; write example.com alone, or put such "
+                            "lines into a list of their own, which ends in .hosts"),
+    ("::\texample.com", "'::\\texample.com' is a line of a hosts file; write example.com alone, or put such lines "
+                        "into a list of their own, which ends in .hosts"),
+    ("// why", "'// why' looks like a comment, and a comment begins with '#'"),
+    ("! why", "'! why' looks like a comment, and a comment begins with '#'"),
+    ("example.com // why", "'example.com // why' has a space inside; a comment stands behind a blank and '#'"),
+    ("example.com - why", "'example.com - why' has a space inside; a comment stands behind a blank and '#'"),
     ("\ufffd.com", "'\ufffd.com' has a character that international domain names do not allow"),
     ("=", "'=' has no host"),
     ("*.", "'*.' has no host"),
@@ -125,8 +145,6 @@ def test_what_is_between_the_entries():
     ("info@example.com", "'info@example.com' has an '@'; write the host alone"),
     ("example.com:8080", "'example.com:8080' has a port; a host entry covers every port"),
     ("example.com:x", "'example.com:x' has a port that is no number up to 65535"),
-    ("0.0.0.0 example.com",
-     "'0.0.0.0 example.com' has a space inside; one entry a line, and %20 for a space in a URL"),
     ("a.com\tb.com", "'a.com\\tb.com' has a space inside; one entry a line, and %20 for a space in a URL"),
     ("0x7f.1", "'0x7f.1' is an address in an unusual form; write 127.0.0.1"),
     ("=192.0.2.1", "'=192.0.2.1' is an address; '=' and '*.' are for names"),
@@ -255,7 +273,9 @@ def test_a_url(line, kind, key, exception):
     ("*.example.com/a", "'*.example.com/a' is a URL, which is of one host; '=' and '*.' are for hosts"),
     ("http://example.com/a b",
      "'http://example.com/a b' has a space inside; one URL a line, and %20 for a space in it"),
-    ("hxxp://example.com/", "'hxxp://example.com/' is no http or https URL"),
+    ("hxxp://example.com/", "'hxxp://example.com/' is written so that nobody follows it; write http://example.com/"),
+    ("htp://example.com/", "'htp://example.com/' is no http or https URL"),
+    ("// why", "'// why' looks like a comment, and a comment begins with '#'"),
     ("http:///", "'http:///' has no host"),
     (b"example.com/\xe4", "the line is not UTF-8 (0xe4); save it as UTF-8, or state its encoding in the "
      "settings of this list"),
