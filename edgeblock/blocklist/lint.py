@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,6 +123,8 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     files, errors, warnings = find_lists(Path(directory), terms.defaults, redirects=redirects)
     report.errors += errors
     report.warnings += warnings
+    report.notes += [Finding(file, 0, "no line of its list was read; lint again once these settings can be used")
+                     for file in {one.file for one in errors if one.file.endswith(".toml")}]
     report.lists = len(files)
     most = sys.maxsize if everything else ALIKE_MAX
     comparison = Comparison(report, most)
@@ -150,6 +152,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     lines = entries = refused = last = exceptions = unusable = 0
     foreign = ""
     kinds: Counter[int] = Counter()     # of blocks
+    idle: set[int] = set()              # lines that are no entry
     comparison.begin(name)
     try:
         for item in read_items(source):
@@ -169,22 +172,23 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
             if isinstance(item, Problem):
                 unusable += 1
                 if unusable <= most:
+                    idle.add(item.line)
                     problems.append(Finding(name, item.line, item.why))
                 continue
             entries += not isinstance(item, HashedEntry) or item.kind not in MARKS
-            kinds[item.kind] += not item.exception
             if isinstance(item, HashedEntry) and key is not None and item.head.key_id != key_id(key):
                 foreign = why_foreign(item.head.key_id, key_id(key))
                 continue
             if why := guard.refuses(item):
                 refused += 1
                 if refused <= most:
+                    idle.add(item.line)
                     where, so = (report.warnings, "; left out (guarded = \"skip\")") if guard.skips else \
                         (report.errors, "")
                     where.append(Finding(name, item.line, why + so))
-                if guard.skips:
-                    entries -= 1
-                    continue
+                entries -= guard.skips
+                continue                # it covers nothing, and nothing is said of it beyond that
+            kinds[item.kind] += not item.exception
             if isinstance(item, Entry):
                 comparison.add(item)
                 for attribute, _ in item.attributes:
@@ -225,7 +229,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     if source.expired(now):
         report.warnings.append(Finding(
             name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; it is not in force"))
-    report.notes += [Finding(name, 0, why) for why in without_effect(source, kinds)]
+    report.notes += [Finding(name, 0, why) for why in without_effect(source, kinds, idle)]
     if exceptions > most:
         report.warnings.append(Finding(name, 0, f"has {exceptions - most} more exceptions that are left out"))
     for attribute in source.settings.attributes:
@@ -236,12 +240,12 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
         report.notes.append(Finding(name, places[0], f"{some} passed over: {why}"))
 
 
-def without_effect(source: ListFile, kinds: Counter[int]) -> Iterator[str]:
-    """What of a list's blocks does less than whoever wrote it may think."""
+def without_effect(source: ListFile, kinds: Counter[int], idle: Container[int]) -> Iterator[str]:
+    """What of a list's blocks does less than whoever wrote it may think. `idle` are lines that are no entry."""
     urls = sum(kinds[kind] for kind in (Kind.URL, Kind.URL_WITH_QUERY, Kind.DIRECTORY))
     if urls and source.settings.https != "host":
         with open_regular(source.path) as file:
-            secure = min(urls, count_lines(file, source.settings, b"https://"))
+            secure = min(urls, count_lines(file, source.settings, b"https://", idle))
         if secure >= urls * SHARE_TOLD:
             yield (f"{secure} of {urls} URLs begin with https://; in TLS and QUIC the path is invisible, so they do "
                    'nothing there: https = "host" in the settings of this list blocks their whole hosts instead')

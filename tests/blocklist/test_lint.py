@@ -102,6 +102,20 @@ def test_many_refusals_are_counted(report, monkeypatch):
     assert str(made.errors[-1]) == "a.list: has 30 more entries that no list may have"
 
 
+def test_what_is_refused_covers_nothing_and_counts_for_nothing(report):
+    made = report({"a.list": "example.com\ncom\nhttps://exa<mple.com/x\nhttp://example.org/x\n",
+                   "a.toml": "max_unparsable = 1"})
+    assert [one.line for one in made.errors] == [2] and "public suffix" in made.errors[0].why
+    assert [one.line for one in made.warnings] == [3]
+    assert not any("begin with https" in one.why for one in made.notes)
+
+
+def test_settings_with_a_mistake_say_that_the_list_was_not_read(report):
+    made = report({"a.list": "x..y\n", "a.toml": "colour = 3\nhue = 4\n"})
+    assert [one.file for one in made.errors] == ["a.toml"] * 2 and not made.lists
+    assert said(made.notes)[-1] == "a.toml: no line of its list was read; lint again once these settings can be used"
+
+
 def test_twice_and_covered(report):
     made = report({"a.list": "www.example.com\nexample.com\nexample.com\n=example.com\n*.example.com\n"
                              "example.org/a?q\nexample.org/a\nexample.org/a/b/c\nexample.org/a/*\nexample.com/x\n"

@@ -27,7 +27,7 @@ one line at a time. International names come in, A-labels go out.
 A new format is a reader, a line in READERS, and its extension in EXTENSIONS or file name in NAMES.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from typing import BinaryIO
 
@@ -142,13 +142,14 @@ def text_of(file: BinaryIO, settings: ListSettings) -> BinaryIO:
     return decoded(unpacked(file, head_of(file)), settings.encoding)
 
 
-def count_lines(file: BinaryIO, settings: ListSettings, word: bytes) -> int:
-    """How many lines of a list file have a word in them, in any case."""
-    count = 0
+def count_lines(file: BinaryIO, settings: ListSettings, word: bytes, without: Container[int] = ()) -> int:
+    """How many lines of a list file have a word in them, in any case; not those with a number in `without`."""
+    count = number = 0
     try:
         text = text_of(file, settings)
         while line := text.readline(LINE_MAX):
-            count += word in line.lower()
+            number += 1
+            count += word in line.lower() and number not in without
     except BadFile:
         pass                    # its reader has said so
     return count
