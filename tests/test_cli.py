@@ -354,7 +354,7 @@ STATUS = {
               "old": {"entries": 1, "expired": True, "refused": ""},
               "bad": {"entries": 0, "expired": False, "refused": "bad.list:1: 'a\nb' is no host"}},
     "vigil": {"filtering": True, "causes": [], "problems": [],
-              "bypasses": [{"kind": "rule", "found": "-A FORWARD -j ACCEPT", "mend": "move it behind ours"}]},
+              "bypasses": [{"kind": "rule", "found": "-A FORWARD -j ACCEPT", "fix": "move it behind ours"}]},
     "canary": {"state": "ok", "off": "", "lacking": {"ipv6": "no forwarding"},
                "probes": [{"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 1.0}]},
     "addresses": {"ranges": 3, "in_kernel": 3, "off": "", "problem": "", "restored": 0, "packets": {"list": 5}},

@@ -84,12 +84,12 @@ Answer = TypeVar("Answer")
 
 
 class Finding(NamedTuple):
-    """`state` is "ok", "warning" or "missing"; `mend` is what to do about it, empty where nothing is to be done."""
+    """`state` is "ok", "warning" or "missing"; `fix` is what to do about it, empty where nothing is to be done."""
 
     name: str
     state: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,12 +117,12 @@ def report(findings: list[Finding], file: TextIO) -> int:
         from rich.text import Text
     except ImportError:
         for one in findings:
-            print(f"{one.state:8} {one.name}: {one.found}{'; ' + one.mend if one.mend else ''}", file=file)
+            print(f"{one.state:8} {one.name}: {one.found}{'; ' + one.fix if one.fix else ''}", file=file)
     else:
         table = Table("what", "state", "found", "fix", box=None, pad_edge=False)
         styles = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
         for one in findings:
-            table.add_row(Text(one.name), Text(one.state, styles[one.state]), Text(one.found), Text(one.mend))
+            table.add_row(Text(one.name), Text(one.state, styles[one.state]), Text(one.found), Text(one.fix))
         Console(file=file, width=None if file.isatty() else 160).print(table)
     return int(any(one.state == MISSING for one in findings))
 
@@ -426,15 +426,15 @@ def rules_in_force(config: Config) -> Iterator[Finding]:
         yield Finding("kernel rules", WARNING, str(problem), "run edgeblock doctor as root")
         return
     process = claim.owner()
-    mend = f"process {process} puts them back; see its log" if process else "edgeblock ruleset apply"
+    fix = f"process {process} puts them back; see its log" if process else "edgeblock ruleset apply"
     if len(there) > 1:
         yield Finding("kernel rules", WARNING, "in force twice, by nft and by iptables", "edgeblock ruleset apply")
     elif wrong:
-        yield Finding("kernel rules", MISSING, f"not as these settings want them: {'; '.join(wrong[:MOST])}", mend)
+        yield Finding("kernel rules", MISSING, f"not as these settings want them: {'; '.join(wrong[:MOST])}", fix)
     elif there:
         yield Finding("kernel rules", OK, f"in force ({there[0]})")
     elif process:
-        yield Finding("kernel rules", MISSING, f"none in force, although a daemon runs (process {process})", mend)
+        yield Finding("kernel rules", MISSING, f"none in force, although a daemon runs (process {process})", fix)
     elif config.ruleset.install:
         yield Finding("kernel rules", OK, "none in force; edgeblock run applies them")
     else:
@@ -489,7 +489,7 @@ def rules_of_ours(lines: tuple[str, ...]) -> list[str]:
 def past_us(config: Config) -> Iterator[Finding]:
     """What carries packets past our rules although they stand, and which rules of others queued packets miss."""
     for one in bypass.rules_before():
-        yield Finding("rules before ours", MISSING, one.found, one.mend)
+        yield Finding("rules before ours", MISSING, one.found, one.fix)
     try:
         unseen = iptables.behind() if tools.capable(tools.CAP_NET_ADMIN) else []
     except SystemProblem:
@@ -592,7 +592,7 @@ def offloading(config: Config) -> Iterator[Finding]:
         return
     found = list(bypass.flowtables(config))
     for one in found:
-        yield Finding("flow offload", WARNING, f"{one.found}: offloaded flows pass by unseen", one.mend)
+        yield Finding("flow offload", WARNING, f"{one.found}: offloaded flows pass by unseen", one.fix)
     if not found:
         yield Finding("flow offload", OK, "no flowtable takes packets past the rules")
 

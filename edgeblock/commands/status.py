@@ -66,7 +66,7 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "problem", printable(answer["rules_problem"])
     yield from few("refused", [printable(why) for why in refused.values()])
     yield from few("problem", [printable(str(one)) for one in answer["vigil"].get("problems", [])])
-    yield from few("goes past", [printable(f"{one['found']}: {one['mend']}")
+    yield from few("goes past", [printable(f"{one['found']}: {one['fix']}")
                                  for one in answer["vigil"].get("bypasses", [])])
     if answer["addresses"]["off"]:
         yield "addresses", f"OFF: {answer['addresses']['off']}"

@@ -28,7 +28,7 @@ def notify(*, file: int = -1, **states: str) -> None:
             manager.connect("\0" + address[1:] if address[0] == "@" else address)
             files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))] if file >= 0 else []
             manager.sendmsg([message.encode()], files)
-    except OSError:         # nobody is listening, or there is no descriptor to be had; that is not ours to mend
+    except OSError:         # nobody is listening, or there is no descriptor to be had; that is not ours to fix
         return
 
 

@@ -102,7 +102,7 @@ class Vigil:
         return {"filtering": not self.state.causes, "causes": list(self.state.causes.values()),
                 "since": int(time.monotonic() - self.state.since), "restored": dict(self.restored),
                 "failed": self.failed, "problems": list(self.problems.values()),
-                "bypasses": [{"kind": one.kind, "found": one.found, "mend": one.mend} for one in self.bypasses]}
+                "bypasses": [{"kind": one.kind, "found": one.found, "fix": one.fix} for one in self.bypasses]}
 
     async def begin(self) -> None:
         """Remembers what is there now: to be called as soon as the rules have been applied."""
@@ -310,7 +310,7 @@ class Vigil:
         self.others_due = time.monotonic() + max(OTHERS_LOOK, pause)
         for one in found:
             if one not in self.bypasses:
-                self.log.error("packets can go past the kernel rules", kind=one.kind, found=one.found, mend=one.mend)
+                self.log.error("packets can go past the kernel rules", kind=one.kind, found=one.found, fix=one.fix)
         for one in self.bypasses:
             if one not in found:
                 self.log.warning("no longer past the kernel rules", kind=one.kind, found=one.found)

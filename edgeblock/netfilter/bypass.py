@@ -23,11 +23,11 @@ BRIDGED = 2              # ports of a bridge from which on it forwards
 
 
 class Bypass(NamedTuple):
-    """`kind` is one of KINDS; `found` names the rule, the flow table or the interface; `mend` is what to do."""
+    """`kind` is one of KINDS; `found` names the rule, the flow table or the interface; `fix` is what to do."""
 
     kind: str
     found: str
-    mend: str
+    fix: str
 
 
 def find(config: Config) -> list[Bypass]:
@@ -59,8 +59,8 @@ def flowtables(config: Config) -> Iterator[Bypass]:
     except SystemProblem:
         return
     bits = marks(config.ruleset.mark_mask)
-    mend = f"offload only what is done: ct mark & {bits.mask:#x} == {bits.done:#x} flow add @..."
-    yield from (Bypass("flowtable", found, mend) for found in offloading(listed, bits.mask, bits.done))
+    fix = f"offload only what is done: ct mark & {bits.mask:#x} == {bits.done:#x} flow add @..."
+    yield from (Bypass("flowtable", found, fix) for found in offloading(listed, bits.mask, bits.done))
 
 
 def offloading(listed: str, mask: int, done: int) -> Iterator[str]:

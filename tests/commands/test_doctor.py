@@ -29,8 +29,8 @@ def test_every_finding_that_is_not_ok_says_what_to_do(lists):
     findings = doctor.examine(lists)
     assert {one.state for one in findings} <= {OK, WARNING, MISSING}
     for one in findings:
-        assert one.found and "\n" not in one.found + one.mend, one
-        assert one.mend or one.state != MISSING, one
+        assert one.found and "\n" not in one.found + one.fix, one
+        assert one.fix or one.state != MISSING, one
 
 
 def test_the_rules_directory(lists, tmp_path):
@@ -49,7 +49,7 @@ def test_shared_networks_are_there_and_not_too_old(lists, tmp_path):
     settings = replace(lists, rules=replace(lists.rules, shared=own))
     [found] = doctor.shared_networks(settings)
     assert found.state == WARNING and "Apple (2019-01-01)" in found.found
-    assert found.mend.startswith("get what their owners publish")
+    assert found.fix.startswith("get what their owners publish")
     own.write_text("rubbish\n")
     [found] = doctor.shared_networks(settings)
     assert found.state == MISSING and found.found.startswith(f"{own}:1: 'rubbish' is neither ")
@@ -58,14 +58,14 @@ def test_shared_networks_are_there_and_not_too_old(lists, tmp_path):
 def test_a_missing_module_is_named_with_its_package(lists, monkeypatch):
     monkeypatch.setitem(doctor.MODULES, "no_such_module", "NoSuchPackage")
     found = next(doctor.python(lists))
-    assert (found.state, found.mend) == (MISSING, "pip install NoSuchPackage")
+    assert (found.state, found.fix) == (MISSING, "pip install NoSuchPackage")
 
 
 def test_missing_programs_are_missing_only_where_nothing_replaces_them(lists, monkeypatch):
     monkeypatch.setattr(tools, "find", lambda program: None)
     findings = list(doctor.programs(lists))
     assert find(findings, "nft").state == find(findings, "iptables").state == MISSING
-    assert find(findings, "nft").mend == "apt install nftables"
+    assert find(findings, "nft").fix == "apt install nftables"
     assert find(findings, "nginx").state == WARNING
     monkeypatch.setattr(tools, "find", lambda program: None if program == "nft" else "/bin/true")
     assert find(list(doctor.programs(lists)), "nft").state == WARNING
@@ -129,7 +129,7 @@ def test_a_queue_that_a_worker_before_has_bound(lists, monkeypatch, running):
     monkeypatch.setattr(doctor, "read", lambda path: there.get(str(path), "edgeblock run" * running
                                                                if str(path) == ours else ""))
     found = next(doctor.queue_owner(lists))
-    assert (found.state, found.mend == "") == ((OK, True) if running else (WARNING, False))
+    assert (found.state, found.fix == "") == ((OK, True) if running else (WARNING, False))
 
 
 # As nft 1.0.6 prints it; the kernel of a test machine may lack flowtables.
@@ -147,7 +147,7 @@ def test_a_flowtable_is_pointed_out_with_the_condition_to_add(lists, monkeypatch
     monkeypatch.setattr(tools, "find", lambda program: program)
     monkeypatch.setattr(tools, "run", lambda command: FLOWTABLES)
     found = next(doctor.offloading(lists))
-    assert found.state == WARNING and "ct mark & 0x30000000 == 0x10000000 flow add" in found.mend
+    assert found.state == WARNING and "ct mark & 0x30000000 == 0x10000000 flow add" in found.fix
     monkeypatch.setattr(tools, "run", lambda command: "table inet edgeblock {\n}\n")
     assert next(doctor.offloading(lists)).state == OK
 
@@ -161,7 +161,7 @@ def test_rules_in_force_are_seen(lists):
         ruleset.apply(config)
         return before, next(doctor.rules_in_force(config))
     before, after = doctor.in_new_namespace(applied)
-    assert before.state == WARNING and before.mend == "edgeblock ruleset apply"
+    assert before.state == WARNING and before.fix == "edgeblock ruleset apply"
     assert (after.state, after.found) == (OK, "in force (iptables)")
 
 
@@ -217,7 +217,7 @@ def test_without_a_daemon_it_says_that_nothing_is_filtered(lists):
 @pytest.mark.live
 def test_a_box_that_does_not_forward_is_told_how(lists):
     findings = doctor.in_new_namespace(lambda: list(doctor.forwarding(lists)))
-    assert findings[0].mend.startswith("sysctl -w net.ipv4.ip_forward=1")
+    assert findings[0].fix.startswith("sysctl -w net.ipv4.ip_forward=1")
     only_output = replace(lists, ruleset=replace(lists.ruleset, hooks=("output",)))
     assert list(doctor.forwarding(only_output)) == []
 
@@ -248,12 +248,12 @@ def test_a_bridge_that_hides_its_packets_is_told_how(lists, network):
     def bridge() -> Finding:
         return next(doctor.bridges(lists))
     assert bridge().state == WARNING
-    assert "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1" in bridge().mend
+    assert "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1" in bridge().fix
     for name in ("call-iptables", "call-ip6tables"):
         (network / "bridge" / f"bridge-nf-{name}").write_text("1\n")
     assert bridge().state == OK
     (network / "net" / "br0" / "bridge" / "vlan_filtering").write_text("1\n")
-    assert bridge().mend.endswith("sysctl -w net.bridge.bridge-nf-filter-vlan-tagged=1")
+    assert bridge().fix.endswith("sysctl -w net.bridge.bridge-nf-filter-vlan-tagged=1")
     only_output = replace(lists, ruleset=replace(lists.ruleset, hooks=("output",)))
     assert list(doctor.bridges(only_output)) == []
 
@@ -261,7 +261,7 @@ def test_a_bridge_that_hides_its_packets_is_told_how(lists, network):
 def test_all_ports_and_connections_picked_up_midway(lists, monkeypatch):
     monkeypatch.setattr(doctor, "read", lambda path: "1\n")
     assert list(doctor.midstream(lists)) == []
-    assert next(doctor.windows(lists)).mend.endswith("be_liberal=0")
+    assert next(doctor.windows(lists)).fix.endswith("be_liberal=0")
     every = replace(lists, ruleset=replace(lists.ruleset, tcp_ports="all"))
     assert next(doctor.midstream(every)).state == WARNING
 
@@ -273,7 +273,7 @@ def test_a_service_that_flushes_every_ruleset_is_pointed_out(lists, monkeypatch,
     monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: iter([self / "sysinit.target.wants"]))
     found = list(doctor.others_rules(lists))
     assert bool(found) == ("flush" in text)
-    assert not found or "systemctl restart edgeblock" in found[0].mend
+    assert not found or "systemctl restart edgeblock" in found[0].fix
     monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: iter([]))
     assert list(doctor.others_rules(lists)) == []
 
@@ -281,20 +281,20 @@ def test_a_service_that_flushes_every_ruleset_is_pointed_out(lists, monkeypatch,
 def test_settings_larger_than_the_machine(lists):
     config = replace(lists, queue=replace(lists.queue, workers=1000), limits=replace(lists.limits, memory=1 << 40))
     findings = list(doctor.capacity(config))
-    assert find(findings, "workers").mend == 'set queue.workers = "auto"'
+    assert find(findings, "workers").fix == 'set queue.workers = "auto"'
     assert find(findings, "memory").state == WARNING
     assert find(list(doctor.capacity(lists)), "workers").state == OK
 
 
 def test_too_few_open_files(lists, monkeypatch):
     monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (64, 64))
-    assert "ulimit -n" in find(list(doctor.capacity(lists)), "open files").mend
+    assert "ulimit -n" in find(list(doctor.capacity(lists)), "open files").fix
 
 
 def test_a_clock_of_long_ago(lists, monkeypatch):
     monkeypatch.setattr(doctor.time, "time", lambda: 1000.0)
     found = next(doctor.clock(lists))
-    assert found.state == WARNING and "1970" not in found.mend
+    assert found.state == WARNING and "1970" not in found.fix
     monkeypatch.undo()
     assert next(doctor.clock(lists)).found
 
@@ -315,7 +315,7 @@ def test_lists_that_everybody_may_change(lists, tmp_path):
     tmp_path.chmod(0o777)
     found = list(doctor.rules_directory(lists))
     assert [one.state for one in found] == [WARNING, WARNING, OK]
-    assert found[0].mend == f"chmod o-w {tmp_path}" and "court.list" in found[1].found
+    assert found[0].fix == f"chmod o-w {tmp_path}" and "court.list" in found[1].found
 
 
 def test_flow_marks_without_conntrack(lists, monkeypatch):
@@ -329,7 +329,7 @@ def test_flow_marks_without_conntrack(lists, monkeypatch):
         raise SystemProblem("first stage: not permitted")
     monkeypatch.setattr(doctor, "Stage", refuse)
     one = find(list(doctor.first_stage(wanted)), "first stage")
-    assert one.state == MISSING and 'ruleset.tracking = "conntrack"' in one.mend
+    assert one.state == MISSING and 'ruleset.tracking = "conntrack"' in one.fix
 
 
 def test_the_shortcut(lists, monkeypatch):

@@ -52,7 +52,7 @@ def made(matches=1):
               "lists": {"court": {"entries": 5, "refused": "court.list: is a directory, not a file"},
                         "pages": {"entries": 4, "refused": ""}}, "rules_problem": "",
               "vigil": {"filtering": False, "causes": ["nobody works"], "restored": {"rules": 2, "place": 0},
-                        "failed": 1, "bypasses": [{"kind": "rule", "found": "-j ACCEPT", "mend": ""}]},
+                        "failed": 1, "bypasses": [{"kind": "rule", "found": "-j ACCEPT", "fix": ""}]},
               "canary": {"probes": [{"family": "ipv6", "protocol": "tls", "wrong": "it passes", "succeeded": 9.5},
                                     {"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 12.5}]},
               "addresses": {"ranges": 3, "in_kernel": 2, "packets": {"court": 6}},

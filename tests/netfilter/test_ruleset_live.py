@@ -759,7 +759,7 @@ def test_half_of_it_and_both_back_ends_are_removed(box):
     assert dump(box.triple) == before
 
 
-def test_a_jump_that_was_doubled_or_lost_is_mended(box):
+def test_a_jump_that_was_doubled_or_lost_is_repaired(box):
     if box.backend == "iptables":
         once = dump(box.triple)
         jump = iptables.jump_line("FORWARD")
