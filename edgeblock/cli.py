@@ -76,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_output()
         return PIPE_CLOSED
     except OSError as problem:
+        if isinstance(problem, PermissionError) and problem.filename is not None:
+            complain(SystemProblem(f"{os.fsdecode(problem.filename)}: cannot be used: {problem.strerror}; run this "
+                                   "as root, or as a user who may read it"))
+            return 2
         if problem.errno not in FULL or problem.filename is not None:
             raise
         close_output()

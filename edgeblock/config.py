@@ -457,11 +457,10 @@ def read(path: Path | str | None = None) -> tuple[Config, dict[str, str]]:
     Raises:
         ConfigError: the file cannot be read, or is no TOML.
     """
-    if path is None:
-        if not DEFAULT_FILE.exists():
-            return Config(), {}
-        path = DEFAULT_FILE
+    given, path = path, path or DEFAULT_FILE
     try:
+        if given is None and not DEFAULT_FILE.exists():
+            return Config(), {}
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as problem:
         raise ConfigError(f"{path}: cannot be read: {problem.strerror}") from None

@@ -14,6 +14,7 @@ import edgeblock
 from edgeblock import cli
 from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.load import load
+from tests.blocklist.test_refresh import as_nobody
 
 COMMANDS = ("run", "replay", "check", "lint", "hash-list", "ruleset", "status", "doctor", "demo", "version")
 
@@ -222,6 +223,26 @@ def test_check_answers_from_what_is_good_and_warns_of_the_rest(capsys, rules):
     (rules / "court.toml").write_text("colour = 3\n")        # the whole list is left out here, not on the box
     status, out, err = run(capsys, "check", "--rules", rules, "fine.example")
     assert status == 0 and "nothing listed applies" in out and err.splitlines()[-1].endswith("ask it with --live")
+
+
+def test_what_a_user_may_not_read_is_told_as_that(capsys, rules, tmp_path):
+    """Not as something else that it is not, nor as a traceback."""
+    config, key, snapshot = tmp_path / "box.toml", tmp_path / "state" / "key", tmp_path / "rules.snapshot"
+    config.write_text(f'[rules]\ndirectory = "{rules}"\nkey = "{key}"\n')
+    assert run(capsys, "compile", "--config", config, "--output", snapshot)[0] == 0
+    with as_nobody(tmp_path):
+        snapshot.chmod(0)
+        key.parent.chmod(0)
+        why = "cannot be read: Permission denied; run this as root, or as a user who may read it\n"
+        for command in (("check", "a.example"), ("replay", "none.pcap")):
+            assert one_line(capsys, *command, "--rules", snapshot) == f"edgeblock: {snapshot}: {why}"
+            assert one_line(capsys, *command, "--rules", key) == f"edgeblock: {key}: {why}"
+        status, out, err = run(capsys, "check", "--config", config, "listed.example")
+        assert status == 1 and "a block (court.list:1" in out
+        assert err.endswith(f"its key, {key}, cannot be read; run this as root\n")
+        assert "Permission denied; run this as" in one_line(capsys, "impact", key.with_name("a.list"))
+        key.parent.chmod(0o700)
+        snapshot.chmod(0o600)
 
 
 def test_a_rule_is_found_beside_lists_that_cannot_be_read(capsys, rules):

@@ -373,14 +373,19 @@ class MemoryStore(Store):
 
 
 def is_snapshot(path: Path) -> bool:
-    """Whether there is a file that begins as snapshots do."""
-    if not path.is_file():
-        return False
+    """Whether there is a file that begins as snapshots do.
+
+    Raises:
+        ListError: it may not be read.
+    """
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
             return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+    except OSError as error:
+        raise ListError(f"{path}: cannot be read: {error.strerror}; run this as root, or as a user who may read it"
+                        ) from None
 
 
 def open_file(path: Path, key: Key, verify: str = ALL) -> Snapshot:

@@ -79,7 +79,11 @@ def main(chosen: argparse.Namespace) -> int:
 
 def tell_of_ids(key: Path) -> None:
     """Rule ids are made with the box's key, and this is another one."""
-    why = "cannot be read; run this as root" if key.exists() else "is made when the daemon first starts"
+    try:
+        there = key.exists()
+    except PermissionError:
+        there = True
+    why = "cannot be read; run this as root" if there else "is made when the daemon first starts"
     print(f"edgeblock: note: the log of this box shows other rule ids than these: its key, {key}, {why}",
           file=sys.stderr)
 
