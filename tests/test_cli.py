@@ -15,6 +15,8 @@ from edgeblock import cli
 from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.load import load
 from tests.blocklist.test_refresh import as_nobody
+from tests.core import samples
+from tests.test_agreement import capture
 
 COMMANDS = ("run", "replay", "check", "lint", "hash-list", "ruleset", "status", "doctor", "demo", "version")
 
@@ -179,6 +181,27 @@ def test_a_rule_id_leads_back_to_file_and_line(capsys, rules, tmp_path):
     assert "leave out --live and names" in one_line(capsys, *box, "--rule", "00000000", "listed.example")
 
 
+def test_the_rule_id_of_a_replay_leads_back_on_the_box_too(capsys, rules, tmp_path):
+    (tmp_path / "box.toml").write_text(f'[rules]\ndirectory = "{rules}"\nkey = "{tmp_path}/key"\n')
+    box, snapshot = ("--config", tmp_path / "box.toml"), tmp_path / "rules.snapshot"
+    assert run(capsys, "compile", *box, "--output", snapshot)[0] == 0       # makes the key
+    capture(tmp_path / "in.pcap", [samples.hello(b"www.listed.example")], 443)
+    [row] = map(json.loads, run(capsys, "replay", tmp_path / "in.pcap", *box, "--json")[1].splitlines())
+    status, out, err = run(capsys, "check", *box, "--rule", row["rule"])
+    assert (status, err) == (0, "") and out.startswith("court.list:1  list court, block: listed.example ")
+    assert row["rule"] not in run(capsys, "check", *box, "www.listed.example")[1]
+    assert "is a snapshot, which has no lines" in one_line(capsys, "check", *box, "--rules", snapshot, "--rule",
+                                                           row["rule"])
+
+
+def test_check_takes_what_its_help_says(capsys, rules):
+    (rules / "court.list").write_text("192.0.2.0/24\nshop.example @ 203.0.113.9\n")
+    said = " ".join(run(capsys, "check", "--help")[1].split())
+    assert "a prefix or a range; 'NAME @ ADDRESS'" in said and ", page and" not in said     # no page has an id
+    for name in ("192.0.2.0/25", "192.0.2.1-192.0.2.9", "shop.example @ 203.0.113.9"):
+        assert run(capsys, "check", "--rules", rules, name)[0] == 1
+
+
 def test_without_the_key_of_the_box_it_says_so(capsys, rules):
     assert "without the box's key" in run(capsys, "check", "--rules", rules, "--rule", "00000000")[2]
 
@@ -196,6 +219,11 @@ def test_names_come_from_a_file_or_from_standard_input(capsys, monkeypatch, rule
     assert run(capsys, "check", "--rules", rules, "--from", tmp_path / "names")[0] == 2
     assert "--from" in one_line(capsys, "check", "--rules", rules, "--from", tmp_path / "absent")
     assert "no name to check" in one_line(capsys, "check", "--rules", rules)
+    (tmp_path / "names").write_text("# none\n")
+    with open(tmp_path / "names") as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        assert one_line(capsys, "check", "--rules", rules, "--from", tmp_path / "names", "-") == (
+            f"edgeblock: standard input and --from {tmp_path}/names: there is no name to check; write one a line\n")
 
 
 def test_the_version_is_an_option_too(capsys):

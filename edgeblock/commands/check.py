@@ -24,11 +24,12 @@ from edgeblock.errors import ConfigError
 EXAMPLES = """\
   edgeblock check www.example.com
   edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
+  edgeblock check 192.0.2.0/24 'shop.example.com @ 203.0.113.9'
   edgeblock check --live www.example.com
   edgeblock check --rules rules --from names.txt
   edgeblock check - < names.txt
   edgeblock check --rule 9f3c21aa
-With --rule, the id that log, page and replay show leads back to list, file and line; run it with the box's key.
+With --rule, the id that the log, check and replay show leads back to list, file and line; run it with the box's key.
 With --live the running daemon answers from the rules that are in force, which have no line numbers.
 Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name cannot be used, or no list."""
 
@@ -36,7 +37,8 @@ Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name cannot
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("names", metavar="NAME_OR_URL", nargs="*",
-                        help="a host, a URL or an address; - takes them from standard input, one a line")
+                        help="a host, a URL, an address, a prefix or a range; 'NAME @ ADDRESS' is a host where it "
+                             "leads to that address; - takes them from standard input, one a line")
     parser.add_argument("--from", dest="file", metavar="FILE", help="more of them, one a line")
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--rules", metavar="DIR",
@@ -115,6 +117,9 @@ def asked_names(chosen: argparse.Namespace) -> list[str]:
         except OSError as problem:
             raise ConfigError(f"--from {chosen.file}: cannot be read: {problem.strerror}") from None
     if not names:
+        places = ["standard input"] * ("-" in chosen.names) + [f"--from {chosen.file}"] * bool(chosen.file)
+        if places:
+            raise ConfigError(f"{' and '.join(places)}: there is no name to check; write one a line")
         raise ConfigError("no name to check; give one, or --from FILE, or - for standard input; see check --help")
     return names
 
@@ -127,8 +132,12 @@ def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
     key = readable_key(settings.key)
     directory = chosen.rules or settings.directory
     loaded = load(directory, settings, key=key, tolerant=True)
+    if loaded.directory.is_file():
+        raise ConfigError(f"{directory}: is a snapshot, which has no lines; give --rules the directory of its lists")
     warn(loaded.warnings)
     found = find_rule(loaded, chosen.rule)
+    if key is not None and not found:       # replay has ids of its own, the same on every machine
+        found = find_rule(load(directory, settings, tolerant=True), chosen.rule)
     for place in found:
         print(json.dumps(place._asdict()) if chosen.json else place.as_text())
     if not found:
