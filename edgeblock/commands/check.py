@@ -132,7 +132,7 @@ def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
     key = readable_key(settings.key)
     directory = chosen.rules or settings.directory
     loaded = load(directory, settings, key=key, tolerant=True)
-    if loaded.directory.is_file():
+    if Path(directory).is_file():
         raise ConfigError(f"{directory}: is a snapshot, which has no lines; give --rules the directory of its lists")
     warn(loaded.warnings)
     found = find_rule(loaded, chosen.rule)

@@ -61,10 +61,10 @@ def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO) -> int:
     key = read_key(rules.key, create=True)
     terms = make_terms(rules, key)
     files, errors, warnings = find_lists(rules.directory, terms.defaults)
-    findings = errors + warnings
     parts, refused = take_all(files, terms, now, Console(file=err))
-    for finding in [*findings, *refused]:
-        print(finding, file=err)
+    for mark, findings in (("error: ", [*errors, *refused]), ("warning: ", warnings)):
+        for finding in findings:
+            print(finding.marked(mark), file=err)
     if count := len(errors) + len({finding.file for finding in refused}):
         print(f"edgeblock: {rules.directory}: {count} of {len(files) + len(errors)} lists refused; {output} is not "
               "written", file=err)

@@ -134,6 +134,8 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
                 box.writer.close()
     different = expected is not None and expected.report(err if json_output else out)
     out.flush()
+    if expected is not None:
+        err.write(f"{expected.path}: {expected.compared()}\n")
     err.writelines(f"edgeblock: warning: {warning}\n" for warning in warnings)
     _summarize(err, source, fragments, survey, engine, counts)
     if source.trouble:
@@ -345,9 +347,15 @@ class _Expected:
             to.writelines(f"{sign} {self._shown[line]}\n" for line in shown[:SHORT_DIFFERENCE])
             if len(shown) > SHORT_DIFFERENCE:
                 to.write(f"{sign} ... and {len(shown) - SHORT_DIFFERENCE} more\n")
-        if was == now:
-            to.write("the same names in another order\n")
         return True
+
+    def compared(self) -> str:
+        """What the comparison came to, for a person."""
+        was, now = Counter(self._lines), Counter(self._seen)
+        if was == now:
+            order = "" if self._lines == self._seen else ", in another order"
+            return f"names as expected{order}: {len(self._seen)}"
+        return f"names expected and not seen (-): {(was - now).total()}; not expected (+): {(now - was).total()}"
 
 
 def _frame(line: str) -> int:

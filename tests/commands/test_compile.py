@@ -66,9 +66,11 @@ def test_a_refused_list_leaves_no_file(rules, tmp_path):
     (rules.directory / "b.list").write_text("co.uk\nexmaple..com\n")
     (rules.directory / "c.toml").write_text("action = 'explode'\n")
     (rules.directory / "c.list").write_text("c.example\n")
+    (rules.directory / "README.md").write_text("x\n")
     status, table, said = run(rules, tmp_path / "out")
     assert (status, table) == (2, "")
-    assert [line.split(": ")[0] for line in said.splitlines()] == ["c.toml", "b.list:1", "b.list", "edgeblock"]
+    assert [tuple(line.split(": ")[:2]) for line in said.splitlines()[:-1]] == [
+        ("c.toml", "error"), ("b.list:1", "error"), ("b.list", "error"), ("README.md", "warning")]
     assert f"2 of 4 lists refused; {tmp_path}/out is not written" in said
     assert not (tmp_path / "out").exists()
 

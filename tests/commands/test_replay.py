@@ -332,16 +332,18 @@ def test_expect(bench):
     rows = bench.run(capture)[1]
     same = expected(bench, rows)
     assert bench.run(capture, expect=same)[0] == 0
-    assert bench.run(capture, expect=same, json_output=False)[:2] == (0, "")
+    status, printed, summary = bench.run(capture, expect=same, json_output=False)
+    assert (status, printed) == (0, "") and f"{same}: names as expected: 2\n" in summary
     assert bench.run(capture, expect=expected(bench, [dict(reversed(row.items())) for row in rows]))[0] == 0
     changed = expected(bench, [{**rows[0], "verdict": "accept"}, rows[1]])
-    status, printed, _ = bench.run(capture, expect=changed, json_output=False)
+    status, printed, summary = bench.run(capture, expect=changed, json_output=False)
+    assert f"{changed}: names expected and not seen (-): 1; not expected (+): 1\n" in summary
     assert status == 1 and [line[0] for line in printed.splitlines()] == ["-", "+"]
     status, again, summary = bench.run(capture, expect=changed)
     assert (status, again) == (1, rows) and '- {"frame": 4' in summary and '"verdict": "accept"' in summary
     assert bench.run(capture, expect=expected(bench, rows[:1]), json_output=False)[1].startswith('+ {"frame": 10')
-    status, printed, _ = bench.run(capture, expect=expected(bench, rows[::-1]), json_output=False)
-    assert (status, printed) == (1, "the same names in another order\n")
+    status, printed, summary = bench.run(capture, expect=expected(bench, rows[::-1]), json_output=False)
+    assert (status, printed) == (1, "") and "names as expected, in another order: 2\n" in summary
     many = expected(bench, [rows[0]] * 50 + [rows[1]])
     assert bench.run(capture, expect=many, json_output=False)[1].splitlines()[-1] == "- ... and 29 more"
 
