@@ -44,14 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> int:
-    settings = config.load(chosen.config).rules
-    settings = replace(settings, directory=Path(chosen.rules or settings.directory),
-                       key=Path(chosen.key or settings.key))
-    return run(settings, Path(chosen.output), sys.stdout, sys.stderr)
+    whole = config.load(chosen.config)
+    settings = replace(whole.rules, directory=Path(chosen.rules or whole.rules.directory),
+                       key=Path(chosen.key or whole.rules.key))
+    return run(settings, Path(chosen.output), sys.stdout, sys.stderr, bool(whole.reply.redirect))
 
 
-def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO) -> int:
-    """Compiles `rules.directory` into `output`; the exit status: 0, or 2 where a list is refused.
+def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO, redirects: bool = True) -> int:
+    """Compiles `rules.directory` into `output`; the exit status: 0, or 2 where a list is refused. `redirects` as
+    `find_lists` has it.
 
     Raises:
         ListError: the directory cannot be read, or the file not be written.
@@ -60,7 +61,7 @@ def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO) -> int:
     now = time.time()
     key = read_key(rules.key, create=True)
     terms = make_terms(rules, key)
-    files, errors, warnings = find_lists(rules.directory, terms.defaults)
+    files, errors, warnings = find_lists(rules.directory, terms.defaults, redirects=redirects)
     parts, refused = take_all(files, terms, now, Console(file=err))
     for mark, findings in (("error: ", [*errors, *refused]), ("warning: ", warnings)):
         for finding in findings:

@@ -84,6 +84,10 @@ def test_the_command(rules, tmp_path, capsys):
     given = ["compile", "--key", str(rules.key), "--output", str(tmp_path / "out"), "--rules"]
     assert main([*given, str(rules.directory)]) == 0
     assert "a.list" in capsys.readouterr().out
+    (rules.directory / "d.list").write_text("d.example\n")
+    (rules.directory / "d.toml").write_text("action = 'redirect'\n")
+    assert main([*given, str(rules.directory)]) == 0
+    assert capsys.readouterr().err.startswith('d.toml: warning: action = "redirect" needs a URL, and there is none: ')
     assert main([*given, str(tmp_path / "absent")]) == 2
     assert capsys.readouterr().err == (
         f"edgeblock: {tmp_path}/absent: there is no such rules directory; make it, or name another\n")
