@@ -38,6 +38,7 @@ def test_the_manual_has_every_command_and_every_option(pages):
             seen += 1
         assert (parser.epilog or "").strip() in part
     assert seen > 15
+    assert "[--update FILE ...]" in text.split(".SH DESCRIPTION")[0] and "\nNAME_OR_URL ...\n" in text
 
 
 def test_the_manual_says_how_often_an_argument_may_stand(pages):
