@@ -445,8 +445,9 @@ def test_what_is_behind_a_prefix_of_nat64_here_is_judged_as_ipv4(nat64, entry, t
 def test_a_page_of_an_address_in_a_protected_network():
     protected = parse_protected(b"192.0.2.0/24 (the bank)\n2001:db8::/48\n", "own")
     one = Guard(ListSettings(), protected)
-    for line, refused in ((b"http://192.0.2.7/*", True), (b"http://192.0.2.7/", True), (b"http://[2001:db8::7]/*", True),
-                          (b"http://192.0.2.7/page", False), (b"http://192.0.3.7/*", False)):
+    for line, refused in ((b"http://192.0.2.7/*", True), (b"http://192.0.2.7/", True),
+                          (b"http://[2001:db8::7]/*", True), (b"http://192.0.2.7/page", False),
+                          (b"http://192.0.3.7/*", False)):
         [entry] = read_domains(io.BytesIO(line))
         assert bool(one.refuses(entry)) is refused, line
     free = Guard(ListSettings(allow_protected=("192.0.2.7",)), protected)

@@ -1,5 +1,6 @@
 """`host @ address`: a name that is blocked only where it leads to an address, from the line to the verdict."""
 
+import hashlib
 import io
 import ipaddress
 import time
@@ -9,14 +10,17 @@ import pytest
 from core import samples as s
 
 from edgeblock.blocklist import guard
+from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.explain import explain, explain_alone, find_rule
 from edgeblock.blocklist.fingerprint import fingerprint
-from edgeblock.blocklist.formats import Entry, key_text, read_domains, read_hashed_list
+from edgeblock.blocklist.formats import Entry, key_text, network_key, read_domains, read_hashed_list
 from edgeblock.blocklist.hashing import Hashing, hash_list
 from edgeblock.blocklist.keys import key_id
 from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.load import load
+from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.settings import ListSettings
+from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.core.engine import Engine
 from edgeblock.netfilter.stage1 import sieve
 
@@ -189,3 +193,51 @@ def test_a_hashed_head_cannot_make_every_name_dear():
         head = f"edgeblock-hashed 2 key={'0' * 16} labels=4 depths=0 url_max=0 directory_max=0 {bounds}\n"
         [problem] = read_hashed_list(io.BytesIO(head.encode()))
         assert problem.whole and "is no hashed list" in problem.why
+
+
+def hashed_items(*lines):
+    """Lines of a hashed list that a holder of the key has made by hand, with prints in place of @texts."""
+    head = (f"edgeblock-hashed 2 key={key_id(KEY).hex()} labels=fff depths=0 url_max=0 directory_max=0 "
+            "at_ipv4=1ffffffff at_ipv6=0")
+    body = "\n".join([head, *lines]).encode() + b"\n"
+    entries = sum(not line.endswith("addresses-of") for line in lines)
+    end = f"end {entries} {hashlib.blake2b(body, digest_size=32).hexdigest()}\n".encode()
+    return list(read_hashed_list(io.BytesIO(body + end)))
+
+
+def test_a_block_needs_a_mark_that_guard_rails_have_judged():
+    """An exception's mark opens exceptions only: no hashed list blocks a protected name behind it."""
+    host, everywhere = b"bank.example", network_key(bytes(4), 0)
+    block = f"{fingerprint(KEY, host + everywhere).hex()} host-at"
+    for marks in ([f"@@{fingerprint(KEY, host).hex()} addresses-of"], []):
+        compiler = Compiler(KEY)
+        compiler.add_list("hashed", ListSettings())
+        for item in hashed_items(*marks, block):
+            compiler.add(0, item)
+        compiler.add_list("plain", ListSettings())
+        compiler.add(1, read(f"@@bank.example @ {HERE}"))
+        rules = ListMatcher(open_snapshot(pack(compiler.finish(), KEY, 0), KEY))
+        assert at(rules, "bank.example", HERE) == "accept" and at(rules, "bank.example", THERE) is None
+    protected = guard.parse_protected(b"bank.example\n", "own")
+    one = guard.Guard(ListSettings(), protected, KEY)
+    told = [one.refuses(item) for item in hashed_items(f"{fingerprint(KEY, host).hex()} addresses-of", block)]
+    assert any(told)
+
+
+def test_one_packet_asks_a_bounded_number_of_places():
+    """A client who names hosts that a hostile list has made dear is refused, not served slowly."""
+    names = [".".join("abcdefgh"[i:]) for i in range(8)]
+    rules = matcher(*(f"{name} @ 2001:db8::/{length}" for name in names for length in range(33, 129)))
+    engine = Engine(rules)
+    six = {"source": s.CLIENT6, "destination": "2001:db9::1"}
+    engine.judge(s.tcp(1000, flags=s.SYN, **six), 1.0)
+    text = b"".join(b"GET / HTTP/1.1\r\nHost: %s.%s\r\n\r\n" % (b"xy"[turn % 2:turn % 2 + 1], names[0].encode())
+                    for turn in range(60))
+    began = time.process_time()
+    made = engine.judge(s.tcp(1001, text, **six), 1.1)
+    assert time.process_time() - began < 0.002
+    assert not made.accept and engine.counters()["overworked"] == 1
+    engine = Engine(rules)
+    engine.judge(s.tcp(1000, flags=s.SYN, **six), 1.0)
+    few = b"GET / HTTP/1.1\r\nHost: x.%s\r\n\r\n" % names[0].encode()
+    assert engine.judge(s.tcp(1001, few, **six), 1.1).accept

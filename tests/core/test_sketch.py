@@ -1,6 +1,7 @@
 """Sketches of destinations: how near their figures are, how much room they take, what they do not tell."""
 
 import hashlib
+import ipaddress
 import mmap
 import os
 import random
@@ -124,14 +125,36 @@ def test_names_behind_several_addresses_count_once():
 def test_a_million_destinations_fit_their_bound_and_a_flood_pushes_out_what_nobody_uses():
     writer = Writer(1 << 20)
     assert size_of(1 << 20) < 168_000_000           # docs/impact.md
-    writer.sketches.see_all(packet(destination="203.0.113.80"), names(300))
+    for number in range(60):
+        writer.sketches.see_all(packet(subscriber(number), destination="203.0.113.80"), names(300))
     writer.sketches.see_others(packet(), 1_000_000, b"www.example.com")
     table = writer.table()
     assert 0.85 * 1_000_000 < table.addresses <= 1_000_001
     writer.sketches.see_others(packet(subscriber(5)), 3_000_000, b"www.example.com")
     assert writer.table().addresses <= 1 << 20
     found, *_ = writer.figures(bytes((203, 0, 113, 80)))
-    assert abs(found - 300) <= 15                   # it has more credit than a flood of one connection each takes
+    assert abs(found - 300) <= 15                   # it has more credit than a flood of one subscriber takes
+
+
+def test_one_client_cannot_take_the_room_of_what_many_ask_for():
+    writer = Writer(4096)                           # registers for 16 addresses
+    for host in range(40):
+        for _ in range(255):
+            writer.sketches.see_all(packet("198.18.0.66", destination=f"192.0.2.{host}"), names(60, f"h{host}.example"))
+    for number in range(200):
+        writer.sketches.see_all(packet(subscriber(number), destination="203.0.113.80"), names(1000))
+    found, shared, *_ = writer.figures(bytes((203, 0, 113, 80)))
+    assert abs(found - 1000) <= 50 and shared > 800
+
+
+def test_the_networks_of_one_line_are_one_subscriber():
+    for key in KEYS:
+        writer = Writer(key=key)
+        for network in range(16):
+            source, to = f"2001:db8:0:{network:x}::1", "2001:db8:80::1"
+            writer.sketches.see_all(packet(source, destination=to), names(150))
+        found, shared, _, seen, _ = writer.figures(ipaddress.ip_address(to).packed)
+        assert abs(found - 150) <= 8 and shared < 10 and seen == 1, key
 
 
 def test_one_client_makes_up_a_million_names_and_they_are_seen_for_what_they_are():

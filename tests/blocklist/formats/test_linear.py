@@ -43,7 +43,8 @@ def test_what_is_no_address_at_its_very_end_is_linear_too(name, unit, end):
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
-@pytest.mark.parametrize("unit", [b" ", b"\t", b"1", b"1h", b" @", b"@ ", b" @a", b"# ", b"/", b"%2", b". ", b"{ ", b'" '])
+@pytest.mark.parametrize("unit", [b" ", b"\t", b"1", b"1h", b" @", b"@ ", b" @a", b"# ", b"/", b"%2", b". ", b"{ ",
+                                  b'" '])
 def test_one_long_line_is_linear_too(name, unit):
     for front, end in ((b"a", b"b"), (b"a ", b"b"), (b"a.example ", b"!"), (b"- ", b"\\")):
         line = front + unit * (16_000 // len(unit)) + end + b"\n"
