@@ -80,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             complain(SystemProblem(f"{os.fsdecode(problem.filename)}: cannot be used: {problem.strerror}; run this "
                                    "as root, or as a user who may read it"))
             return 2
+        if problem.errno in (errno.ENAMETOOLONG, errno.ELOOP) and problem.filename is not None:
+            complain(SystemProblem(f"{os.fsdecode(problem.filename)}: is no file: {problem.strerror}"))
+            return 2
         if problem.errno not in FULL or problem.filename is not None:
             raise
         close_output()

@@ -559,3 +559,11 @@ def test_check_says_that_ids_change_where_the_box_has_no_key_yet(capsys, tmp_pat
     assert "other rule ids than these" in err and "is made when the daemon first starts" in err
     assert cli.main(["check", "--config", str(file), "b.example"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("arguments", [
+    ("impact", "a" * 300), ("impact", ""), ("check", "--rules", "a" * 300, "a.example"), ("lint", "a" * 300),
+    ("check", "=a\nb"), ("check", ".a\nb.example"), ("check", "a.example @ x\ny")])
+def test_odd_words_are_one_line(capsys, rules, arguments):
+    rest = () if "--rules" in arguments or arguments[0] != "check" else ("--rules", rules)
+    assert one_line(capsys, *arguments, *rest).startswith("edgeblock: ")

@@ -101,7 +101,8 @@ class Record:
     def as_text(self) -> str:
         """The record for a person at a terminal, without a final line end."""
         if self.canonical is None:
-            return f"{self.name}: {self.problem}"
+            told = f"{self.name}: {self.problem}"
+            return "".join(one if one.isprintable() else repr(one)[1:-1] for one in told)
         same = self.canonical in (self.name, PORT_BEHIND.sub("", self.name))
         lines = [self.name if same else f"{self.name}  (compared as {self.canonical})"]
         lines += [f"  leads to {one}" for one in self.leads_to]

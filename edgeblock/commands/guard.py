@@ -16,6 +16,7 @@ from edgeblock.blocklist.published import Published, Updated, counted, read_day,
 from edgeblock.blocklist.shared import (
     BYTES_MAX,
     NOTHING,
+    TEXT_MAX,
     Section,
     Shared,
     in_force,
@@ -105,6 +106,9 @@ def show(shared: Shared) -> int:
 def update(shared: Shared, chosen: argparse.Namespace) -> list[Updated]:
     """What changes. Raises ListError where a file cannot be used."""
     read = {path: read_file(path, chosen.date) for path in chosen.update}
+    for option in ("name", "kind", "source"):
+        if (said := getattr(chosen, option)) is not None and not (said.isprintable() and 0 < len(said) <= TEXT_MAX):
+            raise ConfigError(f"--{option}: is no text of at most {TEXT_MAX} characters in one line")
     if chosen.name is None:
         before = sections_of(shared, read)
     else:

@@ -190,6 +190,8 @@ def where(key: bytes) -> str:
 def source_of(text: str, terms: Terms, stated: str | None) -> ListFile:
     """A list by its file, or by its name in the rules directory. Raises ListError, ConfigError."""
     path = Path(text)
+    if not path.name:
+        raise ListError(f"{text!r} is neither a list's file nor its name")
     if path.exists():
         return single_list(path, terms.defaults, stated)
     directory = terms.rules.directory

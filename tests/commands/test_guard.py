@@ -78,6 +78,8 @@ def test_without_the_setting_the_way_out_is_said(capsys, monkeypatch, tmp_path):
     (["nowhere"], "nowhere: cannot be read: No such file or directory"),
     (["{}/web"], "/web: is a web page"), (["{}/good"], "/good: no owner publishes a file of this name"),
     (["{}/good", "--name", "Nobody"], "--name Nobody: is no owner that is known"),
+    (["{}/good", "--name", "X\ny", "--kind", "k", "--source", "s"], "--name: is no text of at most 200 characters"),
+    (["{}/good", "--name", "X", "--kind", "\udcff", "--source", "s"], "--kind: is no text of at most 200 characters"),
     (["{}/good", "--name", "Fastly"], "Fastly: 1 network where there were 21: the file may be cut off"),
     (["{}/good", "--name", "Vercel", "--fewer", "--date", "soon"], "--date: 'soon' is no day such as 2030-12-31"),
     (["{}/good", "--name", "Vercel", "--fewer", "--date", "2020-01-01"], "Vercel: 2020-01-01 is before "),
