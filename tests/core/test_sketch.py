@@ -140,7 +140,8 @@ def test_one_client_cannot_take_the_room_of_what_many_ask_for():
     writer = Writer(4096)                           # registers for 16 addresses
     for host in range(40):
         for _ in range(255):
-            writer.sketches.see_all(packet("198.18.0.66", destination=f"192.0.2.{host}"), names(60, f"h{host}.example"))
+            to = packet("198.18.0.66", destination=f"192.0.2.{host}")
+            writer.sketches.see_all(to, names(60, f"h{host}.example"))
     for number in range(200):
         writer.sketches.see_all(packet(subscriber(number), destination="203.0.113.80"), names(1000))
     found, shared, *_ = writer.figures(bytes((203, 0, 113, 80)))
