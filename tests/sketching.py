@@ -20,7 +20,7 @@ def closed(asked: Asked, slots: int = 4096, key: bytes = bytes(16)) -> bytes:
     for destination, (count, subscribers) in asked.items():
         names = [b"www%d.example%d.com" % (number, number % 7) for number in range(count)]
         for number in range(subscribers):
-            source = f"2001:db8:1:{number:x}::1" if ":" in destination else f"10.1.{number >> 8}.{number & 255}"
+            source = f"2001:db8:{number:x}::1" if ":" in destination else f"10.1.{number >> 8}.{number & 255}"
             sketches.see_all(s.tcp(1, b"x", source=source, destination=destination), names)
     return close_parts([memory])
 

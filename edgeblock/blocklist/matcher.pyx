@@ -111,12 +111,11 @@ cdef inline int strength(const Match* match) noexcept nogil:
     return 1 if match.action == ACTION_OBSERVE else 2
 
 
-cdef inline void put_ask(Ask* ask, size_t size, uint32_t kinds) noexcept nogil:
-    # For the front of a URL.
-    ask.start = 0
+cdef inline void put_ask(Ask* ask, size_t start, size_t size, uint32_t kinds, uint32_t weight) noexcept nogil:
+    ask.start = start
     ask.size = size
     ask.kinds = kinds
-    ask.weight = <uint32_t>size
+    ask.weight = weight
     ask.lifts = False
 
 
@@ -280,11 +279,7 @@ cdef class ListMatcher(Matcher):
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
                    uint32_t kinds, uint32_t weight) noexcept nogil:
         cdef Ask ask
-        ask.start = start
-        ask.size = size
-        ask.kinds = kinds
-        ask.weight = weight
-        ask.lifts = False
+        put_ask(&ask, start, size, kinds, weight)
         crypto_shorthash_siphashx24(ask.print, text + start, size, self.key)
         self.look_print(walk, where, text, &ask)
 
@@ -429,11 +424,7 @@ cdef class ListMatcher(Matcher):
                 kinds |= 1 << SUBDOMAINS
             if labels <= PLACE_LABELS:
                 kinds |= 1 << AT_MARK
-            asks[count].start = start
-            asks[count].size = size
-            asks[count].kinds = kinds
-            asks[count].weight = <uint32_t>size
-            asks[count].lifts = False
+            put_ask(&asks[count], start, size, kinds, <uint32_t>size)
             count += 1
             if count == ASKS:
                 self.look_hosts(walk, asks, count)
@@ -495,17 +486,17 @@ cdef class ListMatcher(Matcher):
             if self.depths >> depth == 0:
                 break
             if self.depths >> depth & 1:
-                put_ask(&asks[count], end, 1 << DIRECTORY)
+                put_ask(&asks[count], 0, end, 1 << DIRECTORY, <uint32_t>end)
                 count += 1
             depth += 1
             if depth > DEPTH_MAX:
                 break
         urls = count
         if sizes.path_whole and (path <= self.url_max or path <= self.directory_max):
-            put_ask(&asks[count], path, 1 << URL | 1 << DIRECTORY)
+            put_ask(&asks[count], 0, path, 1 << URL | 1 << DIRECTORY, <uint32_t>path)
             count += 1
         if sizes.whole and size > path and size <= self.url_max:
-            put_ask(&asks[count], size, 1 << URL_WITH_QUERY)
+            put_ask(&asks[count], 0, size, 1 << URL_WITH_QUERY, <uint32_t>size)
             count += 1
         sip_begin(&hashing, self.key)
         for i in range(count):
