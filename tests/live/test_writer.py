@@ -62,7 +62,7 @@ def box() -> Iterator[Running]:
         os.chown(running.rules, 0, GROUP)
         running.rules.chmod(0o3770)
         home.chmod(0o711)
-        settings = running.daemon.config.read_text().replace("[reply]", f"{LOCKED}\n[reply]")
+        settings = running.daemon.config.read_text().replace("[rules]\n", f"[rules]\n{LOCKED}")
         running.daemon = lab.start_daemon(settings)
         yield running
         assert running.daemon.process.poll() is None, running.daemon.last_words()
