@@ -68,10 +68,10 @@ class Sample:
 
     def _put(self, where: list[Entry], entry: Entry, number: int) -> None:
         # Each of `number` is there with the same chance.
-        if len(where) < SIZE:
-            where.append(entry)
-        elif where is self.any or self.chance.randrange(number) < SIZE:
-            where[self.chance.randrange(SIZE)] = entry
+        place = len(where) if len(where) < SIZE else self.chance.randrange(SIZE)
+        if (place == len(where) or where is self.any or self.chance.randrange(number) < SIZE) and not any(
+                one[1:4] == entry[1:4] for one in where):      # two places in a file may be beside each other
+            where[place:place + 1] = [entry]
 
     def _leap(self) -> int:
         # How far the next is that takes another's place: Li's algorithm L, which looks at nothing between.

@@ -300,3 +300,11 @@ def test_what_no_process_hands_on_is_not_taken(data):
                           st.booleans(), st.just(0), st.just(())), max_size=SIZE))
 def test_a_sample_arrives_as_it_was_handed_on(entries):
     assert from_bytes(to_bytes(Handed("ab", entries))) == Handed("ab", entries)
+
+
+def test_no_entry_is_in_a_sample_twice():
+    """Places that are looked into may be beside each other, and the beginning is one of them."""
+    sample = Sample(KEY, [])
+    for number in range(4 * SIZE):
+        sample.offer(Entry(number, Kind.HOST, b"host%d.example" % (number % SIZE)), number + 1)
+    assert len({one.key for one in sample.entries()}) == len(sample.entries()) == SIZE

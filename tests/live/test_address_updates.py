@@ -142,6 +142,7 @@ def some_of(chance: random.Random) -> list[str]:
     return lines + ([SERVER[4], SERVER[6]] if chance.random() < 0.5 else [])
 
 
+@pytest.mark.timeout(300 + UPDATES)      # many, where somebody asks for them
 @pytest.mark.parametrize("mode", MODES)
 def test_nobody_beside_an_address_loses_a_packet_while_lists_change(mode: str, tmp_path: Path):
     chance, times = random.Random(mode), []
