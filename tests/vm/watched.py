@@ -93,7 +93,9 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 def test_it_is_green_over_both_families(box: Box):
     told = box.status()
     assert told["canary"]["lacking"] == {} and len(told["canary"]["probes"]) == PROBES
-    assert told["kernel_rules"]["tcp_data"]["packets"] > 0 and told["vigil"]["filtering"]
+    assert told["vigil"]["filtering"]
+    # The daemon asks the kernel for its counts now and then: those it has may be from before the first round.
+    assert until(lambda: box.status()["kernel_rules"]["tcp_data"]["packets"] > 0, SOON)
 
 
 def wrong(box: Box) -> list[str]:
