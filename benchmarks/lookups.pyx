@@ -4,8 +4,9 @@ import time
 
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
-from edgeblock.core.matcher cimport Match, Matcher
+from edgeblock.core.matcher cimport Around, Match, Matcher
 
 
 def time_names(Matcher matcher not None, int proto, list names, bytes target, int rounds):
@@ -20,9 +21,11 @@ def time_names(Matcher matcher not None, int proto, list names, bytes target, in
     cdef size_t count = len(names), i, path_size = 0, matches = 0
     cdef size_t* size = <size_t*>malloc(count * sizeof(size_t) + 1)
     cdef Match found
+    cdef Around around
     cdef int turn
     if size == NULL:
         raise MemoryError
+    memset(&around, 0, sizeof(Around))
     for i in range(count):
         size[i] = len(<bytes>names[i])
     if target is not None:
@@ -33,7 +36,7 @@ def time_names(Matcher matcher not None, int proto, list names, bytes target, in
         for turn in range(rounds):
             at = text
             for i in range(count):
-                matches += matcher.match_name(proto, at, size[i], path, path_size, NULL, 0, &found)
+                matches += matcher.match_name(proto, at, size[i], path, path_size, &around, &found)
                 at += size[i]
     seconds = time.thread_time() - start
     free(size)

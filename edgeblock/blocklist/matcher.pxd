@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from edgeblock.blocklist.bitmap cimport Bitmap
 from edgeblock.blocklist.canonical cimport HOST_MAX, URL_MAX, Host, Target
 from edgeblock.blocklist.leads cimport KEY_MAX, Lead
-from edgeblock.core.matcher cimport Match, Matcher
+from edgeblock.core.matcher cimport Around, Match, Matcher
 
 cdef enum:
     LEADS_MAX = 20          # addresses.TRANSLATED, and config.NAT64_MAX
@@ -68,10 +68,12 @@ cdef struct Walk:           # one look-up under way
     bint hidden             # the path is invisible: TLS or QUIC
     bint has_urls           # the host has URL entries
     uint8_t has_places      # the host that was looked up last has entries with an address: bits, as below
+    const Around* around
     const uint8_t* to       # where the connection leads, or NULL
     size_t to_size
     uint32_t rank           # of the rule in `best`; 0: none
     Match best
+    bint of_ech             # a row was passed over for want of an Encrypted ClientHello
     uint32_t spent          # look-ups of where it leads
     Trace* trace            # NULL on the packet path
 
@@ -110,8 +112,8 @@ cdef class ListMatcher(Matcher):
     cdef void walk_readings(self, Walk* walk, const uint8_t* host, size_t host_size, const uint8_t* target,
                             size_t target_size) noexcept nogil
     cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size, const uint8_t* target,
-                        size_t target_size, const uint8_t* to, size_t to_size) noexcept nogil
-    cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil
+                        size_t target_size, const Around* around) noexcept nogil
+    cdef bint walk_address(self, Walk* walk, const Around* around, uint16_t port) noexcept nogil
     cdef void walk_prefixes(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil
     cdef object told(self, const Match* found)
     cdef list candidates(self, Walk* walk)

@@ -38,7 +38,7 @@ from edgeblock.blocklist.leads cimport KEY_MAX, Lead, put_prefix, read_inner
 from edgeblock.blocklist.siphash cimport Hashing, sip_begin, sip_print
 from edgeblock.core.matcher cimport (
     ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
-    PROTO_TLS,
+    PROTO_TLS, Around,
 )
 from edgeblock.core.decision import ACTIONS
 from edgeblock.errors import ListError
@@ -184,6 +184,15 @@ cdef bint is_listed(const Layer* layer, const uint8_t* print) noexcept nogil:
         if list_of(layer, load_u32(layer.rows + i * ROW_SIZE + PRINT_SIZE)) != NO_LIST:
             return True
     return False
+
+
+cdef void put_around(Around* around, bytes to, bytes client, bint ech):
+    # For as long as somebody holds the two.
+    around.to = to
+    around.to_size = len(to)
+    around.client = client
+    around.client_size = len(client)
+    around.ech = ech
 
 
 cdef const uint8_t* start_of(const uint8_t[::1] section):
@@ -357,6 +366,7 @@ cdef class ListMatcher(Matcher):
                 walk.best.action = ACTION_PASS if value & EXCEPTION else self.list_action[index]
                 walk.best.list_index = <uint16_t>index
                 walk.best.rule = rule_id(print, kind)
+                walk.best.of_ech = 0
 
     cdef void walk_places(self, Walk* walk, const Ask* host) noexcept nogil:
         # A host that has entries with an address, where this connection leads to.
@@ -544,11 +554,13 @@ cdef class ListMatcher(Matcher):
         walk.rank = rank
 
     cdef bint walk_name(self, Walk* walk, uint8_t proto, const uint8_t* host, size_t host_size, const uint8_t* target,
-                        size_t target_size, const uint8_t* to, size_t to_size) noexcept nogil:
+                        size_t target_size, const Around* around) noexcept nogil:
         cdef size_t start = 0, path = 0
-        walk.to = to if to_size == 4 or to_size == 16 else NULL
-        walk.to_size = to_size
+        walk.around = around
+        walk.to = around.to if around.to_size == 4 or around.to_size == 16 else NULL
+        walk.to_size = around.to_size
         walk.spent = 0
+        walk.of_ech = False
         walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
         walk.rank = 0
         walk.has_urls = False
@@ -561,12 +573,15 @@ cdef class ListMatcher(Matcher):
             self.walk_readings(walk, target + start, path - start, target + path, target_size - path)
         return walk.rank != 0
 
-    cdef bint walk_address(self, Walk* walk, const uint8_t* address, size_t size, uint16_t port) noexcept nogil:
+    cdef bint walk_address(self, Walk* walk, const Around* around, uint16_t port) noexcept nogil:
         # The address, and each IPv4 address that it leads to: of all that is found the strongest counts.
         cdef uint8_t inner[4]
-        cdef size_t i
+        cdef const uint8_t* address = around.to
+        cdef size_t i, size = around.to_size
+        walk.around = around
         walk.rank = 0
-        if size != 4 and size != 16:
+        walk.of_ech = False
+        if address == NULL or size != 4 and size != 16:
             return False
         self.walk_prefixes(walk, address, size, port)
         if size == 16 and self.ipv4_lengths:
@@ -596,52 +611,61 @@ cdef class ListMatcher(Matcher):
     # What the engine calls -------------------------------------------------------------------------------------
 
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
-                         const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
+                         const uint8_t* target, size_t target_size, const Around* around,
                          Match* found) noexcept nogil:
         cdef Walk walk
         cdef bint listed
         walk.trace = NULL
-        listed = self.walk_name(&walk, proto, host, host_size, target, target_size, to, to_size)
+        listed = self.walk_name(&walk, proto, host, host_size, target, target_size, around)
         if listed:
             found[0] = walk.best
+        if not around.ech:
+            found.of_ech = walk.of_ech
         found.spent = walk.spent
         return listed
 
-    cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,
-                            Match* found) noexcept nogil:
+    cdef bint match_address(self, const Around* around, uint16_t port, Match* found) noexcept nogil:
         cdef Walk walk
         walk.trace = NULL
-        if not self.walk_address(&walk, address, size, port):
+        if not self.walk_address(&walk, around, port):
             return False
         found[0] = walk.best
         return True
 
     # What people and tests call --------------------------------------------------------------------------------
 
-    def look_up(self, str proto, bytes host not None, bytes target=None, bytes to not None=b""):
+    def look_up(self, str proto, bytes host not None, bytes target=None, bytes to not None=b"",
+                bytes client not None=b"", bint ech=False):
         """The Found rule for a name of protocol "tls", "http" or "quic", as on the wire, or None. `to` is the address
-        where the connection leads, 4 or 16 bytes in network order, where that is known."""
+        where the connection leads, `client` whose it is, 4 or 16 bytes in network order, where that is known; `ech`:
+        the hello has an Encrypted ClientHello."""
         cdef Match found
+        cdef Around around
         cdef const uint8_t* path = NULL
         cdef size_t size = 0
         if target is not None:
             path = target
             size = len(target)
-        if not self.match_name(PROTOCOLS[proto], host, len(host), path, size, to, len(to), &found):
+        put_around(&around, to, client, ech)
+        if not self.match_name(PROTOCOLS[proto], host, len(host), path, size, &around, &found):
             return None
         return self.told(&found)
 
-    def look_up_address(self, bytes address not None, uint16_t port=0):
+    def look_up_address(self, bytes address not None, uint16_t port=0, bytes client not None=b""):
         """The Found rule for a destination of 4 or 16 bytes in network order, or None; port 0 is "no port"."""
         cdef Match found
-        if not self.match_address(address, len(address), port, &found):
+        cdef Around around
+        put_around(&around, address, client, False)
+        if not self.match_address(&around, port, &found):
             return None
         return self.told(&found)
 
-    def trace_name(self, str proto, bytes host not None, bytes target=None, bytes to not None=b""):
+    def trace_name(self, str proto, bytes host not None, bytes target=None, bytes to not None=b"",
+                   bytes client not None=b"", bint ech=False):
         """`look_up`, and what it tried, in order: (Found or None, list of Candidate, has the host URL entries)."""
         cdef Walk walk
         cdef Trace trace
+        cdef Around around
         cdef const uint8_t* path = NULL
         cdef size_t size = 0
         if target is not None:
@@ -650,18 +674,21 @@ cdef class ListMatcher(Matcher):
         trace.tries = trace.hits = 0
         walk.trace = &trace
         found = None
-        if self.walk_name(&walk, PROTOCOLS[proto], host, len(host), path, size, to, len(to)):
+        put_around(&around, to, client, ech)
+        if self.walk_name(&walk, PROTOCOLS[proto], host, len(host), path, size, &around):
             found = self.told(&walk.best)
         return found, self.candidates(&walk), walk.has_urls
 
-    def trace_address(self, bytes address not None, uint16_t port=0):
+    def trace_address(self, bytes address not None, uint16_t port=0, bytes client not None=b""):
         """As `trace_name` for `look_up_address`; the text of a Candidate is a key (`formats.network_text`)."""
         cdef Walk walk
         cdef Trace trace
+        cdef Around around
         trace.tries = trace.hits = 0
         walk.trace = &trace
         found = None
-        if self.walk_address(&walk, address, len(address), port):
+        put_around(&around, address, client, False)
+        if self.walk_address(&walk, &around, port):
             found = self.told(&walk.best)
         return found, self.candidates(&walk), False
 

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from edgeblock.core.connections cimport Connections
 from edgeblock.core.dtls cimport Fragment
 from edgeblock.core.flow cimport Flow, FlowTable
-from edgeblock.core.matcher cimport Match, Matcher
+from edgeblock.core.matcher cimport Around, Match, Matcher
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, QuicReader
 from edgeblock.core.sketch cimport Sketches
@@ -79,6 +79,7 @@ cdef enum:
     COUNT_HELLOS
     COUNT_HELLOS_NO_NAME
     COUNT_HELLOS_ECH
+    COUNT_HELLOS_ECH_KNOWN
     COUNT_REQUESTS
     COUNT_NAMES
     COUNT_OBSERVED
@@ -191,6 +192,7 @@ cdef class Engine:
     cdef uint32_t unproven_left    # answers in this second to those who have shown none
     cdef double unproven_since
 
+    cdef bint _match_address(self, const Packet* p, Match* found) noexcept nogil
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil
     cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil
     cdef Flow* _create(self, const Packet* p, Decision* out) noexcept nogil
@@ -213,7 +215,9 @@ cdef class Engine:
     cdef void _look_up(self, Flow* flow, const Packet* p, int64_t at, int64_t expected, uint32_t first,
                        Decision* out) noexcept nogil
     cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil
-    cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil
+    cdef void _await_ech(self, Flow* flow, uint8_t proto, const uint8_t* host, size_t size,
+                         Around* around) noexcept nogil
+    cdef bint _hello_end(self, Flow* flow, const Packet* p, const Finding* f, Match* found) noexcept nogil
     cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil
     cdef void _note(self, Flow* flow, uint8_t proto, uint8_t ech, const Match* found,
                     uint32_t host_at, uint32_t host_size, uint32_t target_at, uint32_t target_size,

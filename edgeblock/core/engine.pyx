@@ -28,7 +28,8 @@ from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WAT
                                   LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, SEEN, Flow, FlowTable,
                                   is_turned)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
-                                     ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS)
+                                     ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS,
+                                     Around, Match)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
                                     TCP_FIN, TCP_RST, TCP_SYN, TCP_URG, Packet, address_text, checksum_is_right,
                                     view_packet, write_packet)
@@ -71,7 +72,8 @@ cdef uint64_t FNV_PRIME = 0x100000001B3ULL
 # The names of engine.pxd's counters, in their order.
 COUNTER_NAMES = (
     "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
-    "junk_headers", "junk_unproven", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "requests",
+    "junk_headers", "junk_unproven", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "hellos_ech_known",
+    "requests",
     "names", "observed", "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy",
     "blocked_packets", "replies_repeated", "replies_withheld", "unproven_blocked", "unproven_answered",
     "unproven_unanswered", "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released",
@@ -338,9 +340,15 @@ cdef class Engine:
         self.counts[COUNT_FLOWS] += 1
         return flow
 
+    cdef bint _match_address(self, const Packet* p, Match* found) noexcept nogil:
+        # What the lists say of where a packet goes.
+        cdef Around around
+        put_around(&around, p)
+        return self.matcher.match_address(&around, p.destination_port, found)
+
     cdef void _match_destination(self, Flow* flow, const Packet* p, Decision* out) noexcept nogil:
         cdef Match found
-        if self.matcher.match_address(p.destination, 4 if p.family == 4 else 16, p.destination_port, &found):
+        if self._match_address(p, &found):
             self._note(flow, PROTO_IP, 0, &found, 0, 0, 0, 0, 0, out)
             if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
                 self._block(flow, p, PROTO_IP, &found, 0, 0, out)
@@ -348,8 +356,7 @@ cdef class Engine:
     cdef bint _is_lifted(self, Flow* flow, const Packet* p) noexcept nogil:
         # A flow that was blocked for its destination alone, which no list has any more: it is forgotten.
         cdef Match found
-        if flow == NULL or flow.state != FLOW_BLOCKED or flow.proto != PROTO_IP or self.matcher.match_address(
-                p.destination, 4 if p.family == 4 else 16, p.destination_port, &found) \
+        if flow == NULL or flow.state != FLOW_BLOCKED or flow.proto != PROTO_IP or self._match_address(p, &found) \
                 and found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
             return False
         self.table.remove(flow)
@@ -380,6 +387,7 @@ cdef class Engine:
         flow.marked = MARK_KEEP
         flow.replies = 0
         flow.packets = 0
+        flow.awaits_ech = 0
         flow.seen_count = 0
         flow.counted = 0
 
@@ -392,7 +400,7 @@ cdef class Engine:
         # handshake, as RFC 7413 has it.
         cdef Match found
         cdef uint8_t i
-        if self.matcher.match_address(p.destination, 4 if p.family == 4 else 16, p.destination_port, &found):
+        if self._match_address(p, &found):
             self._note(flow, PROTO_IP, 0, &found, 0, 0, 0, 0, 0, out)
             if found.action != ACTION_PASS and found.action != ACTION_OBSERVE:
                 self.counts[COUNT_BLOCKED_DROP + found.action - ACTION_DROP] += 1
@@ -490,8 +498,7 @@ cdef class Engine:
         cdef Match found
         if self._is_lifted(flow, p):
             flow = NULL
-        if flow == NULL and self.matcher.match_address(p.destination, 4 if p.family == 4 else 16,
-                                                       p.destination_port, &found):
+        if flow == NULL and self._match_address(p, &found):
             flow = self._create(p, out)
             if flow == NULL:
                 return
@@ -662,7 +669,7 @@ cdef class Engine:
             return False
         self.connections.begin_anew(flow)
         flow.state = FLOW_WATCHED
-        flow.seen_count = 0
+        flow.seen_count = flow.awaits_ech = 0
         return True
 
     # ---- the stream
@@ -752,16 +759,21 @@ cdef class Engine:
         cdef size_t host_size, target_size
         cdef uint8_t address[64]
         cdef uint8_t proto
-        cdef bint listed, opening
+        cdef bint listed, opening, by_policy
         cdef uint32_t i, places = 0
+        cdef Around around
+        put_around(&around, p)
         for i in range(first, self.findings.count):
             f = &self.findings.items[i]
             found.action = ACTION_PASS
             found.list_index = NO_LIST
             found.rule = 0
+            found.of_ech = 0
             proto = readers[f.reading].proto
             if f.kind != FINDING_NAME:
-                listed = self._hello_end(p, f, &found)
+                listed = self._hello_end(flow, p, f, &found)
+                if found.of_ech:
+                    last = NULL                 # another hello in this packet is asked about anew
             else:
                 host = text + f.host_at
                 host_size = f.host_size
@@ -786,13 +798,13 @@ cdef class Engine:
                         if self.drop_work and flow.state == FLOW_WATCHED:
                             self._refuse(flow, p, POLICY_WORK, out)
                         return
-                    found.spent = 0
                     # A tunnel's path is as invisible as that of TLS.
                     listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
-                                                     target, target_size, p.destination,
-                                                     4 if p.family == 4 else 16, &found)
+                                                     target, target_size, &around, &found)
                     last, last_listed, last_found = f, listed, found
                     places += found.spent
+                    if found.of_ech:
+                        self._await_ech(flow, proto, host, host_size, &around)
                 opening = flow.seen_count == 0
                 if not self._is_new(flow, f):
                     if not listed or found.action == ACTION_OBSERVE or found.action == ACTION_PASS:
@@ -810,9 +822,10 @@ cdef class Engine:
             if not readers[f.reading].shows and (found.action == ACTION_PAGE or found.action == ACTION_REDIRECT):
                 found.action = ACTION_RESET
             if listed or (self.report and f.kind == FINDING_NAME and not f.unsure):
-                self._note(flow, proto, f.ech, &found, f.host_at, f.host_size, f.target_at,
+                by_policy = f.kind != FINDING_NAME and not found.of_ech
+                self._note(flow, proto, f.ech, &found, f.host_at, 0 if by_policy else f.host_size, f.target_at,
                            f.target_size, proto == PROTO_HTTP, out)
-                if f.kind != FINDING_NAME:
+                if by_policy:
                     self.seen[out.names - 1].policy = (
                         POLICY_NO_SNI if f.kind == FINDING_NO_NAME and self.drop_no_name else POLICY_ECH)
             if listed and found.action != ACTION_PASS:
@@ -832,8 +845,20 @@ cdef class Engine:
                 and (a.host_size == 0 or memcmp(text + a.host_at, text + b.host_at, a.host_size) == 0)
                 and (a.target_size == 0 or memcmp(text + a.target_at, text + b.target_at, a.target_size) == 0))
 
-    cdef bint _hello_end(self, const Packet* p, const Finding* f, Match* found) noexcept nogil:
-        # A whole ClientHello: the policies on what its name does not tell.
+    cdef void _await_ech(self, Flow* flow, uint8_t proto, const uint8_t* host, size_t size,
+                         Around* around) noexcept nogil:
+        # A name with a rule for hellos that have an Encrypted ClientHello, which may stand behind the name, packets
+        # away: the rule waits for the hello's end. Of several readings of one hello any may end it.
+        cdef Match found
+        around.ech = True
+        if self.matcher.match_name(proto, host, size, NULL, 0, around, &found) and found.of_ech:
+            flow.awaits_ech = 1
+            flow.with_ech = found
+        around.ech = False
+
+    cdef bint _hello_end(self, Flow* flow, const Packet* p, const Finding* f, Match* found) noexcept nogil:
+        # A whole ClientHello: what its name alone does not tell. True: `found` applies, which is a rule's (`of_ech`)
+        # or a policy's.
         cdef bint refused = False
         if f.kind == FINDING_NO_NAME:
             self.counts[COUNT_HELLOS] += 1
@@ -843,13 +868,17 @@ cdef class Engine:
             self.counts[COUNT_HELLOS_ECH] += 1
             if self.ech == 1:
                 refused = True
-            elif self.ech == 2 and self.matcher.match_address(p.destination, 4 if p.family == 4 else 16,
-                                                              p.destination_port, found):
-                if found.action != ACTION_PASS:
-                    refused = True
+            elif self.ech == 2 and self._match_address(p, found) and found.action != ACTION_PASS:
+                refused = True
+            self.counts[COUNT_HELLOS_ECH_KNOWN] += flow.awaits_ech
         if refused:
             self.counts[COUNT_BLOCKED_POLICY] += 1
             found.action = ACTION_RESET
+            found.of_ech = 0
+            return True
+        if f.ech and flow.awaits_ech and flow.state == FLOW_WATCHED:
+            flow.awaits_ech = 0
+            found[0] = flow.with_ech
             return True
         return False
 
@@ -1239,6 +1268,13 @@ def plain_host(data: bytes) -> str:
     if colon and (port.isdigit() or not port):
         host = name
     return host.rstrip(".") or host
+
+
+cdef inline void put_around(Around* around, const Packet* p) noexcept nogil:
+    around.to = &p.destination[0]
+    around.client = &p.source[0]
+    around.to_size = around.client_size = 4 if p.family == 4 else 16
+    around.ech = False
 
 
 cdef bint _is_of_blocked(const Flow* flow, const Packet* p, bint proven) noexcept nogil:

@@ -14,7 +14,7 @@ cdef enum:
 cdef enum FindingKind:
     FINDING_NAME = 0
     FINDING_NO_NAME = 1        # a whole ClientHello without one
-    FINDING_HELLO_END = 2      # a whole ClientHello; `ech` is final
+    FINDING_HELLO_END = 2      # a whole ClientHello; `ech` is final, and where it is set the host is the last name
 
 cdef struct Finding:
     uint8_t kind               # a FindingKind

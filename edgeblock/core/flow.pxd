@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.core.blocked cimport Blocked
+from edgeblock.core.matcher cimport Match
 from edgeblock.core.packet cimport Packet
 from edgeblock.core.quic cimport MAX_CONNECTION_ID, Connection
 from edgeblock.core.window cimport Window
@@ -75,6 +76,7 @@ cdef struct Flow:
     uint16_t told              # bits: policies that were reported
     uint8_t orphan             # another engine has begun it (Engine.take_over)
     uint8_t sealed             # it does not begin anew: more has begun there than is known
+    uint8_t awaits_ech         # `with_ech` is what is done if its hello turns out to have an Encrypted ClientHello
     uint8_t crowded            # there were more streams when it was blocked than `blocked` tells of
     Blocked blocked            # all streams that had begun on these ports when one was blocked, and that one
     uint32_t awaited[AWAITED]  # SYNs since the proof: one counts when proven bytes follow it
@@ -88,6 +90,7 @@ cdef struct Flow:
     uint32_t client_ack
     uint32_t reset_seq[2]
     uint32_t reset_ack
+    Match with_ech
     uint32_t packets           # client packets with payload since it was settled
     uint8_t seen_count
     uint64_t seen[SEEN]

@@ -23,8 +23,16 @@ cdef enum Action:
 cdef enum:
     NO_LIST = 0xFFFF       # list_index of a name that no rule matched
 
+cdef struct Around:        # what is known of the connection, besides a name; an address has 4 or 16 bytes, network order
+    const uint8_t* to      # where it leads; NULL: not known
+    size_t to_size
+    const uint8_t* client  # whose it is; NULL: not known
+    size_t client_size
+    bint ech               # the whole ClientHello is there, and has an Encrypted ClientHello
+
 cdef struct Match:
     uint8_t action         # an Action
+    uint8_t of_ech         # asked without `ech`: a rule would apply with it; asked with it: this rule is one of those
     uint16_t list_index    # index into Matcher.list_names
     uint32_t rule          # opaque rule id, printed as eight hex digits
     uint32_t spent         # look-ups of where the name leads, whether a rule applies or not
@@ -35,12 +43,11 @@ cdef class Matcher:
 
     # `host` as on the wire (any case, final dot, port, brackets, even non-ASCII); `target` is the origin-form
     # request target ("/path?query") for HTTP and NULL for TLS and QUIC, whose path is invisible.
-    # `to` is where the connection leads, 4 or 16 bytes of address in network order, or NULL where that is not known.
-    # Returns whether any rule applies; `found` is then the rule that precedence puts in force.
+    # Returns whether any rule applies; `found` is then the rule that precedence puts in force. `spent` and `of_ech`
+    # are set in any case.
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
-                         const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
+                         const uint8_t* target, size_t target_size, const Around* around,
                          Match* found) noexcept nogil
 
-    # A destination: 4 or 16 bytes of address in network order, and a port in host order.
-    cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,
-                            Match* found) noexcept nogil
+    # A destination, which is `around.to`, and a port in host order.
+    cdef bint match_address(self, const Around* around, uint16_t port, Match* found) noexcept nogil

@@ -12,10 +12,10 @@ cdef class Matcher:
         self.list_names = ()
 
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
-                         const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
+                         const uint8_t* target, size_t target_size, const Around* around,
                          Match* found) noexcept nogil:
+        found.spent = found.of_ech = 0
         return False
 
-    cdef bint match_address(self, const uint8_t* address, size_t size, uint16_t port,
-                            Match* found) noexcept nogil:
+    cdef bint match_address(self, const Around* around, uint16_t port, Match* found) noexcept nogil:
         return False

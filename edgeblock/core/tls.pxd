@@ -24,6 +24,7 @@ cdef struct Hello:         # all zero is the start; `name` is left out of compar
     uint8_t name_too_long
     uint8_t has_cookie     # DTLS: a cookie stands behind the session id (RFC 6347, 4.2.1)
     uint16_t name_size
+    uint16_t kept          # bytes of the last name that was handed out, while it is in `name`; not compared
     uint32_t value
     uint32_t gap           # bytes to pass over before the next field
     uint32_t body          # left in the handshake message; each of these is clamped to the one before

@@ -177,12 +177,14 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
             size = h.name_left if h.name_left < left(c) else <uint32_t>left(c)
             if size == 0 or not take(c, size, &piece):
                 return NEED_MORE
+            h.kept = 0
             memcpy(h.name + h.name_size, piece, size)
             h.name_size = <uint16_t>(h.name_size + size)
             h.name_left -= size
             if h.name_left:
                 return NEED_MORE
             h.names += 1
+            h.kept = h.name_size
             return FOUND
         else:
             return DONE
@@ -317,6 +319,8 @@ cdef inline Outcome _report(Tls* t, Outcome outcome, Step* step, Findings* out) 
         f.ech = h.ech
         if outcome == FOUND:
             add_text(out, h.name, h.name_size, &f.host_at, &f.host_size)
+        elif h.ech:
+            add_text(out, h.name, h.kept, &f.host_at, &f.host_size)
     if outcome == DONE:
         # Perhaps not the last: the server may ask for another hello (RFC 8446, 4.1.4), and takes the name that
         # stands in that one.

@@ -24,7 +24,7 @@ from edgeblock.core.engine cimport (CHECKSUM_TRUST, COUNT_JUNK_CHECKSUM, COUNT_J
                                     COUNT_OVERFLOWS, MARK_BLOCKED, Decision, Engine, Passed)
 from edgeblock.core.findings cimport Finding, Findings, clear_findings, free_findings
 from edgeblock.core.flow cimport FLOW_COST, LANES, Flow, FlowTable, Quic
-from edgeblock.core.matcher cimport ACTION_RESET, Match, Matcher
+from edgeblock.core.matcher cimport ACTION_RESET, Around, Match, Matcher
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.reader cimport (DONE, FOUND, NEED_MORE, NOT_MINE, STATE_SIZE, STATE_WORDS, Outcome, Reader, Step)
 from edgeblock.core.readers cimport MAX_READERS, readers
@@ -109,7 +109,7 @@ cdef class OneName(Matcher):
         self.list_names = ("listed",)
 
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t size,
-                         const uint8_t* target, size_t target_size, const uint8_t* to, size_t to_size,
+                         const uint8_t* target, size_t target_size, const Around* around,
                          Match* found) noexcept nogil:
         cdef const char* name = b"blocked.example.com"
         cdef size_t i, at
@@ -119,6 +119,7 @@ cdef class OneName(Matcher):
             size -= 1
         while size and host[size - 1] == 0x2E:
             size -= 1
+        found.spent = found.of_ech = 0
         if size < 19 or size > 19 and host[size - 20] != 0x2E:
             return False
         at = size - 19
