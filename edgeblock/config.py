@@ -231,12 +231,14 @@ def _nat64() -> Any:
     return _setting((), read)
 
 
-# What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator.
+# What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator. (`from` is
+# `begins` inside, and means the same.)
 LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
     "allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "allow_collateral", "widest_ipv4",
     "widest_ipv6", "max_collateral", "max_growth", "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone",
-    "encoding", "attributes", "redirect", "status", "page", "contact", "provider", "reason", "help")
+    "encoding", "attributes", "from", "begins", "until", "weekly", "order", "authority", "received", "approved_by",
+    "reference", "drop_past_days", "redirect", "status", "page", "contact", "provider", "reason", "help")
 
 
 def _locks() -> Any:

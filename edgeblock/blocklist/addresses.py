@@ -4,6 +4,7 @@ In: the parts of a snapshot. Out: for IPv4 and IPv6 sorted spans, and endpoints,
 matcher's: what counts most of all entries that an address is in. Whoever enforces addresses without the matcher (the
 kernel's rules) asks only where an address lies. A hundred thousand entries are flattened anew in a few hundredths of
 a second (flatten.pyx); to make Python objects of all of them takes longer, so those that are as before are kept.
+What does not hold at the moment that is asked about is left out, and who asks is told how long that is so.
 Never here: a kernel, or a packet.
 """
 
@@ -15,8 +16,19 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from edgeblock.addresses import BITS, Addresses, Endpoint, Span, Translated, What, count_wide, inside, translated
-from edgeblock.blocklist.compiler import ADDRESS, IS_EXCEPTION, IS_IPV6, Compiled, ListRecord
+from edgeblock.blocklist.compiler import (
+    ADDRESS,
+    FLAGS_AT,
+    HAS_TERMS,
+    INDEX_AT,
+    IS_EXCEPTION,
+    IS_IPV6,
+    Compiled,
+    ListRecord,
+)
 from edgeblock.blocklist.flatten import alike, flatten
+from edgeblock.blocklist.terms import NEVER, Window
+from edgeblock.blocklist.timetable import NO_WINDOW_SET, Blob, windows_of
 from edgeblock.core.decision import ANSWERED
 from edgeblock.errors import ListError
 
@@ -29,10 +41,13 @@ Item = TypeVar("Item", Span, Endpoint)
 
 
 class Reader:
-    """Reads one snapshot after the other."""
+    """Reads one snapshot after the other. `until`: when what was read last is to be read again, in Unix seconds, as
+    something begins or ends to hold; None: never."""
 
     def __init__(self) -> None:
         self._begin()
+
+        self.until: int | None = None
 
     def _begin(self) -> None:
         self._owners: list[str] = []
@@ -40,8 +55,9 @@ class Reader:
         self._made = Addresses({4: (), 6: ()}, {4: (), 6: ()})
         self._spans, self._endpoints = defaultdict[int, bytes](bytes), defaultdict[int, bytes](bytes)
 
-    def read(self, parts: Compiled, most: int = sys.maxsize) -> Addresses:
-        """What is done with each address that a list of the snapshot has.
+    def read(self, parts: Compiled, most: int = sys.maxsize, at: float | None = None) -> Addresses:
+        """What is done with each address that a list of the snapshot has, at that moment (Unix seconds); without one
+        every entry holds.
 
         Raises:
             ListError: an entry says what none can say; there would be more than `most` ranges and endpoints.
@@ -60,7 +76,8 @@ class Reader:
         if count * len(apart) > ENTRIES_MAX:
             raise ListError(f"{count} address entries are too many for {len(apart)} NAT64 prefixes of 40, 48 or 56 "
                             "bits; list fewer")
-        entries = b"".join((parts.addresses, *in_two_pieces(parts, apart)))
+        there, self.until = (parts.addresses, None) if at is None else holding(parts, at)
+        entries = b"".join((there, *in_two_pieces(there, apart)))
         leading = [ends_of(one.prefix) for one in translated(parts.nat64)]
         try:
             made = {family: flatten(entries, family, whats, weights, ids, leading if family == 6 else [])
@@ -111,9 +128,56 @@ def weight_of(record: ListRecord) -> int:
     return 1 if record.action == "observe" else 4 if record.mandatory else 2
 
 
-def in_two_pieces(parts: Compiled, apart: list[Translated]) -> Iterator[bytes]:
+def holding(parts: Compiled, at: float) -> tuple[Blob, int | None]:
+    """The address entries of a snapshot that hold at a moment, and when the next of them begins or ends to.
+
+    Raises:
+        ListError: the terms of one cannot be read.
+    """
+    changes: list[int | None] = []
+    closed: set[int] = set()                # lists that do not hold
+    for index, record in enumerate(parts.lists):
+        if window := record.window:
+            changes.append(window.next_change(at))
+            if not window.holds(at):
+                closed.add(index)
+    if not closed and not parts.windows:
+        return parts.addresses, soonest(changes)
+    view = memoryview(parts.addresses)
+    flags, low, high = (view[place::ADDRESS.size].tobytes() for place in (FLAGS_AT, INDEX_AT, INDEX_AT + 1))
+    windows = {index: read_windows(blob, at, changes) for index, blob in parts.windows.items()}
+    made, first = [], 0
+    for number, flag in enumerate(flags):
+        index = low[number] | high[number] << 8
+        holds = index not in closed
+        if flag & HAS_TERMS:                # every one is counted
+            holds = next(windows[index], False) and holds
+        if not holds:
+            made.append(view[first * ADDRESS.size:number * ADDRESS.size])
+            first = number + 1
+    made.append(view[first * ADDRESS.size:])
+    return b"".join(made), soonest(changes)
+
+
+def read_windows(blob: Blob, at: float, changes: list[int | None]) -> Iterator[bool]:
+    """Whether each address entry with terms holds, of a list; when that changes is added to `changes` at once."""
+    windows, sets = windows_of(blob)
+    every = [Window(weekly=weekly) for weekly in sets]
+    open_sets = [one.holds(at) for one in every]
+    changes += [one.next_change(at) for one in every]
+    changes.append(min((begins for begins, _, _ in windows if begins > at), default=None))
+    changes.append(min((ends for _, ends, _ in windows if at < ends < NEVER), default=None))
+    return (begins <= at < ends and (which == NO_WINDOW_SET or which < len(open_sets) and open_sets[which])
+            for begins, ends, which in windows)
+
+
+def soonest(changes: list[int | None]) -> int | None:
+    return min((one for one in changes if one is not None), default=None)
+
+
+def in_two_pieces(entries: Blob, apart: list[Translated]) -> Iterator[bytes]:
     """For each IPv4 entry one of IPv6 for each prefix behind which IPv4 addresses are in two pieces."""
-    for address, length, flags, port, index in ADDRESS.iter_unpack(parts.addresses) if apart else ():
+    for address, length, flags, port, index in ADDRESS.iter_unpack(entries) if apart else ():
         if not flags & IS_IPV6 and length <= BITS[4]:
             for way in apart:
                 number, whole = inside(way, int.from_bytes(address[:4]), length)

@@ -14,21 +14,23 @@ from typing import Any
 from pyroaring import BitMap
 
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.fingerprint import Kind, Merge, Rows
+from edgeblock.blocklist.fingerprint import Kind, Merge, Rows, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry
 from edgeblock.blocklist.keys import Key, key_id, why_foreign
 from edgeblock.blocklist.settings import ListSettings
+from edgeblock.blocklist.terms import ALWAYS, NEVER, Terms, Window, read_terms
+from edgeblock.blocklist.timetable import Blob, Builder, known_weekly
 from edgeblock.errors import ListError
 
 LISTS_MAX = 0xFFFF      # a row's value has 16 bits for the list, and one value is "no list"
 LABELS_COUNTED = 63     # hosts of this many labels and more share a bit of `labels`
-EXCEPTION = 0x100
+EXCEPTION, TERMS = 0x100, 0x200
 EMPTY_SIZE = len(BitMap().serialize())
 ROW_SIZE = 20
 # An address entry: address (IPv4 takes the first four bytes), prefix length, flags, port (0: none), list index.
 ADDRESS = struct.Struct("<16sBBHHxx")
-INDEX_AT = 20                           # of the list index in it
-IS_IPV6, IS_EXCEPTION = 1, 2            # its flags
+FLAGS_AT, INDEX_AT = 17, 20             # where its flags are in it, and its list index
+IS_IPV6, IS_EXCEPTION, HAS_TERMS = 1, 2, 4      # its flags
 LAYERED_FROM = 200_000  # rows of a snapshot from which on it is not made anew for little: below, that takes 0.05 s
 LAYERED_SHARE = 16      # and the share of them that counts as little
 SPANS_MAX = 1 << 18     # of IPv4 addresses, gathered before those that touch are made one: 10 MB
@@ -43,7 +45,9 @@ class ListRecord:
     `signed` the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it
     was made of, `part` is the digest of the part that it came from; `uid` and `settings_uid` own the list and
     its settings. `address_entries` are those for addresses that block; what follows is what the box had seen behind
-    them when the list was taken (impact.Figures), None where nobody knew.
+    them when the list was taken (impact.Figures), None where nobody knew. From `begins` on, before `ends` (Unix
+    seconds) and within `weekly` it holds; `order` are its order data. `timed` entries have a window of their own, and
+    `past` were left out as theirs ended long ago.
     """
 
     name: str
@@ -71,6 +75,18 @@ class ListRecord:
     names_shared: int | None = None
     flows_behind: int | None = None
     subscribers_share: float | None = None
+    begins: int | None = None
+    ends: int | None = None
+    weekly: list[str] = field(default_factory=list)
+    order: dict[str, str] = field(default_factory=dict)
+    timed: int = 0
+    past: int = 0
+
+    @property
+    def window(self) -> Window:
+        """When the whole list holds."""
+        return Window(ALWAYS if self.begins is None else self.begins, NEVER if self.ends is None else self.ends,
+                      tuple(map(known_weekly, self.weekly)))
 
 
 @dataclass
@@ -88,6 +104,9 @@ class Compiled:
     `addresses` has an ADDRESS for each address entry, in no order, some perhaps twice. Bit n of `at_ipv4` and
     `at_ipv6`: some host has an entry with an address prefix of n bits. `nat64` are the prefixes behind which IPv4
     addresses are, besides those that every box knows (addresses.TRANSLATED).
+
+    `terms` are those of the entries of each list whose rows are here, `windows` those of its address entries, of all
+    lists (timetable.py).
     """
 
     lists: list[ListRecord]
@@ -106,6 +125,8 @@ class Compiled:
     nat64: tuple[str, ...] = ()
     at_ipv4: int = 0
     at_ipv6: int = 0
+    terms: dict[int, Blob] = field(default_factory=dict)
+    windows: dict[int, Blob] = field(default_factory=dict)
 
 
 class Compiler:
@@ -120,12 +141,16 @@ class Compiler:
         self.lists: list[ListRecord] = []
         self.settings: list[ListSettings] = []
         self.compiled = Compiled([], b"", b"", b"")
+        self.key = key
+        self.terms: dict[int, Builder] = {}
 
     def add_list(self, name: str, settings: ListSettings) -> int:
         """The index of a new list."""
         if len(self.lists) == LISTS_MAX:
             raise ValueError(f"more than {LISTS_MAX} lists")
-        self.lists.append(ListRecord(name, settings.action, settings.mandatory, settings.category))
+        self.lists.append(ListRecord(
+            name, settings.action, settings.mandatory, settings.category, begins=settings.begins, ends=settings.until,
+            weekly=list(map(str, settings.weekly)), order=dict(settings.order_data)))
         self.settings.append(settings)
         return len(self.lists) - 1
 
@@ -133,15 +158,18 @@ class Compiler:
         """One entry of the list with that index.
 
         Raises:
-            ListError: an entry of a hashed list that was made under another key.
+            ListError: an entry of a hashed list that was made under another key; too many different terms.
         """
         if isinstance(entry, HashedEntry):
             self._add_hashed(index, entry)
             return
         bounds = self.compiled
-        _, kind, key, exception, depth, _ = entry
-        value = index << 16 | (EXCEPTION if exception else 0)
+        _, kind, key, exception, depth, attributes = entry
+        terms = read_terms(attributes) if attributes else None
+        value = index << 16 | (EXCEPTION if exception else 0) | (TERMS if terms else 0)
         self.rows.add(key, value | kind)
+        if terms:
+            self._note(index, key, value | kind, terms)
         if kind <= Kind.SUBDOMAINS:
             bounds.labels |= 1 << min(key.count(b".") + 1, LABELS_COUNTED)
         elif kind <= Kind.DIRECTORY:
@@ -150,6 +178,8 @@ class Compiler:
             self.rows.add(host, index << 16 | Kind.URL_MARK)
             if self.settings[index].https == "host" and not exception:
                 self.rows.add(host, value | Kind.HOST_OF_URL)
+                if terms:
+                    self._note(index, host, value | Kind.HOST_OF_URL, terms)
             if kind == Kind.DIRECTORY:
                 bounds.depths |= 1 << depth
                 bounds.directory_max = max(bounds.directory_max, len(key))
@@ -158,7 +188,7 @@ class Compiler:
         elif kind >= Kind.HOST_AT:
             host, _, place = key.partition(b"\0")
             bounds.labels |= 1 << min(host.count(b".") + 1, LABELS_COUNTED)
-            self.rows.add(host, value | Kind.AT_MARK)
+            self.rows.add(host, value & ~TERMS | Kind.AT_MARK)
             if len(place) < 16:
                 bounds.at_ipv4 |= 1 << place[0]
             else:
@@ -168,8 +198,11 @@ class Compiler:
             is_ipv6 = len(address) >= 16
             port = address[16 if is_ipv6 else 4:]
             self.addresses += ADDRESS.pack(
-                address[:16 if is_ipv6 else 4], length, is_ipv6 | (IS_EXCEPTION if exception else 0),
-                int.from_bytes(port), index)
+                address[:16 if is_ipv6 else 4], length,
+                is_ipv6 | (IS_EXCEPTION if exception else 0) | (HAS_TERMS if terms else 0), int.from_bytes(port),
+                index)
+            if terms:
+                self.terms[index].add_window(terms.window)
             if not is_ipv6:
                 bounds.ipv4_lengths |= 1 << length
                 first = int.from_bytes(address[:4])
@@ -178,6 +211,10 @@ class Compiler:
                     self._merge_spans()
             else:
                 bounds.ipv6_lengths |= 1 << length
+
+    def _note(self, index: int, key: bytes, value: int, terms: Terms) -> None:
+        builder = self.terms.setdefault(index, Builder())
+        builder.add(fingerprint(self.key, key), value & 0xFFFF, terms)
 
     def _merge_spans(self) -> None:
         # A wide range takes as long as 65 536 narrow ones, and a list can say it a hundred thousand times.
@@ -227,6 +264,11 @@ class Compiler:
         parts.ipv4 = self.ipv4.serialize()
         parts.addresses = self.addresses
         parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
+        for index, builder in self.terms.items():
+            parts.terms[index] = builder.entries()
+            self.lists[index].timed = builder.timed
+            if windows := builder.windows():
+                parts.windows[index] = windows
         return parts
 
 
@@ -295,6 +337,10 @@ def gather(every: Sequence[Compiled], below: list[int]) -> Compiled:
         tables.append(parts.rows if under < 0 else b"")
         if under < 0:
             bitmaps.append(parts.bitmap)
+            if 0 in parts.terms:
+                made.terms[index] = parts.terms[0]
+        if 0 in parts.windows:
+            made.windows[index] = parts.windows[0]
         ipv4.append(parts.ipv4)
         addresses += for_list(parts.addresses, index)
         made.labels |= parts.labels

@@ -31,7 +31,8 @@ cpdef enum Kind:            # what an entry matches: the low byte of a row's val
     AT_MARK = 14            # no rule: the host has such entries, so where it leads is worth looking up
 
 cdef enum:
-    EXCEPTION = 0x100       # value: list index << 16 | EXCEPTION or 0 | Kind
+    EXCEPTION = 0x100       # value: list index << 16 | TERMS or 0 | EXCEPTION or 0 | Kind
+    TERMS = 0x200           # the row holds only where its terms say so (timetable.py)
     AT = HOST_AT - HOST     # from a kind of host to the same at an address
     NO_LIST = 0xFFFF        # the index of a list that counts no more; older versions wrote it into every URL_MARK
 

@@ -22,6 +22,7 @@ class Kind(IntEnum):
     SUBDOMAINS_AT = 13
     AT_MARK = 14
 
+def sort_records(records: WriteableBuffer, size: int) -> int: ...
 def fingerprint(key: ReadableBuffer, text: bytes) -> bytes: ...
 
 class Rows:

@@ -151,15 +151,51 @@ cdef class Rows:
         return numbers
 
     def entries(self, Py_ssize_t lists):
-        """How many distinct entries each of `lists` lists has: rows that are rules of their own."""
+        """How many distinct entries each of `lists` lists has: rows that are rules of their own. One that is there
+        with terms and without is one."""
         counts = [0] * lists
         cdef size_t i
         cdef uint32_t value
         for i in range(self.count):
             value = load_u32(self.rows + i * ROW_SIZE + PRINT_SIZE)
-            if value & 0xFF not in (HOST_OF_URL, URL_MARK, AT_MARK):
+            if value & 0xFF not in (HOST_OF_URL, URL_MARK, AT_MARK) and not (
+                    value & TERMS and self.has_before(i, value - TERMS)):
                 counts[value >> 16] += 1
         return counts
+
+    cdef bint has_before(self, size_t at, uint32_t value) noexcept nogil:
+        # Whether a row before that one has the same fingerprint and this value.
+        cdef const uint8_t* print = self.rows + at * ROW_SIZE
+        while at:
+            at -= 1
+            if memcmp(self.rows + at * ROW_SIZE, print, PRINT_SIZE) != 0:
+                return False
+            if load_u32(self.rows + at * ROW_SIZE + PRINT_SIZE) == value:
+                return True
+        return False
+
+
+cdef size_t record_size = 0     # of what is sorted: qsort hands on nothing of ours, and one sorts at a time
+
+
+cdef int compare_records(const void* one, const void* other) noexcept nogil:
+    return memcmp(one, other, record_size)
+
+
+def sort_records(uint8_t[::1] records not None, size_t size):
+    """Sorts records of `size` bytes by their bytes, one of each; how many bytes are left at the beginning."""
+    global record_size
+    cdef size_t count = records.shape[0] // size, i, kept = 1
+    if count == 0:
+        return 0
+    record_size = size
+    qsort(&records[0], count, size, compare_records)
+    for i in range(1, count):
+        if memcmp(&records[i * size], &records[(kept - 1) * size], size) != 0:
+            if i != kept:
+                memcpy(&records[kept * size], &records[i * size], size)
+            kept += 1
+    return kept * size
 
 
 cdef struct Head:           # where the reading of one table stands

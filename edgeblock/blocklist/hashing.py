@@ -140,6 +140,9 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
         if isinstance(item, Problem):
             made.unusable += 1
             made.find(item.line, item.why)
+        elif item.terms:
+            made.refuse(item.line, "has terms of its own (a window, an order, ech=only), which a hashed list has no "
+                        "place for; put those that hold for the whole list into its settings, or send the plain list")
         elif why := guard.refuses(item):
             if guard.skips:
                 made.find(item.line, f"{why}; left out (guarded = \"skip\")")

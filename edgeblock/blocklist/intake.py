@@ -36,6 +36,7 @@ from edgeblock.blocklist.sample import Sample
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.shared import read_shared
 from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, Signed, keys_for, refuses_replay
+from edgeblock.blocklist.terms import ALWAYS, DAY
 from edgeblock.errors import ListError
 
 LIST_BYTES_MAX = 4 << 30        # of one list; a hundred million names are less
@@ -169,13 +170,15 @@ class Watched(io.RawIOBase):
 class Gathering:
     """The entries of one list on their way in."""
 
-    def __init__(self, source: ListFile, terms: Terms, sample: Sample | None = None) -> None:
+    def __init__(self, source: ListFile, terms: Terms, now: float, sample: Sample | None = None) -> None:
         self.sample = sample
         self.compiler = Compiler(terms.key)
         self.compiler.add_list(source.name, source.settings)
         self.guard = Guard(source.settings, terms.protected, terms.key)
         self.file = source.path.name
-        self.lines = self.total = self.unusable = self.guarded = self.exceptions_lost = 0
+        self.lines = self.total = self.unusable = self.guarded = self.exceptions_lost = self.past = 0
+        days = source.settings.drop_past_days
+        self.past_before = ALWAYS if days is None else int(now) - DAY * days
         self.left_out: list[Finding] = []
         self.problems: list[Finding] = []
         self.refusals: list[Finding] = []
@@ -190,7 +193,9 @@ class Gathering:
                 if item.line != last:
                     last = item.line
                     self.lines += 1
-                if (why := refuses(item)) is not None and self.guard.skips:
+                if kind is formats.Entry and item.attributes and self._is_past(item):
+                    self.past += 1
+                elif (why := refuses(item)) is not None and self.guard.skips:
                     self.guarded += 1
                     self._leave_out(item.line, why)
                 elif why is not None:
@@ -220,6 +225,9 @@ class Gathering:
                 self._leave_out(item.line, f"the exception {item.text} is left out, and what it would have passed "
                                            f"may be blocked: {item.why}")
 
+    def _is_past(self, entry: formats.Entry) -> bool:
+        return entry.terms is not None and entry.terms.window.ends <= self.past_before
+
     def _leave_out(self, line: int, why: str) -> None:
         if len(self.left_out) < LEFT_OUT_MAX:
             self.left_out.append(Finding(self.file, line, why))
@@ -243,7 +251,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         Unsettled: it was changed meanwhile.
     """
     name = source.path.name
-    gathering = Gathering(source, terms, sample)
+    gathering = Gathering(source, terms, now, sample)
     try:
         with open_regular(source.path) as file:
             before = os.fstat(file.fileno())
@@ -275,17 +283,19 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     seen = Seen(gathering.lines, record.entries, gathering.unusable)
     times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]
     refused = (signed and refuses_replay(signed, max(times, default=None), now)) or \
-        gathering.guard.refuses_list(seen, previous.entries if previous else None, now) or \
+        gathering.guard.refuses_list(seen, previous.entries - previous.timed if previous else None, now) or \
         guarded_entries(source.settings, gathering.guarded, gathering.total)
     if refused:
         findings = [Finding(name, 0, refused), *gathering.problems]
         raise Refused(findings, gathering.unusable - len(gathering.problems))
     settings = source.settings
-    record.file, record.https, record.max_shrink = name, settings.https, settings.max_shrink
+    record.file, record.https = name, settings.https
+    record.max_shrink = 1 if settings.window else settings.max_shrink
     record.expires = settings.expires.timestamp() if settings.expires else None
     record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
     record.guarded, record.exceptions_lost = gathering.guarded, gathering.exceptions_lost
     record.address_entries = gathering.guard.addresses
+    record.past = gathering.past
     if gathering.guard.behind and gathering.guard.behind.entries:
         behind = gathering.guard.behind.figures()
         record.names_behind, record.names_shared = behind.names, behind.shared

@@ -7,8 +7,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeblock.blocklist.bitmap cimport Bitmap
 from edgeblock.blocklist.canonical cimport HOST_MAX, URL_MAX, Host, Target
+from edgeblock.blocklist.holding cimport Holder, Moment
 from edgeblock.blocklist.leads cimport KEY_MAX, Lead
-from edgeblock.core.matcher cimport Around, Match, Matcher
+from edgeblock.core.matcher cimport Around, Match
 
 cdef enum:
     LEADS_MAX = 20          # addresses.TRANSLATED, and config.NAT64_MAX
@@ -36,6 +37,7 @@ cdef struct Hit:            # a row that was found
     uint32_t value
     uint32_t rule
     uint32_t rank           # 0: does not apply here
+    uint8_t holds           # its terms do
 
 cdef struct Try:            # a fingerprint that was looked up
     uint8_t where           # a Where
@@ -73,11 +75,11 @@ cdef struct Walk:           # one look-up under way
     size_t to_size
     uint32_t rank           # of the rule in `best`; 0: none
     Match best
-    bint of_ech             # a row was passed over for want of an Encrypted ClientHello
+    Moment moment
     uint32_t spent          # look-ups of where it leads
     Trace* trace            # NULL on the packet path
 
-cdef class ListMatcher(Matcher):
+cdef class ListMatcher(Holder):
     cdef readonly object snapshot
     cdef const uint8_t* key
     cdef Layer base                 # nearly everything
@@ -90,12 +92,11 @@ cdef class ListMatcher(Matcher):
     cdef Lead[LEADS_MAX] leads
     cdef uint32_t lead_count
     cdef size_t url_max, directory_max
-    cdef uint32_t list_count
     cdef uint16_t* base_lists       # base.lists
     cdef uint8_t* list_action       # for each list: its Action
     cdef uint8_t* list_rank         # for each list: the class of its blocks
-
     cdef int open_base(self, snapshot) except -1
+
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,
                    uint32_t kinds, uint32_t weight) noexcept nogil
     cdef void look_print(self, Walk* walk, Where where, const uint8_t* text, Ask* ask) noexcept nogil

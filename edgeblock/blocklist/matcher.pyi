@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.holding import Holder
 from edgeblock.blocklist.snapshot import Snapshot
-from edgeblock.core.matcher import Matcher
 
 PROTOCOLS: dict[str, int]
 
@@ -12,6 +12,7 @@ class Found(NamedTuple):
     action: str
     list: str
     rule: str
+    order: str = ""
 
 class Row(NamedTuple):
     list: str
@@ -20,6 +21,7 @@ class Row(NamedTuple):
     applies: bool
     in_force: bool
     rule: str
+    holds: bool = True
 
 class Candidate(NamedTuple):
     text: bytes
@@ -27,7 +29,7 @@ class Candidate(NamedTuple):
     rows: tuple[Row, ...]
     places: bool = False
 
-class ListMatcher(Matcher):
+class ListMatcher(Holder):
     @property
     def snapshot(self) -> Snapshot: ...
     def __init__(self, snapshot: Snapshot) -> None: ...

@@ -12,9 +12,15 @@ that comes first has it. An observation is below every block: a list that is onl
 An entry for a host where it leads to an address is one more fingerprint, of the host and the prefix together; it is
 only made for hosts that are marked to have such entries.
 
+A row may have terms (holding.pyx), and so may its list: they are asked for only where it would become the rule in
+force.
+
 What has changed since a snapshot was made may lie over it (`snapshot.stack`). Then there are two tables of rows: one
 of nearly everything, in which some lists count no more, and a small one of what counts instead. The bounds and the
 list table are those of both together, so what is found, and what is tried, is what one snapshot of all would give.
+
+One idea, though long: each step of a look-up changes the same walk, and one that people ask for goes the same way as
+that of a packet.
 """
 
 from typing import NamedTuple
@@ -29,7 +35,8 @@ from edgeblock.blocklist.canonical cimport (
 )
 from edgeblock.blocklist.fingerprint cimport (
     AT, AT_MARK, DIRECTORY, ENDPOINT, EXCEPTION, HOST, HOST_AT, HOST_OF_URL, HOST_ONLY, HOST_ONLY_AT, KEY_SIZE,
-    NETWORK, NO_LIST, PRINT_SIZE, ROW_SIZE, SUBDOMAINS, URL, URL_MARK, URL_WITH_QUERY, crypto_shorthash_siphashx24,
+    NETWORK, NO_LIST, PRINT_SIZE, ROW_SIZE, SUBDOMAINS, TERMS, URL, URL_MARK, URL_WITH_QUERY,
+    crypto_shorthash_siphashx24,
     rule_id,
 )
 from edgeblock.addresses import translated
@@ -38,7 +45,7 @@ from edgeblock.blocklist.leads cimport KEY_MAX, Lead, put_prefix, read_inner
 from edgeblock.blocklist.siphash cimport Hashing, sip_begin, sip_print
 from edgeblock.core.matcher cimport (
     ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
-    PROTO_TLS, Around,
+    NO_ORDER, PROTO_TLS, Around,
 )
 from edgeblock.core.decision import ACTIONS
 from edgeblock.errors import ListError
@@ -58,15 +65,18 @@ PROTOCOLS = {"tls": PROTO_TLS, "http": PROTO_HTTP, "quic": PROTO_QUIC}
 
 
 class Found(NamedTuple):
-    """The rule in force: `action` is "accept" for an exception; `rule` is eight hex digits."""
+    """The rule in force: `action` is "accept" for an exception; `rule` is eight hex digits; `order` is the number of
+    the order that it has, "" where it has none."""
 
     action: str
     list: str
     rule: str
+    order: str = ""
 
 
 class Row(NamedTuple):
-    """A row that a look-up came across. `applies` is false for, say, subdomains of the host itself."""
+    """A row that a look-up came across. `applies` is false for, say, subdomains of the host itself; `holds` is false
+    where it is not in force at this time, or wants a hello with an Encrypted ClientHello."""
 
     list: str
     kind: Kind
@@ -74,6 +84,7 @@ class Row(NamedTuple):
     applies: bool
     in_force: bool
     rule: str
+    holds: bool = True
 
 
 class Candidate(NamedTuple):
@@ -207,7 +218,7 @@ cdef int open_layer(parts, Layer* layer) except -1:
     return 0
 
 
-cdef class ListMatcher(Matcher):
+cdef class ListMatcher(Holder):
     """Answers from one opened snapshot (`snapshot.open_snapshot`), which it keeps alive, and from the one below it.
 
     Attributes:
@@ -261,6 +272,7 @@ cdef class ListMatcher(Matcher):
             self.list_action[i] = ACTIONS.index(record.action)
             self.list_rank[i] = (CLASS_OBSERVE if record.action == "observe"
                                  else CLASS_MANDATORY if record.mandatory else CLASS_BLOCK)
+        self.open_terms(snapshot)
 
     def __dealloc__(self):
         free(self.list_action)
@@ -335,6 +347,8 @@ cdef class ListMatcher(Matcher):
         cdef const uint8_t* print = ask.print
         cdef size_t i
         cdef uint32_t value, kind, index, rank, kinds = ask.kinds
+        cdef bint better, holds
+        cdef Match said
         cdef Trace* trace = walk.trace
         for i in range(first_row(layer, print), layer.count):
             if memcmp(layer.rows + i * ROW_SIZE, print, PRINT_SIZE) != 0:
@@ -355,18 +369,26 @@ cdef class ListMatcher(Matcher):
             if kinds >> kind & 1 and (value & EXCEPTION or not ask.lifts):
                 rank = CLASS_EXCEPTION if value & EXCEPTION else self.list_rank[index]
                 rank = rank << CLASS_SHIFT | specific(kind) << KIND_SHIFT | ask.weight
+            better = rank > walk.rank or (rank and rank == walk.rank and index < walk.best.list_index)
+            holds = True
+            said.of_ech = 0
+            said.order = NO_ORDER
+            if (better or trace != NULL) and (value & TERMS or self.tables[index].bounded):
+                holds = self.holds(&walk.moment, print, value, index, &said)
             if trace != NULL and tried < TRIES_MAX and trace.hits < HITS_MAX:
                 trace.hit[trace.hits].tried = tried
                 trace.hit[trace.hits].value = (value & 0xFFFF) | index << 16
                 trace.hit[trace.hits].rule = rule_id(print, kind)
                 trace.hit[trace.hits].rank = rank
+                trace.hit[trace.hits].holds = holds
                 trace.hits += 1
-            if rank > walk.rank or (rank and rank == walk.rank and index < walk.best.list_index):
+            if better and holds:
                 walk.rank = rank
                 walk.best.action = ACTION_PASS if value & EXCEPTION else self.list_action[index]
                 walk.best.list_index = <uint16_t>index
                 walk.best.rule = rule_id(print, kind)
-                walk.best.of_ech = 0
+                walk.best.of_ech = said.of_ech
+                walk.best.order = said.order
 
     cdef void walk_places(self, Walk* walk, const Ask* host) noexcept nogil:
         # A host that has entries with an address, where this connection leads to.
@@ -560,7 +582,8 @@ cdef class ListMatcher(Matcher):
         walk.to = around.to if around.to_size == 4 or around.to_size == 16 else NULL
         walk.to_size = around.to_size
         walk.spent = 0
-        walk.of_ech = False
+        walk.moment.of_ech = walk.moment.has_now = False
+        walk.moment.ech = around.ech
         walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
         walk.rank = 0
         walk.has_urls = False
@@ -580,7 +603,8 @@ cdef class ListMatcher(Matcher):
         cdef size_t i, size = around.to_size
         walk.around = around
         walk.rank = 0
-        walk.of_ech = False
+        walk.moment.of_ech = walk.moment.has_now = False
+        walk.moment.ech = around.ech
         if address == NULL or size != 4 and size != 16:
             return False
         self.walk_prefixes(walk, address, size, port)
@@ -620,7 +644,7 @@ cdef class ListMatcher(Matcher):
         if listed:
             found[0] = walk.best
         if not around.ech:
-            found.of_ech = walk.of_ech
+            found.of_ech = walk.moment.of_ech
         found.spent = walk.spent
         return listed
 
@@ -693,7 +717,8 @@ cdef class ListMatcher(Matcher):
         return found, self.candidates(&walk), False
 
     cdef object told(self, const Match* found):
-        return Found(ACTIONS[found.action], self.list_names[found.list_index], f"{found.rule:08x}")
+        return Found(ACTIONS[found.action], self.list_names[found.list_index], f"{found.rule:08x}",
+                     self.order_of(found.list_index, found.order))
 
     cdef list candidates(self, Walk* walk):
         cdef Trace* trace = walk.trace
@@ -715,9 +740,9 @@ cdef class ListMatcher(Matcher):
                     rows.append((value, Row(
                         self.list_names[value >> 16], Kind(value & 0xFF), (value & EXCEPTION) != 0,
                         trace.hit[k].rank != 0,
-                        trace.hit[k].rank != 0 and trace.hit[k].rank == walk.rank
+                        trace.hit[k].rank != 0 and trace.hit[k].holds and trace.hit[k].rank == walk.rank
                         and value >> 16 == walk.best.list_index and trace.hit[k].rule == walk.best.rule,
-                        f"{trace.hit[k].rule:08x}")))
+                        f"{trace.hit[k].rule:08x}", trace.hit[k].holds != 0)))
             rows.sort()         # by list, of both tables
             out.append(Candidate(text[:trace.tried[i].size] + trace.keys[i][:trace.tried[i].key],
                                  trace.tried[i].in_bitmap != 0, tuple([row for _, row in rows]),

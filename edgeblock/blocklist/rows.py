@@ -1,7 +1,8 @@
 """What the rows of a snapshot say of a name or an address, read in plain Python: a second opinion on the matcher.
 
 In: a Snapshot, a canonical host, a plain target, an address. Out: a Verdict. It shares with the matcher the
-fingerprint and the form of the rows, nothing else: it has no bitmap, no bounds and no readings of odd names. Slow;
+fingerprint and the form of the rows and terms, nothing else: it has no bitmap, no bounds, no readings of odd names,
+and another way to tell what a clock shows. Slow;
 for the trial of lists (daemon/selfcheck.py). Never here: a packet.
 """
 
@@ -10,10 +11,11 @@ from enum import IntEnum
 
 from edgeblock.addresses import embedded
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.compiler import EXCEPTION, ROW_SIZE, ListRecord
+from edgeblock.blocklist.compiler import EXCEPTION, ROW_SIZE, TERMS, ListRecord
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import network_key
 from edgeblock.blocklist.snapshot import Snapshot
+from edgeblock.blocklist.timetable import Table as Terms
 
 PRINT_SIZE = 16
 NO_LIST = 0xFFFF
@@ -40,8 +42,8 @@ class Table:
         self.rows, self.lists = rows, lists
         self.count = len(rows) // ROW_SIZE
 
-    def find(self, print: bytes) -> Iterator[tuple[int, int, bool]]:
-        """(list, kind, whether it is an exception) of each row of that fingerprint that counts."""
+    def find(self, print: bytes) -> Iterator[tuple[int, int]]:
+        """List and value of each row of that fingerprint that counts."""
         low, high = 0, self.count
         while low < high:
             middle = (low + high) // 2
@@ -57,14 +59,20 @@ class Table:
             value = int.from_bytes(self.rows[at + PRINT_SIZE:at + ROW_SIZE], "little")
             index = value >> 16
             if index < len(self.lists) and self.lists[index] >= 0:
-                yield self.lists[index], value & 0xFF, value & EXCEPTION != 0
+                yield self.lists[index], value & 0xFFFF
 
 
 class Rows:
-    """The rows of a snapshot, and of the one below it."""
+    """The rows of a snapshot, and of the one below it.
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    `at` is the moment that is asked about, in Unix seconds; None: terms hold always. `ech`: every hello has an
+    Encrypted ClientHello.
+    """
+
+    def __init__(self, snapshot: Snapshot, at: float | None = None, ech: bool = False) -> None:
         parts = snapshot.parts
+        self.at, self.ech = at, ech
+        self.terms = {index: Terms(blob) for index, blob in snapshot.terms.items()}
         self.key = snapshot.key
         self.lists: list[ListRecord] = parts.lists
         self.nat64 = parts.nat64
@@ -81,7 +89,16 @@ class Rows:
     def find(self, key: bytes) -> list[tuple[int, int, bool]]:
         """(list, kind, whether it is an exception) of each row of a key."""
         print = fingerprint(self.key, key)
-        return [row for table in self.tables for row in table.find(print)]
+        return [(index, value & 0xFF, value & EXCEPTION != 0) for table in self.tables
+                for index, value in table.find(print) if self._holds(print, index, value)]
+
+    def _holds(self, print: bytes, index: int, value: int) -> bool:
+        if self.at is None:
+            return True
+        if not self.lists[index].window.holds(self.at):
+            return False
+        return not value & TERMS or index in self.terms and any(
+            one.window.holds(self.at) and (self.ech or not one.ech) for one in self.terms[index].find(print, value))
 
     def has(self, name: str, kind: Kind, key: bytes, exception: bool) -> bool:
         """Whether that entry of that list is there."""

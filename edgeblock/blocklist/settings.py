@@ -9,13 +9,26 @@ import ipaddress
 import re
 import tomllib
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from edgeblock import config
 from edgeblock.blocklist.canonical import canonical_host, why_not_host
 from edgeblock.blocklist.encodings import find_encoding
 from edgeblock.blocklist.signature import parse_key
+from edgeblock.blocklist.terms import (
+    ALWAYS,
+    NEVER,
+    ORDER,
+    VALUE_MAX,
+    WEEKLY_MAX,
+    BadTerm,
+    Order,
+    Weekly,
+    Window,
+    parse_time,
+    parse_weeklies,
+)
 from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ListError, printable
 
@@ -24,6 +37,8 @@ SHOWN_MAX = 80          # characters of a value that a message repeats
 SAID_MAX = 200          # characters of what the TOML parser says
 ATTRIBUTES_MAX = 16
 ATTRIBUTE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+FIELDS = {"from": "begins"}     # the field of a key that no field can be called
+PAST_DAYS_MAX = 36_500
 ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "allow_collateral")
 
 # The guard rails have the same keys in [rules] of the main configuration, which says what each may hold.
@@ -42,6 +57,8 @@ class ListSettings:
     file, None for what its first row says; `encoding` is what the file is written in, None for UTF-8; `zone` is
     the name of a response policy zone, None for what the file says;
     `attributes` are the names of what may stand beside an entry, as until=2030-12-31;
+    from `begins` on, before `until` (Unix seconds) and within `weekly` it holds, and the entries that are in it stay
+    known; `order` to `reference` say by whose order; entries that ended `drop_past_days` ago are left out;
     `subdomains` is whether a name in a format that has names alone covers those below it, None for what is usual
     there. `locked` are the keys that a NAME.toml may not change, and `unlocked` the exceptions, which no list has in
     its own settings. The rest are the guard rails (guard.py): True allows all, a tuple these.
@@ -60,6 +77,15 @@ class ListSettings:
     zone: str | None = None
     attributes: tuple[str, ...] = ()
     subdomains: bool | None = None
+    begins: int | None = None
+    until: int | None = None
+    weekly: tuple[Weekly, ...] = ()
+    order: str = ""
+    authority: str = ""
+    received: str = ""
+    approved_by: str = ""
+    reference: str = ""
+    drop_past_days: int | None = None
     allow_public_suffixes: bool | tuple[str, ...] = False
     allow_protected: bool | tuple[str, ...] = False
     allow_addresses: bool | tuple[str, ...] = False
@@ -75,6 +101,17 @@ class ListSettings:
     max_guarded: float = config.Rules.max_guarded
     locked: tuple[str, ...] = ()
     unlocked: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """When the list holds."""
+        return Window(ALWAYS if self.begins is None else self.begins, NEVER if self.until is None else self.until,
+                      self.weekly)
+
+    @property
+    def order_data(self) -> Order:
+        """By whose order it holds: name and value of each piece that there is."""
+        return tuple((name, value) for name in ORDER if (value := getattr(self, name)))
 
 
 def default_settings(rules: config.Rules) -> ListSettings:
@@ -112,7 +149,8 @@ def locked_for(name: str, defaults: ListSettings) -> tuple[str, ...]:
 def why_locked(name: str, settings: ListSettings, defaults: ListSettings) -> str | None:
     """Why the settings of the list `name` are not its own to make, or None. `defaults` are those of this list."""
     for key in defaults.locked:
-        if getattr(settings, key, None) != getattr(defaults, key, None):
+        field = FIELDS.get(key, key)
+        if getattr(settings, field, None) != getattr(defaults, field, None):
             return (f"{key} is locked: [rules] locked in the main configuration has it, and there only the operator "
                     f"can allow it, with unlocked = [\"{name}={key}\"]")
     return None
@@ -142,8 +180,8 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     except ValueError:          # from int(), which says no more than that
         raise ListError(f"{source}: not readable as TOML: has a number of too many digits") from None
     choices = {"action": LIST_ACTIONS, "https": HTTPS, "format": formats}
-    known = (*choices, "attributes", "category", "column", "delimiter", "encoding", "mandatory", "expires", "signer",
-             "subdomains", "zone", *GUARD_KEYS)
+    known = (*choices, "attributes", "category", "column", "delimiter", "drop_past_days", "encoding", "mandatory",
+             "expires", "signer", "subdomains", "zone", *FIELDS, "until", "weekly", *ORDER, *GUARD_KEYS)
     changes: dict[str, object] = {}
     mistakes: list[str] = []
     for key, value in table.items():
@@ -157,12 +195,14 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
             mistakes.append(f"{source}: unknown key {quoted(key)}; {hint}")
             continue
         try:
-            changes[key] = read_setting(key, value, source, choices)
+            changes[FIELDS.get(key, key)] = read_setting(key, value, source, choices)
         except ListError as problem:
             mistakes += problem.args
     settings = replace(defaults, **changes)     # type: ignore[arg-type]
     if settings.mandatory and settings.action == "observe":
         mistakes.append(f"{source}: mandatory = true needs an action that blocks, and observe does not")
+    if not mistakes and settings.begins is not None and settings.window.begins >= settings.window.ends:
+        mistakes.append(f"{source}: from is not before until, so the list would never be in force")
     if mistakes:
         raise ListError(*mistakes)
     return settings
@@ -206,7 +246,56 @@ def read_setting(key: str, value: Any, source: str, choices: dict[str, tuple[str
         except ValueError as allowed:
             raise ListError(f"{source}: {key} = {quoted(value)} must be {allowed}") from None
         value = read_allowance(value, f"{source}: {key}") if key in ALLOWANCES else value
+    if key in ("from", "until"):
+        return read_moment(key, value, source)
+    if key == "weekly":
+        return read_weekly(value, source)
+    if key in ORDER:
+        return read_order(key, value, source)
+    if key == "drop_past_days" and (type(value) is not int or not 0 <= value <= PAST_DAYS_MAX):
+        raise ListError(f"{source}: drop_past_days = {quoted(value)} is no number of days from 0 to {PAST_DAYS_MAX}")
     return read_expiry(value, source) if key == "expires" else value
+
+
+def read_moment(key: str, value: object, source: str) -> int:
+    """Unix seconds of a TOML date or date-time (without an offset it is UTC), or of a text."""
+    if isinstance(value, str):
+        try:
+            return parse_time(value.strip(), last=key == "until")
+        except BadTerm as problem:
+            raise ListError(f"{source}: {key} = {quoted(value)} {problem}") from None
+    if not isinstance(value, date):
+        raise ListError(f"{source}: {key} = {quoted(value)} is no time such as 2026-12-31T18:00:00Z without quotes, "
+                        'or "2026-12-31 18:00 Europe/London" with them')
+    moment = read_expiry(value, source)
+    at = moment.replace(tzinfo=None) - datetime(1970, 1, 1)         # an offset may lead out of what a datetime can be
+    offset = moment.utcoffset() or timedelta()
+    return at.days * 86400 + at.seconds - offset.days * 86400 - offset.seconds
+
+
+def read_weekly(value: object, source: str) -> tuple[Weekly, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
+        raise ListError(f'{source}: weekly = {quoted(value)} is no text such as "sat 14:45-17:30 Europe/London", and '
+                        "no list of such")
+    made: tuple[Weekly, ...] = ()
+    for text in texts:
+        try:
+            made = tuple(dict.fromkeys(made + parse_weeklies(text)))
+        except BadTerm as problem:
+            raise ListError(f"{source}: weekly = {quoted(text)} {problem}") from None
+        if len(made) > WEEKLY_MAX:
+            raise ListError(f"{source}: weekly has more than {WEEKLY_MAX} windows")
+    return made
+
+
+def read_order(key: str, value: object, source: str) -> str:
+    """A piece of order data. ListError where it is no text of one line, or too long."""
+    text = value.isoformat() if key == "received" and isinstance(value, date) else value
+    text = " ".join(text.split()) if isinstance(text, str) else ""
+    if not text or len(text) > VALUE_MAX or not text.isprintable():
+        raise ListError(f"{source}: {key} = {quoted(value)} is no text in quotes of at most {VALUE_MAX} characters")
+    return text
 
 
 def read_expiry(value: object, source: str) -> datetime:

@@ -6,8 +6,10 @@
     bitmap     roaring, portable format: the first 32 bits of every fingerprint
     ipv4       roaring, portable format: every listed IPv4 destination
     addresses  24 bytes each: the address entries in plain text, for the kernel's rules (compiler.ADDRESS)
+    windows    when those of them hold that have terms, list by list (timetable.py)
+    terms      of the entries of each list that has some (timetable.py)
     rows       20 bytes each, sorted: 128-bit fingerprint (big-endian order), value as 32 bits little-endian
-    sums       a digest of each CHUNK of the five sections before it
+    sums       a digest of each CHUNK of the sections before it
 
 In: Compiled and a key, or bytes and a key. Out: a file, or a Snapshot whose every section lies inside the bytes. No
 host and no URL is in it in plain text. Digests are keyed BLAKE2b. That of the header covers the header and the sums,
@@ -26,19 +28,23 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.keys import Key, key_id, keyed_sum
+from edgeblock.blocklist.timetable import Blob, joined, parted
 from edgeblock.config import NAT64_LENGTHS
 from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ListError
 
 MAGIC = b"EBLIST\r\n"       # the line end shows a transfer that changed line ends
-VERSION = 3
-# By version. One without addresses is still read: it may have the last good version of a list that is refused now.
-HEADERS = {3: struct.Struct("<8sHHI8sQQ 12Q QQQ3Q II 32s"), 2: struct.Struct("<8sHHI8sQQ 10Q QQQ3Q II 32s")}
+VERSION = 4
+# By version. Older ones are still read, which may have the last good version of a list that is refused now: 3 without
+# terms, 2 without addresses.
+SECTIONS = {4: 8, 3: 6, 2: 5}
+HEADERS = {version: struct.Struct(f"<8sHHI8sQQ {2 * count}Q QQQ3Q II 32s") for version, count in SECTIONS.items()}
 HEADER = HEADERS[VERSION]
 VERSION_AT = 8
 FIXED = 7                   # fields before the places of the sections
@@ -58,6 +64,14 @@ class Snapshot:
     digest: str
     parts: Compiled
     base: "Snapshot | None" = None
+
+    @cached_property
+    def terms(self) -> dict[int, Blob]:
+        """Those of the entries of each list, also of one whose rows are in the one below."""
+        below = {} if self.base is None else {
+            index: self.base.parts.terms[under] for index, under in enumerate(self.parts.below)
+            if under in self.base.parts.terms}
+        return {**below, **self.parts.terms}
 
 
 def stack(over: Snapshot, base: Snapshot) -> Snapshot:
@@ -118,7 +132,8 @@ def write(file: BinaryIO, parts: Compiled, key: Key, built: int) -> str:
     file.seek(HEADER.size)
     body = Body(file, key)
     places = []
-    for section in ([lists], [parts.bitmap], [parts.ipv4], [parts.addresses], chunks(parts.rows)):
+    for section in ([lists], [parts.bitmap], [parts.ipv4], [parts.addresses], joined(parts.windows),
+                    joined(parts.terms), chunks(parts.rows)):
         at = body.size
         for some in section:
             body.write(some)
@@ -183,16 +198,17 @@ def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", 
         if at > total or size > total - at:
             raise ListError(f"{source}: has a section that lies outside; build it again")
         sections.append(view[at:at + size])
-    lists, bitmap, ipv4, *addresses, rows, sums = sections
+    lists, bitmap, ipv4, *later, rows, sums = sections
+    addresses, windows, terms = (*later, *[view[:0]] * 3)[:3]
     digest = sum_of(bytes(view[:header.size - DIGEST_SIZE]) + bytes(sums), key)
     if not hmac.compare_digest(digest, rest[-1]) or verify != HEAD and not is_whole(view, places, sums, key, verify):
         raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
-    if len(rows) % ROW_SIZE or addresses and len(addresses[0]) % ADDRESS.size:
+    if len(rows) % ROW_SIZE or len(addresses) % ADDRESS.size:
         raise ListError(f"{source}: has a row that is cut; build it again")
     records, about = read_lists(lists, count, source)
     parts = Compiled(records, bitmap, rows, ipv4, bounds[0], bounds[1], bounds[2],
                      bounds[3] | bounds[4] << 64 | bounds[5] << 128, bounds[6], bounds[7],
-                     addresses=addresses[0] if addresses else b"", **about)
+                     addresses=addresses, windows={**parted(windows)}, terms={**parted(terms)}, **about)
     return Snapshot(view, key, built, digest.hex(), parts)
 
 
@@ -210,9 +226,8 @@ def check_whole(snapshot: Snapshot, source: str) -> None:
 
 def places_of(view: memoryview) -> list[int]:
     """Where each section begins and its size, one after the other, the sums last; of a version that is known."""
-    header = HEADERS[int.from_bytes(view[VERSION_AT:VERSION_AT + 2], "little")]
-    count = 12 if header is HEADER else 10
-    return list(header.unpack_from(view)[FIXED:FIXED + count])
+    version = int.from_bytes(view[VERSION_AT:VERSION_AT + 2], "little")
+    return list(HEADERS[version].unpack_from(view)[FIXED:FIXED + 2 * SECTIONS[version]])
 
 
 def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key, verify: str) -> bool:
@@ -229,7 +244,7 @@ def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key, ve
     if at != len(view) or len(sums) != -(-len(body) // CHUNK) * DIGEST_SIZE:
         return False
     wanted = range(len(sums) // DIGEST_SIZE) if verify == ALL else {
-        i for begins, size in (places[0:2], (places[4], places[-4] - places[4]))    # the lists and the addresses
+        i for begins, size in (places[0:2], (places[4], places[-4] - places[4]))    # lists, addresses, terms
         for i in range((begins - start) // CHUNK, -(-(begins - start + size) // CHUNK))}
     return all(hmac.compare_digest(sum_of(body[i * CHUNK:(i + 1) * CHUNK], key),
                                    sums[i * DIGEST_SIZE:(i + 1) * DIGEST_SIZE]) for i in wanted)

@@ -30,7 +30,8 @@ class Name(NamedTuple):
     without a name; `path` is the request target as sent, None where no path is visible; `action` is "accept",
     "drop", "reset", "page", "redirect" or "observe"; `list` and `rule` are None when nothing matched. `policy` is the
     key of [policies] by which something was stopped that no list names ("headers": the bound on extension headers);
-    there is no name then, and `proto` is None where it is not known.
+    there is no name then, and `proto` is None where it is not known. `order` is the number of the order by which it
+    is listed, "" where none is known.
     """
 
     proto: str | None
@@ -41,6 +42,7 @@ class Name(NamedTuple):
     rule: str | None
     ech: bool = False
     policy: str | None = None
+    order: str = ""
 
 
 class Decision(NamedTuple):

@@ -114,6 +114,7 @@ cdef struct Seen:              # one name for the caller
     uint8_t policy             # a Policy; with one there is no name
     uint16_t list_index
     uint32_t rule
+    uint32_t order             # of Match
     uint32_t host_at           # these index the findings' text; no host has size 0
     uint32_t host_size
     uint32_t target_at

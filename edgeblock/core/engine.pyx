@@ -28,8 +28,8 @@ from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WAT
                                   LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, SEEN, Flow, FlowTable,
                                   is_turned)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
-                                     ACTION_RESET, NO_LIST, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC, PROTO_TLS,
-                                     Around, Match)
+                                     ACTION_RESET, NO_LIST, NO_ORDER, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC,
+                                     PROTO_TLS, Around, Match)
 from edgeblock.core.packet cimport (PACKET_BAD, PACKET_FRAGMENT, PACKET_OTHER, PACKET_TCP, PACKET_UDP, TCP_ACK,
                                     TCP_FIN, TCP_RST, TCP_SYN, TCP_URG, Packet, address_text, checksum_is_right,
                                     view_packet, write_packet)
@@ -72,12 +72,11 @@ cdef uint64_t FNV_PRIME = 0x100000001B3ULL
 # The names of engine.pxd's counters, in their order.
 COUNTER_NAMES = (
     "packets", "tcp", "udp", "other", "fragments", "unreadable", "junk_checksum", "junk_no_ack", "junk_hop_by_hop",
-    "junk_headers", "junk_unproven", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech", "hellos_ech_known",
-    "requests",
-    "names", "observed", "blocked_drop", "blocked_reset", "blocked_page", "blocked_redirect", "blocked_policy",
-    "blocked_packets", "replies_repeated", "replies_withheld", "unproven_blocked", "unproven_answered",
-    "unproven_unanswered", "unparsable", "conflicts", "overflows", "rereading_refused", "window_full", "released",
-    "no_memory", "overworked", "work", "orphans",
+    "junk_headers", "junk_unproven", "flows", "midstream", "hellos", "hellos_no_name", "hellos_ech",
+    "hellos_ech_known", "requests", "names", "observed", "blocked_drop", "blocked_reset", "blocked_page",
+    "blocked_redirect", "blocked_policy", "blocked_packets", "replies_repeated", "replies_withheld",
+    "unproven_blocked", "unproven_answered", "unproven_unanswered", "unparsable", "conflicts", "overflows",
+    "rereading_refused", "window_full", "released", "no_memory", "overworked", "work", "orphans",
 )
 
 cdef class Engine:
@@ -769,6 +768,7 @@ cdef class Engine:
             found.list_index = NO_LIST
             found.rule = 0
             found.of_ech = 0
+            found.order = NO_ORDER
             proto = readers[f.reading].proto
             if f.kind != FINDING_NAME:
                 listed = self._hello_end(flow, p, f, &found)
@@ -916,6 +916,7 @@ cdef class Engine:
         s.policy = POLICY_NONE
         s.list_index = found.list_index
         s.rule = found.rule
+        s.order = found.order
         s.host_at = host_at
         s.host_size = host_size
         s.target_at = target_at
@@ -1080,6 +1081,7 @@ cdef class Engine:
         found.action = ACTION_DROP
         found.list_index = NO_LIST
         found.rule = 0
+        found.order = NO_ORDER
         if p.kind == PACKET_UDP:
             proto = PROTO_QUIC
         elif flow != NULL and is_message(&flow.window):
@@ -1093,6 +1095,7 @@ cdef class Engine:
         found.action = ACTION_DROP
         found.list_index = NO_LIST
         found.rule = 0
+        found.order = NO_ORDER
         self._note_policy(flow, p, policy, out)
         self.counts[COUNT_BLOCKED_POLICY] += 1
         self.counts[COUNT_BLOCKED_DROP] -= 1
@@ -1204,6 +1207,7 @@ cdef class Engine:
                 rule=f"{s.rule:08x}" if listed else None,
                 ech=bool(s.ech),
                 policy=POLICIES[s.policy],
+                order=self.matcher.order_of(s.list_index, s.order) if listed else "",
             )
             if name not in names:
                 names.append(name)

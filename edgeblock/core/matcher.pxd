@@ -22,8 +22,9 @@ cdef enum Action:
 
 cdef enum:
     NO_LIST = 0xFFFF       # list_index of a name that no rule matched
+    NO_ORDER = 0xFFFFFFFF
 
-cdef struct Around:        # what is known of the connection, besides a name; an address has 4 or 16 bytes, network order
+cdef struct Around:        # what is known of the connection; an address has 4 or 16 bytes in network order
     const uint8_t* to      # where it leads; NULL: not known
     size_t to_size
     const uint8_t* client  # whose it is; NULL: not known
@@ -32,9 +33,10 @@ cdef struct Around:        # what is known of the connection, besides a name; an
 
 cdef struct Match:
     uint8_t action         # an Action
-    uint8_t of_ech         # asked without `ech`: a rule would apply with it; asked with it: this rule is one of those
+    uint8_t of_ech         # asked without `ech`: a rule would apply with it; asked with it: this is such a rule
     uint16_t list_index    # index into Matcher.list_names
     uint32_t rule          # opaque rule id, printed as eight hex digits
+    uint32_t order         # the number of its order data among those of its list, or NO_ORDER
     uint32_t spent         # look-ups of where the name leads, whether a rule applies or not
 
 
@@ -48,6 +50,9 @@ cdef class Matcher:
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
                          const uint8_t* target, size_t target_size, const Around* around,
                          Match* found) noexcept nogil
+
+    # The number of the order by which an entry is listed; "" where none is known.
+    cpdef str order_of(self, uint32_t list_index, uint32_t order)
 
     # A destination, which is `around.to`, and a port in host order.
     cdef bint match_address(self, const Around* around, uint16_t port, Match* found) noexcept nogil

@@ -17,5 +17,8 @@ cdef class Matcher:
         found.spent = found.of_ech = 0
         return False
 
+    cpdef str order_of(self, uint32_t list_index, uint32_t order):
+        return ""
+
     cdef bint match_address(self, const Around* around, uint16_t port, Match* found) noexcept nogil:
         return False

@@ -102,6 +102,8 @@ class Journal:
             self._left -= 1
             said: dict[str, Any] = {"list": name.list, "rule": name.rule,
                                     "action": carried_out(name.action, name.proto), "proto": name.proto}
+            if name.order:
+                said["order"] = name.order
             if name in again:
                 said["again"] = True
             if name.policy is not None:

@@ -303,6 +303,7 @@ class Worker:
     def _tick(self) -> None:
         assert self.reader is not None
         self.journal.tick(time.monotonic())
+        self.engine.matcher.keep_time(time.time())
         queue, engine = self.reader.counters(), self.engine.counters()
         own = [engine[name] for name in ENGINE_NAMES[FAST:]]
         own += [queue["lost"], queue["full"], self.injector.sent, self.injector.failed, self.journal.unlogged,

@@ -53,9 +53,10 @@ def test_a_byte_order_mark_is_normal():
 @pytest.mark.parametrize(("text", "why"), [
     ("acton = 'drop'", "court.toml: unknown key 'acton'; did you mean 'action'?"),
     ("zzz = 1", "court.toml: unknown key 'zzz'; known are action, allow_addresses, allow_collateral, "
-     "allow_protected, allow_public_suffixes, allow_shared, attributes, category, column, delimiter, encoding, "
-     "expires, format, guarded, https, mandatory, max_collateral, max_growth, max_guarded, max_shrink, "
-     "max_unparsable, signer, subdomains, widest_ipv4, widest_ipv6, zone"),
+     "allow_protected, allow_public_suffixes, allow_shared, approved_by, attributes, authority, category, column, "
+     "delimiter, drop_past_days, encoding, expires, format, from, guarded, https, mandatory, max_collateral, "
+     "max_growth, max_guarded, max_shrink, max_unparsable, order, received, reference, signer, subdomains, until, "
+     "weekly, widest_ipv4, widest_ipv6, zone"),
     ("encoding = 'zip'", "court.toml: encoding = 'zip' is no encoding in quotes that lists are read in, such as "
      '"cp1251", "koi8-r", "iso-8859-1", "gb18030" or "utf-16"'),
     ("attributes = 'until'", "court.toml: attributes = 'until' is no list of at most 16 names in lower case, such as "

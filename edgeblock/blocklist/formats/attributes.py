@@ -2,13 +2,15 @@
 
 In: a line, or the cells of a row, and the names that the settings of the list declare. Out: the entry's text and its
 attributes in one form: by name, each name once, values with single blanks and no others around them. A name that is
-not declared is refused, so that nothing which somebody relies on is left out unseen. What an attribute means is not
-known here.
+neither declared nor known is refused, so that nothing which somebody relies on is left out unseen. What those mean
+that are known is for terms.py.
 """
 
 import re
 
-from edgeblock.blocklist.formats.lines import Attributes, BadEntry
+from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.formats.lines import Attributes, BadEntry, Entry
+from edgeblock.blocklist.terms import KNOWN, BadTerm
 
 VALUE_MAX = 256         # characters of a value: a number of an order, a date, a reference
 ENTRY = re.compile(rb"(?:@@[ \t]*)?[^ \t]+")
@@ -17,7 +19,7 @@ PLAIN = re.compile(r"[^\s\"#;]+")
 
 
 def split_attributes(line: bytes, declared: tuple[str, ...]) -> tuple[bytes, Attributes]:
-    """The text of the entry, and its attributes. Raises BadEntry for a name that is not declared."""
+    """The text of the entry, and its attributes. Raises BadEntry for a name that is neither declared nor known."""
     found = ENTRY.match(line)
     if not found:
         return line, ()
@@ -29,14 +31,14 @@ def split_attributes(line: bytes, declared: tuple[str, ...]) -> tuple[bytes, Att
     rest = line[at:].lstrip(b" \t")
     if not pairs or rest and (rest[:1] not in (b"#", b";") or line[at:at + 1] not in (b" ", b"\t")):
         return line, ()         # whatever it is, these are none
-    return entry, checked(pairs, declared)
+    return entry, checked(pairs, declared, KNOWN)
 
 
-def checked(pairs: list[tuple[str, str]], declared: tuple[str, ...]) -> Attributes:
-    """Attributes in their one form."""
+def checked(pairs: list[tuple[str, str]], declared: tuple[str, ...], known: tuple[str, ...] = ()) -> Attributes:
+    """Attributes in their one form; `known` ones need no declaration."""
     made: dict[str, str] = {}
     for name, value in pairs:
-        if name not in declared:
+        if name not in declared and name not in known:
             every = ", ".join(f'"{one}"' for one in (*declared, name))
             raise BadEntry(f"has the attribute {name}, which this list does not declare; put attributes = [{every}] "
                            "into its settings if that is meant")
@@ -51,6 +53,18 @@ def checked(pairs: list[tuple[str, str]], declared: tuple[str, ...]) -> Attribut
             raise BadEntry(f"has a quote in its attribute {name}")
         made[name] = value
     return tuple(sorted(made.items()))
+
+
+def with_terms(entry: Entry) -> Entry:
+    """The entry, whose attributes say what they can. Raises BadEntry where one does not."""
+    if entry.attributes:
+        try:
+            terms = entry.terms
+        except BadTerm as problem:
+            raise BadEntry(str(problem)) from None
+        if terms and terms.ech and (entry.exception or Kind.SUBDOMAINS < entry.kind < Kind.HOST_AT):
+            raise BadEntry("has ech=only, which is for blocks of hosts: nothing else comes in a hello")
+    return entry
 
 
 def attributes_text(attributes: Attributes) -> str:

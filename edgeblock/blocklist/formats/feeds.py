@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import ijson
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.attributes import checked
+from edgeblock.blocklist.formats.attributes import checked, with_terms
 from edgeblock.blocklist.formats.entries import (
     OTHER_SCHEME,
     OtherScheme,
@@ -49,10 +49,18 @@ from edgeblock.blocklist.formats.lines import (
     shown,
 )
 from edgeblock.blocklist.formats.stix import NotOurs, read_pattern
-from edgeblock.blocklist.formats.table import Columns, NoColumn, find_columns, read_cells, with_done
+from edgeblock.blocklist.formats.table import (
+    Columns,
+    NoColumn,
+    find_columns,
+    read_cells,
+    undeclared,
+    with_done,
+)
 
 READ = 1 << 14
 TYPES = ("indicator_types", "labels")       # STIX 2.1, 10.8, and 2.0, where these were labels
+VALIDITY = ("valid_from", "valid_until")    # STIX 2.1, 4.7
 DEPTH_MAX = 64          # of brackets: an event has a dozen
 KEYS_MAX = 256          # values of one object that are kept; an attribute has twenty
 HELD_MAX = 64 << 20     # bytes of a warning list's values
@@ -228,18 +236,17 @@ class Feed:
             try:
                 told = self._told(record)
                 for entry in attribute_entries(what, text.encode("utf-8", "replace"), self.subdomains):
-                    yield Entry(number, entry[0], entry[1], False, entry[2], told)
+                    yield with_terms(Entry(number, entry[0], entry[1], False, entry[2], told))
             except OtherScheme:
                 yield Passed(number, OTHER_SCHEME)
             except BadEntry as error:
                 yield Problem(number, f"{shown(text.encode('utf-8', 'replace'))} {error}")
 
     def _told(self, record: dict[str, Any]) -> Attributes:
-        """What an object says about its entry, of what the list declares."""
-        if not self.attributes:
-            return ()
+        """What an object says about its entry, of what the list declares or the standard defines."""
+        wanted = (*self.attributes, *VALIDITY)
         return checked([(key.casefold(), str(value)) for key, value in record.items()
-                        if key.casefold() in self.attributes and value not in (None, "")], self.attributes)
+                        if key.casefold() in wanted and value not in (None, "")], wanted)
 
     def _sort(self, word: str) -> str:
         """A word of the file in the name of a sort; the sorts are not as many as somebody likes."""
@@ -266,7 +273,7 @@ class Feed:
                 # All of a pattern or nothing of it.
                 for item in list(read_pattern(pattern, self.subdomains)):
                     yield Passed(number, str(item)) if isinstance(item, NotOurs) else \
-                        Entry(number, item[0], item[1], False, item[2], told)
+                        with_terms(Entry(number, item[0], item[1], False, item[2], told))
             except NotOurs as sort:
                 yield Passed(number, str(sort))
             except BadEntry as error:
@@ -288,9 +295,10 @@ class Feed:
             yield Passed(number, "objects without a URL, a host or an address")
             return
         self.is_known = True
-        if columns.remark and not self.told:
-            self.told = True
-            yield Remark(number, columns.remark)
+        remarks = [one for one in (columns.remark, undeclared((head.casefold() for head in heads), self.attributes,
+                                                              columns)) if one and not self.told]
+        self.told = self.told or bool(remarks)
+        yield from (Remark(number, one) for one in remarks)
         yield from read_cells(number, ["" if value is None else str(value) for value in record.values()], columns)
 
     # The whole
@@ -328,10 +336,9 @@ class Feed:
     def finish(self) -> Iterator[Item]:
         if not self.is_known and self.is_begun:
             raise BadFile(UNKNOWN)
-        if self.timed and "valid_until" not in self.attributes:
+        if self.timed:
             some = f"{self.timed} indicators have" if self.timed > 1 else "1 indicator has"
-            yield Remark(1, f"{some} a valid_until, which is not looked at: attributes = [\"valid_until\"] in the "
-                         "settings of this list shows it with each entry, and expires = there ends the whole list")
+            yield Remark(1, f"{some} a valid_until, and no effect from then on")
 
 
 def attribute_entries(what: str, text: bytes, subdomains: bool) -> list[tuple[Kind, bytes, int]]:

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.terms import Terms, read_terms
 
 LINE_MAX = 16 * 1024    # a URL of 4096 canonical bytes is at most three times as long with every byte escaped
 HOPELESS = 1024 * 1024  # bytes without a line end after which nobody reads on: a picture, not a list
@@ -31,7 +32,8 @@ class Entry(NamedTuple):
 
     `key` is what is compared: a canonical host; host, path and query of a canonical URL; what `network_key` makes of
     an address; or a host with that behind it, for a host at an address. `depth` is the number of path segments of a
-    DIRECTORY entry. `attributes` are what the list says about it beside, of the names that its settings declare.
+    DIRECTORY entry. `attributes` are what the list says about it beside, of the names that its settings declare or
+    that act.
     """
 
     line: int
@@ -40,6 +42,11 @@ class Entry(NamedTuple):
     exception: bool = False
     depth: int = 0
     attributes: Attributes = ()
+
+    @property
+    def terms(self) -> Terms | None:
+        """What those of its attributes mean that act; None where there are none."""
+        return read_terms(self.attributes) if self.attributes else None
 
 
 class Problem(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.attributes import split_attributes
+from edgeblock.blocklist.formats.attributes import split_attributes, with_terms
 from edgeblock.blocklist.formats.entries import OTHER_SCHEME, OtherScheme, read_entry, read_url_entry, why_spaced
 from edgeblock.blocklist.formats.lines import BLANKS, Attributes, BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_lines
@@ -22,8 +22,8 @@ COMMENT = re.compile(rb"[ \t][#;]")
 
 
 def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[Item]:
-    """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1). `attributes` are the names that may stand behind an
-    entry, as in `example.com until=2030-12-31`."""
+    """Hosts, URLs, addresses and exceptions, mixed (DESIGN 3.1). `attributes` are names that may stand behind an
+    entry beside those that are known, as in `example.com until=2030-12-31 ticket=17`."""
     for number, line in read_lines(file, shapes=SHAPES):
         if type(line) is not bytes:         # most lines of most lists are an Entry already
             yield line
@@ -44,7 +44,7 @@ def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[I
             if ELEMENTS.match(line):
                 raise BadEntry("is a rule about page elements, of a filter list of ad blockers (adblock)")
             for kind, key, depth in read_entry(line[2:].lstrip(BLANKS) if exception else line):
-                yield Entry(number, kind, key, exception, depth, told)
+                yield with_terms(Entry(number, kind, key, exception, depth, told))
         except BadEntry as error:
             yield refused(number, line, error)
 

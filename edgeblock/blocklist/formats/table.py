@@ -16,10 +16,10 @@ rows that are to pass are left out, as loudly as exceptions.
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from edgeblock.blocklist.formats.attributes import checked
+from edgeblock.blocklist.formats.attributes import checked, with_terms
 from edgeblock.blocklist.formats.entries import OTHER_SCHEME, OtherScheme, read_entry
 from edgeblock.blocklist.formats.lines import (
     BLANKS,
@@ -34,6 +34,7 @@ from edgeblock.blocklist.formats.lines import (
     shown,
 )
 from edgeblock.blocklist.formats.scan import read_raw_lines
+from edgeblock.blocklist.terms import KNOWN
 
 # Heads that are taken for the entry when the settings name no column. What a feed calls its indicator goes before
 # other columns, which may tell about it; beside a host alone the first of the others is meant.
@@ -140,6 +141,8 @@ def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str |
                 attributes=tuple((name, folded.index(name)) for name in attributes))
             if columns.remark:
                 yield Remark(number, columns.remark)
+            if known := undeclared(folded, attributes, columns):
+                yield Remark(number, known)
             continue
         if columns.fields is None:
             columns = columns._replace(fields=len(cells))
@@ -191,7 +194,7 @@ def read_cells(number: int, cells: list[str], columns: Columns) -> Iterator[Item
         told = checked([(name, cells[at]) for name, at in columns.attributes if cells[at].strip()],
                        tuple(name for name, _ in columns.attributes)) if columns.attributes else ()
         for kind_of, key, depth in read_entry(cell[2:].lstrip(BLANKS) if exception else cell):
-            yield Entry(number, kind_of, key, exception, depth, told)
+            yield with_terms(Entry(number, kind_of, key, exception, depth, told))
     except OtherScheme:
         yield Passed(number, OTHER_SCHEME, exception, shown(cell) if exception else "")
     except BadEntry as error:
@@ -245,6 +248,15 @@ def find_heads_in_comment(comment: list[bytes], delimiter: str, wanted: str | No
             if len(heads) == fields else None
     except (UnicodeDecodeError, csv.Error, NoColumn):
         return None
+
+
+def undeclared(folded: Iterable[str], attributes: tuple[str, ...], columns: Columns) -> str:
+    """What is to be said of columns with names that act as attributes of an entry, and are not declared."""
+    idle = [name for at, name in enumerate(folded)
+            if name in KNOWN and name not in attributes and at != columns.entry]
+    every = ", ".join(f'"{name}"' for name in (*attributes, *idle))
+    return (f"the column {idle[0]!r} is not looked at; if it says when or by whose order an entry holds, put "
+            f"attributes = [{every}] into the settings of this list") if idle else ""
 
 
 def guessed(heads: list[str], place: int, folded: list[str]) -> str:

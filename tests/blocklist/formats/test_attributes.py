@@ -13,7 +13,7 @@ from edgeblock.blocklist.lint import line_of, lint
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.settings import ListSettings
 
-DECLARED = ("order", "until")
+DECLARED = ("note", "ticket")
 VALUE = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters='"'), min_size=1,
                 max_size=10)
 
@@ -31,10 +31,10 @@ def test_a_line_comes_back_as_it_went(attributes, entry):
 
 
 @pytest.mark.parametrize(("line", "attributes"), [
-    ("a.example until=2030-12-31", (("until", "2030-12-31"),)),
-    ('a.example\torder="No.  12 "  until=x # why', (("order", "No. 12"), ("until", "x"))),
-    ("a.example UNTIL=x ; why", (("until", "x"),)), ("@@ a.example until=x", (("until", "x"),)),
-    ("a.example # until=x", ()), ("a.example/?until=x", ()), ('a.example order="a # b"', (("order", "a # b"),)),
+    ("a.example ticket=2030-12-31", (("ticket", "2030-12-31"),)),
+    ('a.example\tnote="No.  12 "  ticket=x # why', (("note", "No. 12"), ("ticket", "x"))),
+    ("a.example TICKET=x ; why", (("ticket", "x"),)), ("@@ a.example ticket=x", (("ticket", "x"),)),
+    ("a.example # ticket=x", ()), ("a.example/?ticket=x", ()), ('a.example note="a # b"', (("note", "a # b"),)),
 ])
 def test_what_stands_behind_an_entry(line, attributes):
     one, = read(line)
@@ -42,10 +42,10 @@ def test_what_stands_behind_an_entry(line, attributes):
 
 
 @pytest.mark.parametrize(("line", "why"), [
-    ("a.example x=1", 'which this list does not declare; put attributes = ["order", "until", "x"] into its settings'),
-    ("a.example until=1 until=2", "has the attribute until twice"), ("a.example until=", "without a value"),
-    ("a.example until=" + "x" * 300, "has more than 256 characters"), ("a.example until=1 x", "has a space inside"),
-    ('a.example until="x', "has a space inside"),
+    ("a.example x=1", 'which this list does not declare; put attributes = ["note", "ticket", "x"] into its settings'),
+    ("a.example ticket=1 ticket=2", "has the attribute ticket twice"), ("a.example ticket=", "without a value"),
+    ("a.example ticket=" + "x" * 300, "has more than 256 characters"), ("a.example ticket=1 x", "has a space inside"),
+    ('a.example ticket="x', "has a space inside"),
 ])
 def test_a_mistake(line, why):
     problem, = read(line)
@@ -53,29 +53,29 @@ def test_a_mistake(line, why):
 
 
 def test_columns_of_a_table():
-    one, two = read("domain,Until,order\na.example,2030,\nb.example,, x  y \n", "csv")
-    assert one == Entry(2, Kind.HOST, b"a.example", attributes=(("until", "2030"),))
-    assert two.attributes == (("order", "x y"),)
-    problem, = read("domain,until\na.example,1\n", "csv")
-    assert problem.whole and "no column 'order'" in problem.why
+    one, two = read("domain,Ticket,note\na.example,2030,\nb.example,, x  y \n", "csv")
+    assert one == Entry(2, Kind.HOST, b"a.example", attributes=(("ticket", "2030"),))
+    assert two.attributes == (("note", "x y"),)
+    problem, = read("domain,ticket\na.example,1\n", "csv")
+    assert problem.whole and "no column 'note'" in problem.why
 
 
 def test_keys_of_a_feed():
     indicator = ('{"objects": [{"type": "indicator", "pattern": "[url:value = \'http://a.example/\']", '
-                 '"Until": "%s"}]}')
+                 '"Ticket": "%s"}]}')
     one, two, three = (item for item in read(
         indicator % "2030" +
-        '{"Event": {"Attribute": [{"type": "domain", "value": "b.example", "order": 12, "until": null}]}}'
-        '[{"url": "http://c.example/", "until": 2031}]', "json") if isinstance(item, Entry))
-    assert one.attributes == (("until", "2030"),) and two.attributes == (("order", "12"),)
-    assert three.attributes == (("until", "2031"),)
+        '{"Event": {"Attribute": [{"type": "domain", "value": "b.example", "note": 12, "ticket": null}]}}'
+        '[{"url": "http://c.example/", "ticket": 2031}]', "json") if isinstance(item, Entry))
+    assert one.attributes == (("ticket", "2030"),) and two.attributes == (("note", "12"),)
+    assert three.attributes == (("ticket", "2031"),)
     problem, = read(indicator % ("x" * 300), "json")
     assert isinstance(problem, Problem) and "more than 256 characters" in problem.why
 
 
 def test_lint_counts_them_and_check_shows_them(tmp_path):
-    (tmp_path / "a.list").write_text("a.example until=2030\nb.example\n")
-    (tmp_path / "a.toml").write_text("attributes = ['until']")
-    assert [str(note) for note in lint(tmp_path).notes] == ["a.list: 1 of 2 entries have the attribute until"]
+    (tmp_path / "a.list").write_text("a.example ticket=2030\nb.example\n")
+    (tmp_path / "a.toml").write_text("attributes = ['ticket']")
+    assert [str(note) for note in lint(tmp_path).notes] == ["a.list: 1 of 2 entries have the attribute ticket"]
     record, = explain(load(tmp_path), ["a.example"])
-    assert "a.list:1" in record.as_text() and record.as_text().count(" until=2030") == 2
+    assert "a.list:1" in record.as_text() and record.as_text().count(" ticket=2030") == 2
