@@ -6,25 +6,31 @@ name, a Place for each entry. Never here: a name judged by anything but the matc
 
 import ipaddress
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from edgeblock.addresses import embedded
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.compiler import ListRecord
+from edgeblock.blocklist.compiler import EXCEPTION, TERMS, ListRecord
 from edgeblock.blocklist.directory import Finding, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats.entries import host_of, refuse_punctuation, url_of
 from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.load import ListInfo, Rules
-from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
+from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher, Row
+from edgeblock.blocklist.snapshot import Snapshot
+from edgeblock.blocklist.terms import OPEN, Window, shown_time
+from edgeblock.blocklist.timetable import Held, Table
 from edgeblock.blocklist.within import Range, leads_to, look_inside, ports_of, range_of, said_of
 from edgeblock.core.decision import carried_out
 from edgeblock.errors import ListError
+
+CHANGES_MAX = 100       # moments that are looked at for the one from which a rule holds, or does not
 
 KIND_NAMES = {
     Kind.HOST: "host and subdomains", Kind.HOST_ONLY: "host only", Kind.SUBDOMAINS: "subdomains only",
@@ -50,6 +56,24 @@ class Rule:
     applies: bool
     in_force: bool
     attributes: str = ""    # as its line has them
+    holds: bool = True      # at the moment that was asked about, in such a hello
+    awaits_ech: bool = False        # it would in one with an Encrypted ClientHello
+    window: str = ""        # when its entry holds, as attributes have it; of several with " or " between them
+    list_window: str = ""   # when its whole list does
+    changes: str | None = None      # when it begins or ends to hold next
+    order: dict[str, str] = field(default_factory=dict)     # by whose order: of the entry, else of its list
+
+
+    def terms(self) -> Iterator[str]:
+        """When it holds and by whose order, for a person."""
+        said = [] if self.attributes or not self.window else [self.window]
+        said += [f"the list: {self.list_window}"] if self.list_window else []
+        if self.changes:
+            said.append(f"{'ends' if self.holds or self.awaits_ech else 'begins'} to hold at {self.changes}")
+        if said:
+            yield "; ".join(said)
+        if self.order:
+            yield ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in self.order.items())
 
 
 @dataclass(frozen=True)
@@ -115,31 +139,38 @@ class Record:
                     place = f"{rule.file}:{rule.line}" if rule.line else rule.file
                     marks = [rule.entry, "exception" if rule.exception else rule.action]
                     marks += ["mandatory"] if rule.mandatory else []
-                    marks += ["in force"] if rule.in_force else [] if rule.applies else ["does not apply here"]
+                    marks += ["in force"] if rule.in_force else ["does not apply here"] if not rule.applies else \
+                        [] if rule.holds else ["only with an Encrypted ClientHello" if rule.awaits_ech else
+                                               "not in force"]
                     lines.append(f"          {place}  rule {rule.rule}  {', '.join(marks)}{rule.attributes}")
+                    lines += [f"            {line}" for line in rule.terms()]
         return "\n".join(line.rstrip() for line in lines)
 
 
-def explain(rules: Rules, names: Iterable[str]) -> list[Record]:
-    """A Record for each name: a host, a URL, or an address with or without a port. `@ ADDRESS` behind a host or URL
-    says where it leads.
+def explain(rules: Rules, names: Iterable[str], at: float | None = None) -> list[Record]:
+    """A Record for each name, at that moment (Unix seconds; None: now): a host, a URL, or an address with or without a
+    port. `@ ADDRESS` behind a host or URL says where it leads.
 
     A host is judged in TLS and as the front page over HTTP; a URL in the protocol it names (without one: HTTP), and
     for information in the other: in TLS only the host of a URL is visible.
     """
+    rules.matcher.at = at
     asked = [(name, *judge(rules.matcher, name)) for name in names]
     lists = {info.name: info for info in rules.lists}
     lines = find_lines(rules, [judged.tried for _, _, _, verdicts, _ in asked for judged in verdicts])
+    hours = Hours(rules.matcher.snapshot, at)
     return [
-        Record(name, canonical, problem, tuple(describe(lists, lines, judged) for judged in verdicts), leads)
+        Record(name, canonical, problem, tuple(describe(lists, lines, judged, hours) for judged in verdicts), leads)
         for name, canonical, problem, verdicts, leads in asked]
 
 
-def explain_alone(matcher: ListMatcher, name: str) -> Record:
+def explain_alone(matcher: ListMatcher, name: str, at: float | None = None) -> Record:
     """A Record out of a snapshot alone: without the lines of the lists, which are not in it."""
     lists = {record.name: record for record in matcher.snapshot.parts.lists}
+    matcher.at = at
     canonical, problem, verdicts, leads = judge(matcher, name)
-    return Record(name, canonical, problem, tuple(describe(lists, {}, judged) for judged in verdicts), leads)
+    hours = Hours(matcher.snapshot, at)
+    return Record(name, canonical, problem, tuple(describe(lists, {}, judged, hours) for judged in verdicts), leads)
 
 
 def record_of(told: dict[str, Any]) -> Record:
@@ -221,7 +252,10 @@ def judge(matcher: ListMatcher, name: str) -> tuple[str | None, str, list[Judged
         found, tried, has_urls = matcher.trace_name(proto, host, seen, to)
         if proto == "http" and (path := URL_PATH.match(text)):      # the canonical form is one way to read it
             found = matcher.look_up(proto, host, raw_of(path[1]), to) or found
-        verdicts.append(Judged(proto, proto in asked, found, tried, has_urls, at=at))
+        hidden = matcher.look_up(proto, host, to=to, ech=True) if proto == "tls" else None
+        beside = f"{carried_out(hidden.action, proto)} where the hello has an Encrypted ClientHello" \
+            if hidden and hidden != found else ""
+        verdicts.append(Judged(proto, proto in asked, found, tried, has_urls, beside, at=at))
     if not any(judged.found for judged in verdicts):
         # What is left is a list's or a sentence's. Below a listed host it is answered, as it is on the wire.
         try:
@@ -349,11 +383,56 @@ def rule_number(mark: bytes, kind: Kind) -> int:
     return int.from_bytes(mark[12:16], "big") ^ kind * 0x9E3779B1 & 0xFFFFFFFF
 
 
+class Hours:
+    """When the rules of a snapshot hold, seen from a moment (Unix seconds; None: now)."""
+
+    def __init__(self, snapshot: Snapshot, at: float | None) -> None:
+        self.at = time.time() if at is None else at
+        self.key = snapshot.key
+        self.lists = {record.name: (index, record) for index, record in enumerate(snapshot.parts.lists)}
+        self.blobs = snapshot.terms
+        self.tables: dict[int, Table] = {}
+
+    def of(self, row: Row, text: bytes) -> tuple[bool, str, str, str | None, dict[str, str]]:
+        """Of a row: whether it waits for an Encrypted ClientHello, its window, that of its list, when these change
+        next, and its order data: its own, and what it has not of its list."""
+        index, record = self.lists[row.list]
+        held: list[Held] = []
+        if index in self.blobs:
+            table = self.tables.setdefault(index, Table(self.blobs[index]))
+            held = table.find(fingerprint(self.key, text), row.kind | TERMS | (EXCEPTION if row.exception else 0))
+        windows = [one.window for one in held] or [OPEN]
+        said = " or ".join(filter(None, (" ".join([one.window.as_text()] + ["ech=only"] * one.ech).strip()
+                                         for one in held)))
+        changes = next_change(record.window, windows, self.at)
+        now = [one for one in held if one.window.holds(self.at)] or held
+        order = record.order | next((one.order for one in now if one.order), {})
+        waits = not row.holds and record.window.holds(self.at) and any(one.window.holds(self.at) for one in held)
+        return waits, said, record.window.as_text(), None if changes is None else shown_time(changes), order
+
+
+def next_change(whole: Window, windows: list[Window], at: float) -> int | None:
+    """The first moment after `at` from which a row holds that does not, or the other way round."""
+    def holds(moment: float) -> bool:
+        return whole.holds(moment) and any(one.holds(moment) for one in windows)
+
+    now, moment = holds(at), at
+    for _ in range(CHANGES_MAX):
+        every = [change for one in (whole, *windows) if (change := one.next_change(moment)) is not None]
+        if not every:
+            return None
+        moment = min(every)
+        if holds(moment) != now:
+            return int(moment)
+    return None
+
+
 def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, Kind, bytes, bool], Said],
-             judged: Judged) -> Verdict:
+             judged: Judged, hours: Hours) -> Verdict:
     seen: set[bytes] = set()
     tried: list[Tried] = []
     best: Rule | None = None
+    idle: Rule | None = None        # it would apply, and does not hold
     applying = 0
     for candidate in judged.tried:
         if candidate.text in seen:
@@ -364,13 +443,15 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
             info = lists[row.list]
             line, beside = lines.get((row.list, row.kind, candidate.text, row.exception), (None, ""))
             rule = Rule(row.list, info.file or row.list, line, row.rule, KIND_NAMES[row.kind], row.exception,
-                        info.mandatory, info.action, row.applies, row.in_force, beside)
+                        info.mandatory, info.action, row.applies, row.in_force, beside, row.holds,
+                        *hours.of(row, candidate.text))
             explained.append(rule)
-            applying += row.applies
+            applying += row.applies and row.holds
+            idle = rule if row.applies and not row.holds and not rule.awaits_ech else idle
             best = rule if row.in_force else best
         tried.append(Tried(formats.key_text(candidate.text), candidate.in_bitmap, tuple(explained)))
     found = judged.found
-    why, action = reason(best, applying, judged), found.action if found else "accept"
+    why, action = reason(best, idle, applying, judged), found.action if found else "accept"
     if judged.proto != "http" and found and action in ("page", "redirect"):
         where = "for an address" if judged.proto == "ip" else "in TLS and QUIC"
         why, action = f"{why}; {where} no page can be shown", carried_out(action, judged.proto)
@@ -382,14 +463,19 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
                    why, tuple(tried))
 
 
-def reason(best: Rule | None, applying: int, judged: Judged) -> str:
+def reason(best: Rule | None, idle: Rule | None, applying: int, judged: Judged) -> str:
     """Why this rule, in words."""
     if best is None and judged.found:
         return f"servers read this path in several ways, and one of them is on the list {judged.found.list}"
     if best is None:
         has_places = any(candidate.places for candidate in judged.tried)
         where = "at other addresses" if judged.at else "at certain addresses: ask for the host @ an address"
-        return "nothing listed applies" + ("; other URLs of this host are listed" if judged.has_urls else "") + (
+        idly = ""
+        if idle:
+            idly = f", for what the list {idle.list} has is not in force" + (
+                f" before {idle.changes}" if idle.changes else "")
+        urls = "; other URLs of this host are listed" if judged.has_urls else ""
+        return f"nothing listed applies{idly}{urls}" + (
             f"; this host is listed {where}" if has_places else "")
     place = f"{best.file}:{best.line}" if best.line else best.file
     if best.exception:

@@ -41,7 +41,10 @@ from edgeblock.blocklist.formats import (
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key, key_id, why_foreign
+from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.shared import old_data
+from edgeblock.blocklist.terms import ALWAYS, NEVER, Window, shown_time
+from edgeblock.blocklist.terms import Terms as EntryTerms
 from edgeblock.errors import ListError
 
 ENTRIES_COMPARED = 1_000_000    # with one another: some 200 bytes each
@@ -153,6 +156,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     foreign = ""
     kinds: Counter[int] = Counter()     # of blocks
     idle: set[int] = set()              # lines that are no entry
+    hours = Hours(now)
     comparison.begin(name)
     try:
         for item in read_items(source):
@@ -191,6 +195,8 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
             kinds[item.kind] += not item.exception
             if isinstance(item, Entry):
                 comparison.add(item)
+                if item.attributes and (never := hours.add(item)) and hours.never <= most:
+                    report.warnings.append(Finding(name, item.line, never))
                 for attribute, _ in item.attributes:
                     beside[attribute] = beside.get(attribute, 0) + 1
     except ListError as error:
@@ -224,8 +230,11 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
         report.warnings.append(Finding(name, 0, f"has {unusable - most} more lines that cannot be used"))
     if why := why_unsigned(source, terms, now):
         report.errors.append(Finding(name, 0, why))
-    if not entries:
+    if not entries and not source.settings.window:
         report.warnings.append(Finding(name, 0, "has no entries"))
+    if why := hours.why_never(source.settings.window):
+        report.warnings.append(Finding(name, 0, why))
+    report.notes += [Finding(name, 0, why) for why in hours.told(source.settings, most)]
     if source.expired(now):
         report.warnings.append(Finding(
             name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; it is not in force"))
@@ -254,6 +263,59 @@ def without_effect(source: ListFile, kinds: Counter[int], idle: Container[int]) 
                "entry covers both")
 
 
+class Hours:
+    """What is to be said of when the entries of a list hold, seen from now (Unix seconds)."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.past = self.later = self.ech = self.never = 0
+        self.last, self.first = ALWAYS, NEVER       # of those that are past their end, and of those that are to begin
+
+    def add(self, entry: Entry) -> str | None:
+        """What is wrong with when an entry holds."""
+        terms = entry.terms
+        if terms is None:
+            return None
+        window = terms.window
+        self.ech += terms.ech
+        if not window.opens():
+            self.never += 1
+            return f"{line_of(entry)!r} never holds: no moment is in all of its window"
+        if window.ends <= self.now:
+            self.past += 1
+            self.last = max(self.last, window.ends)
+        elif window.begins > self.now:
+            self.later += 1
+            self.first = min(self.first, window.begins)
+        return None
+
+    def why_never(self, window: Window) -> str | None:
+        """Why a list is never in force from now on."""
+        if not window.opens():
+            return "is never in force: no moment is in all of its window"
+        return f"has ended at {shown_time(window.ends)} (until); it is not in force" if window.ends <= self.now else None
+
+    def told(self, settings: ListSettings, most: int) -> Iterator[str]:
+        """What else there is to know of the entries."""
+        window = settings.window
+        if not window.holds(self.now) and (at := window.next_change(self.now)) is not None:
+            yield f"is not in force before {shown_time(at)}"
+        days = settings.drop_past_days
+        if self.past:
+            some = "1 entry has" if self.past == 1 else f"{self.past} entries have"
+            yield f"{some} ended by {shown_time(self.last)}" + (
+                f"; those that ended more than {days} days ago are left out (drop_past_days)" if days is not None else
+                "; drop_past_days = 30 in the settings of this list leaves out what ended more than 30 days ago")
+        if self.later:
+            some = "1 entry is" if self.later == 1 else f"{self.later} entries are"
+            yield f"{some} yet to begin, at {shown_time(self.first)} at the earliest"
+        if self.ech:
+            some = "1 entry holds" if self.ech == 1 else f"{self.ech} entries hold"
+            yield f"{some} only in hellos with an Encrypted ClientHello (ech=only)"
+        if self.never > most:
+            yield f"{self.never - most} more entries never hold"
+
+
 # Entries beside one another ------------------------------------------------------------------------------------
 
 Mark = tuple[Kind, bytes, bool]
@@ -267,6 +329,7 @@ class Comparison:
         self._report = report
         self._places: list[dict[Mark, int]] = []    # of each list: where an entry stands first
         self._names: list[str] = []
+        self._timed: dict[tuple[Mark, EntryTerms], int] = {}       # those of the list that is read, with a window
         self._left = ENTRIES_COMPARED
         self._alike: Counter[tuple[str, str]] = Counter()
 
@@ -274,9 +337,20 @@ class Comparison:
         """What is added from here on is of the list file with this name."""
         self._names.append(name)
         self._places.append({})
+        self._timed.clear()
 
     def add(self, entry: Entry) -> None:
         mark = (entry.kind, entry.key, entry.exception)
+        if entry.attributes and (terms := entry.terms) and (terms.window or terms.ech):
+            # What holds at other times or in other hellos is neither the same entry nor covered, and covers nothing.
+            if (mark, terms) in self._timed:
+                self._warn(self._names[-1], entry.line,
+                           f"{text_of(mark)} is listed already with this window, in line {self._timed[mark, terms]}",
+                           "twice")
+            elif self._left:
+                self._timed[mark, terms] = entry.line
+                self._left -= 1
+            return
         places = self._places[-1]
         first = places.get(mark)
         if first is not None:

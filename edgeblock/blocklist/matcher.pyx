@@ -740,7 +740,7 @@ cdef class ListMatcher(Holder):
                     rows.append((value, Row(
                         self.list_names[value >> 16], Kind(value & 0xFF), (value & EXCEPTION) != 0,
                         trace.hit[k].rank != 0,
-                        trace.hit[k].rank != 0 and trace.hit[k].holds and trace.hit[k].rank == walk.rank
+                        trace.hit[k].rank != 0 and trace.hit[k].holds != 0 and trace.hit[k].rank == walk.rank
                         and value >> 16 == walk.best.list_index and trace.hit[k].rule == walk.best.rule,
                         f"{trace.hit[k].rule:08x}", trace.hit[k].holds != 0)))
             rows.sort()         # by list, of both tables

@@ -8,7 +8,8 @@ import argparse
 import sys
 
 from edgeblock import config
-from edgeblock.errors import EdgeblockError, printable
+from edgeblock.blocklist.terms import BadTerm, parse_time
+from edgeblock.errors import ConfigError, EdgeblockError, printable
 
 # In the order of `edgeblock --help`; a file has the command's name, with _ for -.
 COMMANDS = {
@@ -34,6 +35,18 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """The argument of every command that reads the configuration."""
     parser.add_argument("--config", metavar="FILE",
                         help=f"the configuration (default: {config.DEFAULT_FILE} where there is one)")
+
+
+def moment_of(text: str | None) -> float | None:
+    """Unix seconds of what stands behind --at; None where nothing does.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    try:
+        return None if text is None else float(parse_time(" ".join(text.split())))
+    except BadTerm as problem:
+        raise ConfigError(f"--at {text}: {problem}") from None
 
 
 def complain(problem: EdgeblockError) -> None:

@@ -17,7 +17,7 @@ from edgeblock.blocklist.directory import REFUSED, Finding
 from edgeblock.blocklist.explain import explain, find_rule, record_of, without_redirect
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
-from edgeblock.commands import add_config
+from edgeblock.commands import add_config, moment_of
 from edgeblock.daemon import control
 from edgeblock.errors import ConfigError
 
@@ -26,10 +26,12 @@ EXAMPLES = """\
   edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
   edgeblock check 192.0.2.0/24 'shop.example.com @ 203.0.113.9'
   edgeblock check --live www.example.com
+  edgeblock check --at '2026-12-05 15:00 Europe/London' www.example.com
   edgeblock check --rules rules --from names.txt
   edgeblock check - < names.txt
   edgeblock check --rule 9f3c21aa
 With --rule, the id that the log, check and replay show leads back to list, file and line; run it with the box's key.
+With --at the answer is that of another time: what holds then of the lists as they are.
 With --live the running daemon answers from the rules that are in force, which have no line numbers.
 Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name cannot be used, or no list."""
 
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--rules", metavar="DIR",
                         help="the lists, or a snapshot of them (default: those of the configuration)")
     either.add_argument("--live", action="store_true", help="ask the running daemon")
+    parser.add_argument("--at", metavar="TIME", help="as at that time, such as 2026-12-05T15:00:00Z, instead of now")
     parser.add_argument("--rule", metavar="ID", help="say which entry has this rule id")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
 
@@ -53,15 +56,16 @@ def main(chosen: argparse.Namespace) -> int:
     settings = whole.rules
     if chosen.rule is not None:
         return check_rule(chosen, settings)
-    names = asked_names(chosen)
+    names, at = asked_names(chosen), moment_of(chosen.at)
     if chosen.live:
         path = whole.daemon.control
-        records = [record_of(control.have_answered(path, f"check {json.dumps(name)}")) for name in names]
+        asked: list[object] = [name if at is None else {"name": name, "at": at} for name in names]
+        records = [record_of(control.have_answered(path, f"check {json.dumps(one)}")) for one in asked]
     else:
         key = readable_key(settings.key)
-        loaded = load(chosen.rules or settings.directory, settings, key=key, tolerant=True)
+        loaded = load(chosen.rules or settings.directory, settings, key=key, tolerant=True, now=at)
         warn(loaded.warnings)
-        records = explain(loaded, names)
+        records = explain(loaded, names, at)
         on_a_box = (chosen.config or config.DEFAULT_FILE.exists()) and not chosen.json
         if key is None and on_a_box and any(verdict.rule for record in records for verdict in record.verdicts):
             tell_of_ids(settings.key)
@@ -125,8 +129,8 @@ def asked_names(chosen: argparse.Namespace) -> list[str]:
 
 
 def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
-    if chosen.live or chosen.names or chosen.file:
-        raise ConfigError("--rule ID looks into the lists by itself: leave out --live and names")
+    if chosen.live or chosen.names or chosen.file or chosen.at:
+        raise ConfigError("--rule ID looks into the lists by itself: leave out --live, --at and names")
     if not re.fullmatch(r"[0-9a-fA-F]{8}", chosen.rule):
         raise ConfigError(f"--rule {chosen.rule}: a rule id is eight hex digits, such as 9f3c21aa")
     key = readable_key(settings.key)

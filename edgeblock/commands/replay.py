@@ -23,7 +23,7 @@ from edgeblock import config as configuration
 from edgeblock import wire
 from edgeblock.blocklist.directory import Finding
 from edgeblock.blocklist.load import load
-from edgeblock.commands import add_config
+from edgeblock.commands import add_config, moment_of
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name, carried_out
 from edgeblock.enforce import replies
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for each name observed")
     parser.add_argument("--write", metavar="OUT", help="save what would have left the box, answers included")
     parser.add_argument("--expect", metavar="FILE", help="compare with the saved output of --json")
+    parser.add_argument("--at", metavar="TIME", help="with what holds of the lists at that time, instead of now")
     parser.add_argument("--checksums", choices=("auto", "verify", "ignore"), default="auto",
                         help="which wrong checksums make a packet junk: auto spares what hardware would have "
                              "filled in")
@@ -74,13 +75,13 @@ def main(chosen: argparse.Namespace) -> int:
     settings = configuration.load(chosen.config)
     return run(chosen.capture, chosen.rules or settings.rules.directory, json_output=chosen.json,
                write=chosen.write, expect=chosen.expect, checksums=chosen.checksums, config=settings,
-               out=sys.stdout, err=sys.stderr)
+               at=moment_of(chosen.at), out=sys.stdout, err=sys.stderr)
 
 
 def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, json_output: bool = False,
         write: str | os.PathLike[str] | None = None, expect: str | os.PathLike[str] | None = None,
         checksums: str = "auto", config: Config | None = None, out: TextIO, err: TextIO,
-        engine: Any = None) -> int:
+        engine: Any = None, at: float | None = None) -> int:
     """Replays `capture` with the lists in `rules_dir`.
 
     Args:
@@ -88,6 +89,7 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
         write: save here, as pcap or pcapng like the capture, what would have left the box.
         expect: compare with this file, the saved output of an earlier run with `json_output`.
         checksums: "auto", "verify" or "ignore": which TCP and UDP checksums make a packet junk (source.checksums).
+        at: Unix seconds at which lists and entries have to hold; None: now.
         engine: what judges, instead of a new Engine with the rules of `rules_dir`.
 
     Returns the exit status: 0, or 1 if the output is not what was expected.
@@ -102,7 +104,8 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
     answers = replies.prepare(config.reply)
     warnings: tuple[Finding, ...] = ()
     if engine is None:
-        loaded = load(Path(rules_dir), config.rules, redirects=bool(config.reply.redirect))
+        loaded = load(Path(rules_dir), config.rules, redirects=bool(config.reply.redirect), now=at)
+        loaded.matcher.at = at
         warnings = loaded.warnings
         engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):

@@ -5,6 +5,7 @@ the log about what has changed, answers about lists and names. Never here: a lis
 """
 
 import json
+import math
 import os
 import time
 from collections import Counter
@@ -152,13 +153,15 @@ class InForce:
         return told
 
     def check(self, question: str) -> dict[str, Any]:
-        """The answer to `edgeblock check --live NAME`: what the snapshot that the workers have says of a name."""
+        """The answer to `edgeblock check --live NAME`: what the snapshot that the workers have says of a name,
+        now or at a moment."""
         try:
-            name = json.loads(question)
-            if not isinstance(name, str):
+            asked = json.loads(question)
+            name, at = (asked, None) if isinstance(asked, str) else (asked["name"], float(asked["at"]))
+            if not isinstance(name, str) or at is not None and not math.isfinite(at):
                 raise ValueError
-        except (ValueError, RecursionError):
-            return {"error": "a name to check is a string in JSON"}
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return {"error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at)"}
         if self._loaded is None:
             return {"error": "no lists are loaded yet"}
         if self._asked is None or self._asked[0] != self._loaded.digest:
@@ -167,7 +170,7 @@ class InForce:
             except ListError as problem:
                 return {"error": str(problem)}
             self._asked = self._loaded.digest, ListMatcher(snapshot)
-        return {**explain_alone(self._asked[1], name).as_dict(), "snapshot": self._loaded.digest}
+        return {**explain_alone(self._asked[1], name, at).as_dict(), "snapshot": self._loaded.digest}
 
 
 def let_go(loaded: Loaded) -> None:

@@ -88,6 +88,7 @@ class Worker:
         self.recall: Recall | None = None      # of the first stage, where there is one
         self.marking: Marking | None = None    # where conntrack does not keep the marks
         self.engine: Any = None
+        self.matcher: ListMatcher | None = None     # the engine's
         self.sketches: tuple[dict[str, Any], list[int]] | None = None   # the order for the next, not obeyed yet
         self.sample = ALL, 0                   # of the connections that the first stage would pass, and its secret
         self.place = -1                        # of our row on boards
@@ -184,6 +185,7 @@ class Worker:
         self.key = take_key(key, self.key)
         matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, base, self.key, self.below)
         self.below = matcher.snapshot.base or matcher.snapshot
+        self.matcher = matcher
         self.places = told["places"]
         if self.engine is None:
             self.engine = make_engine(self.config, matcher)
@@ -303,7 +305,8 @@ class Worker:
     def _tick(self) -> None:
         assert self.reader is not None
         self.journal.tick(time.monotonic())
-        self.engine.matcher.keep_time(time.time())
+        if self.matcher is not None:
+            self.matcher.keep_time(time.time())
         queue, engine = self.reader.counters(), self.engine.counters()
         own = [engine[name] for name in ENGINE_NAMES[FAST:]]
         own += [queue["lost"], queue["full"], self.injector.sent, self.injector.failed, self.journal.unlogged,

@@ -13,7 +13,8 @@ from edgeblock.blocklist.formats.lines import Attributes, BadEntry, Entry
 from edgeblock.blocklist.terms import KNOWN, BadTerm
 
 VALUE_MAX = 256         # characters of a value: a number of an order, a date, a reference
-ENTRY = re.compile(rb"(?:@@[ \t]*)?[^ \t]+")
+# One word, or a host, an "@" and an address.
+ENTRY = re.compile(rb"(?:@@[ \t]*)?[^ \t]+(?:[ \t]+@(?!@)[ \t]*[^ \t]+|(?<=[^@]@)[ \t]+[^ \t]+)?")
 ONE = re.compile(rb"[ \t]+([A-Za-z][A-Za-z0-9_-]*)=(?:\"([^\"]*)\"|([^\s\"]*))")
 PLAIN = re.compile(r"[^\s\"#;]+")
 

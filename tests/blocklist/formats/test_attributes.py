@@ -23,7 +23,8 @@ def read(text, name="domains", attributes=DECLARED):
 
 
 @given(st.dictionaries(st.sampled_from(DECLARED), st.lists(VALUE, min_size=1, max_size=3).map(" ".join)),
-       st.sampled_from(["a.example", "*.a.example", "=a.example", "a.example/x?y=z", "192.0.2.0/24", "@@a.example"]))
+       st.sampled_from(["a.example", "*.a.example", "=a.example", "a.example/x?y=z", "192.0.2.0/24", "@@a.example",
+                        "a.example @ 192.0.2.1", "@@=a.example @ 2001:db8::/48"]))
 def test_a_line_comes_back_as_it_went(attributes, entry):
     line = entry + "".join(f' {name}="{value}"' for name, value in attributes.items())
     one, = read(line)
