@@ -148,8 +148,8 @@ class Record:
 
 
 def explain(rules: Rules, names: Iterable[str], at: float | None = None) -> list[Record]:
-    """A Record for each name, at that moment (Unix seconds; None: now): a host, a URL, or an address with or without a
-    port. `@ ADDRESS` behind a host or URL says where it leads.
+    """A Record for each name, at that moment (Unix seconds; None: now): a host, a URL, or an address with or
+    without a port. `@ ADDRESS` behind a host or URL says where it leads.
 
     A host is judged in TLS and as the front page over HTTP; a URL in the protocol it names (without one: HTTP), and
     for information in the other: in TLS only the host of a URL is visible.

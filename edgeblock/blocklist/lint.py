@@ -293,7 +293,9 @@ class Hours:
         """Why a list is never in force from now on."""
         if not window.opens():
             return "is never in force: no moment is in all of its window"
-        return f"has ended at {shown_time(window.ends)} (until); it is not in force" if window.ends <= self.now else None
+        if window.ends <= self.now:
+            return f"has ended at {shown_time(window.ends)} (until); it is not in force"
+        return None
 
     def told(self, settings: ListSettings, most: int) -> Iterator[str]:
         """What else there is to know of the entries."""

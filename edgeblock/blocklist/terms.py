@@ -204,7 +204,7 @@ def parse_time(text: str, last: bool = False) -> int:
 
 def shown_time(at: int) -> str:
     """A moment as people read it, in UTC; what is before the year 1 or behind 9999 as its bound."""
-    if at == ALWAYS or at == NEVER:
+    if at in (ALWAYS, NEVER):
         return "always" if at == ALWAYS else "never"
     day, second = divmod(at, DAY)
     ordinal = min(max(day + EPOCH, 1), date.max.toordinal())

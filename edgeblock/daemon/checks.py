@@ -30,8 +30,8 @@ def check(config: Config) -> list[str]:
                         f"{'' if opened.token else '; token_file would ask for a token'}")
     if config.policies.ech == "block":
         warnings.append('[policies] ech = "block": browsers send that extension in every hello, with a meaning or '
-                        "without (GREASE), so this BLOCKS EVERYTHING that they ask for; an entry with ech=only blocks "
-                        "it for one name")
+                        "without (GREASE), so this BLOCKS EVERYTHING that they ask for; an entry with ech=only "
+                        "blocks it for one name")
     if not config.rules.self_check:
         warnings.append("[rules] self_check = 0: new rules come into force untried")
     return warnings

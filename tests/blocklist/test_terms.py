@@ -1,7 +1,7 @@
 """Times, windows and clocks: what people write, and which moments that means."""
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -80,7 +80,8 @@ def test_no_time(text, why):
     ("MON-fri  22:00-06:00   UTC", "mon-fri 22:00-06:00 UTC"), ("sat,sun 00:00-24:00 UTC", "sat,sun 00:00-24:00 UTC"),
     ("sun,sat,sat 1:00-2:00 UTC", None), ("fri-mon 10:00-12:00 UTC", "mon,fri-sun 10:00-12:00 UTC"),
     ("mon,wed-fri 10:00-12:00 UTC", "mon,wed-fri 10:00-12:00 UTC"), ("sat 10:00-10:00 UTC", None),
-    ("sat 24:00-10:00 UTC", None), ("sat 10:00-24:01 UTC", None), ("sat 10:00-10:60 UTC", None), ("sat 10:00-12:00", None),
+    ("sat 24:00-10:00 UTC", None), ("sat 10:00-24:01 UTC", None), ("sat 10:00-10:60 UTC", None),
+    ("sat 10:00-12:00", None),
     ("saturday 10:00-12:00 UTC", None), ("sat 10:00-12:00 Mars/Base", None), ("", None), ("sat" * 1000, None),
     ("sat 10:00-12:00 ../UTC", None), ("sat, sun 10:00-12:00 UTC", None), ("mon- 10:00-12:00 UTC", None),
 ])
@@ -102,7 +103,7 @@ def test_several_weekly_windows():
 # Where clocks are set: what holds is said by hand.
 
 @pytest.mark.parametrize(("text", "spans"), [
-    # forward, over, from and into the hour that is not there; and back, over, from and into the hour that is there twice
+    # forward: over, in, into and from the hour that is not there; back: the same of the one that is there twice
     ("sun 00:30-03:00 Europe/London", [(utc(2026, 3, 29, 0, 30), utc(2026, 3, 29, 2)),
                                        (utc(2026, 10, 25) - 1800, utc(2026, 10, 25, 3))]),
     ("sun 01:10-01:50 Europe/London", [None, (utc(2026, 10, 25, 0, 10), utc(2026, 10, 25, 1, 50))]),
@@ -130,9 +131,9 @@ def test_where_clocks_are_set(text, spans):
 
 
 MINUTE = st.integers(0, 1439)
-WEEKLY = st.builds(lambda days, begin, end, zone: Weekly(tuple(sorted(days)), begin, end, zone),
-                   st.sets(st.integers(0, 6), min_size=1), MINUTE, st.integers(1, 1440), st.sampled_from(ZONES)).filter(
-                       lambda one: one.begin != one.end)
+DAYS = st.sets(st.integers(0, 6), min_size=1).map(lambda days: tuple(sorted(days)))
+WEEKLY = st.builds(Weekly, DAYS, MINUTE, st.integers(1, 1440), st.sampled_from(ZONES)).filter(
+    lambda one: one.begin != one.end)
 
 
 @given(WEEKLY)
@@ -230,4 +231,4 @@ def test_a_year_of_every_zone_is_quick():
 
 def test_the_first_moment_of_a_day_is_in_utc_unless_a_zone_is_said():
     assert parse_time("2026-12-31") - parse_time("2026-12-31 Australia/Sydney") == 11 * 3600
-    assert timedelta(seconds=parse_time("2026-12-31 America/New_York") - parse_time("2026-12-31")) == timedelta(hours=5)
+    assert parse_time("2026-12-31 America/New_York") - parse_time("2026-12-31") == 5 * 3600
