@@ -20,12 +20,13 @@ import report
 LIMIT = 400.0           # seconds for one of them
 # What runs, in this order. Those that print JSON lines, and write no file of their own, are told how much to do.
 OWN_FILE = ("engine", "quic", "floods", "nfqueue", "box", "scale")
-LINES = {"rules": (["10000", "1000000", "10000000"], ["--quick"]),      # words in full, and for a first look
+LINES = {"clients": (["1000000", "1000000"], ["10000", "10000"]),
+         "rules": (["10000", "1000000", "10000000"], ["--quick"]),      # words in full, and for a first look
          "stage1": ([], ["--entries", "10000"])}
 
 
 def words(name: str, quick: bool, folder: Path) -> list[str]:
-    if name == "rules":         # it compiles a part of itself, as a part of the package
+    if name in ("rules", "clients"):        # it compiles a part of itself, as a part of the package
         return [sys.executable, "-m", f"benchmarks.{name}", *LINES[name][quick]]
     if name in LINES:
         return [sys.executable, str(harness.HERE / f"{name}.py"), *LINES[name][quick]]

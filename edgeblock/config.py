@@ -237,8 +237,9 @@ LOCKABLE = (
     "action", "category", "format", "https", "mandatory", "expires", "signer", "column", "delimiter", "subdomains",
     "allow_public_suffixes", "allow_protected", "allow_addresses", "allow_shared", "allow_collateral", "widest_ipv4",
     "widest_ipv6", "max_collateral", "max_growth", "max_shrink", "max_unparsable", "guarded", "max_guarded", "zone",
-    "encoding", "attributes", "from", "begins", "until", "weekly", "order", "authority", "received", "approved_by",
-    "reference", "drop_past_days", "redirect", "status", "page", "contact", "provider", "reason", "help")
+    "encoding", "attributes", "clients", "clients_except", "from", "begins", "until", "weekly", "order", "authority",
+    "received", "approved_by", "reference", "drop_past_days", "redirect", "status", "page", "contact", "provider",
+    "reason", "help")
 
 
 def _locks() -> Any:

@@ -6,6 +6,7 @@
     bitmap       a roaring bitmap, searched where it lies (compiled)
     formats      a list file of any format -> entries and problems, line by line
     settings     NAME.toml beside a list -> a frozen record
+    clients      prefixes of clients -> whom a list is for
     signature    a list and its .minisig -> whose it is, and since when
     guard        what refuses a list although every line of it can be read
     compiler     entries -> the parts of a snapshot; parts of one list each -> those of one snapshot

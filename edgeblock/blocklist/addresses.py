@@ -4,8 +4,9 @@ In: the parts of a snapshot. Out: for IPv4 and IPv6 sorted spans, and endpoints,
 matcher's: what counts most of all entries that an address is in. Whoever enforces addresses without the matcher (the
 kernel's rules) asks only where an address lies. A hundred thousand entries are flattened anew in a few hundredths of
 a second (flatten.pyx); to make Python objects of all of them takes longer, so those that are as before are kept.
-What does not hold at the moment that is asked about is left out, and who asks is told how long that is so.
-Never here: a kernel, or a packet.
+What does not hold at the moment that is asked about is left out, and who asks is told how long that is so. Of a list
+for some clients alone no block is here, and what its exceptions have is in no other block: who enforces these has to
+ask the matcher. Never here: a kernel, or a packet.
 """
 
 import ipaddress
@@ -122,9 +123,11 @@ def what_of(record: ListRecord) -> What:
 
 
 def weight_of(record: ListRecord) -> int:
-    """How much a block of a list counts; an exception counts 3."""
+    """How much a block of a list counts; an exception counts 3, and of a list with 5 alone."""
     if record.expired:
         return 0
+    if record.clients:      # who asks is not known here: a block is the matcher's, and so is what may be lifted
+        return 5
     return 1 if record.action == "observe" else 4 if record.mandatory else 2
 
 

@@ -9,7 +9,7 @@ rows are made, a file, a clock.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroaring import BitMap
 
@@ -36,6 +36,16 @@ LAYERED_SHARE = 16      # and the share of them that counts as little
 SPANS_MAX = 1 << 18     # of IPv4 addresses, gathered before those that touch are made one: 10 MB
 
 
+class ClientSet(NamedTuple):
+    """Addresses of clients, as ranges that are sorted and apart (prefixes.pyx). `sum` tells sets apart, `prefixes`
+    is how many they were written as."""
+
+    sum: str
+    prefixes: int
+    ipv4: bytes | memoryview
+    ipv6: bytes | memoryview
+
+
 @dataclass
 class ListRecord:
     """What a snapshot says of a list. Index in Compiled.lists = list index.
@@ -47,7 +57,9 @@ class ListRecord:
     its settings. `address_entries` are those for addresses that block; what follows is what the box had seen behind
     them when the list was taken (impact.Figures), None where nobody knew. From `begins` on, before `ends` (Unix
     seconds) and within `weekly` it holds; `order` are its order data. `timed` entries have a window of their own, and
-    `past` were left out as theirs ended long ago.
+    `past` were left out as theirs ended long ago. `clients` is "only" or "except" where the list applies to the
+    clients alone that are in the set with the sum `clients_sum`, or to all but these; "" for all. The set is of
+    `clients_file`, or of the settings where that is "", and of `clients_count` prefixes.
     """
 
     name: str
@@ -81,6 +93,10 @@ class ListRecord:
     order: dict[str, str] = field(default_factory=dict)
     timed: int = 0
     past: int = 0
+    clients: str = ""
+    clients_file: str = ""
+    clients_sum: str = ""
+    clients_count: int = 0
 
     @property
     def window(self) -> Window:
@@ -106,7 +122,8 @@ class Compiled:
     addresses are, besides those that every box knows (addresses.TRANSLATED).
 
     `terms` are those of the entries of each list whose rows are here, `windows` those of its address entries, of all
-    lists (timetable.py).
+    lists (timetable.py). `client_sets` has each set that a list of `lists` names; in the part of a list the one of
+    its settings alone: a file is kept by itself, as it may change without the list.
     """
 
     lists: list[ListRecord]
@@ -127,6 +144,7 @@ class Compiled:
     at_ipv6: int = 0
     terms: dict[int, Blob] = field(default_factory=dict)
     windows: dict[int, Blob] = field(default_factory=dict)
+    client_sets: list[ClientSet] = field(default_factory=list)
 
 
 class Compiler:
@@ -329,6 +347,7 @@ def gather(every: Sequence[Compiled], below: list[int]) -> Compiled:
     bitmaps: list[Any] = []
     ipv4: list[Any] = []
     addresses = bytearray()
+    sets: dict[str, ClientSet] = {}
     tables: list[object] = []
     for index, (parts, under) in enumerate(zip(every, below, strict=True)):
         if parts.lists[0].expired:
@@ -343,6 +362,7 @@ def gather(every: Sequence[Compiled], below: list[int]) -> Compiled:
             made.windows[index] = parts.windows[0]
         ipv4.append(parts.ipv4)
         addresses += for_list(parts.addresses, index)
+        sets |= {one.sum: one for one in parts.client_sets}
         made.labels |= parts.labels
         made.depths |= parts.depths
         made.ipv4_lengths |= parts.ipv4_lengths
@@ -352,6 +372,7 @@ def gather(every: Sequence[Compiled], below: list[int]) -> Compiled:
         made.url_max = max(made.url_max, parts.url_max)
         made.directory_max = max(made.directory_max, parts.directory_max)
     made.bitmap, made.ipv4, made.rows, made.addresses = join(bitmaps), join(ipv4), Merge(tables), addresses
+    made.client_sets = list(sets.values())
     return made
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist import formats
-from edgeblock.blocklist.settings import ListSettings, locked_for, parse_settings, why_locked
+from edgeblock.blocklist.settings import CLIENTS, ListSettings, locked_for, parse_settings, why_locked
 from edgeblock.errors import ListError, printable
 
 SETTINGS_MAX = 64 * 1024    # bytes of a NAME.toml; a real one has a few hundred
@@ -36,7 +36,7 @@ OWNER_LISTS_MAX = 5_000     # of one user: nobody takes the room of all others
 ERRORS_MAX = LISTS_MAX      # files that cannot be used of which is said why; the rest are counted
 WARNINGS_MAX = 100          # about files that are no lists; the rest are counted
 REFUSED = "the daemon refuses this list"        # how a warning ends of what is an error there
-BESIDE = (".toml", ".rejected", ".skipped", ".minisig")     # what stands beside a list and is none
+BESIDE = (".toml", ".rejected", ".skipped", ".minisig", CLIENTS)     # what stands beside a list and is none
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    # of editors and transfers; hidden too
 
 
@@ -323,6 +323,10 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
                      if one.settings.action == "redirect"]
     warnings += [Finding(file, 0, why_alone(stem, candidates)) for stem, file in stated.items()
                  if stem not in candidates]
+    if not errors.told:         # else the list that names it may be among them
+        named = {one.settings.clients_file for one in lists}
+        warnings += [Finding(file, 0, f"is not read: no list names it; clients = \"{file}\" in NAME.toml does")
+                     for file, _, suffix in files if suffix == CLIENTS and file not in named]
     if (more := len(warnings) - WARNINGS_MAX) > 0:
         warnings[WARNINGS_MAX:] = [Finding(str(directory), 0, f"has {more} more files that are not read")]
     if errors.more:

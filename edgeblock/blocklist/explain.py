@@ -62,7 +62,7 @@ class Rule:
     list_window: str = ""   # when its whole list does
     changes: str | None = None      # when it begins or ends to hold next
     order: dict[str, str] = field(default_factory=dict)     # by whose order: of the entry, else of its list
-
+    whom: str = ""          # whom its list is for, where that is not everybody, and whether that is this client
 
     def terms(self) -> Iterator[str]:
         """When it holds and by whose order, for a person."""
@@ -139,9 +139,11 @@ class Record:
                     place = f"{rule.file}:{rule.line}" if rule.line else rule.file
                     marks = [rule.entry, "exception" if rule.exception else rule.action]
                     marks += ["mandatory"] if rule.mandatory else []
-                    marks += ["in force"] if rule.in_force else ["does not apply here"] if not rule.applies else \
+                    marks += ["in force"] if rule.in_force else [
+                        "does not apply here"] * (not rule.whom) if not rule.applies else \
                         [] if rule.holds else ["only with an Encrypted ClientHello" if rule.awaits_ech else
                                                "not in force"]
+                    marks += [rule.whom] if rule.whom else []
                     lines.append(f"          {place}  rule {rule.rule}  {', '.join(marks)}{rule.attributes}")
                     lines += [f"            {line}" for line in rule.terms()]
         return "\n".join(line.rstrip() for line in lines)
@@ -434,6 +436,7 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
     best: Rule | None = None
     idle: Rule | None = None        # it would apply, and does not hold
     applying = 0
+    others = False
     for candidate in judged.tried:
         if candidate.text in seen:
             continue
@@ -444,8 +447,10 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
             line, beside = lines.get((row.list, row.kind, candidate.text, row.exception), (None, ""))
             rule = Rule(row.list, info.file or row.list, line, row.rule, KIND_NAMES[row.kind], row.exception,
                         info.mandatory, info.action, row.applies, row.in_force, beside, row.holds,
-                        *hours.of(row, candidate.text))
+                        *hours.of(row, candidate.text),
+                        whom_of(info, row) if row.applies or row.not_for else "")
             explained.append(rule)
+            others |= row.not_for
             applying += row.applies and row.holds
             idle = rule if row.applies and not row.holds and not rule.awaits_ech else idle
             best = rule if row.in_force else best
@@ -459,8 +464,19 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
         why, action = judged.said or why, "partly" if judged.partly else action
     elif judged.said:
         why += f"; {judged.said}"
+    if others:
+        why += "; it is listed for other clients"
     return Verdict(judged.proto, judged.asked, action, found.list if found else None, found.rule if found else None,
                    why, tuple(tried))
+
+
+def whom_of(info: ListInfo | ListRecord, row: Row) -> str:
+    """Whom the list of a row is for, in words; "" for everybody."""
+    if not info.clients:
+        return ""
+    every = "" if info.clients == "only" else "all but "
+    some = "1 prefix" if info.clients_count == 1 else f"{info.clients_count} prefixes"
+    return f"for {every}the clients of {some} only" + (", not for this one" if row.not_for else "")
 
 
 def reason(best: Rule | None, idle: Rule | None, applying: int, judged: Judged) -> str:

@@ -17,6 +17,7 @@ cdef enum:
     IS_IPV6 = 1                 # its flags
     IS_EXCEPTION = 2
     EXCEPTION_WEIGHT = 3
+    LIFTS = 5                   # of a list: its exceptions count, its blocks do not
     DEPTH = 130                 # prefixes around each other, one of each length
 
 cdef struct Number:             # an address
@@ -134,7 +135,7 @@ cdef class _Sweep:
             return 0
         if index >= lists or length > self.bits:
             raise ValueError("an address entry that cannot be")
-        if weights[index] == 0:
+        if weights[index] == 0 or weights[index] == LIFTS and not flags & IS_EXCEPTION:
             return 0
         if port:
             entry = &self.endpoints[self.endpoint_count]
@@ -259,7 +260,7 @@ def flatten(entries, int family, bytes whats not None, bytes weights not None, b
     Args:
         entries: ADDRESS records.
         whats, weights, ids: by list index, what its blocks say (1 to 3), how much they count (0: nothing; an
-            exception counts 3), and what it is called in the records (two bytes).
+            exception counts 3; 5: nothing but the exceptions), and what it is called in the records (two bytes).
         leading: first and last address (16 bytes each) of what is to be told of where an exception holds, too.
 
     Raises:

@@ -18,7 +18,7 @@ from publicsuffixlist import PSLFILE
 
 import edgeblock
 from edgeblock import config
-from edgeblock.blocklist import formats, snapshot
+from edgeblock.blocklist import clients, formats, snapshot
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, folded, open_regular
 from edgeblock.blocklist.guard import (
@@ -302,6 +302,10 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         record.flows_behind, record.subscribers_share = behind.flows, round(behind.share, 4)
     if left_out is not None:
         left_out += gathering.left_out
+    clients.mark(record, settings)
+    if (stated := clients.stated_set(settings, terms.key)) is not None:
+        clients.give(record, stated)
+        compiled.client_sets = [stated]
     record.signed = signed.timestamp if isinstance(signed, Signed) else None
     record.sha256, record.origin = watched.hash.hexdigest(), origin
     record.uid, record.settings_uid = before.st_uid, source.settings_state.st_uid if source.settings_state else None

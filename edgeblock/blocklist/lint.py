@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeblock import config
+from edgeblock.blocklist.clients import ClientFiles, state_of, stated_set
 from edgeblock.blocklist.directory import (
     Finding,
     ListFile,
@@ -134,6 +135,7 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     for source in files:
         lint_list(source, terms, comparison, report, now, key, most)
     comparison.finish(files)
+    lint_clients(Path(directory), files, report)
     impact = terms.protected.impact
     if impact and report.addresses and rules.key.exists() and not impact.periods:       # on a box
         report.notes.append(Finding("[impact]", 0, "nobody knows what is behind the addresses of these lists, so "
@@ -143,6 +145,32 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     for findings in (report.errors, report.warnings, report.notes):
         findings.sort(key=place_of)
     return report
+
+
+def lint_clients(directory: Path, files: list[ListFile], report: Report) -> None:
+    """What is to be said of whom lists are for."""
+    bound = [source for source in files if source.settings.whom is not None]
+    clients = ClientFiles(directory, b"", {})
+    clients.look({source.settings.clients_file for source in bound} - {""})
+    report.errors += [finding for finding, _ in clients.refused.values() if finding and finding.line]
+    for file in clients.kept:
+        if state_of(directory / file).st_mode & 0o004:
+            report.notes.append(Finding(file, 0, "may be read by every user of this machine, and has addresses of "
+                                        f"subscribers; chmod o-r {file}"))
+    for source in bound:
+        name, file = source.path.name, source.settings.clients_file
+        if why := clients.why_without(source.settings):
+            report.errors.append(Finding(name, 0, why))
+            continue
+        one = stated_set(source.settings, b"") or clients.of(file)
+        key = "clients" if source.settings.clients is not None else "clients_except"
+        if one is not None and not one.prefixes:
+            whom = "nobody" if key == "clients" else "everybody"
+            report.warnings.append(Finding(name, 0, f'{key} = "{file}", which has no prefix: this list applies to '
+                                           f"{whom}"))
+        elif one is not None:
+            every = "" if key == "clients" else "all but "
+            report.notes.append(Finding(name, 0, f"applies to {every}the clients of {one.prefixes} prefixes"))
 
 
 def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: Report, now: float,
@@ -211,6 +239,9 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
         some = "the address that it has" if guard.behind.entries == 1 else \
             f"the {guard.behind.entries} addresses and ranges that it has"
         report.notes.append(Finding(name, 0, f"the box has seen, of {some}: {guard.behind.figures()}"))
+    if source.settings.whom is not None and guard.addresses:
+        report.notes.append(Finding(name, 0, f"{guard.addresses} of its entries are addresses: of a list for some "
+                                    "clients they hold on the watched ports only, as the kernel's rules know none"))
     if guard.skips:
         if why := guarded_entries(source.settings, refused, entries):
             report.errors.append(Finding(name, 0, why))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edgeblock import config
 from edgeblock.blocklist import formats
-from edgeblock.blocklist.compiler import Compiler
+from edgeblock.blocklist.clients import ClientFiles, give, mark, stated_set
+from edgeblock.blocklist.compiler import ClientSet, Compiler
 from edgeblock.blocklist.directory import (
     REFUSED,
     Finding,
@@ -37,7 +38,8 @@ SHARED_KEY = b"edgeblock-replay"    # for rules that stay in this process: the s
 
 @dataclass(frozen=True)
 class ListInfo:
-    """One list as loaded. `entries` are distinct, `duplicates` the others; an expired list has no entries."""
+    """One list as loaded. `entries` are distinct, `duplicates` the others; an expired list has no entries. `clients`
+    and `clients_count` are those of a ListRecord."""
 
     name: str
     file: str
@@ -49,6 +51,8 @@ class ListInfo:
     expired: bool
     entries: int
     duplicates: int
+    clients: str = ""
+    clients_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,23 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
         key = SHARED_KEY if hashed is None or key_file is None else key_for(hashed, key_file)
     compiler = Compiler(key)
     totals = []
+    sets: dict[str, ClientSet] = {}
+    whom = ClientFiles(directory, key, {})
+    whom.look({source.settings.clients_file for source in files} - {""})
     for source in files:
         index = compiler.add_list(source.name, source.settings)
+        mark(compiler.lists[index], source.settings)
         total = 0
         if source.expired(now):
             warnings.append(Finding(source.path.name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; "
                                     "it is not in force"))
+        elif whose := whom.why_without(source.settings):
+            finding, _ = whom.refused[source.settings.clients_file]
+            errors += [Finding(source.path.name, 0, whose), *([finding] if finding and finding.line else [])]
         else:
+            if (one := stated_set(source.settings, key) or whom.of(source.settings.clients_file)) is not None:
+                give(compiler.lists[index], one)
+                sets[one.sum] = one
             reading = Reading(source, terms.protected if terms else None, key)
             try:
                 for item in reading.entries():
@@ -126,12 +140,13 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
     elif errors:
         more = f" (and {len(errors) - 1} more; `edgeblock lint {directory}` lists all)" if len(errors) > 1 else ""
         raise ListError(f"{errors[0]}{more}")
-    snapshot = pack(replace(compiler.finish(), nat64=rules.nat64 if rules else ()), key, int(now))
+    made = replace(compiler.finish(), nat64=rules.nat64 if rules else (), client_sets=list(sets.values()))
+    snapshot = pack(made, key, int(now))
     matcher = ListMatcher(open_snapshot(snapshot, key))
     infos = tuple(
         ListInfo(source.name, source.path.name, source.settings.action, source.settings.category,
                  source.settings.https, source.settings.mandatory, source.settings.expires, source.expired(now),
-                 record.entries, max(0, total - record.entries))
+                 record.entries, max(0, total - record.entries), record.clients, record.clients_count)
         for source, record, total in zip(files, compiler.lists, totals, strict=True))
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
 
@@ -190,7 +205,7 @@ def load_snapshot(path: Path, key: Key, now: float) -> Rules:
     infos = tuple(
         ListInfo(record.name, record.file, record.action, record.category, record.https, record.mandatory,
                  None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,
-                 record.entries, record.duplicates)
+                 record.entries, record.duplicates, record.clients, record.clients_count)
         for record in snapshot.parts.lists)
     warnings = tuple(
         Finding(path.name, 0, f"the list {info.name} expired on {info.expires:%Y-%m-%d %H:%M %Z}, after this "

@@ -23,6 +23,19 @@ cdef enum Where:            # where the text of a try lies
     IN_KEYS = 3
     IN_HOST_AND_KEYS = 4
 
+cdef enum Mode:             # whom a list applies to
+    FOR_ALL = 0
+    FOR_THESE = 1
+    FOR_OTHERS = 2
+    FOR_NOBODY = 3
+
+cdef struct Whom:           # a list's clients, as ranges (prefixes.pxd)
+    uint8_t mode            # a Mode
+    const uint8_t* ipv4
+    size_t ipv4_count
+    const uint8_t* ipv6
+    size_t ipv6_count
+
 cdef struct Ask:            # text[start : start + size] is to be looked up
     uint8_t print[16]       # its fingerprint
     size_t start
@@ -38,6 +51,7 @@ cdef struct Hit:            # a row that was found
     uint32_t rule
     uint32_t rank           # 0: does not apply here
     uint8_t holds           # its terms do
+    bint not_for            # it would, to other clients
 
 cdef struct Try:            # a fingerprint that was looked up
     uint8_t where           # a Where
@@ -76,6 +90,7 @@ cdef struct Walk:           # one look-up under way
     uint32_t rank           # of the rule in `best`; 0: none
     Match best
     Moment moment
+    bint of_some            # a row is of a list for some clients
     uint32_t spent          # look-ups of where it leads
     Trace* trace            # NULL on the packet path
 
@@ -95,6 +110,9 @@ cdef class ListMatcher(Holder):
     cdef uint16_t* base_lists       # base.lists
     cdef uint8_t* list_action       # for each list: its Action
     cdef uint8_t* list_rank         # for each list: the class of its blocks
+    cdef Whom* list_whom            # for each list
+    cdef public bytes client
+
     cdef int open_base(self, snapshot) except -1
 
     cdef void look(self, Walk* walk, Where where, const uint8_t* text, size_t start, size_t size,

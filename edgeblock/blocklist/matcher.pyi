@@ -22,6 +22,7 @@ class Row(NamedTuple):
     in_force: bool
     rule: str
     holds: bool = True
+    not_for: bool = False
 
 class Candidate(NamedTuple):
     text: bytes
@@ -30,6 +31,7 @@ class Candidate(NamedTuple):
     places: bool = False
 
 class ListMatcher(Holder):
+    client: bytes
     @property
     def snapshot(self) -> Snapshot: ...
     def __init__(self, snapshot: Snapshot) -> None: ...

@@ -12,8 +12,10 @@ that comes first has it. An observation is below every block: a list that is onl
 An entry for a host where it leads to an address is one more fingerprint, of the host and the prefix together; it is
 only made for hosts that are marked to have such entries.
 
-A row may have terms (holding.pyx), and so may its list: they are asked for only where it would become the rule in
-force.
+A row may have terms (holding.pyx), and so may its list, which may also be for some clients (prefixes.pyx): they are
+asked for only where it would become the rule in force.
+
+One idea, though long: what is tried, what is found and what that means is one walk, and it never allocates.
 
 What has changed since a snapshot was made may lie over it (`snapshot.stack`). Then there are two tables of rows: one
 of nearly everything, in which some lists count no more, and a small one of what counts instead. The bounds and the
@@ -25,7 +27,7 @@ that of a packet.
 
 from typing import NamedTuple
 
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.blocklist.bitmap cimport contains, load_u32, open_bitmap, warm_container, warm_header
@@ -42,6 +44,7 @@ from edgeblock.blocklist.fingerprint cimport (
 from edgeblock.addresses import translated
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.leads cimport KEY_MAX, Lead, put_prefix, read_inner
+from edgeblock.blocklist.prefixes cimport is_within
 from edgeblock.blocklist.siphash cimport Hashing, sip_begin, sip_print
 from edgeblock.core.matcher cimport (
     ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT, ACTION_RESET, PROTO_HTTP, PROTO_QUIC,
@@ -76,7 +79,8 @@ class Found(NamedTuple):
 
 class Row(NamedTuple):
     """A row that a look-up came across. `applies` is false for, say, subdomains of the host itself; `holds` is false
-    where it is not in force at this time, or wants a hello with an Encrypted ClientHello."""
+    where it is not in force at this time, or wants a hello with an Encrypted ClientHello; `not_for`: it would apply,
+    if another client asked."""
 
     list: str
     kind: Kind
@@ -85,6 +89,7 @@ class Row(NamedTuple):
     in_force: bool
     rule: str
     holds: bool = True
+    not_for: bool = False
 
 
 class Candidate(NamedTuple):
@@ -218,12 +223,46 @@ cdef int open_layer(parts, Layer* layer) except -1:
     return 0
 
 
+cdef int open_clients(parts, Whom* each) except -1:
+    # Whom each list applies to. One whose set is not there applies to nobody: never to more than it should.
+    cdef Whom* whom
+    cdef size_t i
+    sets = {one.sum: one for one in parts.client_sets}
+    for i, record in enumerate(parts.lists):
+        if not record.clients:
+            continue
+        whom = each + i
+        one = sets.get(record.clients_sum)
+        whom.mode = FOR_NOBODY if one is None else FOR_THESE if record.clients == "only" else FOR_OTHERS
+        if one is not None:         # the snapshot keeps them
+            whom.ipv4, whom.ipv4_count = start_of(one.ipv4), len(one.ipv4) // 8
+            whom.ipv6, whom.ipv6_count = start_of(one.ipv6), len(one.ipv6) // 32
+    return 0
+
+
+cdef bint is_for(const Whom* whom, const Around* around) noexcept nogil:
+    # Whether a list for some clients applies to whoever asks.
+    cdef bint listed
+    if around.client == NULL or whom.mode == FOR_NOBODY:
+        return False
+    if around.client_size == 4:
+        listed = is_within(whom.ipv4, whom.ipv4_count, around.client, 4)
+    elif around.client_size == 16:
+        listed = is_within(whom.ipv6, whom.ipv6_count, around.client, 16)
+    else:
+        return False
+    return listed == (whom.mode == FOR_THESE)
+
+
 cdef class ListMatcher(Holder):
     """Answers from one opened snapshot (`snapshot.open_snapshot`), which it keeps alive, and from the one below it.
 
     Attributes:
         list_names: the names of the lists, in the order of the list indexes a match gives.
         snapshot: the Snapshot it answers from.
+        client: for whom people and tests ask where they do not say it, 4 or 16 bytes in network order; b"": of whom
+            nothing is known. Lists for some clients do not apply to those.
+        anyhow: every list applies to whoever asks.
 
     Raises:
         ListError: a bitmap of the snapshot is damaged, or what it lies over is not there.
@@ -233,6 +272,8 @@ cdef class ListMatcher(Holder):
         self.list_action = NULL
         self.list_rank = NULL
         self.base_lists = NULL
+        self.list_whom = NULL
+        self.client = b""
 
     def __init__(self, snapshot not None):
         parts = snapshot.parts
@@ -259,7 +300,8 @@ cdef class ListMatcher(Holder):
         self.list_count = <uint32_t>len(self.list_names)
         self.list_action = <uint8_t*>malloc(self.list_count + 1)
         self.list_rank = <uint8_t*>malloc(self.list_count + 1)
-        if self.list_action == NULL or self.list_rank == NULL:
+        self.list_whom = <Whom*>calloc(self.list_count + 1, sizeof(Whom))
+        if self.list_action == NULL or self.list_rank == NULL or self.list_whom == NULL:
             raise MemoryError
         for one in translated(parts.nat64)[:LEADS_MAX]:
             prefix = one.prefix.network_address.packed
@@ -273,11 +315,13 @@ cdef class ListMatcher(Holder):
             self.list_rank[i] = (CLASS_OBSERVE if record.action == "observe"
                                  else CLASS_MANDATORY if record.mandatory else CLASS_BLOCK)
         self.open_terms(snapshot)
+        open_clients(parts, self.list_whom)
 
     def __dealloc__(self):
         free(self.list_action)
         free(self.list_rank)
         free(self.base_lists)
+        free(self.list_whom)
 
     cdef int open_base(self, snapshot) except -1:
         """What the snapshot lies over, in which the lists have other indexes, or none."""
@@ -347,7 +391,7 @@ cdef class ListMatcher(Holder):
         cdef const uint8_t* print = ask.print
         cdef size_t i
         cdef uint32_t value, kind, index, rank, kinds = ask.kinds
-        cdef bint better, holds
+        cdef bint better, holds, not_for
         cdef Match said
         cdef Trace* trace = walk.trace
         for i in range(first_row(layer, print), layer.count):
@@ -366,9 +410,15 @@ cdef class ListMatcher(Holder):
                         trace.tried[tried].places = 1
                 continue
             rank = 0
+            not_for = False
             if kinds >> kind & 1 and (value & EXCEPTION or not ask.lifts):
                 rank = CLASS_EXCEPTION if value & EXCEPTION else self.list_rank[index]
                 rank = rank << CLASS_SHIFT | specific(kind) << KIND_SHIFT | ask.weight
+                if self.list_whom[index].mode:
+                    walk.of_some = True
+                    not_for = not (self.anyhow or is_for(&self.list_whom[index], walk.around))
+                    if not_for:
+                        rank = 0
             better = rank > walk.rank or (rank and rank == walk.rank and index < walk.best.list_index)
             holds = True
             said.of_ech = 0
@@ -381,6 +431,7 @@ cdef class ListMatcher(Holder):
                 trace.hit[trace.hits].rule = rule_id(print, kind)
                 trace.hit[trace.hits].rank = rank
                 trace.hit[trace.hits].holds = holds
+                trace.hit[trace.hits].not_for = not_for
                 trace.hits += 1
             if better and holds:
                 walk.rank = rank
@@ -582,7 +633,7 @@ cdef class ListMatcher(Holder):
         walk.to = around.to if around.to_size == 4 or around.to_size == 16 else NULL
         walk.to_size = around.to_size
         walk.spent = 0
-        walk.moment.of_ech = walk.moment.has_now = False
+        walk.of_some = walk.moment.of_ech = walk.moment.has_now = False
         walk.moment.ech = around.ech
         walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
         walk.rank = 0
@@ -603,7 +654,7 @@ cdef class ListMatcher(Holder):
         cdef size_t i, size = around.to_size
         walk.around = around
         walk.rank = 0
-        walk.moment.of_ech = walk.moment.has_now = False
+        walk.of_some = walk.moment.of_ech = walk.moment.has_now = False
         walk.moment.ech = around.ech
         if address == NULL or size != 4 and size != 16:
             return False
@@ -645,6 +696,7 @@ cdef class ListMatcher(Holder):
             found[0] = walk.best
         if not around.ech:
             found.of_ech = walk.moment.of_ech
+        found.of_some = walk.of_some
         found.spent = walk.spent
         return listed
 
@@ -670,7 +722,7 @@ cdef class ListMatcher(Holder):
         if target is not None:
             path = target
             size = len(target)
-        put_around(&around, to, client, ech)
+        put_around(&around, to, client or self.client, ech)
         if not self.match_name(PROTOCOLS[proto], host, len(host), path, size, &around, &found):
             return None
         return self.told(&found)
@@ -679,7 +731,7 @@ cdef class ListMatcher(Holder):
         """The Found rule for a destination of 4 or 16 bytes in network order, or None; port 0 is "no port"."""
         cdef Match found
         cdef Around around
-        put_around(&around, address, client, False)
+        put_around(&around, address, client or self.client, False)
         if not self.match_address(&around, port, &found):
             return None
         return self.told(&found)
@@ -698,7 +750,7 @@ cdef class ListMatcher(Holder):
         trace.tries = trace.hits = 0
         walk.trace = &trace
         found = None
-        put_around(&around, to, client, ech)
+        put_around(&around, to, client or self.client, ech)
         if self.walk_name(&walk, PROTOCOLS[proto], host, len(host), path, size, &around):
             found = self.told(&walk.best)
         return found, self.candidates(&walk), walk.has_urls
@@ -711,7 +763,7 @@ cdef class ListMatcher(Holder):
         trace.tries = trace.hits = 0
         walk.trace = &trace
         found = None
-        put_around(&around, address, client, False)
+        put_around(&around, address, client or self.client, False)
         if self.walk_address(&walk, &around, port):
             found = self.told(&walk.best)
         return found, self.candidates(&walk), False
@@ -742,7 +794,7 @@ cdef class ListMatcher(Holder):
                         trace.hit[k].rank != 0,
                         trace.hit[k].rank != 0 and trace.hit[k].holds != 0 and trace.hit[k].rank == walk.rank
                         and value >> 16 == walk.best.list_index and trace.hit[k].rule == walk.best.rule,
-                        f"{trace.hit[k].rule:08x}", trace.hit[k].holds != 0)))
+                        f"{trace.hit[k].rule:08x}", trace.hit[k].holds != 0, trace.hit[k].not_for != 0)))
             rows.sort()         # by list, of both tables
             out.append(Candidate(text[:trace.tried[i].size] + trace.keys[i][:trace.tried[i].key],
                                  trace.tried[i].in_bitmap != 0, tuple([row for _, row in rows]),

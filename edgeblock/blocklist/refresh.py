@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist import canary
+from edgeblock.blocklist.clients import ClientFiles, give
 from edgeblock.blocklist.compiler import Compiled, ListRecord, is_little, lay_over, merge, table_of
 from edgeblock.blocklist.directory import (
     LISTS_MAX,
@@ -55,7 +56,7 @@ from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError, printable
 
-MARK = b"edgeblock has refused this list"   # how a .rejected of ours begins; another's is left alone
+MARK = b"edgeblock has refused this "   # how a .rejected of ours begins; another's is left alone
 SKIPPED = b"edgeblock has left these out of this list"     # and a .skipped
 HURRY = 4 << 20         # bytes of a list that is compiled at a start, before what was in force is served again
 BATCH = 64 << 20        # bytes of lists after which those that were taken are published before more are read
@@ -165,6 +166,13 @@ def has_same_names(top: Snapshot | None, new: Snapshot, *parts: Mapping[str, Sna
         one.labels or one.url_max or one.directory_max for one in every) for every in found)
 
 
+def has_same_rows(top: Snapshot | None, new: Snapshot) -> bool:
+    """Whether nothing is different but whom lists are for."""
+    was, now = ({(one.name, one.part, one.expired) for one in lists}
+                for lists in (top.parts.lists if top else (), new.parts.lists))
+    return top is not None and was == now and top.parts.nat64 == new.parts.nat64
+
+
 class Round:
     """One look at the directory."""
 
@@ -179,13 +187,17 @@ class Round:
         self.replaced: dict[str, tuple[ListFile, Snapshot | None]] = {}     # lists taken now: the version before
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
-        self.busy = {list_name(name) for name in busy}
+        self.busy, self.busy_files = {list_name(name) for name in busy}, set(busy)
         self.outcome = Outcome()
         self.top = store.in_force(held)         # what is in force, to which what changes is compared
         self.base = self.top and (self.top.base or self.top)
         there = {record.part for record in self.base.parts.lists} if self.base and self.base.digest == held else ()
         self.held = there                       # digests of the parts that are in memory, and not verified here
         self.parts, self.outcome.warnings = store.parts(there)
+        sets, damaged = store.client_sets()
+        self.clients = ClientFiles(rules.directory, store.key, sets)
+        self.outcome.warnings += damaged
+        self.had_sets, self.named = set(sets), set(sets)
         self.were = dict(self.parts)
         self.before = {name: part.parts.lists[0] for name, part in self.parts.items()}
         self.known = store.refused()
@@ -207,13 +219,16 @@ class Round:
             self.outcome.problem = printable(str(problem)) if isinstance(problem, ListError) else \
                 f"{self.rules.directory}: {fault_of(problem)}"
             self.outcome.refused = self.known
+            leave_unbound(self)
             self._publish()
             return self.outcome
         self.outcome.warnings += map(str, warnings)
         there = {source.name for source in files} | {list_name(one.file) for one in errors} | self.busy
         for name in {list_name(one.file): None for one in errors}:
             self._refuse(name, Refused([one for one in errors if list_name(one.file) == name]))
+        take_clients(self, files)
         self._take_changed(terms, files)
+        tell_clients(self, files)
         self._remove_gone(there | self.outcome.refused.keys(), terms)
         self._publish()
         self.write_rejected()           # what is in force does not wait for reasons
@@ -231,6 +246,8 @@ class Round:
             for name in self.gone:
                 self.store.remember(name, self.before[name].signed if name in self.before else None)
                 self.store.forget(name)
+            for file in self.had_sets - self.named:
+                self.store.forget_clients(file)
             self.store.keep_refused(self.outcome.refused)
         except OSError as error:
             self.outcome.warnings.append(f"{self.store.directory}: cannot be written: {error.strerror}")
@@ -245,6 +262,12 @@ class Round:
         for source in sorted(files, key=size_of):
             part, origin = self.parts.get(source.name), origin_of(source, terms)
             self.found[source.name] = source, origin
+            if why := self.clients.why_without(source.settings):
+                if source.settings.clients_file in self.busy_files:
+                    self.outcome.again = True
+                else:
+                    self._refuse(source.name, Refused([Finding(source.path.name, 0, why)]), source.state)
+                continue
             if part is None or part.parts.lists[0].origin != origin:
                 changed.append((source, origin))
         ranks: Counter[int] = Counter()
@@ -484,8 +507,8 @@ class Round:
     def _tell_in_force(self, was: list[ListRecord] | None, now: list[ListRecord]) -> None:
         was, now = lists_of_people(was), lists_of_people(now)
         self.outcome.lists = [told_of(record) for record in now]
-        same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired)
-                     for record in now])
+        same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired,
+                      record.clients, record.clients_sum) for record in now])
         self.outcome.content = keyed_sum(same.encode(), self.store.key).hex()
         self.outcome.changes = self._changes({record.name: record for record in was},
                                              {record.name: record for record in now})
@@ -495,7 +518,7 @@ class Round:
         assert self.trial is not None
         if snapshot.parts.base and self.base:
             snapshot = stack(snapshot, self.base)
-        if nothing:
+        if nothing or has_same_rows(self.top, snapshot):
             self.trial.hold(snapshot)
             return
         self._sample_unread(False)
@@ -530,6 +553,9 @@ class Round:
         for part in self.parts.values():
             [record] = part.parts.lists
             part.parts.lists[0] = replace(record, part=part.digest, expired=is_expired(record, self.now))
+            if (one := self.clients.of(record.clients_file)) is not None:
+                give(part.parts.lists[0], one)
+                part.parts.client_sets = [one]
         every = [self.parts[name].parts for name in sorted(self.parts)]
         return [*every, canary.part(self.store.key)] if self.probed else every
 
@@ -558,10 +584,13 @@ class Round:
                 changes.append({"change": "taken", "list": name, "file": new.file, "entries": new.entries,
                                 "entries_before": before, "duplicates": new.duplicates, "unusable": new.unusable,
                                 "guarded": new.guarded, "exceptions_lost": new.exceptions_lost,
-                                **behind(new),
+                                **behind(new), **whom(new),
                                 "signed": new.signed, "digest": digest, "action": new.action,
                                 **owner_of(new.uid), **owner_of(new.settings_uid, "settings_")})
-            elif old.expired != new.expired:
+            elif old.clients_sum != new.clients_sum:
+                changes.append({"change": "clients", "list": name, "file": new.clients_file, "clients": new.clients,
+                                "prefixes": new.clients_count, "prefixes_before": old.clients_count})
+            if old is not None and new is not None and old.part == new.part and old.expired != new.expired:
                 changes.append({"change": "expired", "list": name, "entries_before": before})
         return changes
 
@@ -608,8 +637,11 @@ class Round:
         stays = "there is no version before it, so nothing of it is in force"
         if part:
             stays = f"the version of {when(part)} with {part.parts.lists[0].entries} entries stays in force"
+        elif name in self.clients.kept:
+            stays = f"the version before it with {self.clients.kept[name].set.prefixes} prefixes stays in force"
         ask = f"`edgeblock lint {self.rules.directory}`"
-        whole = [f"{MARK.decode()}; {stays}.", *map(str, refused.findings)]
+        what = "file of clients" if name in self.clients.refused else "list"
+        whole = [f"{MARK.decode()}{what}; {stays}.", *map(str, refused.findings)]
         # There is no plain text of a list in the state directory.
         told = [whole[0]] + [
             str(one._replace(why=without_words(one.why, ask)) if has_words(one) else one)
@@ -673,6 +705,50 @@ class Round:
                         path.unlink()
                 except OSError:
                     continue
+
+
+# Whom lists are for ------------------------------------------------------------------------------------------
+
+def take_clients(one: Round, files: list[ListFile]) -> None:
+    """Takes in the clients files that lists name, or that those in force do."""
+    clients = one.clients
+    named = {source.settings.clients_file for source in files} | {
+        record.clients_file for record in one.before.values()}
+    known = {file: told["origin"] for file, told in one.known.items()
+             if file in named and told["origin"] and not one.afresh and is_there(told.get("where", ""))}
+    clients.look(named - {""}, one.busy_files, known)
+    for file in clients.fresh:
+        try:
+            one.store.keep_clients(file, clients.kept[file])
+        except OSError as error:        # in force it is all the same
+            one.outcome.warnings.append(f"{one.store.clients / file}: cannot be written: {error.strerror}")
+    one.outcome.again |= clients.again
+    leave_unbound(one)
+
+
+def leave_unbound(one: Round) -> None:
+    """A list is in force for those it is meant for, or not at all."""
+    for name, record in one.before.items():
+        if record.clients_file and record.clients_file not in one.clients.kept and name in one.parts:
+            del one.parts[name]
+            one.outcome.warnings.append(f"{name}: is not in force: nobody knows for whom, as {record.clients_file} "
+                                        "is lost; drop that file again")
+
+
+def tell_clients(one: Round, files: list[ListFile]) -> None:
+    """What is refused of those that lists name now is told under the name of the file; others are forgotten."""
+    clients = one.clients
+    one.named = {source.settings.clients_file for source in files} | {
+        part.parts.lists[0].clients_file for part in one.parts.values()}
+    for file in one.named & one.busy_files & one.known.keys():
+        one.outcome.refused[file] = one.known[file]
+    for file in one.named & clients.refused.keys():
+        finding, origin = clients.refused[file]
+        if finding is None:
+            one.outcome.refused[file] = one.known[file]
+        elif finding.line or file in clients.kept:      # else the lists that name it say why
+            one._refuse(file, Refused([finding]), origin=origin)
+            one.outcome.refused[file]["in_force"] = file in clients.kept
 
 
 class Untrue(ListError):
@@ -747,7 +823,12 @@ def behind(record: ListRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in told if record.address_entries}
 
 
+def whom(record: ListRecord) -> dict[str, Any]:
+    """Whom a list is for, where that is not everybody."""
+    return {"clients": record.clients, "prefixes": record.clients_count} if record.clients else {}
+
+
 def told_of(record: ListRecord) -> dict[str, Any]:
     return {name: getattr(record, name)
             for name in ("name", "file", "action", "entries", "duplicates", "unusable", "guarded", "exceptions_lost",
-                         "expires", "expired")}
+                         "expires", "expired", "clients", "clients_count")}

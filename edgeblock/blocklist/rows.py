@@ -76,6 +76,7 @@ class Rows:
         self.key = snapshot.key
         self.lists: list[ListRecord] = parts.lists
         self.nat64 = parts.nat64
+        self.sets = {one.sum: one for one in parts.client_sets}
         self.lengths = {4: parts.ipv4_lengths, 16: parts.ipv6_lengths}
         self.at_lengths = {4: parts.at_ipv4, 16: parts.at_ipv6}
         self.tables = [Table(memoryview(parts.rows), list(range(len(parts.lists))))]    # type: ignore[arg-type]
@@ -105,8 +106,10 @@ class Rows:
         return any(self.lists[index].name == name and (found, excepted) == (kind, exception)
                    for index, found, excepted in self.find(key))
 
-    def name(self, proto: str, host: bytes, target: bytes = b"/", destination: bytes = b"") -> Verdict:
-        """Of a host over "tls" or "quic", or of what is asked of it over "http", at an address of 4 or 16 bytes."""
+    def name(self, proto: str, host: bytes, target: bytes = b"/", destination: bytes = b"",
+             client: bytes | None = None) -> Verdict:
+        """Of a host over "tls" or "quic", or of what is asked of it over "http", at an address of 4 or 16 bytes; by
+        the client with such an address, b"" one of whom nothing is known, None one that every list applies to."""
         asked: list[tuple[bytes, tuple[Kind, ...]]] = []
         if host_address(host) is None:      # entries for hosts are not about addresses
             labels = host.split(b".")
@@ -121,7 +124,7 @@ class Rows:
             asked += [(host + target, (Kind.URL_WITH_QUERY,)), (host + path, (Kind.URL, Kind.DIRECTORY))]
             asked += [(host + (path[:i] or b"/"), (Kind.DIRECTORY,))
                       for i, byte in enumerate(path[:-1]) if byte == 47]
-        return self._strongest(asked)
+        return self._strongest(asked, client)
 
     def _places(self, address: bytes) -> Iterator[bytes]:
         """The keys of the prefixes that an address is in, of lengths that stand behind some host; and of the IPv4
@@ -139,11 +142,23 @@ class Rows:
         asked += [(network_key(address, 8 * len(address), port), (Kind.ENDPOINT,)) for port in ports]
         return max([self._strongest(asked), *inner])
 
-    def _strongest(self, asked: list[tuple[bytes, tuple[Kind, ...]]]) -> Verdict:
+    def is_for(self, client: bytes | None, record: ListRecord) -> bool:
+        """Whether a list applies to a client."""
+        if not record.clients or client is None:
+            return True
+        one = self.sets.get(record.clients_sum)
+        if one is None or not client:
+            return False
+        size, ranges = len(client), one.ipv4 if len(client) == 4 else one.ipv6
+        inside = any(bytes(ranges[at:at + size]) <= client <= bytes(ranges[at + size:at + 2 * size])
+                     for at in range(0, len(ranges), 2 * size))
+        return inside == (record.clients == "only")
+
+    def _strongest(self, asked: list[tuple[bytes, tuple[Kind, ...]]], client: bytes | None = None) -> Verdict:
         best = Verdict.NOTHING
         for key, kinds in asked:
             for index, kind, exception in self.find(key):
-                if kind in kinds:
+                if kind in kinds and self.is_for(client, self.lists[index]):
                     best = max(best, Verdict.EXCEPTION if exception else weight(self.lists[index]))
         return best
 

@@ -15,6 +15,7 @@ from typing import Any
 from edgeblock import config
 from edgeblock.blocklist.canonical import canonical_host, why_not_host
 from edgeblock.blocklist.encodings import find_encoding
+from edgeblock.blocklist.prefixes import BadLine, read_ranges
 from edgeblock.blocklist.signature import parse_key
 from edgeblock.blocklist.terms import (
     ALWAYS,
@@ -36,6 +37,8 @@ HTTPS = ("ignore", "host")
 SHOWN_MAX = 80          # characters of a value that a message repeats
 SAID_MAX = 200          # characters of what the TOML parser says
 ATTRIBUTES_MAX = 16
+CLIENTS = ".clients"    # how the name of a file with the prefixes of clients ends
+CLIENTS_NAME_MAX = 200  # bytes of such a name: a file name has 255, and ours are made of it
 ATTRIBUTE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 FIELDS = {"from": "begins"}     # the field of a key that no field can be called
 PAST_DAYS_MAX = 36_500
@@ -60,8 +63,10 @@ class ListSettings:
     from `begins` on, before `until` (Unix seconds) and within `weekly` it holds, and the entries that are in it stay
     known; `order` to `reference` say by whose order; entries that ended `drop_past_days` ago are left out;
     `subdomains` is whether a name in a format that has names alone covers those below it, None for what is usual
-    there. `locked` are the keys that a NAME.toml may not change, and `unlocked` the exceptions, which no list has in
-    its own settings. The rest are the guard rails (guard.py): True allows all, a tuple these.
+    there. `clients` says to whom alone the list applies, `clients_except` to whom it does not: the name of a clients
+    file beside it, or prefixes; None: to everybody. `locked` are the keys that a NAME.toml may not change, and
+    `unlocked` the exceptions, which no list has in its own settings. The rest are the guard rails (guard.py): True
+    allows all, a tuple these.
     """
 
     action: str = "reset"
@@ -86,6 +91,8 @@ class ListSettings:
     approved_by: str = ""
     reference: str = ""
     drop_past_days: int | None = None
+    clients: str | tuple[str, ...] | None = None
+    clients_except: str | tuple[str, ...] | None = None
     allow_public_suffixes: bool | tuple[str, ...] = False
     allow_protected: bool | tuple[str, ...] = False
     allow_addresses: bool | tuple[str, ...] = False
@@ -112,6 +119,16 @@ class ListSettings:
     def order_data(self) -> Order:
         """By whose order it holds: name and value of each piece that there is."""
         return tuple((name, value) for name in ORDER if (value := getattr(self, name)))
+
+    @property
+    def whom(self) -> str | tuple[str, ...] | None:
+        """Which of the two has it."""
+        return self.clients if self.clients is not None else self.clients_except
+
+    @property
+    def clients_file(self) -> str:
+        """The clients file beside the list, "" where there is none."""
+        return self.whom if isinstance(self.whom, str) else ""
 
 
 def default_settings(rules: config.Rules) -> ListSettings:
@@ -180,8 +197,9 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     except ValueError:          # from int(), which says no more than that
         raise ListError(f"{source}: not readable as TOML: has a number of too many digits") from None
     choices = {"action": LIST_ACTIONS, "https": HTTPS, "format": formats}
-    known = (*choices, "attributes", "category", "column", "delimiter", "drop_past_days", "encoding", "mandatory",
-             "expires", "signer", "subdomains", "zone", *FIELDS, "until", "weekly", *ORDER, *GUARD_KEYS)
+    known = (*choices, "attributes", "category", "clients", "clients_except", "column", "delimiter", "drop_past_days",
+             "encoding", "mandatory", "expires", "signer", "subdomains", "zone", *FIELDS, "until", "weekly", *ORDER,
+             *GUARD_KEYS)
     changes: dict[str, object] = {}
     mistakes: list[str] = []
     for key, value in table.items():
@@ -203,6 +221,9 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
         mistakes.append(f"{source}: mandatory = true needs an action that blocks, and observe does not")
     if not mistakes and settings.begins is not None and settings.window.begins >= settings.window.ends:
         mistakes.append(f"{source}: from is not before until, so the list would never be in force")
+    if settings.clients is not None and settings.clients_except is not None:
+        mistakes.append(f"{source}: clients and clients_except are both there; leave one out: the list applies to "
+                        "these alone, or to all but these")
     if mistakes:
         raise ListError(*mistakes)
     return settings
@@ -236,6 +257,8 @@ def read_setting(key: str, value: Any, source: str, choices: dict[str, tuple[str
             raise ListError(f"{source}: attributes = {quoted(value)} is no list of at most {ATTRIBUTES_MAX} "
                             "names in lower case, such as [\"until\", \"order\"]")
         value = tuple(dict.fromkeys(value))
+    if key in ("clients", "clients_except"):
+        value = read_whom(value, f"{source}: {key}")
     if key == "signer":
         if not isinstance(value, str):
             raise ListError(f"{source}: signer = {quoted(value)} is no minisign public key in quotes")
@@ -305,6 +328,26 @@ def read_expiry(value: object, source: str) -> datetime:
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
     raise ListError(f"{source}: expires = {quoted(value)} is no date such as 2030-12-31 without quotes")
+
+
+def read_whom(value: object, place: str) -> str | tuple[str, ...]:
+    """The name of a clients file, or prefixes as they stand there. ListError where it is neither."""
+    if isinstance(value, str):
+        if not value.endswith(CLIENTS) or value.startswith(".") or "/" in value or not value.isprintable() \
+                or len(value.encode()) > CLIENTS_NAME_MAX:
+            raise ListError(f"{place} = {quoted(value)} is no name of a file beside the list that ends in {CLIENTS}, "
+                            f"such as \"family{CLIENTS}\"; prefixes stand in a list, such as [\"192.0.2.0/24\"]")
+        return value
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+        raise ListError(f"{place} = {quoted(value)} is neither a file such as \"family{CLIENTS}\" nor a list of "
+                        "prefixes such as [\"192.0.2.0/24\", \"2001:db8::/32\"]")
+    for word in value:
+        try:
+            if read_ranges(word.encode(), 1)[2] != 1:
+                raise BadLine(1, "is no prefix, address or range")
+        except BadLine as error:
+            raise ListError(f"{place}: {quoted(word)} {error.why}") from None
+    return tuple(dict.fromkeys(value))
 
 
 def read_allowance(value: bool | tuple[str, ...], place: str) -> bool | tuple[str, ...]:

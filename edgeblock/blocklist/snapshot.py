@@ -7,6 +7,7 @@
     ipv4       roaring, portable format: every listed IPv4 destination
     addresses  24 bytes each: the address entries in plain text, for the kernel's rules (compiler.ADDRESS)
     windows    when those of them hold that have terms, list by list (timetable.py)
+    clients    the ranges of each set of clients, IPv4 and then IPv6, each range its first and last address
     terms      of the entries of each list that has some (timetable.py)
     rows       20 bytes each, sorted: 128-bit fingerprint (big-endian order), value as 32 bits little-endian
     sums       a digest of each CHUNK of the sections before it
@@ -31,7 +32,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO
 
-from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, Compiled, ListRecord
+from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, ClientSet, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.keys import Key, key_id, keyed_sum
 from edgeblock.blocklist.timetable import Blob, joined, parted
@@ -42,14 +43,15 @@ from edgeblock.errors import ListError
 MAGIC = b"EBLIST\r\n"       # the line end shows a transfer that changed line ends
 VERSION = 4
 # By version. Older ones are still read, which may have the last good version of a list that is refused now: 3 without
-# terms, 2 without addresses.
-SECTIONS = {4: 8, 3: 6, 2: 5}
+# terms and clients, 2 without addresses.
+SECTIONS = {4: 9, 3: 6, 2: 5}
 HEADERS = {version: struct.Struct(f"<8sHHI8sQQ {2 * count}Q QQQ3Q II 32s") for version, count in SECTIONS.items()}
 HEADER = HEADERS[VERSION]
 VERSION_AT = 8
 FIXED = 7                   # fields before the places of the sections
 DIGEST_SIZE = 32
 CHUNK = 1 << 20
+WHOM = ("", "only", "except")
 ALL, TABLE, HEAD = "all", "table", "head"      # what is verified of a snapshot that is opened
 
 
@@ -125,14 +127,16 @@ def write(file: BinaryIO, parts: Compiled, key: Key, built: int) -> str:
     `parts.rows` may be a Merge, so that no more than a chunk of them is in memory.
     """
     table: object = [vars(record) for record in parts.lists]
-    if parts.base or parts.nat64 or parts.at_ipv4 or parts.at_ipv6:
+    if parts.base or parts.nat64 or parts.at_ipv4 or parts.at_ipv6 or parts.client_sets:
         table = {"base": parts.base, "below": parts.below, "lists": table, "nat64": parts.nat64,
-                 "at_ipv4": parts.at_ipv4, "at_ipv6": parts.at_ipv6}
+                 "at_ipv4": parts.at_ipv4, "at_ipv6": parts.at_ipv6,
+                 "clients": [(one.sum, one.prefixes, len(one.ipv4), len(one.ipv6)) for one in parts.client_sets]}
     lists = json.dumps(table, separators=(",", ":")).encode()
     file.seek(HEADER.size)
     body = Body(file, key)
     places = []
-    for section in ([lists], [parts.bitmap], [parts.ipv4], [parts.addresses], joined(parts.windows),
+    ranges = [some for one in parts.client_sets for some in (one.ipv4, one.ipv6)]
+    for section in ([lists], [parts.bitmap], [parts.ipv4], [parts.addresses], joined(parts.windows), ranges,
                     joined(parts.terms), chunks(parts.rows)):
         at = body.size
         for some in section:
@@ -199,16 +203,17 @@ def open_snapshot(data: bytes | memoryview, key: Key, source: str = "snapshot", 
             raise ListError(f"{source}: has a section that lies outside; build it again")
         sections.append(view[at:at + size])
     lists, bitmap, ipv4, *later, rows, sums = sections
-    addresses, windows, terms = (*later, *[view[:0]] * 3)[:3]
+    addresses, windows, ranges, terms = (*later, *[view[:0]] * 4)[:4]
     digest = sum_of(bytes(view[:header.size - DIGEST_SIZE]) + bytes(sums), key)
     if not hmac.compare_digest(digest, rest[-1]) or verify != HEAD and not is_whole(view, places, sums, key, verify):
         raise ListError(f"{source}: was altered (its digest does not match); build or copy it again")
     if len(rows) % ROW_SIZE or len(addresses) % ADDRESS.size:
         raise ListError(f"{source}: has a row that is cut; build it again")
-    records, about = read_lists(lists, count, source)
+    records, about, sets = read_lists(lists, count, source)
     parts = Compiled(records, bitmap, rows, ipv4, bounds[0], bounds[1], bounds[2],
                      bounds[3] | bounds[4] << 64 | bounds[5] << 128, bounds[6], bounds[7],
-                     addresses=addresses, windows={**parted(windows)}, terms={**parted(terms)}, **about)
+                     addresses=addresses, windows={**parted(windows)}, terms={**parted(terms)},
+                     client_sets=read_sets(ranges, sets, source), **about)
     return Snapshot(view, key, built, digest.hex(), parts)
 
 
@@ -250,9 +255,22 @@ def is_whole(view: memoryview, places: list[int], sums: memoryview, key: Key, ve
                                    sums[i * DIGEST_SIZE:(i + 1) * DIGEST_SIZE]) for i in wanted)
 
 
-def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListRecord], dict[str, Any]]:
-    """The table, and what else stands there of Compiled."""
+def read_sets(section: memoryview, table: list[tuple[str, int, int, int]], source: str) -> list[ClientSet]:
+    """The sets of clients, as the table says where each of them ends."""
+    made, at = [], 0
+    for sum_, count, size4, size6 in table:
+        made.append(ClientSet(sum_, count, section[at:at + size4], section[at + size4:at + size4 + size6]))
+        at += size4 + size6
+    if at != len(section):
+        raise ListError(f"{source}: has a set of clients that is cut; build it again")
+    return made
+
+
+def read_lists(section: memoryview, count: int,
+               source: str) -> tuple[list[ListRecord], dict[str, Any], list[tuple[str, int, int, int]]]:
+    """The table, what else stands there of Compiled, and what is said of each set of clients."""
     base, below = "", []
+    sets: list[tuple[str, int, int, int]] = []
     about: dict[str, Any] = {}
     try:
         table = json.loads(bytes(section))
@@ -263,14 +281,19 @@ def read_lists(section: memoryview, count: int, source: str) -> tuple[list[ListR
             if not 0 <= about["at_ipv4"] < 1 << 33 or not 0 <= about["at_ipv6"] < 1 << 129 or any(
                     ipaddress.IPv6Network(one).prefixlen not in NAT64_LENGTHS for one in about["nat64"]):
                 raise ValueError
+            sets = [(str(sum_), int(many), int(size4), int(size6))
+                    for sum_, many, size4, size6 in table.get("clients", ())]
+            if any(size4 < 0 or size4 % 8 or size6 < 0 or size6 % 32 for _, _, size4, size6 in sets):
+                raise ValueError
             table = table["lists"]
         lists = [ListRecord(**record) for record in table]
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         lists = []
     if len(lists) != count or count > LISTS_MAX or any(
-            record.action not in LIST_ACTIONS or not isinstance(record.name, str) for record in lists):
+            record.action not in LIST_ACTIONS or record.clients not in WHOM or not isinstance(record.name, str)
+            for record in lists):
         raise ListError(f"{source}: has a list table that cannot be read; build it again")
     if not isinstance(base, str) or not isinstance(below, list) or len(below) != (count if base else 0) or not all(
             type(at) is int and -1 <= at < LISTS_MAX for at in below):
         raise ListError(f"{source}: has a list table that cannot be read; build it again")
-    return lists, {**about, "base": base, "below": below}
+    return lists, {**about, "base": base, "below": below}, sets

@@ -2,7 +2,8 @@
 
     key                 16 bytes, readable by their owner only
     lists/NAME.part     a snapshot of one list
-    rules.snapshot      all of them as one
+    clients/FILE        the last good version of every clients file: ranges of addresses, in the clear
+    rules.snapshot      all of them as one; it has those ranges, too
     rules.overlay       what has changed since that was made, where that is little: it lies over it
     refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
     signed/NAME         when the newest version was signed that was ever taken; no older one is, even after a removal
@@ -10,7 +11,8 @@
     rejected/           reasons that could not be written beside their lists
 
 In: compiled parts. Out: the same after a restart, whole or not at all: every file is written under another name,
-synced and renamed, and what a killed process has left is removed by the next. Never here: the text of an entry.
+synced and renamed, and what a killed process has left is removed by the next. All of it is readable by its owner
+alone. Never here: the text of an entry.
 """
 
 import ctypes
@@ -24,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgeblock.blocklist.clients import Kept, from_bytes, to_bytes
 from edgeblock.blocklist.compiler import Compiled, ListRecord
 from edgeblock.blocklist.keys import KEY_SIZE, Key, hold, random_key
 from edgeblock.blocklist.snapshot import (
@@ -146,6 +149,7 @@ class Store:
         self.lists = directory / "lists"
         self.rejected = directory / "rejected"
         self.stamps = directory / "signed"
+        self.clients = directory / "clients"
         self.snapshot = directory / "rules.snapshot"
         self.overlay = directory / OVERLAY
 
@@ -156,11 +160,11 @@ class Store:
             ListError: the directory cannot be written.
         """
         try:
-            for folder in (self.directory, self.lists, self.rejected, self.stamps):
+            for folder in (self.directory, self.lists, self.rejected, self.stamps, self.clients):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             ours = ("rules.snapshot", OVERLAY, "refused.json", "key")
             for left in (*self.lists.glob(f".*{self._suffix}"), *self.rejected.glob(f".*{self._suffix}"),
-                         *self.stamps.glob(f".*{self._suffix}"),
+                         *self.stamps.glob(f".*{self._suffix}"), *self.clients.glob(f".*{self._suffix}"),
                          *(left for name in ours for left in self.directory.glob(f".{name}.*{self._suffix}"))):
                 left.unlink(missing_ok=True)
         except OSError as error:
@@ -258,6 +262,28 @@ class Store:
     def forget(self, name: str) -> None:
         (self.lists / f"{name}.part").unlink(missing_ok=True)
 
+    def client_sets(self) -> tuple[dict[str, Kept], list[str]]:
+        """The last good set of each clients file, verified, and what is wrong with the others."""
+        found, problems = {}, []
+        for path in sorted(self.clients.glob("[!.]*")):
+            try:
+                with open(path, "rb") as file:
+                    one = from_bytes(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), self.key)
+            except (OSError, ValueError):
+                one = None
+            if one is None:
+                problems.append(f"{path}: is damaged; drop {path.name} again")
+            else:
+                found[path.name] = one
+        return found, problems
+
+    def keep_clients(self, file: str, one: Kept) -> None:
+        """The new last good set of a clients file. OSError where it cannot be written."""
+        write_file(self.clients / file, lambda target: target.write(to_bytes(one, self.key)), suffix=self._suffix)
+
+    def forget_clients(self, file: str) -> None:
+        (self.clients / file).unlink(missing_ok=True)
+
     def in_force(self, held: str = "") -> Snapshot | None:
         """What was published last; None where there is nothing that can be used.
 
@@ -348,6 +374,15 @@ class MemoryStore(Store):
         return
 
     def forget(self, name: str) -> None:
+        return
+
+    def client_sets(self) -> tuple[dict[str, Kept], list[str]]:
+        return {}, []
+
+    def keep_clients(self, file: str, one: Kept) -> None:
+        return
+
+    def forget_clients(self, file: str) -> None:
         return
 
     def begin(self, name: str, origin: str, deaths: int = 0) -> None:

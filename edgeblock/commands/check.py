@@ -5,6 +5,7 @@ name, as a line for people or as JSON. Never here: a verdict of its own; the sna
 """
 
 import argparse
+import ipaddress
 import json
 import re
 import sys
@@ -29,6 +30,7 @@ EXAMPLES = """\
   edgeblock check --at '2026-12-05 15:00 Europe/London' www.example.com
   edgeblock check --rules rules --from names.txt
   edgeblock check - < names.txt
+  edgeblock check --client 192.0.2.7 www.example.com
   edgeblock check --rule 9f3c21aa
 With --rule, the id that the log, check and replay show leads back to list, file and line; run it with the box's key.
 With --at the answer is that of another time: what holds then of the lists as they are.
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--live", action="store_true", help="ask the running daemon")
     parser.add_argument("--at", metavar="TIME", help="as at that time, such as 2026-12-05T15:00:00Z, instead of now")
     parser.add_argument("--rule", metavar="ID", help="say which entry has this rule id")
+    parser.add_argument("--client", metavar="ADDRESS", help="who asks, for lists that apply to some clients only")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
 
 
@@ -56,15 +59,16 @@ def main(chosen: argparse.Namespace) -> int:
     settings = whole.rules
     if chosen.rule is not None:
         return check_rule(chosen, settings)
-    names, at = asked_names(chosen), moment_of(chosen.at)
+    names, at, client = asked_names(chosen), moment_of(chosen.at), asked_client(chosen.client)
     if chosen.live:
         path = whole.daemon.control
-        asked: list[object] = [name if at is None else {"name": name, "at": at} for name in names]
-        records = [record_of(control.have_answered(path, f"check {json.dumps(one)}")) for one in asked]
+        records = [record_of(control.have_answered(path, f"check {json.dumps(question(name, at, client))}"))
+                   for name in names]
     else:
         key = readable_key(settings.key)
         loaded = load(chosen.rules or settings.directory, settings, key=key, tolerant=True, now=at)
         warn(loaded.warnings)
+        loaded.matcher.client = client.packed if client else b""
         records = explain(loaded, names, at)
         on_a_box = (chosen.config or config.DEFAULT_FILE.exists()) and not chosen.json
         if key is None and on_a_box and any(verdict.rule for record in records for verdict in record.verdicts):
@@ -81,6 +85,22 @@ def main(chosen: argparse.Namespace) -> int:
     if any(record.canonical is None for record in records):
         return 2
     return 1 if any(record.blocked for record in records) else 0
+
+
+def asked_client(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Who asks, as the box sees it."""
+    if text is None:
+        return None
+    try:
+        return ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        raise ConfigError(f"--client {text}: is no address; give one, such as 192.0.2.7") from None
+
+
+def question(name: str, at: float | None, client: object | None) -> str | dict[str, object]:
+    """What the daemon is asked."""
+    more = ({"at": at} if at is not None else {}) | ({"client": str(client)} if client is not None else {})
+    return {"name": name, **more} if more else name
 
 
 def tell_of_ids(key: Path) -> None:
@@ -129,8 +149,8 @@ def asked_names(chosen: argparse.Namespace) -> list[str]:
 
 
 def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
-    if chosen.live or chosen.names or chosen.file or chosen.at:
-        raise ConfigError("--rule ID looks into the lists by itself: leave out --live, --at and names")
+    if chosen.live or chosen.names or chosen.file or chosen.at or chosen.client:
+        raise ConfigError("--rule ID looks into the lists by itself: leave out --live, --at, --client and names")
     if not re.fullmatch(r"[0-9a-fA-F]{8}", chosen.rule):
         raise ConfigError(f"--rule {chosen.rule}: a rule id is eight hex digits, such as 9f3c21aa")
     key = readable_key(settings.key)

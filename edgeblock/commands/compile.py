@@ -19,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from edgeblock import config
+from edgeblock.blocklist.clients import ClientFiles, give
 from edgeblock.blocklist.compiler import Compiled, merge
 from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists
 from edgeblock.blocklist.intake import Refused, Terms, make_terms, take
@@ -87,7 +88,9 @@ def take_all(files: list[ListFile], terms: Terms, now: float,
              console: Console) -> tuple[list[Compiled], list[Finding]]:
     """The parts of all lists that can be taken, by name, and why the others cannot."""
     parts: list[Compiled] = []
-    refused: list[Finding] = []
+    whom = ClientFiles(terms.rules.directory, terms.key, {})
+    whom.look({source.settings.clients_file for source in files} - {""})
+    refused = [finding for finding, _ in whom.refused.values() if finding and finding.line]
     bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
                    console=console, transient=True, disable=not console.is_terminal)
     with bar:
@@ -95,6 +98,8 @@ def take_all(files: list[ListFile], terms: Terms, now: float,
         for source in files:
             bar.update(task, description=escape(source.path.name))
             try:
+                if why := whom.why_without(source.settings):
+                    raise Refused([Finding(source.path.name, 0, why)])
                 made = take(source, terms, None, now, lambda size: bar.advance(task, size))
             except Refused as problem:
                 refused += problem.findings
@@ -104,6 +109,9 @@ def take_all(files: list[ListFile], terms: Terms, now: float,
                 refused.append(Finding(source.path.name, 0, fault_of(fault)))
             else:
                 made.lists = [replace(made.lists[0], expired=source.expired(now))]
+                if (one := whom.of(source.settings.clients_file)) is not None:
+                    give(made.lists[0], one)
+                    made.client_sets = [one]
                 parts.append(made)
     return parts, refused
 

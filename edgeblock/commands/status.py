@@ -74,6 +74,8 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         told_of = answer["addresses"]
         yield "addresses", (f"{told_of['in_kernel']:,} of {told_of['ranges']:,} ranges in the kernel, "
                             f"{sum(told_of['packets'].values()):,} packets met")
+    if some := answer["addresses"].get("of_some_clients"):
+        yield "addresses", f"{some:,} of lists for some clients hold on the watched ports only"
     if counted := answer.get("impact", {}).get("addresses"):
         yield "impact", f"{counted:,} addresses asked for today, by {answer['impact']['subscribers']:,} subscribers"
     yield "canary", told(answer["canary"])

@@ -243,6 +243,8 @@ cdef class Connections:
         flow.unmarked = 1
         flow.quic.connection = fresh
         memcpy(flow.quic.home, p.source, 16)
+        memcpy(flow.quic.first, p.source, 16)
+        flow.quic.family = p.family
         open_window(&flow.window, READ_HELLO, 0)
         add_start(&flow.window, START_SYN, 0)
         for i in range(3):

@@ -194,6 +194,8 @@ cdef class Engine:
     cdef double unproven_since
 
     cdef bint _match_address(self, const Packet* p, Match* found) noexcept nogil
+    cdef bint _match_first(self, const Flow* flow, const Packet* p, uint8_t proto, const uint8_t* host,
+                           size_t host_size, Match* found) noexcept nogil
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil
     cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil
     cdef Flow* _create(self, const Packet* p, Decision* out) noexcept nogil

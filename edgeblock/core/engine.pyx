@@ -537,6 +537,10 @@ cdef class Engine:
             if flow.state == FLOW_BLOCKED and not self._begin_quic_anew(flow, p):
                 self._again(flow, p, out)
                 continue
+            if flow.quic.bound and memcmp(flow.quic.first, p.source, sizeof(flow.quic.first)) != 0:
+                self.counts[COUNT_BLOCKED_PACKETS] += 1     # no client moves before the handshake is done
+                out.accept = 0
+                continue
             if not self.connections.take_frames(flow, &frames, self.flow_bytes, &d.seen):
                 d.seen |= SEEN_DAMAGED
             self._read_hello(flow, p, out)
@@ -667,6 +671,9 @@ cdef class Engine:
                                 and memcmp(flow.quic.client, p.source, sizeof(flow.quic.client)) == 0):
             return False
         self.connections.begin_anew(flow)
+        memcpy(flow.quic.first, p.source, sizeof(flow.quic.first))
+        flow.quic.family = p.family
+        flow.quic.bound = 0
         flow.state = FLOW_WATCHED
         flow.seen_count = flow.awaits_ech = 0
         return True
@@ -801,6 +808,10 @@ cdef class Engine:
                     # A tunnel's path is as invisible as that of TLS.
                     listed = self.matcher.match_name(PROTO_TLS if f.connect else proto, host, host_size,
                                                      target, target_size, &around, &found)
+                    if flow.quic != NULL and memcmp(flow.quic.first, p.source, sizeof(flow.quic.first)) != 0:
+                        listed = self._match_first(flow, p, proto, host, host_size, &found) or listed
+                    if flow.quic != NULL and found.of_some:
+                        flow.quic.bound = 1
                     last, last_listed, last_found = f, listed, found
                     places += found.spent
                     if found.of_ech:
@@ -837,6 +848,28 @@ cdef class Engine:
                     out.client_ack = flow.client_ack
                     # What was read is not needed any more; where it was is (see _reopen).
                     close_window(&flow.window)
+
+    cdef bint _match_first(self, const Flow* flow, const Packet* p, uint8_t proto, const uint8_t* host,
+                           size_t host_size, Match* found) noexcept nogil:
+        # Of a QUIC connection whose hello came from two addresses: what holds for the first of them, where that
+        # blocks. Else one packet with somebody else's address would take a client out of the lists that are for him.
+        # (What comes from another address when the hello has been judged is dropped: _read_quic.)
+        cdef Around around
+        cdef Match other
+        cdef uint32_t spent = found.spent
+        cdef uint8_t of_some = found.of_some
+        put_around(&around, p)
+        around.client = &flow.quic.first[0]
+        around.client_size = 4 if flow.quic.family == 4 else 16
+        other.action = ACTION_PASS
+        if not self.matcher.match_name(proto, host, host_size, NULL, 0, &around, &other) \
+                or other.action == ACTION_PASS or other.action == ACTION_OBSERVE:
+            found.spent += other.spent
+            return False
+        found[0] = other
+        found.of_some = other.of_some or of_some
+        found.spent += spent
+        return True
 
     cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil:
         cdef const uint8_t* text = self.findings.text.data

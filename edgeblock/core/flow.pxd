@@ -50,6 +50,9 @@ cdef struct Quic:              # of a flow that is a QUIC connection
     Peer peers[SHARES]
     uint64_t turn              # of the packet that its keys were tried on last
     uint8_t home[16]           # the client's address, where its first packet came from
+    uint8_t first[16]          # the same since it has begun anew,
+    uint8_t family             # and of which family that is: 4 or 6
+    uint8_t bound              # its hello was judged for that address, and would be otherwise for others
     uint8_t client[16]         # who sent the datagram that was blocked
     uint16_t client_port
     uint8_t passed             # a datagram of it was let through: the server may have these bytes

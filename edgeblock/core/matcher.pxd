@@ -34,6 +34,7 @@ cdef struct Around:        # what is known of the connection; an address has 4 o
 cdef struct Match:
     uint8_t action         # an Action
     uint8_t of_ech         # asked without `ech`: a rule would apply with it; asked with it: this is such a rule
+    uint8_t of_some        # of this name something else may hold for another client
     uint16_t list_index    # index into Matcher.list_names
     uint32_t rule          # opaque rule id, printed as eight hex digits
     uint32_t order         # the number of its order data among those of its list, or NO_ORDER
@@ -45,8 +46,8 @@ cdef class Matcher:
 
     # `host` as on the wire (any case, final dot, port, brackets, even non-ASCII); `target` is the origin-form
     # request target ("/path?query") for HTTP and NULL for TLS and QUIC, whose path is invisible.
-    # Returns whether any rule applies; `found` is then the rule that precedence puts in force. `spent` and `of_ech`
-    # are set in any case.
+    # Returns whether any rule applies; `found` is then the rule that precedence puts in force. `spent`, `of_ech`
+    # and `of_some` are set in any case.
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
                          const uint8_t* target, size_t target_size, const Around* around,
                          Match* found) noexcept nogil

@@ -14,7 +14,7 @@ cdef class Matcher:
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,
                          const uint8_t* target, size_t target_size, const Around* around,
                          Match* found) noexcept nogil:
-        found.spent = found.of_ech = 0
+        found.spent = found.of_ech = found.of_some = 0
         return False
 
     cpdef str order_of(self, uint32_t list_index, uint32_t order):

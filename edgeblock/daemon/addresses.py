@@ -45,7 +45,8 @@ class AddressRules:
         self._config, self._log, self._tasks, self._call, self._stage = config, log, tasks, call, stage
         self._nat64 = config.rules.nat64
         self._ours = config.ruleset.addresses and config.ruleset.install
-        self._left = 0                                  # entries that the configuration leaves to the engine
+        self._left = 0                                  # entries that the configuration leaves to the engine,
+        self._of_some = 0                               # and those of lists for some clients alone
         self._unread, self._unput = "", ""              # why the entries cannot be had, or not be put there
         self._lists = Reader()
         self._ours_too = always_listed(config)          # beside what is listed, where something is
@@ -75,12 +76,16 @@ class AddressRules:
         if not self._ours:
             await self._leave(loaded)
             return
+        before = self._of_some
         try:
             both = await self._call(self._read, loaded)
             self._unread = ""
         except (EdgeblockError, OSError) as problem:
             self._unread = self._said(problem, self._unread)
             return
+        if self._of_some and not before:
+            self._log.warning("address entries of lists for some clients hold on the watched ports only",
+                              entries=self._of_some)
         if self._installed and both.total > self._there.total:
             await self._put(self._change, both)
 
@@ -107,7 +112,9 @@ class AddressRules:
 
     def _read(self, loaded: Loaded) -> Addresses:
         """What is to be there until all workers have these rules."""
-        wanted = self._lists.read(map_snapshot(loaded.fd, loaded.key).parts, COUNT_MAX)
+        parts = map_snapshot(loaded.fd, loaded.key).parts
+        self._of_some = sum(one.address_entries for one in parts.lists if one.clients and not one.expired)
+        wanted = self._lists.read(parts, COUNT_MAX)
         self._wanted = with_new(wanted, self._ours_too) if wanted.total else wanted
         return with_new(self._there, self._wanted)
 
@@ -230,10 +237,11 @@ class AddressRules:
 
     def status(self) -> dict[str, Any]:
         """What `status` and the metrics show; `packets`, since the daemon began, of each list with an entry that was
-        met."""
+        met. `of_some_clients` are entries of lists for some clients, which the kernel is not given."""
         there = self._there if self._applied else EMPTY
         return {"ranges": self._left or self._of_lists(self._wanted), "in_kernel": self._of_lists(there),
-                "off": self._off(), "problem": self.problem, "restored": self.restored, "packets": dict(self._counts)}
+                "of_some_clients": self._of_some, "off": self._off(), "problem": self.problem,
+                "restored": self.restored, "packets": dict(self._counts)}
 
     @property
     def are_probed(self) -> bool:

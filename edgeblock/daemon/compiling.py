@@ -373,7 +373,8 @@ def processor_time(process: int) -> float | None:
 # What a process hands back that has read what anybody may have written -------------------------------------------
 
 ABOUT_A_LIST = {"name": str, "file": str, "action": str, "entries": int, "duplicates": int, "unusable": int,
-                "guarded": int, "exceptions_lost": int, "expires": (int, float, type(None)), "expired": bool}
+                "guarded": int, "exceptions_lost": int, "expires": (int, float, type(None)), "expired": bool,
+                "clients": str, "clients_count": int}
 ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_force": bool, "uid": (int, type(None)),
                    "owner": (str, type(None))}
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,

@@ -4,6 +4,7 @@ In: what the compiling process has made of the lists (Loaded). Out: the files th
 the log about what has changed, answers about lists and names. Never here: a list read, or a worker told.
 """
 
+import ipaddress
 import json
 import math
 import os
@@ -147,21 +148,25 @@ class InForce:
     def lists(self) -> dict[str, dict[str, Any]]:
         """What is in force of each list, and why a newer version is not."""
         told = {one["name"]: {"entries": one["entries"], "file": one["file"], "expired": one["expired"],
-                              "refused": ""} for one in (self._loaded.lists if self._loaded else [])}
+                              "refused": "", **whom(one)} for one in (self._loaded.lists if self._loaded else [])}
         for name, one in self._refused.items():
             told.setdefault(name, {"entries": 0, "file": one["file"], "expired": False})["refused"] = one["told"]
         return told
 
     def check(self, question: str) -> dict[str, Any]:
-        """The answer to `edgeblock check --live NAME`: what the snapshot that the workers have says of a name,
-        now or at a moment."""
+        """The answer to `edgeblock check --live NAME`: what the snapshot that the workers have says of a name, or of
+        {"name": NAME, "at": UNIX_SECONDS, "client": ADDRESS}, without which it is now, and nobody knows who asks."""
         try:
             asked = json.loads(question)
-            name, at = (asked, None) if isinstance(asked, str) else (asked["name"], float(asked["at"]))
-            if not isinstance(name, str) or at is not None and not math.isfinite(at):
+            asked = {"name": asked} if isinstance(asked, str) else asked
+            name, at, client = asked["name"], asked.get("at"), asked.get("client", "")
+            at = None if at is None else float(at)
+            if not isinstance(name, str) or not isinstance(client, str) or at is not None and not math.isfinite(at):
                 raise ValueError
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            return {"error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at)"}
+            packed = ipaddress.ip_address(client).packed if client else b""
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            return {"error": "a name to check is a string in JSON, or an object with a name, and with Unix seconds (at) "
+                             "or the address of a client"}
         if self._loaded is None:
             return {"error": "no lists are loaded yet"}
         if self._asked is None or self._asked[0] != self._loaded.digest:
@@ -170,7 +175,13 @@ class InForce:
             except ListError as problem:
                 return {"error": str(problem)}
             self._asked = self._loaded.digest, ListMatcher(snapshot)
+        self._asked[1].client = packed
         return {**explain_alone(self._asked[1], name, at).as_dict(), "snapshot": self._loaded.digest}
+
+
+def whom(one: dict[str, Any]) -> dict[str, Any]:
+    """Whom a list is for, where that is not everybody."""
+    return {"clients": one["clients"], "prefixes": one["clients_count"]} if one["clients"] else {}
 
 
 def let_go(loaded: Loaded) -> None:

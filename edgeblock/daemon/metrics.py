@@ -171,6 +171,8 @@ class Exposition:
                                 "lists say something of.", addresses.get("ranges", 0))
         yield GaugeMetricFamily("edgeblock_address_ranges_in_kernel", "Those of them that are in the kernel's rules.",
                                 addresses.get("in_kernel", 0))
+        yield GaugeMetricFamily("edgeblock_address_entries_of_some_clients", "Address entries of lists for some "
+                                "clients, which hold on the watched ports only.", addresses.get("of_some_clients", 0))
         met = CounterMetricFamily("edgeblock_address_packets", "Packets that met an address entry in the kernel, by "
                                   "list.", labels=["list"])
         for name, count in addresses.get("packets", {}).items():

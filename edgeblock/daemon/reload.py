@@ -88,7 +88,8 @@ class Reload:
         """
         await self._kernel.stage_rules(loaded, self._in_force.base_file)
         files = self._in_force.take(loaded)
-        self.proof.take(loaded.trial, loaded.lists, {change["list"] for change in loaded.changes})
+        self.proof.take(loaded.trial, loaded.lists, {
+            change["list"] for change in loaded.changes if change["change"] != "clients"})  # the entries are the same
         self._changes.expires = loaded.expires
         self._failures = self._failures + 1 if loaded.problem else 0
         if loaded.again or loaded.problem:

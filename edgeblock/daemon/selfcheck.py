@@ -111,7 +111,7 @@ class SelfCheck:
 
     def _hold(self, snapshot: Snapshot) -> None:
         self.rows, self.matcher = Rows(snapshot), ListMatcher(snapshot)
-        self.matcher.anyhow = True      # an entry that does not hold yet is tried now, or not at all
+        self.matcher.anyhow = True      # an entry is tried now, or not at all: whenever it holds, whomever it is for
         self.key = snapshot.key
         self.engine = self.make(self.config, self.matcher)
         self.now = 0.0

@@ -1,7 +1,9 @@
 """Makes matchers for tests from lines, without files."""
 
 import io
+from dataclasses import replace
 
+from edgeblock.blocklist.clients import give, set_of
 from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.formats import Entry, read_domains
 from edgeblock.blocklist.matcher import ListMatcher
@@ -33,3 +35,12 @@ def matcher_of(*lists, key=KEY):
 def matcher(*lines, **settings):
     """A matcher of one list."""
     return matcher_of(("list", ListSettings(**settings), lines))
+
+
+def matcher_for(clients, *lines, mode="only", key=KEY):
+    """A matcher of one list for some clients: those in the text of a clients file, or with "except" all but these."""
+    made = compiled(("list", None, lines), key=key)
+    one = set_of(clients.encode(), key)
+    made.lists[0].clients = mode
+    give(made.lists[0], one)
+    return ListMatcher(open_snapshot(pack(replace(made, client_sets=[one]), key, 1_700_000_000), key))

@@ -53,7 +53,8 @@ def test_a_byte_order_mark_is_normal():
 @pytest.mark.parametrize(("text", "why"), [
     ("acton = 'drop'", "court.toml: unknown key 'acton'; did you mean 'action'?"),
     ("zzz = 1", "court.toml: unknown key 'zzz'; known are action, allow_addresses, allow_collateral, "
-     "allow_protected, allow_public_suffixes, allow_shared, approved_by, attributes, authority, category, column, "
+     "allow_protected, allow_public_suffixes, allow_shared, approved_by, attributes, authority, category, clients, "
+     "clients_except, column, "
      "delimiter, drop_past_days, encoding, expires, format, from, guarded, https, mandatory, max_collateral, "
      "max_growth, max_guarded, max_shrink, max_unparsable, order, received, reference, signer, subdomains, until, "
      "weekly, widest_ipv4, widest_ipv6, zone"),

@@ -7,6 +7,7 @@ from quic_packets import DCID, VERSION_2, crypto, initial, varint
 
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
+from tests.blocklist.making import matcher_for
 from tests.core import playing
 
 TRUST = 1       # checksums are left out below
@@ -33,6 +34,11 @@ def udp(payload: bytes, sport: int = 50000, dport: int = 443, client: int = 2) -
 
 def engine(**settings) -> Engine:
     return Engine(Matcher(), report=True, **settings)
+
+
+def for_some(prefix: str) -> Engine:
+    """With a list for the clients of that prefix."""
+    return Engine(matcher_for(prefix, "family.example"), report=True)
 
 
 def hosts(decision) -> list[tuple[str, str]]:
@@ -290,3 +296,48 @@ def test_memory_is_accounted_for_and_given_back():
     for i in range(200):
         one.judge(udp(b"\x40", sport=1), 60.0 + i, TRUST)
     assert one.counters()["table_flows"] == 0 and one.counters()["table_bytes"] == 0
+
+
+def test_a_hello_from_two_addresses_is_judged_for_both():
+    # Somebody whom a list is for sends a part of his hello with the address of another, the first or the last one.
+    name = named(b"family.example")
+    frames = [crypto(0, name[:40]), crypto(40, name[40:])]
+    for senders, blocked in (((7, 7), True), ((8, 8), False), ((7, 8), True), ((8, 7), True), ((8, 9), False)):
+        one = for_some("192.0.2.7")
+        decisions = [one.judge(udp(initial(frame, number=number), client=client), 1.0, TRUST)
+                     for number, (frame, client) in enumerate(zip(frames, senders, strict=True))]
+        assert decisions[0].accept and decisions[1].accept is not blocked, senders
+
+
+def test_the_block_of_one_client_is_none_of_another():
+    # Each with an id of his own, or with the very same bytes on the same ports.
+    one = for_some("192.0.2.7")
+    for client in (8, 7, 8, 9, 7):
+        datagram = initial(crypto(0, named(b"family.example")), dcid=bytes([client]) * 8)
+        assert one.judge(udp(datagram, client=client), 1.0, TRUST).accept is (client != 7), client
+    one = for_some("192.0.2.7")
+    datagram = initial(crypto(0, named(b"family.example")))
+    for client in (7, 8, 7, 8):
+        assert one.judge(udp(datagram, client=client), 1.0, TRUST).accept is (client != 7), client
+
+
+def test_what_passed_for_one_client_opens_nothing_for_another():
+    # The hello goes to the server with the address of somebody whom the list is not for; then the one whom it is for
+    # goes on with the connection, with the same bytes or with packets that say nothing.
+    one = for_some("192.0.2.7")
+    datagram = initial(crypto(0, named(b"family.example")))
+    for client in (8, 7, 8):
+        assert one.judge(udp(datagram, client=client), 1.0, TRUST).accept is (client != 7), client
+    assert not one.judge(udp(initial(b"\x01" + bytes(40), number=5), client=7), 1.0, TRUST).accept
+    one = for_some("192.0.2.7")
+    datagram = initial(crypto(0, named(b"open.example")))
+    for client in (8, 7, 9):        # of a name that is the same to all, everybody's packets pass
+        assert one.judge(udp(datagram, client=client), 1.0, TRUST).accept
+
+
+def test_a_connection_that_moves_keeps_its_verdict():
+    # The first packet goes to nobody's list; the connection then moves to an address that has one. The hello was the
+    # first one's, and there is none in what follows.
+    one = for_some("192.0.2.7")
+    assert one.judge(udp(initial(crypto(0, named(b"family.example"))), client=8), 1.0, TRUST).accept
+    assert one.judge(udp(b"\x40" + bytes(60), client=7), 1.1, TRUST).accept

@@ -252,7 +252,7 @@ def test_the_canary_has_no_endpoint_where_no_list_has_an_address(monkeypatch: py
     rules, _ = made()
     for total, says in ((0, EMPTY), (1, listed(1))):
         monkeypatch.setattr(rules._lists, "read", lambda parts, most, says=says: says)
-        monkeypatch.setattr(module, "map_snapshot", lambda fd, key: SimpleNamespace(parts=None))
+        monkeypatch.setattr(module, "map_snapshot", lambda fd, key: SimpleNamespace(parts=SimpleNamespace(lists=[])))
         rules._read(SimpleNamespace(fd=1, key=b""))
         assert (rules._wanted == EMPTY) == (total == 0)
         assert rules.status()["ranges"] == total

@@ -1,0 +1,212 @@
+"""Whom a list applies to: clients files beside the lists, or prefixes in the settings, into sets of addresses.
+
+In: a rules directory; which files its lists name; the sets that were kept of the last good ones. Out: of each file
+the set in force, and what is wrong with those that cannot be used, which leave the last good one where it was. A file
+is taken as a whole or refused as a whole, and read again only when it has changed: no list is read again for it.
+Never here: an address in what is told, but in a reason that quotes its line, as reasons about lists do.
+"""
+
+import hmac
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeblock.blocklist.compiler import ClientSet, ListRecord
+from edgeblock.blocklist.directory import Finding, open_regular
+from edgeblock.blocklist.keys import Key, keyed_sum
+from edgeblock.blocklist.prefixes import BadLine, read_ranges
+from edgeblock.blocklist.settings import ListSettings
+from edgeblock.errors import ListError
+
+TEXT_MAX = 256 << 20        # bytes of a clients file; a million prefixes are 20 MB
+PREFIXES_MAX = 4_000_000    # of one: 128 MB of ranges, if all are of IPv6 and apart
+ALL_MAX = 512 << 20         # bytes of ranges of all of them: every snapshot has them
+FILES_MAX = 1000            # that lists may name
+DIGEST_SIZE = 32
+HEAD_MAX = 1000             # bytes of the line that says what a kept set is
+VERSION = 1                 # of what is made of a text: another reads files anew
+
+
+class Kept(NamedTuple):
+    """The last good set of a file. `origin` stands for the file that it was read from."""
+
+    origin: str
+    set: ClientSet
+
+
+def to_bytes(one: Kept, key: Key) -> bytes:
+    """As it is kept in the state directory: a digest of the rest, a line that says what it is, and the ranges."""
+    head = json.dumps([VERSION, one.origin, one.set.sum, one.set.prefixes, len(one.set.ipv4), len(one.set.ipv6)])
+    rest = b"".join((head.encode(), b"\n", one.set.ipv4, one.set.ipv6))
+    return keyed_sum(rest, key) + rest
+
+
+def from_bytes(data: memoryview, key: Key) -> Kept | None:
+    """The same, where it can be that."""
+    rest = data[DIGEST_SIZE:]
+    if not hmac.compare_digest(keyed_sum(rest, key), data[:DIGEST_SIZE]):
+        return None
+    line = bytes(rest[:HEAD_MAX]).partition(b"\n")[0]
+    version, origin, sum_, count, size4, size6 = json.loads(line)
+    ipv4 = rest[len(line) + 1:len(line) + 1 + size4]
+    ipv6 = rest[len(line) + 1 + size4:]
+    if (size4, size6) != (len(ipv4), len(ipv6)):
+        return None
+    return Kept(origin if version == VERSION else "", ClientSet(sum_, count, ipv4, ipv6))
+
+
+class BadClients(ListError):
+    """A clients file cannot be used."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+class Unsettled(ListError):
+    """It was changed while it was read."""
+
+
+def set_of(text: bytes, key: Key) -> ClientSet:
+    """The set that a text has. BadLine where a line of it cannot be used."""
+    ipv4, ipv6, count = read_ranges(text, PREFIXES_MAX)
+    sizes = len(ipv4).to_bytes(8) + len(ipv6).to_bytes(8) + count.to_bytes(8)
+    return ClientSet(keyed_sum(b"".join((sizes, ipv4, ipv6)), key, 16).hex(), count, ipv4, ipv6)
+
+
+def size_of(one: ClientSet) -> int:
+    """Bytes of its ranges."""
+    return len(one.ipv4) + len(one.ipv6)
+
+
+def stated_set(settings: ListSettings, key: Key) -> ClientSet | None:
+    """The set of the prefixes that stand in the settings of a list; None where none do."""
+    return set_of("\n".join(settings.whom).encode(), key) if isinstance(settings.whom, tuple) else None
+
+
+def mark(record: ListRecord, settings: ListSettings) -> None:
+    """Has the record of a list say whom it applies to, but for the set."""
+    record.clients = "only" if settings.clients is not None else "" if settings.clients_except is None else "except"
+    record.clients_file = settings.clients_file
+
+
+def give(record: ListRecord, one: ClientSet) -> None:
+    """Has the record of a list say which set of clients it means."""
+    record.clients_sum, record.clients_count = one.sum, one.prefixes
+
+
+def origin_of(state: os.stat_result) -> str:
+    """Stands for a file that is open; changes when anything about it does."""
+    seen = (VERSION, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return blake2b(repr(seen).encode(), digest_size=16).hexdigest()
+
+
+def read_clients(path: Path, key: Key) -> Kept:
+    """The set of a clients file.
+
+    Raises:
+        BadClients: it is not there, or no file of clients.
+        Unsettled: it was changed meanwhile.
+    """
+    name = path.name
+    try:
+        with open_regular(path) as file:
+            before = os.fstat(file.fileno())
+            if before.st_size > TEXT_MAX:
+                raise ListError(f"is longer than {TEXT_MAX} bytes; write wider prefixes")
+            text = file.read(TEXT_MAX + 1)
+            after = os.fstat(file.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(text) != before.st_size:
+            raise Unsettled(f"{name}: was changed while it was read")
+        if not text:
+            raise ListError("is empty, as a file is whose transfer has failed; if nobody is meant, say so in a "
+                            "comment, such as # nobody")
+        return Kept(origin_of(before), set_of(text, key))
+    except BadLine as error:
+        raise BadClients(Finding(name, error.line, error.why)) from None
+    except Unsettled:
+        raise
+    except ListError as error:
+        raise BadClients(Finding(name, 0, str(error).removeprefix(f"{name}: "))) from None
+    except OSError as error:
+        raise BadClients(Finding(name, 0, f"cannot be read: {error.strerror}")) from None
+
+
+def state_of(path: Path) -> os.stat_result:
+    """What the kernel says of a clients file. BadClients where it cannot be opened."""
+    try:
+        with open_regular(path) as file:
+            return os.fstat(file.fileno())
+    except ListError as error:
+        raise BadClients(Finding(path.name, 0, str(error).removeprefix(f"{path.name}: "))) from None
+
+
+@dataclass
+class ClientFiles:
+    """The clients files of a directory in one look at it.
+
+    `kept` has the last good set of each file that was kept, and then of each that lists name, what has changed taken
+    in: `fresh` are the files of those. `refused` says why the newest version of a file is not taken, with what stands
+    for that version; `again`: there is something left to do.
+    """
+
+    directory: Path
+    key: Key
+    kept: dict[str, Kept]
+    fresh: list[str] = field(default_factory=list)
+    refused: dict[str, tuple[Finding | None, str]] = field(default_factory=dict)
+    again: bool = False
+
+    def look(self, named: Collection[str], busy: Collection[str] = (),
+             known: Mapping[str, str] | None = None) -> None:
+        """Takes in what has changed.
+
+        Args:
+            named: files that lists name.
+            busy: files that are being written: they stay as they are.
+            known: by file, what stands for a version that was refused and is not read again: its reason is None.
+        """
+        self.kept = {file: one for file, one in self.kept.items() if file in named}
+        for number, file in enumerate(sorted(named, key=lambda file: (file not in self.kept, file))):
+            if file in busy:
+                continue
+            origin = ""
+            try:
+                if number >= FILES_MAX:
+                    raise BadClients(Finding(file, 0, f"is one too many: lists may name {FILES_MAX} of them"))
+                origin = origin_of(state_of(self.directory / file))
+                if file in self.kept and self.kept[file].origin == origin:
+                    continue
+                if origin == (known or {}).get(file):
+                    self.refused[file] = None, origin
+                    continue
+                read = read_clients(self.directory / file, self.key)
+                others = sum(size_of(one.set) for name, one in self.kept.items() if name != file)
+                if others + size_of(read.set) > ALL_MAX:
+                    raise BadClients(Finding(file, 0, f"makes all of them together longer than {ALL_MAX} bytes; "
+                                             "write wider prefixes"))
+            except BadClients as error:
+                self.refused[file] = error.finding, origin
+            except Unsettled:
+                self.again = True
+            else:
+                self.kept[file] = read
+                self.fresh.append(file)
+
+    def why_without(self, settings: ListSettings) -> str:
+        """Why a list with these settings cannot be taken; "" where there is a set, or it needs none."""
+        file = settings.clients_file
+        if not file or file in self.kept:
+            return ""
+        key = "clients" if settings.clients is not None else "clients_except"
+        finding, _ = self.refused.get(file, (None, ""))
+        why = "cannot be used, as its own refusal says" if finding is None or finding.line else finding.why
+        return f'{key} = "{file}": {file} {why}; without it nobody knows whom this list applies to'
+
+    def of(self, file: str) -> ClientSet | None:
+        """The set of a file; None where there is none."""
+        return self.kept[file].set if file in self.kept else None
