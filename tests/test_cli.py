@@ -178,7 +178,7 @@ def test_a_rule_id_leads_back_to_file_and_line(capsys, rules, tmp_path):
     status, out, err = run(capsys, *box, "--rule", "00000000")
     assert (status, out) == (1, "") and "no entry has the rule id 00000000; the list may have changed" in err
     assert "eight hex digits" in one_line(capsys, *box, "--rule", "listed.example")
-    assert "leave out --live and names" in one_line(capsys, *box, "--rule", "00000000", "listed.example")
+    assert "leave out --live, --at, --client and names" in one_line(capsys, *box, "--rule", "00000000", "listed.example")
 
 
 def test_the_rule_id_of_a_replay_leads_back_on_the_box_too(capsys, rules, tmp_path):

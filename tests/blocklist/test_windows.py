@@ -340,7 +340,7 @@ def test_a_snapshot_of_before_is_still_read():
     """Its sections are fewer; the rest is the same."""
     parts = merge([part("court", "", "a.example\n192.0.2.1\n")])
     new = pack(parts, KEY, 0)
-    assert SECTIONS == {4: 8, 3: 6, 2: 5} and HEADERS[4].size > HEADERS[3].size
+    assert SECTIONS == {4: 9, 3: 6, 2: 5} and HEADERS[4].size > HEADERS[3].size
     assert open_snapshot(new, KEY).terms == {}
     old = as_version_3(new)
     opened = open_snapshot(old, KEY)
@@ -349,23 +349,24 @@ def test_a_snapshot_of_before_is_still_read():
 
 
 def as_version_3(data):
-    """A snapshot without terms as the version before has written it."""
+    """A snapshot without terms and clients as the version before has written it."""
     from edgeblock.blocklist.snapshot import FIXED, Body, sum_of
     fields = list(HEADERS[4].unpack_from(data))
-    places = fields[FIXED:FIXED + 16]
+    words = 2 * SECTIONS[4]
+    places = fields[FIXED:FIXED + words]
     sections = [data[at:at + size] for at, size in zip(places[::2], places[1::2], strict=True)]
-    assert sections[4] == sections[5] == b""
+    assert sections[4:-2] == [b""] * 3
     body = io.BytesIO()
     written = Body(body, KEY)
     start, made = HEADERS[3].size, []
-    for section in [*sections[:4], sections[6]]:
+    for section in [*sections[:4], sections[-2]]:
         made += [start + written.size, len(section)]
         written.write(section)
     sums = written.finish()
     made += [start + written.size, len(sums)]
     fields[1:3] = [3, start]
     fields[6] = start + written.size + len(sums)
-    head = HEADERS[3].pack(*fields[:FIXED], *made, *fields[FIXED + 16:-1], bytes(32))[:-32]
+    head = HEADERS[3].pack(*fields[:FIXED], *made, *fields[FIXED + words:-1], bytes(32))[:-32]
     return head + bytes.fromhex(sum_of(head + sums, KEY).hex()) + body.getvalue() + sums
 
 
