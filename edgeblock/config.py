@@ -6,6 +6,7 @@ edgeblock.toml beside this file is the same, for people: a test compares the two
 """
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,14 @@ from edgeblock.errors import ConfigError
 DEFAULT_FILE = Path("/etc/edgeblock/edgeblock.toml")
 NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)    # RFC 6052, 2.2
 NAT64_MAX = 16                              # blocklist/matcher.pxd has room for so many
+SHIPPED_LANGUAGES = ("en", "de", "fr", "es", "ar")      # of the block page
+STATUSES = (200, 403, 404, 410, 451)        # of the block page: those that a server may send with one (RFC 9110, 15)
+URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)     # nothing in it ends a header line
+URL_MAX = 2000                              # characters; what browsers and proxies take
+TEXT_MAX = 1000                             # of a text on the block page, in one language
+PAGE_NAME = re.compile(r"[^./\0][^/\0]{0,150}\.html")
+LANGUAGES_MAX = 16                          # that one list speaks
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,2}")      # RFC 5646, those that pages are written in
 
 
 # What a key may hold: each returns a function that makes the record's value of a TOML value, or raises ValueError
@@ -149,6 +158,54 @@ def _words() -> Any:
             raise ValueError("a list of texts in quotes")
         return tuple(dict.fromkeys(value))
     return _setting((), read)
+
+
+def read_language(value: str) -> str:
+    """A language tag as it is usually written (RFC 5646, 2.1.1). ValueError if it is none."""
+    if not LANGUAGE.fullmatch(value):
+        raise ValueError(f"{value!r} is no language such as en or pt-BR")
+    first, *more = value.split("-")
+    return "-".join([first.lower(), *(one.upper() if len(one) == 2 else one.title() if len(one) == 4 else one.lower()
+                                      for one in more)])
+
+
+def read_texts(value: Any) -> tuple[tuple[str, str], ...]:
+    """A text, or one for each language, as pairs of language and text; "" is the language of a text that says none.
+    ValueError with what is allowed."""
+    what = f'one line of text of at most {TEXT_MAX} characters in quotes, or one for each language: {{en = "..."}}'
+    given = {"": value} if isinstance(value, str) else value
+    if not isinstance(given, dict) or len(given) > LANGUAGES_MAX or not all(
+            isinstance(text, str) and text.isprintable() and len(text) <= TEXT_MAX for text in given.values()):
+        raise ValueError(what)
+    try:
+        return tuple((read_language(language) if language else "", text) for language, text in given.items() if text)
+    except ValueError as problem:
+        raise ValueError(f"{what}; {problem}") from None
+
+
+def read_url(value: Any) -> str:
+    """The URL of a redirect, "" for none. ValueError with what is allowed."""
+    if value != "" and not (isinstance(value, str) and len(value) <= URL_MAX and URL.fullmatch(value)):
+        raise ValueError(f"an http or https URL in ASCII of at most {URL_MAX} characters, in quotes")
+    return str(value)
+
+
+def read_contact(value: Any) -> str:
+    """Where to complain. ValueError with what is allowed."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > TEXT_MAX:
+        raise ValueError(f"one line of text of at most {TEXT_MAX} characters in quotes")
+    return value
+
+
+def read_page_name(value: Any) -> str:
+    """The name of a page beside a list, "" for none. ValueError with what is allowed."""
+    if value != "" and not (isinstance(value, str) and PAGE_NAME.fullmatch(value) and value.isprintable()):
+        raise ValueError('the name of a file beside the list that ends in .html, in quotes, such as "court.html"')
+    return str(value)
+
+
+def _texts() -> Any:
+    return _setting((), read_texts)
 
 
 def _links() -> Any:
@@ -363,18 +420,21 @@ class Reply:
 
     tls: str = _choice("alert", "alert", "rst")        # alert: fatal alert and FIN; rst: a bare RST
     unproven: str = _choice("drop", "drop", "answer")  # who has not acknowledged a SYN-ACK that the box has seen
-    status: int = _setting(451, lambda value: _status(value))    # of the block page
+    status: int = _setting(451, lambda value: read_status(value))    # of the block page
+    blocked_by: str = _text()                          # URL of who blocks, sent with 451 (RFC 7725, 4)
+    language: str = _choice("en", *SHIPPED_LANGUAGES)  # where the client asks for none that there is
     page: Path | None = _path(None)                    # an HTML file; None is the page that ships
-    contact: str = _text()                             # how to complain about a wrong block, on the page that ships
-    provider: str = _text()                            # who blocks, on the page that ships
-    reason: str = _text()                              # why, on the page that ships; empty is its own wording
+    contact: str = _text()                             # how to complain about a wrong block
+    provider: str = _text()                            # who blocks
+    reason: tuple[tuple[str, str], ...] = _texts()     # why, by language; () is the wording of the page that ships
     help: tuple[tuple[str, str], ...] = _links()       # where to get help, on the page that ships; () is its own
     redirect: str = _text()                            # the URL of a redirect
 
 
-def _status(value: Any) -> int:
-    if type(value) is not int or value not in (403, 451):
-        raise ValueError("403 or 451")
+def read_status(value: Any) -> int:
+    """A status of the block page. ValueError with what is allowed."""
+    if type(value) is not int or value not in STATUSES:
+        raise ValueError(f"one of {', '.join(map(str, STATUSES))}")
     return value
 
 

@@ -29,7 +29,8 @@ from edgeblock.enforce import page
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PAGE = Reply(provider="Example Networks", contact="abuse@example.net")
-WIDTH, HEIGHT = 900, 740        # pixels of the browser's window
+CODE = b"7K3MQ-2XD9T"           # as a reference looks
+WIDTH, HEIGHT = 900, 770        # pixels of the browser's window
 COLUMNS = 92
 SHADES = 32                     # of text on two grounds; the file is a quarter as long as with all
 # rich's own frame asks a server for a font; a picture asks nobody.
@@ -38,7 +39,7 @@ FRAME = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DO
 
 
 def block_page() -> bytes:
-    return page.load(PAGE)
+    return page.make(page.load(PAGE), "en").with_reference(CODE)
 
 
 def draw_demo(folder: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import browser
+import browser_audit
 import pytest
 from hypothesis import settings
 
@@ -31,10 +32,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if browser.CHROMIUM is None:
-        for item in items:
-            if item.get_closest_marker("chromium"):
-                item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium"))
+    for program, marker, package in ((browser.CHROMIUM, "chromium", "chromium"),
+                                     (browser_audit.FIREFOX, "firefox", "firefox-esr")):
+        for item in items if program is None else ():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"no {marker.title()} here: apt-get install {package}"))
     if shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
         for item in items:
             if item.get_closest_marker("promtool"):

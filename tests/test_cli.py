@@ -7,13 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import edgeblock
 from edgeblock import cli
+from edgeblock.blocklist import explain as explain_module
 from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.load import load
+from edgeblock.enforce.reference import code_of, date_of, day_of
 from tests.blocklist.test_refresh import as_nobody
 from tests.core import samples
 from tests.test_agreement import capture
@@ -178,7 +181,8 @@ def test_a_rule_id_leads_back_to_file_and_line(capsys, rules, tmp_path):
     status, out, err = run(capsys, *box, "--rule", "00000000")
     assert (status, out) == (1, "") and "no entry has the rule id 00000000; the list may have changed" in err
     assert "eight hex digits" in one_line(capsys, *box, "--rule", "listed.example")
-    assert "leave out --live, --at, --client and names" in one_line(capsys, *box, "--rule", "00000000", "listed.example")
+    alone = "leave out --live, --at, --client and names"
+    assert alone in one_line(capsys, *box, "--rule", "00000000", "listed.example")
 
 
 def test_the_rule_id_of_a_replay_leads_back_on_the_box_too(capsys, rules, tmp_path):
@@ -283,12 +287,57 @@ def test_a_rule_is_found_beside_lists_that_cannot_be_read(capsys, rules):
     assert "odd.csv:1: the file is a hosts file" in err
 
 
+def test_a_reference_leads_back_to_its_entry_and_day(capsys, rules):
+    said = run(capsys, "check", "--rules", rules, "http://open.example/bad/page.html")[1]
+    rule = re.findall(r"rule ([0-9a-f]{8})", said)[0]
+    entry = re.findall(r"(\w+\.list:\d+) +rule", said)[0]
+    day = day_of(time.time()) - 3
+    code = code_of(rule, day)
+    status, out, _ = run(capsys, "check", "--rules", rules, "--reference", code.lower().replace("-", " "))
+    first, second = out.splitlines()
+    assert status == 0 and first == f"{code}: the page of rule {rule}, shown on {date_of(day)} (UTC)"
+    assert second.startswith(f"{entry}  list ")
+    status, out, _ = run(capsys, "check", "--rules", rules, "--json", "--reference", code)
+    assert (json.loads(out)["rule"], json.loads(out)["day"]) == (rule, str(date_of(day)))
+    wrong = code[:-1] + ("A" if code[-1] != "A" else "B")
+    assert f"--reference {wrong}: is mistyped" in one_line(capsys, "check", "--rules", rules, "--reference", wrong)
+    assert "leave out --rule" in one_line(capsys, "check", "--rule", rule, "--reference", code)
+    assert "leave out --live, --at, --client and names" in one_line(capsys, "check", "a.example", "--reference", code)
+    status, out, err = run(capsys, "check", "--rules", rules, "--reference", code_of("00000000", day))
+    assert status == 1 and len(out.splitlines()) == 1 and "no entry has the rule id 00000000" in err
+
+
+def test_entries_that_share_a_rule_id_are_all_told(capsys, rules, monkeypatch):
+    monkeypatch.setattr(explain_module, "rule_number", lambda mark, kind: 0x12345678)
+    status, out, err = run(capsys, "check", "--rules", rules, "--reference", code_of("12345678", 20_000))
+    assert status == 0 and len(out.splitlines()) > 2 and "have the rule id 12345678" in err
+
+
+def test_where_a_list_sends_people_needs_no_url_of_the_operators(capsys, rules, tmp_path):
+    (rules / "sent.list").write_text("sent.example\n")
+    (rules / "sent.toml").write_text('action = "redirect"\n')
+    settings = tmp_path / "box.toml"
+    settings.write_text(f'[rules]\ndirectory = "{rules}"\nkey = "{tmp_path}/none"\n')
+    asked = ("check", "--config", settings, "--json", "http://sent.example/")
+    http = json.loads(run(capsys, *asked)[1])["verdicts"][0]
+    assert (http["proto"], http["verdict"], http["redirect"]) == ("http", "page", "")
+    (rules / "sent.toml").write_text('action = "redirect"\nredirect = "https://isp.example/sent"\n')
+    http, tls = json.loads(run(capsys, *asked)[1])["verdicts"]
+    assert (http["proto"], http["verdict"], http["redirect"]) == ("http", "redirect", "https://isp.example/sent")
+    assert (tls["proto"], tls["verdict"]) == ("tls", "reset")
+    assert "needs a URL" not in run(capsys, "lint", "--config", settings, rules)[1]
+
+
 def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
-    assert run(capsys, "lint", rules) == (0, "", "0 errors, 0 warnings in 2 lists with 3 entries\n")
+    status, out, err = run(capsys, "lint", rules)
+    assert (status, err) == (0, "0 errors, 0 warnings in 2 lists with 3 entries\n")
+    assert [line[:46] for line in out.splitlines()] == [
+        'pages.list: note: action = "page" holds in pla', "pages.list: note: has 1 URL, and browsers turn"]
     (rules / "court.list").write_text("a..b\nfine.example\nc..d\n")
     status, out, err = run(capsys, "lint", rules)
     assert (status, err) == (1, "3 errors, 0 warnings in 2 lists with 2 entries\n")
-    assert [line.split(" ")[0] for line in out.splitlines()] == ["court.list:1:", "court.list:3:", "court.list:"]
+    assert [line.split(" ")[0] for line in out.splitlines()] == [
+        "court.list:1:", "court.list:3:", "court.list:", "pages.list:", "pages.list:"]
     assert "there is no such rules directory" in one_line(capsys, "lint", tmp_path / "absent")
 
 
@@ -297,7 +346,8 @@ def test_lint_tells_mistakes_from_what_is_worth_knowing(capsys, rules):
     (rules / "ads.adblock").write_text("||ads.example^\nopen.example##.ad\n")
     status, out, err = run(capsys, "lint", rules)
     assert (status, err) == (1, "0 errors, 1 warning in 4 lists with 6 entries\n")
-    assert out.splitlines() == [
+    told = [line for line in out.splitlines() if not line.startswith("pages.list: note")]
+    assert told == [
         "more.list:2: warning: 'www.listed.example' is covered by 'listed.example', in line 1",
         "ads.adblock:2: note: 1 line passed over: rules about page elements (##, #@#, #?#, $$)",
         "more.list:1: note: 1 entry is also in court.list, such as this one in line 1"]
@@ -309,7 +359,7 @@ def test_lint_begins_with_what_refuses_a_list_and_marks_each_line(capsys, rules)
     out = [line for line in run(capsys, "lint", rules)[1].splitlines() if not line.startswith("[impact]")]
     assert [line.split(" ")[:2] for line in out] == [
         ["b.list:4:", "error:"], ["b.list:5:", "error:"], ["a.list:2:", "warning:"], ["b.list:2:", "warning:"],
-        ["b.list:", "note:"]]
+        ["b.list:", "note:"], *2 * [["pages.list:", "note:"]]]
     assert out[0].endswith(" (and 3 more of what this line has)")
 
 

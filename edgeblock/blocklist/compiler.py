@@ -59,7 +59,8 @@ class ListRecord:
     seconds) and within `weekly` it holds; `order` are its order data. `timed` entries have a window of their own, and
     `past` were left out as theirs ended long ago. `clients` is "only" or "except" where the list applies to the
     clients alone that are in the set with the sum `clients_sum`, or to all but these; "" for all. The set is of
-    `clients_file`, or of the settings where that is "", and of `clients_count` prefixes.
+    `clients_file`, or of the settings where that is "", and of `clients_count` prefixes. `notice` is what it tells those whom it blocks, where that is not
+    what [reply] says (notice.py).
     """
 
     name: str
@@ -97,12 +98,18 @@ class ListRecord:
     clients_file: str = ""
     clients_sum: str = ""
     clients_count: int = 0
+    notice: dict[str, Any] = field(default_factory=dict)
 
     @property
     def window(self) -> Window:
         """When the whole list holds."""
         return Window(ALWAYS if self.begins is None else self.begins, NEVER if self.ends is None else self.ends,
                       tuple(map(known_weekly, self.weekly)))
+
+    @property
+    def redirect(self) -> str:
+        """Where it sends those whom it blocks, if that is not where [reply] does."""
+        return str(self.notice.get("redirect", ""))
 
 
 @dataclass

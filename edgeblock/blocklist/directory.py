@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist import formats
+from edgeblock.blocklist.pages import SUFFIX as PAGE
+from edgeblock.blocklist.pages import variants
 from edgeblock.blocklist.settings import CLIENTS, ListSettings, locked_for, parse_settings, why_locked
+from edgeblock.config import LANGUAGES_MAX
 from edgeblock.errors import ListError, printable
 
 SETTINGS_MAX = 64 * 1024    # bytes of a NAME.toml; a real one has a few hundred
@@ -76,7 +79,8 @@ def folded(findings: Iterable[Finding]) -> list[Finding]:
 @dataclass(frozen=True)
 class ListFile:
     """One list on disk and its settings. `state` is what the kernel has said of the file once it was open,
-    `settings_state` the same of its NAME.toml; None where there is none."""
+    `settings_state` the same of its NAME.toml; None where there is none. `pages` are the files of its block page,
+    each with its language, "" for the one that its settings name."""
 
     name: str
     path: Path
@@ -84,6 +88,7 @@ class ListFile:
     settings: ListSettings
     state: os.stat_result | None = None
     settings_state: os.stat_result | None = None
+    pages: tuple[tuple[str, Path], ...] = ()
 
     def expired(self, now: float) -> bool:
         return self.settings.expires is not None and self.settings.expires.timestamp() <= now
@@ -243,7 +248,7 @@ def open_settings(path: Path, defaults: ListSettings) -> tuple[ListSettings, os.
 
 
 NOWHERE = ('action = "redirect" needs a URL, and there is none: set redirect under [reply] of the main configuration '
-           'or another action here; until then this list answers with the page')
+           'or here, or another action here; until then this list answers with the page')
 
 
 # What is there -----------------------------------------------------------------------------------------------
@@ -284,10 +289,14 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     candidates: dict[str, list[str]] = {}
     errors = Errors(known)
     warnings: list[Finding] = []
-    for file, _, suffix in files:
+    pages: list[str] = []
+    for file, _, suffix in sorted(files, key=lambda one: one[2] == PAGE):
         if suffix in BESIDE:
             continue
         name = formats.list_name(file)
+        if suffix == PAGE and (name not in stated or name in candidates):
+            pages.append(file)      # or a list by itself, where settings of this name say its format
+            continue
         if suffix in formats.PACKED:
             errors.add(Finding(ascii(file)[1:-1], 0, "is packed in a way that is not read; pack it with gzip or "
                                "zstd, or unpack it and drop what is inside"))
@@ -299,7 +308,7 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
             errors.add(Finding(file, 0, f"has a name of more than {NAME_MAX} bytes; rename it"))
         else:
             candidates.setdefault(name, []).append(file)
-    finder = Finder(defaults, lenient)
+    finder = Finder(defaults, lenient, variants(pages))
     lists: list[ListFile] = []
     for name in sorted(candidates, key=lambda name: name not in known):     # those in force have their room first
         file, *others = candidates[name]
@@ -320,7 +329,11 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     warnings += finder.warnings
     if not redirects:
         warnings += [Finding(stated.get(one.name, one.path.name), 0, NOWHERE) for one in lists
-                     if one.settings.action == "redirect"]
+                     if one.settings.action == "redirect" and not one.settings.redirect]
+    for file in pages:
+        if file not in finder.pages:
+            warnings.append(Finding(file, 0, why_not_read(directory / file, formats.list_name(file), defaults,
+                                                          len(warnings))))
     warnings += [Finding(file, 0, why_alone(stem, candidates)) for stem, file in stated.items()
                  if stem not in candidates]
     if not errors.told:         # else the list that names it may be among them
@@ -382,8 +395,9 @@ def what_is_in(path: Path, name: str, settings: ListSettings) -> str | None:
 class Finder:
     """Opens one candidate after the other, and keeps count of what each owner has."""
 
-    def __init__(self, defaults: ListSettings, lenient: bool) -> None:
-        self.defaults, self.lenient = defaults, lenient
+    def __init__(self, defaults: ListSettings, lenient: bool, variants: dict[str, list[tuple[str, str]]]) -> None:
+        self.defaults, self.lenient, self.variants = defaults, lenient, variants
+        self.pages: set[str] = set()                    # names of the files that are pages of lists
         self.warnings: list[Finding] = []
         self.count = 0
         self.lists: Counter[int] = Counter()            # by the user id of the list
@@ -413,11 +427,24 @@ class Finder:
                 if not self.lenient:
                     raise ListError(f"{beside.name}: {why}")
                 self.warnings.append(Finding(beside.name, 0, and_so(why, REFUSED)))
+        pages = self._pages(path, beside, settings.page)
         chosen = settings.format or formats.find_format(path.name)
         if chosen is None:
             raise ListError(f"{path.name}: has no known extension; "
                             f"{what_is_in(path, name, settings) or f'state its format in {name}.toml'}")
-        return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state)
+        return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state, pages)
+
+    def _pages(self, path: Path, beside: Path | None, page: str) -> tuple[tuple[str, Path], ...]:
+        if not page:
+            return ()
+        others = sorted(self.variants.get(page, ()))
+        self.pages |= {page, *(file for _, file in others)}
+        if not os.path.lexists(path.with_name(page)):
+            raise ListError(f"{beside.name if beside else path.name}: page = \"{page}\": there is no such file here; "
+                            "drop that first")
+        if len(others) >= LANGUAGES_MAX:
+            raise ListError(f"{page}: is there in more than {LANGUAGES_MAX} languages")
+        return (("", path.with_name(page)), *((language, path.with_name(file)) for language, file in others))
 
     def _has_room(self, path: Path, owner: int) -> None:
         if self.lists[owner] >= OWNER_LISTS_MAX:

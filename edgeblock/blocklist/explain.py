@@ -100,6 +100,7 @@ class Verdict:
     rule: str | None
     precedence: str
     tried: tuple[Tried, ...]
+    redirect: str = ""      # where the list sends to, if that is not where [reply] does
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,12 @@ def record_of(told: dict[str, Any]) -> Record:
 
 
 def without_redirect(record: Record) -> Record:
-    """The record where the configuration has no URL to redirect to."""
+    """The record where the configuration has no URL to redirect to: what a list has that has its own, and else the
+    page."""
     verdicts = tuple(
         replace(one, verdict=carried_out(one.verdict, one.proto, redirects=False),
                 precedence=f"{one.precedence}; the page in place of a redirect, as redirect under [reply] has no URL")
-        if one.verdict == "redirect" else one for one in record.verdicts)
+        if one.verdict == "redirect" and not one.redirect else one for one in record.verdicts)
     return replace(record, verdicts=verdicts)
 
 
@@ -467,7 +469,8 @@ def describe(lists: Mapping[str, ListInfo | ListRecord], lines: dict[tuple[str, 
     if others:
         why += "; it is listed for other clients"
     return Verdict(judged.proto, judged.asked, action, found.list if found else None, found.rule if found else None,
-                   why, tuple(tried))
+                   why, tuple(tried),
+                   lists[found.list].redirect if found and found.list and action == "redirect" else "")
 
 
 def whom_of(info: ListInfo | ListRecord, row: Row) -> str:

@@ -32,6 +32,7 @@ from edgeblock.blocklist.guard import (
 )
 from edgeblock.blocklist.impact import FILE, Impact
 from edgeblock.blocklist.keys import Key
+from edgeblock.blocklist.notice import read_notice
 from edgeblock.blocklist.sample import Sample
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.shared import read_shared
@@ -127,7 +128,8 @@ def origin_of(source: ListFile, terms: Terms, state: os.stat_result | None = Non
     """Stands for everything that decides what `take` makes of a list; changes when any of it does. `state` is that of
     the list that is read, where it is not the one that was found."""
     seen: list[object] = [terms.mark, repr(source.settings), source.path.name]
-    for told in (state or source.state, state_of(signature_of(source.path))):
+    for told in (state or source.state, state_of(signature_of(source.path)),
+                 *(state_of(path) for _, path in source.pages)):
         seen.append(told and (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
     return blake2b(repr(seen).encode(), digest_size=16).hexdigest()
 
@@ -259,6 +261,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
             if before.st_size > LIST_BYTES_MAX:
                 raise ListError(f"is longer than {LIST_BYTES_MAX} bytes; split it")
             watched = Watched(file.raw, progress)       # type: ignore[attr-defined]
+            notice = read_notice(source)
             hashed = signed_reader(source, terms, watched)
             try:
                 gathering.gather(source.reader(io.BufferedReader(hashed or watched, BUFFER)))
@@ -294,7 +297,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     record.expires = settings.expires.timestamp() if settings.expires else None
     record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
     record.guarded, record.exceptions_lost = gathering.guarded, gathering.exceptions_lost
-    record.address_entries = gathering.guard.addresses
+    record.address_entries, record.notice = gathering.guard.addresses, notice
     record.past = gathering.past
     if gathering.guard.behind and gathering.guard.behind.entries:
         behind = gathering.guard.behind.figures()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeblock import config
+from edgeblock.blocklist.canonical import canonical_url
 from edgeblock.blocklist.clients import ClientFiles, state_of, stated_set
 from edgeblock.blocklist.directory import (
     Finding,
@@ -27,7 +28,7 @@ from edgeblock.blocklist.directory import (
     open_regular,
     read_items,
 )
-from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import (
     MARKS,
     Entry,
@@ -42,6 +43,7 @@ from edgeblock.blocklist.formats import (
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key, key_id, why_foreign
+from edgeblock.blocklist.notice import read_notice
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.shared import old_data
 from edgeblock.blocklist.terms import ALWAYS, NEVER, Window, shown_time
@@ -107,7 +109,7 @@ def place_of(finding: Finding) -> tuple[str, float, str]:
 
 
 def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float | None = None,
-         key: Key | None = None, everything: bool = False, redirects: bool = True) -> Report:
+         key: Key | None = None, everything: bool = False, redirect: str | None = None) -> Report:
     """What is wrong with the lists of `directory`.
 
     Args:
@@ -115,7 +117,7 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
         now: Unix seconds, against which lists expire; None asks the clock.
         key: of this box, for hashed lists; None: they are not tried for names that no list may block.
         everything: keep every finding, however many there are of one sort.
-        redirects: as `find_lists` has it.
+        redirect: the URL that the main configuration has for the action "redirect", "" for none; None: nobody knows.
 
     Raises:
         ListError: the directory does not exist or may not be read, or the protected names cannot be.
@@ -124,17 +126,18 @@ def lint(directory: Path | str, rules: config.Rules | None = None, *, now: float
     now = time.time() if now is None else now
     terms = make_terms(rules, key or b"")
     report = Report()
-    files, errors, warnings = find_lists(Path(directory), terms.defaults, redirects=redirects)
+    files, errors, warnings = find_lists(Path(directory), terms.defaults, redirects=redirect != "")
     report.errors += errors
     report.warnings += warnings
     report.notes += [Finding(file, 0, "no line of its list was read; lint again once these settings can be used")
                      for file in {one.file for one in errors if one.file.endswith(".toml")}]
     report.lists = len(files)
     most = sys.maxsize if everything else ALIKE_MAX
-    comparison = Comparison(report, most)
+    comparison, targets = Comparison(report, most), Targets(files, redirect or "", key)
     for source in files:
-        lint_list(source, terms, comparison, report, now, key, most)
+        lint_list(source, terms, comparison, targets, report, now, key, most)
     comparison.finish(files)
+    report.warnings += targets.findings()
     lint_clients(Path(directory), files, report)
     impact = terms.protected.impact
     if impact and report.addresses and rules.key.exists() and not impact.periods:       # on a box
@@ -173,8 +176,8 @@ def lint_clients(directory: Path, files: list[ListFile], report: Report) -> None
             report.notes.append(Finding(name, 0, f"applies to {every}the clients of {one.prefixes} prefixes"))
 
 
-def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: Report, now: float,
-              key: Key | None, most: int) -> None:
+def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets: "Targets", report: Report,
+              now: float, key: Key | None, most: int) -> None:
     name = source.path.name
     guard = Guard(source.settings, terms.protected, key)
     problems: list[Finding] = []
@@ -186,7 +189,9 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
     idle: set[int] = set()              # lines that are no entry
     hours = Hours(now)
     comparison.begin(name)
+    blocks = source.settings.action != "observe" and not source.expired(now)
     try:
+        read_notice(source)
         for item in read_items(source):
             if isinstance(item, Passed):
                 passed.setdefault(item.why, []).append(item.line)
@@ -221,6 +226,8 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", report: 
                 entries -= guard.skips
                 continue                # it covers nothing, and nothing is said of it beyond that
             kinds[item.kind] += not item.exception
+            if blocks:
+                targets.see(source, item)
             if isinstance(item, Entry):
                 comparison.add(item)
                 if item.attributes and (never := hours.add(item)) and hours.never <= most:
@@ -286,9 +293,15 @@ def without_effect(source: ListFile, kinds: Counter[int], idle: Container[int]) 
     if urls and source.settings.https != "host":
         with open_regular(source.path) as file:
             secure = min(urls, count_lines(file, source.settings, b"https://", idle))
+        some = f"has {urls} URL{'s' * (urls > 1)}, and browsers turn http:// into https:// by themselves"
         if secure >= urls * SHARE_TOLD:
-            yield (f"{secure} of {urls} URLs begin with https://; in TLS and QUIC the path is invisible, so they do "
-                   'nothing there: https = "host" in the settings of this list blocks their whole hosts instead')
+            some = f"{secure} of {urls} URLs begin with https://"
+        yield (f'{some}; in TLS and QUIC the path is invisible, so URLs do nothing there: https = "host" in the '
+               "settings of this list blocks their whole hosts instead")
+    if source.settings.action in ("page", "redirect"):
+        yield (f'action = "{source.settings.action}" holds in plain HTTP alone, and browsers turn http:// into '
+               "https:// by themselves: in TLS and QUIC no page can be shown and nobody be sent on, so most of those "
+               "who are blocked see a connection that fails")
     if kinds[Kind.SUBDOMAINS] and not kinds[Kind.HOST] and not kinds[Kind.HOST_ONLY]:
         yield (f"{kinds[Kind.SUBDOMAINS]} entries are *.name, which leaves the bare name open; without the star an "
                "entry covers both")
@@ -426,6 +439,50 @@ class Comparison:
             self._report.notes.append(Finding(
                 self._names[later], other[first],
                 f"{some} also in {self._names[earlier]}, such as this one in line {one[first]}"))
+
+
+class Targets:
+    """Where lists send those whom they block: whether that is listed itself."""
+
+    def __init__(self, files: list[ListFile], redirect: str, key: Key | None) -> None:
+        self._by_list = {one.path.name: one.settings.redirect or redirect for one in files
+                         if one.settings.action == "redirect"}
+        self._marks: dict[tuple[int, bytes], set[str]] = {}
+        self._hosts: dict[bytes, set[str]] = {}         # of those over TLS, where a URL may stand for its host
+        self._listed: dict[str, str] = {}
+        self._excepted: set[str] = set()
+        for url in set(self._by_list.values()):
+            self._add(url, key)
+
+    def _add(self, url: str, key: Key | None) -> None:
+        found = canonical_url(url.encode())
+        if found is None:
+            return
+        host, slash, target = found.partition(b"/")
+        mark = Kind.URL_WITH_QUERY if b"?" in target else Kind.URL, found, False
+        if url.lower().startswith("https:"):
+            self._hosts.setdefault(host, set()).add(url)
+            mark = Kind.HOST_ONLY, host, False
+        for kind, text, _ in (mark, *covering(mark)):
+            for name in (text, fingerprint(key, text) if key else text):
+                self._marks.setdefault((kind, name), set()).add(url)
+
+    def see(self, source: ListFile, item: Entry | HashedEntry) -> None:
+        """An entry that is going to be in force."""
+        name = item.key if isinstance(item, Entry) else item.print
+        found = self._marks.get((item.kind, name), set())
+        if self._hosts and source.settings.https == "host" and Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY:
+            found = found | self._hosts.get(name.partition(b"/")[0], set())
+        for url in found:
+            if item.exception:
+                self._excepted.add(url)
+            else:
+                self._listed.setdefault(url, f"{source.path.name}:{item.line}")
+
+    def findings(self) -> list[Finding]:
+        return [Finding(file, 0, f"sends those whom it blocks to {url}, which is listed itself "
+                        f"({self._listed[url]}), so they are blocked again; add an exception for it, or name another")
+                for file, url in self._by_list.items() if url in self._listed.keys() - self._excepted]
 
 
 def covering(mark: Mark) -> Iterator[Mark]:

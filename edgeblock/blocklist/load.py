@@ -28,6 +28,7 @@ from edgeblock.blocklist.guard import Guard, Protected, Seen, shipped_protected,
 from edgeblock.blocklist.intake import make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.notice import read_notice
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.blocklist.store import is_snapshot, open_stacked, read_key
@@ -53,6 +54,7 @@ class ListInfo:
     duplicates: int
     clients: str = ""
     clients_count: int = 0
+    redirect: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
                 sets[one.sum] = one
             reading = Reading(source, terms.protected if terms else None, key)
             try:
+                compiler.lists[index].notice = read_notice(source)
                 for item in reading.entries():
                     if tolerant or not errors:
                         compiler.add(index, item)
@@ -146,7 +149,8 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
     infos = tuple(
         ListInfo(source.name, source.path.name, source.settings.action, source.settings.category,
                  source.settings.https, source.settings.mandatory, source.settings.expires, source.expired(now),
-                 record.entries, max(0, total - record.entries), record.clients, record.clients_count)
+                 record.entries, max(0, total - record.entries), record.clients, record.clients_count,
+                 source.settings.redirect)
         for source, record, total in zip(files, compiler.lists, totals, strict=True))
     return Rules(directory, matcher, snapshot, infos, tuple(warnings), tuple(files), now)
 
@@ -205,7 +209,7 @@ def load_snapshot(path: Path, key: Key, now: float) -> Rules:
     infos = tuple(
         ListInfo(record.name, record.file, record.action, record.category, record.https, record.mandatory,
                  None if record.expires is None else datetime.fromtimestamp(record.expires, UTC), record.expired,
-                 record.entries, record.duplicates, record.clients, record.clients_count)
+                 record.entries, record.duplicates, record.clients, record.clients_count, record.redirect)
         for record in snapshot.parts.lists)
     warnings = tuple(
         Finding(path.name, 0, f"the list {info.name} expired on {info.expires:%Y-%m-%d %H:%M %Z}, after this "

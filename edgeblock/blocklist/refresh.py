@@ -50,6 +50,7 @@ from edgeblock.blocklist.intake import (
     take,
 )
 from edgeblock.blocklist.keys import keyed_sum
+from edgeblock.blocklist.notice import Room
 from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
 from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
@@ -200,6 +201,7 @@ class Round:
         self.had_sets, self.named = set(sets), set(sets)
         self.were = dict(self.parts)
         self.before = {name: part.parts.lists[0] for name, part in self.parts.items()}
+        self.room = Room(self.before.values())
         self.known = store.refused()
         self.gone: list[str] = []
         self.lane = lane
@@ -223,6 +225,7 @@ class Round:
             self._publish()
             return self.outcome
         self.outcome.warnings += map(str, warnings)
+        self.busy |= {one.name for one in files if any(path.name in self.busy_files for _, path in one.pages)}
         there = {source.name for source in files} | {list_name(one.file) for one in errors} | self.busy
         for name in {list_name(one.file): None for one in errors}:
             self._refuse(name, Refused([one for one in errors if list_name(one.file) == name]))
@@ -350,10 +353,13 @@ class Round:
                 left_out: list[Finding] = []
                 compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name),
                                 left_out, sample)
+            self.room.take(compiled.lists[0])
         except Refused as refused:
             self._refuse(name, refused, source.state, origin)
         except Unsettled:
             self.outcome.again = True
+        except ListError as error:      # no room for what it tells
+            self._refuse(name, Refused([Finding(file, 0, str(error))]), source.state, origin)
         except OSError as error:        # of the store; those of the list are told as Refused
             self.outcome.again = True
             self._refuse(name, Refused([Finding(file, 0, f"is not taken: {error.strerror}")]), source.state)

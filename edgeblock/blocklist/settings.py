@@ -48,6 +48,10 @@ ALLOWANCES = ("allow_public_suffixes", "allow_protected", "allow_addresses", "al
 GUARD_KEYS = {key.name: key.metadata["read"] for key in fields(config.Rules)
               if key.name.startswith(("allow_", "widest_", "max_")) or key.name == "guarded"}
 
+# What a list tells those whom it blocks; config.py says what each may hold.
+TOLD_KEYS = {"page": config.read_page_name, "reason": config.read_texts, "contact": config.read_contact,
+             "status": config.read_status, "redirect": config.read_url}
+
 
 @dataclass(frozen=True)
 class ListSettings:
@@ -64,7 +68,9 @@ class ListSettings:
     known; `order` to `reference` say by whose order; entries that ended `drop_past_days` ago are left out;
     `subdomains` is whether a name in a format that has names alone covers those below it, None for what is usual
     there. `clients` says to whom alone the list applies, `clients_except` to whom it does not: the name of a clients
-    file beside it, or prefixes; None: to everybody. `locked` are the keys that a NAME.toml may not change, and
+    file beside it, or prefixes; None: to everybody. `page` (a file beside the list), `reason` (by language),
+    `contact`, `status` and `redirect` are what those hear who are blocked; empty is what [reply] says. `locked` are
+    the keys that a NAME.toml may not change, and
     `unlocked` the exceptions, which no list has in its own settings. The rest are the guard rails (guard.py): True
     allows all, a tuple these.
     """
@@ -106,6 +112,11 @@ class ListSettings:
     max_unparsable: float = config.Rules.max_unparsable
     guarded: str = config.Rules.guarded
     max_guarded: float = config.Rules.max_guarded
+    page: str = ""
+    reason: tuple[tuple[str, str], ...] = ()
+    contact: str = ""
+    status: int | None = None
+    redirect: str = ""
     locked: tuple[str, ...] = ()
     unlocked: tuple[str, ...] = ()
 
@@ -199,11 +210,11 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     choices = {"action": LIST_ACTIONS, "https": HTTPS, "format": formats}
     known = (*choices, "attributes", "category", "clients", "clients_except", "column", "delimiter", "drop_past_days",
              "encoding", "mandatory", "expires", "signer", "subdomains", "zone", *FIELDS, "until", "weekly", *ORDER,
-             *GUARD_KEYS)
+             *GUARD_KEYS, *TOLD_KEYS)
     changes: dict[str, object] = {}
     mistakes: list[str] = []
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key != "reason":
             mistakes.append(f"{source}: [{printable(key)[:SHOWN_MAX]}] is a section, and the settings of a list have "
                             "none; write their keys without it")
             continue
@@ -263,9 +274,9 @@ def read_setting(key: str, value: Any, source: str, choices: dict[str, tuple[str
         if not isinstance(value, str):
             raise ListError(f"{source}: signer = {quoted(value)} is no minisign public key in quotes")
         parse_key(value, f"{source}: signer")
-    if key in GUARD_KEYS:
+    if key in GUARD_KEYS or key in TOLD_KEYS:
         try:
-            value = GUARD_KEYS[key](value)
+            value = (GUARD_KEYS | TOLD_KEYS)[key](value)
         except ValueError as allowed:
             raise ListError(f"{source}: {key} = {quoted(value)} must be {allowed}") from None
         value = read_allowance(value, f"{source}: {key}") if key in ALLOWANCES else value

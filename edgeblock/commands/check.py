@@ -9,6 +9,7 @@ import ipaddress
 import json
 import re
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
@@ -20,6 +21,7 @@ from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
 from edgeblock.commands import add_config, moment_of
 from edgeblock.daemon import control
+from edgeblock.enforce.reference import code_of, date_of, day_of, read_code
 from edgeblock.errors import ConfigError
 
 EXAMPLES = """\
@@ -32,8 +34,10 @@ EXAMPLES = """\
   edgeblock check - < names.txt
   edgeblock check --client 192.0.2.7 www.example.com
   edgeblock check --rule 9f3c21aa
+  edgeblock check --reference 7K3MQ-2XD9T
 With --rule, the id that the log, check and replay show leads back to list, file and line; run it with the box's key.
 With --at the answer is that of another time: what holds then of the lists as they are.
+With --reference, what stands on a block page does, and says the day.
 With --live the running daemon answers from the rules that are in force, which have no line numbers.
 Exit status: 0 if all are allowed, 1 if something is blocked, 2 if a name cannot be used, or no list."""
 
@@ -51,12 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", metavar="TIME", help="as at that time, such as 2026-12-05T15:00:00Z, instead of now")
     parser.add_argument("--rule", metavar="ID", help="say which entry has this rule id")
     parser.add_argument("--client", metavar="ADDRESS", help="who asks, for lists that apply to some clients only")
+    parser.add_argument("--reference", metavar="CODE", help="say which entry a block page has told of, and when")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for each name")
 
 
 def main(chosen: argparse.Namespace) -> int:
     whole = config.load(chosen.config)
     settings = whole.rules
+    if chosen.reference is not None:
+        return check_reference(chosen, settings)
     if chosen.rule is not None:
         return check_rule(chosen, settings)
     names, at, client = asked_names(chosen), moment_of(chosen.at), asked_client(chosen.client)
@@ -148,9 +155,23 @@ def asked_names(chosen: argparse.Namespace) -> list[str]:
     return names
 
 
-def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
+def check_reference(chosen: argparse.Namespace, settings: config.Rules) -> int:
+    if chosen.rule is not None:
+        raise ConfigError("--reference CODE has a rule id in it: leave out --rule")
+    try:
+        chosen.rule, day = read_code(chosen.reference, day_of(time.time()))
+    except ValueError as problem:
+        raise ConfigError(f"--reference {chosen.reference}: {problem}; a reference is two groups of five letters and "
+                          "digits, such as 7K3MQ-2XD9T: ask for it again") from None
+    return check_rule(chosen, settings, {"reference": code_of(chosen.rule, day), "rule": chosen.rule,
+                                         "day": str(date_of(day))})
+
+
+def check_rule(chosen: argparse.Namespace, settings: config.Rules, told: dict[str, str] | None = None) -> int:
+    """`told` is what stands in a reference, for --json."""
     if chosen.live or chosen.names or chosen.file or chosen.at or chosen.client:
-        raise ConfigError("--rule ID looks into the lists by itself: leave out --live, --at, --client and names")
+        what = "--rule ID" if told is None else "--reference CODE"
+        raise ConfigError(f"{what} looks into the lists by itself: leave out --live, --at, --client and names")
     if not re.fullmatch(r"[0-9a-fA-F]{8}", chosen.rule):
         raise ConfigError(f"--rule {chosen.rule}: a rule id is eight hex digits, such as 9f3c21aa")
     key = readable_key(settings.key)
@@ -162,8 +183,13 @@ def check_rule(chosen: argparse.Namespace, settings: config.Rules) -> int:
     found = find_rule(loaded, chosen.rule)
     if key is not None and not found:       # replay has ids of its own, the same on every machine
         found = find_rule(load(directory, settings, tolerant=True), chosen.rule)
+    if told and not chosen.json:
+        print("{reference}: the page of rule {rule}, shown on {day} (UTC)".format(**told))
     for place in found:
-        print(json.dumps(place._asdict()) if chosen.json else place.as_text())
+        print(json.dumps(place._asdict() | (told or {})) if chosen.json else place.as_text())
+    if len({(place.entry, place.kind) for place in found}) > 1:
+        print(f"edgeblock: {len(found)} entries have the rule id {chosen.rule}, which is 32 bits of a fingerprint; "
+              "the address that was asked for tells which is meant", file=sys.stderr)
     if not found:
         why = ("the list may have changed since, or the id be of another box" if key else
                f"without the box's key, {settings.key}, ids differ: run this as root on the box")

@@ -31,7 +31,7 @@ def main(chosen: argparse.Namespace) -> int:
     whole = config.load(chosen.config)
     settings = whole.rules
     report = lint.lint(chosen.directory, settings, key=readable_key(settings.key), everything=chosen.all,
-                       redirects=bool(whole.reply.redirect))
+                       redirect=whole.reply.redirect)
     for mark, findings in (("error: ", report.errors), ("warning: ", report.warnings), ("note: ", report.notes)):
         for finding in findings if chosen.all else lint.grouped(findings):
             print(finding.marked(mark))

@@ -27,6 +27,7 @@ from edgeblock.commands import add_config, moment_of
 from edgeblock.config import Config
 from edgeblock.core.decision import Decision, Name, carried_out
 from edgeblock.enforce import replies
+from edgeblock.enforce.answers import Answers
 from edgeblock.engine import make_engine
 from edgeblock.errors import CaptureError, ConfigError, EdgeblockError
 from edgeblock.progress import Reading
@@ -101,12 +102,13 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
         raise ConfigError(f"--checksums: '{checksums}' is not one of {', '.join(MODES)}")
     config = config or Config()
     expected = None if expect is None else _Expected(expect)
-    answers = replies.prepare(config.reply)
+    answers = Answers(config.reply)
     warnings: tuple[Finding, ...] = ()
     if engine is None:
         loaded = load(Path(rules_dir), config.rules, redirects=bool(config.reply.redirect), now=at)
         loaded.matcher.at = at
         warnings = loaded.warnings
+        answers.renew(loaded.matcher.snapshot.parts.lists)
         engine = make_engine(config, loaded.matcher, report=True)
     if write is not None and os.path.exists(write) and os.path.exists(capture) and os.path.samefile(write, capture):
         raise CaptureError(f"{os.fspath(write)}: is the capture itself; write to another file")
@@ -117,7 +119,7 @@ def run(capture: str | os.PathLike[str], rules_dir: str | os.PathLike[str], *, j
         box = None if write is None else _Box(CaptureWriter(write, source.pcapng, source.link), answers)
         # Where the lines go to a terminal they show how far it is, and a bar would stand in their way.
         told = Reading(None if out.isatty() else err, f"{source.path}: judging", source.size(), source.read)
-        rows = _judge(source, engine, survey, fragments, box, counts, told, bool(config.reply.redirect))
+        rows = _judge(source, engine, survey, fragments, box, counts, told, answers)
         try:
             heading = not json_output and expected is None
             with told:
@@ -185,7 +187,7 @@ def _packets(source: Capture, fragments: Defragmenter, box: "_Box | None") -> It
 
 
 def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter, box: "_Box | None",
-           counts: Counter[str], told: Reading, redirects: bool) -> Iterator[Row]:
+           counts: Counter[str], told: Reading, answers: Answers) -> Iterator[Row]:
     judge, flag, proof = engine.judge, survey.flag, Handshakes().flag
     for record, data, parts in _packets(source, fragments, box):
         told.step()
@@ -200,7 +202,8 @@ def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter
             header = wire.find_transport(data)
             if header is not None:
                 for listed in decision.names:
-                    name = listed._replace(action=carried_out(listed.action, listed.proto, redirects))
+                    name = listed._replace(action=carried_out(listed.action, listed.proto,
+                                                              answers.redirects(listed.list)))
                     counts["verdict " + name.action] += 1
                     yield record, header, data, name
         if box is not None:
@@ -210,7 +213,7 @@ def _judge(source: Capture, engine: Any, survey: Survey, fragments: Defragmenter
 class _Box:
     """What would have left: accepted packets as they came, our replies in the same framing."""
 
-    def __init__(self, writer: CaptureWriter, answers: replies.Answers) -> None:
+    def __init__(self, writer: CaptureWriter, answers: Answers) -> None:
         self.writer = writer
         self.answers = answers
         self._blocked: dict[bytes, None] = {}   # flows whose mark makes the kernel drop both directions, oldest first
@@ -237,7 +240,7 @@ class _Box:
         if decision.accept:
             self.pass_on(parts)
             return
-        made = replies.build(data, decision, self.answers)
+        made = replies.build(data, decision, self.answers, record.time)
         for packet in made.to_client:
             self.writer.write(record.time, record.link, reframe(record, packet, turned=True))
         for packet in made.to_server:

@@ -13,7 +13,7 @@ from edgeblock.blocklist.directory import NOWHERE, find_lists
 from edgeblock.blocklist.intake import make_terms
 from edgeblock.config import Config
 from edgeblock.daemon import door
-from edgeblock.enforce import replies
+from edgeblock.enforce.answers import Answers
 from edgeblock.errors import ConfigError, ListError
 from edgeblock.netfilter import checks
 
@@ -42,7 +42,7 @@ def mistakes(config: Config, wrong: Iterable[str] = ()) -> list[str]:
     defaults lead to is not told."""
     found: list[str] = []
     parts: tuple[Callable[[], object], ...] = (
-        lambda: checks.check(config), lambda: replies.prepare(config.reply), lambda: door.prepare(config.metrics),
+        lambda: checks.check(config), lambda: Answers(config.reply), lambda: door.prepare(config.metrics),
         lambda: make_terms(config.rules, bytes(16)))
     for part in parts:
         try:

@@ -51,6 +51,7 @@ from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.process import end_with_parent, hide_memory
 from edgeblock.daemon.visits import Visits
 from edgeblock.enforce import replies
+from edgeblock.enforce.answers import Answers
 from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
 from edgeblock.errors import EdgeblockError
@@ -96,7 +97,7 @@ class Worker:
         self.places: dict[str, int] = {POLICY: 0}
         self.key: Key = b""
         self.base: list[int] = []
-        self.answers = replies.prepare(config.reply)
+        self.answers = Answers(config.reply)
         self.visits = Visits()
         self.failures_told = 0
         self.repeats = 0
@@ -186,6 +187,7 @@ class Worker:
         matcher = await self.loop.run_in_executor(self.beside, map_rules, snapshot, base, self.key, self.below)
         self.below = matcher.snapshot.base or matcher.snapshot
         self.matcher = matcher
+        self.answers.renew(matcher.snapshot.parts.lists)
         self.places = told["places"]
         if self.engine is None:
             self.engine = make_engine(self.config, matcher)
@@ -276,7 +278,9 @@ class Worker:
                 again.append(name)
         self.journal.blocked(now, packet, names, again)
         self._publish_own(OWN + 4, [self.journal.unlogged])
-        return partial(self._send, replies.build(packet, decision, self.answers)) if decision.reply else None
+        if not decision.reply:
+            return None
+        return partial(self._send, replies.build(packet, decision, self.answers, time.time()))
 
     def _send(self, answer: replies.Replies) -> None:
         self.injector.send(answer.to_client)

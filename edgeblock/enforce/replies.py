@@ -1,8 +1,8 @@
 """The packets that answer a blocked one.
 
-In: the blocked packet of the client, the engine's Decision on it, and the prepared answers. Out: whole IP packets
-for the client, as if the server had sent them, and for the server, as if the client had. Pure functions: nothing is
-sent, no clock is read, and nothing is raised for any packet; one that cannot be answered gets no answer.
+In: the blocked packet of the client, the engine's Decision on it, the answers (answers.py), and the time. Out: whole
+IP packets for the client, as if the server had sent them, and for the server, as if the client had. Pure functions:
+nothing is sent, no clock is read, and nothing is raised for any packet; one that cannot be answered gets no answer.
 
                 TLS                            HTTP                       anything else over TCP
     reset       alert and FIN, or RST          RST                        RST
@@ -16,18 +16,13 @@ The server gets one RST for each sequence number at which it may expect the next
 CONNECTION_CLOSE whatever the action, no longer than what it answers; other UDP is dropped in silence.
 """
 
-import html
-import re
 import struct
-from dataclasses import dataclass
-from http import HTTPStatus
 from typing import NamedTuple
 
 from edgeblock import wire
-from edgeblock.config import Reply
 from edgeblock.core.decision import ANSWERED, Decision
-from edgeblock.enforce import page, quic_close
-from edgeblock.errors import ConfigError
+from edgeblock.enforce import quic_close
+from edgeblock.enforce.answers import Answers
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
@@ -46,7 +41,6 @@ _TIMESTAMPS = 8         # TCP option kind, RFC 7323 section 3
 # the client has echoed to us, and an answer with the echo alone is old to the client: it waited for its own
 # retransmission, 0.2 s. This is 17 s of a clock that counts microseconds; all below 2**31 is newer to the client.
 _AHEAD = 1 << 24
-_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
 
 class Replies(NamedTuple):
@@ -56,48 +50,11 @@ class Replies(NamedTuple):
     to_server: list[bytes]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What `build` sends, prepared once: the HTTP answers as (head, body), and whether TLS gets an alert."""
+def build(packet: bytes, decision: Decision, answers: Answers, now: float) -> Replies:
+    """The replies to a blocked packet (IPv4 or IPv6, whole), none if the decision asks for none.
 
-    alert: bool
-    page: tuple[bytes, bytes]
-    redirect: tuple[bytes, bytes]
-
-
-def prepare(reply: Reply) -> Answers:
-    """The answers for the [reply] settings; without a redirect URL, redirect is the page. ConfigError if unusable."""
-    if reply.tls not in ("alert", "rst"):
-        raise ConfigError(f"reply.tls: '{reply.tls}' is not one of alert, rst")
-    if reply.status not in (403, 451):
-        raise ConfigError(f"reply.status: {reply.status} is not one of 403, 451")
-    found: list[str] = []
-    if reply.redirect and not _URL.fullmatch(reply.redirect):
-        found.append(f"reply.redirect: {reply.redirect!r} is not an http or https URL in ASCII")
-    try:
-        blocked = _http(reply.status, page.load(reply))
-    except ConfigError as problem:
-        found += problem.args
-    if found:
-        raise ConfigError(*found)
-    redirect = blocked
-    if reply.redirect:
-        url = html.escape(reply.redirect)
-        body = f'<!DOCTYPE html><title>Moved</title><p>See <a href="{url}">{url}</a>.</p>\n'
-        redirect = _http(302, body.encode(), f"Location: {reply.redirect}\r\n")
-    return Answers(reply.tls == "alert", blocked, redirect)
-
-
-def _http(status: int, body: bytes, more: str = "") -> tuple[bytes, bytes]:
-    head = (f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{more}"
-            "Content-Type: text/html; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\n"
-            "Connection: close\r\nCache-Control: no-store\r\n\r\n")
-    return head.encode("ascii"), body
-
-
-def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
-    """The replies to a blocked packet (IPv4 or IPv6, whole), none if the decision asks for none."""
+    `now` is Unix seconds.
+    """
     replies = Replies([], [])
     header = wire.find_transport(packet) if decision.reply else None
     if header is not None and header.proto == wire.UDP and decision.proto == "quic":
@@ -113,7 +70,8 @@ def build(packet: bytes, decision: Decision, answers: Answers) -> Replies:
     if syn:
         pass        # nobody is connected yet: a client in SYN-SENT takes a RST and nothing else (RFC 9293 3.10.7.3)
     elif proto == "http" and action != "reset":
-        head, body = answers.page if action == "page" else answers.redirect
+        request = packet[header.at + (packet[header.at + 12] >> 4) * 4:header.end]
+        head, body = answers.find(decision.list, action, request, decision.rule, now)
         payload = head if decision.head else head + body
     elif proto == "tls" and answers.alert:
         payload = ALERT

@@ -258,5 +258,36 @@ def test_all_mistakes_in_the_settings_of_a_list_are_told_at_once(report):
 def test_a_redirect_that_leads_nowhere_is_said(report):
     files = {"a.list": "a.example\n", "a.toml": 'action = "redirect"\n'}
     assert report(files).findings == []
-    (warning,) = report(files, redirects=False).warnings
+    (warning,) = report(files, redirect="").warnings
     assert str(warning).startswith('a.toml: action = "redirect" needs a URL') and "under [reply]" in str(warning)
+    files["a.toml"] += 'redirect = "https://b.example/"\n'
+    assert report(files, redirect="").findings == []
+
+
+@pytest.mark.parametrize(("entry", "url", "loops"), [
+    ("isp.example", "http://why.isp.example/a", True), ("isp.example", "https://isp.example/", True),
+    ("=isp.example", "https://isp.example/", True), ("*.isp.example", "https://isp.example/", False),
+    ("isp.example/a", "http://isp.example/a?r=$reference", True), ("isp.example/a", "http://isp.example/b", False),
+    ("isp.example/a/*", "http://isp.example/a/b", True), ("isp.example/a", "https://isp.example/a", False),
+    ("isp.example\n@@why.isp.example", "https://why.isp.example/", False),
+    ("other.example", "https://isp.example/", False),
+])
+def test_a_redirect_to_what_is_listed_is_said(report, entry, url, loops):
+    files = {"a.list": "a.example\n", "a.toml": f'action = "redirect"\nredirect = "{url}"\n',
+             "b.list": f"{entry}\n"}
+    found = said(report(files).warnings)
+    assert found == [f"a.list: sends those whom it blocks to {url}, which is listed itself (b.list:1), so they are "
+                     "blocked again; add an exception for it, or name another"] * loops
+    files["a.toml"] = 'action = "redirect"\n'
+    assert bool(said(report(files, redirect=url).warnings)) == loops
+    assert report(files | {"b.toml": 'action = "observe"\n'}, redirect=url).warnings == []
+    files["b.toml"] = 'https = "host"\n'
+    assert bool(report(files, redirect=url).warnings) == (loops or url == "https://isp.example/a")
+
+
+def test_what_browsers_make_of_http_is_said(report):
+    notes = said(report({"a.list": "a.example/x\n", "b.list": "b.example\n", "b.toml": 'action = "page"\n',
+                         "c.list": "c.example/x\n", "c.toml": 'https = "host"\n'}).notes)
+    assert len(notes) == 2 and all("browsers turn http:// into https:// by themselves" in one for one in notes)
+    assert notes[0].startswith("a.list: has 1 URL, ")
+    assert notes[1].startswith('b.list: action = "page" holds in plain')

@@ -54,10 +54,9 @@ def test_a_byte_order_mark_is_normal():
     ("acton = 'drop'", "court.toml: unknown key 'acton'; did you mean 'action'?"),
     ("zzz = 1", "court.toml: unknown key 'zzz'; known are action, allow_addresses, allow_collateral, "
      "allow_protected, allow_public_suffixes, allow_shared, approved_by, attributes, authority, category, clients, "
-     "clients_except, column, "
-     "delimiter, drop_past_days, encoding, expires, format, from, guarded, https, mandatory, max_collateral, "
-     "max_growth, max_guarded, max_shrink, max_unparsable, order, received, reference, signer, subdomains, until, "
-     "weekly, widest_ipv4, widest_ipv6, zone"),
+     "clients_except, column, contact, delimiter, drop_past_days, encoding, expires, format, from, guarded, https, "
+     "mandatory, max_collateral, max_growth, max_guarded, max_shrink, max_unparsable, order, page, reason, received, "
+     "redirect, reference, signer, status, subdomains, until, weekly, widest_ipv4, widest_ipv6, zone"),
     ("encoding = 'zip'", "court.toml: encoding = 'zip' is no encoding in quotes that lists are read in, such as "
      '"cp1251", "koi8-r", "iso-8859-1", "gb18030" or "utf-16"'),
     ("attributes = 'until'", "court.toml: attributes = 'until' is no list of at most 16 names in lower case, such as "
@@ -104,6 +103,41 @@ def test_what_is_no_setting_says_what_is_meant(text, why):
     with pytest.raises(ListError) as refused:
         parse(text)
     assert str(refused.value) == f"court.toml: {why}"
+
+
+def test_what_is_told_those_who_are_blocked():
+    made = parse("""
+        page = "court.html"
+        reason = "By order"
+        contact = "court@isp.example"
+        status = 403
+        redirect = "https://isp.example/?r=$reference"
+    """)
+    assert (made.page, made.reason, made.contact, made.status, made.redirect) == (
+        "court.html", (("", "By order"),), "court@isp.example", 403, "https://isp.example/?r=$reference")
+    assert parse('reason = {en = "By order", PT-br = "Ordem"}').reason == (("en", "By order"), ("pt-BR", "Ordem"))
+    assert parse('[reason]\nde = "Auf Anordnung"\n').reason == (("de", "Auf Anordnung"),)
+    assert parse('reason = ""\npage = ""\nredirect = ""') == DEFAULTS
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ('status = 302', "status = 302 must be one of 200, 403, 404, 410, 451"),
+    ('status = true', "status = True must be one of"),
+    ('redirect = "https://x/\\r\\nSet-Cookie: a"', "must be an http or https URL in ASCII of at most 2000"),
+    ('redirect = "javascript:alert(1)"', "must be an http or https URL"),
+    ('contact = "a\\nb"', "must be one line of text of at most 1000 characters"),
+    ('reason = "a\\nb"', "must be one line of text of at most 1000 characters in quotes, or one for each language"),
+    ('reason = 5', "must be one line of text"),
+    ('reason = {english = "x"}', "'english' is no language such as en or pt-BR"),
+    ('reason = {en = 5}', "must be one line of text"),
+    ("reason = {" + ", ".join(f'a{letter} = "x"' for letter in "abcdefghijklmnopq") + "}", "one line of text"),
+    (f'reason = "{"x" * 1001}"', "must be one line of text"),
+    ('page = "../x.html"', "must be the name of a file beside the list that ends in .html"),
+])
+def test_what_nobody_can_be_told(text, why):
+    with pytest.raises(ListError) as refused:
+        parse(text)
+    assert why in str(refused.value) and "\n" not in str(refused.value)
 
 
 KEY = "RWQIYZhjRAdK1tTZS7zr5w78f2dbYEU7HkLlldiGzR4b+QSfet34MHfo"

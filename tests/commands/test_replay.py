@@ -376,7 +376,7 @@ def test_captures_and_rules_that_cannot_be_used(bench):
     with pytest.raises(ListError):
         replay.run(capture, bench.path / "none", out=io.StringIO(), err=io.StringIO())
     with pytest.raises(ConfigError):
-        bench.run(capture, config=Config(reply=Reply(status=200)))
+        bench.run(capture, config=Config(reply=Reply(status=302)))
     with pytest.raises(ConfigError, match="checksums"):
         bench.run(capture, checksums="maybe")
 

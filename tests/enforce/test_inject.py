@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing, contextmanager
 
 import pytest
@@ -18,6 +19,7 @@ from edgeblock import wire
 from edgeblock.config import Reply
 from edgeblock.core.decision import Decision
 from edgeblock.enforce import replies
+from edgeblock.enforce.answers import Answers
 from edgeblock.enforce.inject import Injector
 from tests.box import Pair, inside, run
 
@@ -46,7 +48,7 @@ def server(pair, version, action, proto, **settings):
         wiretap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800 if version == 4 else 0x86DD))
         wiretap.bind(("up0", 0x0800 if version == 4 else 0x86DD))
         injector = Injector(MARK)
-    answers = replies.prepare(Reply(**settings))
+    answers = Answers(Reply(**settings))
 
     def block():
         while True:
@@ -57,7 +59,7 @@ def server(pair, version, action, proto, **settings):
         seq, ack = struct.unpack_from(">II", packet, header.at + 4)
         end = seq + header.end - header.at - (packet[header.at + 12] >> 4) * 4
         made = replies.build(packet, Decision(accept=False, action=action, proto=proto, reply=True, client_seq=ack,
-                                              client_ack=end, reset_seqs=(seq,), reset_ack=ack), answers)
+                                              client_ack=end, reset_seqs=(seq,), reset_ack=ack), answers, time.time())
         injector.send(made.to_client + made.to_server)
 
     def serve():
@@ -101,7 +103,7 @@ def test_a_client_reads_the_whole_page_and_its_end_and_the_server_is_reset(pair,
     assert head.startswith(b"HTTP/1.1 451 ") and f"Content-Length: {len(body)}".encode() in head
     assert body.endswith(b"</html>\n") and b"An ISP" in body
     assert met == [ConnectionResetError]
-    assert (injector.sent, injector.failed) == ({4: 6, 6: 4}[version], 0)
+    assert (injector.sent, injector.failed) == ({4: 7, 6: 4}[version], 0)
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -9,6 +9,7 @@ from scapy.all import IP, TCP, UDP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop,
 from edgeblock.config import Reply
 from edgeblock.core.decision import Decision
 from edgeblock.enforce import replies
+from edgeblock.enforce.answers import Answers
 from edgeblock.enforce.quic_close import close_datagram
 from edgeblock.errors import ConfigError
 
@@ -18,6 +19,7 @@ HEADS = {
     "v6": IPv6(src="fd00::2", dst="2001:db8::7", tc=0xB8, fl=77),
     "v6 with headers": IPv6(src="fd00::2", dst="2001:db8::7") / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt(),
 }
+NOW = 1_796_083_200.0           # 2026-12-01
 STAMPS = [("NOP", None), ("NOP", None), ("Timestamp", (1111, 2222))]
 
 
@@ -52,7 +54,7 @@ def read(packet, towards):
 
 
 def build(packet, made, **settings):
-    return replies.build(packet, made, replies.prepare(Reply(**settings)))
+    return replies.build(packet, made, Answers(Reply(**settings)), NOW)
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -108,8 +110,12 @@ def test_the_page(kind, status, phrase):
     made = build(blocked(kind), decision("page"), status=status, provider="An ISP")
     line, fields, body = answer(made)
     assert line == f"HTTP/1.1 {status} {phrase}"
-    assert fields == {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body)),
-                      "Connection": "close", "Cache-Control": "no-store"}
+    assert fields == {
+        "Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body)), "Content-Language": "en",
+        "Vary": "Accept-Language", "Block-Reference": fields["Block-Reference"],
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'", "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer", "Connection": "close"}
+    assert f">{fields['Block-Reference']}</code>".encode() in body
     assert b"An ISP" in body and len(made.to_client) > 1
     assert [read(packet, "server").seq for packet in made.to_server] == [5000]
 
@@ -204,14 +210,15 @@ def test_nothing_is_raised_for_any_bytes(change, at, packet, action, proto):
 
 @pytest.mark.parametrize(("settings", "words"), [
     ({"tls": "fin"}, "reply.tls: 'fin' is not one of alert, rst"),
-    ({"status": 200}, "reply.status: 200"),
+    ({"status": 302}, "reply.status: 302"),
+    ({"blocked_by": "https://isp.example/>; rel=x"}, "reply.blocked_by"),
     ({"redirect": "ftp://x/"}, "reply.redirect"),
     ({"redirect": "https://x/\r\nSet-Cookie: a"}, "reply.redirect"),
     ({"redirect": "https://ä.example/"}, "reply.redirect"),
 ])
 def test_settings_that_make_no_sense(settings, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        replies.prepare(Reply(**settings))
+        Answers(Reply(**settings))
     assert "\n" not in str(caught.value)
 
 

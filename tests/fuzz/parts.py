@@ -18,6 +18,7 @@ from edgeblock import wire
 from edgeblock.config import Reply
 from edgeblock.core.decision import ACTIONS, ANSWERED, PROTOCOLS, Decision
 from edgeblock.enforce import replies
+from edgeblock.enforce.answers import Answers
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import netlink
 from edgeblock.netfilter.stage1 import bpf
@@ -28,7 +29,7 @@ from edgeblock.source.marking import Marking
 from tests import quic_packets as quic
 from tests.core import samples as s
 
-ANSWERS = [replies.prepare(Reply()), replies.prepare(Reply(tls="rst", redirect="https://blocked.example/why"))]
+ANSWERS = [Answers(Reply()), Answers(Reply(tls="rst", redirect="https://blocked.example/why"))]
 MARKS = 4096                    # entries of the map
 
 
@@ -63,7 +64,7 @@ def answers(data: bytes) -> None:
         quic_id=given.bytes(given.number() % 21), proven=how & 16 != 0)
     packet = given.bytes(given.left) if how & 32 else _made_packet(given, how)
     header = wire.find_transport(packet)
-    made = replies.build(packet, decision, ANSWERS[how >> 7])
+    made = replies.build(packet, decision, ANSWERS[how >> 7], 1.8e9)
     if made.to_client or made.to_server:
         assert decision.reply and header is not None and not header.fragment
         assert decision.action in ANSWERED

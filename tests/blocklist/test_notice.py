@@ -1,0 +1,160 @@
+"""What a list tells those whom it blocks: from its files into the snapshot, and nothing that could not be told."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from edgeblock.blocklist import notice as module
+from edgeblock.blocklist.compiler import ListRecord
+from edgeblock.blocklist.directory import find_lists
+from edgeblock.blocklist.lint import lint
+from edgeblock.blocklist.load import load
+from edgeblock.blocklist.notice import Room
+from edgeblock.blocklist.pages import PAGE_MAX
+from edgeblock.blocklist.settings import ListSettings
+from edgeblock.blocklist.store import open_file
+from edgeblock.errors import ListError
+
+from .making import KEY
+from .test_refresh import NOW, Box
+
+SETTINGS = """action = "page"
+page = "court.html"
+reason = {en = "By order", de = "Auf Anordnung"}
+contact = "court@isp.example"
+status = 403
+redirect = "https://isp.example/court"
+"""
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Box(tmp_path)
+
+
+def told(box, name="court"):
+    parts = open_file(box.store.snapshot, KEY).parts
+    return next(record.notice for record in parts.lists if record.name == name)
+
+
+def test_it_stands_in_the_snapshot(box):
+    box.write(court_list="a.example\n", court_toml=SETTINGS, court_html='<html lang="en">A', court_de_html="B",
+              other_list="b.example\n")
+    assert box.refresh().warnings == []
+    assert told(box) == {"pages": {"en": '<html lang="en">A', "de": "B"}, "contact": "court@isp.example",
+                         "reason": {"en": "By order", "de": "Auf Anordnung"}, "status": 403,
+                         "redirect": "https://isp.example/court"}
+    assert told(box, "other") == {}
+    assert load(box.folder).matcher.snapshot.parts.lists[0].notice == told(box)
+    assert lint(box.folder).findings == [] and box.refresh().changes == []
+
+
+def test_a_page_that_changes_is_taken_and_one_that_cannot_be_shown_changes_nothing(box):
+    box.write(court_list="a.example\n", court_toml='page = "court.html"\n', court_html="one")
+    box.refresh()
+    for text, why in (("", "is empty; leave the key out"), (b"\xff", "is not UTF-8 at byte 0"),
+                      ("x" * (PAGE_MAX + 1), "is larger than 32 kB")):
+        box.write(court_html=text)
+        assert list(box.refresh().refused) == ["court"] and told(box) == {"pages": {"": "one"}}
+        assert box.reason("court")[0].startswith(f"court.list: court.html: {why}")
+        assert any(why in str(one) for one in lint(box.folder).errors)
+        with pytest.raises(ListError, match=why):
+            load(box.folder)
+    box.write(court_html="two")
+    assert box.refresh().refused == {} and box.changes() == [("taken", "court")]
+    assert told(box) == {"pages": {"": "two"}}
+    box.write(court_fr_html="trois")
+    box.refresh()
+    assert told(box) == {"pages": {"": "two", "fr": "trois"}}
+    (box.folder / "court.html").unlink()
+    assert list(box.refresh().refused) == ["court"]
+    assert box.reason("court") == [
+        'court.toml: page = "court.html": there is no such file here; drop that first']
+
+
+def test_a_page_that_is_still_being_written_holds_its_list(box):
+    box.write(court_list="a.example\n", court_toml='page = "sorry.html"\n', sorry_html="one")
+    box.refresh()
+    box.write(sorry_html="tw")
+    assert box.refresh(busy=["sorry.html"]).changes == [] and told(box) == {"pages": {"": "one"}}
+    box.write(sorry_html="two")
+    box.refresh()
+    assert told(box) == {"pages": {"": "two"}}
+
+
+def test_no_way_leads_out_of_the_directory(box, tmp_path):
+    (tmp_path / "secret.html").write_text("secret")
+    for name in ("../secret.html", "/etc/secret.html", "a/b.html", ".hidden.html", "x.txt", ".html", "a\0.html"):
+        box.write(court_list="a.example\n", court_toml=f"page = {json.dumps(name)}\n")
+        assert list(box.refresh().refused) == ["court"], name
+        assert "must be the name of a file beside the list that ends in .html" in box.reason("court")[0]
+    (box.folder / "link.html").symlink_to(tmp_path / "secret.html")
+    (box.folder / "folder.html").mkdir()
+    for name, why in (("link", "is a link that leads out"), ("folder", "is a directory, not a file")):
+        box.write(court_toml=f'page = "{name}.html"\n')
+        assert list(box.refresh().refused) == ["court"] and why in box.reason("court")[0]
+
+
+def test_a_page_is_no_list_and_no_stranger(box):
+    box.write(court_list="a.example\n", court_toml='page = "court.html"\n', court_html="A", court_de_html="B",
+              odd_html="C", feed_html="b.example\n", feed_toml='format = "domains"\n')
+    lists, errors, warnings = find_lists(box.folder, ListSettings())
+    assert [one.path.name for one in lists] == ["court.list", "feed.html"] and errors == []
+    assert [one.file for one in warnings] == ["odd.html"]
+    assert [(language, path.name) for language, path in lists[0].pages] == [("", "court.html"),
+                                                                          ("de", "court.de.html")]
+
+
+def test_more_languages_than_anybody_needs_are_refused(box):
+    box.write(court_list="a.example\n", court_toml='page = "court.html"\n', court_html="A",
+              **{f"court_a{letter}_html": "x" for letter in "abcdefghijklmnop"})
+    box.refresh()
+    assert box.reason("court") == ["court.html: is there in more than 16 languages"]
+
+
+def test_what_is_locked_is_the_operators(box):
+    box.rules = replace(box.rules, locked=("page", "redirect", "contact"), unlocked=("own=page",))
+    box.write(court_list="a.example\n", court_toml='page = "court.html"\n', court_html="A", own_list="b.example\n",
+              own_toml='page = "court.html"\nreason = "Why"\n')
+    assert list(box.refresh().refused) == ["court"]
+    assert told(box, "own") == {"pages": {"": "A"}, "reason": {"": "Why"}}
+    assert 'unlocked = ["court=page"]' in box.reason("court")[0]
+
+
+def test_all_pages_of_an_owner_have_a_bound(box, monkeypatch):
+    monkeypatch.setattr(module, "ROOM", 3000)
+    for name in ("a", "b"):
+        box.write(**{f"{name}_list": f"{name}.example\n", f"{name}_toml": f'page = "{name}.html"\n',
+                     f"{name}_html": "x" * 1400})
+    assert box.refresh().refused == {}
+    box.write(a_html="y" * 1700)
+    assert list(box.refresh().refused) == ["a"] and told(box, "a") == {"pages": {"": "x" * 1400}}
+    assert "its pages, with those of all lists of its owner, are longer than" in box.reason("a")[0]
+    box.write(b_html="x")
+    box.refresh()
+    box.write(a_html="y" * 1701)
+    assert box.refresh().refused == {} and told(box, "a") == {"pages": {"": "y" * 1701}}
+
+
+def test_the_room_is_counted_by_owner():
+    def record(name, uid, size):
+        return ListRecord(name, "page", uid=uid, notice={"contact": "x" * size})
+    room = Room([record("a", 1, 100)])
+    room.take(record("a", 2, 50))
+    assert room.used[1] == 0
+    room.take(record("b", 1, module.ROOM - 100))
+    with pytest.raises(ListError, match="longer than 4 MiB"):
+        room.take(record("a", 1, 200))
+    assert room.used[2] > 50 and room.sizes["a"][0] == 2
+    room.take(ListRecord("b", "page", uid=1))
+    room.take(record("a", 1, 200))
+    assert room.used[2] == 0
+
+
+def test_a_redirect_of_its_own_needs_none_of_the_operators(box):
+    box.write(a_list="a.example\n", a_toml='action = "redirect"\nredirect = "https://isp.example/"\n',
+              b_list="b.example\n", b_toml='action = "redirect"\n')
+    _, _, warnings = find_lists(box.folder, ListSettings(), redirects=False)
+    assert [one.file for one in warnings] == ["b.toml"]
+    assert len(box.refresh(now=NOW, redirects=False).warnings) == 1
