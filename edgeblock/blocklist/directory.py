@@ -291,7 +291,7 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     warnings: list[Finding] = []
     pages: list[str] = []
     for file, _, suffix in sorted(files, key=lambda one: one[2] == PAGE):
-        if suffix in BESIDE:
+        if suffix in BESIDE or file.endswith(formats.OUTCOME):
             continue
         name = formats.list_name(file)
         if suffix == PAGE and (name not in stated or name in candidates):
@@ -432,7 +432,8 @@ class Finder:
         if chosen is None:
             raise ListError(f"{path.name}: has no known extension; "
                             f"{what_is_in(path, name, settings) or f'state its format in {name}.toml'}")
-        return ListFile(name, path, formats.reader_of(chosen, settings), settings, state, settings_state, pages)
+        return ListFile(name, path, formats.reader_of(chosen, settings), formats.settled(chosen, settings), state,
+                        settings_state, pages)
 
     def _pages(self, path: Path, beside: Path | None, page: str) -> tuple[tuple[str, Path], ...]:
         if not page:
@@ -489,7 +490,8 @@ def single_list(path: Path, defaults: ListSettings, stated: str | None = None) -
     if chosen not in formats.READERS:
         why = f"there is no format {chosen!r}" if chosen else f"{path.suffix or 'no extension'} says no format"
         raise ListError(f"{path}: {why}; give --format with one of {', '.join(formats.READERS)}")
-    return ListFile(formats.list_name(path.name), path, formats.reader_of(chosen, settings), settings)
+    return ListFile(formats.list_name(path.name), path, formats.reader_of(chosen, settings),
+                    formats.settled(chosen, settings))
 
 
 def read_items(source: ListFile) -> Iterator[formats.Item | formats.HashedEntry]:
@@ -517,7 +519,7 @@ def read_list(source: ListFile) -> Iterator[formats.Entry | formats.HashedEntry 
     for item in read_items(source):
         if isinstance(item, formats.Problem):
             yield Finding(source.path.name, item.line, item.why)
-        elif not isinstance(item, formats.Passed | formats.Remark):
+        elif not isinstance(item, formats.Passed | formats.Remark | formats.Asked):
             yield item
 
 

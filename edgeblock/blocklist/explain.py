@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from edgeblock.addresses import embedded
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.compiler import EXCEPTION, TERMS, ListRecord
+from edgeblock.blocklist.compiler import EXCEPTION, TERMS, ListRecord, rule_number
 from edgeblock.blocklist.directory import Finding, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats.entries import host_of, refuse_punctuation, url_of
@@ -380,11 +380,6 @@ def marks_of(item: formats.Entry | formats.HashedEntry, key: Key) -> Iterator[tu
     if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY:
         host = item.key.partition(b"/")[0]
         yield Kind.HOST_OF_URL, host, fingerprint(key, host)
-
-
-def rule_number(mark: bytes, kind: Kind) -> int:
-    """The id of a rule as the matcher makes it (`rule_id` in fingerprint.pxd)."""
-    return int.from_bytes(mark[12:16], "big") ^ kind * 0x9E3779B1 & 0xFFFFFFFF
 
 
 class Hours:

@@ -14,7 +14,16 @@ from edgeblock import config
 from edgeblock.blocklist.compiler import EXCEPTION, Compiled, Compiler
 from edgeblock.blocklist.directory import Finding, ListFile, read_items, settings_path, single_list
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import HashedEntry, Item, Passed, Problem, Remark, find_format, list_name
+from edgeblock.blocklist.formats import (
+    Asked,
+    HashedEntry,
+    Item,
+    Passed,
+    Problem,
+    Remark,
+    find_format,
+    list_name,
+)
 from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import make_terms
@@ -129,7 +138,7 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
     addresses: set[tuple[bytes, bool]] = set()
     last = total = 0
     for item in items:
-        if isinstance(item, Passed | Remark):
+        if isinstance(item, Passed | Remark | Asked):
             continue
         if item.line != last:
             last = item.line

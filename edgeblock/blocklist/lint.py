@@ -31,6 +31,7 @@ from edgeblock.blocklist.directory import (
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import (
     MARKS,
+    Asked,
     Entry,
     HashedEntry,
     Passed,
@@ -202,6 +203,8 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
                 continue
             if isinstance(item, Remark):
                 report.notes.append(Finding(name, item.line, item.why))
+                continue
+            if isinstance(item, Asked):
                 continue
             if item.line != last:
                 last = item.line

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from edgeblock.blocklist import canary
 from edgeblock.blocklist.directory import fault_of
-from edgeblock.blocklist.explain import rule_number
+from edgeblock.blocklist.compiler import rule_number
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.matcher import ListMatcher

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from edgeblock.blocklist.directory import is_unfinished
+from edgeblock.blocklist.formats import OUTCOME
 
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
@@ -35,7 +36,7 @@ Sight = dict[str, tuple[int, int, int, int]]
 
 def is_ours(name: str) -> bool:
     """Whether a change of this file says nothing about a list."""
-    return is_unfinished(name) or name.endswith(".rejected")
+    return is_unfinished(name) or name.endswith((".rejected", OUTCOME))
 
 
 def look(directory: Path) -> Sight:

@@ -16,6 +16,7 @@ one line at a time. International names come in, A-labels go out.
     nfqfilter   domains, urls, ssl_host, hosts, ssl_ips: the five files for nfqfilter and extFilter
     resolvers   .dnsmasq, .unbound, .bind, .domains: configurations of resolvers, domain sets of proxies
     dataset     .dataset, a base64 text a line, of an intrusion detection system
+    orders      .order.json, what somebody asks to have blocked, each item with an id
     feeds       .json, indicators as MISP and STIX have them; stix: what a pattern of STIX names
     register    the dump of the Russian register
     trails      what maltrail looks for
@@ -28,6 +29,7 @@ A new format is a reader, a line in READERS, and its extension in EXTENSIONS or 
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
@@ -39,12 +41,24 @@ from edgeblock.blocklist.formats.entries import DIRECTORY_DEPTH_MAX, key_text, n
 from edgeblock.blocklist.formats.feeds import read_feed
 from edgeblock.blocklist.formats.hashed import MARKS, HashedEntry, read_hashed
 from edgeblock.blocklist.formats.hosts import read_hosts
-from edgeblock.blocklist.formats.lines import HOPELESS, LINE_MAX, BadFile, Entry, Item, Passed, Problem, Remark
+from edgeblock.blocklist.formats.lines import (
+    HOPELESS,
+    LINE_MAX,
+    Asked,
+    BadFile,
+    Entry,
+    Item,
+    Passed,
+    Problem,
+    Remark,
+)
 from edgeblock.blocklist.formats.nfqfilter import (
     read_nfqfilter_addresses,
     read_nfqfilter_domains,
     read_nfqfilter_urls,
 )
+from edgeblock.blocklist.formats.orders import SUFFIX as ORDER
+from edgeblock.blocklist.formats.orders import read_order
 from edgeblock.blocklist.formats.packed import SUFFIXES, unpacked
 from edgeblock.blocklist.formats.plain import read_domains, read_urls
 from edgeblock.blocklist.formats.register import read_register
@@ -56,10 +70,10 @@ from edgeblock.blocklist.formats.zone import read_zone
 from edgeblock.blocklist.settings import ListSettings
 
 __all__ = [
-    "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "MARKS", "NAMES", "PACKED", "READERS", "Entry",
-    "HashedEntry", "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text", "count_lines",
+    "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "MARKS", "NAMES", "ORDER", "OUTCOME", "PACKED",
+    "READERS", "Asked", "Entry", "HashedEntry", "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text", "count_lines",
     "find_format", "key_text", "list_name", "network_key", "network_text", "read_domains", "read_hashed_list",
-    "reader_of", "sniffed", "stem_and_suffix",
+    "reader_of", "settled", "sniffed", "stem_and_suffix",
 ]
 
 Reader = Callable[[BinaryIO], Iterable[Item | HashedEntry]]
@@ -70,7 +84,7 @@ READERS: dict[str, Reader] = {
     "adblock": read_adblock, "nfqfilter-domains": read_nfqfilter_domains, "nfqfilter-urls": read_nfqfilter_urls,
     "nfqfilter-addresses": read_nfqfilter_addresses, "dnsmasq": read_dnsmasq, "unbound": read_unbound,
     "bind": read_bind, "domain-set": read_domain_set, "dataset": read_dataset, "json": read_feed,
-    "register": read_register, "maltrail": read_trails, "hashed": read_hashed,
+    "order": read_order, "register": read_register, "maltrail": read_trails, "hashed": read_hashed,
 }
 # The file name extensions that have a format when no settings say.
 EXTENSIONS: dict[str, str] = {
@@ -78,7 +92,7 @@ EXTENSIONS: dict[str, str] = {
     ".adblock": "adblock", ".dnsmasq": "dnsmasq", ".unbound": "unbound", ".bind": "bind",
     ".domains": "domain-set", ".lst": "domains", ".ip": "domains", ".ipset": "domains", ".netset": "domains",
     ".dataset": "dataset", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".stix": "json", ".stix2": "json",
-    ".hashed": "hashed",
+    ".hashed": "hashed", ORDER: "order",
 }
 # The whole file names that have one: those of the samples and the list makers, and the words of the configuration.
 NAMES: dict[str, str] = {
@@ -90,6 +104,7 @@ NAMES: dict[str, str] = {
 }
 # Those in which a name may be that name alone or all below it too, as the settings of a list say.
 WIDENED = ("hosts", "nfqfilter-domains", "nfqfilter-addresses", "register")
+OUTCOME = ".outcome.json"       # how a file ends that answers an order, and is no list
 # Extensions of files that are packed in another way than is read: refused before they are opened.
 PACKED = (".bz2", ".xz", ".lz4", ".br", ".zip", ".7z", ".rar", ".tar", ".tgz")
 
@@ -102,7 +117,10 @@ def list_name(file_name: str) -> str:
 def split_name(file_name: str) -> tuple[str, str]:
     """Name and extension of a list file, without the extension that says that it is packed."""
     name, extension = stem_and_suffix(file_name)
-    return stem_and_suffix(name) if extension in SUFFIXES else (name, extension)
+    if extension in SUFFIXES:
+        name, extension = stem_and_suffix(name)
+    before, more = stem_and_suffix(name)
+    return (before, ORDER) if more + extension == ORDER else (name, extension)
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
@@ -135,6 +153,14 @@ def reader_of(name: str, settings: ListSettings) -> Reader:
         except BadFile as error:
             yield Problem(1, f"the file {error}", whole=True)
     return read
+
+
+def settled(name: str, settings: ListSettings) -> ListSettings:
+    """The settings of a list of that format. Of an order every item is answered for itself, so none that cannot be
+    used, or that a guard rail refuses, takes the others with it."""
+    if name != "order":
+        return settings
+    return replace(settings, format=name, max_unparsable=1.0, guarded="skip", max_guarded=1.0)
 
 
 def text_of(file: BinaryIO, settings: ListSettings) -> BinaryIO:

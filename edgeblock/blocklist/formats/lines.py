@@ -79,6 +79,19 @@ class Remark(NamedTuple):
     why: str
 
 
+class Asked(NamedTuple):
+    """An item of an order begins: what follows, up to the next, is of it. `number` counts from 1; `id` and `kind` are
+    as the order has them, "" where they cannot be; `why` is why it cannot be used, without a word of the order, as the
+    end of a sentence.
+    """
+
+    line: int
+    number: int
+    id: str
+    kind: str
+    why: str = ""
+
+
 class BadEntry(Exception):
     """Why a line is no entry: the end of a sentence that begins with the line. Never leaves the readers."""
 
@@ -87,7 +100,7 @@ class BadFile(Exception):
     """Why nothing of a file can be used: the end of a sentence that begins with "the file". Stays in the readers."""
 
 
-Item = Entry | Problem | Passed | Remark
+Item = Entry | Problem | Passed | Remark | Asked
 
 
 def no_text(number: int, line: bytes, raw: bool = False) -> Problem | None:

@@ -18,6 +18,7 @@ from edgeblock.blocklist.formats import (
     NAMES,
     PACKED,
     READERS,
+    Asked,
     Entry,
     HashedEntry,
     Passed,
@@ -40,7 +41,8 @@ PIECES = st.sampled_from([
     b"\xef\xbb\xbf", b"\xff\xfe", b'{"Event":{"Attribute":[', b'{"type":"domain","value":"a.example"}',
     b'{"objects":[',
     b'{"type":"indicator","pattern":"[url:value = \'a.example/x\']"}', b",", b"[", b"{", b"}", b'"list":[', b'"a":',
-    b"Updated: 2020-01-01\n", b" | ", b'zone "', b'" { type master; };', b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"])
+    b"Updated: 2020-01-01\n", b" | ", b'zone "', b'" { type master; };', b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd",
+    b'{"version":1,"order":"x","items":[', b'{"id":"1","kind":"host","value":"a.example"}', b"]}", b'"items":'])
 ANYTHING = st.binary(max_size=120) | st.lists(PIECES, max_size=40).map(b"".join)
 SETTINGS = st.builds(ListSettings, subdomains=st.sampled_from([None, True, False]),
                      encoding=st.sampled_from([None, "cp1251", "utf-16", "gb18030"]),
@@ -85,7 +87,7 @@ def test_no_bytes_raise_and_every_item_has_its_place(name, data, settings):
     (b"a" * 2 * HOPELESS, f"the line is longer than {HOPELESS} bytes; is this a list at all?"),
 ])
 def test_no_list_at_all_is_said_once(name, data, why):
-    if name == "json" and data[:1] == b"a":
+    if name in ("json", "order") and data[:1] == b"a":
         why = "the file is no JSON from line 1 on (lexical error: invalid char in json text); is it whole?"
     assert read(name, data) == [Problem(1, why, whole=True)]
 
@@ -114,7 +116,7 @@ def test_a_file_of_one_line_is_never_held(name):
     assert file.longest < 20_000 and file.left > 5 * 10**9 - 2 * HOPELESS
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "hashed"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("hashed", "order")])
 def test_nothing_is_in_an_empty_file(name):
     assert read(name, b"") == read(name, b"\xef\xbb\xbf\r\n \t\r\n\n") == []
 
@@ -125,7 +127,9 @@ def test_every_name_has_a_reader():
 
 
 @pytest.mark.parametrize(("file", "stem", "name"), [
-    ("court.list", "court", "domains"), ("hosts.list", "hosts", "domains"), ("hosts.txt", "hosts", "domains"),
+    ("court.list", "court", "domains"), ("hosts.list", "hosts", "domains"),
+    ("court.order.json", "court", "order"), ("court.order.json.gz", "court", "order"), ("a.b.json", "a.b", "json"),
+    ("order.json", "order", "json"), ("hosts.txt", "hosts", "domains"),
     ("domains", "domains", "nfqfilter-domains"), ("ssl_host", "ssl_host", "nfqfilter-domains"),
     ("urls", "urls", "nfqfilter-urls"), ("hosts", "hosts", "nfqfilter-addresses"),
     ("ssl_ips", "ssl_ips", "nfqfilter-addresses"), ("a.urls", "a", "urls"), ("zone.rpz", "zone", "rpz"),
@@ -146,8 +150,9 @@ def test_international_names_become_a_labels(name):
             "dnsmasq": "address=/bücher.test/", "unbound": 'local-zone: "bücher.test" refuse',
             "bind": 'zone "bücher.test" { type master; file "x"; };', "json": '["bücher.test"]',
             "register": ";bücher.test;;x;1;2020-01-01", "maltrail": "bücher.test",
+            "order": '{"version":1,"order":"x","items":[{"id":"1","kind":"host","value":"bücher.test"}]}',
             "domain-set": "domain:bücher.test", "dataset": base64.b64encode("bücher.test".encode()).decode()}
-    entry, = (item for item in read(name, line[name].encode()) if not isinstance(item, Passed))
+    entry, = (item for item in read(name, line[name].encode()) if not isinstance(item, Passed | Asked))
     assert entry.key.partition(b"/")[0] == b"xn--bcher-kva.test"
 
 
@@ -164,7 +169,7 @@ LONG = {"domains": b"a%d.example\n", "urls": b"a%d.example/x\n", "hosts": b"0.0.
 HELD = {"adblock": 4_000_000}
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "order"])     # its items are, up to HELD_MAX
 def test_a_long_file_is_never_held(name):
     head = {"csv": b"n,url\n", "json": b"[",
             "hashed": b"edgeblock-hashed 1 key=0123456789abcdef labels=6 depths=0 url_max=0 "
