@@ -19,6 +19,7 @@ from publicsuffixlist import PSLFILE
 import edgeblock
 from edgeblock import config
 from edgeblock.blocklist import clients, formats, snapshot
+from edgeblock.blocklist.answers import Answers, Gathered
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, folded, open_regular
 from edgeblock.blocklist.guard import (
@@ -178,6 +179,7 @@ class Gathering:
         self.compiler.add_list(source.name, source.settings)
         self.guard = Guard(source.settings, terms.protected, terms.key)
         self.file = source.path.name
+        self.answers = Gathered(terms.key) if source.settings.format == "order" else None
         self.lines = self.total = self.unusable = self.guarded = self.exceptions_lost = self.past = 0
         days = source.settings.drop_past_days
         self.past_before = ALWAYS if days is None else int(now) - DAY * days
@@ -197,8 +199,12 @@ class Gathering:
                     self.lines += 1
                 if kind is formats.Entry and item.attributes and self._is_past(item):
                     self.past += 1
+                    if self.answers:
+                        self.answers.add(item)
                 elif (why := refuses(item)) is not None and self.guard.skips:
                     self.guarded += 1
+                    if self.answers:
+                        self.answers.refuse(why)
                     self._leave_out(item.line, why)
                 elif why is not None:
                     self.refusals.append(Finding(self.file, item.line, why))
@@ -206,6 +212,8 @@ class Gathering:
                         return
                 else:
                     add(0, item)
+                    if self.answers:
+                        self.answers.add(item)
                     if kind is formats.Entry or item.kind not in formats.MARKS:
                         self.total += 1
                     if self.total >= due and self.sample and kind is formats.Entry:
@@ -222,6 +230,8 @@ class Gathering:
                 if self.unusable <= FINDINGS_MAX:
                     self.problems.append(finding)
                 self._leave_out(item.line, item.why)
+            elif kind is formats.Asked and self.answers:
+                self.answers.begin(item)
             elif kind is formats.Passed and item.exception:
                 self.exceptions_lost += 1
                 self._leave_out(item.line, f"the exception {item.text} is left out, and what it would have passed "
@@ -237,7 +247,8 @@ class Gathering:
 
 def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float,
          progress: Progress | None = None, signed_before: int | None = None,
-         left_out: list[Finding] | None = None, sample: Sample | None = None) -> Compiled:
+         left_out: list[Finding] | None = None, sample: Sample | None = None,
+         answers: list[Answers] | None = None) -> Compiled:
     """The list, compiled.
 
     Args:
@@ -247,6 +258,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         signed_before: when the newest version was signed that was ever taken, also where it has gone since.
         left_out: is given what is left out of a list that is taken, the first LEFT_OUT_MAX.
         sample: is offered its entries.
+        answers: is given what is known of the items of an order that is taken.
 
     Raises:
         Refused: it breaks a rule of docs/guard-rails.md, or cannot be read.
@@ -311,6 +323,8 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         compiled.client_sets = [stated]
     record.signed = signed.timestamp if isinstance(signed, Signed) else None
     record.sha256, record.origin = watched.hash.hexdigest(), origin
+    if answers is not None and gathering.answers:
+        answers.append(gathering.answers.finish(name, record.sha256, record.origin, record.window))
     record.uid, record.settings_uid = before.st_uid, source.settings_state.st_uid if source.settings_state else None
     return compiled
 

@@ -9,7 +9,6 @@ never happens here: a word of a list in the Outcome, which is for the log.
 
 import os
 import pwd
-import re
 import stat
 import time
 from collections import Counter
@@ -18,11 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeblock import config
 from edgeblock.blocklist import canary
+from edgeblock.blocklist.answers import OVERRIDE, Answers, to_bytes
 from edgeblock.blocklist.clients import ClientFiles, give
 from edgeblock.blocklist.compiler import Compiled, ListRecord, is_little, lay_over, merge, table_of
 from edgeblock.blocklist.directory import (
@@ -52,7 +53,7 @@ from edgeblock.blocklist.intake import (
 from edgeblock.blocklist.keys import keyed_sum
 from edgeblock.blocklist.notice import Room
 from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
-from edgeblock.blocklist.settings import GUARD_KEYS, ListSettings, locked_for, why_locked
+from edgeblock.blocklist.settings import ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError, printable
@@ -71,8 +72,8 @@ TOGETHER_MAX = 1000     # so many at a time: what is not there yet is lost if th
 DEATHS = 2              # ends of the process that reads a list after which the list is refused
 REFUSED_MAX = LISTS_MAX     # refusals of lists that are not in force which are told one by one; the rest are counted
 REJECTED_MAX = 256 << 10    # bytes of a NAME.rejected of ours; another's may be a terabyte
+ORDER_MAX = 64 << 20    # bytes of a refused order whose digest is told
 WHERE = "<where>"       # in a reason, until it is known where the whole of it stands
-OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")     # in a refusal by a guard rail
 
 
 @dataclass
@@ -185,7 +186,8 @@ class Round:
         self.samples = trial.samples if trial else None     # of the lists that are taken
         self.handed = handed or {}
         self.found: dict[str, tuple[ListFile, str]] = {}        # the files of lists, with their origins
-        self.replaced: dict[str, tuple[ListFile, Snapshot | None]] = {}     # lists taken now: the version before
+        # Lists that are taken now: the version before, and what was known of the items of that.
+        self.replaced: dict[str, tuple[ListFile, Snapshot | None, bytes]] = {}
         self.rules, self.store, self.now, self.afresh = rules, store, now, afresh
         self.hurry, self.overdue = hurry, overdue
         self.busy, self.busy_files = {list_name(name) for name in busy}, set(busy)
@@ -351,8 +353,9 @@ class Round:
         try:
             with limited(seconds):
                 left_out: list[Finding] = []
+                answers: list[Answers] = []
                 compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name),
-                                left_out, sample)
+                                left_out, sample, answers)
             self.room.take(compiled.lists[0])
         except Refused as refused:
             self._refuse(name, refused, source.state, origin)
@@ -375,9 +378,10 @@ class Round:
             self.outcome.again |= isinstance(error, MemoryError)
         else:
             try:
-                before = self.parts.get(name)
+                before, said = self.parts.get(name), self.store.answers(name)
                 self.parts[name] = self.store.keep(compiled, self.now, self.together)
-                self.replaced[name] = source, before
+                self.store.keep_answers(name, to_bytes(answers[0]) if answers else b"")
+                self.replaced[name] = source, before, said
                 if self.samples is not None and sample:
                     self.samples[name] = sample.entries(room(len(self.samples)))
                 self._write_skipped(source, compiled.lists[0], left_out)
@@ -468,11 +472,12 @@ class Round:
         assert self.trial is not None
         if (name := self.trial.culprit) not in self.replaced:
             return False
-        source, before = self.replaced.pop(name)
+        source, before, said = self.replaced.pop(name)
         signed = self.parts[name].parts.lists[0].signed
         try:
             if before is not None:
                 self.parts[name] = self.store.keep(before.parts, self.now)
+                self.store.keep_answers(name, said)
                 self.store.remember(name, signed)       # no older one is taken again
             else:
                 del self.parts[name]
@@ -622,7 +627,8 @@ class Round:
         self.reasons[name] = refused, state
         self.outcome.refused[name] = {
             "file": printable(finding.file), "told": str(finding._replace(why=why)), "origin": origin, "where": "",
-            "in_force": name in self.parts, **owner_of(state.st_uid if state else None)}
+            "in_force": name in self.parts, "sha256": digest_of(self.found.get(name, (None, ""))[0]),
+            **owner_of(state.st_uid if state else None)}
 
     def _state_of(self, file: str) -> os.stat_result | None:
         try:
@@ -711,6 +717,18 @@ class Round:
                         path.unlink()
                 except OSError:
                     continue
+
+
+def digest_of(source: ListFile | None) -> str:
+    """Of an order that is refused, for who has dropped it and reads the answer; "" of other lists."""
+    if source is None or source.settings.format != "order":
+        return ""
+    try:
+        with open_regular(source.path) as file:
+            text = file.read(ORDER_MAX + 1)
+    except (ListError, OSError):
+        return ""
+    return sha256(text).hexdigest() if len(text) <= ORDER_MAX else ""
 
 
 # Whom lists are for ------------------------------------------------------------------------------------------
@@ -837,4 +855,4 @@ def whom(record: ListRecord) -> dict[str, Any]:
 def told_of(record: ListRecord) -> dict[str, Any]:
     return {name: getattr(record, name)
             for name in ("name", "file", "action", "entries", "duplicates", "unusable", "guarded", "exceptions_lost",
-                         "expires", "expired", "clients", "clients_count")}
+                         "expires", "expired", "origin", "clients", "clients_count")}

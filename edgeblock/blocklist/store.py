@@ -7,6 +7,7 @@
     rules.overlay       what has changed since that was made, where that is little: it lies over it
     refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
     signed/NAME         when the newest version was signed that was ever taken; no older one is, even after a removal
+    orders/NAME.json    what is known of each item of an order in force; ids and rule ids, no text of an entry
     taking, taking.slow what is being read, in case that is the end of who reads it
     rejected/           reasons that could not be written beside their lists
 
@@ -44,9 +45,10 @@ from edgeblock.blocklist.snapshot import (
 from edgeblock.errors import EdgeblockError, ListError
 
 OVERLAY = "rules.overlay"
+ORDERS = "orders"
 NOTE_SIZE = 2048            # bytes of a note: the longest name, every character of it escaped, and the rest
 LIBC = ctypes.CDLL(None, use_errno=True)
-REFUSED = {"file", "told", "origin", "where", "in_force", "uid", "owner"}      # what is kept of each refusal
+REFUSED = {"file", "told", "origin", "where", "in_force", "sha256", "uid", "owner"}  # kept of each refusal
 
 
 def read_key(path: Path | str, create: bool = False, file: int = -1) -> memoryview:
@@ -150,6 +152,7 @@ class Store:
         self.rejected = directory / "rejected"
         self.stamps = directory / "signed"
         self.clients = directory / "clients"
+        self.orders = directory / ORDERS
         self.snapshot = directory / "rules.snapshot"
         self.overlay = directory / OVERLAY
 
@@ -160,11 +163,12 @@ class Store:
             ListError: the directory cannot be written.
         """
         try:
-            for folder in (self.directory, self.lists, self.rejected, self.stamps, self.clients):
+            for folder in (self.directory, self.lists, self.rejected, self.stamps, self.clients, self.orders):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             ours = ("rules.snapshot", OVERLAY, "refused.json", "key")
             for left in (*self.lists.glob(f".*{self._suffix}"), *self.rejected.glob(f".*{self._suffix}"),
                          *self.stamps.glob(f".*{self._suffix}"), *self.clients.glob(f".*{self._suffix}"),
+                         *self.orders.glob(f".*.json.*{self._suffix}"),
                          *(left for name in ours for left in self.directory.glob(f".{name}.*{self._suffix}"))):
                 left.unlink(missing_ok=True)
         except OSError as error:
@@ -261,6 +265,23 @@ class Store:
 
     def forget(self, name: str) -> None:
         (self.lists / f"{name}.part").unlink(missing_ok=True)
+        (self.orders / f"{name}.json").unlink(missing_ok=True)
+
+    def answers(self, name: str) -> bytes:
+        """What `keep_answers` was given last of an order; b"" where it was nothing."""
+        try:
+            return (self.orders / f"{name}.json").read_bytes()
+        except OSError:
+            return b""
+
+    def keep_answers(self, name: str, answers: bytes) -> None:
+        """What is known of the items of an order (answers.py), b"" for a list that is none. OSError where it cannot
+        be written."""
+        path = self.orders / f"{name}.json"
+        if answers:
+            write_file(path, lambda file: file.write(answers), suffix=self._suffix)
+        else:
+            path.unlink(missing_ok=True)
 
     def client_sets(self) -> tuple[dict[str, Kept], list[str]]:
         """The last good set of each clients file, verified, and what is wrong with the others."""
@@ -363,6 +384,12 @@ class MemoryStore(Store):
 
     def keep(self, compiled: Compiled, now: float, together: bool = False) -> Snapshot:
         return open_snapshot(pack(compiled, self.key, int(now)), self.key)
+
+    def answers(self, name: str) -> bytes:
+        return b""
+
+    def keep_answers(self, name: str, answers: bytes) -> None:
+        return
 
     def signed(self, name: str) -> int | None:
         try:

@@ -22,6 +22,7 @@ EXAMPLES = """\
 Exit status: 0 while the box filters, 1 while it does not, 2 if no daemon answers."""
 
 LINES_MAX = 3           # of each kind of trouble; --all has the others
+NEARLY_FULL = 0.8       # as the alert has it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,7 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
                             f"{sum(told_of['packets'].values()):,} packets met")
     if some := answer["addresses"].get("of_some_clients"):
         yield "addresses", f"{some:,} of lists for some clients hold on the watched ports only"
+    yield from orders_of(answer)
     if counted := answer.get("impact", {}).get("addresses"):
         yield "impact", f"{counted:,} addresses asked for today, by {answer['impact']['subscribers']:,} subscribers"
     yield "canary", told(answer["canary"])
@@ -140,3 +142,16 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(inner, f"{name}.{number}")
     else:
         yield name, value
+
+
+def orders_of(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What became of orders, and what is nearly full."""
+    told = answer.get("orders", {})
+    if told.get("orders"):
+        items = ", ".join(f"{count:,} {state}" for state, count in told["items"].items() if count)
+        yield "orders", f"{told['orders']:,}: {items or 'no items'}"
+    if told.get("problem"):
+        yield "orders", f"NOT ANSWERED: {told['problem']}"
+    for what, one in answer.get("capacity", {}).items():
+        if one["used"] > NEARLY_FULL * one["most"]:
+            yield "capacity", f"NEARLY FULL: {one['used']:,} {what} of at most {one['most']:,}"

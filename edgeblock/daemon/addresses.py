@@ -67,6 +67,12 @@ class AddressRules:
         """Why they are not in force although they should be; "" where they are, or there are none."""
         return self._unread or self._unput
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether the kernel has every address that it is to have: none, where the configuration leaves them to the
+        engine."""
+        return not self._ours or self._installed and not self.problem
+
     # ---- what the lists say
 
     async def stage(self, loaded: Loaded) -> None:

@@ -82,6 +82,7 @@ class Exposition:
         yield from self._vigil(status.get("vigil", {}), status.get("addresses", {}).get("restored", 0))
         yield from self._addresses(status.get("addresses", {}))
         yield from self._impact(status.get("impact", {}))
+        yield from self._orders(status.get("orders", {}), status.get("capacity", {}))
         yield from self._canary(status.get("canary", {}))
         yield from self._selfcheck(status.get("selfcheck", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
@@ -178,6 +179,22 @@ class Exposition:
         for name, count in addresses.get("packets", {}).items():
             met.add_metric([name], count)
         yield met
+
+    def _orders(self, orders: dict[str, Any], capacity: dict[str, dict[str, int]]) -> Iterator[Metric]:
+        yield GaugeMetricFamily("edgeblock_orders", "Orders that are answered.", orders.get("orders", 0))
+        items = GaugeMetricFamily("edgeblock_order_items", "Items of orders, by what they are answered with.",
+                                  labels=["state"])
+        for state, count in orders.get("items", {}).items():
+            items.add_metric([state], count)
+        yield items
+        yield GaugeMetricFamily("edgeblock_orders_unanswered", "1 while the answer to an order cannot be written.",
+                                int(bool(orders.get("problem"))))
+        for name, text in (("used", "What is in use: entries of all lists, ranges of addresses, lists."),
+                           ("most", "The most of it: entries of one list, ranges in the kernel's rules, lists.")):
+            family = GaugeMetricFamily(f"edgeblock_capacity_{name}", text, labels=["what"])
+            for what, one in capacity.items():
+                family.add_metric([what], one[name])
+            yield family
 
     def _impact(self, impact: dict[str, Any]) -> Iterator[Metric]:
         for name, metric, text in (

@@ -15,6 +15,7 @@ from edgeblock.daemon.compiling import Compiler, Loaded
 from edgeblock.daemon.in_force import InForce, let_go
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.lane import Lane
+from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.daemon.workers import Workers
@@ -28,11 +29,12 @@ class Reload:
     """Puts lists in force: first `open`, then `begin`, then `run` whenever `due` returns."""
 
     def __init__(self, config: Config, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
-                 workers: Workers) -> None:
+                 workers: Workers, outcomes: Outcomes) -> None:
         rules = config.rules
         self.proof = Proof(rules.self_check, log)       # what came of trying what is in force
         self._tasks = tasks
         self._log, self._in_force, self._kernel, self._workers = log, in_force, kernel, workers
+        self._outcomes = outcomes
         self._compiler = Compiler(rules, config)
         self._changes = Changes(rules.directory)
         self._lane = Lane(self._compiler, log, tasks, lambda: self._changes.try_in(0))
@@ -97,6 +99,7 @@ class Reload:
         if files:
             self._workers.give_rules(files)
             self._tasks.go_on(self._hear_proof())
+        self._outcomes.take(loaded)
         self._lane.line_up(loaded)
         return bool(files)
 

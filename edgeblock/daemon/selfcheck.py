@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from edgeblock.blocklist import canary
-from edgeblock.blocklist.directory import fault_of
 from edgeblock.blocklist.compiler import rule_number
+from edgeblock.blocklist.directory import fault_of
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.matcher import ListMatcher

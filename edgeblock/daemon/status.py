@@ -8,7 +8,10 @@ import time
 from typing import Any
 
 import edgeblock
+from edgeblock.blocklist.directory import LISTS_MAX
+from edgeblock.blocklist.intake import ENTRIES_MAX
 from edgeblock.config import Config
+from edgeblock.daemon.addresses import COUNT_MAX
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.impact import Impact
@@ -16,10 +19,12 @@ from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.metrics import exposition
+from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.vigil import State, Vigil
 from edgeblock.daemon.workers import Workers
 
+MOST = {"entries": ENTRIES_MAX, "addresses": COUNT_MAX, "lists": LISTS_MAX}
 SUMMARY = 60.0          # seconds between two lines about what was not logged
 
 
@@ -27,11 +32,13 @@ class Status:
     """`vigil` is there once the daemon has begun to look after what it has put into the kernel."""
 
     def __init__(self, config: Config, journal: Journal, board: Board, workers: Workers, kernel: Kernel,
-                 in_force: InForce, state: State, canary: Canary, proof: Proof, impact: Impact) -> None:
+                 in_force: InForce, state: State, canary: Canary, proof: Proof, impact: Impact,
+                 outcomes: Outcomes) -> None:
         self.vigil: Vigil | None = None
         self._config, self._journal, self._board = config, journal, board
         self._workers, self._kernel, self._in_force = workers, kernel, in_force
         self._state, self._canary, self._proof, self._impact = state, canary, proof, impact
+        self._outcomes = outcomes
         self._started = time.monotonic()
         self._unlogged_told = 0
         self._summary_due = 0.0
@@ -63,10 +70,18 @@ class Status:
                 "rules_problem": rules.problem, "lists": rules.lists(),
                 "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
                 "addresses": self._kernel.addresses.status(),
-                "impact": self._impact.status(),
+                "impact": self._impact.status(), "orders": self._outcomes.status(), "capacity": self.capacity(),
                 "selfcheck": self._proof.status(), **self.counters(),
                 "workers": self._workers.status(), "kernel_rules": kernel_rules,
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}
+
+    def capacity(self) -> dict[str, dict[str, int]]:
+        """What is in use, and the most of it: entries of all lists, beside what a single one may have; ranges of
+        addresses, beside what the kernel is given; lists."""
+        counted = self._in_force.counters()
+        used = {"entries": counted["entries"], "addresses": self._kernel.addresses.status()["ranges"],
+                "lists": counted["lists"]}
+        return {what: {"used": count, "most": MOST[what]} for what, count in used.items()}
 
     async def metrics(self) -> bytes:
         """The answer to Prometheus."""

@@ -11,6 +11,7 @@ here: what they do, or a packet.
 import asyncio
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack
 from typing import TextIO
 
@@ -29,11 +30,13 @@ from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.metrics import MetricsServer
 from edgeblock.daemon.notify import notify, watchdog_seconds
+from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.process import hide_memory
 from edgeblock.daemon.reload import Reload
 from edgeblock.daemon.status import Status
 from edgeblock.daemon.tasks import Tasks, give_up
 from edgeblock.daemon.vigil import State, Vigil
+from edgeblock.daemon.windows import Windows
 from edgeblock.daemon.workers import HOLDING, Workers
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.checks import queues
@@ -70,12 +73,15 @@ class Supervisor:
         self.kernel = Kernel(config, self.log, last - first + 1, self.tasks)
         self.impact = Impact(config, self.log, last - first + 1, self.workers)
         self.in_force = InForce(board, self.log)
-        self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers)
+        self.outcomes = Outcomes(config.rules, self.log, lambda: self.workers.have_rules,
+                                 lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity())
+        self.windows = Windows(self.log, time.time())
+        self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers, self.outcomes)
         self.state = State(self.log, self._tell_state)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,
                              lambda: self.kernel.addresses.are_probed)
         self.status = Status(config, journal, board, self.workers, self.kernel, self.in_force, self.state,
-                             self.canary, self.reload.proof, self.impact)
+                             self.canary, self.reload.proof, self.impact, self.outcomes)
         self.task: asyncio.Task[int] | None = None
         self.ready = False
         self.stopping = False
@@ -155,6 +161,9 @@ class Supervisor:
         await vigil.begin()
         stack.push_async_callback(give_up, self.tasks.go_on(vigil.keep()))
         stack.push_async_callback(give_up, self.tasks.go_on(kernel.addresses.keep_counting()))
+        stack.callback(self.outcomes.close)
+        stack.push_async_callback(give_up, self.tasks.go_on(self.outcomes.keep()))
+        stack.push_async_callback(give_up, self.tasks.go_on(self.windows.keep(self._turn)))
         stack.push_async_callback(canary.remove)
         stack.push_async_callback(give_up, self.tasks.go_on(canary.keep()))
         self._say_started()
@@ -221,6 +230,10 @@ class Supervisor:
             self.status.tell_unlogged(now)
             self.kernel.hold()
             await asyncio.sleep(self.workers.pause)
+
+    async def _turn(self, lists: set[str]) -> None:
+        """Windows of these lists have opened or closed."""
+        self.outcomes.turn(lists)
 
     # ---- how it ends
 

@@ -132,11 +132,16 @@ class Workers:
         for child in self._children:
             child.tell(*self._rules)
 
+    @property
+    def have_rules(self) -> bool:
+        """Whether every worker that serves a queue has the rules."""
+        return not any(slot.child and slot.child.bound and slot.child.serial < self._serial for slot in self.slots)
+
     async def await_rules(self) -> bool:
         """Waits until every worker that serves a queue has the rules. False where that takes too long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SPREADING
-        while any(slot.child and slot.child.bound and slot.child.serial < self._serial for slot in self.slots):
+        while not self.have_rules:
             if loop.time() > deadline:
                 return False
             self._changed.clear()
@@ -280,7 +285,7 @@ class Workers:
         child.close()
         self._children.discard(child)
         now = asyncio.get_running_loop().time()
-        slot = self._slot_of(child)
+        slot = slot_of(self.slots, child)
         if slot is not None:
             slot.end(child, status, now)
             if not self._stopping:
@@ -300,7 +305,7 @@ class Workers:
                 self._back_off.succeed()
             if "bound" in said:
                 self.marks_by_verdict = said["marks_by_verdict"]
-                self._hold(self._slot_of(child), files, said["marks_by_verdict"])
+                self._hold(slot_of(self.slots, child), files, said["marks_by_verdict"])
             if not self._stopping:
                 self._assign()
             self._changed.set()
@@ -315,9 +320,6 @@ class Workers:
         for file in files:
             if slot.socket.hold(file, marks_by_verdict) and self._serving:
                 slot.socket.store()
-
-    def _slot_of(self, child: Child) -> Slot | None:
-        return next((slot for slot in self.slots if slot.child is child), None)
 
     # ---- queues without a worker, workers without a queue
 
@@ -354,3 +356,8 @@ class Workers:
         elif len(idle) > wanted:
             idle[-1].retired = True
             kill(idle[-1].process)
+
+
+def slot_of(slots: Iterable[Slot], child: Child) -> Slot | None:
+    """The one that this worker serves."""
+    return next((slot for slot in slots if slot.child is child), None)

@@ -32,7 +32,7 @@ from edgeblock.source.counters import BOARD, BOARD_NAMES
 FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
 FUNCTIONS = {"sum", "min", "avg_over_time", "by", "rate", "increase", "count", "histogram_quantile", "up", "le",
              "instance", "list", "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
-             "protocol", "result", "refused", "edgeblock", "or"}
+             "protocol", "result", "refused", "edgeblock", "or", "what", "state"}
 
 
 def made(matches=1):
@@ -57,6 +57,8 @@ def made(matches=1):
                                     {"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 12.5}]},
               "addresses": {"ranges": 3, "in_kernel": 2, "packets": {"court": 6}},
               "impact": {"addresses": 70, "subscribers": 12, "replaced": 3, "lacking": 1, "saved": 99.5},
+              "orders": {"orders": 2, "items": {"taken": 0, "in force": 5}, "problem": ""},
+              "capacity": {"entries": {"used": 9, "most": 10}, "addresses": {"used": 3, "most": 250_000}},
               "stage1": {"passed_hello": 8, "name": 2},
               **board.counters([0, 1]), "workers": {"0": worker, "1": worker},
               "latency": {name: board.histogram(name) for name in HISTOGRAMS}}

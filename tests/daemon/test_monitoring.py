@@ -87,7 +87,9 @@ RINGING = [
     ('edgeblock_restored_total{what="addresses"}', "0 1 1 1 1 1 1 1 1 1 1 1 1 1", 2, "EdgeblockRulesTakenAway"),
     ('edgeblock_restored_total{what="addresses"}', "0 1 1 1 1 1 1 1 1 1 1 1 1 1", 13, ""),
     ('edgeblock_worker_up{queue="0"}', "1 0 0 0", 2, "EdgeblockWorkerDown"),
+    ('edgeblock_orders_unanswered', "0 1 1 1", 3, "EdgeblockOrdersUnanswered"),
 ]
+CAPACITY = [("79 80 80", 2, ""), ("79 81 81 81", 3, "EdgeblockCapacity"), ("79 81 81 81 70", 4, "")]
 ADDRESSES = [       # listed, in the kernel
     ("5 5 5 5", "5 5 5 5", 3, ""), ("5 7 7 7", "5 5 7 7", 3, ""),
     ("5 5 5 5", "5 0 0 0", 3, "EdgeblockAddressesNotInKernel"),
@@ -98,7 +100,9 @@ ADDRESSES = [       # listed, in the kernel
 def test_alerts_ring_when_they_should_and_end(tmp_path: Path):
     played = [({name: values}, minute, alert) for name, values, minute, alert in RINGING] + [
         ({"edgeblock_address_ranges": listed, "edgeblock_address_ranges_in_kernel": there}, minute, alert)
-        for listed, there, minute, alert in ADDRESSES]
+        for listed, there, minute, alert in ADDRESSES] + [
+        ({'edgeblock_capacity_used{what="entries"}': used, 'edgeblock_capacity_most{what="entries"}': "100x9"},
+         minute, alert) for used, minute, alert in CAPACITY]
     rules = (FILES / "alerts.yml").read_text()
     names = re.findall(r"- alert: (\w+)", rules)
     tests = []

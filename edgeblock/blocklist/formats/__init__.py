@@ -71,8 +71,9 @@ from edgeblock.blocklist.settings import ListSettings
 
 __all__ = [
     "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "MARKS", "NAMES", "ORDER", "OUTCOME", "PACKED",
-    "READERS", "Asked", "Entry", "HashedEntry", "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text", "count_lines",
-    "find_format", "key_text", "list_name", "network_key", "network_text", "read_domains", "read_hashed_list",
+    "READERS", "Asked", "Entry", "HashedEntry", "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text",
+    "count_lines", "find_format", "key_text", "list_name", "network_key", "network_text", "read_domains",
+    "read_hashed_list",
     "reader_of", "settled", "sniffed", "stem_and_suffix",
 ]
 

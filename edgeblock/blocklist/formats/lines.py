@@ -80,9 +80,10 @@ class Remark(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """An item of an order begins: what follows, up to the next, is of it. `number` counts from 1; `id` and `kind` are
-    as the order has them, "" where they cannot be; `why` is why it cannot be used, without a word of the order, as the
-    end of a sentence.
+    """An item of an order begins: what follows, up to the next, is of it.
+
+    `number` counts from 1; `id` and `kind` are as the order has them, "" where they cannot be; `why` is why it cannot
+    be used, without a word of the order, as the end of a sentence.
     """
 
     line: int

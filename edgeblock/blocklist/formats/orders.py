@@ -28,6 +28,8 @@ from edgeblock.blocklist.formats.lines import (
     no_text,
     shown,
 )
+from edgeblock.blocklist.terms import ORDER as DATA
+from edgeblock.blocklist.terms import WEEKLY_MAX, BadTerm, read_terms
 
 VERSION = 1
 SUFFIX = ".order.json"
@@ -35,9 +37,7 @@ ITEMS_MAX = 250_000     # of one order: as many addresses as the kernel is given
 HELD_MAX = 64 << 20     # bytes of items: 250 for each
 DEPTH_MAX = 16          # of brackets; an order has three
 ID_MAX = 128            # characters: a UUID has 36, an address of a ticket some more
-WEEKLY_MAX = 16         # texts of one window
 
-DATA = ("order", "authority", "received", "approved_by", "reference")
 WINDOW = ("from", "until", "weekly")
 OF_ALL = ("version", *DATA, *WINDOW, "items")
 OF_ONE = ("id", "kind", "value", *WINDOW, "reference", "ech")
@@ -255,6 +255,11 @@ class Order:
                 raise Refusal("has 'ech', which can only be \"only\"")
             told["ech"] = "only"
         attributes: Attributes = tuple(sorted(told.items()))
+        try:
+            read_terms(attributes)
+        except BadTerm as problem:
+            raise Refusal(f"has {str(problem).partition('=')[0]!r}, which cannot be used; `edgeblock lint` says why",
+                          f"has {problem}") from None
         before, behind, wanted = KINDS[kind]
         if behind:
             text = text.removesuffix(b"*").rstrip(b"/")
@@ -265,7 +270,7 @@ class Order:
                 raise BadEntry(f"is written as an entry of a list, and an item says by its kind, {kind}, what it is")
             found = read_entry(before + text + behind)
             if not all(one in wanted for one, _, _ in found):
-                raise BadEntry(f"is an entry of another kind")
+                raise BadEntry("is an entry of another kind")
         except BadEntry as error:
             raise Refusal(f"has a value that is none of the kind {kind}; `edgeblock lint` says why",
                           f"has a value that is none of the kind {kind}: {shown(text)} {error}") from None

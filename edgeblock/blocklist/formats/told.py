@@ -103,7 +103,8 @@ NO_LIST: tuple[tuple[re.Pattern[bytes], str], ...] = (
 )
 # What each format may have lines of without being another.
 SAME: dict[str, tuple[str, ...]] = {
-    "adblock": ("adblock", "hosts", "regex"), "bind": ("bind",), "json": ("json",), "order": ("json",), "register": ("register",),
+    "adblock": ("adblock", "hosts", "regex"), "bind": ("bind",), "json": ("json",), "order": ("json",),
+    "register": ("register",),
     "maltrail": ("maltrail", "regex", "domains"), "domains": ("domains",), "hosts": ("hosts",),
     "rpz": ("rpz",), "csv": ("csv", "columns", "register", "hashes", "mail", "dotted"), "dnsmasq": ("dnsmasq",),
     "unbound": ("unbound",), "domain-set": ("v2fly", "clash", "dotted"), "nfqfilter-addresses": ("hosts",),

@@ -16,6 +16,8 @@ from edgeblock.blocklist.settings import ListSettings
 SCHEMA = json.loads((files("edgeblock.blocklist") / "order-1.schema.json").read_text())
 VALID = jsonschema.Draft202012Validator(SCHEMA)
 
+SAT, SUN = "sat 14:45-17:30 Europe/London", "sun 00:00-24:00 UTC"
+
 
 def order(*items, **more):
     return {"version": 1, "order": "No. 12", "items": list(items)} | more
@@ -88,17 +90,21 @@ def test_an_item_that_is_none_of_its_kind_is_refused_alone_and_its_words_stay_ou
     (item(value=""), "has no value, or one that is no text"),
     (item(value={"a": [1]}), "has 'value', which is no text"),
     (item(valeu="x"), "has an unknown key; did you mean 'value'?"),
-    (item(secret_name={"a": 1}), "has an unknown key; known are id, kind, value, from, until, weekly, reference, ech"),
+    (item(secret_name={"a": 1}), "has an unknown key; known are id, kind, value, from, until, weekly, "
+                                "reference, ech"),
     (item(until=7), "has 'until', which is no text, or an empty one"),
     (item(reference='a"b'), "has 'reference' with more than 256 characters, a quote, or what cannot be printed"),
     (item(weekly=[]), "has no or more than 16 texts in 'weekly'"),
     (item(weekly=["x"] * 17), "has no or more than 16 texts in 'weekly'"),
-    (item(weekly=["x", {"y": 1}]), "has 'weekly', which is no text, or an empty one"),
+    (item(weekly=[SAT, {"y": 1}]), "has 'weekly', which is no text, or an empty one"),
     (item(ech=True), "has 'ech', which can only be \"only\""),
+    (item(until="tomorrow"), "has 'until', which cannot be used; `edgeblock lint` says why"),
+    (item(weekly="sat 14:45"), "has 'weekly', which cannot be used; `edgeblock lint` says why"),
 ])
 def test_why_an_item_is_refused(bad, why):
     assert refused(order(bad, item(2))) == [why, ""]
-    assert not VALID.is_valid(order(bad)) or why.startswith("has an id of more than 128")    # no schema says printable
+    # No schema says what can be printed, or what is a time.
+    assert not VALID.is_valid(order(bad)) or why.startswith("has an id of more than 128") or "`edgeblock lint`" in why
 
 
 def test_an_id_stands_once_even_beside_one_that_is_refused():
@@ -138,14 +144,16 @@ def test_why_a_file_is_refused(data, why):
 
 
 def test_what_an_order_says_holds_for_items_that_say_nothing_else_wherever_it_stands():
-    said = {"items": [item(1), item(2, until="2030-01-01", reference="own", ech="only", weekly=["a", "b"])],
+    said = {"items": [item(1), item(2, until="2030-01-01", reference="own", ech="only",
+                                    weekly=[SAT, " sun  00:00-24:00 UTC"])],
             "until": "2031-01-01", "reference": "of all", "authority": "Court  of X", "received": "today",
-            "approved_by": "me", "order": "No. 12", "from": "2029-01-01", "weekly": "c", "version": 1}
+            "approved_by": "me", "order": "No. 12", "from": "2029-01-01", "weekly": SUN, "version": 1}
     every = [dict(one.attributes) for one in read(said) if isinstance(one, Entry)]
     common = {"order": "No. 12", "authority": "Court of X", "received": "today", "approved_by": "me",
               "from": "2029-01-01"}
-    assert every == [common | {"until": "2031-01-01", "reference": "of all", "weekly": "c"},
-                     common | {"until": "2030-01-01", "reference": "own", "weekly": "a; b", "ech": "only"}]
+    assert every == [common | {"until": "2031-01-01", "reference": "of all", "weekly": SUN},
+                     common | {"until": "2030-01-01", "reference": "own", "weekly": f"{SAT}; {SUN}",
+                               "ech": "only"}]
     assert VALID.is_valid(said)
 
 

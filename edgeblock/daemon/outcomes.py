@@ -1,0 +1,370 @@
+"""Answers orders: NAME.outcome.json beside NAME.order.json, for each item what has become of it and since when.
+
+In: rules that are put in force, whether every worker and the kernel have them, windows that open and close; what the
+compiling process has left of each order (blocklist/answers.py). Out: an outcome for each order, written when anything
+in it is another, and what has to outlive a restart (orders/NAME.since in the state directory). An item is in force
+when all workers have it, and the kernel where it is an address: not when it was compiled. Everything that is long is
+in these files, and read by one thread when it is needed. Never here: a list read, or the text of an entry.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import edgeblock
+from edgeblock.blocklist.answers import ANSWERS_MAX, Answer, Answers, from_bytes
+from edgeblock.blocklist.directory import open_regular
+from edgeblock.blocklist.formats import ORDER, OUTCOME
+from edgeblock.blocklist.store import ORDERS, write_file
+from edgeblock.blocklist.terms import ALWAYS, Window
+from edgeblock.config import Rules
+from edgeblock.daemon.compiling import Loaded
+from edgeblock.errors import ListError, printable
+
+VERSION = 1
+MARK = b'{"edgeblock": "outcome"'        # how one of ours begins; another's is left alone
+LOOKING = 0.25          # seconds between two looks whether something is in force everywhere
+PATIENCE = 10.0         # seconds after a start in which nothing is answered that is not in force everywhere yet
+SHARE = 4               # an outcome that is long to write is not written again for so many times as long
+SINCE = ".since"
+LAST = 253_402_300_800  # the end of the year 9999 in Unix seconds
+NOT_IN_KERNEL = "not in the kernel's address rules, so on the watched ports only; `edgeblock status` says why"
+
+TAKEN, REFUSED, WAITING, IN_FORCE, ENDED = STATES = ("taken", "refused", "waiting", "in force", "ended")
+
+
+class Phase(NamedTuple):
+    """Where a window is at a time: `state` is one of the last three, `at` since when in Unix seconds, None where it
+    was ever so; for WAITING it is when it opens, None where nobody looked."""
+
+    state: str
+    at: float | None = None
+
+
+def phase_of(window: Window, now: float) -> Phase:
+    """Where a window is."""
+    if now >= window.ends:
+        return Phase(ENDED, window.ends)
+    if not window.holds(now):
+        return Phase(WAITING, window.next_change(now))
+    if not window.weekly:
+        return Phase(IN_FORCE, None if window.begins == ALWAYS else window.begins)
+    at = int(now)
+    return Phase(IN_FORCE, next(begin for begin, end in window.spans(at, at + 1) if begin <= now < end))
+
+
+def together(one: Phase, other: Phase) -> Phase:
+    """Of what holds only while both do."""
+    for state, chosen in ((ENDED, min), (WAITING, max), (IN_FORCE, max)):
+        times = [phase.at for phase in (one, other) if phase.state == state]
+        if times:
+            known = [at for at in times if at is not None]
+            return Phase(state, chosen(known) if known else None)
+    raise AssertionError
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the daemon knows of an order: its list in force, "" where there is none, and its origin; what was refused;
+    whether it is in force everywhere, and in the kernel."""
+
+    origin: str = ""
+    action: str = ""
+    expired: float | None = None
+    refused: str = ""
+    refused_digest: str = ""
+    everywhere: bool = False
+    in_kernel: bool = False
+
+
+class Writer:
+    """What is done in the thread: files in, outcomes out. `box` is what is said of the box in each."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.directory = rules.directory
+        self.state = rules.key.parent / ORDERS
+        self.problems: dict[str, str] = {}      # by order, why its outcome cannot be written
+        self.counts: dict[str, Counter[str]] = {}
+
+    def orders(self, refused: Iterable[str]) -> set[str]:
+        """The names of all orders: those that were taken, and lists among `refused` that are one."""
+        names = {name for name in refused if self._order(name + ORDER, name)}
+        with suppress(OSError):
+            names |= {name.removesuffix(".json") for name in os.listdir(self.state)
+                      if name.endswith(".json") and not name.startswith(".")}
+        return names
+
+    def clear(self, orders: set[str]) -> None:
+        """What was written of orders that are gone."""
+        for name in self.counts.keys() - orders:
+            del self.counts[name]
+            self.problems.pop(name, None)
+        for folder, suffix, ours in ((self.directory, OUTCOME, is_ours), (self.state, SINCE, lambda _: True)):
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                continue
+            for name in names:
+                # Hidden ones are of a daemon that was killed.
+                left = name.startswith(".") and f"{suffix}." in name and name.endswith(".tmp")
+                gone = not name.startswith(".") and name.endswith(suffix) and name.removesuffix(suffix) not in orders
+                if left or gone and ours(folder / name):
+                    with suppress(OSError):
+                        (folder / name).unlink()
+
+    def write(self, name: str, said: Said, box: dict[str, Any], now: float) -> None:
+        """The outcome of one order, where it is another than before."""
+        answers = self._answers(name)
+        file = answers.file if answers else name + ORDER
+        order = self._order(file, name)
+        where = self.directory / f"{name}{OUTCOME}"
+        if order is None:               # it goes, or has gone
+            if is_ours(where):
+                with suppress(OSError):
+                    where.unlink()
+            return
+        kept, body_before = self._since(name)
+        in_force = said.everywhere and answers is not None and answers.origin == said.origin
+        since: dict[str, list[float | None]] = {}
+        items = answers_of(answers, said, in_force, kept, since, now) if answers else []
+        counts = Counter(item["state"] for item in items)
+        self.counts[name] = counts
+        told: dict[str, Any] = {"order": answers.order if answers else ""}
+        told["state"] = REFUSED if said.refused else IN_FORCE if in_force else TAKEN
+        if answers:
+            told |= {"sha256": answers.sha256, "action": said.action}
+        if said.refused:
+            told["refused"] = {"sha256": said.refused_digest, "reason": said.refused}
+        told["counts"] = {state: counts[state] for state in STATES}
+        body = blake2b(json.dumps([told, items]).encode(), digest_size=16).hexdigest()
+        try:
+            if since != kept or body != body_before:
+                text = json.dumps({"since": since, "body": body}).encode()
+                write_file(self.state / f"{name}{SINCE}", partial(put, text))
+            if body != body_before or not is_ours(where):
+                if os.path.lexists(where) and not is_ours(where):
+                    raise OSError(0, "there is another file of this name, which is left alone")
+                write_file(where, partial(put, text_of(told, box, items, now)), mode=order.st_mode & 0o664 | 0o600)
+            self.problems.pop(name, None)
+        except (OSError, ValueError) as problem:
+            self.problems[name] = f"{where}: cannot be written: {getattr(problem, 'strerror', None) or problem}"
+
+    def _answers(self, name: str) -> Answers | None:
+        try:
+            with open(self.state / f"{name}.json", "rb") as file:
+                data = file.read(ANSWERS_MAX + 1)
+        except (OSError, ValueError):
+            return None
+        return from_bytes(data) if len(data) <= ANSWERS_MAX else None
+
+    def _order(self, file: str, name: str) -> os.stat_result | None:
+        """What the kernel says of the order's file, which is in the directory itself; None where there is none."""
+        for one in (file, f"{name}{ORDER}", f"{name}{ORDER}.gz", f"{name}{ORDER}.zst"):
+            with suppress(OSError, ValueError):
+                if "/" not in one:
+                    return os.lstat(self.directory / one)
+        return None
+
+    def _since(self, name: str) -> tuple[dict[str, list[float | None]], str]:
+        """Since when items are in force, and until when they were, by their marks; and what was told last."""
+        try:
+            with open(self.state / f"{name}{SINCE}", "rb") as file:
+                read = json.loads(file.read(ANSWERS_MAX))
+            return {mark: times for mark, times in read["since"].items() if len(times) == 2 and all(
+                at is None or 0 <= at < LAST for at in times)}, str(read["body"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return {}, ""
+
+
+def answers_of(answers: Answers, said: Said, in_force: bool, kept: dict[str, list[float | None]],
+               since: dict[str, list[float | None]], now: float) -> list[dict[str, Any]]:
+    """What is said of each item; `since` is filled with what `kept` is to be the next time."""
+    of_list = phase_of(answers.window, now)
+    if said.expired is not None:
+        of_list = together(of_list, Phase(ENDED, said.expired))
+    phases = [together(of_list, phase_of(window, now)) for window in answers.windows]
+    told = []
+    for item in answers.items:
+        one: dict[str, Any] = {"number": item.number}
+        if item.id:
+            one["id"] = item.id
+        if not item.rules:
+            told.append(one | {"state": REFUSED, "reason": item.why})
+            continue
+        one |= state_of(item, phases[item.window] if item.window >= 0 else of_list, in_force, said.in_kernel,
+                        kept.get(item.mark), since, now)
+        one["rules"] = item.rules
+        if item.why:
+            one["reason"] = f"a part of it is refused: {item.why}"
+        told.append(one)
+    return told
+
+
+def state_of(item: Answer, phase: Phase, in_force: bool, in_kernel: bool, kept: list[float | None] | None,
+             since: dict[str, list[float | None]], now: float) -> dict[str, Any]:
+    """Where an item that was taken is."""
+    began = kept[0] if kept else None
+    if phase.state == ENDED:
+        times = {"since": moment(began)} if began is not None else {}
+        since[item.mark] = [began, phase.at]
+        return {"state": ENDED, **times, "ended": moment(phase.at)}
+    if phase.state == WAITING:
+        return {"state": WAITING, **({} if phase.at is None else {"opens": moment(phase.at)})}
+    if began is not None and (phase.at is None or began >= phase.at):       # since it opened this time
+        since[item.mark] = [began, None]
+        if in_force and item.in_kernel and not in_kernel:
+            return {"state": IN_FORCE, "since": moment(began), "reason": NOT_IN_KERNEL}
+        return {"state": IN_FORCE, "since": moment(began)}
+    if not in_force:
+        return {"state": TAKEN}
+    if item.in_kernel and not in_kernel:
+        return {"state": TAKEN, "reason": NOT_IN_KERNEL}
+    since[item.mark] = [now, None]
+    return {"state": IN_FORCE, "since": moment(now)}
+
+
+def moment(at: float | None) -> str | None:
+    """RFC 3339, to the millisecond."""
+    if at is None:
+        return None
+    at = min(max(at, 0), LAST - 1)
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def text_of(told: dict[str, Any], box: dict[str, Any], items: list[dict[str, Any]], now: float) -> bytes:
+    """The outcome: JSON with an item a line."""
+    head = json.dumps({"edgeblock": "outcome", "version": VERSION, **told, "written": moment(now), **box})
+    lines = ",\n".join(map(json.dumps, items))
+    return f'{head[:-1]}, "items": [\n{lines}\n]}}\n'.encode()
+
+
+def put(text: bytes, file: Any) -> None:
+    file.write(text)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether it is an outcome that edgeblock has written."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        with open_regular(path) as file:
+            return file.read(len(MARK)) == MARK
+    except (ListError, OSError):
+        return False
+
+
+class Outcomes:
+    """Keeps the outcome of each order as things are.
+
+    Args:
+        everywhere: whether every worker has the rules that were given to them last.
+        in_kernel: whether the kernel has every address that it is to have.
+        capacity: how much there is and may be, for a box: "entries", "addresses", "lists", each `used` and `most`.
+    """
+
+    def __init__(self, rules: Rules, log: Any, everywhere: Callable[[], bool], in_kernel: Callable[[], bool],
+                 capacity: Callable[[], dict[str, dict[str, int]]]) -> None:
+        self._log, self._everywhere, self._in_kernel, self._capacity = log, everywhere, in_kernel, capacity
+        self._writer = Writer(rules)
+        self._thread = ThreadPoolExecutor(1, "outcomes")
+        self._loaded: Loaded | None = None
+        self._lists: dict[str, tuple[str, str, float | None]] = {}      # origin, action, when it expired
+        self._refused: dict[str, tuple[str, str]] = {}                  # perhaps of orders: why, and the digest
+        self._settled: dict[str, str] = {}      # the origins of lists that are in force everywhere
+        self._is_settled = False
+        self._was_settled = False
+        self._had_kernel = False
+        self._begun = time.monotonic()
+        self._told: dict[str, Said] = {}        # of each order, when it was answered last
+        self._turned: set[str] = set()          # lists with a window that has opened or closed
+        self._stirred = False
+        self._resting: dict[str, float] = {}    # orders that were long to write: until when they are left
+        self._said: dict[str, str] = {}
+
+    def take(self, loaded: Loaded) -> None:
+        """These rules have been given to the workers."""
+        self._loaded = loaded
+        self._lists = {one["name"]: (one["origin"], one["action"], one["expires"] if one["expired"] else None)
+                       for one in loaded.lists}
+        self._refused = {name: (one["told"], one["sha256"]) for name, one in loaded.refused.items()
+                         if (ORDER in one["file"] or one["file"].endswith(".toml")) and "/" not in name}
+        self._is_settled, self._stirred = False, True
+
+    def turn(self, lists: Iterable[str]) -> None:
+        """Windows of these lists have opened or closed, and where that has to be done it is done."""
+        self._turned.update(lists)
+
+    def status(self) -> dict[str, Any]:
+        """For `status` and the metrics: how many orders there are, and items by their state."""
+        counts = sum(list(self._writer.counts.values()), Counter())
+        return {"orders": len(self._writer.counts), "items": {state: counts[state] for state in STATES},
+                "problem": next(iter(self._writer.problems.values()), "")}
+
+    async def keep(self) -> None:
+        """Until it is cancelled: writes what is to be written."""
+        while True:
+            await self.look(time.time())
+            await asyncio.sleep(LOOKING)
+
+    async def look(self, now: float) -> None:
+        """Writes what is to be written. `now` is in Unix seconds."""
+        if self._loaded is not None and not self._is_settled and self._everywhere():
+            self._is_settled = self._was_settled = self._stirred = True
+            self._settled = {name: origin for name, (origin, _, _) in self._lists.items()}
+        in_kernel = self._in_kernel()
+        self._stirred |= in_kernel != self._had_kernel
+        # At a start the answers of the daemon before hold until ours are known.
+        early = not self._was_settled and time.monotonic() < self._begun + PATIENCE
+        if self._loaded is None or early or not (self._stirred or self._turned):
+            return
+        self._had_kernel = in_kernel
+        stirred, self._stirred = self._stirred, False
+        turned, self._turned = self._turned, set()
+        box = {"box": {"content": self._loaded.content, "edgeblock": edgeblock.__version__},
+               "capacity": self._capacity()}
+        said = partial(self._said_of, in_kernel)
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._write, stirred, turned, said, dict(self._refused), box, now)
+        for name, problem in self._writer.problems.items():
+            if self._said.get(name) != problem:
+                self._log.warning("order not answered", list=name, problem=printable(problem))
+        self._said = dict(self._writer.problems)
+
+    def _said_of(self, in_kernel: bool, name: str) -> Said:
+        origin, action, expired = self._lists.get(name, ("", "", None))
+        refused, digest = self._refused.get(name, ("", ""))
+        return Said(origin, action, expired, refused, digest, bool(origin) and self._settled.get(name) == origin,
+                    in_kernel)
+
+    def _write(self, stirred: bool, turned: set[str], said: Callable[[str], Said], refused: dict[str, Any],
+               box: dict[str, Any], now: float) -> None:
+        """In the thread."""
+        orders = self._writer.orders(refused)
+        if stirred:
+            self._writer.clear(orders)
+            self._told = {name: one for name, one in self._told.items() if name in orders}
+        for name in sorted(orders):
+            one = said(name)
+            if self._told.get(name) == one and name not in turned:
+                continue
+            began = time.monotonic()
+            if began < self._resting.get(name, 0.0):
+                self._turned.add(name)      # again at the next look
+                continue
+            self._writer.write(name, one, box, now)
+            self._told[name] = one
+            self._resting[name] = time.monotonic() + SHARE * (time.monotonic() - began)
+
+    def close(self) -> None:
+        self._thread.shutdown()

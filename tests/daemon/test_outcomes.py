@@ -1,0 +1,263 @@
+"""What is answered to orders: taken, refused, waiting, in force since, ended; and no word of them."""
+
+import asyncio
+import hashlib
+import json
+import os
+import stat
+from importlib.resources import files
+from types import SimpleNamespace
+
+import jsonschema
+import pytest
+
+from edgeblock import config
+from edgeblock.blocklist.refresh import refresh
+from edgeblock.blocklist.store import Store
+from edgeblock.daemon import outcomes as module
+from edgeblock.daemon.outcomes import NOT_IN_KERNEL, Outcomes, moment
+from tests.blocklist.making import KEY
+from tests.daemon.parts import Log
+
+VALID = jsonschema.Draft202012Validator(
+    json.loads((files("edgeblock.blocklist") / "outcome-1.schema.json").read_text()))
+NOW = 1_800_000_000.0       # a Friday, 08:00 UTC
+HOUR, DAY = 3600, 86400
+CAPACITY = {what: {"used": 1, "most": 100} for what in ("entries", "addresses", "lists")}
+
+
+def item(number=1, kind="host", value="", **more):
+    return {"id": f"T-{number}", "kind": kind, "value": value or f"a{number}.example"} | more
+
+
+class Box:
+    """A rules directory, and a daemon as far as it answers orders."""
+
+    def __init__(self, home):
+        self.home, self.folder = home, home / "rules"
+        self.folder.mkdir()
+        self.store = Store(home / "state", KEY)
+        self.rules = config.Rules(directory=self.folder, key=home / "state" / "key")
+        self.now = NOW
+        self.begin()
+
+    def begin(self):
+        """The daemon, or the next."""
+        self.everywhere = self.in_kernel = True
+        self.log = Log()
+        self.outcomes = Outcomes(self.rules, self.log, lambda: self.everywhere, lambda: self.in_kernel,
+                                 lambda: CAPACITY)
+
+    def drop(self, *items, name="court", **more):
+        text = json.dumps({"version": 1, "order": "No. 12", "items": list(items)} | more)
+        (self.folder / f".{name}").write_text(text)
+        (self.folder / f".{name}").rename(self.folder / f"{name}.order.json")
+
+    def load(self):
+        """The lists are read, put in force, and answered."""
+        told = refresh(self.rules, self.store, self.now)
+        self.outcomes.take(SimpleNamespace(lists=told.lists, refused=told.refused, content="ab" * 32))
+        return self.look()
+
+    def look(self, seconds=0.0, name="court"):
+        """The answer so many seconds later."""
+        self.now += seconds
+        self.outcomes._resting.clear()
+        asyncio.run(self.outcomes.look(self.now))
+        where = self.folder / f"{name}.outcome.json"
+        if not where.exists():
+            return None
+        told = json.loads(where.read_text())
+        VALID.validate(told)
+        return told
+
+    def states(self, name="court"):
+        return [one["state"] for one in json.loads((self.folder / f"{name}.outcome.json").read_text())["items"]]
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Box(tmp_path)
+
+
+def test_each_item_is_answered(box):
+    box.drop(item(1), item(2, value="a..b"), item(3, value="google.com"), 5,
+             item(5, "address", "192.0.2.0-192.0.2.2"), item(6, until="2020-01-01"))
+    told = box.load()
+    since = moment(NOW)
+    assert [{key: value for key, value in one.items() if key != "rules"} for one in told["items"]] == [
+        {"number": 1, "id": "T-1", "state": "in force", "since": since},
+        {"number": 2, "id": "T-2", "state": "refused",
+         "reason": "has a value that is none of the kind host; `edgeblock lint` says why"},
+        {"number": 3, "id": "T-3", "state": "refused",
+         "reason": "guard rail allow_protected; `edgeblock lint` says why"},
+        {"number": 4, "state": "refused", "reason": "is no object in JSON"},
+        {"number": 5, "id": "T-5", "state": "in force", "since": since},
+        {"number": 6, "id": "T-6", "state": "ended", "ended": "2020-01-01T00:00:00.000Z"}]
+    assert [len(one.get("rules", ())) for one in told["items"]] == [1, 0, 0, 0, 2, 1]
+    assert (told["order"], told["state"], told["action"]) == ("No. 12", "in force", "reset")
+    assert told["capacity"] == CAPACITY
+    assert told["counts"] == {"taken": 0, "refused": 3, "waiting": 0, "in force": 2, "ended": 1}
+    assert "example" not in json.dumps(told) and "google" not in json.dumps(told)
+    assert box.outcomes.status() == {"orders": 1, "items": told["counts"], "problem": ""}
+
+
+def test_no_word_of_an_order_is_in_the_state_directory(box):
+    box.drop(item(1, value="secret.example"), item(2, value="se..cret"))
+    box.load()
+    for path in box.store.orders.iterdir():
+        assert b"secret" not in path.read_bytes() and b"se..cret" not in path.read_bytes()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_it_is_in_force_when_every_worker_has_it_and_not_before(box):
+    box.drop(item())
+    box.load()
+    box.everywhere = False
+    box.drop(item(1), item(2))
+    told = box.load()
+    assert (told["state"], box.states()) == ("taken", ["in force", "taken"])
+    box.everywhere = True
+    told = box.look(7)
+    assert (told["state"], [one["since"] for one in told["items"]]) == ("in force", [moment(NOW), moment(NOW + 7)])
+
+
+def test_an_address_is_in_force_when_the_kernel_has_it(box):
+    box.in_kernel = False
+    box.drop(item(1), item(2, "address", "192.0.2.1"))
+    told = box.load()
+    assert [(one["state"], one.get("reason")) for one in told["items"]] == [("in force", None),
+                                                                            ("taken", NOT_IN_KERNEL)]
+    box.in_kernel = True
+    assert [one["since"] for one in box.look(3)["items"]] == [moment(NOW), moment(NOW + 3)]
+    box.in_kernel = False
+    assert [(one["state"], one.get("reason")) for one in box.look(3)["items"]][1] == ("in force", NOT_IN_KERNEL)
+
+
+def test_items_that_stay_keep_their_since_when_the_order_changes_and_the_daemon_restarts(box):
+    box.drop(item(1), item(2))
+    box.load()
+    box.drop(item(2), item(3), item(1, value="other.example"), order="No. 13")
+    box.now += 60
+    told = box.load()
+    assert [one["since"] for one in told["items"]] == [moment(NOW), moment(NOW + 60), moment(NOW + 60)]
+    before = (box.folder / "court.outcome.json").stat()
+    box.begin()
+    box.now += 3600
+    box.load()
+    after = (box.folder / "court.outcome.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_at_a_start_nothing_is_answered_before_it_is_in_force(box, monkeypatch):
+    box.everywhere = False
+    box.drop(item())
+    assert box.load() is None
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    assert box.look()["items"][0]["state"] == "taken"
+
+
+def test_windows_open_and_close(box):
+    box.drop(item(1, **{"from": moment(NOW + 60)[:-5] + "Z"}, until=moment(NOW + 120)[:-5] + "Z"),
+             item(2, weekly="fri 09:00-10:00 UTC"), item(3))
+    told = box.load()
+    assert [(one["state"], one.get("opens")) for one in told["items"]] == [
+        ("waiting", moment(NOW + 60)), ("waiting", moment(NOW + HOUR)), ("in force", None)]
+    before = (box.folder / "court.outcome.json").stat().st_ino
+    box.look(30)
+    assert (box.folder / "court.outcome.json").stat().st_ino == before
+    box.outcomes.turn(["court"])
+    assert box.look(30.2)["items"][0]["since"] == moment(NOW + 60.2)
+    box.outcomes.turn(["court"])
+    ended = box.look(60)["items"][0]
+    assert (ended["state"], ended["since"], ended["ended"]) == ("ended", moment(NOW + 60.2), moment(NOW + 120))
+    box.outcomes.turn(["court"])
+    opened = box.look(HOUR - 120)["items"][1]
+    assert (opened["state"], opened["since"]) == ("in force", moment(box.now))
+    box.outcomes.turn(["court"])
+    assert box.look(HOUR)["items"][1] == {"number": 2, "id": "T-2", "state": "waiting", "rules": opened["rules"],
+                                          "opens": moment(NOW + 7 * DAY + HOUR)}
+
+
+def test_an_order_that_is_refused_is_answered_and_its_version_before_stays(box):
+    box.drop(item())
+    box.load()
+    (box.folder / "court.order.json").write_text('{"version": 2}')
+    told = box.load()
+    assert (told["state"], box.states()) == ("refused", ["in force"])
+    assert told["refused"]["reason"].startswith("court.order.json:1: cannot be used; ")
+    assert told["refused"]["sha256"] == hashlib.sha256(b'{"version": 2}').hexdigest()
+    (box.folder / "new.order.json").write_text("[")
+    box.load()
+    told = box.look(name="new")
+    assert (told["state"], told["items"], told["order"]) == ("refused", [], "")
+
+
+def test_what_cannot_be_read_at_all_is_answered_too(box):
+    box.drop(item())
+    (box.folder / "court.toml").write_text("actoin = 1\n")
+    told = box.load()
+    assert told["state"] == "refused" and told["refused"]["sha256"] == ""
+
+
+def test_an_answer_goes_with_its_order(box):
+    box.drop(item())
+    box.drop(item(), name="other")
+    box.load()
+    (box.folder / "court.toml").write_text("max_shrink = 1\n")
+    (box.folder / "court.order.json").unlink()
+    assert box.load() is None
+    assert {path.name for path in box.store.orders.iterdir()} == {"other.json", "other.since"}
+    assert box.look(name="other")["state"] == "in force"
+
+
+def test_the_file_of_another_is_left_alone_and_that_is_said(box):
+    (box.folder / "court.outcome.json").write_text("mine")
+    box.drop(item())
+    with pytest.raises(ValueError):
+        box.load()
+    assert (box.folder / "court.outcome.json").read_text() == "mine"
+    assert box.outcomes.status()["problem"].endswith(
+        "court.outcome.json: cannot be written: there is another file of this name, which is left alone")
+    assert [event for event, _ in box.log.said] == ["order not answered"]
+    (box.folder / "court.outcome.json").unlink()
+    box.outcomes.turn(["court"])
+    assert box.look()["state"] == "in force" and box.outcomes.status()["problem"] == ""
+
+
+@pytest.mark.parametrize(("mode", "wanted"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o666, 0o664)])
+def test_it_is_no_more_readable_than_the_order(box, mode, wanted):
+    box.drop(item())
+    (box.folder / "court.order.json").chmod(mode)
+    box.load()
+    assert stat.S_IMODE((box.folder / "court.outcome.json").stat().st_mode) == wanted
+
+
+def test_a_link_in_its_place_is_replaced_by_nothing_and_followed_by_nobody(box, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text('{"edgeblock": "outcome"}')
+    os.symlink(outside, box.folder / "court.outcome.json")
+    box.drop(item())
+    with pytest.raises(jsonschema.ValidationError):
+        box.load()
+    assert outside.read_text() == '{"edgeblock": "outcome"}'
+    assert "another file" in box.outcomes.status()["problem"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"items": [[1]]}', b"[" * 100_000])
+def test_answers_that_are_damaged_say_nothing_and_raise_nothing(box, damaged):
+    box.drop(item())
+    box.load()
+    (box.store.orders / "court.json").write_bytes(damaged)
+    (box.store.orders / "court.since").write_bytes(damaged)
+    box.begin()
+    assert box.load()["items"] == []
+
+
+def test_a_list_that_expires_ends_all_its_items(box):
+    box.drop(item())
+    (box.folder / "court.toml").write_text("expires = 2027-01-15T09:00:00Z\n")
+    box.load()
+    box.now += HOUR
+    [one] = box.load()["items"]
+    assert (one["state"], one["since"], one["ended"]) == ("ended", moment(NOW), moment(NOW + HOUR))

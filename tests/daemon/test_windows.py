@@ -1,0 +1,129 @@
+"""Windows that open and close while the clock goes on, is set forwards, or back."""
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeblock.blocklist.terms import ALWAYS, NEVER, Window, parse_weekly
+from edgeblock.daemon.windows import LINES, Calendar, Span, Turn, Windows
+from tests.daemon.parts import Log
+
+HOUR, DAY = 3600, 86400
+SAT = parse_weekly("sat 14:45-17:30 Europe/London")
+NIGHT = parse_weekly("mon-fri 22:00-06:00 UTC")
+
+
+def at(text):
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def test_what_turns_between_two_looks():
+    calendar = Calendar([Span("a", Window(100, 200), 3), Span("a", Window(150), 1), Span("b", Window(ends=200), 2),
+                         Span("b", Window(300, 400), 1, whole=True)])
+    assert calendar.look(0, 99.9) == {}
+    assert calendar.look(99.9, 100) == {"a": Turn(opened=3)}
+    assert calendar.look(100, 150.2) == {"a": Turn(opened=1)}
+    assert calendar.look(150.2, 250) == {"a": Turn(closed=3), "b": Turn(closed=2)}
+    assert calendar.look(250, 300) == {"b": Turn(whole=1)}
+    assert calendar.look(300, 400) == {"b": Turn(whole=-1)}
+    assert calendar.look(400, 400) == {}
+
+
+def test_a_clock_set_back_opens_what_had_closed():
+    calendar = Calendar([Span("a", Window(100, 200), 3), Span("a", Window(weekly=(SAT,)), 1)])
+    assert calendar.look(150, 250) == {"a": Turn(closed=3)}
+    assert calendar.look(250, 150) == {"a": Turn(opened=3)}
+    assert calendar.look(150, 50) == {"a": Turn(closed=3)}
+
+
+def test_weekly_windows_follow_their_own_zone_over_a_change_of_its_clocks():
+    # London's clocks go back on 2026-10-25: the Saturday before is BST, the one after GMT.
+    calendar = Calendar([Span("a", Window(weekly=(SAT,)), 2)])
+    turned, now = [], at("2026-10-23T00:00")
+    while now < at("2026-11-02T00:00"):
+        for name, turn in calendar.look(now, now + 60).items():
+            turned.append((name, turn.opened, turn.closed, datetime.fromtimestamp(now + 60, UTC).isoformat()[:16]))
+        now += 60
+    assert turned == [("a", 2, 0, "2026-10-24T13:45"), ("a", 0, 2, "2026-10-24T16:30"),
+                      ("a", 2, 0, "2026-10-31T14:45"), ("a", 0, 2, "2026-10-31T17:30")]
+
+
+def test_what_repeats_between_a_begin_and_an_end():
+    begins, ends = at("2026-12-05T15:00"), at("2026-12-12T15:00")       # two Saturdays
+    calendar = Calendar([Span("a", Window(begins, ends, (SAT,)), 5), Span("a", Window(weekly=(SAT,)), 1)])
+    moments = ["2026-12-05T14:44", "2026-12-05T14:45", "2026-12-05T15:00", "2026-12-05T17:30", "2026-12-12T14:45",
+               "2026-12-12T15:00", "2026-12-12T17:30", "2026-12-19T14:45"]
+    turned = [calendar.look(at(one), at(other)).get("a", Turn()) for one, other in zip(moments, moments[1:],
+                                                                                    strict=False)]
+    assert [(turn.opened, turn.closed) for turn in turned] == [
+        (1, 0), (5, 0), (0, 6), (6, 0), (0, 5), (0, 1), (1, 0)]
+
+
+MOMENTS = st.integers(min_value=int(at("2026-10-20T00:00")), max_value=int(at("2026-11-05T00:00")))
+WINDOWS = st.builds(Window, MOMENTS | st.just(ALWAYS), MOMENTS | st.just(NEVER),
+                    st.sampled_from([(), (SAT,), (NIGHT,), (SAT, NIGHT)])).filter(lambda one: one.begins < one.ends)
+
+
+@given(st.lists(WINDOWS, min_size=1, max_size=5), st.lists(MOMENTS, min_size=2, max_size=8))
+def test_whoever_adds_up_what_turned_knows_how_many_hold(windows, moments):
+    """However the clock is set."""
+    calendar = Calendar([Span("a", one, 1) for one in windows])
+    before = moments[0]
+    held = sum(one.holds(before) for one in windows)
+    for now in moments[1:]:
+        turn = calendar.look(before, now).get("a", Turn())
+        held += turn.opened - turn.closed
+        assert held == sum(one.holds(now) for one in windows)
+        before = now
+
+
+def test_the_log_has_a_line_for_each_list_and_no_flood():
+    log = Log()
+    windows = Windows(log, at("2026-11-30T00:00"))
+    windows.take(Calendar([Span(f"l{number:03}", Window(at("2026-12-01T00:00")), 2) for number in range(LINES + 9)]))
+    assert len(windows.look(at("2026-12-01T00:00"))) == LINES + 9
+    assert log.said == [("window opened", {"list": f"l{number:03}", "entries": 2, "whole_list": False})
+                        for number in range(LINES)]
+    windows._minute -= 61
+    windows.look(at("2026-11-30T00:00"))
+    assert log.said[LINES] == ("more windows opened or closed", {"lists": 9})
+    assert log.said[LINES + 1] == ("window closed", {"list": "l000", "entries": 2, "whole_list": False})
+
+
+def test_whoever_acts_hears_of_it_in_time(monkeypatch):
+    clock = [at("2026-12-01T00:00")]
+    monkeypatch.setattr("edgeblock.daemon.windows.time.time", lambda: clock[0])
+    windows = Windows(Log(), clock[0])
+    windows.take(Calendar([Span("a", Window(clock[0] + HOUR), 1)]))
+    heard = []
+
+    class Enough(Exception):
+        pass
+
+    async def act(lists):
+        heard.append((lists, time.monotonic()))
+        raise Enough
+
+    clock[0] += HOUR            # the clock is set forwards by an hour
+    began = time.monotonic()
+    with pytest.raises(Enough):
+        uvloop.run(windows.keep(act))
+    assert heard[0][0] == {"a"} and heard[0][1] - began < 0.5
+
+
+@pytest.mark.parametrize("count", [100_000])
+def test_a_look_costs_what_turns_and_not_what_there_is(count):
+    """A hundred thousand windows, of which one opens a second; and 4000 that repeat."""
+    weekly = [parse_weekly(f"sun {minute // 60:02}:{minute % 60:02}-{minute // 60 + 1:02}:{minute % 60:02} UTC")
+              for minute in range(1000)]
+    now = at("2026-12-01T00:00")
+    calendar = Calendar([*(Span("a", Window(int(now) + number), 1) for number in range(count)),
+                         *(Span("b", Window(weekly=(one,)), 1) for one in weekly)])
+    calendar.look(now - 1, now)
+    began = time.process_time()
+    opened = sum(calendar.look(now + number, now + number + 1)["a"].opened for number in range(1000))
+    assert opened == 1000 and time.process_time() - began < 0.5
