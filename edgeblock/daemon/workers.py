@@ -11,6 +11,7 @@ import errno
 import os
 import pickle
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
