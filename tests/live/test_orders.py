@@ -49,7 +49,7 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def test_an_order_is_answered_when_it_holds_and_the_answer_outlives_the_daemon(fresh: Running, tmp_path: Path) -> None:
+def test_an_order_is_answered_when_it_holds_and_the_answer_outlives_the_daemon(fresh: Running) -> None:
     lab = fresh.lab
     assert lab.fetch("https://shop.open.example/").body == page("shop.open.example")
     fresh.drop("match.order.json", order(item(1, "host", "shop.open.example"), item(3, "host", "sh..op"),
