@@ -147,7 +147,8 @@ class Writer:
         if said.refused:
             told["refused"] = {"sha256": said.refused_digest, "reason": said.refused}
         told["counts"] = {state: counts[state] for state in STATES}
-        body = blake2b(json.dumps([told, items]).encode(), digest_size=16).hexdigest()
+        lines = ",\n".join(map(json.dumps, items))
+        body = blake2b(f"{json.dumps(told)}{lines}".encode(), digest_size=16).hexdigest()
         try:
             if since != kept or body != body_before:
                 text = json.dumps({"since": since, "body": body}).encode()
@@ -155,7 +156,7 @@ class Writer:
             if body != body_before or not is_ours(where):
                 if os.path.lexists(where) and not is_ours(where):
                     raise OSError(0, "there is another file of this name, which is left alone")
-                write_file(where, partial(put, text_of(told, box, items, now)), mode=order.st_mode & 0o664 | 0o600)
+                write_file(where, partial(put, text_of(told, box, lines, now)), mode=order.st_mode & 0o664 | 0o600)
             self.problems.pop(name, None)
         except (OSError, ValueError) as problem:
             self.problems[name] = f"{where}: cannot be written: {getattr(problem, 'strerror', None) or problem}"
@@ -242,10 +243,9 @@ def moment(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def text_of(told: dict[str, Any], box: dict[str, Any], items: list[dict[str, Any]], now: float) -> bytes:
+def text_of(told: dict[str, Any], box: dict[str, Any], lines: str, now: float) -> bytes:
     """The outcome: JSON with an item a line."""
     head = json.dumps({"edgeblock": "outcome", "version": VERSION, **told, "written": moment(now), **box})
-    lines = ",\n".join(map(json.dumps, items))
     return f'{head[:-1]}, "items": [\n{lines}\n]}}\n'.encode()
 
 
