@@ -267,6 +267,10 @@ class Store:
         (self.lists / f"{name}.part").unlink(missing_ok=True)
         (self.orders / f"{name}.json").unlink(missing_ok=True)
 
+    def has_answers(self, name: str) -> bool:
+        """Whether there is what is known of the items of an order."""
+        return (self.orders / f"{name}.json").exists()
+
     def answers(self, name: str) -> bytes:
         """What `keep_answers` was given last of an order; b"" where it was nothing."""
         try:

@@ -299,6 +299,7 @@ class Outcomes:
                        for one in loaded.lists}
         self._refused = {name: (one["told"], one["sha256"]) for name, one in loaded.refused.items()
                          if (ORDER in one["file"] or one["file"].endswith(".toml")) and "/" not in name}
+        self._turned.update(change["list"] for change in loaded.changes)
         self._is_settled, self._stirred = False, True
 
     def turn(self, lists: Iterable[str]) -> None:

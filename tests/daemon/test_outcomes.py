@@ -56,7 +56,8 @@ class Box:
     def load(self):
         """The lists are read, put in force, and answered."""
         told = refresh(self.rules, self.store, self.now)
-        self.outcomes.take(SimpleNamespace(lists=told.lists, refused=told.refused, content="ab" * 32))
+        self.outcomes.take(SimpleNamespace(lists=told.lists, refused=told.refused, changes=told.changes,
+                                           content="ab" * 32))
         return self.look()
 
     def look(self, seconds=0.0, name="court"):
@@ -252,6 +253,9 @@ def test_answers_that_are_damaged_say_nothing_and_raise_nothing(box, damaged):
     (box.store.orders / "court.since").write_bytes(damaged)
     box.begin()
     assert box.load()["items"] == []
+    (box.store.orders / "court.json").unlink()      # the list is read again for it
+    box.now += 1
+    assert box.load()["items"][0]["state"] == "in force"
 
 
 def test_a_list_that_expires_ends_all_its_items(box):
@@ -261,3 +265,37 @@ def test_a_list_that_expires_ends_all_its_items(box):
     box.now += HOUR
     [one] = box.load()["items"]
     assert (one["state"], one["since"], one["ended"]) == ("ended", moment(NOW), moment(NOW + HOUR))
+
+
+def test_a_range_of_which_a_part_is_refused_is_in_force_and_that_is_said(box):
+    box.drop(item(1, "address", "8.8.8.7-8.8.8.8"))
+    (box.folder / "court.toml").write_text('allow_shared = true\n')
+    [one] = box.load()["items"]
+    assert (one["state"], len(one["rules"])) == ("in force", 1)
+    assert one["reason"] == "a part of it is refused: guard rail allow_protected; `edgeblock lint` says why"
+
+
+def test_what_is_found_not_to_hold_is_answered_by_the_version_before(box, monkeypatch):
+    """New rules that do not hold when they are tried are put back, and so is what is known of their items."""
+    box.drop(item(1))
+    box.load()
+    before = box.store.answers("court")
+    box.drop(item(1), item(2))
+    box.now += 5
+
+    class Trial:
+        samples, unsure, culprit, same_names, later = {}, set(), "court", False, None
+
+        def hold(self, _):
+            pass
+
+        def try_out(self, _):
+            monkeypatch.setattr(Trial, "try_out", lambda self, _: "")
+            return "one gets through"
+
+    told = refresh(box.rules, box.store, box.now, trial=Trial())
+    assert "court" in told.refused and box.store.answers("court") == before
+    box.outcomes.take(SimpleNamespace(lists=told.lists, refused=told.refused, changes=told.changes,
+                                           content="ab" * 32))
+    said = box.look()
+    assert (said["state"], box.states()) == ("refused", ["in force"])
