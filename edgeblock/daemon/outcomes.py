@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import edgeblock
 from edgeblock.blocklist.answers import ANSWERS_MAX, Answer, Answers, from_bytes
-from edgeblock.blocklist.directory import open_regular
+from edgeblock.blocklist.directory import fault_of, open_regular
 from edgeblock.blocklist.formats import ORDER, OUTCOME
 from edgeblock.blocklist.store import ORDERS, write_file
 from edgeblock.blocklist.terms import ALWAYS, Window
@@ -335,8 +335,13 @@ class Outcomes:
         box = {"box": {"content": self._loaded.content, "edgeblock": edgeblock.__version__},
                "capacity": self._capacity()}
         said = partial(self._said_of, in_kernel)
-        await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._write, stirred, turned, said, dict(self._refused), box, now)
+        try:
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._write, stirred, turned, said, dict(self._refused), box, now)
+        except RuntimeError:        # no thread is to be had now
+            self._stirred |= stirred
+            self._turned |= turned
+            return
         for name, problem in self._writer.problems.items():
             if self._said.get(name) != problem:
                 self._log.warning("order not answered", list=name, problem=printable(problem))
@@ -363,7 +368,10 @@ class Outcomes:
             if began < self._resting.get(name, 0.0):
                 self._turned.add(name)      # again at the next look
                 continue
-            self._writer.write(name, one, box, now)
+            try:
+                self._writer.write(name, one, box, now)
+            except Exception as error:      # one order's fault is one order's
+                self._writer.problems[name] = f"{name}{ORDER}: {fault_of(error)}"
             self._told[name] = one
             self._resting[name] = time.monotonic() + SHARE * (time.monotonic() - began)
 

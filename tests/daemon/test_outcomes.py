@@ -299,3 +299,19 @@ def test_what_is_found_not_to_hold_is_answered_by_the_version_before(box, monkey
                                            content="ab" * 32))
     said = box.look()
     assert (said["state"], box.states()) == ("refused", ["in force"])
+
+
+def test_a_fault_with_one_order_is_that_orders(box, monkeypatch):
+    def fail(answers, *more):
+        if answers.file.startswith("court"):
+            raise ZeroDivisionError
+        return real(answers, *more)
+
+    real = module.answers_of
+    monkeypatch.setattr(module, "answers_of", fail)
+    box.drop(item())
+    box.drop(item(), name="other")
+    box.load()
+    assert box.look(name="other")["state"] == "in force"
+    assert "cannot be read by a fault of edgeblock (ZeroDivisionError at test_outcomes.py" in \
+        box.outcomes.status()["problem"]
