@@ -5,19 +5,21 @@ before any worker has them, so that no name passes there that some worker blocks
 stays, and the lists are tried again. Never here: a list read, or a packet.
 """
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import Any
 
 from edgeblock.config import Config
 from edgeblock.daemon.changes import Changes
-from edgeblock.daemon.compiling import Compiler, Loaded
+from edgeblock.daemon.compiling import Compiler, Loaded, map_stacked
 from edgeblock.daemon.in_force import InForce, let_go
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.lane import Lane
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.tasks import Tasks
+from edgeblock.daemon.windows import Calendar, Windows, spans_of
 from edgeblock.daemon.workers import Workers
 from edgeblock.errors import EdgeblockError, ListError
 
@@ -29,12 +31,12 @@ class Reload:
     """Puts lists in force: first `open`, then `begin`, then `run` whenever `due` returns."""
 
     def __init__(self, config: Config, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
-                 workers: Workers, outcomes: Outcomes) -> None:
+                 workers: Workers, outcomes: Outcomes, windows: Windows) -> None:
         rules = config.rules
         self.proof = Proof(rules.self_check, log)       # what came of trying what is in force
         self._tasks = tasks
         self._log, self._in_force, self._kernel, self._workers = log, in_force, kernel, workers
-        self._outcomes = outcomes
+        self._outcomes, self._windows = outcomes, windows
         self._compiler = Compiler(rules, config)
         self._changes = Changes(rules.directory)
         self._lane = Lane(self._compiler, log, tasks, lambda: self._changes.try_in(0))
@@ -100,8 +102,20 @@ class Reload:
             self._workers.give_rules(files)
             self._tasks.go_on(self._hear_proof())
         self._outcomes.take(loaded)
+        if files:
+            await self._keep_time(loaded)
         self._lane.line_up(loaded)
         return bool(files)
+
+    async def _keep_time(self, loaded: Loaded) -> None:
+        since = time.time()
+        try:
+            calendar = await asyncio.get_running_loop().run_in_executor(
+                None, lambda: Calendar(spans_of(map_stacked(loaded.fd, self._in_force.base_file, loaded.key))))
+        except (EdgeblockError, OSError, RuntimeError) as problem:      # workers and kernel keep their own time
+            self._log.error("windows not followed; those before are", problem=str(problem))
+            return
+        self._windows.take(calendar, since)
 
     async def _hear_proof(self) -> None:
         self.proof.add(await self._compiler.rest())

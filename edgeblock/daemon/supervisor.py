@@ -76,7 +76,8 @@ class Supervisor:
         self.outcomes = Outcomes(config.rules, self.log, lambda: self.workers.have_rules,
                                  lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity())
         self.windows = Windows(self.log, time.time())
-        self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers, self.outcomes)
+        self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers, self.outcomes,
+                             self.windows)
         self.state = State(self.log, self._tell_state)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,
                              lambda: self.kernel.addresses.are_probed)

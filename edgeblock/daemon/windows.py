@@ -12,11 +12,13 @@ import time
 from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
+from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.terms import ALWAYS, NEVER, Weekly, Window
+from edgeblock.blocklist.timetable import Table
 
 LOOKING = 0.25          # seconds between two looks at the clock: a step of it is noticed as soon
 SETTLING = 0.15         # seconds that workers may take to look at theirs
@@ -31,6 +33,18 @@ class Span(NamedTuple):
     window: Window
     entries: int
     whole: bool = False         # the list itself
+
+
+def spans_of(snapshot: Snapshot) -> Iterator[Span]:
+    """All of what is in a snapshot: those of lists, and of entries."""
+    for index, record in enumerate(snapshot.parts.lists):
+        if record.expired:
+            continue
+        if record.window:
+            yield Span(record.name, record.window, 1, whole=True)
+        if index in snapshot.terms:
+            for window, entries in Table(snapshot.terms[index]).windows().items():
+                yield Span(record.name, window, entries)
 
 
 class Turn(NamedTuple):
@@ -160,9 +174,10 @@ class Windows:
         self._before = now
         self._minute, self._said, self._over = 0.0, 0, 0
 
-    def take(self, calendar: Calendar) -> None:
-        """These windows count from now on."""
+    def take(self, calendar: Calendar, since: float) -> None:
+        """These windows count, and have since that moment."""
         self._calendar = calendar
+        self._before = min(self._before, since)
 
     def look(self, now: float) -> dict[str, Turn]:
         """What has turned since the last look; said in the log. `now` is in Unix seconds."""

@@ -128,7 +128,7 @@ def test_every_item_of_an_hour_is_answered_long_before_its_deadline(tmp_path, br
             begins, ends = (at, START + 2 * HOUR) if piece % 2 else (at + 60, START + HOUR - 60 + piece)
             tickets.append(ticket(piece, begins, ends))
             spans.append(Span(f"platform-T-{piece}", Window(begins, ends), NAMES + ADDRESSES))
-            box.windows.take(Calendar(spans))
+            box.windows.take(Calendar(spans), at)
             due[f"T-{piece}"] = begins + DEADLINE
             pass_on()
             box.replace_big()

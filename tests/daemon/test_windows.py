@@ -84,7 +84,8 @@ def test_whoever_adds_up_what_turned_knows_how_many_hold(windows, moments):
 def test_the_log_has_a_line_for_each_list_and_no_flood():
     log = Log()
     windows = Windows(log, at("2026-11-30T00:00"))
-    windows.take(Calendar([Span(f"l{number:03}", Window(at("2026-12-01T00:00")), 2) for number in range(LINES + 9)]))
+    windows.take(Calendar([Span(f"l{number:03}", Window(at("2026-12-01T00:00")), 2) for number in range(LINES + 9)]),
+                 at("2026-11-30T00:00"))
     assert len(windows.look(at("2026-12-01T00:00"))) == LINES + 9
     assert log.said == [("window opened", {"list": f"l{number:03}", "entries": 2, "whole_list": False})
                         for number in range(LINES)]
@@ -98,7 +99,7 @@ def test_whoever_acts_hears_of_it_in_time(monkeypatch):
     clock = [at("2026-12-01T00:00")]
     monkeypatch.setattr("edgeblock.daemon.windows.time.time", lambda: clock[0])
     windows = Windows(Log(), clock[0])
-    windows.take(Calendar([Span("a", Window(clock[0] + HOUR), 1)]))
+    windows.take(Calendar([Span("a", Window(clock[0] + HOUR), 1)]), clock[0])
     heard = []
 
     class Enough(Exception):

@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ def is_reset(lab: Lab, host: str) -> bool:
     return lab.fetch(f"https://{host}/").exit in (35, 56)
 
 
+def text(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
@@ -81,6 +85,28 @@ def test_an_order_that_is_none_is_answered_and_nothing_else_changes(fresh: Runni
     fresh.drop("match.order.json", order(item(1, "host", "shop.open.example"), version=2))
     assert until(lambda: outcome(fresh).get("state") == "refused", SOON)
     assert states(fresh) == ["in force"] and is_reset(fresh.lab, "shop.open.example")
+    assert fresh.daemon.stop() == 0
+
+
+def test_what_is_answered_of_a_window_is_so(fresh: Running) -> None:
+    lab = fresh.lab
+    begins, ends = int(time.time()) + 5, int(time.time()) + 9
+    window = {"from": text(begins), "until": text(ends)}
+    fresh.drop("match.order.json", order(item(1, "host", "shop.open.example", **window),
+                                         item(2, "host", "other.open.example")))
+    assert until(lambda: states(fresh) == ["waiting", "in force"], SOON), outcome(fresh)
+    assert outcome(fresh)["items"][0]["opens"] == text(begins).replace("Z", ".000Z")
+    assert time.time() < begins and lab.fetch("https://shop.open.example/").body == page("shop.open.example")
+    assert until(lambda: states(fresh)[0] == "in force", SOON)
+    answered = time.time()
+    assert is_reset(lab, "shop.open.example")
+    assert begins < moment(outcome(fresh)["items"][0]["since"]) <= answered < begins + 1
+    assert until(lambda: states(fresh)[0] == "ended", SOON)
+    assert ends < time.time() < ends + 1
+    assert lab.fetch("https://shop.open.example/").body == page("shop.open.example")
+    said = [json.loads(line) for line in fresh.daemon.log.read_text().splitlines() if line.startswith("{")]
+    assert [(one["event"], one["list"], one["entries"]) for one in said if one["event"].startswith("window")] == [
+        ("window opened", "match", 1), ("window closed", "match", 1)]
     assert fresh.daemon.stop() == 0
 
 
