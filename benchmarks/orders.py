@@ -106,6 +106,7 @@ def main() -> None:
         daemon = lab.start_daemon(CONFIG.format(home=home), within=60)
         big.begin(daemon.log)
         answered, in_force = [], []
+        wanted = chosen.names + chosen.addresses
         try:
             assert until(lambda: big.is_taken(daemon.log), 600) or not big.turns
             for number in range(chosen.orders):
@@ -113,7 +114,6 @@ def main() -> None:
                 dropped = time.time()
                 (rules / ".new").rename(rules / f"o{number:03}.order.json")
                 where = rules / f"o{number:03}.outcome.json"
-                wanted = chosen.names + chosen.addresses
                 if not until(lambda at=where: answer(at)["counts"]["in force"] == wanted, DEADLINE):
                     raise SystemExit(f"order {number} was not answered: {answer(where)['counts']}")
                 answered.append(time.time() - dropped)

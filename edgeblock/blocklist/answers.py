@@ -15,7 +15,7 @@ from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Asked, Entry
 from edgeblock.blocklist.keys import Key, keyed_sum
 from edgeblock.blocklist.settings import GUARD_KEYS
-from edgeblock.blocklist.terms import OPEN, BadTerm, Window, parse_weekly, read_terms
+from edgeblock.blocklist.terms import OPEN, BadTerm, Window, parse_weekly
 
 ANSWERS_MAX = 128 << 20     # bytes of what is kept of one order: 500 for each item that it may have
 RULES_MAX = 64              # rule ids of one item: a range of IPv4 addresses is at most 62 prefixes
@@ -69,6 +69,9 @@ class Gathered:
 
     def begin(self, asked: Asked) -> None:
         self._end()
+        if asked.number == 0:
+            self._order = asked.id
+            return
         self._begun, self._why, self._seen = asked, asked.why, [asked.id]
         self._rules, self._window, self._in_kernel = [], -1, False
 
@@ -77,9 +80,7 @@ class Gathered:
         if len(self._rules) < RULES_MAX:
             self._rules.append(f"{rule_number(fingerprint(self._key, entry.key), entry.kind):08x}")
         if len(self._seen) == 1:
-            said = dict(entry.attributes)
-            self._order = self._order or said.get("order", "")
-            terms = read_terms(entry.attributes)
+            terms = entry.terms
             if terms is not None and terms.window:
                 self._window = self._windows.setdefault(terms.window, len(self._windows))
             self._seen += [terms and terms.window, terms and terms.ech]

@@ -492,7 +492,7 @@ class Guard:
         Args:
             previous: entries of the last accepted version; None when there is none.
             now: Unix seconds. An expired list has left force by order, so it may be of any length. One with a window
-                may be empty before and after.
+                may be empty before and after, and an order has said what it asks for.
         """
         settings = self._settings
         if why := unusable_lines(settings, seen):
@@ -504,7 +504,8 @@ class Guard:
         if more > GROWTH_FLOOR and seen.entries > settings.max_growth * max(previous, 1):
             return unless(f"grew from {previous} entries to {seen.entries}, more than {settings.max_growth:.4g} "
                           "times as many", settings, "max_growth", "a higher max_growth")
-        if settings.max_shrink < 1 and not settings.window and fewer > settings.max_shrink * previous and (
+        may_shrink = settings.max_shrink >= 1 or settings.window or settings.format == "order"
+        if not may_shrink and fewer > settings.max_shrink * previous and (
                 fewer > SHRINK_FLOOR or not seen.entries):
             return unless(f"shrank from {previous} entries to {seen.entries}, by more than a share of "
                           f"{settings.max_shrink:.4g}", settings, "max_shrink", "max_shrink = 1")

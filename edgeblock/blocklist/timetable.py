@@ -15,6 +15,7 @@ a snapshot those of all lists stand one behind the other (`joined`). Never here:
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -219,6 +220,15 @@ class Table:
     def every(self) -> Iterator[Held]:
         """What all records say."""
         return map(self._held, range(self.layout.record_count))
+
+    def windows(self) -> Counter[Window]:
+        """How many entries have each window, without those that always hold."""
+        begin = self.layout.records
+        counts = Counter((begins, ends, which) for _, value, begins, ends, which, _, _ in RECORD.iter_unpack(
+            self.blob[begin:begin + self.layout.record_count * RECORD.size]) if value & 0xFF != Kind.HOST_OF_URL)
+        del counts[ALWAYS, NEVER, NO_SET]
+        return Counter({Window(begins, ends, () if which == NO_SET else weekly_of(self._texts, which)): count
+                        for (begins, ends, which), count in counts.items()})
 
 
 def weekly_of(texts: list[list[str]], which: int) -> tuple[Weekly, ...]:

@@ -201,6 +201,14 @@ def test_what_cannot_be_read_at_all_is_answered_too(box):
     assert told["state"] == "refused" and told["refused"]["sha256"] == ""
 
 
+def test_an_order_that_asks_for_nothing_any_more_is_taken(box):
+    box.drop(*map(item, range(200)))
+    box.load()
+    box.drop()
+    told = box.load()
+    assert (told["state"], told["items"], told["order"]) == ("in force", [], "No. 12")
+
+
 def test_an_answer_goes_with_its_order(box):
     box.drop(item())
     box.drop(item(), name="other")

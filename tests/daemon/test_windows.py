@@ -8,8 +8,11 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeblock.blocklist.settings import ListSettings
+from edgeblock.blocklist.snapshot import open_snapshot
 from edgeblock.blocklist.terms import ALWAYS, NEVER, Window, parse_weekly
-from edgeblock.daemon.windows import LINES, Calendar, Span, Turn, Windows
+from edgeblock.daemon.windows import LINES, Calendar, Span, Turn, Windows, spans_of
+from tests.blocklist.making import KEY, snapshot_of
 from tests.daemon.parts import Log
 
 HOUR, DAY = 3600, 86400
@@ -128,3 +131,15 @@ def test_a_look_costs_what_turns_and_not_what_there_is(count):
     began = time.process_time()
     opened = sum(calendar.look(now + number, now + number + 1)["a"].opened for number in range(1000))
     assert opened == 1000 and time.process_time() - began < 0.5
+
+
+def test_windows_are_those_of_the_snapshot():
+    settings = ListSettings(until=500, weekly=(SAT,))
+    snapshot = open_snapshot(snapshot_of(
+        ("a", None, ["a.example from=1970-01-01T00:01:40Z until=1970-01-01T00:03:20Z", "b.example reference=x",
+                     "c.example from=1970-01-01T00:01:40Z until=1970-01-01T00:03:20Z",
+                     'd.example weekly="sat 14:45-17:30 Europe/London"', "e.example"]),
+        ("b", settings, ["a.example"])), KEY)
+    assert sorted(spans_of(snapshot)) == sorted([
+        Span("a", Window(100, 200), 2), Span("a", Window(weekly=(SAT,)), 1),
+        Span("b", Window(ends=500, weekly=(SAT,)), 1, whole=True)])

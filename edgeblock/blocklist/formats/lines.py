@@ -83,7 +83,8 @@ class Asked(NamedTuple):
     """An item of an order begins: what follows, up to the next, is of it.
 
     `number` counts from 1; `id` and `kind` are as the order has them, "" where they cannot be; `why` is why it cannot
-    be used, without a word of the order, as the end of a sentence.
+    be used, without a word of the order, as the end of a sentence. Number 0 is the order itself, before all items:
+    its `id` is what it is called.
     """
 
     line: int

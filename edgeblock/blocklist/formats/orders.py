@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.attributes import VALUE_MAX
+from edgeblock.blocklist.formats.attributes import VALUE_MAX, with_terms
 from edgeblock.blocklist.formats.entries import read_entry
 from edgeblock.blocklist.formats.feeds import read_events
 from edgeblock.blocklist.formats.lines import (
@@ -29,7 +29,7 @@ from edgeblock.blocklist.formats.lines import (
     shown,
 )
 from edgeblock.blocklist.terms import ORDER as DATA
-from edgeblock.blocklist.terms import WEEKLY_MAX, BadTerm, read_terms
+from edgeblock.blocklist.terms import WEEKLY_MAX
 
 VERSION = 1
 SUFFIX = ".order.json"
@@ -201,6 +201,7 @@ class Order:
         if not self._done:
             raise BadFile("is empty; an order is an object in JSON")
         said = self._said_of_all()
+        yield Asked(self.line, 0, said["order"], "")
         ids: set[str] = set()
         for number, held in enumerate(self._held, 1):
             line, item, why, whole = json.loads(held)
@@ -255,11 +256,6 @@ class Order:
                 raise Refusal("has 'ech', which can only be \"only\"")
             told["ech"] = "only"
         attributes: Attributes = tuple(sorted(told.items()))
-        try:
-            read_terms(attributes)
-        except BadTerm as problem:
-            raise Refusal(f"has {str(problem).partition('=')[0]!r}, which cannot be used; `edgeblock lint` says why",
-                          f"has {problem}") from None
         before, behind, wanted = KINDS[kind]
         if behind:
             text = text.removesuffix(b"*").rstrip(b"/")
@@ -275,7 +271,12 @@ class Order:
             raise Refusal(f"has a value that is none of the kind {kind}; `edgeblock lint` says why",
                           f"has a value that is none of the kind {kind}: {shown(text)} {error}") from None
         for one, key, depth in found:
-            yield Entry(line, one, key, False, depth, attributes)
+            try:
+                yield with_terms(Entry(line, one, key, False, depth, attributes))
+            except BadEntry as error:
+                said_of = str(error).removeprefix("has ")
+                raise Refusal(f"has {said_of.partition('=')[0]!r}, which cannot be used; `edgeblock lint` says why",
+                              f"has {said_of}") from None
 
 
 def why_no_id(name: object) -> str:
