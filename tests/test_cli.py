@@ -341,6 +341,26 @@ def test_lint_lists_everything_and_counts_it(capsys, rules, tmp_path):
     assert "there is no such rules directory" in one_line(capsys, "lint", tmp_path / "absent")
 
 
+ORDER = """{"version": 1, "order": "No. 12", "authority": "Court", "items": [
+ {"id": "T-1", "kind": "host", "value": "ordered.example", "reference": "ticket 7"},
+ {"id": "T-2", "kind": "host", "value": "or..dered"}]}
+"""
+
+
+def test_an_order_is_a_list_for_lint_and_check(capsys, rules):
+    (rules / "match.order.json").write_text(ORDER)
+    (rules / "match.outcome.json").write_text('{"edgeblock": "outcome"}')
+    status, out, err = run(capsys, "lint", rules)
+    assert (status, err) == (1, "0 errors, 1 warning in 3 lists with 4 entries\n")
+    assert out == ("match.order.json:3: warning: item 2 (T-2) has a value that is none of the kind host: 'or..dered' "
+                   "has an empty label; this line is left out\n")
+    status, out, _ = run(capsys, "check", "--rules", rules, "ordered.example")
+    assert status == 1 and 'order="No. 12" reference="ticket 7"' in out and "match.order.json:2" in out
+    rule = re.findall(r"rule ([0-9a-f]{8})", out)[0]
+    assert "match.order.json:2  list match, block: ordered.example" in run(
+        capsys, "check", "--rules", rules, "--rule", rule)[1]
+
+
 def test_lint_tells_mistakes_from_what_is_worth_knowing(capsys, rules):
     (rules / "more.list").write_text("listed.example\nwww.listed.example\n")
     (rules / "ads.adblock").write_text("||ads.example^\nopen.example##.ad\n")
@@ -512,6 +532,15 @@ def test_status_says_where_addresses_are_off(capsys, answer):
     off = "2 address entries hold on the watched ports only: [ruleset] addresses = false"
     answer["addresses"] |= {"ranges": 0, "in_kernel": 0, "off": off}
     assert f"addresses  OFF: {off}" in run(capsys, "status")[1].splitlines()
+
+
+def test_status_says_what_became_of_orders_and_what_is_nearly_full(capsys, answer):
+    answer["orders"] = {"orders": 2, "items": {"taken": 0, "in force": 1500, "ended": 3}, "problem": "full disk"}
+    answer["capacity"] = {"entries": {"used": 80, "most": 100}, "addresses": {"used": 200_001, "most": 250_000}}
+    lines = run(capsys, "status")[1].splitlines()
+    assert [line for line in lines if line.startswith(("orders", "capacity"))] == [
+        "orders     2: 1,500 in force, 3 ended", "orders     NOT ANSWERED: full disk",
+        "capacity   NEARLY FULL: 200,001 addresses of at most 250,000"]
 
 
 def test_status_has_all_of_it_for_programs_too(capsys, answer):
