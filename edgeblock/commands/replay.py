@@ -263,6 +263,8 @@ def _as_json(row: Row) -> str:
             "path": name.path, "verdict": name.action, "list": name.list, "rule": name.rule}
     if name.policy is not None:
         rest["policy"] = name.policy
+    if name.order:
+        rest["order"] = name.order
     # By hand up to the time, so that it always has its six digits.
     return f'{{"frame": {record.number}, "time": {record.time:.6f}, {json.dumps(rest)[1:]}'
 

@@ -1,9 +1,11 @@
 """The rules in force, where there is no memory for those that are to follow them."""
 
 import os
+from unittest.mock import Mock
 
 import pytest
 
+from edgeblock.blocklist.load import load
 from edgeblock.daemon import in_force
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.compiling import Loaded
@@ -37,3 +39,19 @@ def test_notes_are_whole_whatever_was_written_before():
     write_all(fd, b"notes")
     assert os.pread(fd, 100, 0) == b"notes"
     os.close(fd)
+
+
+def test_a_name_is_checked_as_at_another_time(tmp_path):
+    (tmp_path / "a.list").write_text("a.example until=2026-01-01\n")
+    loaded = load(tmp_path)
+    snapshot = loaded.matcher.snapshot
+    rules = InForce(Board(1), Log())
+    rules._loaded = Mock(digest="d", key=snapshot.key)
+    rules._asked = "d", loaded.matcher
+    for question, blocked in (('{"name": "a.example", "at": 0}', True), ('{"name": "a.example", "at": 1.8e9}', False),
+                              ('"a.example"', False), ('{"name": "a.example", "at": 1e300}', False)):
+        assert rules.check(question)["blocked"] is blocked
+    for odd in ("5", "[1]", "null", '{"name": 5, "at": 0}', '{"name": "a.example"}', '{"name": "a", "at": "x"}',
+                '{"name": "a", "at": Infinity}', '{"name": "a", "at": NaN}', '{"name": "a", "at": [1]}', "{" * 50):
+        assert rules.check(odd) == {
+            "error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at)"}
