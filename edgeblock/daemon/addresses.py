@@ -3,7 +3,8 @@
 In: compiled rules; what the vigil hears of changes by others. Out: the address rules (netfilter/addresses.py) as the
 lists have them, flows cut when an entry comes or goes (netfilter/cut.py), counts for each list. What is new is in the
 kernel before any worker has it. What goes, or becomes another range, goes when the workers have let it go: so nothing
-is marked as blocked that is lifted. Never here: a list read, or a rule that queues.
+is marked as blocked that is lifted. What has a window comes and goes at its moments by the wall clock, which may be
+set, and is looked at again and again. Never here: a list read, or a rule that queues.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from typing import Any
 from edgeblock.addresses import BITS, EMPTY, Addresses, Endpoint, What, has, with_new
 from edgeblock.blocklist import canary
 from edgeblock.blocklist.addresses import Reader
-from edgeblock.blocklist.compiler import ADDRESS
+from edgeblock.blocklist.compiler import ADDRESS, Compiled
+from edgeblock.blocklist.terms import ALWAYS, NEVER
 from edgeblock.config import Config
 from edgeblock.daemon.canary import LISTED_PORT, why_not
 from edgeblock.daemon.compiling import Loaded, map_snapshot
@@ -32,6 +34,7 @@ COUNT_MAX = 250_000     # ranges and endpoints that the kernel is given: to read
 AGAIN = 0.5             # seconds after which flows are cut again: a packet may have been on its way to a worker
 COUNTING = 2.0          # seconds between two looks at what entries have counted,
 SHARE = 50              # or so many times what a look takes
+LOOKING = 0.1           # seconds between two looks at the clock
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -49,6 +52,9 @@ class AddressRules:
         self._of_some = 0                               # and those of lists for some clients alone
         self._unread, self._unput = "", ""              # why the entries cannot be had, or not be put there
         self._lists = Reader()
+        self._parts: Compiled | None = None             # what was read last, where some of it has windows,
+        self._holds: tuple[float, float] = ALWAYS, NEVER        # and from when to when it is as it was read
+        self._staged = False                            # the workers may not have it yet
         self._ours_too = always_listed(config)          # beside what is listed, where something is
         self._wanted = EMPTY                            # by the lists that were read last,
         self._should = EMPTY                            # by what was put last,
@@ -92,6 +98,7 @@ class AddressRules:
         if self._of_some and not before:
             self._log.warning("address entries of lists for some clients hold on the watched ports only",
                               entries=self._of_some)
+        self._staged = True
         if self._installed and both.total > self._there.total:
             await self._put(self._change, both)
 
@@ -113,6 +120,7 @@ class AddressRules:
 
     async def commit(self) -> None:
         """After the workers have them: all is as they have it."""
+        self._staged = False
         if self._installed and not self._unread and await self._call(lambda: self._there != self._wanted):
             await self._put(self._change, self._wanted)
 
@@ -120,9 +128,31 @@ class AddressRules:
         """What is to be there until all workers have these rules."""
         parts = map_snapshot(loaded.fd, loaded.key).parts
         self._of_some = sum(one.address_entries for one in parts.lists if one.clients and not one.expired)
-        wanted = self._lists.read(parts, COUNT_MAX)
-        self._wanted = with_new(wanted, self._ours_too) if wanted.total else wanted
+        self._read_at(parts, time.time())
         return with_new(self._there, self._wanted)
+
+    def _read_at(self, parts: Compiled, now: float) -> None:
+        """What is listed at a moment, in Unix seconds."""
+        wanted = self._lists.read(parts, COUNT_MAX, at=now)
+        self._wanted = with_new(wanted, self._ours_too) if wanted.total else wanted
+        self._parts = parts if parts.windows or any(record.window for record in parts.lists) else None
+        self._holds = now, self._lists.until or NEVER
+
+    async def keep_time(self) -> None:
+        """Until it is cancelled: has put there or taken away what begins or ends to hold, wherever the clock goes."""
+        while True:
+            await asyncio.sleep(LOOKING)
+            now, (since, until) = time.time(), self._holds
+            if self._parts is not None and not since - LOOKING <= now < until:
+                try:
+                    await self._call(self._read_at, self._parts, now)
+                    self._unread = ""
+                except (EdgeblockError, OSError) as problem:
+                    self._unread, self._holds = self._said(problem, self._unread), (now, now + AGAIN)
+                    continue
+                wanted = with_new(self._there, self._wanted) if self._staged else self._wanted
+                if self._installed and self._there != wanted:
+                    await self._put(self._change, wanted)
 
     # ---- the kernel
 

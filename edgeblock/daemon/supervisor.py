@@ -162,6 +162,7 @@ class Supervisor:
         await vigil.begin()
         stack.push_async_callback(give_up, self.tasks.go_on(vigil.keep()))
         stack.push_async_callback(give_up, self.tasks.go_on(kernel.addresses.keep_counting()))
+        stack.push_async_callback(give_up, self.tasks.go_on(kernel.addresses.keep_time()))
         stack.callback(self.outcomes.close)
         stack.push_async_callback(give_up, self.tasks.go_on(self.outcomes.keep()))
         stack.push_async_callback(give_up, self.tasks.go_on(self.windows.keep(self._turn)))
