@@ -282,8 +282,8 @@ def zone_of(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
     if name not in zone_names():
-        near = difflib.get_close_matches(name[:TEXT_MAX], zone_names(), 1, 0.7) or \
-            [one for one in zone_names() if one.casefold() == name.casefold()]
+        like = sorted(one for one in zone_names() if one[:1].casefold() == name[:1].casefold())     # all take too long
+        near = difflib.get_close_matches(name[:TEXT_MAX], like, 1, 0.7)
         shown = name if len(name) <= 40 and name.isprintable() else f"{name[:40]!r}..."
         raise BadTerm(f"has no zone that this system knows: {shown}" + (
             f"; did you mean {near[0]}?" if near else "; write one such as Europe/London or UTC"))

@@ -814,7 +814,7 @@ cdef class Engine:
                         flow.quic.bound = 1
                     last, last_listed, last_found = f, listed, found
                     places += found.spent
-                    if found.of_ech:
+                    if found.of_ech and proto != PROTO_HTTP:
                         self._await_ech(flow, proto, host, host_size, &around)
                 opening = flow.seen_count == 0
                 if not self._is_new(flow, f):

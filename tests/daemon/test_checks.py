@@ -163,3 +163,12 @@ def test_a_list_that_redirects_nowhere_is_a_warning(capsys, tmp_path):
     file.write_text(f'[rules]\ndirectory = "{tmp_path}"\n[reply]\nredirect = "https://a.example/"\n')
     assert cli.main(["run", "--check", "--config", str(file)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_policy_that_blocks_every_browser_is_warned_of(capsys, tmp_path):
+    file = tmp_path / "edgeblock.toml"
+    for value, warned in (("block", True), ("block-listed-addresses", False), ("accept", False)):
+        file.write_text(f'[policies]\nech = "{value}"\n[rules]\ndirectory = "{tmp_path}"\n')
+        assert cli.main(["run", "--check", "--config", str(file)]) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "[policies] ech" in line]
+        assert bool(said) == warned and all("BLOCKS EVERYTHING" in line and "GREASE" in line for line in said)

@@ -158,3 +158,10 @@ def test_only_for_the_journal_a_line_begins_with_its_priority(tmp_path, monkeypa
             file.seek(0)
             ranks[own] = [line.partition("{")[0] for line in file]
     assert ranks == {True: ["<3>", "<4>", "<6>", "<3>"], False: [""] * 4}
+
+
+def test_the_order_by_which_something_is_blocked_is_said():
+    ordered = BLOCKED._replace(order="No. 12\u2028" + "\U0001f600" * 256)
+    lines, _ = lines_of(Privacy(), 10, lambda log: log.blocked(1.0, IPV4, [BLOCKED, ordered]))
+    assert "order" not in lines[0] and lines[1]["order"].startswith("No. 12")
+    assert len(json.dumps(lines[1])) < 1 << 13
