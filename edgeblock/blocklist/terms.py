@@ -282,7 +282,7 @@ def zone_of(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
     if name not in zone_names():
-        like = sorted(one for one in zone_names() if one[:1].casefold() == name[:1].casefold())     # all take too long
+        like = sorted(one for one in zone_names() if one[:1].casefold() == name[:1].casefold())     # all take long
         near = difflib.get_close_matches(name[:TEXT_MAX], like, 1, 0.7)
         shown = name if len(name) <= 40 and name.isprintable() else f"{name[:40]!r}..."
         raise BadTerm(f"has no zone that this system knows: {shown}" + (

@@ -40,6 +40,30 @@ def test_the_same_of_a_listed_host_is_blocked(host: str):
         assert any(decision.mark == "blocked" or not decision.accept for decision in decisions), (SEED, kind, packets)
 
 
+def test_the_noise_of_browsers_passes_every_policy_but_the_one_that_blocks_all_of_it():
+    """Chromium's hellos have an Encrypted ClientHello that means nothing (GREASE). To a public name that is listed
+    with ech=only the same bytes are as a real one, and blocked; other hellos to it are not."""
+    noisy = {ech: 0 for ech in ("accept", "block-listed-addresses", "block")}
+    for ech in noisy:
+        crowd, judge = Crowd(SEED), engine("public.example ech=only", ech=ech)
+        for _ in range(1500):
+            before = judge.counters()["hellos_ech"]
+            packets = crowd.connection()[1]
+            stopped = any(not judge.judge(packet, crowd.number * 0.01).accept for packet in packets)
+            has_noise = judge.counters()["hellos_ech"] > before
+            noisy[ech] += has_noise
+            assert stopped == (has_noise and ech == "block")
+        assert judge.counters()["hellos_ech_known"] == 0
+    crowd, judge, blocked = Crowd(SEED, lambda _: "public.example"), engine("public.example ech=only"), 0
+    for _ in range(1500):
+        before = judge.counters()["hellos_ech"]
+        packets = crowd.connection()[1]
+        stopped = any(not judge.judge(packet, crowd.number * 0.01).accept for packet in packets)
+        assert stopped == (judge.counters()["hellos_ech"] > before)
+        blocked += stopped
+    assert blocked and min(noisy.values())
+
+
 def test_there_are_shapes_of_every_kind():
     assert len(SHAPES) > 50
     assert all(sum(len(shape.get(kind, ())) for shape in SHAPES.values()) >= least
