@@ -204,6 +204,8 @@ def plain_reader_of(name: str, settings: ListSettings) -> Reader:
                        attributes=settings.attributes)
     if name == "domains" and settings.attributes:
         return partial(read_domains, attributes=settings.attributes)
+    if name == "urls" and settings.attributes:
+        return partial(read_urls, attributes=settings.attributes)
     if name == "json":
         return partial(read_feed, subdomains=bool(settings.subdomains), attributes=settings.attributes)
     if name == "rpz":

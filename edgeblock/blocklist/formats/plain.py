@@ -28,13 +28,11 @@ def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[I
         if type(line) is not bytes:         # most lines of most lists are an Entry already
             yield line
             continue
-        told: Attributes = ()
-        if b"=" in line and (b" " in line or b"\t" in line):
-            try:
-                line, told = split_attributes(line, attributes)
-            except BadEntry as error:
-                yield Problem(number, f"{shown(line)} {error}")
-                continue
+        try:
+            line, told = said_beside(line, attributes)
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
+            continue
         line = without_comment(line)
         exception = line[:2] == b"@@"
         if NOTHING_BELOW.fullmatch(line):
@@ -49,11 +47,17 @@ def read_domains(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[I
             yield refused(number, line, error)
 
 
-def read_urls(file: BinaryIO) -> Iterator[Item]:
-    """URLs, directories and exceptions from them. A host alone is its front page, as in a browser."""
+def read_urls(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[Item]:
+    """URLs, directories and exceptions from them, with attributes likewise. A host alone is its front page, as in a
+    browser."""
     for number, line in read_lines(file, shapes=URLS):
         if type(line) is not bytes:
             yield line
+            continue
+        try:
+            line, told = said_beside(line, attributes)
+        except BadEntry as error:
+            yield Problem(number, f"{shown(line)} {error}")
             continue
         line = without_comment(line)
         exception = line[:2] == b"@@"
@@ -62,9 +66,14 @@ def read_urls(file: BinaryIO) -> Iterator[Item]:
             if b" " in text or b"\t" in text:
                 raise BadEntry(why_spaced(text, "one URL a line, and %20 for a space in it"))
             kind, key, depth = read_url_entry(text)
-            yield Entry(number, kind, key, exception, depth)
+            yield with_terms(Entry(number, kind, key, exception, depth, told))
         except BadEntry as error:
             yield refused(number, line, error)
+
+
+def said_beside(line: bytes, declared: tuple[str, ...]) -> tuple[bytes, Attributes]:
+    """The line without its attributes, and these. Raises BadEntry."""
+    return split_attributes(line, declared) if b"=" in line and (b" " in line or b"\t" in line) else (line, ())
 
 
 def refused(number: int, line: bytes, error: BadEntry) -> Item:
