@@ -43,8 +43,9 @@ def test_what_stands_behind_an_entry(line, attributes):
 
 
 def test_behind_a_url_of_a_list_of_urls():
-    one, two, three, problem = read("http://a.example/x?y=z until=2030-01-01 note=1\n@@http://a.example/?q=1 # why=not\n"
-                                    "a.example/b\nhttp://a.example/d until=soon\n", "urls")
+    one, two, three, problem = read(
+        "http://a.example/x?y=z until=2030-01-01 note=1\n@@http://a.example/?q=1 # why=not\n"
+        "a.example/b\nhttp://a.example/d until=soon\n", "urls")
     assert one.attributes == (("note", "1"), ("until", "2030-01-01")) and one.terms.window.ends == 1893456000
     assert (two.key, two.attributes, two.exception) == (b"a.example/?q=1", (), True) and three.key == b"a.example/b"
     assert isinstance(problem, Problem) and "has until=soon, which is no time" in problem.why
