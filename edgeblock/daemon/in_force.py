@@ -158,15 +158,16 @@ class InForce:
         {"name": NAME, "at": UNIX_SECONDS, "client": ADDRESS}, without which it is now, and nobody knows who asks."""
         try:
             asked = json.loads(question)
-            asked = {"name": asked} if isinstance(asked, str) else asked
+            asked = {"name": asked, "at": None} if isinstance(asked, str) else asked
             name, at, client = asked["name"], asked.get("at"), asked.get("client", "")
             at = None if at is None else float(at)
-            if not isinstance(name, str) or not isinstance(client, str) or at is not None and not math.isfinite(at):
+            if not {"at", "client"} & asked.keys() or not isinstance(name, str) or not isinstance(client, str) \
+                    or at is not None and not math.isfinite(at):
                 raise ValueError
             packed = ipaddress.ip_address(client).packed if client else b""
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            return {"error": "a name to check is a string in JSON, or an object with a name, and with Unix seconds "
-                             "(at) or the address of a client"}
+            return {"error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at), an "
+                             "address (client) or both"}
         if self._loaded is None:
             return {"error": "no lists are loaded yet"}
         if self._asked is None or self._asked[0] != self._loaded.digest:

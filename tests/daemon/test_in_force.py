@@ -1,5 +1,6 @@
 """The rules in force, where there is no memory for those that are to follow them."""
 
+import json
 import os
 from unittest.mock import Mock
 
@@ -54,4 +55,21 @@ def test_a_name_is_checked_as_at_another_time(tmp_path):
     for odd in ("5", "[1]", "null", '{"name": 5, "at": 0}', '{"name": "a.example"}', '{"name": "a", "at": "x"}',
                 '{"name": "a", "at": Infinity}', '{"name": "a", "at": NaN}', '{"name": "a", "at": [1]}', "{" * 50):
         assert rules.check(odd) == {
-            "error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at)"}
+            "error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at), an address "
+                     "(client) or both"}
+
+
+def test_a_name_is_checked_for_one_client(tmp_path):
+    (tmp_path / "a.list").write_text("a.example until=2026-01-01\n")
+    (tmp_path / "a.toml").write_text('clients = ["192.0.2.0/24", "2001:db8::/32"]\n')
+    loaded = load(tmp_path)
+    rules = InForce(Board(1), Log())
+    rules._loaded = Mock(digest="d", key=loaded.matcher.snapshot.key)
+    rules._asked = "d", loaded.matcher
+    for client, at, blocked in (("192.0.2.7", 0, True), ("2001:db8::7", 0, True), ("198.51.100.7", 0, False),
+                                ("192.0.2.7", 1.8e9, False)):
+        question = json.dumps({"name": "a.example", "client": client, "at": at})
+        assert rules.check(question)["blocked"] is blocked
+        assert not rules.check('"a.example"')["blocked"]        # who asked before is forgotten
+    for odd in ('{"name": "a.example", "client": "x"}', '{"name": "a.example", "client": 5}'):
+        assert "address (client)" in rules.check(odd)["error"]
