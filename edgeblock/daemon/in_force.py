@@ -166,8 +166,8 @@ class InForce:
                 raise ValueError
             packed = ipaddress.ip_address(client).packed if client else b""
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            return {"error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at), an "
-                             "address (client) or both"}
+            return {"error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at), "
+                             "an address (client) or both"}
         if self._loaded is None:
             return {"error": "no lists are loaded yet"}
         if self._asked is None or self._asked[0] != self._loaded.digest:

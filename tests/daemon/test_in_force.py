@@ -55,8 +55,8 @@ def test_a_name_is_checked_as_at_another_time(tmp_path):
     for odd in ("5", "[1]", "null", '{"name": 5, "at": 0}', '{"name": "a.example"}', '{"name": "a", "at": "x"}',
                 '{"name": "a", "at": Infinity}', '{"name": "a", "at": NaN}', '{"name": "a", "at": [1]}', "{" * 50):
         assert rules.check(odd) == {
-            "error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at), an address "
-                     "(client) or both"}
+            "error": "a name to check is a string in JSON, or an object with a name and Unix seconds (at), "
+                     "an address (client) or both"}
 
 
 def test_a_name_is_checked_for_one_client(tmp_path):
