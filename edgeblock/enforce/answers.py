@@ -79,7 +79,7 @@ class Answers:
 
     def renew(self, lists: Iterable[ListRecord]) -> None:
         """These lists are in force from now on."""
-        self.notices = {one.name: one.notice for one in lists if one.notice}
+        self.notices = {one.name: {**one.order, **one.notice} for one in lists if one.notice or one.order}
         self._made.cache_clear()
 
     def redirects(self, name: str | None) -> bool:

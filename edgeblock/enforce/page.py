@@ -29,7 +29,7 @@ HELP = (("help_any", "https://findahelpline.com/"), ("help_young", "https://chil
         ("help_self", "https://www.stopitnow.org.uk/"))
 
 REFERENCE = "$reference"
-GAPS = re.compile(r"\$(reason|contact|provider)\b")     # of an own page, besides the reference
+GAPS = re.compile(r"\$(reason|contact|provider|authority|order)\b")     # of an own page, besides the reference
 
 _LINK = re.compile(r"https?://(\S+?)/?", re.IGNORECASE)     # what is shown of it fits on a phone
 _MAIL = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+")
@@ -67,7 +67,7 @@ class Page:
 class Words:
     """What is told. `pages` are own pages by language, {} is the page that ships; of them and of `reason` the first
     is for whoever asks for no other language. `help` are pairs of a text and a URL, mail address or telephone number,
-    () those that ship."""
+    () those that ship. `authority` and `order` say by whose order, on own pages that ask for it."""
 
     pages: Mapping[str, str] = field(default_factory=dict)
     reason: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +75,8 @@ class Words:
     provider: str = ""
     help: Sequence[tuple[str, str]] = ()
     language: str = "en"
+    authority: str = ""
+    order: str = ""
 
     @property
     def languages(self) -> list[str]:
@@ -84,7 +86,7 @@ class Words:
 
     def over(self, notice: Notice) -> "Words":
         """The same with what a list says for itself."""
-        own: dict[str, Any] = {"contact": notice.get("contact") or self.contact}
+        own: dict[str, Any] = {key: notice.get(key) or getattr(self, key) for key in ("contact", "authority", "order")}
         for key in ("pages", "reason"):
             own[key] = {one: text for one, text in notice.get(key, {}).items() if not one or LANGUAGE.fullmatch(one)
                         } or getattr(self, key)
@@ -127,7 +129,8 @@ def make(words: Words, language: str) -> Page:
 
 
 def own(words: Words, language: str) -> list[str]:
-    values = {"reason": reason_in(words, language)[0], "contact": words.contact, "provider": words.provider}
+    values = {"reason": reason_in(words, language)[0], "contact": words.contact, "provider": words.provider,
+              "authority": words.authority, "order": words.order}
     return [GAPS.sub(lambda gap: html.escape(values[gap[1]]), piece)
             for piece in words.pages[language].split(REFERENCE)]
 

@@ -115,6 +115,18 @@ def test_the_operators_page_with_the_words_of_a_list(tmp_path):
     assert "Content-Security-Policy" not in fields and "Content-Language" not in fields
 
 
+def test_by_whose_order_is_told_where_a_page_asks_for_it():
+    order = {"order": "14 O 12/26 <", "authority": "Landgericht Köln", "approved_by": "Nobody's business",
+             "reference": "other", "status": "500", "redirect": "no"}
+    made = Answers(Reply())
+    made.renew([ListRecord("court", "page", order=order, notice={"pages": {"": "$authority: $order ($reference)"}}),
+                ListRecord("else", "page", order=order)])
+    status, fields, body = asked(made)
+    assert body == f"Landgericht Köln: 14 O 12/26 &lt; ({fields['Block-Reference']})" and " 451 " in status
+    assert "Köln" not in asked(made, "else")[2] and "business" not in asked(made, "else")[2]
+    assert not made.redirects("else")
+
+
 def test_no_answer_is_longer_than_a_page_may_be():
     reason = "&" * 1000
     made = answers(court={"pages": {"": "$reason" * 40}, "reason": {"": reason}})
