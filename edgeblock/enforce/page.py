@@ -86,7 +86,8 @@ class Words:
 
     def over(self, notice: Notice) -> "Words":
         """The same with what a list says for itself."""
-        own: dict[str, Any] = {key: notice.get(key) or getattr(self, key) for key in ("contact", "authority", "order")}
+        own: dict[str, Any] = {key: notice.get(key) or getattr(self, key)
+                               for key in ("contact", "authority", "order")}
         for key in ("pages", "reason"):
             own[key] = {one: text for one, text in notice.get(key, {}).items() if not one or LANGUAGE.fullmatch(one)
                         } or getattr(self, key)
