@@ -323,3 +323,36 @@ def test_a_fault_with_one_order_is_that_orders(box, monkeypatch):
     assert box.look(name="other")["state"] == "in force"
     assert "cannot be read by a fault of edgeblock (ZeroDivisionError at test_outcomes.py" in \
         box.outcomes.status()["problem"]
+
+
+def test_the_window_of_a_list_is_that_of_its_items_too(box):
+    begins, ends = moment(NOW + HOUR)[:-5] + "Z", moment(NOW + 2 * HOUR)[:-5] + "Z"
+    (box.folder / "court.toml").write_text(f"from = {begins}\nuntil = {ends}\n")
+    box.drop(item(1), item(2, until=moment(NOW + HOUR + 60)[:-5] + "Z"), item(3, until="2020-01-01"))
+    told = box.load()
+    assert [(one["state"], one.get("opens")) for one in told["items"]] == [
+        ("waiting", moment(NOW + HOUR)), ("waiting", moment(NOW + HOUR)), ("ended", None)]
+    box.outcomes.turn(["court"])
+    assert [one["state"] for one in box.look(HOUR)["items"]] == ["in force", "in force", "ended"]
+    box.outcomes.turn(["court"])
+    assert [one.get("ended") for one in box.look(61)["items"]] == [
+        None, moment(NOW + HOUR + 60), "2020-01-01T00:00:00.000Z"]
+    box.outcomes.turn(["court"])
+    assert [one["ended"] for one in box.look(HOUR)["items"]][0] == moment(NOW + 2 * HOUR)
+
+
+def test_an_item_that_is_left_out_as_it_ended_long_ago_has_ended(box):
+    (box.folder / "court.toml").write_text("drop_past_days = 1\n")
+    box.drop(item(1, until="2020-01-01"), item(2))
+    told = box.load()
+    assert [one["state"] for one in told["items"]] == ["ended", "in force"] and told["capacity"] == CAPACITY
+
+
+def test_a_clock_that_is_set_back_and_on_again(box):
+    box.drop(item(1, **{"from": moment(NOW - HOUR)[:-5] + "Z"}), item(2))
+    box.load()
+    box.outcomes.turn(["court"])
+    assert [one["state"] for one in box.look(-2 * HOUR)["items"]] == ["waiting", "in force"]
+    box.outcomes.turn(["court"])
+    told = box.look(2 * HOUR)
+    assert [(one["state"], one["since"]) for one in told["items"]] == [("in force", moment(NOW))] * 2
