@@ -55,6 +55,7 @@ class AddressRules:
         self._parts: Compiled | None = None             # what was read last, where some of it has windows,
         self._holds: tuple[float, float] = ALWAYS, NEVER        # and from when to when it is as it was read
         self._staged = False                            # the workers may not have it yet
+        self._turning = False                           # something comes or goes by the clock
         self._ours_too = always_listed(config)          # beside what is listed, where something is
         self._wanted = EMPTY                            # by the lists that were read last,
         self._should = EMPTY                            # by what was put last,
@@ -74,10 +75,14 @@ class AddressRules:
         return self._unread or self._unput
 
     @property
-    def are_kept(self) -> bool:
+    def are_kept(self) -> bool | None:
         """Whether the kernel has every address that it is to have: none, where the configuration leaves them to the
-        engine."""
-        return not self._ours or self._installed and not self.problem
+        engine. None while some come or go by the clock."""
+        if not self._ours or self.problem or not self._installed:
+            return not self._ours
+        since, until = self._holds
+        is_late = self._parts is not None and not since - LOOKING <= time.time() < until
+        return None if self._turning or is_late else True
 
     # ---- what the lists say
 
@@ -144,15 +149,17 @@ class AddressRules:
             await asyncio.sleep(LOOKING)
             now, (since, until) = time.time(), self._holds
             if self._parts is not None and not since - LOOKING <= now < until:
+                self._turning = True
                 try:
                     await self._call(self._read_at, self._parts, now)
                     self._unread = ""
                 except (EdgeblockError, OSError) as problem:
                     self._unread, self._holds = self._said(problem, self._unread), (now, now + AGAIN)
-                    continue
-                wanted = with_new(self._there, self._wanted) if self._staged else self._wanted
-                if self._installed and self._there != wanted:
-                    await self._put(self._change, wanted)
+                else:
+                    wanted = with_new(self._there, self._wanted) if self._staged else self._wanted
+                    if self._installed and self._there != wanted:
+                        await self._put(self._change, wanted)
+                self._turning = False
 
     # ---- the kernel
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
@@ -96,6 +96,7 @@ class Writer:
         self.state = rules.key.parent / ORDERS
         self.problems: dict[str, str] = {}      # by order, why its outcome cannot be written
         self.counts: dict[str, Counter[str]] = {}
+        self.of_names: set[str] = set()         # orders without an address
 
     def orders(self, refused: Iterable[str]) -> set[str]:
         """The names of all orders: those that were taken, and lists among `refused` that are one."""
@@ -109,6 +110,7 @@ class Writer:
         """What was written of orders that are gone."""
         for name in self.counts.keys() - orders:
             del self.counts[name]
+            self.of_names.discard(name)
             self.problems.pop(name, None)
         for folder, suffix, ours in ((self.directory, OUTCOME, is_ours), (self.state, SINCE, lambda _: True)):
             try:
@@ -137,6 +139,10 @@ class Writer:
         kept, body_before = self._since(name)
         in_force = said.everywhere and answers is not None and answers.origin == said.origin
         since: dict[str, list[float | None]] = {}
+        if answers and any(item.in_kernel for item in answers.items):
+            self.of_names.discard(name)
+        else:
+            self.of_names.add(name)
         items = answers_of(answers, said, in_force, kept, since, now) if answers else []
         counts = Counter(item["state"] for item in items)
         self.counts[name] = counts
@@ -269,11 +275,11 @@ class Outcomes:
 
     Args:
         everywhere: whether every worker has the rules that were given to them last.
-        in_kernel: whether the kernel has every address that it is to have.
+        in_kernel: whether the kernel has every address that it is to have; None while some come or go.
         capacity: how much there is and may be, for a box: "entries", "addresses", "lists", each `used` and `most`.
     """
 
-    def __init__(self, rules: Rules, log: Any, everywhere: Callable[[], bool], in_kernel: Callable[[], bool],
+    def __init__(self, rules: Rules, log: Any, everywhere: Callable[[], bool], in_kernel: Callable[[], bool | None],
                  capacity: Callable[[], dict[str, dict[str, int]]]) -> None:
         self._log, self._everywhere, self._in_kernel, self._capacity = log, everywhere, in_kernel, capacity
         self._writer = Writer(rules)
@@ -324,6 +330,8 @@ class Outcomes:
             self._is_settled = self._was_settled = self._stirred = True
             self._settled = {name: origin for name, (origin, _, _) in self._lists.items()}
         in_kernel = self._in_kernel()
+        if in_kernel is None:
+            return                  # in a moment it is known
         self._stirred |= in_kernel != self._had_kernel
         # At a start the answers of the daemon before hold until ours are known.
         early = not self._was_settled and time.monotonic() < self._begun + PATIENCE
@@ -362,7 +370,10 @@ class Outcomes:
             self._told = {name: one for name, one in self._told.items() if name in orders}
         for name in sorted(orders):
             one = said(name)
-            if self._told.get(name) == one and name not in turned:
+            before = self._told.get(name)
+            if before and name in self._writer.of_names:
+                before = replace(before, in_kernel=one.in_kernel)
+            if before == one and name not in turned:
                 continue
             began = time.monotonic()
             if began < self._resting.get(name, 0.0):

@@ -135,6 +135,29 @@ def test_an_address_is_in_force_when_the_kernel_has_it(box):
     assert [(one["state"], one.get("reason")) for one in box.look(3)["items"]][1] == ("in force", NOT_IN_KERNEL)
 
 
+def test_while_the_kernel_turns_nothing_is_answered_of_it(box):
+    box.drop(item(1), item(2, "address", "192.0.2.1"))
+    box.load()
+    box.in_kernel = None
+    box.outcomes.turn(["court"])
+    box.drop(item(1), item(2, "address", "192.0.2.1"), item(3, "address", "192.0.2.2"))
+    assert len(box.load()["items"]) == 2
+    box.in_kernel = True
+    assert [one["since"] for one in box.look(2)["items"]] == [moment(NOW), moment(NOW), moment(NOW + 2)]
+
+
+def test_what_the_kernel_has_is_nothing_to_an_order_of_names(box, monkeypatch):
+    box.drop(item(1))
+    box.drop(item(2, "address", "192.0.2.1"), name="other")
+    box.load()
+    written = []
+    write = box.outcomes._writer.write
+    monkeypatch.setattr(box.outcomes._writer, "write", lambda name, *more: written.append(name) or write(name, *more))
+    box.in_kernel = False
+    box.look(1)
+    assert written == ["other"]
+
+
 def test_items_that_stay_keep_their_since_when_the_order_changes_and_the_daemon_restarts(box):
     box.drop(item(1), item(2))
     box.load()
