@@ -290,7 +290,7 @@ class Compiler:
         parts.addresses = self.addresses
         parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
         for index, builder in self.terms.items():
-            parts.terms[index] = builder.entries()
+            parts.terms[index] = builder.entries(self.lists[index].name)
             self.lists[index].timed = builder.timed
             if windows := builder.windows():
                 parts.windows[index] = windows

@@ -285,6 +285,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
                 after = os.fstat(file.fileno())
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                     raise Unsettled(f"{name}: was changed while it was read")
+        compiled = gathering.compiler.finish()
     except Refused:
         raise
     except OSError as error:
@@ -292,8 +293,8 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     except ListError as error:
         if isinstance(error, Unsettled):
             raise
-        raise Refused([Finding(name, 0, str(error).removeprefix(f"{name}: "))]) from None
-    compiled = gathering.compiler.finish()
+        why = str(error).removeprefix(f"{name}: ").removeprefix(f"{source.name}: ")
+        raise Refused([Finding(name, 0, why)]) from None
     [record] = compiled.lists
     seen = Seen(gathering.lines, record.entries, gathering.unusable)
     times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]

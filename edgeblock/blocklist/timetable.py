@@ -35,6 +35,7 @@ NO_SET, NO_WINDOW_SET, NO_ORDER = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF
 ONLY_ECH = 1                            # a flag of a record
 SETS_MAX = 4096         # different sets of weekly windows in a list: 5 MB of spans
 ORDERS_MAX = 250_000    # different order data in a list: 200 MB while it is compiled
+SAME_MAX = 256          # terms of one entry, or not twice as many: each is looked at whenever somebody asks for it
 GONE = Weekly((), 0, 1, "UTC")
 
 Blob = bytes | bytearray | memoryview
@@ -73,8 +74,12 @@ class Builder:
             raise ListError(f"has more than {SETS_MAX} different weekly windows; split it")
         return number
 
-    def entries(self) -> bytes:
-        """The terms of all rows; b"" where there are none."""
+    def entries(self, name: str = "") -> bytes:
+        """The terms of all rows of the list of that name; b"" where there are none.
+
+        Raises:
+            ListError: more of one row than anybody may look at for a packet.
+        """
         if not self._records:
             return b""
         zones: dict[str, int] = {}
@@ -90,6 +95,11 @@ class Builder:
         texts = json.dumps({"zones": list(zones), "weekly": self._texts()}).encode()
         size = sort_records(self._records, RECORD.size)
         del self._records[size:]
+        apart = SAME_MAX * RECORD.size
+        for at in range(0, size - apart, apart):
+            if self._records[at:at + ASKED] == self._records[at + apart:at + apart + ASKED]:
+                raise ListError(f"{name}: has an entry more than {SAME_MAX} times, each with another window or order; give it "
+                                "weekly windows, or one from its first moment to its last")
         self.timed = len({(print, value) for print, value, begins, ends, which, _, _ in
                           RECORD.iter_unpack(self._records)
                           if (begins, ends, which) != (ALWAYS, NEVER, NO_SET) and value & 0xFF != Kind.HOST_OF_URL})

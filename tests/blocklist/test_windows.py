@@ -336,6 +336,14 @@ def test_a_list_has_only_so_many_different_terms(monkeypatch):
             matcher("", "".join(f"{name}.example {word.format(name)}\n" for name in "012"))
 
 
+def test_an_entry_has_only_so_many_terms():
+    """Each is looked at for every packet that asks for the name."""
+    text = "".join(f"a.example until={2030 + i % 50}-01-01 order={i}\n" for i in range(600))
+    with pytest.raises(ListError, match="court: has an entry more than 256 times, each with another window or order"):
+        matcher("", text)
+    assert matcher("", "".join(text.splitlines(True)[:250])).look_up("tls", b"a.example").order
+
+
 def test_a_snapshot_of_before_is_still_read():
     """Its sections are fewer; the rest is the same."""
     parts = merge([part("court", "", "a.example\n192.0.2.1\n")])
