@@ -352,8 +352,9 @@ def test_an_order_is_a_list_for_lint_and_check(capsys, rules):
     (rules / "match.outcome.json").write_text('{"edgeblock": "outcome"}')
     status, out, err = run(capsys, "lint", rules)
     assert (status, err) == (1, "0 errors, 1 warning in 3 lists with 4 entries\n")
-    assert out.splitlines()[0] == ("match.order.json:3: warning: item 2 (T-2) has a value that is none of the kind host: "
-                                   "'or..dered' has an empty label; this line is left out")
+    assert out.splitlines()[0] == (
+        "match.order.json:3: warning: item 2 (T-2) has a value that is none of the kind host: 'or..dered' has an "
+        "empty label; this line is left out")
     status, out, _ = run(capsys, "check", "--rules", rules, "ordered.example")
     assert status == 1 and 'order="No. 12" reference="ticket 7"' in out and "match.order.json:2" in out
     rule = re.findall(r"rule ([0-9a-f]{8})", out)[0]

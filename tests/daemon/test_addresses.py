@@ -251,8 +251,9 @@ def test_the_canarys_endpoints_are_there_with_others_and_count_for_nobody(kernel
 def test_the_canary_has_no_endpoint_where_no_list_has_an_address(monkeypatch: pytest.MonkeyPatch):
     rules, _ = made()
     for total, says in ((0, EMPTY), (1, listed(1))):
-        monkeypatch.setattr(rules._lists, "read", lambda parts, most, says=says: says)
-        monkeypatch.setattr(module, "map_snapshot", lambda fd, key: SimpleNamespace(parts=SimpleNamespace(lists=[])))
+        monkeypatch.setattr(rules._lists, "read", lambda parts, most, at, says=says: says)
+        parts = SimpleNamespace(lists=[], windows={})
+        monkeypatch.setattr(module, "map_snapshot", lambda fd, key, parts=parts: SimpleNamespace(parts=parts))
         rules._read(SimpleNamespace(fd=1, key=b""))
         assert (rules._wanted == EMPTY) == (total == 0)
         assert rules.status()["ranges"] == total
