@@ -98,8 +98,8 @@ class Builder:
         apart = SAME_MAX * RECORD.size
         for at in range(0, size - apart, apart):
             if self._records[at:at + ASKED] == self._records[at + apart:at + apart + ASKED]:
-                raise ListError(f"{name}: has an entry more than {SAME_MAX} times, each with another window or order; "
-                                "give it weekly windows, or one from its first moment to its last")
+                raise ListError(f"{name}: has an entry more than {SAME_MAX} times, each with another window or "
+                                "order; give it weekly windows, or one from its first moment to its last")
         self.timed = len({(print, value) for print, value, begins, ends, which, _, _ in
                           RECORD.iter_unpack(self._records)
                           if (begins, ends, which) != (ALWAYS, NEVER, NO_SET) and value & 0xFF != Kind.HOST_OF_URL})
