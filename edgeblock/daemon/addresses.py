@@ -50,7 +50,9 @@ class AddressRules:
         self._ours = config.ruleset.addresses and config.ruleset.install
         self._left = 0                                  # entries that the configuration leaves to the engine,
         self._of_some = 0                               # and those of lists for some clients alone
-        self._unread, self._unput = "", ""              # why the entries cannot be had, or not be put there
+        # Why the entries cannot be had, not be had as they hold now, or not be put there.
+        self._unread, self._unturned, self._unput = "", "", ""
+        self._lists_turn = asyncio.Lock()               # new lists, or a moment of those that are there
         self._lists = Reader()
         self._parts: Compiled | None = None             # what was read last, where some of it has windows,
         self._holds: tuple[float, float] = ALWAYS, NEVER        # and from when to when it is as it was read
@@ -72,7 +74,7 @@ class AddressRules:
     @property
     def problem(self) -> str:
         """Why they are not in force although they should be; "" where they are, or there are none."""
-        return self._unread or self._unput
+        return self._unread or self._unturned or self._unput
 
     @property
     def are_kept(self) -> bool | None:
@@ -94,18 +96,19 @@ class AddressRules:
             await self._leave(loaded)
             return
         before = self._of_some
-        try:
-            both = await self._call(self._read, loaded)
-            self._unread = ""
-        except (EdgeblockError, OSError) as problem:
-            self._unread = self._said(problem, self._unread)
-            return
+        async with self._lists_turn:
+            try:
+                both = await self._call(self._read, loaded)
+                self._unread = self._unturned = ""
+            except (EdgeblockError, OSError) as problem:
+                self._unread = self._said(problem, self._unread)
+                return
+            self._staged = True
+            if self._installed and both.total > self._there.total:
+                await self._put(self._change, both)
         if self._of_some and not before:
             self._log.warning("address entries of lists for some clients hold on the watched ports only",
                               entries=self._of_some)
-        self._staged = True
-        if self._installed and both.total > self._there.total:
-            await self._put(self._change, both)
 
     async def _leave(self, loaded: Loaded) -> None:
         """The configuration leaves address entries to the engine: to be seen wherever somebody looks."""
@@ -125,9 +128,10 @@ class AddressRules:
 
     async def commit(self) -> None:
         """After the workers have them: all is as they have it."""
-        self._staged = False
-        if self._installed and not self._unread and await self._call(lambda: self._there != self._wanted):
-            await self._put(self._change, self._wanted)
+        async with self._lists_turn:
+            self._staged = False
+            if self._installed and not self._unread and await self._call(lambda: self._there != self._wanted):
+                await self._put(self._change, self._wanted)
 
     def _read(self, loaded: Loaded) -> Addresses:
         """What is to be there until all workers have these rules."""
@@ -147,19 +151,24 @@ class AddressRules:
         """Until it is cancelled: has put there or taken away what begins or ends to hold, wherever the clock goes."""
         while True:
             await asyncio.sleep(LOOKING)
-            now, (since, until) = time.time(), self._holds
-            if self._parts is not None and not since - LOOKING <= now < until:
-                self._turning = True
-                try:
-                    await self._call(self._read_at, self._parts, now)
-                    self._unread = ""
-                except (EdgeblockError, OSError) as problem:
-                    self._unread, self._holds = self._said(problem, self._unread), (now, now + AGAIN)
-                else:
-                    wanted = with_new(self._there, self._wanted) if self._staged else self._wanted
-                    if self._installed and self._there != wanted:
-                        await self._put(self._change, wanted)
-                self._turning = False
+            async with self._lists_turn:
+                await self._turn(time.time())
+
+    async def _turn(self, now: float) -> None:
+        since, until = self._holds
+        if self._parts is None or since - LOOKING <= now < until:
+            return
+        self._turning = True
+        try:
+            await self._call(self._read_at, self._parts, now)
+            self._unturned = ""
+        except (EdgeblockError, OSError) as problem:
+            self._unturned, self._holds = self._said(problem, self._unturned), (now, now + AGAIN)
+        else:
+            wanted = with_new(self._there, self._wanted) if self._staged else self._wanted
+            if self._installed and self._there != wanted:
+                await self._put(self._change, wanted)
+        self._turning = False
 
     # ---- the kernel
 

@@ -1,12 +1,16 @@
 """Address rules kept as the lists have them: what is put there when, and what is said where it cannot be."""
 
 import asyncio
+import io
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from edgeblock.addresses import EMPTY, Addresses, Span, What
+from edgeblock.blocklist.compiler import Compiler
+from edgeblock.blocklist.formats import read_domains
+from edgeblock.blocklist.settings import ListSettings
 from edgeblock.config import Config
 from edgeblock.daemon import addresses as module
 from edgeblock.daemon.addresses import AddressRules
@@ -258,3 +262,89 @@ def test_the_canary_has_no_endpoint_where_no_list_has_an_address(monkeypatch: py
         assert (rules._wanted == EMPTY) == (total == 0)
         assert rules.status()["ranges"] == total
 
+
+
+WINDOWED = "192.0.2.1\n192.0.2.9 from={}\n"
+
+
+def compiled(text: str) -> SimpleNamespace:
+    compiler = Compiler(bytes(16))
+    compiler.add_list("a", ListSettings())
+    for entry in read_domains(io.BytesIO(text.encode())):
+        compiler.add(0, entry)
+    return SimpleNamespace(fd=1, key=compiler.finish())
+
+
+def running(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> tuple[Kernel, AddressRules]:
+    """On a box whose clock the test sets; what would be done in the thread is done at once."""
+    kernel = Kernel(monkeypatch)
+    monkeypatch.setattr(module, "map_snapshot", lambda fd, key: SimpleNamespace(parts=key))
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    return kernel, made()[0]
+
+
+def there(kernel: Kernel) -> list[int]:
+    return [span.first & 0xFF for span in kernel.table.spans[4]]
+
+
+def test_what_has_a_window_is_in_the_kernel_while_it_holds(monkeypatch: pytest.MonkeyPatch):
+    now = [1_900_000_000.0]
+    kernel, rules = running(monkeypatch, now)
+
+    async def live() -> None:
+        await rules.stage(compiled(WINDOWED.format("2030-03-17T18:00:00Z")))
+        await rules.install()
+        await rules.commit()
+        for moment, those in ((0, [1]), (1200, [1, 9]), (0, [1]), (1200, [1, 9])):     # there, and set back
+            now[0] = 1_900_000_000.0 + moment
+            await rules._turn(now[0])
+            assert there(kernel) == those and rules.are_kept
+
+    asyncio.run(live())
+
+
+def test_new_lists_are_not_put_back_by_a_moment_of_the_old_ones(monkeypatch: pytest.MonkeyPatch):
+    now = [1_900_000_000.0]
+    kernel, rules = running(monkeypatch, now)
+
+    async def live() -> None:
+        await rules.stage(compiled(WINDOWED.format("2030-03-17T18:00:00Z")))
+        await rules.install()
+        await rules.commit()
+        held = asyncio.Event()
+        call, rules._call = rules._call, None
+
+        async def slow(work, *arguments):           # the thread is busy
+            await held.wait()
+            return await call(work, *arguments)
+
+        rules._call = slow
+        staging = asyncio.create_task(rules.stage(compiled("192.0.2.2\n")))
+        keeping = asyncio.create_task(rules.keep_time())
+        now[0] += 1200
+        await asyncio.sleep(3 * module.LOOKING)
+        held.set()
+        await staging
+        await asyncio.sleep(2 * module.LOOKING)
+        await rules.commit()
+        keeping.cancel()
+        assert there(kernel) == [2] and rules.are_kept
+
+    asyncio.run(live())
+
+
+def test_a_moment_does_not_hide_that_new_lists_have_too_many(monkeypatch: pytest.MonkeyPatch):
+    now = [1_900_000_000.0]
+    _, rules = running(monkeypatch, now)
+    monkeypatch.setattr(module, "COUNT_MAX", 3)
+
+    async def live() -> None:
+        await rules.stage(compiled(WINDOWED.format("2030-03-17T18:00:00Z")))
+        await rules.install()
+        await rules.commit()
+        await rules.stage(compiled("192.0.2.2\n192.0.2.4\n192.0.2.6\n192.0.2.8\n"))
+        now[0] += 1200
+        await rules._turn(now[0])
+        assert "4 ranges of addresses are listed" in rules.problem and rules.are_kept is False
+
+    asyncio.run(live())
