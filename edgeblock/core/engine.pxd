@@ -220,7 +220,8 @@ cdef class Engine:
     cdef bint _is_same_name(self, const Finding* a, const Finding* b) noexcept nogil
     cdef void _await_ech(self, Flow* flow, uint8_t proto, const uint8_t* host, size_t size,
                          Around* around) noexcept nogil
-    cdef bint _hello_end(self, Flow* flow, const Packet* p, const Finding* f, Match* found) noexcept nogil
+    cdef bint _hello_end(self, Flow* flow, const Packet* p, uint8_t proto, const Finding* f,
+                         Match* found) noexcept nogil
     cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil
     cdef void _note(self, Flow* flow, uint8_t proto, uint8_t ech, const Match* found,
                     uint32_t host_at, uint32_t host_size, uint32_t target_at, uint32_t target_size,

@@ -386,7 +386,7 @@ cdef class Engine:
         flow.marked = MARK_KEEP
         flow.replies = 0
         flow.packets = 0
-        flow.awaits_ech = 0
+        flow.awaits_ech = flow.heard_ech = 0
         flow.seen_count = 0
         flow.counted = 0
 
@@ -675,7 +675,7 @@ cdef class Engine:
         flow.quic.family = p.family
         flow.quic.bound = 0
         flow.state = FLOW_WATCHED
-        flow.seen_count = flow.awaits_ech = 0
+        flow.seen_count = flow.awaits_ech = flow.heard_ech = 0
         return True
 
     # ---- the stream
@@ -778,14 +778,15 @@ cdef class Engine:
             found.order = NO_ORDER
             proto = readers[f.reading].proto
             if f.kind != FINDING_NAME:
-                listed = self._hello_end(flow, p, f, &found)
-                if found.of_ech:
-                    last = NULL                 # another hello in this packet is asked about anew
+                listed = self._hello_end(flow, p, proto, f, &found)
+                last = NULL                     # another hello in this packet is asked about anew
             else:
                 host = text + f.host_at
                 host_size = f.host_size
                 target = NULL
                 target_size = 0
+                if flow.heard_ech and proto != PROTO_HTTP:
+                    flow.awaits_ech = flow.heard_ech = 0
                 if proto == PROTO_HTTP:
                     if host_size == 0:
                         host_size = address_text(p, address)
@@ -882,17 +883,28 @@ cdef class Engine:
                          Around* around) noexcept nogil:
         # A name with a rule for hellos that have an Encrypted ClientHello, which may stand behind the name, packets
         # away: the rule waits for the hello's end. Of several readings of one hello any may end it.
+        # Of several names the first counts whose rule blocks.
         cdef Match found
         around.ech = True
-        if self.matcher.match_name(proto, host, size, NULL, 0, around, &found) and found.of_ech:
+        if self.matcher.match_name(proto, host, size, NULL, 0, around, &found) and found.of_ech and not (
+                flow.awaits_ech and flow.with_ech_by == self.matcher.serial and flow.with_ech.action != ACTION_PASS
+                and flow.with_ech.action != ACTION_OBSERVE):
             flow.awaits_ech = 1
             flow.with_ech = found
+            flow.with_ech_by = self.matcher.serial
         around.ech = False
 
-    cdef bint _hello_end(self, Flow* flow, const Packet* p, const Finding* f, Match* found) noexcept nogil:
+    cdef bint _hello_end(self, Flow* flow, const Packet* p, uint8_t proto, const Finding* f,
+                         Match* found) noexcept nogil:
         # A whole ClientHello: what its name alone does not tell. True: `found` applies, which is a rule's (`of_ech`)
         # or a policy's.
         cdef bint refused = False
+        cdef Around around
+        if flow.awaits_ech and flow.with_ech_by != self.matcher.serial:     # other lists since: what do they say?
+            flow.awaits_ech = 0
+            put_around(&around, p)
+            self._await_ech(flow, proto, self.findings.text.data + f.host_at, f.host_size, &around)
+        flow.heard_ech = 1
         if f.kind == FINDING_NO_NAME:
             self.counts[COUNT_HELLOS] += 1
             self.counts[COUNT_HELLOS_NO_NAME] += 1

@@ -79,7 +79,8 @@ cdef struct Flow:
     uint16_t told              # bits: policies that were reported
     uint8_t orphan             # another engine has begun it (Engine.take_over)
     uint8_t sealed             # it does not begin anew: more has begun there than is known
-    uint8_t awaits_ech         # `with_ech` is what is done if its hello turns out to have an Encrypted ClientHello
+    uint8_t awaits_ech         # `with_ech` is what is done if its hello turns out to have an Encrypted ClientHello,
+    uint8_t heard_ech          # and this hello has come to its end: the next name is of another one
     uint8_t crowded            # there were more streams when it was blocked than `blocked` tells of
     Blocked blocked            # all streams that had begun on these ports when one was blocked, and that one
     uint32_t awaited[AWAITED]  # SYNs since the proof: one counts when proven bytes follow it
@@ -94,6 +95,7 @@ cdef struct Flow:
     uint32_t reset_seq[2]
     uint32_t reset_ack
     Match with_ech
+    uint64_t with_ech_by       # the matcher that says so (Matcher.serial)
     uint32_t packets           # client packets with payload since it was settled
     uint8_t seen_count
     uint64_t seen[SEEN]

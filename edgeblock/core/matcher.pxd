@@ -3,7 +3,7 @@
 # In: a name or an address as it stood on the wire. Out: the rule in force, if any. Never raises, never blocks,
 # never changes: a matcher is immutable, and new rules are a new matcher.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum Proto:
     PROTO_NONE = 0
@@ -43,6 +43,7 @@ cdef struct Match:
 
 cdef class Matcher:
     cdef readonly tuple list_names
+    cdef uint64_t serial   # no other matcher of this process has it: a Match is of use only with the one that made it
 
     # `host` as on the wire (any case, final dot, port, brackets, even non-ASCII); `target` is the origin-form
     # request target ("/path?query") for HTTP and NULL for TLS and QUIC, whose path is invisible.

@@ -1,6 +1,9 @@
 """The matcher that matches nothing: the base of every other, and what an engine without rules uses."""
 
 
+cdef uint64_t made = 0
+
+
 cdef class Matcher:
     """Matches no name and no address. `blocklist.matcher` holds the one that looks names up.
 
@@ -9,6 +12,9 @@ cdef class Matcher:
     """
 
     def __cinit__(self):
+        global made
+        made += 1
+        self.serial = made
         self.list_names = ()
 
     cdef bint match_name(self, uint8_t proto, const uint8_t* host, size_t host_size,

@@ -3,7 +3,10 @@
 import pytest
 from quic_packets import DCID, crypto, initial
 
+from edgeblock.blocklist.settings import ListSettings
+from edgeblock.core.engine import Engine
 from edgeblock.disguises.streams import MIDWAY, STRATEGIES, Path
+from tests.blocklist.making import matcher_of
 from tests.core import samples as s
 from tests.core.playing import OTHER, engine, play
 from tests.core.test_quic_engine import TRUST, udp
@@ -121,3 +124,37 @@ def test_out_of_its_window_it_passes():
     judge = engine("public.example ech=only until=9000-01-01 order=7")
     played = play(judge, sent(HELLOS["before"]))
     assert played.blocked and [name.order for name in played.names if name.action == "reset"] == ["7"]
+
+
+def test_lists_that_change_within_a_hello_are_asked_anew():
+    """The number of a list means nothing to other lists."""
+    cut = HELLOS["behind"].index(PUBLIC) + len(PUBLIC) + 2
+    other = matcher_of(("a", None, ["x.example"]))
+    same = matcher_of(("a", None, ["x.example"]), ("b", None, ["public.example ech=only"]))
+    lifted = matcher_of(("a", None, ["x.example"]), ("b", None, ["y.example"]), ("z", None, ["@@public.example"]))
+    for after, by in ((other, None), (lifted, None), (same, "b")):
+        judge = Engine(matcher_of(("z", None, ["public.example ech=only"])))
+        path = Path()
+        for packet in [*path.opening(), path.data(0, HELLOS["behind"][:cut])]:
+            judge.judge(packet, 1.0)
+        judge.matcher = after
+        decided = judge.judge(path.data(cut, HELLOS["behind"][cut:]), 1.0)
+        assert (decided.accept, decided.list) == (by is None, by)
+
+
+def test_of_two_names_in_a_hello_the_one_that_is_blocked_counts():
+    rules = matcher_of(("court", None, ["public.example ech=only"]),
+                       ("watch", ListSettings(action="observe"), ["watch.example ech=only"]))
+    for one, other in ((PUBLIC, b"watch.example"), (b"watch.example", PUBLIC)):
+        names = one + b"\0" + len(other).to_bytes(2) + other
+        data = s.hello(b"X" * len(names), behind=s.ECH)
+        at = data.index(b"X" * len(names))
+        data = data[:at - 2] + len(one).to_bytes(2) + names + data[at + len(names):]
+        assert play(Engine(rules), sent(data)).blocked
+
+
+def test_the_noise_of_another_hello_is_not_taken_for_that_of_the_listed_name():
+    first, second = s.hello(PUBLIC), s.hello(OTHER, behind=s.ECH)
+    path = Path()
+    packets = [*path.opening(), path.data(0, first), path.data(len(first), second)]
+    assert not play(listed(), packets).blocked
