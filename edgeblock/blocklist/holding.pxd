@@ -9,6 +9,8 @@ from edgeblock.core.matcher cimport Match, Matcher
 
 cdef enum:
     SHIFTS_MAX = 16         # of a zone's clocks in 460 days: they are set twice a year
+    STEPS_MAX = 32_768      # of one look-up, some 0.1 ms: beyond it no more terms hold but those of mandatory lists
+    STEPS_SHIFT = 4         # so many steps weigh as much as a look-up of where a name leads
 
 cdef struct Clock:          # a zone's clocks near now
     uint32_t count
@@ -39,6 +41,7 @@ cdef struct Moment:         # of one look-up
     bint of_ech             # a row was passed over for want of one
     bint has_now
     int64_t now             # Unix seconds, once they were asked for
+    uint32_t steps          # records and weekly spans that were looked at
 
 cdef class Holder(Matcher):
     cdef uint32_t list_count
@@ -56,7 +59,7 @@ cdef class Holder(Matcher):
     cdef int open_terms(self, snapshot) except -1
     cdef int set_weeks(self, Weeks* weeks, spans, names) except -1
     cdef int64_t now(self, Moment* moment) noexcept nogil
-    cdef bint is_open(self, const Weeks* weeks, uint32_t first, uint32_t behind, int64_t now) noexcept nogil
+    cdef bint is_open(self, Moment* moment, const Weeks* weeks, uint32_t first, uint32_t behind) noexcept nogil
     # `said` is told whether it is only in a hello with an Encrypted ClientHello, and by which order.
     cdef bint holds(self, Moment* moment, const uint8_t* print, uint32_t value, uint32_t index,
                     Match* said) noexcept nogil

@@ -145,14 +145,15 @@ cdef class Holder(Matcher):
         else:
             self.keep_time(time.time())
 
-    cdef bint is_open(self, const Weeks* weeks, uint32_t first, uint32_t behind, int64_t now) noexcept nogil:
+    cdef bint is_open(self, Moment* moment, const Weeks* weeks, uint32_t first, uint32_t behind) noexcept nogil:
         # Whether one of these weekly windows holds: the clock has reached its begin, and is yet to reach its end for
         # the last time (terms.py has what that means where clocks are set).
         cdef uint32_t i, k, zone, known = SHIFTS_MAX + 1
-        cdef int64_t reached = 0, ahead = 0, begin, end, passed
+        cdef int64_t reached = 0, ahead = 0, begin, end, passed, now = moment.now
         cdef const Clock* clock
         cdef const uint8_t* span
         for i in range(first, min(behind, weeks.count)):
+            moment.steps += 1
             span = weeks.spans + i * SPAN_SIZE
             zone = <uint32_t>span[0] | <uint32_t>span[1] << 8
             if zone >= weeks.zone_count:
@@ -171,7 +172,7 @@ cdef class Holder(Matcher):
                     if clock.at[k] <= now:
                         reached = max(reached, clock.at[k] - 1 + clock.before[k])
                     else:
-                        ahead = min(ahead, clock.at[k] + clock.after[k])
+                        ahead = min(ahead, clock.at[k] + clock.after[k] - 1)    # it shows that once more, then
                 reached += MONDAY
                 ahead += MONDAY
             begin = <int64_t>load_u32(span + 4) * 60
@@ -207,7 +208,7 @@ cdef class Holder(Matcher):
         said.order = NO_ORDER
         if table.bounded and not self.anyhow and (
                 now < table.begins or now >= table.ends
-                or (table.whole.count and not self.is_open(&table.whole, 0, table.whole.count, now))):
+                or (table.whole.count and not self.is_open(moment, &table.whole, 0, table.whole.count))):
             return False
         if not value & TERMS:
             return True
@@ -222,6 +223,7 @@ cdef class Holder(Matcher):
         while low < table.count:
             record = table.records + low * RECORD_SIZE
             low += 1
+            moment.steps += 1
             if memcmp(record, asked, ASKED) != 0:
                 break
             flags = load_u32(record + SET_AT)
@@ -231,7 +233,7 @@ cdef class Holder(Matcher):
             if not self.anyhow and (now < load_i64(record + BEGINS_AT) or now >= load_i64(record + ENDS_AT)):
                 continue
             if not self.anyhow and which != NO_SET and (which >= table.set_count or not self.is_open(
-                    &table.weeks, load_u32(table.starts + 4 * which), load_u32(table.starts + 4 * which + 4), now)):
+                    moment, &table.weeks, load_u32(table.starts + 4 * which), load_u32(table.starts + 4 * which + 4))):
                 continue
             if flags & ONLY_ECH and not self.anyhow and not moment.ech:
                 moment.of_ech = True

@@ -43,6 +43,7 @@ from edgeblock.blocklist.fingerprint cimport (
 )
 from edgeblock.addresses import translated
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.holding cimport STEPS_MAX, STEPS_SHIFT
 from edgeblock.blocklist.leads cimport KEY_MAX, Lead, put_prefix, read_inner
 from edgeblock.blocklist.prefixes cimport is_within
 from edgeblock.blocklist.siphash cimport Hashing, sip_begin, sip_print
@@ -424,7 +425,8 @@ cdef class ListMatcher(Holder):
             said.of_ech = 0
             said.order = NO_ORDER
             if (better or trace != NULL) and (value & TERMS or self.tables[index].bounded):
-                holds = self.holds(&walk.moment, print, value, index, &said)
+                holds = ((walk.moment.steps < STEPS_MAX or trace != NULL or self.list_rank[index] == CLASS_MANDATORY)
+                         and self.holds(&walk.moment, print, value, index, &said))
             if trace != NULL and tried < TRIES_MAX and trace.hits < HITS_MAX:
                 trace.hit[trace.hits].tried = tried
                 trace.hit[trace.hits].value = (value & 0xFFFF) | index << 16
@@ -634,6 +636,7 @@ cdef class ListMatcher(Holder):
         walk.to_size = around.to_size
         walk.spent = 0
         walk.of_some = walk.moment.of_ech = walk.moment.has_now = False
+        walk.moment.steps = 0
         walk.moment.ech = around.ech
         walk.hidden = proto == PROTO_TLS or proto == PROTO_QUIC
         walk.rank = 0
@@ -655,6 +658,7 @@ cdef class ListMatcher(Holder):
         walk.around = around
         walk.rank = 0
         walk.of_some = walk.moment.of_ech = walk.moment.has_now = False
+        walk.moment.steps = 0
         walk.moment.ech = around.ech
         if address == NULL or size != 4 and size != 16:
             return False
@@ -697,7 +701,7 @@ cdef class ListMatcher(Holder):
         if not around.ech:
             found.of_ech = walk.moment.of_ech
         found.of_some = walk.of_some
-        found.spent = walk.spent
+        found.spent = walk.spent + (walk.moment.steps >> STEPS_SHIFT)
         return listed
 
     cdef bint match_address(self, const Around* around, uint16_t port, Match* found) noexcept nogil:

@@ -35,7 +35,7 @@ NO_SET, NO_WINDOW_SET, NO_ORDER = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF
 ONLY_ECH = 1                            # a flag of a record
 SETS_MAX = 4096         # different sets of weekly windows in a list: 5 MB of spans
 ORDERS_MAX = 250_000    # different order data in a list: 200 MB while it is compiled
-SAME_MAX = 256          # terms of one entry, or not twice as many: each is looked at whenever somebody asks for it
+SAME_MAX = 64           # terms of one entry, or not twice as many: each is looked at whenever somebody asks for it
 GONE = Weekly((), 0, 1, "UTC")
 
 Blob = bytes | bytearray | memoryview
