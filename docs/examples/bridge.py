@@ -5,8 +5,9 @@
 
 In: tickets as this platform has them, a JSON array of {"ticket", "asked_by", "asked_at", "event_start", "event_end",
 "fqdn": [...], "ipv4": [...], "ipv6": [...]}. Out: RULES_DIRECTORY/platform-TICKET.order.json for each, by rename; and
-what edgeblock has answered so far, for the platform: {ticket: {value: [state, since, reason]}}. Run it every minute:
-it changes no file that need not change. Another platform needs other words in `order_of` and `answers_of`, no more.
+what edgeblock has answered so far, for the platform: {ticket: {value: [state, since, reason]}}. A ticket that has gone
+asks for nothing any more; one that is no ticket is refused, and the others are not. Run it every minute: it changes no
+file that need not change. Another platform needs other words in `why_bad`, `order_of` and `answers_of`, no more.
 """
 
 import json
@@ -16,6 +17,19 @@ import sys
 from pathlib import Path
 
 KINDS = {"fqdn": "host", "ipv4": "address", "ipv6": "address"}
+NEEDED = ("ticket", "asked_by", "asked_at", "event_start", "event_end")
+START, END = "platform-", ".order.json"
+
+
+def why_bad(ticket):
+    """Why a ticket cannot become an order; "" where it can."""
+    for key in NEEDED:
+        if not isinstance(ticket.get(key), str):
+            return f"has no {key}"
+    for field in KINDS:
+        if not isinstance(ticket.get(field, []), list):
+            return f"has no list in {field}"
+    return "" if re.fullmatch(r"[A-Za-z0-9-]{1,60}", ticket["ticket"]) else "cannot be the name of a file"
 
 
 def order_of(ticket):
@@ -30,9 +44,18 @@ def answers_of(ticket, outcome):
     """What became of each value of a ticket; "received" where edgeblock has not answered it yet."""
     told = {one.get("id"): one for one in outcome["items"]}
     whole = outcome.get("refused", {}).get("reason")
-    return {value: [one.get("state", "refused" if whole else "received"), one.get("since"), one.get("reason", whole)]
-            for field in KINDS for number, value in enumerate(ticket.get(field, []))
+    return {str(value): [one.get("state", "refused" if whole else "received"), one.get("since"),
+                         one.get("reason", whole)]
+            for field in KINDS if isinstance(ticket.get(field), list) for number, value in enumerate(ticket[field])
             for one in [told.get(f"{field}-{number}", {})]}
+
+
+def read(path):
+    """What edgeblock has answered; nothing yet where it has not."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {"items": []}
 
 
 def put(path, value):
@@ -47,17 +70,20 @@ def put(path, value):
 def main(tickets_file, rules, answers_file):
     answers = {}
     for ticket in json.loads(Path(tickets_file).read_text()):
-        if not re.fullmatch(r"[A-Za-z0-9-]{1,60}", ticket["ticket"]):
-            sys.exit(f"{tickets_file}: {ticket['ticket']!r} cannot be the name of a file")
-        name = f"platform-{ticket['ticket']}"
-        put(Path(rules, f"{name}.order.json"), order_of(ticket))
-        try:
-            outcome = json.loads(Path(rules, f"{name}.outcome.json").read_text())
-        except FileNotFoundError:
-            outcome = {"items": []}
-        answers[ticket["ticket"]] = answers_of(ticket, outcome)
+        name = str(ticket.get("ticket"))
+        if why := why_bad(ticket):
+            print(f"{tickets_file}: ticket {name!r} {why}", file=sys.stderr)
+            answers[name] = answers_of(ticket, {"items": [], "refused": {"reason": why}})
+            continue
+        put(Path(rules, f"{START}{name}{END}"), order_of(ticket))
+        answers[name] = answers_of(ticket, read(Path(rules, f"{START}{name}.outcome.json")))
+    for path in Path(rules).glob(f"{START}*{END}"):
+        if (name := path.name[len(START):-len(END)]) not in answers:
+            put(path, {"version": 1, "order": name, "items": []})
     put(Path(answers_file), answers)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -17,6 +17,7 @@ from edgeblock.blocklist.keys import Key, keyed_sum
 from edgeblock.blocklist.settings import GUARD_KEYS
 from edgeblock.blocklist.terms import OPEN, BadTerm, Window, parse_weekly
 
+MARK = b'{"edgeblock": "outcome"'        # how an answer to an order begins; a file that does not is another's
 ANSWERS_MAX = 128 << 20     # bytes of what is kept of one order: 500 for each item that it may have
 RULES_MAX = 64              # rule ids of one item: a range of IPv4 addresses is at most 62 prefixes
 MARK_SIZE = 12              # bytes
@@ -55,11 +56,12 @@ class Answers:
 
 
 class Gathered:
-    """The items of one order on their way in: `begin`, then `add` or `refuse` for what is of it, then `finish`."""
+    """The items of one order on their way in: `begin`, then `add` or `refuse` for what is of it, then `finish`. `order`
+    is what it is called, as soon as that is known."""
 
     def __init__(self, key: Key) -> None:
         self._key = key
-        self._order = ""
+        self.order = ""
         self._rows: list[Answer] = []
         self._windows: dict[Window, int] = {}
         self._seen: list[object] = []       # of the item that is open
@@ -70,7 +72,7 @@ class Gathered:
     def begin(self, asked: Asked) -> None:
         self._end()
         if asked.number == 0:
-            self._order = asked.id
+            self.order = asked.id
             return
         self._begun, self._why, self._seen = asked, asked.why, [asked.id]
         self._rules, self._window, self._in_kernel = [], -1, False
@@ -102,7 +104,7 @@ class Gathered:
 
     def finish(self, file: str, sha256: str, origin: str, window: Window) -> Answers:
         self._end()
-        return Answers(file, sha256, origin, self._order, self._rows, list(self._windows), window)
+        return Answers(file, sha256, origin, self.order, self._rows, list(self._windows), window)
 
 
 def to_bytes(answers: Answers) -> bytes:

@@ -44,11 +44,13 @@ UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    
 
 
 class Finding(NamedTuple):
-    """Something wrong with a rules directory. `line` is 0 when it is about the whole file."""
+    """Something wrong with a rules directory. `line` is 0 when it is about the whole file; `plain` is the reason without
+    a word of the file, "" where there is none."""
 
     file: str
     line: int
     why: str
+    plain: str = ""
 
     def __str__(self) -> str:
         return self.marked("")
@@ -249,6 +251,12 @@ def open_settings(path: Path, defaults: ListSettings) -> tuple[ListSettings, os.
 
 NOWHERE = ('action = "redirect" needs a URL, and there is none: set redirect under [reply] of the main configuration '
            'or here, or another action here; until then this list answers with the page')
+
+
+def begins_with(path: Path, mark: bytes) -> bool:
+    """Whether a file begins so. Raises ListError or OSError where it cannot be read."""
+    with open_regular(path) as file:
+        return file.read(len(mark)) == mark
 
 
 # What is there -----------------------------------------------------------------------------------------------

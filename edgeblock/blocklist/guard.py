@@ -252,7 +252,7 @@ class Seen(NamedTuple):
 
 def unusable_lines(settings: ListSettings, seen: Seen) -> str | None:
     """Why a list with so many lines that cannot be used is refused, or None."""
-    if seen.unparsable > settings.max_unparsable * seen.lines:
+    if settings.max_unparsable < 1 and seen.unparsable > settings.max_unparsable * seen.lines:
         return unless(f"{seen.unparsable} of {seen.lines} lines cannot be used, more than a share of "
                       f"{settings.max_unparsable:.4g}: fix them", settings, "max_unparsable",
                       "a higher max_unparsable")
@@ -265,6 +265,13 @@ def guarded_entries(settings: ListSettings, skipped: int, taken: int) -> str | N
         return unless(f"guard rails refuse {skipped} of {skipped + taken} entries, more than a share of "
                       f"{settings.max_guarded:.4g}", settings, "max_guarded", "a higher max_guarded")
     return None
+
+
+def left_out(settings: ListSettings, guarded: bool = False) -> str:
+    """What becomes of a line that cannot be used, or that has an entry which a guard rail refuses alone."""
+    if settings.format == "order":
+        return "this item is refused"
+    return 'left out (guarded = "skip")' if guarded else "this line is left out"
 
 
 def skip_instead(settings: ListSettings, count: int) -> str:
@@ -492,19 +499,20 @@ class Guard:
         Args:
             previous: entries of the last accepted version; None when there is none.
             now: Unix seconds. An expired list has left force by order, so it may be of any length. One with a window
-                may be empty before and after, and an order has said what it asks for.
+                may be empty before and after; an order has said what it asks for, and comes in pieces.
         """
         settings = self._settings
         if why := unusable_lines(settings, seen):
             return why
-        if previous is None or (settings.expires is not None and settings.expires.timestamp() <= now):
+        if previous is None or settings.format == "order" or (
+                settings.expires is not None and settings.expires.timestamp() <= now):
             return None
         more, fewer = seen.entries - previous, previous - seen.entries
         # Nothing is no multiple of nothing: an empty list grows as one of a single entry.
         if more > GROWTH_FLOOR and seen.entries > settings.max_growth * max(previous, 1):
             return unless(f"grew from {previous} entries to {seen.entries}, more than {settings.max_growth:.4g} "
                           "times as many", settings, "max_growth", "a higher max_growth")
-        may_shrink = settings.max_shrink >= 1 or settings.window or settings.format == "order"
+        may_shrink = settings.max_shrink >= 1 or settings.window
         if not may_shrink and fewer > settings.max_shrink * previous and (
                 fewer > SHRINK_FLOOR or not seen.entries):
             return unless(f"shrank from {previous} entries to {seen.entries}, by more than a share of "

@@ -55,12 +55,14 @@ Progress = Callable[[int], None]
 
 
 class Refused(ListError):
-    """A list is not taken; the message is its first finding, `findings` are all that were kept."""
+    """A list is not taken; the message is its first finding, `findings` are all that were kept. `order` is what it is
+    called where it is an order that says so."""
 
-    def __init__(self, findings: list[Finding], more: int = 0) -> None:
+    def __init__(self, findings: list[Finding], more: int = 0, order: str = "") -> None:
         super().__init__(str(findings[0]) + (f" (and {more} more)" if more else ""))
         self.findings = findings
         self.more = more
+        self.order = order
 
 
 def seconds_for(size: int) -> float:
@@ -187,6 +189,10 @@ class Gathering:
         self.problems: list[Finding] = []
         self.refusals: list[Finding] = []
 
+    @property
+    def order(self) -> str:
+        return self.answers.order if self.answers else ""
+
     def gather(self, items: Any) -> None:
         refuses, add = self.guard.refuses, self.compiler.add
         last = 0
@@ -222,7 +228,7 @@ class Gathering:
                     if self.total > ENTRIES_MAX:
                         raise ListError(f"has more than {ENTRIES_MAX} entries; split it")
             elif kind is formats.Problem:
-                finding = Finding(self.file, item.line, item.why)
+                finding = Finding(self.file, item.line, item.why, item.plain)
                 if item.whole:
                     raise Refused([finding])
                 self.lines += 1
@@ -286,7 +292,8 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                     raise Unsettled(f"{name}: was changed while it was read")
         compiled = gathering.compiler.finish()
-    except Refused:
+    except Refused as refused:
+        refused.order = gathering.order
         raise
     except OSError as error:
         raise Refused([Finding(name, 0, f"cannot be read: {error.strerror}")]) from None
@@ -294,7 +301,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         if isinstance(error, Unsettled):
             raise
         why = str(error).removeprefix(f"{name}: ").removeprefix(f"{source.name}: ")
-        raise Refused([Finding(name, 0, why)]) from None
+        raise Refused([Finding(name, 0, why)], order=gathering.order) from None
     [record] = compiled.lists
     seen = Seen(gathering.lines, record.entries, gathering.unusable)
     times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]
@@ -303,7 +310,7 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         guarded_entries(source.settings, gathering.guarded, gathering.total)
     if refused:
         findings = [Finding(name, 0, refused), *gathering.problems]
-        raise Refused(findings, gathering.unusable - len(gathering.problems))
+        raise Refused(findings, gathering.unusable - len(gathering.problems), gathering.order)
     settings = source.settings
     record.file, record.https = name, settings.https
     record.max_shrink = 1 if settings.window else settings.max_shrink

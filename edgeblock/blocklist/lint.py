@@ -6,6 +6,7 @@ happens here: a change on disk; more than ENTRIES_COMPARED entries in memory.
 """
 
 import math
+import os
 import re
 import sys
 import time
@@ -15,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeblock import config
+from edgeblock.blocklist.answers import MARK
 from edgeblock.blocklist.canonical import canonical_url
 from edgeblock.blocklist.clients import ClientFiles, state_of, stated_set
 from edgeblock.blocklist.directory import (
     Finding,
     ListFile,
     and_so,
+    begins_with,
     fault_of,
     find_lists,
     finding_of,
@@ -31,6 +34,7 @@ from edgeblock.blocklist.directory import (
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import (
     MARKS,
+    OUTCOME,
     Asked,
     Entry,
     HashedEntry,
@@ -41,7 +45,7 @@ from edgeblock.blocklist.formats import (
     count_lines,
     key_text,
 )
-from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, skip_instead
+from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, left_out, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key, key_id, why_foreign
 from edgeblock.blocklist.notice import read_notice
@@ -186,6 +190,9 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
     beside: dict[str, int] = {}         # attributes, and how many entries have each
     lines = entries = refused = last = exceptions = unusable = 0
     foreign = ""
+    if source.settings.format == "order" and is_taken(source.path.with_name(source.name + OUTCOME)):
+        report.warnings.append(Finding(source.name + OUTCOME, 0, "is no answer that edgeblock has written, and is left "
+                                       "alone, so this order is not answered; move it away"))
     kinds: Counter[int] = Counter()     # of blocks
     idle: set[int] = set()              # lines that are no entry
     hours = Hours(now)
@@ -206,15 +213,16 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
                 continue
             if isinstance(item, Asked):
                 continue
-            if item.line != last:
-                last = item.line
-                lines += 1
             if isinstance(item, Problem):
+                lines += 1
                 unusable += 1
                 if unusable <= most:
                     idle.add(item.line)
                     problems.append(Finding(name, item.line, item.why))
                 continue
+            if item.line != last:       # as the daemon counts them
+                last = item.line
+                lines += 1
             entries += not isinstance(item, HashedEntry) or item.kind not in MARKS
             if isinstance(item, HashedEntry) and key is not None and item.head.key_id != key_id(key):
                 foreign = why_foreign(item.head.key_id, key_id(key))
@@ -223,7 +231,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
                 refused += 1
                 if refused <= most:
                     idle.add(item.line)
-                    where, so = (report.warnings, "; left out (guarded = \"skip\")") if guard.skips else \
+                    where, so = (report.warnings, f"; {left_out(source.settings, True)}") if guard.skips else \
                         (report.errors, "")
                     where.append(Finding(name, item.line, why + so))
                 entries -= guard.skips
@@ -266,7 +274,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
     if why := guard.refuses_list(Seen(lines, entries, unusable), None, now):
         report.errors += [*problems, Finding(name, 0, why)]
     else:
-        report.warnings += [one._replace(why=and_so(one.why, "this line is left out")) for one in problems]
+        report.warnings += [one._replace(why=and_so(one.why, left_out(source.settings))) for one in problems]
     if unusable > most:
         report.warnings.append(Finding(name, 0, f"has {unusable - most} more lines that cannot be used"))
     if why := why_unsigned(source, terms, now):
@@ -288,6 +296,14 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
     for why, places in passed.items():
         some = f"{len(places)} lines" if len(places) > 1 else "1 line"
         report.notes.append(Finding(name, places[0], f"{some} passed over: {why}"))
+
+
+def is_taken(path: Path) -> bool:
+    """Whether the place of an answer has a file that is none. False where nobody can tell."""
+    try:
+        return os.path.lexists(path) and not begins_with(path, MARK)
+    except (ListError, OSError):
+        return False
 
 
 def without_effect(source: ListFile, kinds: Counter[int], idle: Container[int]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from edgeblock.blocklist.directory import (
     finding_of,
     read_list,
 )
-from edgeblock.blocklist.guard import Guard, Protected, Seen, shipped_protected, unusable_lines
+from edgeblock.blocklist.guard import Guard, Protected, Seen, left_out, shipped_protected, unusable_lines
 from edgeblock.blocklist.intake import make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
@@ -172,12 +172,13 @@ class Reading:
         lines = last = refused = 0
         first: Finding | None = None
         for item in read_list(self.source):
-            if item.line != last:
-                last = item.line
-                lines += 1
             if isinstance(item, Finding):
+                lines += 1
                 self.problems.append(item)
                 continue
+            if item.line != last:       # as the daemon counts them
+                last = item.line
+                lines += 1
             if refuses is not None and (why := refuses(item)) is not None:
                 refused += 1
                 first = first or Finding(name, item.line, why)
@@ -186,11 +187,11 @@ class Reading:
             yield item
         if why := unusable_lines(self.source.settings, Seen(lines, 0, len(self.problems))):
             raise ListError(why)
-        self.warnings += self.first_problem("this line is left out")
+        self.warnings += self.first_problem(left_out(self.source.settings))
         if first:
             more = f" (and {refused - 1} more)" if refused > 1 else ""
             skips = self.guard is not None and self.guard.skips
-            so = "left out (guarded = \"skip\")" if skips else REFUSED
+            so = left_out(self.source.settings, True) if skips else REFUSED
             self.warnings.append(first._replace(why=and_so(first.why + more, so)))
 
     def first_problem(self, so: str = "") -> list[Finding]:

@@ -39,7 +39,8 @@ from edgeblock.blocklist.directory import (
     open_regular,
     read_settings,
 )
-from edgeblock.blocklist.formats import list_name
+from edgeblock.blocklist.formats import ORDER, list_name
+from edgeblock.blocklist.formats.packed import SUFFIXES
 from edgeblock.blocklist.guard import SHRINK_FLOOR
 from edgeblock.blocklist.intake import (
     Refused,
@@ -624,12 +625,21 @@ class Round:
         finding = refused.findings[0]
         if state is None:
             state = self._state_of(finding.file)
-        why = without_words(finding.why, WHERE) if has_words(finding) else finding.why
+        why = harmless(finding, WHERE)
         self.reasons[name] = refused, state
         self.outcome.refused[name] = {
             "file": printable(finding.file), "told": str(finding._replace(why=why)), "origin": origin, "where": "",
-            "in_force": name in self.parts, "sha256": digest_of(self.found.get(name, (None, ""))[0]),
+            "in_force": name in self.parts, "sha256": digest_of(self._order_of(name)),
+            "order": printable(refused.order),
             **owner_of(state.st_uid if state else None)}
+
+    def _order_of(self, name: str) -> Path | None:
+        """The file of an order; None where it is none, by its name where its settings cannot be read."""
+        if name in self.found:
+            source, _ = self.found[name]
+            return source.path if source.settings.format == "order" else None
+        every = (self.rules.directory / f"{name}{ORDER}{packed}" for packed in ("", *SUFFIXES))
+        return next(filter(os.path.lexists, every), None)
 
     def _state_of(self, file: str) -> os.stat_result | None:
         try:
@@ -657,8 +667,7 @@ class Round:
         whole = [f"{MARK.decode()}{what}; {stays}.", *map(str, refused.findings)]
         # There is no plain text of a list in the state directory.
         told = [whole[0]] + [
-            str(one._replace(why=without_words(one.why, ask)) if has_words(one) else one)
-            for one in refused.findings]
+            str(one._replace(why=harmless(one, ask))) for one in refused.findings]
         if refused.more:
             more = f"and {refused.more} more; {ask} names them all"
             whole.append(more)
@@ -720,12 +729,12 @@ class Round:
                     continue
 
 
-def digest_of(source: ListFile | None) -> str:
+def digest_of(path: Path | None) -> str:
     """Of an order that is refused, for who has dropped it and reads the answer; "" of other lists."""
-    if source is None or source.settings.format != "order":
+    if path is None:
         return ""
     try:
-        with open_regular(source.path) as file:
+        with open_regular(path) as file:
             text = file.read(ORDER_MAX + 1)
     except (ListError, OSError):
         return ""
@@ -823,9 +832,12 @@ def has_words(finding: Finding) -> bool:
     return finding.line > 0 or finding.file.endswith(".toml")
 
 
-def without_words(why: str, where: str) -> str:
-    """What may be said of a reason that quotes a list: which guard rail it is, and where the rest is."""
-    found = OVERRIDE.search(why)
+def harmless(finding: Finding, where: str) -> str:
+    """What may be said of a reason to anybody: of one that quotes a list which guard rail it is, and where the rest
+    is."""
+    if not has_words(finding) or finding.plain:
+        return finding.plain or finding.why
+    found = OVERRIDE.search(finding.why)
     return f"cannot be used; {where} says why" + (f" ({found[1]})" if found else "")
 
 

@@ -48,7 +48,7 @@ OVERLAY = "rules.overlay"
 ORDERS = "orders"
 NOTE_SIZE = 2048            # bytes of a note: the longest name, every character of it escaped, and the rest
 LIBC = ctypes.CDLL(None, use_errno=True)
-REFUSED = {"file", "told", "origin", "where", "in_force", "sha256", "uid", "owner"}  # kept of each refusal
+REFUSED = {"file", "told", "origin", "where", "in_force", "sha256", "order", "uid", "owner"}  # kept of each refusal
 
 
 def read_key(path: Path | str, create: bool = False, file: int = -1) -> memoryview:

@@ -376,7 +376,7 @@ ABOUT_A_LIST = {"name": str, "file": str, "action": str, "entries": int, "duplic
                 "guarded": int, "exceptions_lost": int, "expires": (int, float, type(None)), "expired": bool,
                 "origin": str, "clients": str, "clients_count": int}
 ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_force": bool, "sha256": str,
-                   "uid": (int, type(None)), "owner": (str, type(None))}
+                   "order": str, "uid": (int, type(None)), "owner": (str, type(None))}
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,
              "again": bool, "content": str, "slow": list, "base": str, "trial": dict}
 ABOUT_A_TRIAL = {"lists": dict, "problem": str, "fault": str, "refused": bool}

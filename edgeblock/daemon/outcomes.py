@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import edgeblock
-from edgeblock.blocklist.answers import ANSWERS_MAX, Answer, Answers, from_bytes
-from edgeblock.blocklist.directory import fault_of, open_regular
+from edgeblock.blocklist.answers import ANSWERS_MAX, MARK, Answer, Answers, from_bytes
+from edgeblock.blocklist.directory import begins_with, fault_of
 from edgeblock.blocklist.formats import ORDER, OUTCOME
 from edgeblock.blocklist.store import ORDERS, write_file
 from edgeblock.blocklist.terms import ALWAYS, Window
@@ -33,7 +33,6 @@ from edgeblock.daemon.compiling import Loaded
 from edgeblock.errors import ListError, printable
 
 VERSION = 1
-MARK = b'{"edgeblock": "outcome"'        # how one of ours begins; another's is left alone
 LOOKING = 0.25          # seconds between two looks whether something is in force everywhere
 PATIENCE = 10.0         # seconds after a start in which nothing is answered that is not in force everywhere yet
 SHARE = 2               # an outcome that is long to write is not written again for so many times as long
@@ -42,6 +41,7 @@ LAST = 253_402_300_800  # the end of the year 9999 in Unix seconds
 NOT_IN_KERNEL = "not in the kernel's address rules, so on the watched ports only; `edgeblock status` says why"
 
 TAKEN, REFUSED, WAITING, IN_FORCE, ENDED = STATES = ("taken", "refused", "waiting", "in force", "ended")
+APPLIED = "applied"     # of an order: every worker has it as it is; what is in force of it its items say
 
 
 class Phase(NamedTuple):
@@ -76,14 +76,15 @@ def together(one: Phase, other: Phase) -> Phase:
 
 @dataclass(frozen=True)
 class Said:
-    """What the daemon knows of an order: its list in force, "" where there is none, and its origin; what was refused;
-    whether it is in force everywhere, and in the kernel."""
+    """What the daemon knows of an order: its list in force, "" where there is none, and its origin; what was refused,
+    and what that is called; whether it is in force everywhere, and in the kernel."""
 
     origin: str = ""
     action: str = ""
     expired: float | None = None
     refused: str = ""
     refused_digest: str = ""
+    refused_order: str = ""
     everywhere: bool = False
     in_kernel: bool = False
 
@@ -146,12 +147,13 @@ class Writer:
         items = answers_of(answers, said, in_force, kept, since, now) if answers else []
         counts = Counter(item["state"] for item in items)
         self.counts[name] = counts
-        told: dict[str, Any] = {"order": answers.order if answers else ""}
-        told["state"] = REFUSED if said.refused else IN_FORCE if in_force else TAKEN
+        told: dict[str, Any] = {"order": answers.order if answers else said.refused_order}
+        told["state"] = REFUSED if said.refused else APPLIED if in_force else TAKEN
         if answers:
             told |= {"sha256": answers.sha256, "action": said.action}
         if said.refused:
-            told["refused"] = {"sha256": said.refused_digest, "reason": said.refused}
+            told["refused"] = {"order": said.refused_order, "sha256": said.refused_digest,
+                               "reason": said.refused}
         told["counts"] = {state: counts[state] for state in STATES}
         lines = ",\n".join(map(json.dumps, items))
         body = blake2b(f"{json.dumps(told)}{lines}".encode(), digest_size=16).hexdigest()
@@ -161,7 +163,7 @@ class Writer:
                 write_file(self.state / f"{name}{SINCE}", partial(put, text))
             if body != body_before or not is_ours(where):
                 if os.path.lexists(where) and not is_ours(where):
-                    raise OSError(0, "there is another file of this name, which is left alone")
+                    raise OSError(0, "there is another file of this name, which is left alone; move it away")
                 write_file(where, partial(put, text_of(told, box, lines, now)), mode=order.st_mode & 0o664 | 0o600)
             self.problems.pop(name, None)
         except (OSError, ValueError) as problem:
@@ -264,8 +266,7 @@ def is_ours(path: Path) -> bool:
     if not os.path.lexists(path):
         return False
     try:
-        with open_regular(path) as file:
-            return file.read(len(MARK)) == MARK
+        return begins_with(path, MARK)
     except (ListError, OSError):
         return False
 
@@ -286,7 +287,7 @@ class Outcomes:
         self._thread = ThreadPoolExecutor(1, "outcomes")
         self._loaded: Loaded | None = None
         self._lists: dict[str, tuple[str, str, float | None]] = {}      # origin, action, when it expired
-        self._refused: dict[str, tuple[str, str]] = {}                  # perhaps of orders: why, and the digest
+        self._refused: dict[str, tuple[str, str, str]] = {}     # perhaps of orders: why, the digest, what it is called
         self._settled: dict[str, str] = {}      # the origins of lists that are in force everywhere
         self._is_settled = False
         self._was_settled = False
@@ -303,7 +304,7 @@ class Outcomes:
         self._loaded = loaded
         self._lists = {one["name"]: (one["origin"], one["action"], one["expires"] if one["expired"] else None)
                        for one in loaded.lists}
-        self._refused = {name: (one["told"], one["sha256"]) for name, one in loaded.refused.items()
+        self._refused = {name: (one["told"], one["sha256"], one["order"]) for name, one in loaded.refused.items()
                          if (ORDER in one["file"] or one["file"].endswith(".toml")) and "/" not in name}
         self._turned.update(change["list"] for change in loaded.changes)
         self._is_settled, self._stirred = False, True
@@ -357,8 +358,8 @@ class Outcomes:
 
     def _said_of(self, in_kernel: bool, name: str) -> Said:
         origin, action, expired = self._lists.get(name, ("", "", None))
-        refused, digest = self._refused.get(name, ("", ""))
-        return Said(origin, action, expired, refused, digest, bool(origin) and self._settled.get(name) == origin,
+        why, digest, order = self._refused.get(name, ("", "", ""))
+        return Said(origin, action, expired, why, digest, order, bool(origin) and self._settled.get(name) == origin,
                     in_kernel)
 
     def _write(self, stirred: bool, turned: set[str], said: Callable[[str], Said], refused: dict[str, Any],

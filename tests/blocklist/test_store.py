@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
 
 def test_what_was_refused_is_remembered(store):
     assert store.refused() == {}
-    court = dict.fromkeys(("file", "told", "origin", "where", "in_force", "sha256", "uid", "owner"), "1")
+    court = dict.fromkeys(("file", "told", "origin", "where", "in_force", "sha256", "order", "uid", "owner"), "1")
     store.keep_refused({"court": court})
     assert store.refused() == {"court": court}
     store.keep_refused({"court": court, "of another version": {"origin": "1"}})

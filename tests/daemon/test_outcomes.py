@@ -96,7 +96,7 @@ def test_each_item_is_answered(box):
         {"number": 5, "id": "T-5", "state": "in force", "since": since},
         {"number": 6, "id": "T-6", "state": "ended", "ended": "2020-01-01T00:00:00.000Z"}]
     assert [len(one.get("rules", ())) for one in told["items"]] == [1, 0, 0, 0, 2, 1]
-    assert (told["order"], told["state"], told["action"]) == ("No. 12", "in force", "reset")
+    assert (told["order"], told["state"], told["action"]) == ("No. 12", "applied", "reset")
     assert told["capacity"] == CAPACITY
     assert told["counts"] == {"taken": 0, "refused": 3, "waiting": 0, "in force": 2, "ended": 1}
     assert "example" not in json.dumps(told) and "google" not in json.dumps(told)
@@ -120,7 +120,7 @@ def test_it_is_in_force_when_every_worker_has_it_and_not_before(box):
     assert (told["state"], box.states()) == ("taken", ["in force", "taken"])
     box.everywhere = True
     told = box.look(7)
-    assert (told["state"], [one["since"] for one in told["items"]]) == ("in force", [moment(NOW), moment(NOW + 7)])
+    assert (told["state"], [one["since"] for one in told["items"]]) == ("applied", [moment(NOW), moment(NOW + 7)])
 
 
 def test_an_address_is_in_force_when_the_kernel_has_it(box):
@@ -209,19 +209,48 @@ def test_an_order_that_is_refused_is_answered_and_its_version_before_stays(box):
     (box.folder / "court.order.json").write_text('{"version": 2}')
     told = box.load()
     assert (told["state"], box.states()) == ("refused", ["in force"])
-    assert told["refused"]["reason"].startswith("court.order.json:1: cannot be used; ")
+    assert told["refused"]["reason"] == \
+        'court.order.json:1: the file is an order of another version; this edgeblock reads "version": 1'
     assert told["refused"]["sha256"] == hashlib.sha256(b'{"version": 2}').hexdigest()
     (box.folder / "new.order.json").write_text("[")
     box.load()
     told = box.look(name="new")
     assert (told["state"], told["items"], told["order"]) == ("refused", [], "")
+    assert told["refused"]["reason"] == "new.order.json:1: the file is no JSON from line 1 on; is it whole?"
+
+
+@pytest.mark.parametrize(("more", "why"), [
+    ({"secret": 1}, "has an unknown key; known are version, "),
+    ({"until": "31.12.2026 secret"}, "has 'until', which cannot be used; `edgeblock lint` says why"),
+    ({"from": "2027-01-01", "until": "2026-01-01"}, "never holds: from is not before until")])
+def test_a_refusal_of_the_whole_says_why_whose_order_it_is_and_nothing_else_of_it(box, more, why):
+    box.drop(item())
+    box.load()
+    box.drop(item(), order="No. 13", **more)
+    told = box.load()
+    assert told["refused"]["reason"].startswith(f"court.order.json:1: the file {why}")
+    assert (told["refused"]["order"], told["order"], box.states()) == ("No. 13", "No. 12", ["in force"])
+    assert "secret" not in json.dumps(told) and "31.12" not in json.dumps(told)
+    box.drop(item(), name="new", order="No. 14", **more)
+    box.load()
+    assert box.look(name="new")["order"] == "No. 14"
+
+
+def test_an_order_grows_and_shrinks_as_whoever_asks_delivers_it(box):
+    box.drop(item())
+    box.load()
+    box.drop(*map(item, range(3000)))
+    assert (box.load()["state"], len(box.states())) == ("applied", 3000)
+    box.drop()
+    assert (box.load()["state"], box.states()) == ("applied", [])
 
 
 def test_what_cannot_be_read_at_all_is_answered_too(box):
     box.drop(item())
     (box.folder / "court.toml").write_text("actoin = 1\n")
     told = box.load()
-    assert told["state"] == "refused" and told["refused"]["sha256"] == ""
+    assert told["state"] == "refused"
+    assert told["refused"]["sha256"] == hashlib.sha256((box.folder / "court.order.json").read_bytes()).hexdigest()
 
 
 def test_an_order_that_asks_for_nothing_any_more_is_taken(box):
@@ -229,7 +258,7 @@ def test_an_order_that_asks_for_nothing_any_more_is_taken(box):
     box.load()
     box.drop()
     told = box.load()
-    assert (told["state"], told["items"], told["order"]) == ("in force", [], "No. 12")
+    assert (told["state"], told["items"], told["order"]) == ("applied", [], "No. 12")
 
 
 def test_an_answer_goes_with_its_order(box):
@@ -240,7 +269,7 @@ def test_an_answer_goes_with_its_order(box):
     (box.folder / "court.order.json").unlink()
     assert box.load() is None
     assert {path.name for path in box.store.orders.iterdir()} == {"other.json", "other.since"}
-    assert box.look(name="other")["state"] == "in force"
+    assert box.look(name="other")["state"] == "applied"
 
 
 def test_the_file_of_another_is_left_alone_and_that_is_said(box):
@@ -250,11 +279,11 @@ def test_the_file_of_another_is_left_alone_and_that_is_said(box):
         box.load()
     assert (box.folder / "court.outcome.json").read_text() == "mine"
     assert box.outcomes.status()["problem"].endswith(
-        "court.outcome.json: cannot be written: there is another file of this name, which is left alone")
+        "court.outcome.json: cannot be written: there is another file of this name, which is left alone; move it away")
     assert [event for event, _ in box.log.said] == ["order not answered"]
     (box.folder / "court.outcome.json").unlink()
     box.outcomes.turn(["court"])
-    assert box.look()["state"] == "in force" and box.outcomes.status()["problem"] == ""
+    assert box.look()["state"] == "applied" and box.outcomes.status()["problem"] == ""
 
 
 @pytest.mark.parametrize(("mode", "wanted"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o666, 0o664)])
@@ -343,7 +372,7 @@ def test_a_fault_with_one_order_is_that_orders(box, monkeypatch):
     box.drop(item())
     box.drop(item(), name="other")
     box.load()
-    assert box.look(name="other")["state"] == "in force"
+    assert box.look(name="other")["state"] == "applied"
     assert "cannot be read by a fault of edgeblock (ZeroDivisionError at test_outcomes.py" in \
         box.outcomes.status()["problem"]
 

@@ -178,7 +178,34 @@ def test_the_bridge_says_what_has_not_been_answered_and_what_is_refused(tmp_path
         {"items": [], "refused": {"reason": "it is none"}}))
     assert answers() == {"a.example": ["refused", None, "it is none"]}
     assert written.stat() == before
-    tickets[0]["ticket"] = "../x"
-    (tmp_path / "tickets.json").write_text(json.dumps(tickets))
-    with pytest.raises(SystemExit, match=r"'\.\./x' cannot be the name of a file"):
+
+
+def test_the_bridge_refuses_a_bad_ticket_alone_and_withdraws_one_that_has_gone(tmp_path, bridge, capsys):
+    (tmp_path / "rules").mkdir()
+    places = (str(tmp_path / "tickets.json"), str(tmp_path / "rules"), str(tmp_path / "answers.json"))
+    good = [ticket(number, START, START + HOUR) | {"fqdn": ["a.example"], "ipv4": [], "ipv6": []}
+            for number in range(3)]
+
+    def answers(*tickets):
+        (tmp_path / "tickets.json").write_text(json.dumps(tickets))
         bridge.main(*places)
+        return json.loads((tmp_path / "answers.json").read_text())
+
+    answers(*good)
+    endless = {key: value for key, value in good[1].items() if key != "event_end"}
+    told = answers({**good[0], "ticket": "../x"}, endless, {**good[2], "fqdn": "a.example"}, good[0])
+    assert told == {"../x": {"a.example": ["refused", None, "cannot be the name of a file"]},
+                    "T-1": {"a.example": ["refused", None, "has no event_end"]}, "T-2": {},
+                    "T-0": {"a.example": ["received", None, None]}}
+    assert "ticket 'T-2' has no list in fqdn" in capsys.readouterr().err
+    answers(good[0])
+    kept, *gone = [json.loads((tmp_path / "rules" / f"platform-T-{number}.order.json").read_text())
+                   for number in range(3)]
+    assert len(kept["items"]) == 1
+    assert gone == [{"version": 1, "order": f"T-{number}", "items": []} for number in (1, 2)]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_the_bridge_says_how_it_is_called(words):
+    ran = subprocess.run([sys.executable, BRIDGE, *words], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and "bridge.py TICKETS.json RULES_DIRECTORY ANSWERS.json" in ran.stderr

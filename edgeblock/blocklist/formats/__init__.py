@@ -152,7 +152,7 @@ def reader_of(name: str, settings: ListSettings) -> Reader:
             else:
                 yield from reader(text)
         except BadFile as error:
-            yield Problem(1, f"the file {error}", whole=True)
+            yield Problem(1, f"the file {error}", True, error.plain and f"the file {error.plain}")
     return read
 
 

@@ -114,7 +114,7 @@ def read_events(file: BinaryIO) -> Iterator[tuple[int, str, Any]]:
                     yield number, event, value
                 events.clear()
             elif size > HOPELESS:
-                raise BadFile(f"has a text longer than {HOPELESS} bytes")
+                raise BadFile(*[f"has a text longer than {HOPELESS} bytes"] * 2)
             number += data[-1:] == b"\n"
         if is_empty:
             return
@@ -124,7 +124,8 @@ def read_events(file: BinaryIO) -> Iterator[tuple[int, str, Any]]:
     except (ijson.JSONError, ValueError, ArithmeticError) as error:
         said = str(error).partition("\n")[0].partition(".")[0]      # below the first line the parser draws an arrow
         why = " ".join("".join(one if one.isprintable() else " " for one in said).split())[:60]
-        raise BadFile(f"is no JSON from line {number} on ({why}); is it whole?") from None
+        raise BadFile(f"is no JSON from line {number} on ({why}); is it whole?",
+                      f"is no JSON from line {number} on; is it whole?") from None
 
 
 class Feed:

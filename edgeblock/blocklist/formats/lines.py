@@ -52,12 +52,14 @@ class Entry(NamedTuple):
 class Problem(NamedTuple):
     """One line that cannot be used, and why, as a sentence without a final stop.
 
-    `whole`: nothing of the file can be used, and nothing follows.
+    `whole`: nothing of the file can be used, and nothing follows. `plain` is the reason without a word of the file,
+    "" where nobody has made one.
     """
 
     line: int
     why: str
     whole: bool = False
+    plain: str = ""
 
 
 class Passed(NamedTuple):
@@ -99,7 +101,12 @@ class BadEntry(Exception):
 
 
 class BadFile(Exception):
-    """Why nothing of a file can be used: the end of a sentence that begins with "the file". Stays in the readers."""
+    """Why nothing of a file can be used: the end of a sentence that begins with "the file"; `plain` is the same
+    without a word of the file, "" where nobody has made one. Stays in the readers."""
+
+    def __init__(self, why: str, plain: str = "") -> None:
+        super().__init__(why)
+        self.plain = plain
 
 
 Item = Entry | Problem | Passed | Remark | Asked

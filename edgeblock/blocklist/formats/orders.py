@@ -9,7 +9,7 @@ ITEMS_MAX of them and HELD_MAX bytes. Source: schemas/order-1.json, which says t
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
@@ -29,7 +29,7 @@ from edgeblock.blocklist.formats.lines import (
     shown,
 )
 from edgeblock.blocklist.terms import ORDER as DATA
-from edgeblock.blocklist.terms import WEEKLY_MAX
+from edgeblock.blocklist.terms import WEEKLY_MAX, BadTerm, read_terms
 
 VERSION = 1
 SUFFIX = ".order.json"
@@ -51,6 +51,10 @@ KINDS: dict[str, tuple[bytes, bytes, tuple[Kind, ...]]] = {
     "address": (b"", b"", (Kind.NETWORK,)),
     "endpoint": (b"", b"", (Kind.ENDPOINT,)),
 }
+NAMED = {one: name for name, (_, _, kinds) in KINDS.items() for one in kinds}
+# What others call a kind.
+SAME = {"domain": "host", "fqdn": "host", "hostname": "host", "ip": "address", "ipv4": "address", "ipv6": "address",
+        "network": "address", "prefix": "address", "cidr": "address", "range": "address"}
 BRACKETS = ("start_map", "start_array")
 
 
@@ -62,7 +66,16 @@ def read_order(file: BinaryIO) -> Iterator[Item]:
             order.take(number, event, value)
         yield from order.items()
     except BadFile as error:
-        yield Problem(order.line, f"the file {error}", whole=True)
+        if called := order.called():
+            yield Asked(order.line, 0, called, "")
+        yield Problem(order.line, f"the file {error}", True, error.plain and f"the file {error.plain}")
+
+
+class BadOrder(BadFile):
+    """The same of an order. It is told to whoever asked, so it is `plain` where it says nothing else."""
+
+    def __init__(self, why: str, plain: str = "") -> None:
+        super().__init__(why, plain or why)
 
 
 class Refusal(Exception):
@@ -73,8 +86,8 @@ class Refusal(Exception):
         self.why, self.whole = why, whole or why
 
 
-def unknown(key: str, known: tuple[str, ...]) -> str:
-    """What is to be written in the place of a key that there is none of."""
+def unknown(key: str, known: Iterable[str]) -> str:
+    """What is to be written in the place of a word that there is none of."""
     near = difflib.get_close_matches(key[:ID_MAX], known, 1, 0.5)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
@@ -100,10 +113,10 @@ class Order:
         """One event of the parser. Raises BadFile."""
         self.line = number
         if self._done:
-            raise BadFile("has something behind the end of its order; drop one order a file")
+            raise BadOrder("has something behind the end of its order; drop one order a file")
         opens, closes = event in BRACKETS, event.startswith("end_")
         if opens and self._depth + self._skipped == DEPTH_MAX:
-            raise BadFile(f"has more than {DEPTH_MAX} brackets inside one another")
+            raise BadOrder(f"has more than {DEPTH_MAX} brackets inside one another")
         if self._skipped:
             self._skipped += opens - closes
         elif self._texts is not None:
@@ -118,15 +131,16 @@ class Order:
     def _take_of_all(self, event: str, value: Any, opens: bool) -> None:
         if self._depth == 0:
             if event != "start_map":
-                raise BadFile("is no order, which is an object in JSON")
+                raise BadOrder("is no order, which is an object in JSON")
             self._depth = 1
         elif event == "map_key":
             self._key = value
             if value not in OF_ALL:
-                raise BadFile(f"has the unknown key {shown(value.encode('utf-8', 'replace'))}; "
-                              f"{unknown(value, OF_ALL)}")
+                hint = unknown(value, OF_ALL)
+                raise BadOrder(f"has the unknown key {shown(value.encode('utf-8', 'replace'))}; {hint}",
+                               f"has an unknown key; {hint}")
             if value in self.of_all:
-                raise BadFile(f"has the key {value!r} twice")
+                raise BadOrder(f"has the key {value!r} twice")
         elif event == "end_map":
             self._done = True
         elif event == "start_array" and self._key == "items":
@@ -135,7 +149,7 @@ class Order:
         elif event == "start_array" and self._key == "weekly":
             self._texts = self.of_all["weekly"] = []
         elif opens or self._key == "items":
-            raise BadFile(f"has a key of another type than it is: {self._key!r}")
+            raise BadOrder(f"has a key of another type than it is: {self._key!r}")
         else:
             self.of_all[self._key] = value
 
@@ -190,16 +204,23 @@ class Order:
         self._size += len(held)
         self._held.append(held)
         if len(self._held) > ITEMS_MAX:
-            raise BadFile(f"has more than {ITEMS_MAX} items; make it several orders")
+            raise BadOrder(f"has more than {ITEMS_MAX} items; make it several orders")
         if self._size > HELD_MAX:
-            raise BadFile(f"has more than {HELD_MAX} bytes of items; make it several orders")
+            raise BadOrder(f"has more than {HELD_MAX} bytes of items; make it several orders")
 
     # ---- when all is read
+
+    def called(self) -> str:
+        """What the order is called, as far as it has been read; "" where it does not say."""
+        try:
+            return texts_of(self.of_all, ("order",)).get("order", "")
+        except Refusal:
+            return ""
 
     def items(self) -> Iterator[Item]:
         """Each item, with what the order says of all. Raises BadFile."""
         if not self._done:
-            raise BadFile("is empty; an order is an object in JSON")
+            raise BadOrder("is empty; an order is an object in JSON")
         said = self._said_of_all()
         yield Asked(self.line, 0, said["order"], "")
         ids: set[str] = set()
@@ -230,23 +251,31 @@ class Order:
         """What holds for every item that says nothing else, as attributes."""
         every = self.of_all
         version = every.get("version")
+        if version == str(VERSION):
+            raise BadOrder(f'has the text "{VERSION}" as its version; write {VERSION} without quotes')
         if isinstance(version, bool) or version != VERSION:
-            raise BadFile(f"says no version; this edgeblock reads orders with \"version\": {VERSION}"
-                          if version is None else
-                          f"is an order of another version; this edgeblock reads \"version\": {VERSION}")
-        for key in ("order", "items"):
-            if key not in every:
-                raise BadFile(f"has no {key!r}, and an order has one")
+            raise BadOrder(f"says no version; this edgeblock reads orders with \"version\": {VERSION}"
+                           if version is None else
+                           f"is an order of another version; this edgeblock reads \"version\": {VERSION}")
+        if "order" not in every:
+            raise BadOrder('has no "order", the name of the order, such as "order": "No. 12/2026"')
+        if "items" not in every:
+            raise BadOrder('has no "items"; an order that asks for nothing has "items": []')
         try:
-            return texts_of(every, (*DATA, *WINDOW))
+            said = texts_of(every, (*DATA, *WINDOW))
+            why_never(tuple(sorted(said.items())))
         except Refusal as refusal:
-            raise BadFile(refusal.whole) from None
+            raise BadOrder(refusal.whole, refusal.why) from None
+        return said
 
     def _entries(self, line: int, item: dict[str, Any], said: dict[str, str]) -> Iterator[Entry]:
         """Raises Refusal."""
         kind, value = item.get("kind"), item.get("value")
         if kind not in KINDS:
-            raise Refusal(f"has no kind that is known, which are {', '.join(KINDS)}")
+            word = kind.lower() if isinstance(kind, str) else ""
+            near = unknown(SAME.get(word, word), KINDS)
+            hint = f"; {near}" if near.startswith("did") else ""
+            raise Refusal(f"has no kind that is known, which are {', '.join(KINDS)}{hint}")
         if not isinstance(value, str) or not value.strip():
             raise Refusal("has no value, or one that is no text")
         text = value.strip().encode("utf-8", "replace")
@@ -265,18 +294,34 @@ class Order:
             if text[:1] in (b"=", b"*", b"@"):
                 raise BadEntry(f"is written as an entry of a list, and an item says by its kind, {kind}, what it is")
             found = read_entry(before + text + behind)
-            if not all(one in wanted for one, _, _ in found):
-                raise BadEntry("is an entry of another kind")
+            for one, _, _ in found:
+                if one not in wanted:
+                    raise BadEntry(f"is one of the kind {NAMED[one]}" if one in NAMED else "is of no kind")
         except BadEntry as error:
             raise Refusal(f"has a value that is none of the kind {kind}; `edgeblock lint` says why",
                           f"has a value that is none of the kind {kind}: {shown(text)} {error}") from None
+        why_never(attributes)
         for one, key, depth in found:
             try:
                 yield with_terms(Entry(line, one, key, False, depth, attributes))
             except BadEntry as error:
-                said_of = str(error).removeprefix("has ")
-                raise Refusal(f"has {said_of.partition('=')[0]!r}, which cannot be used; `edgeblock lint` says why",
-                              f"has {said_of}") from None
+                raise unusable(str(error)) from None
+
+
+def why_never(attributes: Attributes) -> None:
+    """Raises Refusal where the window of these cannot be read, or never opens."""
+    try:
+        terms = read_terms(attributes)
+    except BadTerm as error:
+        raise unusable(str(error)) from None
+    if terms and terms.window.begins >= terms.window.ends:
+        raise Refusal("never holds: from is not before until")
+
+
+def unusable(why: str) -> Refusal:
+    """Of a sentence about an attribute: "has until=x, which ..."."""
+    key = why.removeprefix("has ").partition("=")[0]
+    return Refusal(f"has {key!r}, which cannot be used; `edgeblock lint` says why", why)
 
 
 def why_no_id(name: object) -> str:

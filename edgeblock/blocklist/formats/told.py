@@ -110,6 +110,11 @@ SAME: dict[str, tuple[str, ...]] = {
     "unbound": ("unbound",), "domain-set": ("v2fly", "clash", "dotted"), "nfqfilter-addresses": ("hosts",),
     "dataset": ("base64",), "hashed": ("hashed",),
 }
+IS_ORDER = "an order: name it NAME.order.json"
+# An order's own words beside its items, or those of an item: what stands in the head is for whoever wrote it to choose.
+ORDERS = tuple(re.compile(sign, re.DOTALL) for sign in (
+    rb'\s*\{.*"items"\s*:\s*\[', rb'.*"(?:version"\s*:\s*"?1\b|id"\s*:\s*").*',
+    rb'.*"(?:order"\s*:\s*"|kind"\s*:\s*"(?:host|host-only|subdomains|url|directory|address|endpoint)")'))
 JSON = re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*(?:[\"{\[]|\]))")
 # Nobody but ad blockers begins a file so, whatever its lines are.
 FILTER = re.compile(rb"\A(?:\s*[#;][^\n]*\n)*\s*(?:\[(?:Adblock|uBlock|AdGuard|ABP)[^\]\n]*\]\s*$|!(?:#| |\s*$))",
@@ -132,7 +137,7 @@ def told(reader: Callable[[BinaryIO], Iterable[Any]], stated: str) -> Callable[[
     def read(file: BinaryIO) -> Iterable[Any]:
         head = head_of(file)
         why = foreign(head, stated)
-        return [*places(head), Problem(1, why, whole=True)] if why else reader(file)
+        return [*places(head), Problem(1, why, True, why if stated == "order" else "")] if why else reader(file)
     return read
 
 
@@ -154,6 +159,8 @@ def foreign(head: bytes, stated: str) -> str | None:
         if sign.match(head):
             return f"the file is {what}"
     sort = main_sort(head)
+    if stated == "json" and is_order(head):
+        return f"the file is {IS_ORDER}"
     if stated == "nfqfilter-addresses" and sort == "domains" and names_alone(head):
         return ("the file has names, and is to be read as 'nfqfilter-addresses', which has addresses; put format = "
                 '"domains" into the settings of this list, or name the file .list')
@@ -176,10 +183,17 @@ def what_it_is(head: bytes) -> str | None:
         sort = "v2fly"          # most of its lines are names alone
     if not sort:
         return None
+    if is_order(head):
+        return f"it is {IS_ORDER}"
     if sort in FOREIGN:
         return f"it is {FOREIGN[sort]}"
     what, key, extension = WORDS[sort]
     return f"it is {what}; put {key} into NAME.toml" + (f", or name the file {extension}" if extension else "")
+
+
+def is_order(head: bytes) -> bool:
+    """Whether a file of JSON begins as an order does."""
+    return all(sign.match(head.removeprefix(b"\xef\xbb\xbf")) for sign in ORDERS)
 
 
 def main_sort(head: bytes) -> str:

@@ -89,7 +89,7 @@ def test_no_bytes_raise_and_every_item_has_its_place(name, data, settings):
 def test_no_list_at_all_is_said_once(name, data, why):
     if name in ("json", "order") and data[:1] == b"a":
         why = "the file is no JSON from line 1 on (lexical error: invalid char in json text); is it whole?"
-    assert read(name, data) == [Problem(1, why, whole=True)]
+    assert [one._replace(plain="") for one in read(name, data)] == [Problem(1, why, whole=True)]
 
 
 def test_json_that_was_cut_is_told_on_one_line_without_gaps():

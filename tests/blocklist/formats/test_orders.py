@@ -87,6 +87,9 @@ def test_an_item_that_is_none_of_its_kind_is_refused_alone_and_its_words_stay_ou
     ({"id": "a\u202eb"}, "has an id of more than 128 characters, or with some that cannot be printed"),
     (item(kind="name"), "has no kind that is known, which are host, host-only, subdomains, url, directory, address, "
                         "endpoint"),
+    *((item(kind=kind), "has no kind that is known, which are host, host-only, subdomains, url, directory, address, "
+                        f"endpoint; did you mean '{near}'?")
+      for kind, near in (("hosts", "host"), ("Host", "host"), ("domain", "host"), ("IPv4", "address"))),
     (item(value=""), "has no value, or one that is no text"),
     (item(value={"a": [1]}), "has 'value', which is no text"),
     (item(valeu="x"), "has an unknown key; did you mean 'value'?"),
@@ -107,6 +110,30 @@ def test_why_an_item_is_refused(bad, why):
     assert not VALID.is_valid(order(bad)) or why.startswith("has an id of more than 128") or "`edgeblock lint`" in why
 
 
+@pytest.mark.parametrize(("more", "why"), [
+    ({"until": "31.12.2026"}, "has until=31.12.2026, which is no time; write one such as "),
+    ({"weekly": "sat"}, "has weekly=sat, which is no weekly window; "),
+    ({"from": "x"}, "has from=x, which is no time; "),
+    ({"from": "2027-01-01", "until": "2026-01-01"}, "never holds: from is not before until")])
+def test_a_window_of_the_order_that_cannot_be_used_refuses_the_whole(more, why):
+    for items in ([], [item()], [item(until="2030-01-01", weekly=SAT, **{"from": "2029-01-01"})]):
+        assert whole(order(*items, **more)).startswith(f"the file {why}")
+
+
+@pytest.mark.parametrize(("more", "bad"), [
+    ({}, {"from": "2027-01-01", "until": "2027-01-01"}), ({"until": "2026-01-01"}, {"from": "2027-01-01"})])
+def test_an_item_that_never_holds_is_refused(more, bad):
+    assert refused(order(item(1, **bad), item(2), **more)) == ["never holds: from is not before until", ""]
+
+
+@pytest.mark.parametrize(("kind", "value", "found"), [
+    ("host", "https://e.example/", "url"), ("host", "192.0.2.1", "address"), ("url", "e.example", "host"),
+    ("address", "192.0.2.1:443", "endpoint"), ("url", "e.example/b/*", "directory")])
+def test_a_value_of_another_kind_is_called_that(kind, value, found):
+    [why] = [one.why for one in read(order(item(1, kind, value))) if isinstance(one, Problem)]
+    assert why.endswith(f"none of the kind {kind}: {value!r} is one of the kind {found}")
+
+
 def test_an_id_stands_once_even_beside_one_that_is_refused():
     assert refused(order(item(), item())) == ["", "has the id of an item before it"]
     assert refused(order(item(value=""), item())) == ["has no value, or one that is no text",
@@ -124,9 +151,9 @@ def test_a_key_stands_once():
     (b"{}", 'says no version; this edgeblock reads orders with "version": 1'),
     (order(version=2), 'is an order of another version; this edgeblock reads "version": 1'),
     (order(version=True), 'is an order of another version; this edgeblock reads "version": 1'),
-    (order(version="1"), 'is an order of another version; this edgeblock reads "version": 1'),
-    ({"version": 1, "order": "x"}, "has no 'items', and an order has one"),
-    ({"version": 1, "items": []}, "has no 'order', and an order has one"),
+    (order(version="1"), 'has the text "1" as its version; write 1 without quotes'),
+    ({"version": 1, "order": "x"}, 'has no "items"; an order that asks for nothing has "items": []'),
+    ({"version": 1, "items": []}, 'has no "order", the name of the order, such as "order": "No. 12/2026"'),
     (order(itmes=[]), "has the unknown key 'itmes'; did you mean 'items'?"),
     (order(items={}), "has a key of another type than it is: 'items'"),
     (order(items="x"), "has a key of another type than it is: 'items'"),
