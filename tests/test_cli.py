@@ -354,12 +354,40 @@ def test_an_order_is_a_list_for_lint_and_check(capsys, rules):
     assert (status, err) == (1, "0 errors, 1 warning in 3 lists with 4 entries\n")
     assert out.splitlines()[0] == (
         "match.order.json:3: warning: item 2 (T-2) has a value that is none of the kind host: 'or..dered' has an "
-        "empty label; this line is left out")
+        "empty label; this item is refused")
     status, out, _ = run(capsys, "check", "--rules", rules, "ordered.example")
     assert status == 1 and 'order="No. 12" reference="ticket 7"' in out and "match.order.json:2" in out
     rule = re.findall(r"rule ([0-9a-f]{8})", out)[0]
     assert "match.order.json:2  list match, block: ordered.example" in run(
         capsys, "check", "--rules", rules, "--rule", rule)[1]
+
+
+def test_an_order_in_one_line_is_taken_with_many_bad_items_by_lint_and_check_too(capsys, rules):
+    bad = [{"id": f"T-{number}", "kind": "host", "value": "a..b"} for number in range(3)]
+    good = {"id": "T-9", "kind": "host", "value": "ordered.example"}
+    protected = {"id": "T-8", "kind": "host", "value": "google.com"}
+    (rules / "match.order.json").write_text(json.dumps(
+        {"version": 1, "order": "No. 12", "items": [*bad, protected, good]}))
+    status, out, err = run(capsys, "lint", rules)
+    assert status == 1 and err.startswith("0 errors, 4 warnings") and out.count("; this item is refused") == 4
+    assert "max_unparsable" not in out and "guarded" not in out
+    _, out, err = run(capsys, "check", "--rules", rules, "ordered.example")
+    assert "match.order.json:1" in out and "refuses this list" not in out + err
+
+
+def test_a_file_in_the_place_of_an_answer_is_named(capsys, rules):
+    (rules / "match.order.json").write_text(ORDER)
+    (rules / "match.outcome.json").write_text("mine")
+    assert ("match.outcome.json: warning: is no answer that edgeblock has written, and is left alone, so this order "
+            "is not answered; move it away\n") in run(capsys, "lint", rules)[1]
+
+
+@pytest.mark.parametrize(("name", "how"), [
+    ("order.json", "error"), ("up.order.JSON", "warning"), ("match.json", "error")])
+def test_an_order_under_another_name_is_told_its_name(capsys, rules, name, how):
+    (rules / name).write_text(ORDER)
+    out = run(capsys, "lint", rules)[1]
+    assert re.search(rf"^{name}(:1)?: {how}: .* an order: name it NAME\.order\.json$", out, re.MULTILINE), out
 
 
 def test_lint_tells_mistakes_from_what_is_worth_knowing(capsys, rules):

@@ -5,9 +5,9 @@
 
 In: tickets as this platform has them, a JSON array of {"ticket", "asked_by", "asked_at", "event_start", "event_end",
 "fqdn": [...], "ipv4": [...], "ipv6": [...]}. Out: RULES_DIRECTORY/platform-TICKET.order.json for each, by rename; and
-what edgeblock has answered so far, for the platform: {ticket: {value: [state, since, reason]}}. A ticket that has gone
-asks for nothing any more; one that is no ticket is refused, and the others are not. Run it every minute: it changes no
-file that need not change. Another platform needs other words in `why_bad`, `order_of` and `answers_of`, no more.
+what edgeblock has answered so far, for the platform: {ticket: {value: [state, since, reason]}}. A ticket that has
+gone asks for nothing any more; one that is no ticket is refused alone. Run it every minute: it changes no file that
+need not change. Another platform needs other words in `why_bad`, `order_of` and `answers_of`, no more.
 """
 
 import json
@@ -70,6 +70,7 @@ def put(path, value):
 def main(tickets_file, rules, answers_file):
     answers = {}
     for ticket in json.loads(Path(tickets_file).read_text()):
+        ticket = ticket if isinstance(ticket, dict) else {}
         name = str(ticket.get("ticket"))
         if why := why_bad(ticket):
             print(f"{tickets_file}: ticket {name!r} {why}", file=sys.stderr)

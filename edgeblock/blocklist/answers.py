@@ -56,8 +56,8 @@ class Answers:
 
 
 class Gathered:
-    """The items of one order on their way in: `begin`, then `add` or `refuse` for what is of it, then `finish`. `order`
-    is what it is called, as soon as that is known."""
+    """The items of one order on their way in: `begin`, then `add` or `refuse` for what is of it, then `finish`.
+    `order` is what it is called, as soon as that is known."""
 
     def __init__(self, key: Key) -> None:
         self._key = key

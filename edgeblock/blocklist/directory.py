@@ -44,8 +44,8 @@ UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    
 
 
 class Finding(NamedTuple):
-    """Something wrong with a rules directory. `line` is 0 when it is about the whole file; `plain` is the reason without
-    a word of the file, "" where there is none."""
+    """Something wrong with a rules directory. `line` is 0 when it is about the whole file; `plain` is the reason
+    without a word of the file, "" where there is none."""
 
     file: str
     line: int

@@ -292,8 +292,8 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                     raise Unsettled(f"{name}: was changed while it was read")
         compiled = gathering.compiler.finish()
-    except Refused as refused:
-        refused.order = gathering.order
+    except Refused as error:
+        error.order = gathering.order
         raise
     except OSError as error:
         raise Refused([Finding(name, 0, f"cannot be read: {error.strerror}")]) from None

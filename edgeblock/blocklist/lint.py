@@ -34,6 +34,7 @@ from edgeblock.blocklist.directory import (
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import (
     MARKS,
+    ORDER,
     OUTCOME,
     Asked,
     Entry,
@@ -99,7 +100,9 @@ def grouped(findings: list[Finding]) -> list[Finding]:
         sort = PARTICULARS.sub("~", finding.why) if finding.line else finding.why
         groups.setdefault((finding.file, sort), []).append(finding)
     told = []
-    for alike in map(folded, groups.values()):
+    for alike in groups.values():
+        if ORDER not in alike[0].file:      # which may be one line, and every item is to be fixed
+            alike = folded(alike)
         if len(alike) <= FEW:
             told += alike
             continue
@@ -191,8 +194,8 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
     lines = entries = refused = last = exceptions = unusable = 0
     foreign = ""
     if source.settings.format == "order" and is_taken(source.path.with_name(source.name + OUTCOME)):
-        report.warnings.append(Finding(source.name + OUTCOME, 0, "is no answer that edgeblock has written, and is left "
-                                       "alone, so this order is not answered; move it away"))
+        report.warnings.append(Finding(source.name + OUTCOME, 0, "is no answer that edgeblock has written, and is "
+                                       "left alone, so this order is not answered; move it away"))
     kinds: Counter[int] = Counter()     # of blocks
     idle: set[int] = set()              # lines that are no entry
     hours = Hours(now)

@@ -629,17 +629,9 @@ class Round:
         self.reasons[name] = refused, state
         self.outcome.refused[name] = {
             "file": printable(finding.file), "told": str(finding._replace(why=why)), "origin": origin, "where": "",
-            "in_force": name in self.parts, "sha256": digest_of(self._order_of(name)),
+            "in_force": name in self.parts, "sha256": digest_of(order_file(name, self.rules.directory, self.found)),
             "order": printable(refused.order),
             **owner_of(state.st_uid if state else None)}
-
-    def _order_of(self, name: str) -> Path | None:
-        """The file of an order; None where it is none, by its name where its settings cannot be read."""
-        if name in self.found:
-            source, _ = self.found[name]
-            return source.path if source.settings.format == "order" else None
-        every = (self.rules.directory / f"{name}{ORDER}{packed}" for packed in ("", *SUFFIXES))
-        return next(filter(os.path.lexists, every), None)
 
     def _state_of(self, file: str) -> os.stat_result | None:
         try:
@@ -727,6 +719,15 @@ class Round:
                         path.unlink()
                 except OSError:
                     continue
+
+
+def order_file(name: str, directory: Path, found: Mapping[str, tuple[ListFile, str]]) -> Path | None:
+    """The file of an order; None where it is none, by its name where its settings cannot be read."""
+    if name in found:
+        source, _ = found[name]
+        return source.path if source.settings.format == "order" else None
+    every = (directory / f"{name}{ORDER}{packed}" for packed in ("", *SUFFIXES))
+    return next(filter(os.path.lexists, every), None)
 
 
 def digest_of(path: Path | None) -> str:

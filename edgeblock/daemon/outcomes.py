@@ -287,7 +287,7 @@ class Outcomes:
         self._thread = ThreadPoolExecutor(1, "outcomes")
         self._loaded: Loaded | None = None
         self._lists: dict[str, tuple[str, str, float | None]] = {}      # origin, action, when it expired
-        self._refused: dict[str, tuple[str, str, str]] = {}     # perhaps of orders: why, the digest, what it is called
+        self._refused: dict[str, tuple[str, str, str]] = {}     # perhaps of orders: why, digest, its name
         self._settled: dict[str, str] = {}      # the origins of lists that are in force everywhere
         self._is_settled = False
         self._was_settled = False

@@ -212,7 +212,7 @@ def test_an_order_that_is_refused_is_answered_and_its_version_before_stays(box):
     assert told["refused"]["reason"] == \
         'court.order.json:1: the file is an order of another version; this edgeblock reads "version": 1'
     assert told["refused"]["sha256"] == hashlib.sha256(b'{"version": 2}').hexdigest()
-    (box.folder / "new.order.json").write_text("[")
+    (box.folder / "new.order.json").write_text('{"order": "secret')
     box.load()
     told = box.look(name="new")
     assert (told["state"], told["items"], told["order"]) == ("refused", [], "")
@@ -279,7 +279,8 @@ def test_the_file_of_another_is_left_alone_and_that_is_said(box):
         box.load()
     assert (box.folder / "court.outcome.json").read_text() == "mine"
     assert box.outcomes.status()["problem"].endswith(
-        "court.outcome.json: cannot be written: there is another file of this name, which is left alone; move it away")
+        "court.outcome.json: cannot be written: there is another file of this name, which is left alone; "
+        "move it away")
     assert [event for event, _ in box.log.said] == ["order not answered"]
     (box.folder / "court.outcome.json").unlink()
     box.outcomes.turn(["court"])

@@ -7,6 +7,8 @@ deadline of 30 minutes is that of Italy's platform; beside the orders a list of 
 import asyncio
 import importlib.util
 import json
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,11 +195,11 @@ def test_the_bridge_refuses_a_bad_ticket_alone_and_withdraws_one_that_has_gone(t
 
     answers(*good)
     endless = {key: value for key, value in good[1].items() if key != "event_end"}
-    told = answers({**good[0], "ticket": "../x"}, endless, {**good[2], "fqdn": "a.example"}, good[0])
-    assert told == {"../x": {"a.example": ["refused", None, "cannot be the name of a file"]},
+    told = answers("no ticket", {**good[0], "ticket": "../x"}, endless, {**good[2], "fqdn": "a.example"}, good[0])
+    assert told == {"None": {}, "../x": {"a.example": ["refused", None, "cannot be the name of a file"]},
                     "T-1": {"a.example": ["refused", None, "has no event_end"]}, "T-2": {},
                     "T-0": {"a.example": ["received", None, None]}}
-    assert "ticket 'T-2' has no list in fqdn" in capsys.readouterr().err
+    assert "tickets.json: ticket 'T-2' has no list in fqdn\n" in capsys.readouterr().err
     answers(good[0])
     kept, *gone = [json.loads((tmp_path / "rules" / f"platform-T-{number}.order.json").read_text())
                    for number in range(3)]

@@ -111,7 +111,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "dataset": ("base64",), "hashed": ("hashed",),
 }
 IS_ORDER = "an order: name it NAME.order.json"
-# An order's own words beside its items, or those of an item: what stands in the head is for whoever wrote it to choose.
+# An order's own words beside its items, or those of an item: any of them may stand first.
 ORDERS = tuple(re.compile(sign, re.DOTALL) for sign in (
     rb'\s*\{.*"items"\s*:\s*\[', rb'.*"(?:version"\s*:\s*"?1\b|id"\s*:\s*").*',
     rb'.*"(?:order"\s*:\s*"|kind"\s*:\s*"(?:host|host-only|subdomains|url|directory|address|endpoint)")'))

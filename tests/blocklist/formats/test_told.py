@@ -9,7 +9,7 @@ from edgeblock.blocklist.formats import READERS, network_key, reader_of
 from edgeblock.blocklist.formats.dataset import read_dataset
 from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.formats.lines import Entry, Problem
-from edgeblock.blocklist.formats.told import foreign, what_it_is
+from edgeblock.blocklist.formats.told import foreign, is_order, what_it_is
 from edgeblock.blocklist.settings import ListSettings
 
 
@@ -87,3 +87,13 @@ def test_a_comment_behind_a_name_does_not_hide_it():
 def test_a_data_set_reads_addresses_too():
     items = list(read_dataset(io.BytesIO(b"LmEuZXhhbXBsZQ==\n192.0.2.1\n2001:db8::1,5\n???\n")))
     assert [type(item) for item in items] == [Entry, Entry, Entry, Problem] and items[0].key == b"a.example"
+
+
+@pytest.mark.parametrize(("text", "wanted"), [
+    ('{"version": 1, "order": "x", "items": []}', True), ('{"order": "x", "items": [], "version": "1"}', True),
+    ('{"items": [{"id": "1", "kind": "url", "value": "a"}', True),
+    ('{"items": [{"id": 1, "value": "a.example"}]}', False),
+    ('[{"items": [], "version": 1, "order": "x"}]', False), ('{"type": "bundle", "id": "x", "objects": []}', False)])
+def test_an_order_is_known_by_its_words(text, wanted):
+    assert is_order(text.encode()) is wanted
+    assert ("an order" in (foreign(text.encode(), "json") or "")) is wanted
