@@ -56,7 +56,7 @@ def build() -> Path:
     used = [path for path in (ROOT / "edgeblock").rglob(f"*{suffix}")
             if str(path.relative_to(ROOT / "edgeblock")).removesuffix(suffix) not in COMPILED]
     for source in [*(ROOT / "edgeblock").rglob("*.p[yx]*"), *(ROOT / "edgeblock").rglob("*.h"),
-                   *(ROOT / "edgeblock").rglob("*.html"), *used]:
+                   *(ROOT / "edgeblock").rglob("*.html"), *(ROOT / "edgeblock").rglob("*.toml"), *used]:
         copy = BUILD / source.relative_to(ROOT)
         if source.suffix != ".pyc" and newer(copy, source):
             copy.parent.mkdir(parents=True, exist_ok=True)
