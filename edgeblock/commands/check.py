@@ -21,10 +21,10 @@ from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
 from edgeblock.commands import add_config, moment_of
 from edgeblock.daemon import control
-from edgeblock.enforce.reference import code_of, date_of, day_of, read_code
+from edgeblock.enforce.reference import EXAMPLE, code_of, date_of, day_of, read_code
 from edgeblock.errors import ConfigError
 
-EXAMPLES = """\
+EXAMPLES = f"""\
   edgeblock check www.example.com
   edgeblock check --rules rules --json http://example.com/a/b '[2001:db8::1]:443'
   edgeblock check 192.0.2.0/24 'shop.example.com @ 203.0.113.9'
@@ -34,7 +34,7 @@ EXAMPLES = """\
   edgeblock check - < names.txt
   edgeblock check --client 192.0.2.7 www.example.com
   edgeblock check --rule 9f3c21aa
-  edgeblock check --reference 7K3MQ-2XD9T
+  edgeblock check --reference {EXAMPLE}
 With --rule, the id that the log, check and replay show leads back to list, file and line; run it with the box's key.
 With --at the answer is that of another time: what holds then of the lists as they are.
 With --reference, what stands on a block page does, and says the day.
@@ -162,7 +162,7 @@ def check_reference(chosen: argparse.Namespace, settings: config.Rules) -> int:
         chosen.rule, day = read_code(chosen.reference, day_of(time.time()))
     except ValueError as problem:
         raise ConfigError(f"--reference {chosen.reference}: {problem}; a reference is two groups of five letters and "
-                          "digits, such as 7K3MQ-2XD9T: ask for it again") from None
+                          f"digits, such as {EXAMPLE}: ask for it again") from None
     return check_rule(chosen, settings, {"reference": code_of(chosen.rule, day), "rule": chosen.rule,
                                          "day": str(date_of(day))})
 

@@ -15,6 +15,7 @@ DAY_BITS = 13                   # 22 years: the day that is meant is the last su
 DAYS = 1 << DAY_BITS
 EPOCH = date(1970, 1, 1).toordinal()
 SECONDS = 86_400
+EXAMPLE = "KWY23-AM9MS"         # one that is right: 9f3c21aa on 2026-12-01
 
 
 def day_of(now: float) -> int:

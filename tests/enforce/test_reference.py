@@ -1,13 +1,24 @@
 """The code that an appeal quotes: short, the same for everybody on that day, and wrong when it is mistyped."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeblock.enforce.reference import ALPHABET, DAYS, SIZE, code_of, date_of, day_of, read_code
+from edgeblock.commands.check import EXAMPLES
+from edgeblock.enforce.reference import ALPHABET, DAYS, EXAMPLE, SIZE, code_of, date_of, day_of, read_code
 
 DAY = day_of(1_796_083_200.0)
 RULES = st.integers(0, 0xFFFFFFFF).map("{:08x}".format)
+
+
+def test_the_example_is_a_code_wherever_it_stands():
+    assert read_code(EXAMPLE, DAY) == ("9f3c21aa", DAY)
+    page = Path(__file__).parents[2].joinpath("docs/block-page.md").read_text()
+    for text in (EXAMPLES, page):
+        assert set(re.findall(r"\b[0-9A-Z]{5}-[0-9A-Z]{5}\b", text)) == {EXAMPLE}
 
 
 def test_a_day():
