@@ -136,7 +136,7 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
     # With this setting the compiler also says which hosts have URLs that are blocked, and not only exceptions.
     compiler.add_list("list", replace(settings, https="host"))
     addresses: set[tuple[bytes, bool]] = set()
-    last = total = 0
+    first = last = total = timed = 0
     for item in items:
         if isinstance(item, Passed | Remark | Asked):
             continue
@@ -150,8 +150,8 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
             made.unusable += 1
             made.find(item.line, item.why)
         elif item.terms:
-            made.refuse(item.line, "has terms of its own (a window, an order, ech=only), which a hashed list has no "
-                        "place for; put those that hold for the whole list into its settings, or send the plain list")
+            timed += 1
+            first = first or item.line
         elif why := guard.refuses(item):
             if guard.skips:
                 made.find(item.line, f"{why}; left out (guarded = \"skip\")")
@@ -163,6 +163,10 @@ def hash_list(items: Iterable[Item | HashedEntry], settings: ListSettings, guard
                 addresses.add((item.key, item.exception))
             else:
                 compiler.add(0, item)
+    if timed:
+        some = "is the one entry" if timed == 1 else f"is the first of {timed} entries"
+        made.refuse(first, f"{some} with terms of its own (a window, an order, ech=only), which a hashed list has no "
+                    "place for; put those that hold for the whole list into its settings, or send the plain list")
     compiled = compiler.finish()
     made.entries = len(addresses) + compiled.lists[0].entries
     made.duplicates = total - made.entries

@@ -31,6 +31,12 @@ FREE = ListSettings(allow_public_suffixes=True, allow_protected=True, allow_addr
                     widest_ipv4=0, widest_ipv6=0, max_unparsable=1)
 
 
+def test_entries_with_terms_of_their_own_are_told_in_one_line():
+    _, made = hashed("a.example\nb.example until=2030-01-01\nc.example until=2030-01-01\n")
+    assert made.refused and [(one.line, one.why.partition(" with")[0]) for one in made.findings] == [
+        (2, "is the first of 2 entries")]
+
+
 def hashed(text, settings=FREE, protected=None, key=KEY):
     """(the hashed form of the lines in `text`, what hash_list says)."""
     out = io.BytesIO()
