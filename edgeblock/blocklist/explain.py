@@ -55,7 +55,7 @@ class Rule:
     action: str
     applies: bool
     in_force: bool
-    attributes: str = ""    # as its line has them
+    attributes: str = ""    # as its line has them, one blank between two
     holds: bool = True      # at the moment that was asked about, in such a hello
     awaits_ech: bool = False        # it would in one with an Encrypted ClientHello
     window: str = ""        # when its entry holds, as attributes have it; of several with " or " between them
@@ -69,7 +69,7 @@ class Rule:
         said = [] if self.attributes or not self.window else [self.window]
         said += [f"the list: {self.list_window}"] if self.list_window else []
         if self.changes:
-            said.append(f"{'ends' if self.holds or self.awaits_ech else 'begins'} to hold at {self.changes}")
+            said.append(f"holds {'until' if self.holds or self.awaits_ech else 'from'} {self.changes}")
         if said:
             yield "; ".join(said)
         if self.order:
@@ -145,7 +145,8 @@ class Record:
                         [] if rule.holds else ["only with an Encrypted ClientHello" if rule.awaits_ech else
                                                "not in force"]
                     marks += [rule.whom] if rule.whom else []
-                    lines.append(f"          {place}  rule {rule.rule}  {', '.join(marks)}{rule.attributes}")
+                    lines.append(f"          {place}  rule {rule.rule}  {', '.join(marks)}"
+                                 f"{' ' * bool(rule.attributes)}{rule.attributes}")
                     lines += [f"            {line}" for line in rule.terms()]
         return "\n".join(line.rstrip() for line in lines)
 
@@ -329,7 +330,7 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
                         kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
                         found.setdefault((source.name, kind, key, item.exception), (item.line, ""))
                     continue
-                place = item.line, formats.attributes_text(item.attributes)
+                place = item.line, formats.attributes_text(item.attributes).lstrip()
                 if item.key in keys:
                     found.setdefault((source.name, item.kind, item.key, item.exception), place)
                 if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY and (host := item.key.partition(b"/")[0]) in keys:

@@ -29,6 +29,15 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ORDER = ("order", "authority", "received", "approved_by", "reference")
 BEGINS, ENDS = ("from", "valid_from"), ("until", "valid_until")
 KNOWN = (*BEGINS, *ENDS, "weekly", "ech", *ORDER)       # attributes of an entry that act, or say whose it is
+# What others call the begin and the end of a window, without blanks, "_" and "-".
+OTHER_NAMES = dict.fromkeys(("start", "starts", "startdate", "starttime", "begin", "begins", "since", "notbefore",
+                             "validsince", "effective"), "from") | \
+    dict.fromkeys(("expires", "expire", "expiry", "expiration", "expirydate", "expirationdate", "expiresat", "end",
+                   "ends", "enddate", "endtime", "notafter", "validto", "validtill"), "until")
+LONG_DAYS = {"daily": "mon-sun", "everyday": "mon-sun", "weekdays": "mon-fri", "weekend": "sat,sun",
+             "weekends": "sat,sun"}
+LONG_DAY = re.compile(r"\b(mon|tue|wed|thu|fri|sat|sun)[a-z]+\b")
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?"
                   r"(?:([Zz])|([+-])(\d\d):(\d\d)| (\S+))?", re.ASCII)
@@ -180,8 +189,8 @@ def parse_time(text: str, last: bool = False) -> int:
     """
     found = TIME.fullmatch(text) if len(text) <= TEXT_MAX else None
     if not found:
-        raise BadTerm("is no time; write one such as 2026-12-31T18:00:00Z, 2026-12-31T18:00:00+01:00, 2026-12-31 or "
-                      "2026-12-31 18:00 Europe/London")
+        raise BadTerm("is no time; write one such as 2026-12-31T18:00:00Z, 2026-12-31T18:00:00+01:00, 2026-12-31 or, "
+                      'in quotes, "2026-12-31 18:00 Europe/London"')
     year, month, day, hour, minute, second, _, sign, hours, minutes, zone = found.groups()
     clock = int(hour or 0) * 3600 + int(minute or 0) * 60 + int(second or 0)
     if hour and (int(hour) > 23 or int(minute) > 59 or int(second or 0) > 60):
@@ -197,7 +206,8 @@ def parse_time(text: str, last: bool = False) -> int:
             raise BadTerm(f"is no time of a zone: nobody knows the clocks of {year}-{month}-{day}")
         return moment(datetime.fromordinal(ordinal) + timedelta(seconds=clock), zone_of(zone), last)
     if hour and not found[7] and not sign:
-        raise BadTerm(f"has no zone; write {text}Z for UTC, or a zone behind it, such as {text} Europe/London")
+        raise BadTerm(f"has no zone; write {text}Z for UTC, or a zone behind it, in quotes, such as "
+                      f'"{text} Europe/London"')
     offset = (int(hours) * 60 + int(minutes)) * (-60 if sign == "-" else 60) if sign else 0
     return (ordinal - EPOCH) * DAY + clock - offset
 
@@ -301,7 +311,8 @@ def parse_weekly(text: str) -> Weekly:
     """
     words = text.split() if len(text) <= TEXT_MAX else []
     if len(words) != 3:
-        raise BadTerm("is no weekly window; write days, times and a zone, such as sat 14:45-17:30 Europe/London")
+        raise BadTerm("is no weekly window; write days, times and a zone, such as "
+                      '"sat 14:45-17:30 Europe/London", and ";" between several')
     days, times, zone = words
     found = SPAN.fullmatch(times)
     if not found:
@@ -319,8 +330,10 @@ def days_of(text: str) -> Iterator[int]:
     for word in text.lower().split(","):
         first, dash, last = word.partition("-")
         if first not in DAYS or dash and last not in DAYS:
-            raise BadTerm(f"has no days but {text[:40]!r}; write mon, tue, wed, thu, fri, sat, sun, such as mon-fri "
-                          "or sat,sun")
+            known = LONG_DAY.sub(r"\1", ",".join(LONG_DAYS.get(one, one) for one in text.lower().split(",")))
+            short = all(one in DAYS for one in re.split("[,-]", known))
+            raise BadTerm(f"has no days but {text[:40]!r}; write " + (
+                known if short else "mon, tue, wed, thu, fri, sat, sun, such as mon-fri or sat,sun"))
         at = DAYS.index(first)
         yield at
         while dash and at != DAYS.index(last):
@@ -338,6 +351,21 @@ def parse_weeklies(texts: str | list[str] | tuple[str, ...]) -> tuple[Weekly, ..
     if len(every) > WEEKLY_MAX:
         raise BadTerm(f"has more than {WEEKLY_MAX} weekly windows")
     return tuple(dict.fromkeys(parse_weekly(" ".join(one.split())) for one in every))
+
+
+def plain_name(name: str) -> str:
+    """A name without case, blanks, "_" and "-", in which people write it differently."""
+    return re.sub(r"[\s_-]", "", name.casefold())
+
+
+def meant_by(name: str) -> str:
+    """The attribute that acts which a name that is none was probably to be; "" where there is none near."""
+    plain = plain_name(name)
+    if plain in OTHER_NAMES:
+        return OTHER_NAMES[plain]
+    alike = {plain_name(one): one for one in KNOWN}
+    near = difflib.get_close_matches(plain[:TEXT_MAX], alike, 1, 0.75)
+    return alike[near[0]] if near else ""
 
 
 def weekly_text(weekly: tuple[Weekly, ...]) -> str:

@@ -57,6 +57,18 @@ def test_what_a_clock_shows_twice_begins_at_first_and_ends_at_last():
 
 
 @pytest.mark.parametrize(("text", "why"), [
+    ("sat 10:00-12:00 UTC, sun 10:00-12:00 UTC", 'and ";" between several'),
+    ("saturday 10:00-12:00 UTC", "has no days but 'saturday'; write sat"),
+    ("monday-friday,Sunday 10:00-12:00 UTC", "write mon-fri,sun"), ("daily 10:00-12:00 UTC", "write mon-sun"),
+    ("noday 10:00-12:00 UTC", "write mon, tue, wed"),
+])
+def test_no_weekly_window_and_how_it_is_written(text, why):
+    with pytest.raises(BadTerm) as problem:
+        parse_weeklies(text)
+    assert why in str(problem.value) and str(problem.value).isprintable()
+
+
+@pytest.mark.parametrize(("text", "why"), [
     ("", "is no time"), ("soon", "is no time"), ("2026", "is no time"), ("2026-13-01", "there is no 2026-13-01"),
     ("2026-02-29", "there is no 2026-02-29"), ("0000-01-01", "there is no 0000-01-01"),
     ("2026-12-01T25:00Z", "no clock shows 25:00"), ("2026-12-01T10:61Z", "no clock shows"),

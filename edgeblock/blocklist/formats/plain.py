@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats.attributes import split_attributes, with_terms
+from edgeblock.blocklist.formats.attributes import refuse_alone, split_attributes, with_terms
 from edgeblock.blocklist.formats.entries import OTHER_SCHEME, OtherScheme, read_entry, read_url_entry, why_spaced
 from edgeblock.blocklist.formats.lines import BLANKS, Attributes, BadEntry, Entry, Item, Passed, Problem, shown
 from edgeblock.blocklist.formats.scan import Shapes, read_lines
@@ -73,7 +73,12 @@ def read_urls(file: BinaryIO, attributes: tuple[str, ...] = ()) -> Iterator[Item
 
 def said_beside(line: bytes, declared: tuple[str, ...]) -> tuple[bytes, Attributes]:
     """The line without its attributes, and these. Raises BadEntry."""
-    return split_attributes(line, declared) if b"=" in line and (b" " in line or b"\t" in line) else (line, ())
+    if b" " not in line and b"\t" not in line:
+        return line, ()
+    if b"=" in line:
+        return split_attributes(line, declared)
+    refuse_alone(line)
+    return line, ()
 
 
 def refused(number: int, line: bytes, error: BadEntry) -> Item:

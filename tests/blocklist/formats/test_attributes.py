@@ -54,8 +54,23 @@ def test_behind_a_url_of_a_list_of_urls():
 @pytest.mark.parametrize(("line", "why"), [
     ("a.example x=1", 'which this list does not declare; put attributes = ["note", "ticket", "x"] into its settings'),
     ("a.example ticket=1 ticket=2", "has the attribute ticket twice"), ("a.example ticket=", "without a value"),
-    ("a.example ticket=" + "x" * 300, "has more than 256 characters"), ("a.example ticket=1 x", "has a space inside"),
-    ('a.example ticket="x', "has a space inside"),
+    ("a.example ticket=" + "x" * 300, "has more than 256 characters"),
+    ("a.example ticket=1 x", 'has a blank in the value of ticket; put it in quotes: ticket="1 x"'),
+    ("a.example until=2026-12-31 18:00 Europe/London # why",
+     'has a blank in the value of until; put it in quotes: until="2026-12-31 18:00 Europe/London"'),
+    ("a.example order=No. 12 until=2026-12-31", 'value of order; put it in quotes: order="No. 12"'),
+    ("a.example until=2026-12-31 weekly=sat 14:45-17:30 Europe/London",
+     'value of weekly; put it in quotes: weekly="sat 14:45-17:30 Europe/London"'),
+    ("a.example until= 2026-12-31", "has a blank beside the '=' of until; leave it out: until=\"2026-12-31\""),
+    ("a.example until = 2026-12-31", "has a blank beside the '='"), ("a.example ech", "write ech=only"),
+    ('a.example ticket="x', 'has a quote that is not closed in the value of ticket; write ticket="x"'),
+    ("a.example until='2026-12-31'", 'has single quotes around the value of until; use double quotes: until="2026-'),
+    ("a.example until='2026-12-31 Europe/London'", 'use double quotes: until="2026-12-31 Europe/London"'),
+    ("a.example until=soon", 'in quotes, "2026-12-31 18:00 Europe/London"'),
+    ("a.example untill=2026-11-15", "has untill=2026-11-15; did you mean until? (from, until and weekly say when"),
+    ("a.example expires=2026-11-15", "did you mean until?"), ("a.example start=2026-11-15", "did you mean from?"),
+    ("a.example end_date=2026-11-15", "did you mean until?"), ("a.example oder=12", "did you mean order?"),
+    ("a.example why not=1", "has a space inside"),
 ])
 def test_a_mistake(line, why):
     problem, = read(line)
@@ -86,6 +101,12 @@ def test_keys_of_a_feed():
 def test_lint_counts_them_and_check_shows_them(tmp_path):
     (tmp_path / "a.list").write_text("a.example ticket=2030\nb.example\n")
     (tmp_path / "a.toml").write_text("attributes = ['ticket']")
-    assert [str(note) for note in lint(tmp_path).notes] == ["a.list: 1 of 2 entries have the attribute ticket"]
+    assert [str(note) for note in lint(tmp_path).notes] == [
+        "a.list: 1 of 2 entries have the attribute ticket; nothing acts on it, it is only shown"]
+    (tmp_path / "a.toml").write_text("attributes = ['ticket', 'untill', 'order']")
+    assert [str(note).partition("attribute ")[2] for note in lint(tmp_path).notes] == [
+        "order", "untill; nothing acts on it, it is only shown: did you mean until?",
+        "ticket; nothing acts on it, it is only shown"]
     record, = explain(load(tmp_path), ["a.example"])
+    assert record.as_dict()["verdicts"][0]["tried"][0]["rules"][0]["attributes"] == "ticket=2030"
     assert "a.list:1" in record.as_text() and record.as_text().count(" ticket=2030") == 2
