@@ -338,8 +338,9 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
     if not redirects:
         warnings += [Finding(stated.get(one.name, one.path.name), 0, NOWHERE) for one in lists
                      if one.settings.action == "redirect" and not one.settings.redirect]
+    unread = any(one.file.endswith(".toml") for one in errors.told)     # which may name any of the pages
     for file in pages:
-        if file not in finder.pages:
+        if file not in finder.pages and not unread:
             warnings.append(Finding(file, 0, why_not_read(directory / file, formats.list_name(file), defaults,
                                                           len(warnings))))
     warnings += [Finding(file, 0, why_alone(stem, candidates)) for stem, file in stated.items()

@@ -10,9 +10,11 @@ import os
 import re
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from edgeblock import config
@@ -20,6 +22,7 @@ from edgeblock.blocklist.answers import MARK
 from edgeblock.blocklist.canonical import canonical_url
 from edgeblock.blocklist.clients import ClientFiles, state_of, stated_set
 from edgeblock.blocklist.directory import (
+    SETTINGS_MAX,
     Finding,
     ListFile,
     and_so,
@@ -30,6 +33,7 @@ from edgeblock.blocklist.directory import (
     folded,
     open_regular,
     read_items,
+    settings_path,
 )
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import (
@@ -49,10 +53,11 @@ from edgeblock.blocklist.formats import (
 from edgeblock.blocklist.guard import Guard, Seen, guarded_entries, left_out, skip_instead
 from edgeblock.blocklist.intake import Terms, make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key, key_id, why_foreign
-from edgeblock.blocklist.notice import read_notice
+from edgeblock.blocklist.notice import Notice, read_notice
+from edgeblock.blocklist.pages import FILLED, unknown_words
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.shared import old_data
-from edgeblock.blocklist.terms import ALWAYS, NEVER, Window, shown_time
+from edgeblock.blocklist.terms import ALWAYS, DATE, ENDS, KNOWN, NEVER, Window, meant_by, shown_time
 from edgeblock.blocklist.terms import Terms as EntryTerms
 from edgeblock.errors import ListError
 
@@ -192,7 +197,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
     passed: dict[str, list[int]] = {}
     beside: dict[str, int] = {}         # attributes, and how many entries have each
     lines = entries = refused = last = exceptions = unusable = 0
-    foreign = ""
+    foreign = dated = ""
     if source.settings.format == "order" and is_taken(source.path.with_name(source.name + OUTCOME)):
         report.warnings.append(Finding(source.name + OUTCOME, 0, "is no answer that edgeblock has written, and is "
                                        "left alone, so this order is not answered; move it away"))
@@ -202,7 +207,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
     comparison.begin(name)
     blocks = source.settings.action != "observe" and not source.expired(now)
     try:
-        read_notice(source)
+        report.notes += [Finding(name, 0, why) for why in about_pages(read_notice(source))]
         for item in read_items(source):
             if isinstance(item, Passed):
                 passed.setdefault(item.why, []).append(item.line)
@@ -212,7 +217,7 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
                                                    f"what it would have passed may be blocked: {item.why}"))
                 continue
             if isinstance(item, Remark):
-                report.notes.append(Finding(name, item.line, item.why))
+                (report.warnings if item.warning else report.notes).append(Finding(name, item.line, item.why))
                 continue
             if isinstance(item, Asked):
                 continue
@@ -246,8 +251,10 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
                 comparison.add(item)
                 if item.attributes and (never := hours.add(item)) and hours.never <= most:
                     report.warnings.append(Finding(name, item.line, never))
-                for attribute, _ in item.attributes:
+                for attribute, value in item.attributes:
                     beside[attribute] = beside.get(attribute, 0) + 1
+                    if not dated and attribute in ENDS and (dated := whole_day(value, attribute)):
+                        report.notes.append(Finding(name, item.line, dated))
     except ListError as error:
         report.errors += [*problems, finding_of(source, error)]
         return
@@ -295,7 +302,10 @@ def lint_list(source: ListFile, terms: Terms, comparison: "Comparison", targets:
         report.warnings.append(Finding(name, 0, f"has {exceptions - most} more exceptions that are left out"))
     for attribute in source.settings.attributes:
         count = beside.get(attribute, 0)
-        report.notes.append(Finding(name, 0, f"{count} of {entries} entries have the attribute {attribute}"))
+        report.notes.append(Finding(name, 0, f"{count} of {entries} entries have the attribute {attribute}"
+                                    f"{acts_not(attribute)}"))
+    if not dated and (dated := whole_day(stated_until(source), "until")):
+        report.notes.append(Finding(f"{source.name}.toml", 0, dated))
     for why, places in passed.items():
         some = f"{len(places)} lines" if len(places) > 1 else "1 line"
         report.notes.append(Finding(name, places[0], f"{some} passed over: {why}"))
@@ -320,6 +330,7 @@ def without_effect(source: ListFile, kinds: Counter[int], idle: Container[int]) 
             some = f"{secure} of {urls} URLs begin with https://"
         yield (f'{some}; in TLS and QUIC the path is invisible, so URLs do nothing there: https = "host" in the '
                "settings of this list blocks their whole hosts instead")
+    yield from unheard(source.settings)
     if source.settings.action in ("page", "redirect"):
         yield (f'action = "{source.settings.action}" holds in plain HTTP alone, and browsers turn http:// into '
                "https:// by themselves: in TLS and QUIC no page can be shown and nobody be sent on, so most of those "
@@ -327,6 +338,56 @@ def without_effect(source: ListFile, kinds: Counter[int], idle: Container[int]) 
     if kinds[Kind.SUBDOMAINS] and not kinds[Kind.HOST] and not kinds[Kind.HOST_ONLY]:
         yield (f"{kinds[Kind.SUBDOMAINS]} entries are *.name, which leaves the bare name open; without the star an "
                "entry covers both")
+
+
+def unheard(settings: ListSettings) -> Iterator[str]:
+    """What a list's settings tell those whom it blocks, and its action does not let them hear."""
+    told = [key for key in ("page", "reason", "contact", "status") if getattr(settings, key)]
+    do = f"do{'es' * (len(told) == 1)} nothing with"
+    if told and settings.action == "redirect":
+        yield f'{", ".join(told)} {do} action = "redirect" where there is a URL to send those to whom it blocks'
+    elif told and settings.action != "page":
+        yield f'{", ".join(told)} {do} action = "{settings.action}"; action = "page" shows the page'
+    if settings.redirect and settings.action != "redirect":
+        yield f'redirect does nothing with action = "{settings.action}"; action = "redirect" sends them on'
+
+
+def about_pages(notice: Notice) -> Iterator[str]:
+    for language, page in notice.get("pages", {}).items():
+        if words := unknown_words(page):
+            which = f" ({language})" if language else ""
+            yield (f"its page{which} has {', '.join(f'${word}' for word in words[:FEW])}, which is not filled in; "
+                   f"known are {', '.join(f'${word}' for word in sorted((*FILLED, 'reference')))}")
+
+
+def acts_not(attribute: str) -> str:
+    """What has to be said of a declared attribute that edgeblock does nothing with."""
+    if attribute in KNOWN:
+        return ""
+    meant = meant_by(attribute)
+    return "; nothing acts on it, it is only shown" + (f": did you mean {meant}?" if meant else "")
+
+
+def stated_until(source: ListFile) -> str:
+    """A date alone that the settings of a list have for its end, as it stands there; "" for anything else."""
+    if source.settings.until is None:
+        return ""
+    try:
+        with open_regular(settings_path(source.path)) as file:
+            value = tomllib.loads(file.read(SETTINGS_MAX).decode("utf-8-sig")).get("until")
+    except (ListError, OSError, ValueError, RecursionError):        # changed since it was read
+        return ""
+    return "" if isinstance(value, datetime) else str(value)
+
+
+def whole_day(value: str, name: str) -> str:
+    """What has to be said of a time that is a date alone and the end of something; "" of any other."""
+    try:
+        day = date.fromisoformat(value) if DATE.fullmatch(value) else None
+        return (f"{name}={value} ends as that day begins (00:00 UTC); for the whole day write the next one in your "
+                f'zone, such as {name}="{day + timedelta(1)} Europe/London"') if day else ""
+    except (ValueError, OverflowError):
+        return ""
 
 
 class Hours:

@@ -13,6 +13,8 @@ from edgeblock import config
 
 PAGE_MAX = 32 * 1024    # bytes: it is sent in one burst, without waiting for acknowledgements, as 64 segments
 SUFFIX = ".html"
+FILLED = ("reason", "contact", "provider", "authority", "order")     # what stands behind a $ and is filled in
+WORD = re.compile(r"\$(?!reference)([A-Za-z_]\w*)")
 LANG = re.compile(r"<html\b[^>]{0,500}?\blang\s*=\s*[\"']?([A-Za-z0-9-]{2,20})", re.IGNORECASE)
 
 
@@ -45,6 +47,11 @@ def by_language(bodies: Sequence[tuple[str, bytes]]) -> dict[str, str]:
             raise ValueError(number, f"not UTF-8 at byte {problem.start}") from None
         made[language or language_of(text)] = text
     return made
+
+
+def unknown_words(page: str) -> list[str]:
+    """What looks as if it were filled in, and is not."""
+    return sorted({word for word in WORD.findall(page) if word not in FILLED})
 
 
 def language_of(page: str) -> str:

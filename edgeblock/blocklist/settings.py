@@ -52,6 +52,8 @@ GUARD_KEYS = {key.name: key.metadata["read"] for key in fields(config.Rules)
 TOLD_KEYS = {"page": config.read_page_name, "reason": config.read_texts, "contact": config.read_contact,
              "status": config.read_status, "redirect": config.read_url}
 
+OF_REPLY = {one.name for one in fields(config.Reply)} - TOLD_KEYS.keys()
+
 
 @dataclass(frozen=True)
 class ListSettings:
@@ -221,6 +223,8 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+            if key in OF_REPLY:
+                hint = "it is one of [reply] in the main configuration, for all lists"
             mistakes.append(f"{source}: unknown key {quoted(key)}; {hint}")
             continue
         try:
@@ -347,7 +351,10 @@ def read_whom(value: object, place: str) -> str | tuple[str, ...]:
         if not value.endswith(CLIENTS) or value.startswith(".") or "/" in value or not value.isprintable() \
                 or len(value.encode()) > CLIENTS_NAME_MAX:
             raise ListError(f"{place} = {quoted(value)} is no name of a file beside the list that ends in {CLIENTS}, "
-                            f"such as \"family{CLIENTS}\"; prefixes stand in a list, such as [\"192.0.2.0/24\"]")
+                            f"such as \"family{CLIENTS}\"; prefixes stand in a list, such as [\"192.0.2.0/24\"]"
+                            + ("; a file of another name is read as a list, which blocks these addresses: if it is "
+                               "there, rename it now" if "." in value and "/" not in value
+                               and not value.endswith(CLIENTS) else ""))
         return value
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
         raise ListError(f"{place} = {quoted(value)} is neither a file such as \"family{CLIENTS}\" nor a list of "

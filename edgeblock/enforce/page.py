@@ -17,8 +17,8 @@ from string import Template
 from typing import Any
 
 from edgeblock.blocklist.notice import Notice
+from edgeblock.blocklist.pages import FILLED, by_language, variants
 from edgeblock.blocklist.pages import PAGE_MAX as MAX_PAGE
-from edgeblock.blocklist.pages import by_language, variants
 from edgeblock.config import LANGUAGE, SHIPPED_LANGUAGES, Reply
 from edgeblock.enforce.languages import look_up
 from edgeblock.enforce.reference import SIZE
@@ -29,7 +29,7 @@ HELP = (("help_any", "https://findahelpline.com/"), ("help_young", "https://chil
         ("help_self", "https://www.stopitnow.org.uk/"))
 
 REFERENCE = "$reference"
-GAPS = re.compile(r"\$(reason|contact|provider|authority|order)\b")     # of an own page, besides the reference
+GAPS = re.compile(rf"\$({'|'.join(FILLED)})\b")     # of an own page, besides the reference
 
 _LINK = re.compile(r"https?://(\S+?)/?", re.IGNORECASE)     # what is shown of it fits on a phone
 _MAIL = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+")

@@ -49,6 +49,24 @@ def test_every_line_that_cannot_be_used_has_its_place(report):
         "column to one of these, or to a number if the first row is no head"]
 
 
+def test_what_a_list_tells_and_nobody_hears(report):
+    made = report({"a.list": "a.example\n", "a.toml": 'reason = "x"\nstatus = 403\n', "b.list": "b.example\n",
+                   "b.toml": 'action = "page"\nredirect = "https://a.isp.example/"\n', "c.list": "c.example\n",
+                   "c.toml": 'action = "redirect"\nredirect = "https://a.isp.example/"\npage = "c.html"\n',
+                   "c.html": "<p>$reference $resaon $5 $order</p>"})
+    told = " | ".join(said(made.notes))
+    assert 'a.list: reason, status do nothing with action = "reset"' in told
+    assert 'b.list: redirect does nothing with action = "page"' in told
+    assert 'c.list: page does nothing with action = "redirect"' in told
+    assert "c.list: its page has $resaon, which is not filled in; known are $authority," in told
+
+
+def test_nothing_is_said_of_a_page_whose_list_is_refused_for_its_settings(report):
+    made = report({"court.list": "a.example\n", "court.toml": 'acton = "page"\npage = "court.html"\n',
+                   "court.html": "<!doctype html><p>x"})
+    assert made.warnings == [] and len(made.errors) == 1
+
+
 def test_a_line_that_is_left_out_is_a_warning(report):
     made = report({"a.list": "a..b\n" + "".join(f"n{n}.example\n" for n in range(60))})
     assert made.errors == []

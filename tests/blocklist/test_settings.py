@@ -52,6 +52,11 @@ def test_a_byte_order_mark_is_normal():
 
 @pytest.mark.parametrize(("text", "why"), [
     ("acton = 'drop'", "court.toml: unknown key 'acton'; did you mean 'action'?"),
+    ("language = 'de'", "court.toml: unknown key 'language'; it is one of [reply] in the main configuration, "
+     "for all lists"),
+    ("clients = 'subs.txt'", "court.toml: clients = 'subs.txt' is no name of a file beside the list that ends in "
+     '.clients, such as "family.clients"; prefixes stand in a list, such as ["192.0.2.0/24"]; '
+     "a file of another name is read as a list, which blocks these addresses: if it is there, rename it now"),
     ("zzz = 1", "court.toml: unknown key 'zzz'; known are action, allow_addresses, allow_collateral, "
      "allow_protected, allow_public_suffixes, allow_shared, approved_by, attributes, authority, category, clients, "
      "clients_except, column, contact, delimiter, drop_past_days, encoding, expires, format, from, guarded, https, "

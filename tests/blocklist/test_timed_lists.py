@@ -128,15 +128,48 @@ def test_columns_of_a_table(box):
         assert at(box, name, moment) == listed
 
 
+@pytest.mark.parametrize(("heads", "what"), [
+    ("domain,Valid Until,valid_from", "columns 'Valid Until', 'valid_from' are not looked at, so every entry holds"),
+    ("domain,Valid Until,b", 'put attributes = ["valid_until"] into'),
+    ("domain,Expires,b", 'put attributes = ["until"] into the settings of this list, and call the column \'Expires\' '
+     "until"), ("domain,End Date,start", "'End Date' until, and call the column 'start' from"),
+    ("domain,b,begin", "'begin' from"), ("# domain,b,expiry", "'expiry' until")])
+def test_a_column_that_looks_like_a_window_is_a_warning(box, heads, what):
+    box.write(a_csv=f"{heads}\na.example,2020-01-01,2020-01-01\n")
+    [warning] = lint(box.folder).warnings
+    assert what in warning.why
+
+
+def test_a_declared_column_is_found_whatever_its_head_is_like(box):
+    for heads in ("domain,Valid Until", "# domain,VALID-UNTIL"):
+        box.write(a_csv=f"{heads}\na.example,2026-01-01\n", a_toml='attributes = ["valid_until"]')
+        box.refresh()
+        assert at(box, "a.example", "2025-12-31") == "a" and at(box, "a.example", "2026-01-01") is None
+        assert lint(box.folder).warnings == []
+    box.write(a_toml='column = 1\nattributes = ["valid_until"]')
+    assert "attributes are columns by their heads" in str(lint(box.folder).errors[0])
+
+
+def test_a_date_alone_as_an_end_is_told_once_a_list(box):
+    box.write(a_list="a.example until=2126-12-30\nb.example until=2126-12-31\n", b_list="b.example\n",
+              b_toml="until = 2126-12-31\n", c_list='c.example until="2126-12-31 Europe/London"\n',
+              c_toml='until = "2127-01-01 Europe/London"\n')
+    told = [str(note) for note in lint(box.folder).notes if "as that day begins" in note.why]
+    assert [one[:8] for one in told] == ["a.list:1", "b.toml: "]
+    assert 'write the next one in your zone, such as until="2126-12-31 Europe/London"' in told[0]
+
+
 def test_a_column_that_is_not_declared_does_nothing_and_lint_says_so(box):
     box.write(a_csv="domain,until,order\na.example,2020-01-01,12\n")
     box.refresh()
     assert at(box, "a.example", "2026-01-01") == "a"
-    [note] = lint(box.folder).notes
-    assert 'the column \'until\' is not looked at' in note.why and 'attributes = ["until", "order"]' in note.why
+    made = lint(box.folder)
+    [warning], [note] = made.warnings, made.notes
+    assert "the column 'until' is not looked at" in warning.why and 'attributes = ["until"]' in warning.why
+    assert "the column 'order' is not looked at" in note.why and 'attributes = ["order"]' in note.why
     box.write(a_csv=b"", a_json='[{"url": "http://a.example/", "until": "2020-01-01"}]')
     (box.folder / "a.csv").unlink()
-    assert any('attributes = ["until"]' in note.why for note in lint(box.folder).notes)
+    assert any('attributes = ["until"]' in warning.why for warning in lint(box.folder).warnings)
 
 
 def test_indicators_hold_while_they_are_valid(box):
@@ -254,7 +287,7 @@ def test_check_at_another_time(tmp_path, capsys):
     ask = ["check", "--rules", str(tmp_path), "a.example"]
     for moment, status, said in (
             ("2026-12-05 15:00 Europe/London", 1, "in force"), ("2026-12-05T17:30:00Z", 0, "not in force"),
-            ("2026-12-05T14:45:00+00:00", 1, "ends to hold at 2026-12-05T17:30:00Z"),
+            ("2026-12-05T14:45:00+00:00", 1, "holds until 2026-12-05T17:30:00Z"),
             ("2026-07-04T13:44:59Z", 0, "not in force before 2026-07-04T13:45:00Z"),
             ("2025-12-06T15:00:00Z", 0, "from=2026"),
             ("2027-01-02T15:00:00Z", 0, "nothing listed applies")):

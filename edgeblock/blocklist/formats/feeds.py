@@ -53,6 +53,7 @@ from edgeblock.blocklist.formats.table import (
     Columns,
     NoColumn,
     find_columns,
+    place_of,
     read_cells,
     undeclared,
     with_done,
@@ -282,13 +283,14 @@ class Feed:
 
     def _read_row(self, number: int, record: dict[str, Any]) -> Iterator[Item]:
         heads = tuple(record)
-        if heads not in self.columns:
+        is_new = heads not in self.columns
+        if is_new:
             if len(self.columns) == KEYS_MAX:
                 raise BadFile("has objects of too many sorts")
             try:
                 folded = [head.casefold() for head in heads]
                 self.columns[heads] = with_done(find_columns(list(heads), None), folded)._replace(attributes=tuple(
-                    (name, folded.index(name)) for name in self.attributes if name in folded))
+                    (name, place) for name in self.attributes if (place := place_of(name, heads)) is not None))
             except NoColumn:
                 self.columns[heads] = None
         columns = self.columns[heads]
@@ -296,10 +298,11 @@ class Feed:
             yield Passed(number, "objects without a URL, a host or an address")
             return
         self.is_known = True
-        remarks = [one for one in (columns.remark, undeclared((head.casefold() for head in heads), self.attributes,
-                                                              columns)) if one and not self.told]
-        self.told = self.told or bool(remarks)
-        yield from (Remark(number, one) for one in remarks)
+        if is_new and not self.told:
+            remarks = [Remark(number, columns.remark)] if columns.remark else []
+            remarks += undeclared(number, heads, columns)
+            self.told = bool(remarks)
+            yield from remarks
         yield from read_cells(number, ["" if value is None else str(value) for value in record.values()], columns)
 
     # The whole

@@ -75,10 +75,12 @@ class Passed(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """Something that a list manager should know of how a file is read: a column that was guessed, and why."""
+    """Something that a list manager should know of how a file is read: a column that was guessed, and why.
+    `warning`: it is probably a mistake."""
 
     line: int
     why: str
+    warning: bool = False
 
 
 class Asked(NamedTuple):

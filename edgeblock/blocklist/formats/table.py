@@ -16,7 +16,7 @@ rows that are to pass are left out, as loudly as exceptions.
 import csv
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from edgeblock.blocklist.formats.attributes import checked, with_terms
@@ -34,7 +34,7 @@ from edgeblock.blocklist.formats.lines import (
     shown,
 )
 from edgeblock.blocklist.formats.scan import read_raw_lines
-from edgeblock.blocklist.terms import KNOWN
+from edgeblock.blocklist.terms import KNOWN, ORDER, OTHER_NAMES, plain_name
 
 # Heads that are taken for the entry when the settings name no column. What a feed calls its indicator goes before
 # other columns, which may tell about it; beside a host alone the first of the others is meant.
@@ -94,6 +94,10 @@ def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str |
         attributes: heads of the columns with what is said about an entry.
     """
     columns = Columns(column - 1, None, None, None, "") if isinstance(column, int) else None
+    if isinstance(column, int) and attributes:
+        yield Problem(1, "attributes are columns by their heads, and column is a number, as in a file without heads; "
+                         "set column to a head, or leave attributes out", whole=True)
+        return
     first = True
     comment: list[bytes] = []
     for number, text in read_rows(file, comment):
@@ -117,33 +121,32 @@ def read_table(file: BinaryIO, column: str | int | None = None, delimiter: str |
             yield Problem(number, f"{shown(text.encode())} is no row: {why}")
             continue
         if columns is None:
-            heads = [cell.strip() for cell in cells]
+            heads, commented = [cell.strip() for cell in cells], None
             wanted = column if isinstance(column, str) else None
             try:
                 columns = find_columns(heads, wanted)
             except NoColumn as why:
-                columns = find_heads_in_comment(comment, delimiter, wanted, len(cells))
-                if columns is not None:
-                    yield from read_cells(number, cells, columns)
-                    continue
-                there = ", ".join(shown(head.encode()) for head in heads[:HEADS_SHOWN])
-                if len(heads) > HEADS_SHOWN:
-                    there += f" and {len(heads) - HEADS_SHOWN} more"
-                yield Problem(number, f"{why}; the first row has {there}: set column to one of these, or "
-                                      "to a number if the first row is no head", whole=True)
-                return
-            folded = [head.casefold() for head in heads]
-            if missing := [name for name in attributes if name not in folded]:
+                commented = find_heads_in_comment(comment, delimiter, wanted, len(cells))
+                if commented is None:
+                    there = ", ".join(shown(head.encode()) for head in heads[:HEADS_SHOWN])
+                    if len(heads) > HEADS_SHOWN:
+                        there += f" and {len(heads) - HEADS_SHOWN} more"
+                    yield Problem(number, f"{why}; the first row has {there}: set column to one of these, or "
+                                          "to a number if the first row is no head", whole=True)
+                    return
+                columns, heads = commented
+            places = {name: place for name in attributes if (place := place_of(name, heads)) is not None}
+            if missing := [name for name in attributes if name not in places]:
                 yield Problem(number, f"there is no column {missing[0]!r}, which the settings of this list declare "
                                       "as an attribute", whole=True)
                 return
-            columns = with_done(columns, folded)._replace(
-                attributes=tuple((name, folded.index(name)) for name in attributes))
+            columns = with_done(columns, [head.casefold() for head in heads])._replace(
+                attributes=tuple(places.items()))
             if columns.remark:
                 yield Remark(number, columns.remark)
-            if known := undeclared(folded, attributes, columns):
-                yield Remark(number, known)
-            continue
+            yield from undeclared(number, heads, columns)
+            if commented is None:
+                continue
         if columns.fields is None:
             columns = columns._replace(fields=len(cells))
         if columns.entry >= len(cells):
@@ -240,23 +243,46 @@ def with_done(columns: Columns, folded: list[str]) -> Columns:
     return columns._replace(done=tuple(at for at, head in enumerate(folded) if head in DONE and at != columns.entry))
 
 
-def find_heads_in_comment(comment: list[bytes], delimiter: str, wanted: str | None, fields: int) -> Columns | None:
-    """The columns, where the heads stand in a comment just before the first row, as some feeds have them."""
+def find_heads_in_comment(comment: list[bytes], delimiter: str, wanted: str | None,
+                          fields: int) -> tuple[Columns, list[str]] | None:
+    """The columns and all heads, where these stand in a comment just before the first row, as in some feeds."""
     try:
         heads = [cell.strip() for line in comment for cell in split_row(line.lstrip(b"# \t").decode(), delimiter)]
-        return with_done(find_columns(heads, wanted), [head.casefold() for head in heads]) \
-            if len(heads) == fields else None
+        return (find_columns(heads, wanted)._replace(remark=""), heads) if len(heads) == fields else None
     except (UnicodeDecodeError, csv.Error, NoColumn):
         return None
 
 
-def undeclared(folded: Iterable[str], attributes: tuple[str, ...], columns: Columns) -> str:
-    """What is to be said of columns with names that act as attributes of an entry, and are not declared."""
-    idle = [name for at, name in enumerate(folded)
-            if name in KNOWN and name not in attributes and at != columns.entry]
-    every = ", ".join(f'"{name}"' for name in (*attributes, *idle))
-    return (f"the column {idle[0]!r} is not looked at; if it says when or by whose order an entry holds, put "
-            f"attributes = [{every}] into the settings of this list") if idle else ""
+def place_of(name: str, heads: Sequence[str]) -> int | None:
+    """Where the column of an attribute stands; its head may differ in case, blanks, "_" and "-"."""
+    folded = [head.casefold() for head in heads]
+    if name in folded:
+        return folded.index(name)
+    return next((at for at, head in enumerate(heads) if plain_name(head) == plain_name(name)), None)
+
+
+def undeclared(number: int, heads: Sequence[str], columns: Columns) -> Iterator[Remark]:
+    """What is to be said of columns with names that act as attributes of an entry, or look as if they did, and are
+    not declared."""
+    declared = [name for name, _ in columns.attributes]
+    taken = {columns.entry, *(at for _, at in columns.attributes)}
+    acting = {plain_name(name): name for name in KNOWN}
+    idle = [(head, acting.get(plain_name(head), ""), OTHER_NAMES.get(plain_name(head), ""))
+            for at, head in enumerate(heads) if at not in taken]
+    for timed in (True, False):
+        some = [one for one in idle if (one[1] or one[2] and one[2] not in declared)
+                and (one[1] not in ORDER) is timed]
+        if not some:
+            continue
+        every = ", ".join(f'"{name}"' for name in dict.fromkeys([*declared, *(one[1] or one[2] for one in some)]))
+        which = ", ".join(shown(head.encode()) for head, _, _ in some)
+        which = f"the column{'s' * (len(some) > 1)} {which} {'are' if len(some) > 1 else 'is'} not looked at"
+        rename = "".join(f", and call the column {shown(head.encode())} {other}"
+                         for head, name, other in some if not name)
+        yield Remark(number, f"{which}, so every entry holds at any time; if an entry is to hold for a time only, "
+                     f"put attributes = [{every}] into the settings of this list{rename}" if timed else
+                     f"{which}; if it says by whose order an entry holds, put attributes = [{every}] into the "
+                     "settings of this list", timed)
 
 
 def guessed(heads: list[str], place: int, folded: list[str]) -> str:
