@@ -9,7 +9,7 @@ Never here: an address in what is told, but in a reason that quotes its line, as
 import hmac
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +27,7 @@ PREFIXES_MAX = 4_000_000    # of one: 128 MB of ranges, if all are of IPv6 and a
 ALL_MAX = 512 << 20         # bytes of ranges of all of them: every snapshot has them
 FILES_MAX = 1000            # that lists may name
 DIGEST_SIZE = 32
+FINDINGS_MAX = 50           # lines of one that cannot be used and are told
 HEAD_MAX = 1000             # bytes of the line that says what a kept set is
 VERSION = 1                 # of what is made of a text: another reads files anew
 
@@ -62,9 +63,10 @@ def from_bytes(data: memoryview, key: Key) -> Kept | None:
 class BadClients(ListError):
     """A clients file cannot be used."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: Finding, others: Sequence[Finding] = ()) -> None:
         super().__init__(str(finding))
         self.finding = finding
+        self.others = others        # the next of its lines that cannot be used
 
 
 class Unsettled(ListError):
@@ -127,13 +129,29 @@ def read_clients(path: Path, key: Key) -> Kept:
                             "comment, such as # nobody")
         return Kept(origin_of(before), set_of(text, key))
     except BadLine as error:
-        raise BadClients(Finding(name, error.line, error.why)) from None
+        first, *others = mistakes(text, error)
+        raise BadClients(Finding(name, *first), [Finding(name, *one) for one in others]) from None
     except Unsettled:
         raise
     except ListError as error:
         raise BadClients(Finding(name, 0, str(error).removeprefix(f"{name}: "))) from None
     except OSError as error:
         raise BadClients(Finding(name, 0, f"cannot be read: {error.strerror}")) from None
+
+
+def mistakes(text: bytes, first: BadLine) -> list[tuple[int, str]]:
+    """Lines that cannot be used, each with the reason, from the first of them on; each byte is read once."""
+    found = [(first.line, first.why)]
+    rest, error = memoryview(text), first
+    while error.behind and len(found) < FINDINGS_MAX:
+        rest = rest[error.behind:]
+        try:
+            read_ranges(rest, PREFIXES_MAX)
+            break
+        except BadLine as next_one:
+            error = next_one
+            found.append((found[-1][0] + error.line, error.why))
+    return found
 
 
 def state_of(path: Path) -> os.stat_result:
@@ -151,7 +169,7 @@ class ClientFiles:
 
     `kept` has the last good set of each file that was kept, and then of each that lists name, what has changed taken
     in: `fresh` are the files of those. `refused` says why the newest version of a file is not taken, with what stands
-    for that version; `again`: there is something left to do.
+    for that version, and `others` are further lines of it that cannot be used; `again`: something is left to do.
     """
 
     directory: Path
@@ -159,6 +177,7 @@ class ClientFiles:
     kept: dict[str, Kept]
     fresh: list[str] = field(default_factory=list)
     refused: dict[str, tuple[Finding | None, str]] = field(default_factory=dict)
+    others: dict[str, Sequence[Finding]] = field(default_factory=dict)
     again: bool = False
 
     def look(self, named: Collection[str], busy: Collection[str] = (),
@@ -190,7 +209,7 @@ class ClientFiles:
                     raise BadClients(Finding(file, 0, f"makes all of them together longer than {ALL_MAX} bytes; "
                                              "write wider prefixes"))
             except BadClients as error:
-                self.refused[file] = error.finding, origin
+                self.refused[file], self.others[file] = (error.finding, origin), error.others
             except Unsettled:
                 self.again = True
             else:

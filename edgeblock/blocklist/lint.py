@@ -168,7 +168,8 @@ def lint_clients(directory: Path, files: list[ListFile], report: Report) -> None
     bound = [source for source in files if source.settings.whom is not None]
     clients = ClientFiles(directory, b"", {})
     clients.look({source.settings.clients_file for source in bound} - {""})
-    report.errors += [finding for finding, _ in clients.refused.values() if finding and finding.line]
+    report.errors += [one for file, (finding, _) in clients.refused.items() if finding and finding.line
+                      for one in (finding, *clients.others[file])]
     for file in clients.kept:
         if state_of(directory / file).st_mode & 0o004:
             report.notes.append(Finding(file, 0, "may be read by every user of this machine, and has addresses of "

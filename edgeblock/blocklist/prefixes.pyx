@@ -57,7 +57,8 @@ cdef struct Spans:
 
 
 class BadLine(ValueError):
-    """A line that cannot be used: its number, and why it is none."""
+    """A line that cannot be used: its number, why it is none, and at which byte of the text the next one begins, 0
+    where there is no sense in reading on."""
 
     @property
     def line(self):
@@ -66,6 +67,10 @@ class BadLine(ValueError):
     @property
     def why(self):
         return self.args[1]
+
+    @property
+    def behind(self):
+        return self.args[2]
 
 
 cdef inline int order(Address one, Address other) noexcept nogil:
@@ -210,8 +215,10 @@ cdef bint put(Spans* to, const Span* one) noexcept nogil:
     return True
 
 
-cdef Said read_lines(const uint8_t* text, size_t size, size_t most, Spans* spans, size_t* line) noexcept nogil:
-    # `spans` of IPv4, and of IPv6 behind it; what stopped it, in that line, or RANGE where all is read.
+cdef Said read_lines(const uint8_t* text, size_t size, size_t most, Spans* spans, size_t* line,
+                     size_t* behind) noexcept nogil:
+    # `spans` of IPv4, and of IPv6 behind it; what stopped it, in that line, and where the next one begins, or RANGE
+    # where all is read.
     cdef size_t at = 0, end
     cdef int family = 0
     cdef Span one
@@ -229,6 +236,7 @@ cdef Said read_lines(const uint8_t* text, size_t size, size_t most, Spans* spans
             if not put(&spans[family == 6], &one):
                 return NO_ROOM
         elif said != NOTHING:
+            behind[0] = min(end + 1, size)
             return said
         at = end + 1
     return RANGE
@@ -274,19 +282,20 @@ def read_ranges(const uint8_t[::1] text not None, size_t most):
     """
     cdef Spans spans[2]
     cdef Said said
-    cdef size_t line = 0, count
+    cdef size_t line = 0, behind = 0, count
     cdef int i
     for i in range(2):
         spans[i].spans, spans[i].count, spans[i].room, spans[i].sorted = NULL, 0, 0, True
     try:
         with nogil:
-            said = read_lines(&text[0] if text.shape[0] else NULL, <size_t>text.shape[0], most, spans, &line)
+            said = read_lines(&text[0] if text.shape[0] else NULL, <size_t>text.shape[0], most, spans, &line,
+                              &behind)
         if said == NO_ROOM:
             raise MemoryError
         if said == TOO_MANY:
-            raise BadLine(line, f"is one too many: {most} are read; write wider prefixes")
+            raise BadLine(line, f"is one too many: {most} are read; write wider prefixes", 0)
         if said != RANGE:
-            raise BadLine(line, _WHY[said])
+            raise BadLine(line, _WHY[said], behind)
         count = spans[0].count + spans[1].count
         with nogil:
             join(&spans[0])

@@ -782,7 +782,7 @@ def tell_clients(one: Round, files: list[ListFile]) -> None:
         if finding is None:
             one.outcome.refused[file] = one.known[file]
         elif finding.line or file in clients.kept:      # else the lists that name it say why
-            one._refuse(file, Refused([finding]), origin=origin)
+            one._refuse(file, Refused([finding, *clients.others.get(file, ())]), origin=origin)
             one.outcome.refused[file]["in_force"] = file in clients.kept
 
 

@@ -362,7 +362,7 @@ def read_whom(value: object, place: str) -> str | tuple[str, ...]:
     for word in value:
         try:
             if read_ranges(word.encode(), 1)[2] != 1:
-                raise BadLine(1, "is no prefix, address or range")
+                raise BadLine(1, "is no prefix, address or range", 0)
         except BadLine as error:
             raise ListError(f"{place}: {quoted(word)} {error.why}") from None
     return tuple(dict.fromkeys(value))

@@ -263,6 +263,16 @@ def test_one_bad_line_refuses_the_file_and_the_last_good_one_stays(box: Box, tex
     assert not (box.folder / "family.clients.rejected").exists()
 
 
+def test_every_bad_line_is_told_up_to_a_bound(box: Box) -> None:
+    box.write(family_clients="a\n192.0.2.0/24\n192.0.2.1/24\nb\n\n2001:db8::/129")
+    box.refresh()
+    said = reason(box, "family.clients")
+    assert all(f"family.clients:{line}: " in said for line in (1, 3, 4, 6))
+    assert [one.line for one in lint(box.folder).errors if one.file == "family.clients"] == [1, 3, 4, 6]
+    box.write(family_clients="a\n" * 100)
+    assert sum(one.file == "family.clients" for one in lint(box.folder).errors) == 50
+
+
 def test_a_file_that_is_bad_is_read_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     real = module.read_clients
