@@ -250,6 +250,16 @@ class Seen(NamedTuple):
     unparsable: int
 
 
+class Before(NamedTuple):
+    """What the last accepted version had: entries, how many of them with a window of their own, entries left out as
+    they ended long ago; and whether it had a window as a whole."""
+
+    entries: int
+    timed: int = 0
+    past: int = 0
+    windowed: bool = False
+
+
 def unusable_lines(settings: ListSettings, seen: Seen) -> str | None:
     """Why a list with so many lines that cannot be used is refused, or None."""
     if settings.max_unparsable < 1 and seen.unparsable > settings.max_unparsable * seen.lines:
@@ -493,13 +503,14 @@ class Guard:
 
     # The whole list
 
-    def refuses_list(self, seen: Seen, previous: int | None, now: float) -> str | None:
+    def refuses_list(self, seen: Seen, previous: Before | None, now: float) -> str | None:
         """Why a list of these counts is refused, or None.
 
         Args:
-            previous: entries of the last accepted version; None when there is none.
+            previous: None when there is none.
             now: Unix seconds. An expired list has left force by order, so it may be of any length. One with a window
-                may be empty before and after; an order has said what it asks for, and comes in pieces.
+                may be empty before and after, if it had one before: else whoever may not set max_shrink would set
+                a window. An order has said what it asks for, and comes in pieces.
         """
         settings = self._settings
         if why := unusable_lines(settings, seen):
@@ -507,14 +518,17 @@ class Guard:
         if previous is None or settings.format == "order" or (
                 settings.expires is not None and settings.expires.timestamp() <= now):
             return None
-        more, fewer = seen.entries - previous, previous - seen.entries
+        comes_and_goes = settings.window and previous.windowed
+        had = previous.entries + previous.past
         # Nothing is no multiple of nothing: an empty list grows as one of a single entry.
-        if more > GROWTH_FLOOR and seen.entries > settings.max_growth * max(previous, 1):
-            return unless(f"grew from {previous} entries to {seen.entries}, more than {settings.max_growth:.4g} "
+        if seen.entries - had > GROWTH_FLOOR and seen.entries > settings.max_growth * max(had, 1) and (
+                had or not comes_and_goes):
+            return unless(f"grew from {had} entries to {seen.entries}, more than {settings.max_growth:.4g} "
                           "times as many", settings, "max_growth", "a higher max_growth")
-        may_shrink = settings.max_shrink >= 1 or settings.window
-        if not may_shrink and fewer > settings.max_shrink * previous and (
+        lasting = previous.entries - previous.timed
+        fewer = lasting - seen.entries
+        if settings.max_shrink < 1 and not comes_and_goes and fewer > settings.max_shrink * lasting and (
                 fewer > SHRINK_FLOOR or not seen.entries):
-            return unless(f"shrank from {previous} entries to {seen.entries}, by more than a share of "
+            return unless(f"shrank from {lasting} entries to {seen.entries}, by more than a share of "
                           f"{settings.max_shrink:.4g}", settings, "max_shrink", "max_shrink = 1")
         return None

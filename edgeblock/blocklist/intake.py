@@ -23,6 +23,7 @@ from edgeblock.blocklist.answers import Answers, Gathered
 from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
 from edgeblock.blocklist.directory import Finding, ListFile, folded, open_regular
 from edgeblock.blocklist.guard import (
+    Before,
     Guard,
     Protected,
     Seen,
@@ -306,14 +307,14 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     seen = Seen(gathering.lines, record.entries, gathering.unusable)
     times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]
     refused = (signed and refuses_replay(signed, max(times, default=None), now)) or \
-        gathering.guard.refuses_list(seen, previous.entries - previous.timed if previous else None, now) or \
+        gathering.guard.refuses_list(seen, before_of(previous), now) or \
         guarded_entries(source.settings, gathering.guarded, gathering.total)
     if refused:
         findings = [Finding(name, 0, refused), *gathering.problems]
         raise Refused(findings, gathering.unusable - len(gathering.problems), gathering.order)
     settings = source.settings
     record.file, record.https = name, settings.https
-    record.max_shrink = 1 if settings.window else settings.max_shrink
+    record.max_shrink = settings.max_shrink
     record.expires = settings.expires.timestamp() if settings.expires else None
     record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
     record.guarded, record.exceptions_lost = gathering.guarded, gathering.exceptions_lost
@@ -335,6 +336,12 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         answers.append(gathering.answers.finish(name, record.sha256, record.origin, record.window))
     record.uid, record.settings_uid = before.st_uid, source.settings_state.st_uid if source.settings_state else None
     return compiled
+
+
+def before_of(previous: ListRecord | None) -> Before | None:
+    if previous is None:
+        return None
+    return Before(previous.entries, previous.timed, previous.past, bool(previous.window))
 
 
 def signed_reader(source: ListFile, terms: Terms, watched: Watched) -> Hashed | None:

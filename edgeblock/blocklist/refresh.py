@@ -406,10 +406,10 @@ class Round:
     def _remove_gone(self, there: Collection[str], terms: Terms) -> None:
         gone = [name for name in self.parts if name not in there]
         bound = [name for name in gone if not self._may_go(name, terms)]
-        in_force = {name for name, record in self.before.items() if not is_expired(record, self.now)}
+        in_force = {name for name, record in self.before.items() if not is_over(record, self.now)}
         before = sum(self.before[name].entries for name in in_force)
         left = [part.parts.lists[0] for name, part in self.parts.items()
-                if name not in bound and not is_expired(part.parts.lists[0], self.now)]
+                if name not in bound and not is_over(part.parts.lists[0], self.now)]
         fewer, share = before - sum(record.entries for record in left), self.rules.max_shrink
         lists = len(in_force) - len(left)
         why = ""
@@ -435,7 +435,7 @@ class Round:
 
     def _may_go(self, name: str, terms: Terms) -> bool:
         record = self.before[name]
-        if record.max_shrink >= 1 or not record.entries or is_expired(record, self.now):
+        if record.max_shrink >= 1 or not record.entries or is_over(record, self.now):
             return True
         return self._is_meant_to_go(name, replace(terms.defaults, locked=locked_for(name, terms.defaults)))
 
@@ -826,6 +826,11 @@ def when(part: Snapshot) -> str:
 
 def is_expired(record: ListRecord, now: float) -> bool:
     return record.expires is not None and record.expires <= now
+
+
+def is_over(record: ListRecord, now: float) -> bool:
+    """Whether it is out of force for good: only then may its file go unasked."""
+    return is_expired(record, now) or record.window.ends <= now
 
 
 def has_words(finding: Finding) -> bool:

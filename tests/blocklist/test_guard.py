@@ -16,6 +16,7 @@ from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import Entry, network_key, read_domains
 from edgeblock.blocklist.guard import (
     SPECIAL,
+    Before,
     Guard,
     Protected,
     Seen,
@@ -203,7 +204,8 @@ LISTS = [
 
 @pytest.mark.parametrize(("settings", "seen", "previous", "why"), LISTS)
 def test_counts(settings, seen, previous, why):
-    refused = Guard(ListSettings(**settings), Protected()).refuses_list(seen, previous, NOW)
+    refused = Guard(ListSettings(**settings), Protected()).refuses_list(
+        seen, None if previous is None else Before(previous), NOW)
     assert refused is None if why is None else why in refused and "; if that is meant, put " in refused
 
 
@@ -262,8 +264,8 @@ def test_what_a_refusal_advises_is_never_set_already_and_helps(entry, widest_ipv
 
 def test_an_empty_list_can_be_allowed_to_grow():
     guard = Guard(ListSettings(max_growth=2000.0), Protected())
-    assert guard.refuses_list(Seen(2000, 2000, 0), 0, NOW) is None
-    assert "max_growth" in guard.refuses_list(Seen(2001, 2001, 0), 0, NOW)
+    assert guard.refuses_list(Seen(2000, 2000, 0), Before(0), NOW) is None
+    assert "max_growth" in guard.refuses_list(Seen(2001, 2001, 0), Before(0), NOW)
 
 
 def test_skipping_is_advised_where_it_can_be_said():

@@ -1,6 +1,7 @@
 """Lists whose entries come and go with time: taken in, emptied, looked through by lint and check; every format."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -16,7 +17,7 @@ from edgeblock.cli import main
 from edgeblock.errors import ListError
 
 from .making import KEY
-from .test_refresh import NOW, Box
+from .test_refresh import NOW, Box, many
 
 DAY = 86_400
 
@@ -48,9 +49,38 @@ def test_a_list_with_a_window_may_be_emptied(box, settings):
     box.write(match_list="# nothing\n")
     assert not box.refresh().refused and box.outcome.lists[0]["entries"] == 0
     assert at(box, "n1.example", "2026-12-05T15:00:00Z") is None
-    (box.folder / "match.list").unlink()
-    (box.folder / "match.toml").unlink()
-    assert not box.refresh().refused and [one["name"] for one in box.outcome.lists] == ["other"]
+    box.write(match_list=many(1500))
+    assert not box.refresh().refused and box.outcome.lists[0]["entries"] == 1500
+
+
+@pytest.mark.parametrize("settings", ["", "until = 9999-12-31"])
+def test_a_window_in_the_same_drop_does_not_let_a_list_shrink(box, settings):
+    box.rules = replace(box.rules, locked=("max_shrink",))
+    box.write(a_list=many(1500))
+    box.refresh()
+    box.write(a_list="", a_toml=settings)
+    assert "shrank from 1500 entries to 0" in box.refresh().refused["a"]["told"]
+
+
+def test_lists_with_a_window_do_not_go_with_their_directory(box):
+    box.write(a_list=many(5), a_toml="until = 9999-12-31", b_list=many(5), b_toml="from = 2020-01-01",
+              c_list=many(200), c_toml="until = 2023-12-01")
+    box.refresh()
+    for path in box.folder.iterdir():
+        path.unlink()
+    assert set(box.refresh().refused) == {"a", "b", "c"}
+    assert set(box.refresh(parse_time("2023-12-01")).refused) == {"a", "b"}       # the other has ended
+
+
+def test_as_many_entries_with_windows_can_be_dropped_again(box):
+    timed = "".join(f"n{number}.example until=2030-01-01\n" for number in range(2000))
+    box.write(a_list=timed, b_list=timed.replace("2030", "2020"), b_toml="drop_past_days = 1")
+    box.refresh()
+    box.write(a_list=timed + "a.example\n", b_list=timed)
+    assert not box.refresh().refused
+    assert [one["entries"] for one in box.outcome.lists] == [2001, 2000]
+    box.write(a_list=timed + many(5000))
+    assert "grew from 2001 entries to 7000" in box.refresh().refused["a"]["told"]
 
 
 def test_a_list_without_one_may_not(box):
