@@ -161,8 +161,8 @@ def explain(rules: Rules, names: Iterable[str], at: float | None = None) -> list
     rules.matcher.at = at
     asked = [(name, *judge(rules.matcher, name)) for name in names]
     lists = {info.name: info for info in rules.lists}
-    lines = find_lines(rules, [judged.tried for _, _, _, verdicts, _ in asked for judged in verdicts])
     hours = Hours(rules.matcher.snapshot, at)
+    lines = find_lines(rules, [judged.tried for _, _, _, verdicts, _ in asked for judged in verdicts], hours.at)
     return [
         Record(name, canonical, problem, tuple(describe(lists, lines, judged, hours) for judged in verdicts), leads)
         for name, canonical, problem, verdicts, leads in asked]
@@ -307,15 +307,17 @@ def judge_range(matcher: ListMatcher, asked: Range) -> Judged:
 Said = tuple[int, str]      # line, and the attributes in it
 
 
-def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Kind, bytes, bool], Said]:
+def find_lines(rules: Rules, tried: list[list[Candidate]],
+               at: float) -> dict[tuple[str, Kind, bytes, bool], Said]:
     """Where the rules that were found stand, and what is said beside them, by reading their lists again: nothing
-    keeps ten million lines."""
+    keeps ten million lines. Of several lines of one rule the first that holds at `at`, before one that then wants an
+    Encrypted ClientHello, before any."""
     wanted: dict[str, set[bytes]] = {}
     for candidates in tried:
         for candidate in candidates:
             for row in candidate.rows:
                 wanted.setdefault(row.list, set()).add(candidate.text)
-    found: dict[tuple[str, Kind, bytes, bool], Said] = {}
+    found: dict[tuple[str, Kind, bytes, bool], tuple[int, Said]] = {}
     for source in rules.files:
         keys = wanted.get(source.name)
         if not keys:
@@ -328,14 +330,18 @@ def find_lines(rules: Rules, tried: list[list[Candidate]]) -> dict[tuple[str, Ki
                 if isinstance(item, formats.HashedEntry):
                     if key := prints.get(item.print):
                         kind = Kind.HOST_OF_URL if item.kind == Kind.URL_MARK else item.kind
-                        found.setdefault((source.name, kind, key, item.exception), (item.line, ""))
+                        found.setdefault((source.name, kind, key, item.exception), (0, (item.line, "")))
                     continue
-                place = item.line, formats.attributes_text(item.attributes).lstrip()
-                if item.key in keys:
-                    found.setdefault((source.name, item.kind, item.key, item.exception), place)
+                rows = [(item.kind, item.key)] if item.key in keys else []
                 if Kind.SUBDOMAINS < item.kind <= Kind.DIRECTORY and (host := item.key.partition(b"/")[0]) in keys:
-                    found.setdefault((source.name, Kind.HOST_OF_URL, host, item.exception), place)
-    return found
+                    rows.append((Kind.HOST_OF_URL, host))
+                terms = item.terms if rows else None
+                rank = 0 if terms and not terms.window.holds(at) else 1 if terms and terms.ech else 2
+                for kind, key in rows:
+                    row = source.name, kind, key, item.exception
+                    if row not in found or rank > found[row][0]:
+                        found[row] = rank, (item.line, formats.attributes_text(item.attributes).lstrip())
+    return {row: said for row, (_, said) in found.items()}
 
 
 class Place(NamedTuple):
@@ -401,13 +407,14 @@ class Hours:
         if index in self.blobs:
             table = self.tables.setdefault(index, Table(self.blobs[index]))
             held = table.find(fingerprint(self.key, text), row.kind | TERMS | (EXCEPTION if row.exception else 0))
-        windows = [one.window for one in held] or [OPEN]
         said = " or ".join(filter(None, (" ".join([one.window.as_text()] + ["ech=only"] * one.ech).strip()
                                          for one in held)))
-        changes = next_change(record.window, windows, self.at)
+        waits = not row.holds and record.window.holds(self.at) and any(one.window.holds(self.at) for one in held)
+        if not waits:           # then what wants an Encrypted ClientHello says nothing of when the others hold
+            held = [one for one in held if not one.ech] or held
+        changes = next_change(record.window, [one.window for one in held] or [OPEN], self.at)
         now = [one for one in held if one.window.holds(self.at)] or held
         order = record.order | next((one.order for one in now if one.order), {})
-        waits = not row.holds and record.window.holds(self.at) and any(one.window.holds(self.at) for one in held)
         return waits, said, record.window.as_text(), None if changes is None else shown_time(changes), order
 
 

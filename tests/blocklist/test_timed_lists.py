@@ -341,6 +341,21 @@ def test_check_says_what_only_a_hello_with_ech_gets(tmp_path):
     assert "only with an Encrypted ClientHello ech=only" in record.as_text()
 
 
+@pytest.mark.parametrize(("first", "second", "line", "changes"), [
+    ("until=2020-01-01", "order=new until=2030-01-01", 2, "2030-01-01T00:00:00Z"),
+    ("ech=only", "until=2030-01-01", 2, "2030-01-01T00:00:00Z"),
+    ("until=2030-01-01", "ech=only", 1, "2030-01-01T00:00:00Z"),
+    ("until=2020-01-01", "ech=only until=2031-01-01", 2, "2031-01-01T00:00:00Z"),
+    ("until=2020-01-01", "from=2029-01-01", 1, "2029-01-01T00:00:00Z"),
+])
+def test_of_an_entry_that_stands_twice_the_line_that_holds_is_shown(tmp_path, first, second, line, changes):
+    (tmp_path / "a.list").write_text(f"a.example {first}\na.example {second}\n")
+    [record] = explain(load(tmp_path), ["a.example"], parse_time("2026-12-01"))
+    for verdict in record.verdicts:
+        [rule] = verdict.tried[0].rules
+        assert (rule.line, rule.changes, rule.attributes.strip()) == (line, changes, (first, second)[line - 1])
+
+
 def test_a_directory_that_is_loaded_whole_has_windows_too(tmp_path):
     (tmp_path / "a.list").write_text("a.example until=2026-01-01\n")
     (tmp_path / "a.toml").write_text("from = 2025-01-01")
