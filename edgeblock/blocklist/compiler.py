@@ -6,6 +6,7 @@ kernel, and the few numbers that bound what a look-up has to try. What never hap
 rows are made, a file, a clock.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,12 @@ class ListRecord:
         """When the whole list holds."""
         return Window(ALWAYS if self.begins is None else self.begins, NEVER if self.ends is None else self.ends,
                       tuple(map(known_weekly, self.weekly)))
+
+    @property
+    def life(self) -> Window:
+        """The same, until it expires."""
+        window = self.window
+        return window if self.expires is None else window._replace(ends=min(window.ends, math.ceil(self.expires)))
 
     @property
     def redirect(self) -> str:

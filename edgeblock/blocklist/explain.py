@@ -412,7 +412,7 @@ class Hours:
         waits = not row.holds and record.window.holds(self.at) and any(one.window.holds(self.at) for one in held)
         if not waits:           # then what wants an Encrypted ClientHello says nothing of when the others hold
             held = [one for one in held if not one.ech] or held
-        changes = next_change(record.window, [one.window for one in held] or [OPEN], self.at)
+        changes = next_change(record.life, [one.window for one in held] or [OPEN], self.at)
         now = [one for one in held if one.window.holds(self.at)] or held
         order = record.order | next((one.order for one in now if one.order), {})
         return waits, said, record.window.as_text(), None if changes is None else shown_time(changes), order

@@ -108,6 +108,8 @@ def load(directory: Path | str, rules: config.Rules | None = None, *, action: st
     for source in files:
         index = compiler.add_list(source.name, source.settings)
         mark(compiler.lists[index], source.settings)
+        expires = source.settings.expires
+        compiler.lists[index].expires = expires.timestamp() if expires else None
         total = 0
         if source.expired(now):
             warnings.append(Finding(source.path.name, 0, f"expired on {source.settings.expires:%Y-%m-%d %H:%M %Z}; "

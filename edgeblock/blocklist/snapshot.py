@@ -76,6 +76,13 @@ class Snapshot:
         return {**below, **self.parts.terms}
 
 
+def ending(snapshot: Snapshot) -> Snapshot:
+    """The same, whose lists end at the moment at which they expire: for who asks what holds at another time."""
+    lists = [record if record.expires is None else replace(record, ends=record.life.ends)
+             for record in snapshot.parts.lists]
+    return replace(snapshot, parts=replace(snapshot.parts, lists=lists))
+
+
 def stack(over: Snapshot, base: Snapshot) -> Snapshot:
     """Both as one.
 

@@ -15,6 +15,7 @@ from typing import Any
 from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.snapshot import ending
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.compiling import Loaded, close_files, map_stacked
 from edgeblock.daemon.memory import memory_file, write_all
@@ -36,7 +37,8 @@ class InForce:
         self._refused: dict[str, dict[str, Any]] = {}
         self._files: tuple[int, ...] = ()               # the snapshot, notes for who reads it, what it lies over
         self._notes = -1                                # those of the next one, still empty
-        self._asked: tuple[str, ListMatcher] | None = None      # a digest, and what answers questions about it
+        # A digest, and what answers questions about it: as of now, and as of another time.
+        self._asked: tuple[str, ListMatcher, ListMatcher] | None = None
 
     # ---- what changes them
 
@@ -175,9 +177,10 @@ class InForce:
                 snapshot = map_stacked(self._files[0], self.base_file, self._loaded.key)
             except ListError as problem:
                 return {"error": str(problem)}
-            self._asked = self._loaded.digest, ListMatcher(snapshot)
-        self._asked[1].client = packed
-        return {**explain_alone(self._asked[1], name, at).as_dict(), "snapshot": self._loaded.digest}
+            self._asked = self._loaded.digest, ListMatcher(snapshot), ListMatcher(ending(snapshot))
+        matcher = self._asked[1 if at is None else 2]
+        matcher.client = packed
+        return {**explain_alone(matcher, name, at).as_dict(), "snapshot": self._loaded.digest}
 
 
 def whom(one: dict[str, Any]) -> dict[str, Any]:

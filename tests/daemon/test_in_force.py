@@ -6,7 +6,11 @@ from unittest.mock import Mock
 
 import pytest
 
+from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.load import load
+from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.snapshot import ending
+from edgeblock.blocklist.terms import parse_time
 from edgeblock.daemon import in_force
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.compiling import Loaded
@@ -48,7 +52,7 @@ def test_a_name_is_checked_as_at_another_time(tmp_path):
     snapshot = loaded.matcher.snapshot
     rules = InForce(Board(1), Log())
     rules._loaded = Mock(digest="d", key=snapshot.key)
-    rules._asked = "d", loaded.matcher
+    rules._asked = "d", loaded.matcher, loaded.matcher
     for question, blocked in (('{"name": "a.example", "at": 0}', True), ('{"name": "a.example", "at": 1.8e9}', False),
                               ('"a.example"', False), ('{"name": "a.example", "at": 1e300}', False)):
         assert rules.check(question)["blocked"] is blocked
@@ -65,7 +69,7 @@ def test_a_name_is_checked_for_one_client(tmp_path):
     loaded = load(tmp_path)
     rules = InForce(Board(1), Log())
     rules._loaded = Mock(digest="d", key=loaded.matcher.snapshot.key)
-    rules._asked = "d", loaded.matcher
+    rules._asked = "d", loaded.matcher, loaded.matcher
     for client, at, blocked in (("192.0.2.7", 0, True), ("2001:db8::7", 0, True), ("198.51.100.7", 0, False),
                                 ("192.0.2.7", 1.8e9, False)):
         question = json.dumps({"name": "a.example", "client": client, "at": at})
@@ -73,3 +77,22 @@ def test_a_name_is_checked_for_one_client(tmp_path):
         assert not rules.check('"a.example"')["blocked"]        # who asked before is forgotten
     for odd in ('{"name": "a.example", "client": "x"}', '{"name": "a.example", "client": 5}'):
         assert "address (client)" in rules.check(odd)["error"]
+
+
+def test_a_list_that_expires_blocks_nothing_from_then_on(tmp_path):
+    (tmp_path / "a.list").write_text("a.example\n")
+    (tmp_path / "a.toml").write_text("expires = 2030-01-01\n")
+    (tmp_path / "b.list").write_text("b.example\n")
+    now, before, after = (parse_time(text) for text in ("2026-12-01", "2029-12-31T23:59:59Z", "2030-01-01"))
+    snapshot = load(tmp_path, now=now).matcher.snapshot
+    rules = InForce(Board(1), Log())
+    rules._loaded = Mock(digest="d", key=snapshot.key)
+    rules._asked = "d", ListMatcher(snapshot), ListMatcher(ending(snapshot))
+    for moment, blocked in ((before, True), (after, False)):
+        for name, awaited in (("a.example", blocked), ("b.example", True)):
+            told = rules.check(json.dumps({"name": name, "at": moment}))
+            [record] = explain(load(tmp_path, now=moment), [name], moment)
+            assert told["blocked"] is record.blocked is awaited
+    [rule] = rules.check(json.dumps({"name": "a.example", "at": before}))["verdicts"][0]["tried"][0]["rules"]
+    [here] = explain(load(tmp_path, now=before), ["a.example"], before)[0].verdicts[0].tried[0].rules
+    assert rule["changes"] == here.changes == "2030-01-01T00:00:00Z"
