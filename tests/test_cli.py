@@ -565,10 +565,12 @@ def test_status_says_where_addresses_are_off(capsys, answer):
 
 def test_status_says_what_became_of_orders_and_what_is_nearly_full(capsys, answer):
     answer["orders"] = {"orders": 2, "items": {"taken": 0, "in force": 1500, "ended": 3}, "problem": "full disk"}
-    answer["capacity"] = {"entries": {"used": 80, "most": 100}, "addresses": {"used": 200_001, "most": 250_000}}
+    answer["capacity"] = {"entries": {"used": 81, "most": 100}, "addresses": {"used": 200_001, "most": 250_000},
+                          "lists": {"used": 80, "most": 100}}
     lines = run(capsys, "status")[1].splitlines()
     assert [line for line in lines if line.startswith(("orders", "capacity"))] == [
         "orders     2: 1,500 in force, 3 ended", "orders     NOT ANSWERED: full disk",
+        "capacity   NEARLY FULL: 81 entries in the longest list of at most 100",
         "capacity   NEARLY FULL: 200,001 addresses of at most 250,000"]
 
 

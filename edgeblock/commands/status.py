@@ -154,4 +154,5 @@ def orders_of(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "orders", f"NOT ANSWERED: {told['problem']}"
     for what, one in answer.get("capacity", {}).items():
         if one["used"] > NEARLY_FULL * one["most"]:
-            yield "capacity", f"NEARLY FULL: {one['used']:,} {what} of at most {one['most']:,}"
+            where = "in the longest list " if what == "entries" else ""
+            yield "capacity", f"NEARLY FULL: {one['used']:,} {what} {where}of at most {one['most']:,}"

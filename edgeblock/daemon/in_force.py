@@ -132,6 +132,11 @@ class InForce:
     def entries(self) -> int:
         return self._loaded.entries if self._loaded else 0
 
+    @property
+    def longest(self) -> int:
+        """Entries of the list that has most."""
+        return max((one["entries"] for one in self._loaded.lists), default=0) if self._loaded else 0
+
     # ---- what is said of them
 
     def summary(self) -> dict[str, Any]:

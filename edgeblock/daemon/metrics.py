@@ -189,8 +189,8 @@ class Exposition:
         yield items
         yield GaugeMetricFamily("edgeblock_orders_unanswered", "1 while the answer to an order cannot be written.",
                                 int(bool(orders.get("problem"))))
-        for name, text in (("used", "What is in use: entries of all lists, ranges of addresses, lists."),
-                           ("most", "The most of it: entries of one list, ranges in the kernel's rules, lists.")):
+        for name, text in (("used", "What is in use: entries of the longest list, ranges of addresses, lists."),
+                           ("most", "The most of it: entries of a list, ranges in the kernel's rules, lists.")):
             family = GaugeMetricFamily(f"edgeblock_capacity_{name}", text, labels=["what"])
             for what, one in capacity.items():
                 family.add_metric([what], one[name])

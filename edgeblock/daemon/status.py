@@ -76,10 +76,10 @@ class Status:
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}
 
     def capacity(self) -> dict[str, dict[str, int]]:
-        """What is in use, and the most of it: entries of all lists, beside what a single one may have; ranges of
+        """What is in use, and the most of it: entries of the longest list, beside what a list may have; ranges of
         addresses, beside what the kernel is given; lists."""
         counted = self._in_force.counters()
-        used = {"entries": counted["entries"], "addresses": self._kernel.addresses.status()["ranges"],
+        used = {"entries": self._in_force.longest, "addresses": self._kernel.addresses.status()["ranges"],
                 "lists": counted["lists"]}
         return {what: {"used": count, "most": MOST[what]} for what, count in used.items()}
 

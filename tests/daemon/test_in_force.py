@@ -96,3 +96,12 @@ def test_a_list_that_expires_blocks_nothing_from_then_on(tmp_path):
     [rule] = rules.check(json.dumps({"name": "a.example", "at": before}))["verdicts"][0]["tried"][0]["rules"]
     [here] = explain(load(tmp_path, now=before), ["a.example"], before)[0].verdicts[0].tried[0].rules
     assert rule["changes"] == here.changes == "2030-01-01T00:00:00Z"
+
+
+def test_the_longest_list_is_what_comes_near_the_most_of_a_list():
+    rules = InForce(Board(1), Log())
+    assert rules.longest == 0
+    rules._loaded = Mock(lists=[])
+    assert rules.longest == 0
+    rules._loaded = Mock(lists=[{"entries": 3}, {"entries": 8}, {"entries": 5}])
+    assert rules.longest == 8
