@@ -337,11 +337,11 @@ def find_lines(rules: Rules, tried: list[list[Candidate]],
                     rows.append((Kind.HOST_OF_URL, host))
                 terms = item.terms if rows else None
                 rank = 0 if terms and not terms.window.holds(at) else 1 if terms and terms.ech else 2
-                for kind, key in rows:
-                    row = source.name, kind, key, item.exception
-                    if row not in found or rank > found[row][0]:
-                        found[row] = rank, (item.line, formats.attributes_text(item.attributes).lstrip())
-    return {row: said for row, (_, said) in found.items()}
+                for of, key in rows:
+                    named = source.name, of, key, item.exception
+                    if named not in found or rank > found[named][0]:
+                        found[named] = rank, (item.line, formats.attributes_text(item.attributes).lstrip())
+    return {named: said for named, (_, said) in found.items()}
 
 
 class Place(NamedTuple):

@@ -183,7 +183,8 @@ class InForce:
             except ListError as problem:
                 return {"error": str(problem)}
             self._asked = self._loaded.digest, ListMatcher(snapshot), ListMatcher(ending(snapshot))
-        matcher = self._asked[1 if at is None else 2]
+        _, as_of_now, as_of_then = self._asked
+        matcher = as_of_now if at is None else as_of_then
         matcher.client = packed
         return {**explain_alone(matcher, name, at).as_dict(), "snapshot": self._loaded.digest}
 
