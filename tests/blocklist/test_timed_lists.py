@@ -212,6 +212,12 @@ def test_indicators_hold_while_they_are_valid(box):
     moments = ("2025-12-31", "2026-01-01", "2026-02-01")
     assert [at(box, "a.example", moment) for moment in moments] == [None, "a", None]
     assert [at(box, "b.example", moment) for moment in ("2025-12-31", "2026-02-01")] == ["b", None]
+    box.write(a_json=json.dumps({"type": "bundle", "objects": [indicator | {
+        "valid_from": "2026-01-01T12:00:00", "valid_until": "2026-02-01T12:00:00.123"}]}))    # in UTC, as all of STIX
+    assert not box.refresh().refused
+    assert [at(box, "a.example", f"2026-{day}T{clock}Z") for day, clock in (
+        ("01-01", "11:59:59"), ("01-01", "12:00:00"), ("02-01", "11:59:59"), ("02-01", "12:00:00"))] == [
+        None, "a", "a", None]
     box.write(a_json=json.dumps({"type": "bundle", "objects": [indicator | {"valid_until": "tomorrow"}]}))
     assert "has valid_until=tomorrow, which is no time" in "".join(
         [*box.refresh().refused["a"]["told"], *box.reason("a")])

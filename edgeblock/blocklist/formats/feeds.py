@@ -18,6 +18,7 @@ Source: MISP core format, MISP warning lists; STIX 2.1, sections 4.7 and 9.
 """
 
 import codecs
+import re
 from array import array
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -62,6 +63,7 @@ from edgeblock.blocklist.formats.table import (
 READ = 1 << 14
 TYPES = ("indicator_types", "labels")       # STIX 2.1, 10.8, and 2.0, where these were labels
 VALIDITY = ("valid_from", "valid_until")    # STIX 2.1, 4.7
+WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII)
 DEPTH_MAX = 64          # of brackets: an event has a dozen
 KEYS_MAX = 256          # values of one object that are kept; an attribute has twenty
 HELD_MAX = 64 << 20     # bytes of a warning list's values
@@ -271,7 +273,8 @@ class Feed:
             self.timed += "valid_until" in record
             pattern = str(record.get("pattern", ""))
             try:
-                told = self._told(record)
+                without = [key for key in VALIDITY if WITHOUT_ZONE.fullmatch(str(record.get(key)))]
+                told = self._told(record | {key: f"{record[key]}Z" for key in without})    # all of STIX is UTC
                 # All of a pattern or nothing of it.
                 for item in list(read_pattern(pattern, self.subdomains)):
                     yield Passed(number, str(item)) if isinstance(item, NotOurs) else \
