@@ -15,14 +15,12 @@ only made for hosts that are marked to have such entries.
 A row may have terms (holding.pyx), and so may its list, which may also be for some clients (prefixes.pyx): they are
 asked for only where it would become the rule in force.
 
-One idea, though long: what is tried, what is found and what that means is one walk, and it never allocates.
-
 What has changed since a snapshot was made may lie over it (`snapshot.stack`). Then there are two tables of rows: one
 of nearly everything, in which some lists count no more, and a small one of what counts instead. The bounds and the
 list table are those of both together, so what is found, and what is tried, is what one snapshot of all would give.
 
-One idea, though long: each step of a look-up changes the same walk, and one that people ask for goes the same way as
-that of a packet.
+One idea, though long: each step of a look-up changes the same walk, which never allocates, and one that people ask for
+goes the same way as that of a packet.
 """
 
 from typing import NamedTuple
