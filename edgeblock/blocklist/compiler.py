@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from pyroaring import BitMap
@@ -57,9 +58,9 @@ class ListRecord:
     was made of, `part` is the digest of the part that it came from; `uid` and `settings_uid` own the list and
     its settings. `address_entries` are those for addresses that block; what follows is what the box had seen behind
     them when the list was taken (impact.Figures), None where nobody knew. From `begins` on, before `ends` (Unix
-    seconds) and within `weekly` it holds; `order` are its order data. `timed` entries have a window of their own, and
-    `past` were left out as theirs ended long ago. `clients` is "only" or "except" where the list applies to the
-    clients alone that are in the set with the sum `clients_sum`, or to all but these; "" for all. The set is of
+    seconds) and within `weekly` it holds; `order` are its order data. `timed` entries hold in windows of their
+    own only, and `past` were left out as theirs ended long ago. `clients` is "only" or "except" where the list
+    applies to the clients alone that are in the set with the sum `clients_sum`, or to all but these; "" for all. The set is of
     `clients_file`, or of the settings where that is "", and of `clients_count` prefixes. `notice` is what it tells
     those whom it blocks, where that is not what [reply] says (notice.py).
     """
@@ -248,6 +249,9 @@ class Compiler:
         builder = self.terms.setdefault(index, Builder())
         builder.add(fingerprint(self.key, key), value & 0xFFFF, terms)
 
+    def _is_plain(self, index: int, print: bytes, value: int) -> bool:
+        return self.rows.has(print, index << 16 | value & ~TERMS)
+
     def _merge_spans(self) -> None:
         # A wide range takes as long as 65 536 narrow ones, and a list can say it a hundred thousand times.
         spans, self.spans = sorted(self.spans), []
@@ -297,7 +301,7 @@ class Compiler:
         parts.addresses = self.addresses
         parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
         for index, builder in self.terms.items():
-            parts.terms[index] = builder.entries(self.lists[index].name)
+            parts.terms[index] = builder.entries(self.lists[index].name, partial(self._is_plain, index))
             self.lists[index].timed = builder.timed
             if windows := builder.windows():
                 parts.windows[index] = windows

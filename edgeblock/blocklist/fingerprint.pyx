@@ -69,6 +69,13 @@ def fingerprint(const uint8_t[::1] key not None, bytes text not None):
     return out[:PRINT_SIZE]
 
 
+cdef inline void put_value(uint8_t* row, uint32_t value) noexcept nogil:
+    row[16] = <uint8_t>value
+    row[17] = <uint8_t>(value >> 8)
+    row[18] = <uint8_t>(value >> 16)
+    row[19] = <uint8_t>(value >> 24)
+
+
 cdef class Rows:
     """Rows of fingerprint and value under one 16-byte key: `add` them all, `finish` once, then read them, as a buffer
     of bytes too."""
@@ -103,10 +110,7 @@ cdef class Rows:
             self.rows = <uint8_t*>moved
             self.room = room
         row = self.rows + self.count * ROW_SIZE
-        row[16] = <uint8_t>value
-        row[17] = <uint8_t>(value >> 8)
-        row[18] = <uint8_t>(value >> 16)
-        row[19] = <uint8_t>(value >> 24)
+        put_value(row, value)
         self.count += 1
         return row
 
@@ -162,6 +166,22 @@ cdef class Rows:
                     value & TERMS and self.has_before(i, value - TERMS)):
                 counts[value >> 16] += 1
         return counts
+
+    def has(self, bytes print not None, uint32_t value):
+        """Whether there is this row, once `finish` was called."""
+        cdef uint8_t wanted[ROW_SIZE]
+        cdef size_t low = 0, high = self.count, middle
+        if len(print) != PRINT_SIZE:
+            raise ValueError("a fingerprint is 16 bytes")
+        memcpy(wanted, <const uint8_t*>print, PRINT_SIZE)
+        put_value(wanted, value)
+        while low < high:
+            middle = low + (high - low) // 2
+            if memcmp(self.rows + middle * ROW_SIZE, wanted, ROW_SIZE) < 0:
+                low = middle + 1
+            else:
+                high = middle
+        return low < self.count and memcmp(self.rows + low * ROW_SIZE, wanted, ROW_SIZE) == 0
 
     cdef bint has_before(self, size_t at, uint32_t value) noexcept nogil:
         # Whether a row before that one has the same fingerprint and this value.

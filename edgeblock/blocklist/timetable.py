@@ -16,7 +16,7 @@ a snapshot those of all lists stand one behind the other (`joined`). Never here:
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from edgeblock.blocklist.fingerprint import Kind, sort_records
@@ -49,7 +49,7 @@ class Builder:
         self._windows = bytearray()
         self._sets: dict[tuple[Weekly, ...], int] = {}
         self._orders: dict[Order, int] = {}
-        self.timed = 0          # rows of entries that have a window, once `entries` was called
+        self.timed = 0          # rows of entries that have nothing but windows, once `entries` was called
 
     def add(self, print: bytes, value: int, terms: Terms) -> None:
         """A row. Raises ListError where a list cannot have as many different terms."""
@@ -74,8 +74,9 @@ class Builder:
             raise ListError(f"has more than {SETS_MAX} different weekly windows; split it")
         return number
 
-    def entries(self, name: str = "") -> bytes:
-        """The terms of all rows of the list of that name; b"" where there are none.
+    def entries(self, name: str = "", is_plain: Callable[[bytes, int], bool] = lambda *_: False) -> bytes:
+        """The terms of all rows of the list of that name; b"" where there are none. `is_plain` says whether a row is
+        there without terms as well.
 
         Raises:
             ListError: more of one row than anybody may look at for a packet.
@@ -100,9 +101,12 @@ class Builder:
             if self._records[at:at + ASKED] == self._records[at + apart:at + apart + ASKED]:
                 raise ListError(f"{name}: has an entry more than {SAME_MAX} times, each with another window or "
                                 "order; give it weekly windows, or one from its first moment to its last")
-        self.timed = len({(print, value) for print, value, begins, ends, which, _, _ in
-                          RECORD.iter_unpack(self._records)
-                          if (begins, ends, which) != (ALWAYS, NEVER, NO_SET) and value & 0xFF != Kind.HOST_OF_URL})
+        timed: set[tuple[bytes, int]] = set()
+        lasting: set[tuple[bytes, int]] = set()
+        for print, value, begins, ends, which, _, _ in RECORD.iter_unpack(self._records):
+            if value & 0xFF != Kind.HOST_OF_URL:
+                (lasting if (begins, ends, which) == (ALWAYS, NEVER, NO_SET) else timed).add((print, value))
+        self.timed = sum(not is_plain(*row) for row in timed - lasting)
         return b"".join((
             HEAD.pack(size // RECORD.size, len(self._sets), len(spans) // SPAN.size, len(self._orders), len(orders),
                       len(texts)),

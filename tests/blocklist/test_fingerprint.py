@@ -49,3 +49,19 @@ def test_entries_are_counted_without_marks_and_copies():
         rows.add(b"example.com", value)
     rows.finish()
     assert rows.entries(3) == [2, 1, 0]
+
+
+def test_a_row_is_found_among_others():
+    rows = Rows(KEY)
+    names = [f"{number}.example".encode() for number in range(100)]
+    for number, name in enumerate(names):
+        rows.add(name, number << 16 | Kind.HOST)
+    rows.finish()
+    for number, name in enumerate(names):
+        print = fingerprint(KEY, name)
+        assert rows.has(print, number << 16 | Kind.HOST)
+        assert not rows.has(print, number << 16 | Kind.HOST_ONLY)
+        assert not rows.has(print, number + 1 << 16 | Kind.HOST)
+    assert not rows.has(bytes(16), Kind.HOST) and not rows.has(b"\xff" * 16, 0xFFFFFFFF)
+    with pytest.raises(ValueError, match="16 bytes"):
+        rows.has(b"short", 0)

@@ -102,6 +102,17 @@ def test_entries_with_windows_may_go_as_they_like(box):
     assert "a" in box.refresh().refused         # those without a window may not
 
 
+@pytest.mark.parametrize("words", ["", " order=7"])
+def test_an_entry_that_stands_without_a_window_too_may_not_go(box, words):
+    timed = "".join(f"h{number}.example until=2020-01-01\n" for number in range(500))
+    box.write(a_list=timed + "".join(f"h{number}.example{words}\n" for number in range(500)))
+    box.refresh()
+    [record] = open_file(box.store.snapshot, KEY).parts.lists
+    assert (record.entries, record.timed) == (500, 0)
+    box.write(a_list="h1.example until=2020-01-01\n")
+    assert "shrank from 500 entries to 1" in box.refresh().refused["a"]["told"]
+
+
 def test_no_new_version_is_needed_for_a_boundary(box):
     box.write(a_list="a.example until=2024-01-01\nb.example from=2024-01-01\n")
     box.refresh()
