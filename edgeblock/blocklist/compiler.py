@@ -61,8 +61,8 @@ class ListRecord:
     seconds) and within `weekly` it holds; `order` are its order data. `timed` entries hold in windows of their
     own only, and `past` were left out as theirs ended long ago. `clients` is "only" or "except" where the list
     applies to the clients alone that are in the set with the sum `clients_sum`, or to all but these; "" for all. The
-    set is of `clients_file`, or of the settings where that is "", and of `clients_count` prefixes. `notice` is what it tells
-    those whom it blocks, where that is not what [reply] says (notice.py).
+    set is of `clients_file`, or of the settings where that is "", and of `clients_count` prefixes. `notice` is what
+    it tells those whom it blocks, where that is not what [reply] says (notice.py).
     """
 
     name: str

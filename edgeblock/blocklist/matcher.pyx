@@ -19,8 +19,8 @@ What has changed since a snapshot was made may lie over it (`snapshot.stack`). T
 of nearly everything, in which some lists count no more, and a small one of what counts instead. The bounds and the
 list table are those of both together, so what is found, and what is tried, is what one snapshot of all would give.
 
-One idea, though long: each step of a look-up changes the same walk, which never allocates, and one that people ask for
-goes the same way as that of a packet.
+One idea, though long: each step of a look-up changes the same walk, which never allocates, and one that people
+ask for goes the same way as that of a packet.
 """
 
 from typing import NamedTuple
