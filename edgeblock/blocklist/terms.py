@@ -22,7 +22,9 @@ VALUE_MAX = 256         # characters of a piece of order data
 TEXT_MAX = 100          # characters of a time, or of one weekly window: the longest zone's name has 32
 DAY = 86_400
 WEEK = 7 * DAY
-AHEAD = 3 * WEEK        # how far a change of a weekly window is looked for: each is there every week
+AHEAD = (DAY, 8 * DAY, 3 * WEEK)    # how far a change of a weekly window is looked for: each is there every week
+DAYS_KNOWN = 1 << 15    # days of zones that are kept: 4 MB; a month of all
+WALLS_KNOWN = 1 << 14   # moments of days on which clocks are set: 3 MB
 EPOCH = date(1970, 1, 1).toordinal()
 FIRST_DAY, LAST_DAY = date.min.toordinal() + 8, date.max.toordinal() - 8
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -66,15 +68,29 @@ class Weekly(NamedTuple):
 
     def occurrences(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Those that hold somewhere in [start, end), as Unix seconds, in order; one may overlap the next."""
-        zone = zone_of(self.zone)
         first, last = max(EPOCH + start // DAY - 3, FIRST_DAY), min(EPOCH + end // DAY + 3, LAST_DAY)
         for day in range(first, last + 1):
             if (day - 1) % 7 in self.days:
-                midnight = datetime.fromordinal(day)
-                begins = moment(midnight + timedelta(minutes=self.begin), zone)
-                ends = moment(midnight + timedelta(minutes=self.begin + self.minutes), zone, last=True)
+                offset = steady(self.zone, day)
+                if offset is None:
+                    begins = wall(self.zone, day, self.begin)
+                    ends = wall(self.zone, day, self.begin + self.minutes, last=True)
+                else:
+                    begins = (day - EPOCH) * DAY + self.begin * 60 - offset
+                    ends = begins + self.minutes * 60
                 if begins < ends and begins < end and start < ends:
                     yield begins, ends
+
+    def holds(self, at: int) -> bool:
+        offset = steady(self.zone, at // DAY + EPOCH)
+        if offset is not None:
+            day, second = divmod(at + offset, DAY)
+            day += EPOCH
+            if steady(self.zone, day - 1) == offset:    # one of today or yesterday, then, by what the clock shows
+                begin, end = self.begin * 60, (self.begin + self.minutes) * 60
+                return (begin <= second < end and (day - 1) % 7 in self.days
+                        or second + DAY < end and (day - 2) % 7 in self.days)
+        return any(begin <= at < end for begin, end in self.occurrences(at, at + 1))
 
     def __str__(self) -> str:
         runs: list[list[int]] = []
@@ -104,8 +120,7 @@ class Window(NamedTuple):
         if not self.begins <= now < self.ends:
             return False
         at = int(now // 1)
-        return not self.weekly or any(begin <= now < end for one in self.weekly for begin, end in
-                                      one.occurrences(at, at + 1))
+        return not self.weekly or any(one.holds(at) for one in self.weekly)
 
     def next_change(self, now: float) -> int | None:
         """The first moment after `now` at which it begins or ends to hold; None where there is none."""
@@ -114,15 +129,19 @@ class Window(NamedTuple):
         if not self.weekly:
             return self.begins if now < self.begins else self.ends if self.ends != NEVER else None
         start = max(int(now // 1), self.begins)
-        for begin, end in self.spans(start - DAY, start + AHEAD):
-            if begin > now:
-                return begin
-            if end > now:
-                return end if end < start + AHEAD or end == self.ends else self._ends_or_none()
+        for ahead in AHEAD:
+            for begin, end in self.spans(start, start + ahead):
+                if begin > now:
+                    return begin
+                if end > now:
+                    if end < start + ahead or end == self.ends:
+                        return end
+                    break                   # another may begin there
+            else:
+                continue
+            if ahead == AHEAD[-1] and self.ends != NEVER:
+                return self.ends
         return None
-
-    def _ends_or_none(self) -> int | None:
-        return None if self.ends == NEVER else self.ends
 
     def spans(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """When it holds in [start, end), as Unix seconds: each span whole but for its own begin and end, and none
@@ -248,6 +267,24 @@ def offset_at(at: int, zone: tzinfo) -> int:
     """Seconds that the clocks of a zone are ahead of UTC."""
     there = datetime.fromtimestamp(at, UTC).astimezone(zone).utcoffset() or timedelta()
     return int(there.total_seconds())
+
+
+@lru_cache(maxsize=DAYS_KNOWN)
+def steady(name: str, day: int) -> int | None:
+    """Seconds that the clocks of a zone are ahead of UTC on a day (its ordinal) and the next; None where they are set
+    then, or may be."""
+    if not FIRST_DAY <= day < LAST_DAY:
+        return None
+    zone = zone_of(name)
+    ahead = {datetime.fromordinal(day + more).replace(tzinfo=zone, fold=fold).utcoffset()
+             for more in (0, 1, 2) for fold in (0, 1)}
+    return int((ahead.pop() or timedelta()).total_seconds()) if len(ahead) == 1 else None
+
+
+@lru_cache(maxsize=WALLS_KNOWN)
+def wall(name: str, day: int, minute: int, last: bool = False) -> int:
+    """`moment` of a minute of a day."""
+    return moment(datetime.fromordinal(day) + timedelta(minutes=minute), zone_of(name), last)
 
 
 class Shift(NamedTuple):

@@ -108,10 +108,10 @@ class Reload:
         return bool(files)
 
     async def _keep_time(self, loaded: Loaded) -> None:
-        since = time.time()
+        since = self._windows.since(time.time())
         try:
-            calendar = await asyncio.get_running_loop().run_in_executor(
-                None, lambda: Calendar(spans_of(map_stacked(loaded.fd, self._in_force.base_file, loaded.key))))
+            calendar = await asyncio.get_running_loop().run_in_executor(None, lambda: Calendar(
+                spans_of(map_stacked(loaded.fd, self._in_force.base_file, loaded.key)), since))
         except (EdgeblockError, OSError, RuntimeError) as problem:      # workers and kernel keep their own time
             self._log.error("windows not followed; those before are", problem=str(problem))
             return

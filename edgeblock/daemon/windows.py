@@ -3,7 +3,8 @@
 In: the windows of the snapshot in force, and the wall clock, which may be set forwards or back. Out: the lists of
 which a window has opened or closed, to whoever acts on it, and a line for each in the log. Workers and the kernel
 have their own eye on the clock; this is for the rest. What a look costs depends on what has turned, not on how many
-windows there are. Never here: an entry, or whether a packet is judged.
+windows there are; where much has at once, what is left is looked at next time. Never here: an entry, or whether a
+packet is judged.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heapreplace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from edgeblock.blocklist.snapshot import Snapshot
@@ -21,6 +23,7 @@ from edgeblock.blocklist.terms import ALWAYS, NEVER, Weekly, Window
 from edgeblock.blocklist.timetable import Table
 
 LOOKING = 0.25          # seconds between two looks at the clock: a step of it is noticed as soon
+LOOK_MAX = 0.02         # seconds of one look at windows that repeat: the event loop stands still for them
 SETTLING = 0.15         # seconds that workers may take to look at theirs
 LINES = 100             # of the log in a minute; what is over is counted
 MINUTE = 60.0
@@ -62,6 +65,7 @@ class Edges:
     def __init__(self, edges: list[tuple[int, int, int]]) -> None:
         edges.sort()
         self.times = array("q", (at for at, _, _ in edges))
+        self.sums = array("Q", accumulate((count for _, _, count in edges), initial=0))
         self.places = array("I", (place for _, place, _ in edges))
         self.counts = array("I", (count for _, _, count in edges))
 
@@ -71,6 +75,10 @@ class Edges:
         for at in range(bisect_right(self.times, after), bisect_right(self.times, until)):
             found[self.places[at]] += self.counts[at]
         return found
+
+    def total(self, after: float, until: float) -> int:
+        """How many there are of all in (after, until]: whatever that is, at once."""
+        return self.sums[bisect_right(self.times, until)] - self.sums[bisect_right(self.times, after)]
 
     def next(self, now: float) -> float | None:
         """The first of them after `now`."""
@@ -83,6 +91,7 @@ class Repeating:
     def __init__(self, place: int, weekly: tuple[Weekly, ...], spans: list[Span]) -> None:
         self.place, self.window = place, Window(weekly=weekly)
         self.count = sum(span.entries for span in spans)
+        self.seen = 0.0         # when it was looked at last
         self.begins = Edges([(span.window.begins, 0, span.entries) for span in spans if span.window.begins != ALWAYS])
         self.ends = Edges([(span.window.ends, 0, span.entries) for span in spans if span.window.ends != NEVER])
 
@@ -97,19 +106,19 @@ class Repeating:
         held, holds = self.window.holds(before), self.window.holds(now)
         if held and holds:
             first, last = min(before, now), max(before, now)
-            begun, ended = (sum(some.between(first, last).values()) for some in (self.begins, self.ends))
+            begun, ended = (some.total(first, last) for some in (self.begins, self.ends))
             return (begun, ended) if before < now else (ended, begun)
         return (self._alive(now) if holds else 0), (self._alive(before) if held else 0)
 
     def _alive(self, now: float) -> int:
-        late, past = self.begins.between(now, math.inf), self.ends.between(-math.inf, now)
-        return self.count - late[0] - past[0]
+        return self.count - self.begins.total(now, math.inf) - self.ends.total(-math.inf, now)
 
 
 class Calendar:
-    """All windows of a snapshot. Made in a thread: of 100 000 it takes a moment."""
+    """All windows of a snapshot. Made in a thread: of 100 000 it takes a moment, and so does the first look at all
+    that repeat, where it is said when they count from (`at`); else the first looks do that."""
 
-    def __init__(self, spans: Iterable[Span]) -> None:
+    def __init__(self, spans: Iterable[Span], at: float | None = None) -> None:
         self.names: list[str] = []
         places: dict[tuple[str, bool], int] = {}
         self.whole: list[bool] = []
@@ -131,30 +140,43 @@ class Calendar:
                 closes.append((window.ends, place, span.entries))
         self.opens, self.closes = Edges(opens), Edges(closes)
         self.repeating = [Repeating(place, weekly, some) for (place, weekly), some in repeating.items()]
-        self._due: list[tuple[float, int]] = []
-        self._known = float("inf")      # no window that repeats was looked at after this
+        self._known = at                # the last look
+        self._due = self._all_due()     # when each that repeats is to be looked at
+        if at is not None:
+            for one in self.repeating:
+                one.seen = at
+            self._due = [(one.next(at), number) for number, one in enumerate(self.repeating)]
+            heapify(self._due)
+
+    def _all_due(self) -> list[tuple[float, int]]:
+        return [(-math.inf, number) for number in range(len(self.repeating))]
 
     def look(self, before: float, now: float) -> dict[str, Turn]:
-        """The lists of which something turned between the two, whichever is earlier."""
+        """The lists of which something turned between the two, whichever is earlier; of those that repeat what there
+        was time for, and what a look before this had none for."""
         if before == now:
             return {}
         first, last = min(before, now), max(before, now)
         opened, closed = self.opens.between(first, last), self.closes.between(first, last)
         if before > now:
             opened, closed = closed, opened
-        if now < before or before < self._known:        # the clock was set back, or this is the first look
-            due = list(range(len(self.repeating)))
-            self._due = []
-        else:
-            due = []
-            while self._due and self._due[0][0] <= now:
-                due.append(heappop(self._due)[1])
-        for number in due:
-            one = self.repeating[number]
-            opened[one.place] += (more := one.turned(before, now))[0]
-            closed[one.place] += more[1]
-            heappush(self._due, (one.next(now), number))
+        if self._known is None:
+            for one in self.repeating:
+                one.seen = before
+        elif now < self._known:             # the clock was set back
+            self._due = self._all_due()
         self._known = now
+        stop = time.thread_time() + LOOK_MAX
+        while self._due and self._due[0][0] <= now:
+            number = self._due[0][1]
+            one = self.repeating[number]
+            more = one.turned(one.seen, now)
+            opened[one.place] += more[0]
+            closed[one.place] += more[1]
+            one.seen = now
+            heapreplace(self._due, (one.next(now), number))
+            if time.thread_time() >= stop:      # those that were due for longest have had their turn
+                break
         turns: dict[str, Turn] = {}
         for place in sorted(opened.keys() | closed.keys()):
             came, went, turn = opened[place], closed[place], turns.get(self.names[place], Turn())
@@ -173,6 +195,10 @@ class Windows:
         self._calendar = Calendar(())
         self._before = now
         self._minute, self._said, self._over = 0.0, 0, 0
+
+    def since(self, now: float) -> float:
+        """From when on what comes into force now has to be followed: what is before that, was."""
+        return min(self._before, now)
 
     def take(self, calendar: Calendar, since: float) -> None:
         """These windows count, and have since that moment."""

@@ -1,25 +1,29 @@
 """Times, windows and clocks: what people write, and which moments that means."""
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeblock.blocklist.terms import (
     ALWAYS,
+    DAY,
+    EPOCH,
     NEVER,
     BadTerm,
     Weekly,
     Window,
+    moment,
     parse_time,
     parse_weeklies,
     parse_weekly,
     read_terms,
     shown_time,
     zone_names,
+    zone_of,
 )
 
 LONDON, NEW_YORK, SYDNEY, SANTIAGO = "Europe/London", "America/New_York", "Australia/Sydney", "America/Santiago"
@@ -193,6 +197,71 @@ def test_no_moment_is_too_far(now, weekly):
     assert shown_time(now)
     for odd in (1e300, -1e300, float(2 ** 63), 0.5):
         assert isinstance(Window(weekly=tuple(weekly)).holds(odd), bool)
+
+
+class Slow:
+    """The same by every day and the clock of each moment, as plain as can be."""
+
+    @staticmethod
+    def occurrences(one, start, end):
+        for day in range(EPOCH + start // DAY - 3, EPOCH + end // DAY + 4):
+            if (day - 1) % 7 in one.days:
+                midnight, zone = datetime.fromordinal(day), zone_of(one.zone)
+                span = (moment(midnight + timedelta(minutes=one.begin), zone),
+                        moment(midnight + timedelta(minutes=one.begin + one.minutes), zone, last=True))
+                if span[0] < span[1] and span[0] < end and start < span[1]:
+                    yield span
+
+    @classmethod
+    def spans(cls, window, start, end):
+        made = []
+        for begin, until in sorted(span for one in window.weekly for span in cls.occurrences(one, start, end)):
+            begin, until = max(begin, window.begins), min(until, window.ends)
+            if begin < until and begin < end and until > start:
+                if made and begin <= made[-1][1]:
+                    made[-1] = made[-1][0], max(made[-1][1], until)
+                else:
+                    made.append((begin, until))
+        return made
+
+    @classmethod
+    def holds(cls, window, now):
+        return any(begin <= now < end for begin, end in cls.spans(window, now, now + 1))
+
+    @classmethod
+    def next_change(cls, window, now):
+        if now >= window.ends:
+            return None
+        start = max(now, window.begins)
+        end = start + 3 * WEEK
+        for begin, until in cls.spans(window, start - DAY, end):
+            if begin > now:
+                return begin
+            if until > now:
+                return until if until < end or until == window.ends else None if window.ends == NEVER else window.ends
+        return None
+
+
+# Where clocks are set, by an hour, by half of one and by a day, at night, at midnight and twice in a month.
+SET = [utc(2026, 3, 29, 1), utc(2026, 10, 25, 1), utc(2026, 3, 8, 7), utc(2026, 11, 1, 6), utc(2026, 4, 4, 15),
+       utc(2026, 10, 3, 15, 30), utc(2026, 9, 6, 4), utc(2026, 4, 5, 3), utc(2011, 12, 30, 10), utc(2026, 2, 15, 2),
+       utc(2026, 3, 22, 2)]
+SET_IN = (*ZONES, "Africa/Casablanca", "Europe/Dublin", "Antarctica/Troll")
+SHOWN = st.sampled_from((60, 90, 120, 150, 180, 1439)) | MINUTE
+
+
+@settings(max_examples=300)
+@given(st.lists(st.builds(Weekly, DAYS, SHOWN, SHOWN.filter(bool) | st.just(1440), st.sampled_from(SET_IN)).filter(
+    lambda one: one.begin != one.end), min_size=1, max_size=3),
+    st.sampled_from(SET), st.sampled_from((-3600, -1800, -1, 0, 1, 3600)) | st.integers(-4 * DAY, 4 * DAY),
+    st.none() | st.integers(-WEEK, WEEK), st.none() | st.integers(-WEEK, 4 * WEEK))
+def test_what_is_quick_is_what_is_slow(weekly, around, step, begins, ends):
+    now = around + step
+    window = Window(ALWAYS if begins is None else around + begins, NEVER if ends is None else around + ends,
+                    tuple(weekly))
+    assert window.holds(now) == Slow.holds(window, now)
+    assert window.next_change(now) == Slow.next_change(window, now)
+    assert list(window.spans(now - DAY, now + 9 * DAY)) == Slow.spans(window, now - DAY, now + 9 * DAY)
 
 
 def test_a_window_that_never_opens():

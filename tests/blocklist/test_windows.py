@@ -328,7 +328,7 @@ def test_terms_as_bytes():
 
 
 def test_a_list_has_only_so_many_different_terms(monkeypatch):
-    assert SETS_MAX == 4096 and ORDERS_MAX == 250_000
+    assert SETS_MAX == 256 and ORDERS_MAX == 250_000
     monkeypatch.setattr("edgeblock.blocklist.timetable.SETS_MAX", 2)
     monkeypatch.setattr("edgeblock.blocklist.timetable.ORDERS_MAX", 2)
     for word, why in (('weekly="sat 10:0{}-11:00 UTC"', "weekly windows"), ("order={}", "orders and references")):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot
-from edgeblock.blocklist.terms import ALWAYS, NEVER, Window, parse_weekly
+from edgeblock.blocklist.terms import ALWAYS, NEVER, WEEKLY_MAX, Window, parse_weekly, zone_names
+from edgeblock.blocklist.timetable import SETS_MAX
 from edgeblock.daemon.windows import LINES, Calendar, Span, Turn, Windows, spans_of
 from tests.blocklist.making import KEY, snapshot_of
 from tests.daemon.parts import Log
@@ -131,6 +132,58 @@ def test_a_look_costs_what_turns_and_not_what_there_is(count):
     began = time.process_time()
     opened = sum(calendar.look(now + number, now + number + 1)["a"].opened for number in range(1000))
     assert opened == 1000 and time.process_time() - began < 0.5
+
+
+def test_a_look_is_short_and_the_next_goes_on(monkeypatch):
+    """Where more is due than there is time for, each look does one at least, the one that is due for longest first;
+    nothing is lost, and whoever adds up what turned is right in the end."""
+    monkeypatch.setattr("edgeblock.daemon.windows.LOOK_MAX", 0)
+    windows = [Window(weekly=(parse_weekly(f"sat 10:{minute}-11:00 UTC"),)) for minute in range(10, 60)]
+    late, early = at("2026-12-05T10:59"), at("2026-12-05T09:00")
+    for calendar in (Calendar([Span("a", one, 1) for one in windows]),
+                     Calendar([Span("a", one, 1) for one in windows], early)):
+        opened, before, looks = 0, early, 0
+        while opened < len(windows):
+            turn = calendar.look(before, now := late + looks * 0.25).get("a", Turn())
+            assert turn.opened <= 1
+            opened, before, looks = opened + turn.opened, now, looks + 1
+        assert looks == len(windows)
+        # Over the hour, and back before all have been looked at: those alone that had closed open.
+        over = before + 120
+        closed = sum(calendar.look(over + step - 1, over + step)["a"].closed for step in range(10))
+        reopened = [calendar.look(over + 9, before), *(calendar.look(before + step / 4, before + (step + 1) / 4)
+                                                       for step in range(len(windows) - 1))]
+        assert closed == 10 == sum(turns["a"].opened for turns in reopened if turns)
+
+
+def test_windows_count_from_the_last_look_on():
+    """What opens while the calendar is made is said."""
+    now = at("2026-12-05T14:44")
+    windows = Windows(Log(), now)
+    since = windows.since(now + 90)
+    windows.take(Calendar([Span("a", Window(weekly=(SAT,)), 1), Span("b", Window(now + 30), 1)], since), since)
+    assert windows.look(now + 100) == {"a": Turn(opened=1), "b": Turn(opened=1)}
+    assert windows.look(now + 200) == {}
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_most_sets_in_many_lists_do_not_hold_the_loop(made):
+    """Zones, days and times of all kinds, at a moment at which clocks are set; the first look, and one set back."""
+    zones = sorted(zone_names())
+    now = at("2026-10-25T01:00")
+
+    def one(number, i):
+        begin = (number * 7 + i * 61) % 1380
+        return parse_weekly(f"{'mon-sun' if i % 2 else 'sun'} {begin // 60:02}:{begin % 60:02}-{begin // 60 + 1:02}:"
+                            f"{begin % 60:02} {zones[(number + i) % len(zones)]}")
+
+    spans = [Span(f"l{number // SETS_MAX}", Window(weekly=tuple(one(number, i) for i in range(WEEKLY_MAX))), 1)
+             for number in range(8 * SETS_MAX)]
+    calendar = Calendar(spans, now - 1 if made else None)
+    for before, after in ((now - 1, now), (now, now + 60), (now + 60, now - 60)):
+        began = time.thread_time()
+        calendar.look(before, after)
+        assert time.thread_time() - began < 0.05
 
 
 def test_windows_are_those_of_the_snapshot():
