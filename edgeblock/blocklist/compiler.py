@@ -59,10 +59,11 @@ class ListRecord:
     its settings. `address_entries` are those for addresses that block; what follows is what the box had seen behind
     them when the list was taken (impact.Figures), None where nobody knew. From `begins` on, before `ends` (Unix
     seconds) and within `weekly` it holds; `order` are its order data. `timed` entries hold in windows of their
-    own only, and `past` were left out as theirs ended long ago. `clients` is "only" or "except" where the list
-    applies to the clients alone that are in the set with the sum `clients_sum`, or to all but these; "" for all. The
-    set is of `clients_file`, or of the settings where that is "", and of `clients_count` prefixes. `notice` is what
-    it tells those whom it blocks, where that is not what [reply] says (notice.py).
+    own only, and `past` were left out as theirs ended long ago; their weekly windows are `sets` different ones.
+    `clients` is "only" or "except" where the list applies to the clients alone that are in the set with the sum
+    `clients_sum`, or to all but these; "" for all. The set is of `clients_file`, or of the settings where that is "",
+    and of `clients_count` prefixes. `notice` is what it tells those whom it blocks, where that is not what [reply]
+    says (notice.py).
     """
 
     name: str
@@ -96,6 +97,7 @@ class ListRecord:
     order: dict[str, str] = field(default_factory=dict)
     timed: int = 0
     past: int = 0
+    sets: int = 0
     clients: str = ""
     clients_file: str = ""
     clients_sum: str = ""
@@ -302,7 +304,7 @@ class Compiler:
         parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
         for index, builder in self.terms.items():
             parts.terms[index] = builder.entries(self.lists[index].name, partial(self._is_plain, index))
-            self.lists[index].timed = builder.timed
+            self.lists[index].timed, self.lists[index].sets = builder.timed, builder.sets
             if windows := builder.windows():
                 parts.windows[index] = windows
         return parts

@@ -52,7 +52,7 @@ from edgeblock.blocklist.intake import (
     take,
 )
 from edgeblock.blocklist.keys import keyed_sum
-from edgeblock.blocklist.notice import Room
+from edgeblock.blocklist.owners import Room
 from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
 from edgeblock.blocklist.settings import ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
@@ -363,7 +363,7 @@ class Round:
             self._refuse(name, refused, source.state, origin)
         except Unsettled:
             self.outcome.again = True
-        except ListError as error:      # no room for what it tells
+        except ListError as error:      # its owner's have too much
             self._refuse(name, Refused([Finding(file, 0, str(error))]), source.state, origin)
         except OSError as error:        # of the store; those of the list are told as Refused
             self.outcome.again = True

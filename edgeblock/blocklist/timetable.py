@@ -66,6 +66,11 @@ class Builder:
         """Of the address entry with terms that comes next."""
         self._windows += WINDOW.pack(window.begins, window.ends, self._set_of(window, NO_WINDOW_SET))
 
+    @property
+    def sets(self) -> int:
+        """How many different sets of weekly windows there are."""
+        return len(self._sets)
+
     def _set_of(self, window: Window, none: int) -> int:
         if not window.weekly:
             return none

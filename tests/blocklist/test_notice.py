@@ -5,12 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from edgeblock.blocklist import notice as module
-from edgeblock.blocklist.compiler import ListRecord
 from edgeblock.blocklist.directory import find_lists
 from edgeblock.blocklist.lint import lint
 from edgeblock.blocklist.load import load
-from edgeblock.blocklist.notice import Room
 from edgeblock.blocklist.pages import PAGE_MAX
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.store import open_file
@@ -123,7 +120,7 @@ def test_what_is_locked_is_the_operators(box):
 
 
 def test_all_pages_of_an_owner_have_a_bound(box, monkeypatch):
-    monkeypatch.setattr(module, "ROOM", 3000)
+    monkeypatch.setattr("edgeblock.blocklist.owners.ROOM", 3000)
     for name in ("a", "b"):
         box.write(**{f"{name}_list": f"{name}.example\n", f"{name}_toml": f'page = "{name}.html"\n',
                      f"{name}_html": "x" * 1400})
@@ -135,21 +132,6 @@ def test_all_pages_of_an_owner_have_a_bound(box, monkeypatch):
     box.refresh()
     box.write(a_html="y" * 1701)
     assert box.refresh().refused == {} and told(box, "a") == {"pages": {"": "y" * 1701}}
-
-
-def test_the_room_is_counted_by_owner():
-    def record(name, uid, size):
-        return ListRecord(name, "page", uid=uid, notice={"contact": "x" * size})
-    room = Room([record("a", 1, 100)])
-    room.take(record("a", 2, 50))
-    assert room.used[1] == 0
-    room.take(record("b", 1, module.ROOM - 100))
-    with pytest.raises(ListError, match="longer than 4 MiB"):
-        room.take(record("a", 1, 200))
-    assert room.used[2] > 50 and room.sizes["a"][0] == 2
-    room.take(ListRecord("b", "page", uid=1))
-    room.take(record("a", 1, 200))
-    assert room.used[2] == 0
 
 
 def test_a_redirect_of_its_own_needs_none_of_the_operators(box):

@@ -131,6 +131,19 @@ def test_guard_rails_hold_whatever_the_window(box):
     assert set(refused) == {"a", "b", "c"}
 
 
+def test_the_lists_of_an_owner_have_only_so_many_weekly_windows(box, monkeypatch):
+    """All of them are looked at before anybody's rules come into force."""
+    monkeypatch.setattr("edgeblock.blocklist.owners.SETS_ROOM", 3)
+    two = 'a.example weekly="sat 10:00-11:00 UTC"\n192.0.2.1 weekly="sat 10:00-12:00 UTC"\n'
+    box.write(a_list=two + 'b.example weekly="sat 10:00-11:00 UTC"\n', b_list="b.example\n")
+    assert not box.refresh().refused
+    assert {record.name: record.sets for record in open_file(box.store.snapshot, KEY).parts.lists} == {"a": 2, "b": 0}
+    box.write(b_list=two)
+    assert "b" in box.refresh().refused
+    box.write(b_list=two.splitlines()[0])
+    assert not box.refresh().refused
+
+
 def test_entries_that_ended_long_ago_can_be_left_out(box):
     lines = "".join(f"n{days}.example until={text_of(NOW - days * DAY)}\n" for days in (-1, 0, 10, 30, 31, 400))
     box.write(a_list=lines + "a.example\n", a_toml="drop_past_days = 30")
