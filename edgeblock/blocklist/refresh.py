@@ -232,9 +232,10 @@ class Round:
         there = {source.name for source in files} | {list_name(one.file) for one in errors} | self.busy
         for name in {list_name(one.file): None for one in errors}:
             self._refuse(name, Refused([one for one in errors if list_name(one.file) == name]))
-        take_clients(self, files)
+        apart(self, take_clients, files)
+        leave_unbound(self)
         self._take_changed(terms, files)
-        tell_clients(self, files)
+        apart(self, tell_clients, files)
         self._remove_gone(there | self.outcome.refused.keys(), terms)
         self._publish()
         self.write_rejected()           # what is in force does not wait for reasons
@@ -619,7 +620,8 @@ class Round:
     def _refuse(self, name: str, refused: Refused, state: os.stat_result | None = None, origin: str = "") -> None:
         if name in self.outcome.refused:
             return
-        if name not in self.parts and len(self.outcome.refused) >= REFUSED_MAX:
+        in_force = name in self.parts or name in self.clients.kept
+        if not in_force and len(self.outcome.refused) >= REFUSED_MAX:
             self.untold += 1
             return
         finding = refused.findings[0]
@@ -629,7 +631,7 @@ class Round:
         self.reasons[name] = refused, state
         self.outcome.refused[name] = {
             "file": printable(finding.file), "told": str(finding._replace(why=why)), "origin": origin, "where": "",
-            "in_force": name in self.parts, "sha256": digest_of(order_file(name, self.rules.directory, self.found)),
+            "in_force": in_force, "sha256": digest_of(order_file(name, self.rules.directory, self.found)),
             "order": printable(refused.order),
             **owner_of(state.st_uid if state else None)}
 
@@ -744,6 +746,14 @@ def digest_of(path: Path | None) -> str:
 
 # Whom lists are for ------------------------------------------------------------------------------------------
 
+def apart(one: Round, step: Callable[[Round, list[ListFile]], None], files: list[ListFile]) -> None:
+    """A fault of clients files, whatever it is, stops no list."""
+    try:
+        step(one, files)
+    except Exception as error:
+        one.outcome.warnings.append(f"{one.rules.directory}: whom lists are for {fault_of(error)}")
+
+
 def take_clients(one: Round, files: list[ListFile]) -> None:
     """Takes in the clients files that lists name, or that those in force do."""
     clients = one.clients
@@ -758,7 +768,6 @@ def take_clients(one: Round, files: list[ListFile]) -> None:
         except OSError as error:        # in force it is all the same
             one.outcome.warnings.append(f"{one.store.clients / file}: cannot be written: {error.strerror}")
     one.outcome.again |= clients.again
-    leave_unbound(one)
 
 
 def leave_unbound(one: Round) -> None:
@@ -783,7 +792,6 @@ def tell_clients(one: Round, files: list[ListFile]) -> None:
             one.outcome.refused[file] = one.known[file]
         elif finding.line or file in clients.kept:      # else the lists that name it say why
             one._refuse(file, Refused([finding, *clients.others.get(file, ())]), origin=origin)
-            one.outcome.refused[file]["in_force"] = file in clients.kept
 
 
 class Untrue(ListError):

@@ -424,6 +424,29 @@ def test_a_change_while_it_is_read_is_no_reason_to_refuse(box: Box, monkeypatch:
     assert box.outcome.again and box.outcome.refused == {} and blocked(box) == [True, True, False, False]
 
 
+def test_a_file_is_refused_where_there_are_more_refusals_than_are_told(box: Box,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeblock.blocklist.refresh.REFUSED_MAX", 2)
+    box.write(a_zip="x", b_zip="x", c_zip="x", evil_list="e.example\n", evil_toml='clients = "e.clients"\n',
+              e_clients="nonsense\n", court_list="b.example\nc.example\n", family_clients="nonsense\n")
+    box.refresh()
+    assert sorted(box.outcome.refused) == ["a", "b", "family.clients"]      # of what is in force it is told
+    assert box.outcome.refused["family.clients"]["in_force"] and blocked(box, "c.example") == [True] * 4
+
+
+@pytest.mark.parametrize("name", ["take_clients", "tell_clients"])
+def test_a_fault_of_ours_with_clients_stops_no_list(box: Box, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(f"edgeblock.blocklist.refresh.{name}", fail)
+    box.write(court_list="b.example\nc.example\n")
+    box.refresh()
+    assert blocked(box, "c.example") == [True] * 4 and blocked(box) == [True, True, False, False]
+    assert any("by a fault of edgeblock (KeyError" in one for one in box.outcome.warnings)
+    assert box.store.clients.joinpath("family.clients").exists()
+
+
 # What people are told -------------------------------------------------------------------------------------------
 
 def test_check_says_whom_a_list_is_for(box: Box) -> None:
