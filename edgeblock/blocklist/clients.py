@@ -116,7 +116,7 @@ def read_clients(path: Path, key: Key) -> Kept:
     """
     name = path.name
     try:
-        with open_regular(path) as file:
+        with open_regular(path, alone=True) as file:
             before = os.fstat(file.fileno())
             if before.st_size > TEXT_MAX:
                 raise ListError(f"is longer than {TEXT_MAX} bytes; write wider prefixes")
@@ -157,7 +157,7 @@ def mistakes(text: bytes, first: BadLine) -> list[tuple[int, str]]:
 def state_of(path: Path) -> os.stat_result:
     """What the kernel says of a clients file. BadClients where it cannot be opened."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path, alone=True) as file:
             return os.fstat(file.fileno())
     except ListError as error:
         raise BadClients(Finding(path.name, 0, str(error).removeprefix(f"{path.name}: "))) from None

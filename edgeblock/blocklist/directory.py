@@ -133,8 +133,12 @@ def open_beneath(folder: int, name: str) -> int:
     raise OSError(code, os.strerror(code), name)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, alone: bool = False) -> BinaryIO:
     """A regular file for reading, looked up in its directory; never waits on a pipe.
+
+    Args:
+        alone: it has this name alone. What is in it is for others than its list is, so nobody has it read by a link
+            to a file that only the daemon may read.
 
     Raises:
         ListError: there is none, it is something else, may not be read, or is a link that leads out of the directory.
@@ -144,8 +148,10 @@ def open_regular(path: Path) -> BinaryIO:
     except OSError as error:
         raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
     try:
-        handle = open_inside(folder, path)
+        handle = os.open(path.name, O_FLAGS | os.O_NOFOLLOW, dir_fd=folder) if alone else open_inside(folder, path)
     except OSError as error:
+        if error.errno == errno.ELOOP and alone:
+            raise ListError(f"{path.name}: is a link; copy the file here instead") from None
         if error.errno == errno.EXDEV:
             # Else whoever may write here could have files read and quoted that only the daemon may read.
             raise ListError(f"{path.name}: is a link that leads out of {path.parent}; copy the file here instead"
@@ -158,10 +164,12 @@ def open_regular(path: Path) -> BinaryIO:
         raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
     finally:
         os.close(folder)
-    kind = kind_of(os.fstat(handle))
-    if kind != "file":
+    state = os.fstat(handle)
+    kind = kind_of(state)
+    if kind != "file" or alone and state.st_nlink > 1:
         os.close(handle)
-        raise ListError(f"{path.name}: is a {kind}, not a file")
+        raise ListError(f"{path.name}: is a {kind}, not a file" if kind != "file" else
+                        f"{path.name}: has another name, too, by a hard link; copy the file here instead")
     return os.fdopen(handle, "rb")
 
 

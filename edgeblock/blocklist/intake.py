@@ -132,6 +132,8 @@ def origin_of(source: ListFile, terms: Terms, state: os.stat_result | None = Non
     """Stands for everything that decides what `take` makes of a list; changes when any of it does. `state` is that of
     the list that is read, where it is not the one that was found."""
     seen: list[object] = [terms.mark, repr(source.settings), source.path.name]
+    if source.pages:        # whose they may be
+        seen.append(source.settings_state and source.settings_state.st_uid)
     for told in (state or source.state, state_of(signature_of(source.path)),
                  *(state_of(path) for _, path in source.pages)):
         seen.append(told and (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))

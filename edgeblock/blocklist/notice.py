@@ -6,8 +6,7 @@ which the list's record carries into the snapshot, as what JSON has; no larger t
 all lists of one owner: owners.py). Never here: HTML that is made.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
 from typing import Any
 
 from edgeblock.blocklist.directory import ListFile, open_regular
@@ -24,15 +23,20 @@ def read_notice(source: ListFile) -> Notice:
         ListError: one of its pages cannot be used.
     """
     settings = source.settings
-    told: Notice = {"pages": read_pages(source.pages), "reason": dict(settings.reason), "contact": settings.contact,
+    told: Notice = {"pages": read_pages(source), "reason": dict(settings.reason), "contact": settings.contact,
                     "status": settings.status, "redirect": settings.redirect}
     return {key: value for key, value in told.items() if value}
 
 
-def read_pages(pages: Sequence[tuple[str, Path]]) -> dict[str, str]:
-    bodies = []
+def read_pages(source: ListFile) -> dict[str, str]:
+    # Everybody is shown a page: it is of who writes the list or its settings, or of root, whoever may read it here.
+    pages, bodies = source.pages, []
+    owners = {0, *(state.st_uid for state in (source.state, source.settings_state) if state)}
     for language, path in pages:
-        with open_regular(path) as file:
+        with open_regular(path, alone=True) as file:
+            if os.fstat(file.fileno()).st_uid not in owners:
+                raise ListError(f"{path.name}: is neither of who owns this list or its settings nor of root; copy it "
+                                "as one of them")
             try:
                 bodies.append((language, file.read(PAGE_MAX + 1)))
             except OSError as error:

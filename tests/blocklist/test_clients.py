@@ -405,6 +405,17 @@ def test_what_is_kept_is_whole_or_nothing() -> None:
         assert from_bytes(memoryview(data)[:cut], KEY) is None
 
 
+@pytest.mark.parametrize("link, why", [(os.symlink, "is a link"), (os.link, "has another name, too")])
+def test_a_link_is_no_file_of_clients(box: Box, link: Any, why: str) -> None:
+    box.write(secret_list="c.example\n")
+    (box.folder / "secret.list").chmod(0o600)
+    (box.folder / "family.clients").unlink()
+    link(box.folder / "secret.list", box.folder / "family.clients")
+    box.refresh()
+    assert why in box.outcome.refused["family.clients"]["told"] and "c.example" not in reason(box, "family.clients")
+    assert blocked(box) == [True, True, False, False]
+
+
 def test_nobody_else_reads_what_is_kept(box: Box) -> None:
     kept = box.store.clients / "family.clients"
     assert kept.stat().st_mode & 0o777 == 0o600 and box.store.clients.stat().st_mode & 0o777 == 0o700
@@ -418,7 +429,7 @@ def test_a_change_while_it_is_read_is_no_reason_to_refuse(box: Box, monkeypatch:
                 other.write("198.51.100.0/24\n")
             return text
 
-    monkeypatch.setattr(module, "open_regular", lambda path: Changing(path))
+    monkeypatch.setattr(module, "open_regular", lambda path, alone: Changing(path))
     box.write(family_clients=FILE)
     box.refresh()
     assert box.outcome.again and box.outcome.refused == {} and blocked(box) == [True, True, False, False]

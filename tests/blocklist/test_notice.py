@@ -1,6 +1,7 @@
 """What a list tells those whom it blocks: from its files into the snapshot, and nothing that could not be told."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -88,9 +89,36 @@ def test_no_way_leads_out_of_the_directory(box, tmp_path):
         assert "must be the name of a file beside the list that ends in .html" in box.reason("court")[0]
     (box.folder / "link.html").symlink_to(tmp_path / "secret.html")
     (box.folder / "folder.html").mkdir()
-    for name, why in (("link", "is a link that leads out"), ("folder", "is a directory, not a file")):
+    for name, why in (("link", "is a link"), ("folder", "is a directory, not a file")):
         box.write(court_toml=f'page = "{name}.html"\n')
         assert list(box.refresh().refused) == ["court"] and why in box.reason("court")[0]
+
+
+@pytest.mark.parametrize("link, why", [(os.symlink, "is a link"), (os.link, "has another name, too")])
+def test_a_page_shows_no_other_list(box, link, why):
+    box.write(secret_list="c.example\n", court_list="a.example\n", court_toml='page = "court.html"\n')
+    (box.folder / "secret.list").chmod(0o600)
+    link(box.folder / "secret.list", box.folder / "court.html")
+    assert list(box.refresh().refused) == ["court"] and why in box.reason("court")[0]
+    assert "copy the file here instead" in box.reason("court")[0]
+
+
+def test_a_page_is_of_who_owns_its_list_or_settings_or_of_root(box):
+    box.write(court_list="a.example\n", court_toml='page = "court.html"\n', court_html="A")
+
+    def owners(file, settings, page):
+        for name, uid in (("list", file), ("toml", settings), ("html", page)):
+            os.chown(box.folder / f"court.{name}", uid, -1)
+        return list(box.refresh().refused)
+
+    assert owners(1001, 1002, 1003) == ["court"]
+    assert box.reason("court") == ["court.list: court.html: is neither of who owns this list or its settings nor of "
+                                   "root; copy it as one of them"]
+    for page in (1001, 1002, 0):
+        assert owners(1001, 1002, page) == [] and told(box) == {"pages": {"": "A"}}
+        assert owners(1001, 1002, 1003) == ["court"]
+    os.chown(box.folder / "court.toml", 1003, -1)
+    assert box.refresh().refused == {}
 
 
 def test_a_page_is_no_list_and_no_stranger(box):
