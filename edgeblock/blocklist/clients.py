@@ -9,23 +9,30 @@ Never here: an address in what is told, but in a reason that quotes its line, as
 import hmac
 import json
 import os
+import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeblock.blocklist.compiler import ClientSet, ListRecord
-from edgeblock.blocklist.directory import Finding, open_regular
+from edgeblock.blocklist.directory import Finding, TooSlow, fault_of, limited, open_regular
 from edgeblock.blocklist.keys import Key, keyed_sum
 from edgeblock.blocklist.prefixes import BadLine, read_ranges
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.errors import ListError
 
-TEXT_MAX = 256 << 20        # bytes of a clients file; a million prefixes are 20 MB
+TEXT_MAX = 64 << 20         # bytes of a clients file; a million prefixes are 20 MB
 PREFIXES_MAX = 4_000_000    # of one: 128 MB of ranges, if all are of IPv6 and apart
 ALL_MAX = 512 << 20         # bytes of ranges of all of them: every snapshot has them
+OWNER_ALL_MAX = 256 << 20   # the same of one owner: nobody takes the room of all others
 FILES_MAX = 1000            # that lists may name
+OWNER_FILES_MAX = 500       # of one owner
+SECONDS = 1.0               # of processor time that the shortest file may take to be read
+SECONDS_PER_BYTE = 2e-7     # and every byte more: six times what the shortest of four million prefixes take
 DIGEST_SIZE = 32
 FINDINGS_MAX = 50           # lines of one that cannot be used and are told
 HEAD_MAX = 1000             # bytes of the line that says what a kept set is
@@ -33,15 +40,17 @@ VERSION = 1                 # of what is made of a text: another reads files ane
 
 
 class Kept(NamedTuple):
-    """The last good set of a file. `origin` stands for the file that it was read from."""
+    """The last good set of a file. `origin` stands for the file that it was read from, `uid` is its owner."""
 
     origin: str
     set: ClientSet
+    uid: int | None = None
 
 
 def to_bytes(one: Kept, key: Key) -> bytes:
     """As it is kept in the state directory: a digest of the rest, a line that says what it is, and the ranges."""
-    head = json.dumps([VERSION, one.origin, one.set.sum, one.set.prefixes, len(one.set.ipv4), len(one.set.ipv6)])
+    head = json.dumps([VERSION, one.origin, one.set.sum, one.set.prefixes, len(one.set.ipv4), len(one.set.ipv6),
+                       one.uid])
     rest = b"".join((head.encode(), b"\n", one.set.ipv4, one.set.ipv6))
     return keyed_sum(rest, key) + rest
 
@@ -52,12 +61,12 @@ def from_bytes(data: memoryview, key: Key) -> Kept | None:
     if not hmac.compare_digest(keyed_sum(rest, key), data[:DIGEST_SIZE]):
         return None
     line = bytes(rest[:HEAD_MAX]).partition(b"\n")[0]
-    version, origin, sum_, count, size4, size6 = json.loads(line)
+    version, origin, sum_, count, size4, size6, *owner = json.loads(line)
     ipv4 = rest[len(line) + 1:len(line) + 1 + size4]
     ipv6 = rest[len(line) + 1 + size4:]
     if (size4, size6) != (len(ipv4), len(ipv6)):
         return None
-    return Kept(origin if version == VERSION else "", ClientSet(sum_, count, ipv4, ipv6))
+    return Kept(origin if version == VERSION else "", ClientSet(sum_, count, ipv4, ipv6), *owner)
 
 
 class BadClients(ListError):
@@ -127,7 +136,7 @@ def read_clients(path: Path, key: Key) -> Kept:
         if not text:
             raise ListError("is empty, as a file is whose transfer has failed; if nobody is meant, say so in a "
                             "comment, such as # nobody")
-        return Kept(origin_of(before), set_of(text, key))
+        return Kept(origin_of(before), set_of(text, key), before.st_uid)
     except BadLine as error:
         first, *others = mistakes(text, error)
         raise BadClients(Finding(name, *first), [Finding(name, *one) for one in others]) from None
@@ -169,7 +178,8 @@ class ClientFiles:
 
     `kept` has the last good set of each file that was kept, and then of each that lists name, what has changed taken
     in: `fresh` are the files of those. `refused` says why the newest version of a file is not taken, with what stands
-    for that version, and `others` are further lines of it that cannot be used; `again`: something is left to do.
+    for that version, and `others` are further lines of it that cannot be used; `waiting`: files that are left for
+    another look; `again`: there is something left to do.
     """
 
     directory: Path
@@ -178,43 +188,86 @@ class ClientFiles:
     fresh: list[str] = field(default_factory=list)
     refused: dict[str, tuple[Finding | None, str]] = field(default_factory=dict)
     others: dict[str, Sequence[Finding]] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
     again: bool = False
 
     def look(self, named: Collection[str], busy: Collection[str] = (),
-             known: Mapping[str, str] | None = None) -> None:
-        """Takes in what has changed.
+             known: Mapping[str, str] | None = None, seconds: float = inf) -> None:
+        """Takes in what has changed: of each owner one file, the shortest first, then of each a second.
 
         Args:
             named: files that lists name.
             busy: files that are being written: they stay as they are.
             known: by file, what stands for a version that was refused and is not read again: its reason is None.
+            seconds: of processor time after which the rest waits for another look.
         """
+        known = known or {}
         self.kept = {file: one for file, one in self.kept.items() if file in named}
-        for number, file in enumerate(sorted(named, key=lambda file: (file not in self.kept, file))):
+        changed = []
+        for file in sorted(named):
             if file in busy:
                 continue
-            origin = ""
             try:
-                if number >= FILES_MAX:
-                    raise BadClients(Finding(file, 0, f"is one too many: lists may name {FILES_MAX} of them"))
-                origin = origin_of(state_of(self.directory / file))
-                if file in self.kept and self.kept[file].origin == origin:
-                    continue
-                if origin == (known or {}).get(file):
-                    self.refused[file] = None, origin
-                    continue
-                read = read_clients(self.directory / file, self.key)
-                others = sum(size_of(one.set) for name, one in self.kept.items() if name != file)
-                if others + size_of(read.set) > ALL_MAX:
-                    raise BadClients(Finding(file, 0, f"makes all of them together longer than {ALL_MAX} bytes; "
-                                             "write wider prefixes"))
+                state = state_of(self.directory / file)
             except BadClients as error:
-                self.refused[file], self.others[file] = (error.finding, origin), error.others
-            except Unsettled:
-                self.again = True
+                self.refused[file] = error.finding, ""
+                continue
+            origin = origin_of(state)
+            if file in self.kept and self.kept[file].origin == origin:
+                continue
+            if origin == known.get(file):
+                self.refused[file] = None, origin
             else:
-                self.kept[file] = read
-                self.fresh.append(file)
+                changed.append((state.st_size, file, state.st_uid, origin))
+        ranks: Counter[int] = Counter()
+        order = []
+        for size, file, uid, origin in sorted(changed):
+            order.append((ranks[uid], size, file, origin))
+            ranks[uid] += 1
+        until = time.process_time() + seconds
+        for _, size, file, origin in sorted(order):
+            if time.process_time() >= until:
+                self._wait(file)
+            else:
+                self._take(file, size, origin)
+
+    def _take(self, file: str, size: int, origin: str) -> None:
+        may = SECONDS + size * SECONDS_PER_BYTE
+        try:
+            with limited(may):
+                read = read_clients(self.directory / file, self.key)
+            self._find_room(file, read)
+        except BadClients as error:
+            self.refused[file], self.others[file] = (error.finding, origin), error.others
+        except Unsettled:
+            self._wait(file)
+        except TooSlow:
+            self.refused[file] = Finding(file, 0, f"takes more than {may:.1f} s of processor time to read; write "
+                                         "wider prefixes"), origin
+        except Exception as error:      # one file's fault is one file's, whatever it is
+            short = isinstance(error, MemoryError)
+            self.refused[file] = Finding(file, 0, fault_of(error)), "" if short else origin
+            self.again |= short
+        else:
+            self.kept[file] = read
+            self.fresh.append(file)
+
+    def _find_room(self, file: str, read: Kept) -> None:
+        """BadClients where there is none for this set, in all or among those of its owner."""
+        others = [one for name, one in self.kept.items() if name != file]
+        own = [one for one in others if one.uid == read.uid]
+        for some, files, size, whose in ((own, OWNER_FILES_MAX, OWNER_ALL_MAX, " of its owner"),
+                                         (others, FILES_MAX, ALL_MAX, "")):
+            if len(some) >= files:
+                raise BadClients(Finding(file, 0, f"is one too many{whose}: lists may name {files} of them; put "
+                                         "some into one, and drop this one again"))
+            if sum(size_of(one.set) for one in some) + size_of(read.set) > size:
+                raise BadClients(Finding(file, 0, f"makes all of them{whose} together longer than {size} bytes; "
+                                         "write wider prefixes"))
+
+    def _wait(self, file: str) -> None:
+        self.waiting.add(file)
+        self.again = True
 
     def why_without(self, settings: ListSettings) -> str:
         """Why a list with these settings cannot be taken; "" where there is a set, or it needs none."""

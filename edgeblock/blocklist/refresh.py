@@ -270,7 +270,7 @@ class Round:
             part, origin = self.parts.get(source.name), origin_of(source, terms)
             self.found[source.name] = source, origin
             if why := self.clients.why_without(source.settings):
-                if source.settings.clients_file in self.busy_files:
+                if source.settings.clients_file in self.clients.waiting | self.busy_files:
                     self.outcome.again = True
                 else:
                     self._refuse(source.name, Refused([Finding(source.path.name, 0, why)]), source.state)
@@ -750,7 +750,7 @@ def apart(one: Round, step: Callable[[Round, list[ListFile]], None], files: list
     """A fault of clients files, whatever it is, stops no list."""
     try:
         step(one, files)
-    except Exception as error:
+    except Exception as error:          # lists go on without
         one.outcome.warnings.append(f"{one.rules.directory}: whom lists are for {fault_of(error)}")
 
 
@@ -761,7 +761,7 @@ def take_clients(one: Round, files: list[ListFile]) -> None:
         record.clients_file for record in one.before.values()}
     known = {file: told["origin"] for file, told in one.known.items()
              if file in named and told["origin"] and not one.afresh and is_there(told.get("where", ""))}
-    clients.look(named - {""}, one.busy_files, known)
+    clients.look(named - {""}, one.busy_files, known, ROUND)
     for file in clients.fresh:
         try:
             one.store.keep_clients(file, clients.kept[file])
@@ -784,7 +784,7 @@ def tell_clients(one: Round, files: list[ListFile]) -> None:
     clients = one.clients
     one.named = {source.settings.clients_file for source in files} | {
         part.parts.lists[0].clients_file for part in one.parts.values()}
-    for file in one.named & one.busy_files & one.known.keys():
+    for file in one.named & (clients.waiting | one.busy_files) & one.known.keys():
         one.outcome.refused[file] = one.known[file]
     for file in one.named & clients.refused.keys():
         finding, origin = clients.refused[file]

@@ -6,6 +6,7 @@ import os
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -395,8 +396,72 @@ def test_so_many_files_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sorted(files.kept) == ["a.clients", "b.clients"] and list(files.refused) == ["c.clients"]
 
 
+def test_nobody_takes_the_room_of_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OWNER_FILES_MAX", 2)
+    monkeypatch.setattr(module, "OWNER_ALL_MAX", 40)
+    for name, uid in (("a", 1001), ("b", 1001), ("c", 1001), ("d", 1002), ("e", 1002)):
+        path = tmp_path / f"{name}.clients"
+        path.write_text(FILE if uid == 1001 else "2001:db8::/32\n")
+        os.chown(path, uid, -1)
+    named = {path.name for path in tmp_path.iterdir()}
+    files = ClientFiles(tmp_path, KEY, {})
+    files.look(named | {f"0{number}.clients" for number in range(module.FILES_MAX)})     # which are not there
+    told = {file: finding.why for file, (finding, _) in files.refused.items() if finding and file in named}
+    assert sorted(files.kept) == ["a.clients", "d.clients"]
+    assert told.keys() == {"b.clients", "c.clients", "e.clients"}
+    assert told["e.clients"].startswith("makes all of them of its owner together longer than 40 bytes")
+    monkeypatch.setattr(module, "OWNER_ALL_MAX", 400)
+    (tmp_path / "a.clients").unlink()                       # what it has stays in force, and counts
+    kept = {name: from_bytes(memoryview(to_bytes(one, KEY)), KEY) for name, one in files.kept.items()}
+    files = ClientFiles(tmp_path, KEY, kept)
+    files.look(named)
+    assert sorted(files.kept) == ["a.clients", "b.clients", "d.clients", "e.clients"]
+    assert files.refused["c.clients"][0].why.startswith("is one too many of its owner")
+
+
+def test_a_round_has_so_much_time_and_every_owner_a_file_in_it(tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    box, clock, read = Box(tmp_path), iter(range(1000)), []
+    box.write(court_list="b.example\n")
+    for name, uid in (("a", 1001), ("b", 1001), ("z", 1002)):
+        box.write(**{f"{name}_list": f"{name}.example\n", f"{name}_toml": f'clients = "{name}.clients"\n',
+                     f"{name}_clients": FILE + "\n" * (uid == 1002)})
+        os.chown(box.folder / f"{name}.clients", uid, -1)
+    real = module.read_clients
+    monkeypatch.setattr(module, "read_clients", lambda path, key: read.append(path.name) or real(path, key))
+    monkeypatch.setattr(module, "time", SimpleNamespace(process_time=lambda: next(clock)))
+    monkeypatch.setattr("edgeblock.blocklist.refresh.ROUND", 2.5)
+    box.refresh()
+    assert read == ["a.clients", "z.clients"] and box.outcome.again and box.outcome.refused == {}
+    assert [one["name"] for one in box.outcome.lists] == ["a", "court", "z"]
+    box.refresh()
+    assert len(read) == 3 and not box.outcome.again and len(box.outcome.lists) == 4
+
+
+def test_a_file_has_so_much_time_and_its_fault_is_its_own(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, key: Any) -> Kept:
+        if path.name == "slow.clients":
+            while True:
+                pass
+        if path.name == "odd.clients":
+            raise KeyError
+        return real(path, key)
+
+    real = module.read_clients
+    monkeypatch.setattr(module, "read_clients", fail)
+    monkeypatch.setattr(module, "SECONDS", 0.05)
+    for name in ("slow", "odd", "good"):
+        box.write(**{f"{name}_list": f"{name}.example\n", f"{name}_toml": f'clients = "{name}.clients"\n',
+                     f"{name}_clients": FILE})
+    box.refresh()
+    assert sorted(box.outcome.refused) == ["odd", "slow"]
+    assert "takes more than 0.1 s of processor time" in box.outcome.refused["slow"]["told"]
+    assert "by a fault of edgeblock (KeyError" in box.outcome.refused["odd"]["told"]
+    assert blocked(box, "good.example") == [True, True, False, False]
+
+
 def test_what_is_kept_is_whole_or_nothing() -> None:
-    one = Kept("origin", set_of(FILE.encode(), KEY))
+    one = Kept("origin", set_of(FILE.encode(), KEY), 1001)
     data = to_bytes(one, KEY)
     again = from_bytes(memoryview(data), KEY)
     assert again == one
