@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from edgeblock.blocklist.directory import ListFile, open_regular
-from edgeblock.blocklist.pages import PAGE_MAX, by_language
+from edgeblock.blocklist.pages import PAGE_MAX, by_language, size_with
 from edgeblock.errors import ListError
 
 Notice = dict[str, Any]     # {"pages": {language: HTML}, "reason": {language: text}, "contact", "status", "redirect"}
@@ -42,7 +42,15 @@ def read_pages(source: ListFile) -> dict[str, str]:
             except OSError as error:
                 raise ListError(f"{path.name}: cannot be read: {error.strerror}") from None
     try:
-        return by_language(bodies)
+        made = by_language(bodies)
     except ValueError as problem:
         number, why = problem.args
         raise ListError(f"{pages[number][1].name}: is {why}") from None
+    own = {"reason": max((text for _, text in source.settings.reason), key=len, default=""),
+           "contact": source.settings.contact}
+    values = {gap: value for gap, value in own.items() if value}
+    for (_, path), (_, body) in zip(pages, bodies, strict=True):
+        if size_with(body.decode(), values) > PAGE_MAX:
+            raise ListError(f"{path.name}: is longer than {PAGE_MAX // 1024} kB with the list's own reason and "
+                            "contact put in; shorten them, or have them in it less often")
+    return made

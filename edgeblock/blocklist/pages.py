@@ -5,9 +5,10 @@ same in other languages beside it: court.html, court.de.html, court.pt-BR.html. 
 beyond its language.
 """
 
+import html
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgeblock import config
 
@@ -15,6 +16,7 @@ PAGE_MAX = 32 * 1024    # bytes: it is sent in one burst, without waiting for ac
 SUFFIX = ".html"
 FILLED = ("reason", "contact", "provider", "authority", "order")     # what stands behind a $ and is filled in
 WORD = re.compile(r"\$(?!reference)([A-Za-z_]\w*)")
+GAPS = re.compile(rf"\$({'|'.join(FILLED)})\b")     # of an own page, besides the reference
 LANG = re.compile(r"<html\b[^>]{0,500}?\blang\s*=\s*[\"']?([A-Za-z0-9-]{2,20})", re.IGNORECASE)
 
 
@@ -52,6 +54,14 @@ def by_language(bodies: Sequence[tuple[str, bytes]]) -> dict[str, str]:
 def unknown_words(page: str) -> list[str]:
     """What looks as if it were filled in, and is not."""
     return sorted({word for word in WORD.findall(page) if word not in FILLED})
+
+
+def size_with(page: str, values: Mapping[str, str]) -> int:
+    """Bytes of a page with these values in its gaps, before anybody builds it: a short page may ask for a long word
+    thousands of times. Other gaps count as they stand."""
+    asked = Counter(GAPS.findall(page))
+    return len(page.encode()) + sum(
+        asked[gap] * (len(html.escape(value).encode()) - len(gap) - 1) for gap, value in values.items())
 
 
 def language_of(page: str) -> str:

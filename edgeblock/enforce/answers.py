@@ -73,7 +73,7 @@ class Answers:
         self._made = lru_cache(MADE_MAX)(self._make)
         if not found:
             found += [f"reply: the page is longer than {page.MAX_PAGE // 1024} kB ({one or 'as it is'}); shorten "
-                      "reason and help" for one in words.languages if page.make(words, one).size > page.MAX_PAGE]
+                      "reason and help" for one in words.languages if page.make(words, one) is None]
         if found:
             raise ConfigError(*found)
 
@@ -109,9 +109,10 @@ class Answers:
     def _make(self, name: str | None, language: str) -> tuple[bytes, page.Page]:
         told = self._told(name)
         made = page.make(told.words, language)
-        if made.size > page.MAX_PAGE:       # what stands in [reply], put into a list's page many times
+        if made is None:        # what stands in [reply], put into a list's page many times
             told = replace(told, words=self.told.words, policy=self.told.policy)
             made = page.make(told.words, choose([(language.lower(), 1.0)], told.words.languages))
+            assert made is not None, "all of [reply] were tried at the start"
         lines = [f"HTTP/1.1 {told.status} {HTTPStatus(told.status).phrase}"]
         if told.status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS and self.blocked_by:
             lines.append(f'Link: <{self.blocked_by}>; rel="blocked-by"')

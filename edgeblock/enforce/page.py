@@ -17,7 +17,7 @@ from string import Template
 from typing import Any
 
 from edgeblock.blocklist.notice import Notice
-from edgeblock.blocklist.pages import FILLED, by_language, variants
+from edgeblock.blocklist.pages import GAPS, by_language, size_with, variants
 from edgeblock.blocklist.pages import PAGE_MAX as MAX_PAGE
 from edgeblock.config import LANGUAGE, SHIPPED_LANGUAGES, Reply
 from edgeblock.enforce.languages import look_up
@@ -29,7 +29,6 @@ HELP = (("help_any", "https://findahelpline.com/"), ("help_young", "https://chil
         ("help_self", "https://www.stopitnow.org.uk/"))
 
 REFERENCE = "$reference"
-GAPS = re.compile(rf"\$({'|'.join(FILLED)})\b")     # of an own page, besides the reference
 
 _LINK = re.compile(r"https?://(\S+?)/?", re.IGNORECASE)     # what is shown of it fits on a phone
 _MAIL = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+")
@@ -123,17 +122,28 @@ def read_own(path: Path) -> dict[str, str]:
         raise ConfigError(f"reply.page: {paths[number]}: {why}") from None
 
 
-def make(words: Words, language: str) -> Page:
-    """The page in one of `words.languages`."""
+def make(words: Words, language: str) -> Page | None:
+    """The page in one of `words.languages`; None where it is longer than MAX_PAGE."""
     made = own(words, language) if words.pages else shipped(words, language)
-    return Page(language, tuple(piece.encode("utf-8") for piece in made))
+    page = Page(language, tuple(piece.encode("utf-8") for piece in made))
+    return page if made and page.size <= MAX_PAGE else None
 
 
 def own(words: Words, language: str) -> list[str]:
+    """[] where it would be longer than MAX_PAGE."""
     values = {"reason": reason_in(words, language)[0], "contact": words.contact, "provider": words.provider,
               "authority": words.authority, "order": words.order}
-    return [GAPS.sub(lambda gap: html.escape(values[gap[1]]), piece)
-            for piece in words.pages[language].split(REFERENCE)]
+    body = words.pages[language]
+    if size_with(body, values) + body.count(REFERENCE) * (SIZE - len(REFERENCE)) > MAX_PAGE:
+        return []
+    escaped = {gap: html.escape(value) for gap, value in values.items()}
+    return [filled(piece, escaped) for piece in body.split(REFERENCE)]
+
+
+def filled(piece: str, escaped: Mapping[str, str]) -> str:
+    parts = GAPS.split(piece)       # text, gap, text, and so on
+    parts[1::2] = [escaped[gap] for gap in parts[1::2]]
+    return "".join(parts)
 
 
 def shipped(words: Words, language: str) -> list[str]:

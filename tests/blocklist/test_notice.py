@@ -121,6 +121,18 @@ def test_a_page_is_of_who_owns_its_list_or_settings_or_of_root(box):
     assert box.refresh().refused == {}
 
 
+def test_a_page_with_its_words_is_no_longer_than_a_page_may_be(box):
+    box.write(court_list="a.example\n", court_toml='page = "court.html"\nreason = {en = "&&&&", de = "&"}\n',
+              court_html="$reason" * 1638 + "$contact")     # 20 bytes each, and 8
+    assert box.refresh().refused == {}
+    box.write(court_de_html="$reason" * 1639)
+    assert list(box.refresh().refused) == ["court"]
+    assert box.reason("court") == ["court.list: court.de.html: is longer than 32 kB with the list's own reason and "
+                                   "contact put in; shorten them, or have them in it less often"]
+    box.write(court_toml='page = "court.html"\n')
+    assert box.refresh().refused == {}
+
+
 def test_a_page_is_no_list_and_no_stranger(box):
     box.write(court_list="a.example\n", court_toml='page = "court.html"\n', court_html="A", court_de_html="B",
               odd_html="C", feed_html="b.example\n", feed_toml='format = "domains"\n')

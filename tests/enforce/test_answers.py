@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeblock.blocklist.compiler import ListRecord
+from edgeblock.blocklist.pages import size_with
 from edgeblock.config import Reply
 from edgeblock.enforce import page
 from edgeblock.enforce.answers import MADE_MAX, Answers
@@ -134,6 +135,29 @@ def test_no_answer_is_longer_than_a_page_may_be():
     assert len(body) <= page.MAX_PAGE and page.texts()["en"]["title"] in body      # the one that ships, instead
     with pytest.raises(ConfigError, match="reply: the page is longer than 32 kB"):
         Answers(Reply(help=(("&" * 10_000, "1"),)))
+
+
+@pytest.mark.parametrize("gap", ["$reason", "$contact", "$order", "$reference"])
+def test_what_would_be_too_long_is_not_built(monkeypatch, gap):
+    def fail(*_):
+        raise AssertionError("built")
+
+    made = answers(court={"pages": {"": gap * (page.MAX_PAGE // len(gap))}, "reason": {"": "&" * 9},
+                          "contact": "&" * 9, "order": "&" * 9})
+    made.notices["court"]["order"] = "&" * 9
+    monkeypatch.setattr(page, "filled", fail)
+    assert page.texts()["en"]["title"] in asked(made)[2]
+
+
+def test_a_page_is_as_long_as_was_reckoned():
+    body = "<p>ä$reason $reasons $contact$order $authority$provider $else $reference$reference"
+    notice = {"pages": {"": body}, "reason": {"": "ö&"}, "contact": "<a@b>"}
+    made = answers(Reply(provider="é"), court=notice)
+    _, fields, told = asked(made)
+    code = fields["Block-Reference"]
+    assert told == f"<p>äö&amp; $reasons &lt;a@b&gt; é $else {code}{code}"
+    values = {"reason": "ö&", "contact": "<a@b>", "provider": "é", "order": "", "authority": ""}
+    assert size_with(body, values) + 2 * (len(code) - len("$reference")) == len(told.encode())
 
 
 def test_a_page_is_made_once_for_a_list_and_a_language():
