@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from edgeblock import config
 
 PAGE_MAX = 32 * 1024    # bytes: it is sent in one burst, without waiting for acknowledgements, as 64 segments
+GAPS_MAX = 200          # places of a page that are filled in, the reference too: some tenths of a millisecond
 SUFFIX = ".html"
 FILLED = ("reason", "contact", "provider", "authority", "order")     # what stands behind a $ and is filled in
 WORD = re.compile(r"\$(?!reference)([A-Za-z_]\w*)")
 GAPS = re.compile(rf"\$({'|'.join(FILLED)})\b")     # of an own page, besides the reference
+REFERENCE = "$reference"
 LANG = re.compile(r"<html\b[^>]{0,500}?\blang\s*=\s*[\"']?([A-Za-z0-9-]{2,20})", re.IGNORECASE)
 
 
@@ -47,6 +49,9 @@ def by_language(bodies: Sequence[tuple[str, bytes]]) -> dict[str, str]:
             text = body.decode("utf-8")
         except UnicodeDecodeError as problem:
             raise ValueError(number, f"not UTF-8 at byte {problem.start}") from None
+        if len(GAPS.findall(text)) + text.count(REFERENCE) > GAPS_MAX:
+            raise ValueError(number, f"no page: it has more than {GAPS_MAX} places that are filled in, such as "
+                             f"{REFERENCE}; have fewer")
         made[language or language_of(text)] = text
     return made
 

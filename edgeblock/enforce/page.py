@@ -17,7 +17,7 @@ from string import Template
 from typing import Any
 
 from edgeblock.blocklist.notice import Notice
-from edgeblock.blocklist.pages import GAPS, by_language, size_with, variants
+from edgeblock.blocklist.pages import GAPS, REFERENCE, by_language, size_with, variants
 from edgeblock.blocklist.pages import PAGE_MAX as MAX_PAGE
 from edgeblock.config import LANGUAGE, SHIPPED_LANGUAGES, Reply
 from edgeblock.enforce.languages import look_up
@@ -28,7 +28,6 @@ from edgeblock.errors import ConfigError
 HELP = (("help_any", "https://findahelpline.com/"), ("help_young", "https://childhelplineinternational.org/"),
         ("help_self", "https://www.stopitnow.org.uk/"))
 
-REFERENCE = "$reference"
 
 _LINK = re.compile(r"https?://(\S+?)/?", re.IGNORECASE)     # what is shown of it fits on a phone
 _MAIL = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+")

@@ -123,14 +123,17 @@ def test_a_page_is_of_who_owns_its_list_or_settings_or_of_root(box):
 
 def test_a_page_with_its_words_is_no_longer_than_a_page_may_be(box):
     box.write(court_list="a.example\n", court_toml='page = "court.html"\nreason = {en = "&&&&", de = "&"}\n',
-              court_html="$reason" * 1638 + "$contact")     # 20 bytes each, and 8
+              court_html="$reason" * 199 + "$contact" + "x" * 28780)     # 20 bytes each, and 8
     assert box.refresh().refused == {}
-    box.write(court_de_html="$reason" * 1639)
+    box.write(court_de_html="$reason" * 199 + "$contact" + "x" * 28781)
     assert list(box.refresh().refused) == ["court"]
     assert box.reason("court") == ["court.list: court.de.html: is longer than 32 kB with the list's own reason and "
                                    "contact put in; shorten them, or have them in it less often"]
     box.write(court_toml='page = "court.html"\n')
     assert box.refresh().refused == {}
+    box.write(court_html="$reason" * 199 + "$reference" * 2)
+    box.refresh()
+    assert "court.html: is no page: it has more than 200 places that are filled in" in box.reason("court")[0]
 
 
 def test_a_page_is_no_list_and_no_stranger(box):
