@@ -322,6 +322,8 @@ def find_lists(directory: Path, defaults: ListSettings, *, lenient: bool = False
             errors.add(Finding(ascii(file), 0, "has a character in its name that cannot be printed"))
         elif len(os.fsencode(name)) > NAME_MAX:
             errors.add(Finding(file, 0, f"has a name of more than {NAME_MAX} bytes; rename it"))
+        elif name.endswith(CLIENTS):    # what is said of the two would be said under one name
+            errors.add(Finding(file, 0, f"has a list name that ends in {CLIENTS}, as files of clients do; rename it"))
         else:
             candidates.setdefault(name, []).append(file)
     finder = Finder(defaults, lenient, variants(pages))

@@ -11,7 +11,7 @@ import os
 import pwd
 import stat
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -54,7 +54,7 @@ from edgeblock.blocklist.intake import (
 from edgeblock.blocklist.keys import keyed_sum
 from edgeblock.blocklist.owners import Room
 from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
-from edgeblock.blocklist.settings import ListSettings, locked_for, why_locked
+from edgeblock.blocklist.settings import CLIENTS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
 from edgeblock.blocklist.store import Store, write_file
 from edgeblock.errors import ListError, printable
@@ -230,8 +230,11 @@ class Round:
         self.outcome.warnings += map(str, warnings)
         self.busy |= {one.name for one in files if any(path.name in self.busy_files for _, path in one.pages)}
         there = {source.name for source in files} | {list_name(one.file) for one in errors} | self.busy
-        for name in {list_name(one.file): None for one in errors}:
-            self._refuse(name, Refused([one for one in errors if list_name(one.file) == name]))
+        findings: defaultdict[str, list[Finding]] = defaultdict(list)
+        for one in errors:
+            findings[refused_as(one.file)].append(one)
+        for name, some in findings.items():
+            self._refuse(name, Refused(some))
         apart(self, take_clients, files)
         leave_unbound(self)
         self._take_changed(terms, files)
@@ -721,6 +724,12 @@ class Round:
                         path.unlink()
                 except OSError:
                     continue
+
+
+def refused_as(file: str) -> str:
+    """Under which name a file that cannot be used is refused: that of its list, but not that of a clients file."""
+    name = list_name(file)
+    return file if name.endswith(CLIENTS) else name
 
 
 def order_file(name: str, directory: Path, found: Mapping[str, tuple[ListFile, str]]) -> Path | None:

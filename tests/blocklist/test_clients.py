@@ -481,6 +481,18 @@ def test_a_link_is_no_file_of_clients(box: Box, link: Any, why: str) -> None:
     assert blocked(box) == [True, True, False, False]
 
 
+def test_a_list_has_no_name_of_a_file_of_clients(box: Box) -> None:
+    box.write(family_clients_list="x.example\n", family_clients="nonsense\n")
+    box.refresh()
+    assert sorted(box.outcome.refused) == ["family.clients", "family.clients.list"]
+    assert "has a list name that ends in .clients" in reason(box, "family.clients.list")
+    assert "is no prefix" in reason(box, "family.clients") and blocked(box) == [True, True, False, False]
+    (box.folder / "family.clients.list").unlink()
+    box.write(family_clients=FILE)
+    box.refresh()
+    assert box.outcome.refused == {} and list(box.folder.glob("*.rejected")) == []
+
+
 def test_nobody_else_reads_what_is_kept(box: Box) -> None:
     kept = box.store.clients / "family.clients"
     assert kept.stat().st_mode & 0o777 == 0o600 and box.store.clients.stat().st_mode & 0o777 == 0o700
