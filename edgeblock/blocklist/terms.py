@@ -124,7 +124,7 @@ class Window(NamedTuple):
 
     def next_change(self, now: float) -> int | None:
         """The first moment after `now` at which it begins or ends to hold; None where there is none."""
-        if now >= self.ends:
+        if now >= self.ends or self.begins >= self.ends:
             return None
         if not self.weekly:
             return self.begins if now < self.begins else self.ends if self.ends != NEVER else None
@@ -171,7 +171,8 @@ class Window(NamedTuple):
             return False
         if not self.weekly or self.begins == ALWAYS or self.ends == NEVER or self.ends - self.begins > 60 * WEEK:
             return True
-        return next(self.spans(self.begins, self.ends), None) is not None
+        return any(next(self.spans(at, min(at + WEEK, self.ends)), None) is not None
+                   for at in range(self.begins, self.ends, WEEK))
 
     def as_text(self) -> str:
         """As attributes of an entry have it; "" where it is always open."""

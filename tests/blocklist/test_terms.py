@@ -313,3 +313,7 @@ def test_a_year_of_every_zone_is_quick():
 def test_the_first_moment_of_a_day_is_in_utc_unless_a_zone_is_said():
     assert parse_time("2026-12-31") - parse_time("2026-12-31 Australia/Sydney") == 11 * 3600
     assert parse_time("2026-12-31 America/New_York") - parse_time("2026-12-31") == 5 * 3600
+
+
+def test_what_begins_when_it_has_ended_never_changes():
+    assert Window(200, 100).next_change(50) is None and Window(100, 100).next_change(50) is None

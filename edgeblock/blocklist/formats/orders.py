@@ -10,6 +10,7 @@ ITEMS_MAX of them and HELD_MAX bytes. Source: schemas/order-1.json, which says t
 import difflib
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.fingerprint import Kind
@@ -29,7 +30,7 @@ from edgeblock.blocklist.formats.lines import (
     shown,
 )
 from edgeblock.blocklist.terms import ORDER as DATA
-from edgeblock.blocklist.terms import WEEKLY_MAX, BadTerm, read_terms
+from edgeblock.blocklist.terms import WEEKLY_MAX, BadTerm, Window, read_terms
 
 VERSION = 1
 SUFFIX = ".order.json"
@@ -316,6 +317,13 @@ def why_never(attributes: Attributes) -> None:
         raise unusable(str(error)) from None
     if terms and terms.window.begins >= terms.window.ends:
         raise Refusal("never holds: from is not before until")
+    if terms and not opens(terms.window):
+        raise Refusal("never holds: no weekly window opens from its begin until its end")
+
+
+@lru_cache(maxsize=4096)
+def opens(window: Window) -> bool:
+    return window.opens()
 
 
 def unusable(why: str) -> Refusal:

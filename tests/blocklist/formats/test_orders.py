@@ -126,6 +126,12 @@ def test_an_item_that_never_holds_is_refused(more, bad):
     assert refused(order(item(1, **bad), item(2), **more)) == ["never holds: from is not before until", ""]
 
 
+def test_an_item_none_of_whose_weekly_windows_opens_in_time_is_refused():
+    window = {"from": "2026-12-01", "until": "2026-12-05"}       # a Tuesday until a Saturday
+    assert refused(order(item(1, weekly=SAT, **window), item(2, weekly="fri 20:00-24:00 UTC", **window))) == [
+        "never holds: no weekly window opens from its begin until its end", ""]
+
+
 @pytest.mark.parametrize(("kind", "value", "found"), [
     ("host", "https://e.example/", "url"), ("host", "192.0.2.1", "address"), ("url", "e.example", "host"),
     ("address", "192.0.2.1:443", "endpoint"), ("url", "e.example/b/*", "directory")])
