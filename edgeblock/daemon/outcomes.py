@@ -27,7 +27,7 @@ from edgeblock.blocklist.answers import ANSWERS_MAX, MARK, Answer, Answers, from
 from edgeblock.blocklist.directory import begins_with, fault_of
 from edgeblock.blocklist.formats import ORDER, OUTCOME
 from edgeblock.blocklist.store import ORDERS, write_file
-from edgeblock.blocklist.terms import ALWAYS, Window
+from edgeblock.blocklist.terms import ALWAYS, DAY, Window
 from edgeblock.config import Rules
 from edgeblock.daemon.compiling import Loaded
 from edgeblock.errors import ListError, printable
@@ -60,8 +60,12 @@ def phase_of(window: Window, now: float) -> Phase:
         return Phase(WAITING, window.next_change(now))
     if not window.weekly:
         return Phase(IN_FORCE, None if window.begins == ALWAYS else window.begins)
-    at = int(now)
-    return Phase(IN_FORCE, next(begin for begin, end in window.spans(at, at + 1) if begin <= now < end))
+    # Days that touch are one span. One that is longer than a week has no begin.
+    start = int(now) - 8 * DAY
+    begin = next(begin for begin, end in window.spans(start, int(now) + 1) if begin <= now < end)
+    if begin <= start:
+        return Phase(IN_FORCE, None if window.begins == ALWAYS else window.begins)
+    return Phase(IN_FORCE, begin)
 
 
 def together(one: Phase, other: Phase) -> Phase:

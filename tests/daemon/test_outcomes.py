@@ -409,3 +409,18 @@ def test_a_clock_that_is_set_back_and_on_again(box):
     box.outcomes.turn(["court"])
     told = box.look(2 * HOUR)
     assert [(one["state"], one["since"]) for one in told["items"]] == [("in force", moment(NOW))] * 2
+
+
+@pytest.mark.parametrize(("weekly", "begun"), [
+    ("fri 06:00-24:00 UTC; sat,sun 00:00-24:00 UTC", -2 * HOUR), ("mon-sun 00:00-24:00 UTC", 0),
+    ("fri 00:00-07:00 UTC; fri 07:00-24:00 UTC; sat 00:00-24:00 UTC; sun 00:00-10:00 UTC", 0)])
+def test_days_that_touch_are_one_window(box, weekly, begun):
+    """Its items keep their `since` over midnight, also while a new version of the order is on its way."""
+    box.now += begun
+    box.drop(item(weekly=weekly))
+    box.load()
+    box.now = NOW + DAY
+    box.drop(item(weekly=weekly), item(2))
+    box.everywhere = False
+    assert [(one["state"], one.get("since")) for one in box.load()["items"]] == [
+        ("in force", moment(NOW + begun)), ("taken", None)]
