@@ -86,6 +86,12 @@ class AddressRules:
         is_late = self._parts is not None and not since - LOOKING <= time.time() < until
         return None if self._turning or is_late else True
 
+    @property
+    def left_by(self) -> str:
+        """The setting that leaves all addresses to the engine; "" where none does."""
+        key = "install" if self._config.ruleset.addresses else "addresses"
+        return "" if self._ours else f"[ruleset] {key} = false"
+
     # ---- what the lists say
 
     async def stage(self, loaded: Loaded) -> None:
@@ -122,9 +128,8 @@ class AddressRules:
 
     def _off(self) -> str:
         """Why address entries are not even tried in the kernel; "" where they are, or there are none."""
-        key = "install" if self._config.ruleset.addresses else "addresses"
         return "" if not self._left else (
-            f"{self._left:,} address entries hold on the watched ports only: [ruleset] {key} = false")
+            f"{self._left:,} address entries hold on the watched ports only: {self.left_by}")
 
     async def commit(self) -> None:
         """After the workers have them: all is as they have it."""

@@ -38,6 +38,9 @@ PATIENCE = 10.0         # seconds after a start in which nothing is answered tha
 SHARE = 2               # an outcome that is long to write is not written again for so many times as long
 SINCE = ".since"
 LAST = 253_402_300_800  # the end of the year 9999 in Unix seconds
+NO_LIST = "the list is refused as a whole and no version of it is in force; `refused` of the order says why"
+NEVER = "its window and that of its list, in NAME.toml, have no moment in common"
+OF_SOME = "on the watched ports only, as the kernel is given no address of a list for some clients"
 NOT_IN_KERNEL = "not in the kernel's address rules, so on the watched ports only; `edgeblock status` says why"
 
 TAKEN, REFUSED, WAITING, IN_FORCE, ENDED = STATES = ("taken", "refused", "waiting", "in force", "ended")
@@ -78,10 +81,18 @@ def together(one: Phase, other: Phase) -> Phase:
     raise AssertionError
 
 
+def joint(whole: Window, of_list: Phase, window: Window, now: float) -> Phase | None:
+    """Of an item's window inside its list's; None where it waits and no moment is in both."""
+    phase = together(of_list, phase_of(window, now))
+    never = phase.state == WAITING and max(whole.begins, window.begins) >= min(whole.ends, window.ends)
+    return None if never else phase
+
+
 @dataclass(frozen=True)
 class Said:
     """What the daemon knows of an order: its list in force, "" where there is none, and its origin; what was refused,
-    and what that is called; whether it is in force everywhere, and in the kernel."""
+    and what that is called; whether it is in force everywhere, and in the kernel; why the kernel is never given its
+    addresses, "" where it is."""
 
     origin: str = ""
     action: str = ""
@@ -91,6 +102,7 @@ class Said:
     refused_order: str = ""
     everywhere: bool = False
     in_kernel: bool = False
+    ports_only: str = ""
 
 
 class Writer:
@@ -206,7 +218,7 @@ def answers_of(answers: Answers, said: Said, in_force: bool, kept: dict[str, lis
     of_list = phase_of(answers.window, now)
     if said.expired is not None:
         of_list = together(of_list, Phase(ENDED, said.expired))
-    phases = [together(of_list, phase_of(window, now)) for window in answers.windows]
+    phases = [joint(answers.window, of_list, window, now) for window in answers.windows]
     told = []
     for item in answers.items:
         one: dict[str, Any] = {"number": item.number}
@@ -215,16 +227,23 @@ def answers_of(answers: Answers, said: Said, in_force: bool, kept: dict[str, lis
         if not item.rules:
             told.append(one | {"state": REFUSED, "reason": item.why})
             continue
-        one |= state_of(item, phases[item.window] if item.window >= 0 else of_list, in_force, said.in_kernel,
-                        kept.get(item.mark), since, now)
+        phase = phases[item.window] if item.window >= 0 else of_list
+        if phase is None:
+            told.append(one | {"state": REFUSED, "reason": NEVER})
+            continue
+        if not said.origin and phase.state != ENDED:
+            told.append(one | ({"state": REFUSED, "reason": NO_LIST} if said.refused else {"state": TAKEN}))
+            continue
+        one |= state_of(item, phase, in_force, said, kept.get(item.mark), since, now)
         one["rules"] = item.rules
         if item.why:
-            one["reason"] = f"a part of it is refused: {item.why}"
+            also = f"; {one['reason']}" if "reason" in one else ""
+            one["reason"] = f"a part of it is refused: {item.why}{also}"
         told.append(one)
     return told
 
 
-def state_of(item: Answer, phase: Phase, in_force: bool, in_kernel: bool, kept: list[float | None] | None,
+def state_of(item: Answer, phase: Phase, in_force: bool, said: Said, kept: list[float | None] | None,
              since: dict[str, list[float | None]], now: float) -> dict[str, Any]:
     """Where an item that was taken is."""
     began = kept[0] if kept else None
@@ -235,16 +254,16 @@ def state_of(item: Answer, phase: Phase, in_force: bool, in_kernel: bool, kept: 
     if phase.state == WAITING:
         return {"state": WAITING, **({} if phase.at is None else {"opens": moment(phase.at)})}
     if began is not None and (phase.at is None or began >= phase.at):       # since it opened this time
-        since[item.mark] = [began, None]
-        if in_force and item.in_kernel and not in_kernel:
-            return {"state": IN_FORCE, "since": moment(began), "reason": NOT_IN_KERNEL}
-        return {"state": IN_FORCE, "since": moment(began)}
-    if not in_force:
+        lacks = item.in_kernel and in_force and not said.in_kernel
+    elif not in_force:
         return {"state": TAKEN}
-    if item.in_kernel and not in_kernel:
+    elif item.in_kernel and not said.in_kernel and not said.ports_only:
         return {"state": TAKEN, "reason": NOT_IN_KERNEL}
-    since[item.mark] = [now, None]
-    return {"state": IN_FORCE, "since": moment(now)}
+    else:
+        began, lacks = now, False
+    since[item.mark] = [began, None]
+    why = item.in_kernel and said.ports_only or (NOT_IN_KERNEL if lacks else "")
+    return {"state": IN_FORCE, "since": moment(began), **({"reason": why} if why else {})}
 
 
 def moment(at: float | None) -> str | None:
@@ -282,15 +301,17 @@ class Outcomes:
         everywhere: whether every worker has the rules that were given to them last.
         in_kernel: whether the kernel has every address that it is to have; None while some come or go.
         capacity: how much there is and may be, for a box: "entries", "addresses", "lists", each `used` and `most`.
+        left_by: the setting that gives no address of any list to the kernel; "" where none does.
     """
 
     def __init__(self, rules: Rules, log: Any, everywhere: Callable[[], bool], in_kernel: Callable[[], bool | None],
-                 capacity: Callable[[], dict[str, dict[str, int]]]) -> None:
+                 capacity: Callable[[], dict[str, dict[str, int]]], left_by: str = "") -> None:
         self._log, self._everywhere, self._in_kernel, self._capacity = log, everywhere, in_kernel, capacity
+        self._ports_only = f"on the watched ports only: {left_by}" if left_by else ""
         self._writer = Writer(rules)
         self._thread = ThreadPoolExecutor(1, "outcomes")
         self._loaded: Loaded | None = None
-        self._lists: dict[str, tuple[str, str, float | None]] = {}      # origin, action, when it expired
+        self._lists: dict[str, tuple[str, str, float | None, str]] = {}     # origin, action, when it expired, whose
         self._refused: dict[str, tuple[str, str, str]] = {}     # perhaps of orders: why, digest, its name
         self._settled: dict[str, str] = {}      # the origins of lists that are in force everywhere
         self._is_settled = False
@@ -306,8 +327,8 @@ class Outcomes:
     def take(self, loaded: Loaded) -> None:
         """These rules have been given to the workers."""
         self._loaded = loaded
-        self._lists = {one["name"]: (one["origin"], one["action"], one["expires"] if one["expired"] else None)
-                       for one in loaded.lists}
+        self._lists = {one["name"]: (one["origin"], one["action"], one["expires"] if one["expired"] else None,
+                                     one["clients"]) for one in loaded.lists}
         self._refused = {name: (one["told"], one["sha256"], one["order"]) for name, one in loaded.refused.items()
                          if (ORDER in one["file"] or one["file"].endswith(".toml")) and "/" not in name}
         self._turned.update(change["list"] for change in loaded.changes)
@@ -333,7 +354,7 @@ class Outcomes:
         """Writes what is to be written. `now` is in Unix seconds."""
         if self._loaded is not None and not self._is_settled and self._everywhere():
             self._is_settled = self._was_settled = self._stirred = True
-            self._settled = {name: origin for name, (origin, _, _) in self._lists.items()}
+            self._settled = {name: origin for name, (origin, *_) in self._lists.items()}
         in_kernel = self._in_kernel()
         if in_kernel is None:
             return                  # in a moment it is known
@@ -361,10 +382,10 @@ class Outcomes:
         self._said = dict(self._writer.problems)
 
     def _said_of(self, in_kernel: bool, name: str) -> Said:
-        origin, action, expired = self._lists.get(name, ("", "", None))
+        origin, action, expired, clients = self._lists.get(name, ("", "", None, ""))
         why, digest, order = self._refused.get(name, ("", "", ""))
         return Said(origin, action, expired, why, digest, order, bool(origin) and self._settled.get(name) == origin,
-                    in_kernel)
+                    in_kernel, self._ports_only or (OF_SOME if clients else ""))
 
     def _write(self, stirred: bool, turned: set[str], said: Callable[[str], Said], refused: dict[str, Any],
                box: dict[str, Any], now: float) -> None:

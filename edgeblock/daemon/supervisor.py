@@ -74,7 +74,8 @@ class Supervisor:
         self.impact = Impact(config, self.log, last - first + 1, self.workers)
         self.in_force = InForce(board, self.log)
         self.outcomes = Outcomes(config.rules, self.log, lambda: self.workers.have_rules,
-                                 lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity())
+                                 lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity(),
+                                 self.kernel.addresses.left_by)
         self.windows = Windows(self.log, time.time())
         self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers, self.outcomes,
                              self.windows)

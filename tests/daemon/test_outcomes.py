@@ -15,7 +15,7 @@ from edgeblock import config
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store
 from edgeblock.daemon import outcomes as module
-from edgeblock.daemon.outcomes import NOT_IN_KERNEL, Outcomes, moment
+from edgeblock.daemon.outcomes import NO_LIST, NOT_IN_KERNEL, Outcomes, moment
 from tests.blocklist.making import KEY
 from tests.daemon.parts import Log
 
@@ -41,12 +41,12 @@ class Box:
         self.now = NOW
         self.begin()
 
-    def begin(self):
+    def begin(self, left_by=""):
         """The daemon, or the next."""
         self.everywhere = self.in_kernel = True
         self.log = Log()
         self.outcomes = Outcomes(self.rules, self.log, lambda: self.everywhere, lambda: self.in_kernel,
-                                 lambda: CAPACITY)
+                                 lambda: CAPACITY, left_by)
 
     def drop(self, *items, name="court", **more):
         text = json.dumps({"version": 1, "order": "No. 12", "items": list(items)} | more)
@@ -424,3 +424,44 @@ def test_days_that_touch_are_one_window(box, weekly, begun):
     box.everywhere = False
     assert [(one["state"], one.get("since")) for one in box.load()["items"]] == [
         ("in force", moment(NOW + begun)), ("taken", None)]
+
+
+@pytest.mark.parametrize(("toml", "left_by", "why"), [
+    ('clients = "some.clients"\n', "", module.OF_SOME),
+    ("", "[ruleset] addresses = false", "on the watched ports only: [ruleset] addresses = false")])
+def test_an_address_that_the_kernel_is_never_given_is_answered_so(box, toml, left_by, why):
+    (box.folder / "some.clients").write_text("198.51.100.0/24\n")
+    (box.folder / "court.toml").write_text(toml)
+    box.begin(left_by)
+    box.in_kernel = bool(toml)      # where none is the kernel's, nothing is missing there either
+    box.drop(item(1), item(2, "address", "192.0.2.1"))
+    told = box.load()
+    assert [(one["state"], one.get("reason")) for one in told["items"]] == [("in force", None), ("in force", why)]
+    assert [one.get("reason") for one in box.load()["items"]] == [None, why]
+
+
+def test_an_order_whose_list_is_lost_is_not_in_force(box):
+    """Its clients file cannot be used, and the version before has gone."""
+    (box.folder / "court.toml").write_text('clients = "some.clients"\n')
+    (box.folder / "some.clients").write_text("198.51.100.0/24\n")
+    box.drop(item(1), item(2, weekly="sat 00:00-24:00 UTC"), item(3, until="2020-01-01"))
+    assert [one["state"] for one in box.load()["items"]] == ["in force", "waiting", "ended"]
+    good = {path: path.read_bytes() for path in box.store.clients.iterdir()}
+    for path in good:
+        path.unlink()
+    (box.folder / "some.clients").write_text("nonsense\n")
+    told = box.load()
+    assert [(one["state"], one.get("reason")) for one in told["items"]] == [
+        ("refused", NO_LIST), ("refused", NO_LIST), ("ended", None)]
+    assert "since" not in told["items"][0] and told["refused"]["reason"]
+    (box.folder / "some.clients").write_text("198.51.100.0/24\n")
+    box.now += 60
+    assert box.load()["items"][0]["since"] == moment(NOW + 60)
+
+
+def test_an_item_that_has_ended_when_its_list_begins_is_refused(box):
+    (box.folder / "court.toml").write_text(f"from = {moment(NOW + HOUR)}\n")
+    box.drop(item(1, until=moment(NOW + 60)), item(2))
+    told = box.load()
+    assert [(one["state"], one.get("reason")) for one in told["items"]] == [
+        ("refused", module.NEVER), ("waiting", None)]
