@@ -35,6 +35,7 @@ from edgeblock.errors import ListError, printable
 VERSION = 1
 LOOKING = 0.25          # seconds between two looks whether something is in force everywhere
 PATIENCE = 10.0         # seconds after a start in which nothing is answered that is not in force everywhere yet
+CHECKING = 60.0         # seconds between two looks whether what was written is still there
 SHARE = 2               # an outcome that is long to write is not written again for so many times as long
 SINCE = ".since"
 LAST = 253_402_300_800  # the end of the year 9999 in Unix seconds
@@ -114,6 +115,7 @@ class Writer:
         self.problems: dict[str, str] = {}      # by order, why its outcome cannot be written
         self.counts: dict[str, Counter[str]] = {}
         self.of_names: set[str] = set()         # orders without an address
+        self.stamps: dict[str, Stamp | None] = {}       # of what was written last; None where nothing was
 
     def orders(self, refused: Iterable[str]) -> set[str]:
         """The names of all orders: those that were taken, and lists among `refused` that are one."""
@@ -124,23 +126,30 @@ class Writer:
         return names
 
     def clear(self, orders: set[str]) -> None:
-        """What was written of orders that are gone."""
+        """What was written of orders that are gone, and what a daemon that was killed has left half written."""
         for name in self.counts.keys() - orders:
             del self.counts[name]
             self.of_names.discard(name)
             self.problems.pop(name, None)
-        for folder, suffix, ours in ((self.directory, OUTCOME, is_ours), (self.state, SINCE, lambda _: True)):
-            try:
-                names = os.listdir(folder)
-            except OSError:
-                continue
-            for name in names:
-                # Hidden ones are of a daemon that was killed.
-                left = name.startswith(".") and f"{suffix}." in name and name.endswith(".tmp")
-                gone = not name.startswith(".") and name.endswith(suffix) and name.removesuffix(suffix) not in orders
-                if left or gone and ours(folder / name):
+            self.stamps.pop(name, None)
+        kept = names_in(self.state, SINCE)
+        for name in kept - orders:
+            where = self.directory / f"{name}{OUTCOME}"
+            with suppress(OSError):
+                if is_ours(where):
+                    where.unlink()
+                (self.state / f"{name}{SINCE}").unlink()
+        for folder, suffix in ((self.directory, OUTCOME), (self.state, SINCE)):
+            for name in names_in(folder, ".tmp"):
+                of, found, process = name.removeprefix(".").rpartition(f"{suffix}.")
+                left = name.startswith(".") and found and process.isdecimal() and of in kept | orders
+                if left and (folder == self.state or is_ours(folder / f"{name}.tmp", or_empty=True)):
                     with suppress(OSError):
-                        (folder / name).unlink()
+                        (folder / f"{name}.tmp").unlink()
+
+    def stands(self, name: str) -> bool:
+        """Whether what was written of an order is there as it was."""
+        return name in self.stamps and self.stamps[name] == stamp_of(self.directory / f"{name}{OUTCOME}")
 
     def write(self, name: str, said: Said, box: dict[str, Any], now: float) -> None:
         """The outcome of one order, where it is another than before."""
@@ -152,8 +161,9 @@ class Writer:
             if is_ours(where):
                 with suppress(OSError):
                     where.unlink()
+            self.stamps[name] = stamp_of(where)
             return
-        kept, body_before = self._since(name)
+        kept, body_before, stamp = self._since(name)
         in_force = said.everywhere and answers is not None and answers.origin == said.origin
         since: dict[str, list[float | None]] = {}
         if answers and any(item.in_kernel for item in answers.items):
@@ -173,14 +183,28 @@ class Writer:
         told["counts"] = {state: counts[state] for state in STATES}
         lines = ",\n".join(map(json.dumps, items))
         body = blake2b(f"{json.dumps(told)}{lines}".encode(), digest_size=16).hexdigest()
+
+        def keep() -> None:
+            kept = json.dumps({"since": since, "body": body, "stamp": stamp}).encode()
+            write_file(self.state / f"{name}{SINCE}", partial(put, kept))
+
+        def fill(file: Any) -> None:
+            """It is kept what this file is before it has its name: nobody has changed it yet."""
+            nonlocal stamp
+            file.write(text_of(told, box, lines, now))
+            file.flush()
+            os.fsync(file.fileno())
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            keep()
+
         try:
-            if since != kept or body != body_before:
-                text = json.dumps({"since": since, "body": body}).encode()
-                write_file(self.state / f"{name}{SINCE}", partial(put, text))
-            if body != body_before or not is_ours(where):
+            if body != body_before or stamp != stamp_of(where):
                 if os.path.lexists(where) and not is_ours(where):
                     raise OSError(0, "there is another file of this name, which is left alone; move it away")
-                write_file(where, partial(put, text_of(told, box, lines, now)), mode=order.st_mode & 0o664 | 0o600)
+                write_file(where, fill, mode=order.st_mode & 0o664 | 0o600)
+            elif since != kept:
+                keep()
+            self.stamps[name] = stamp
             self.problems.pop(name, None)
         except (OSError, ValueError) as problem:
             self.problems[name] = f"{where}: cannot be written: {getattr(problem, 'strerror', None) or problem}"
@@ -201,15 +225,16 @@ class Writer:
                     return os.lstat(self.directory / one)
         return None
 
-    def _since(self, name: str) -> tuple[dict[str, list[float | None]], str]:
-        """Since when items are in force, and until when they were, by their marks; and what was told last."""
+    def _since(self, name: str) -> tuple[dict[str, list[float | None]], str, "Stamp | None"]:
+        """Since when items are in force, and until when they were, by their marks; what was told last, and the file
+        that it was told in."""
         try:
             with open(self.state / f"{name}{SINCE}", "rb") as file:
                 read = json.loads(file.read(ANSWERS_MAX))
             return {mark: times for mark, times in read["since"].items() if len(times) == 2 and all(
-                at is None or 0 <= at < LAST for at in times)}, str(read["body"])
+                at is None or 0 <= at < LAST for at in times)}, str(read["body"]), Stamp(*read["stamp"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return {}, ""
+            return {}, "", None
 
 
 def answers_of(answers: Answers, said: Said, in_force: bool, kept: dict[str, list[float | None]],
@@ -284,12 +309,41 @@ def put(text: bytes, file: Any) -> None:
     file.write(text)
 
 
-def is_ours(path: Path) -> bool:
+class Stamp(NamedTuple):
+    """By what a file is known again: another in its place, or another text in it, has another."""
+
+    inode: int
+    modified: int       # in nanoseconds
+    size: int
+    owner: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> "Stamp":
+        return cls(stat.st_ino, stat.st_mtime_ns, stat.st_size, stat.st_uid)
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """None where there is no such file."""
+    try:
+        return Stamp.of(os.lstat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def names_in(folder: Path, suffix: str) -> set[str]:
+    """What files there are called, without the suffix that they have."""
+    try:
+        return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
+    except OSError:
+        return set()
+
+
+def is_ours(path: Path, or_empty: bool = False) -> bool:
     """Whether it is an outcome that edgeblock has written."""
     if not os.path.lexists(path):
         return False
     try:
-        return begins_with(path, MARK)
+        return or_empty and os.lstat(path).st_size == 0 or begins_with(path, MARK)
     except (ListError, OSError):
         return False
 
@@ -321,6 +375,7 @@ class Outcomes:
         self._told: dict[str, Said] = {}        # of each order, when it was answered last
         self._turned: set[str] = set()          # lists with a window that has opened or closed
         self._stirred = False
+        self._check_due = 0.0
         self._resting: dict[str, float] = {}    # orders that were long to write: until when they are left
         self._said: dict[str, str] = {}
 
@@ -361,8 +416,10 @@ class Outcomes:
         self._stirred |= in_kernel != self._had_kernel
         # At a start the answers of the daemon before hold until ours are known.
         early = not self._was_settled and time.monotonic() < self._begun + PATIENCE
-        if self._loaded is None or early or not (self._stirred or self._turned):
+        due = time.monotonic() >= self._check_due
+        if self._loaded is None or early or not (self._stirred or self._turned or due):
             return
+        self._check_due = time.monotonic() + CHECKING
         self._had_kernel = in_kernel
         stirred, self._stirred = self._stirred, False
         turned, self._turned = self._turned, set()
@@ -399,7 +456,7 @@ class Outcomes:
             before = self._told.get(name)
             if before and name in self._writer.of_names:
                 before = replace(before, in_kernel=one.in_kernel)
-            if before == one and name not in turned:
+            if before == one and name not in turned and self._writer.stands(name):
                 continue
             began = time.monotonic()
             if began < self._resting.get(name, 0.0):

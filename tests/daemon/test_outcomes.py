@@ -465,3 +465,52 @@ def test_an_item_that_has_ended_when_its_list_begins_is_refused(box):
     told = box.load()
     assert [(one["state"], one.get("reason")) for one in told["items"]] == [
         ("refused", module.NEVER), ("waiting", None)]
+
+
+def test_an_answer_that_somebody_else_has_written_is_written_again(box, monkeypatch):
+    box.drop(item())
+    box.drop(item(), name="other")
+    real = box.load()
+    where = box.folder / "court.outcome.json"
+
+    def forge():
+        (box.folder / ".forged").write_text(where.read_text().replace('"state": "in force"', '"state": "ended"'))
+        (box.folder / ".forged").rename(where)
+
+    other = (box.folder / "other.outcome.json").stat().st_ino
+    forge()
+    assert box.look(1)["items"][0]["state"] == "ended"      # nothing has made it look
+    monkeypatch.setattr(module.time, "monotonic", lambda now=module.time.monotonic() + module.CHECKING: now)
+    assert box.look(1)["items"] == real["items"]
+    forge()
+    assert box.load()["items"] == real["items"]
+    forge()
+    box.begin()
+    assert box.load()["items"] == real["items"]
+    with where.open("r+") as file:
+        file.write(where.read_text().replace('"in force", "since"', '"refused", "since"'))
+    assert box.load()["items"] == real["items"]
+    where.unlink()
+    assert box.load()["items"] == real["items"]
+    assert (box.folder / "other.outcome.json").stat().st_ino == other
+
+
+def test_only_what_was_written_is_taken_away(box):
+    box.drop(item())
+    box.load()
+    copy = box.folder / "backup-of-2025.outcome.json"
+    copy.write_bytes((box.folder / "court.outcome.json").read_bytes())
+    another = [box.folder / name for name in (".court.outcome.json.mine.tmp", ".court.outcome.json.7.tmp",
+                                              ".stranger.outcome.json.7.tmp", ".outcome.json.7.tmp")]
+    for path in another:
+        path.write_text("not yours")
+    halves = [box.folder / ".court.outcome.json.8.tmp", box.folder / ".court.outcome.json.9.tmp"]
+    halves[0].write_text('{"edgeblock": "outcome", "ver')
+    halves[1].touch()
+    (box.store.orders / ".court.since.8.tmp").touch()
+    box.load()
+    (box.folder / "court.toml").write_text("max_shrink = 1\n")
+    (box.folder / "court.order.json").unlink()
+    assert box.load() is None
+    assert copy.exists() and all(path.exists() for path in another)
+    assert not any(path.exists() for path in halves) and list(box.store.orders.iterdir()) == []
