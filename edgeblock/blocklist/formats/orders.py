@@ -9,9 +9,10 @@ ITEMS_MAX of them and HELD_MAX bytes. Source: schemas/order-1.json, which says t
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats.attributes import VALUE_MAX, with_terms
@@ -57,19 +58,44 @@ NAMED = {one: name for name, (_, _, kinds) in KINDS.items() for one in kinds}
 SAME = {"domain": "host", "fqdn": "host", "hostname": "host", "ip": "address", "ipv4": "address", "ipv6": "address",
         "network": "address", "prefix": "address", "cidr": "address", "range": "address"}
 BRACKETS = ("start_map", "start_array")
+# Any escape in JSON: a character of two halves, half of one, or another one's begin.
+HALF = rb"\\u[dD][%s][0-9a-fA-F]{2}"
+ESCAPE = re.compile(rb"%s%s|%s|\\.?" % (HALF % b"89abAB", HALF % b"c-fC-F", HALF % b"89a-fA-F"), re.DOTALL)
+ESCAPE_MAX = 12         # bytes of one
 
 
 def read_order(file: BinaryIO) -> Iterator[Item]:
     """The items of an order."""
     order = Order()
     try:
-        for number, event, value in read_events(file):
+        for number, event, value in read_events(cast(BinaryIO, Halved(file))):
             order.take(number, event, value)
         yield from order.items()
     except BadFile as error:
         if called := order.called():
             yield Asked(order.line, 0, called, "")
         yield Problem(order.line, f"the file {error}", True, error.plain and f"the file {error.plain}")
+
+
+class Halved:
+    """A file with `\\u0000`, which no text may have, in the place of each half of a character that stands alone: the
+    parser would make of it, and of what is behind it, another character than anybody has asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = b""        # the begin of an escape whose end is still to be read
+
+    def readline(self, most: int) -> bytes:
+        data = self._left + self._file.readline(most)
+        self._left = b""
+        if b"\\" not in data:
+            return data
+        if not data.endswith(b"\n"):
+            whole = len(data) - ESCAPE_MAX
+            cut = next((one.start() for one in ESCAPE.finditer(data) if one.start() > whole), 0)
+            if cut > 0:
+                data, self._left = data[:cut], data[cut:]
+        return ESCAPE.sub(lambda one: one[0] if len(one[0]) != ESCAPE_MAX // 2 else b"\\u0000", data)
 
 
 class BadOrder(BadFile):

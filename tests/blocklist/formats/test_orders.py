@@ -212,3 +212,31 @@ def test_every_item_is_answered_and_what_the_schema_refuses_is_refused(more, ite
     assert [one.number for one in asked] == list(range(len(items) + 1))
     if not VALID.is_valid(said):
         assert any(one.why for one in asked)
+
+
+PLAIN = '{"version": 1, "order": "x", "items": [{"id": "1", "kind": "host", "value": "a.example"}, %s]}'
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDBFF", "\\udc00", "\\ud800\\u0041", "\\ud800\\ud800", "\\ud800\\n",
+                                  "\\\\\\ud800"])
+@pytest.mark.parametrize("said", [
+    '{"id": "2", "kind": "url", "value": "a.example/x%sy"}', '{"id": "2%s", "kind": "host", "value": "b.example"}',
+    '{"id": "2", "kind": "host", "value": "b.example", "reference": "%s"}', '"%s"', '{"a%s": 1}'])
+def test_half_a_character_is_no_other_character(half, said):
+    why, other = refused((PLAIN % said.replace("%s", half)).encode())
+    assert why == "" and other
+
+
+@pytest.mark.parametrize("text", ["\\ud83d\\ude00", "\\uD83D\\uDE00", "\\\\ud800", "\\\\\\\\ud800", "\\u0041d800"])
+def test_a_whole_character_stays(text):
+    said = PLAIN % f'{{"id": "{text}", "kind": "host", "value": "b.example"}}'
+    assert [one.id for one in read(said.encode()) if isinstance(one, Asked)][2] == json.loads(f'"{text}"')
+
+
+@given(st.text("\\ud8Dc0aB\n", max_size=60), st.integers(13, 30))
+def test_halves_are_found_wherever_a_piece_of_the_file_ends(text, most):
+    data = text.encode()
+    whole = orders.Halved(io.BytesIO(data))
+    expected = b"".join(iter(lambda: whole.readline(1000), b""))
+    parts = orders.Halved(io.BytesIO(data))
+    assert b"".join(iter(lambda: parts.readline(most), b"")) == expected
