@@ -16,10 +16,12 @@ from edgeblock.blocklist.formats import Asked, Entry
 from edgeblock.blocklist.keys import Key, keyed_sum
 from edgeblock.blocklist.settings import GUARD_KEYS
 from edgeblock.blocklist.terms import OPEN, BadTerm, Window, parse_weekly
+from edgeblock.errors import ListError
 
 MARK = b'{"edgeblock": "outcome"'        # how an answer to an order begins; a file that does not is another's
 ANSWERS_MAX = 128 << 20     # bytes of what is kept of one order: 500 for each item that it may have
-RULES_MAX = 64              # rule ids of one item: a range of IPv4 addresses is at most 62 prefixes
+HEAD, ROW = 8192, 160       # of these what stands before the items, and an item without its id and why
+RULES_MAX = 4               # rule ids of one item that are told; a range of IPv4 addresses is up to 62 prefixes
 MARK_SIZE = 12              # bytes
 OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")     # in a refusal by a guard rail
 
@@ -27,7 +29,7 @@ OVERRIDE = re.compile(rf"; if that is meant, put ({'|'.join(GUARD_KEYS)}) = ")  
 class Answer(NamedTuple):
     """Of one item. `rules` are those that it became, none where it is refused; `why` is why it is, or a part of it,
     in words that are none of the order's, "" where it is taken; `window` is the index of its window, -1 where it has
-    none; `in_kernel`: it has an address, which the kernel is to have, too."""
+    none; `in_kernel`: it has an address, which the kernel is to have, too; `more` rules than those it became."""
 
     number: int
     id: str
@@ -36,9 +38,10 @@ class Answer(NamedTuple):
     rules: list[str]
     window: int
     in_kernel: bool
+    more: int = 0
 
 
-TYPES = [int, str, str, str, list, int, bool]       # of an Answer
+TYPES = [int, str, str, str, list, int, bool, int]      # of an Answer
 
 
 @dataclass
@@ -57,16 +60,19 @@ class Answers:
 
 class Gathered:
     """The items of one order on their way in: `begin`, then `add` or `refuse` for what is of it, then `finish`.
-    `order` is what it is called, as soon as that is known."""
+    `order` is what it is called, as soon as that is known. Each raises ListError where there is more than can be kept.
+    """
 
     def __init__(self, key: Key) -> None:
         self._key = key
         self.order = ""
+        self._size = HEAD
         self._rows: list[Answer] = []
         self._windows: dict[Window, int] = {}
         self._seen: list[object] = []       # of the item that is open
         self._begun: Asked | None = None
         self._rules: list[str] = []
+        self._more = 0
         self._why, self._window, self._in_kernel = "", -1, False
 
     def begin(self, asked: Asked) -> None:
@@ -75,15 +81,26 @@ class Gathered:
             self.order = asked.id
             return
         self._begun, self._why, self._seen = asked, asked.why, [asked.id]
-        self._rules, self._window, self._in_kernel = [], -1, False
+        self._rules, self._window, self._in_kernel, self._more = [], -1, False, 0
+        self._hold(ROW, asked.id, asked.why)
+
+    def _hold(self, size: int, *texts: object) -> None:
+        """It is not taken what could not be answered."""
+        self._size += size + sum(len(json.dumps(text)) for text in texts)
+        if self._size > ANSWERS_MAX:
+            raise ListError(f"has more than {ANSWERS_MAX} bytes to be answered; make it several orders")
 
     def add(self, entry: Entry) -> None:
         """An entry of the item is taken."""
         if len(self._rules) < RULES_MAX:
             self._rules.append(f"{rule_number(fingerprint(self._key, entry.key), entry.kind):08x}")
+        else:
+            self._more += 1
         if len(self._seen) == 1:
             terms = entry.terms
             if terms is not None and terms.window:
+                if terms.window not in self._windows:
+                    self._hold(0, plain(terms.window))
                 self._window = self._windows.setdefault(terms.window, len(self._windows))
             self._seen += [terms and terms.window, terms and terms.ech]
         self._in_kernel |= entry.kind in (Kind.NETWORK, Kind.ENDPOINT)
@@ -92,14 +109,17 @@ class Gathered:
     def refuse(self, why: str) -> None:
         """An entry of the item is not taken, for the reason of a guard rail."""
         found = OVERRIDE.search(why)
-        self._why = self._why or f"guard rail{f' {found[1]}' if found else ''}; `edgeblock lint` says why"
+        if self._why:
+            return
+        self._why = f"guard rail{f' {found[1]}' if found else ''}; `edgeblock lint` says why"
+        self._hold(0, self._why)
 
     def _end(self) -> None:
         if self._begun is None:
             return
         mark = keyed_sum(repr(self._seen).encode(), self._key, MARK_SIZE).hex() if self._rules else ""
         self._rows.append(Answer(self._begun.number, self._begun.id, self._why, mark, self._rules, self._window,
-                                 self._in_kernel))
+                                 self._in_kernel, self._more))
         self._begun = None
 
     def finish(self, file: str, sha256: str, origin: str, window: Window) -> Answers:

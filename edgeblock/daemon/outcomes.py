@@ -261,6 +261,8 @@ def answers_of(answers: Answers, said: Said, in_force: bool, kept: dict[str, lis
             continue
         one |= state_of(item, phase, in_force, said, kept.get(item.mark), since, now)
         one["rules"] = item.rules
+        if item.more:
+            one["more_rules"] = item.more
         if item.why:
             also = f"; {one['reason']}" if "reason" in one else ""
             one["reason"] = f"a part of it is refused: {item.why}{also}"

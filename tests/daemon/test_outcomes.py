@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from edgeblock import config
+from edgeblock.blocklist import answers
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store
 from edgeblock.daemon import outcomes as module
@@ -514,3 +515,25 @@ def test_only_what_was_written_is_taken_away(box):
     assert box.load() is None
     assert copy.exists() and all(path.exists() for path in another)
     assert not any(path.exists() for path in halves) and list(box.store.orders.iterdir()) == []
+
+
+def test_of_an_item_with_many_rules_the_first_are_told_and_how_many_more(box):
+    box.drop(item(1, "address", "192.0.2.1-192.0.2.254"), item(2))
+    one, other = box.load()["items"]
+    assert (len(one["rules"]), one["more_rules"], one["state"]) == (4, 10, "in force") and "more_rules" not in other
+
+
+@pytest.mark.parametrize("items", [
+    [item(number, id=f"{number:0>3}".ljust(128, "\u00e9")) for number in range(20)],
+    [item(number, kind="x") for number in range(20)],
+    [item(number, value="google.com") for number in range(20)],
+    [item(number, until=f"2030-01-{number + 1:02}") for number in range(20)]])
+def test_an_order_that_could_not_be_answered_is_refused(box, monkeypatch, items):
+    box.drop(*items)
+    box.load()
+    size = (box.store.orders / "court.json").stat().st_size
+    monkeypatch.setattr(answers, "ANSWERS_MAX", size + answers.HEAD)
+    box.drop(*items, *items)
+    told = box.load()
+    assert told["state"] == "refused" and "to be answered; make it several orders" in told["refused"]["reason"]
+    assert (box.store.orders / "court.json").stat().st_size == size
