@@ -60,8 +60,7 @@ class Answers:
 
 class Gathered:
     """The items of one order on their way in: `begin`, then `add` or `refuse` for what is of it, then `finish`.
-    `order` is what it is called, as soon as that is known. Each raises ListError where there is more than can be kept.
-    """
+    `order` is what it is called, as soon as that is known. Raises ListError where there is more than can be kept."""
 
     def __init__(self, key: Key) -> None:
         self._key = key

@@ -47,7 +47,7 @@ class AddressRules:
         self.restored = 0
         self._config, self._log, self._tasks, self._call, self._stage = config, log, tasks, call, stage
         self._nat64 = config.rules.nat64
-        self._ours = config.ruleset.addresses and config.ruleset.install
+        self._ours = not left_by(config)
         self._left = 0                                  # entries that the configuration leaves to the engine,
         self._of_some = 0                               # and those of lists for some clients alone
         # Why the entries cannot be had, not be had as they hold now, or not be put there.
@@ -86,12 +86,6 @@ class AddressRules:
         is_late = self._parts is not None and not since - LOOKING <= time.time() < until
         return None if self._turning or is_late else True
 
-    @property
-    def left_by(self) -> str:
-        """The setting that leaves all addresses to the engine; "" where none does."""
-        key = "install" if self._config.ruleset.addresses else "addresses"
-        return "" if self._ours else f"[ruleset] {key} = false"
-
     # ---- what the lists say
 
     async def stage(self, loaded: Loaded) -> None:
@@ -129,7 +123,7 @@ class AddressRules:
     def _off(self) -> str:
         """Why address entries are not even tried in the kernel; "" where they are, or there are none."""
         return "" if not self._left else (
-            f"{self._left:,} address entries hold on the watched ports only: {self.left_by}")
+            f"{self._left:,} address entries hold on the watched ports only: {left_by(self._config)}")
 
     async def commit(self) -> None:
         """After the workers have them: all is as they have it."""
@@ -333,6 +327,12 @@ class AddressRules:
                 if more > 0 and lists.get(spot, canary.LIST) != canary.LIST:
                     met[lists[spot]] += more
         return met
+
+
+def left_by(config: Config) -> str:
+    """The setting that leaves all address entries to the engine; "" where none does."""
+    return "" if config.ruleset.addresses and config.ruleset.install else (
+        f"[ruleset] {'install' if config.ruleset.addresses else 'addresses'} = false")
 
 
 def always_listed(config: Config) -> Addresses:

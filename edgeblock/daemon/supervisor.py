@@ -20,6 +20,7 @@ import uvloop
 import edgeblock
 from edgeblock.config import Config
 from edgeblock.daemon import checks, door
+from edgeblock.daemon.addresses import left_by
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.claim import greet
@@ -75,7 +76,7 @@ class Supervisor:
         self.in_force = InForce(board, self.log)
         self.outcomes = Outcomes(config.rules, self.log, lambda: self.workers.have_rules,
                                  lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity(),
-                                 self.kernel.addresses.left_by)
+                                 left_by(config))
         self.windows = Windows(self.log, time.time())
         self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers, self.outcomes,
                              self.windows)
