@@ -184,30 +184,33 @@ class Writer:
         lines = ",\n".join(map(json.dumps, items))
         body = blake2b(f"{json.dumps(told)}{lines}".encode(), digest_size=16).hexdigest()
 
-        def keep() -> None:
-            kept = json.dumps({"since": since, "body": body, "stamp": stamp}).encode()
-            write_file(self.state / f"{name}{SINCE}", partial(put, kept))
+        def keep(body: str, stamp: Stamp | None) -> None:
+            text = json.dumps({"since": since, "body": body, "stamp": stamp}).encode()
+            write_file(self.state / f"{name}{SINCE}", partial(put, text))
 
         def fill(file: Any) -> None:
             """It is kept what this file is before it has its name: nobody has changed it yet."""
-            nonlocal stamp
             file.write(text_of(told, box, lines, now))
             file.flush()
             os.fsync(file.fileno())
-            stamp = Stamp.of(os.fstat(file.fileno()))
-            keep()
+            self.stamps[name] = Stamp.of(os.fstat(file.fileno()))
+            keep(body, self.stamps[name])
 
+        self.stamps[name] = stamp
         try:
             if body != body_before or stamp != stamp_of(where):
                 if os.path.lexists(where) and not is_ours(where):
                     raise OSError(0, "there is another file of this name, which is left alone; move it away")
                 write_file(where, fill, mode=order.st_mode & 0o664 | 0o600)
             elif since != kept:
-                keep()
-            self.stamps[name] = stamp
+                keep(body, stamp)
             self.problems.pop(name, None)
         except (OSError, ValueError) as problem:
             self.problems[name] = f"{where}: cannot be written: {getattr(problem, 'strerror', None) or problem}"
+            self.stamps.pop(name, None)
+            if since != kept:           # it is in force all the same
+                with suppress(OSError):
+                    keep(body_before, stamp)
 
     def _answers(self, name: str) -> Answers | None:
         try:
@@ -231,8 +234,9 @@ class Writer:
         try:
             with open(self.state / f"{name}{SINCE}", "rb") as file:
                 read = json.loads(file.read(ANSWERS_MAX))
-            return {mark: times for mark, times in read["since"].items() if len(times) == 2 and all(
-                at is None or 0 <= at < LAST for at in times)}, str(read["body"]), Stamp(*read["stamp"])
+            since = {mark: times for mark, times in read["since"].items() if len(times) == 2 and all(
+                at is None or 0 <= at < LAST for at in times)}
+            return since, str(read["body"]), Stamp(*read["stamp"]) if read["stamp"] else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return {}, "", None
 

@@ -284,8 +284,10 @@ def test_the_file_of_another_is_left_alone_and_that_is_said(box):
         "move it away")
     assert [event for event, _ in box.log.said] == ["order not answered"]
     (box.folder / "court.outcome.json").unlink()
-    box.outcomes.turn(["court"])
-    assert box.look()["state"] == "applied" and box.outcomes.status()["problem"] == ""
+    box.outcomes._check_due -= module.CHECKING
+    told = box.look(60)
+    assert told["state"] == "applied" and box.outcomes.status()["problem"] == ""
+    assert told["items"][0]["since"] == moment(NOW)
 
 
 @pytest.mark.parametrize(("mode", "wanted"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o666, 0o664)])
