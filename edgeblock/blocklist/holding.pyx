@@ -233,7 +233,8 @@ cdef class Holder(Matcher):
             if not self.anyhow and (now < load_i64(record + BEGINS_AT) or now >= load_i64(record + ENDS_AT)):
                 continue
             if not self.anyhow and which != NO_SET and (which >= table.set_count or not self.is_open(
-                    moment, &table.weeks, load_u32(table.starts + 4 * which), load_u32(table.starts + 4 * which + 4))):
+                    moment, &table.weeks, load_u32(table.starts + 4 * which),
+                    load_u32(table.starts + 4 * which + 4))):
                 continue
             if flags & ONLY_ECH and not self.anyhow and not moment.ech:
                 moment.of_ech = True

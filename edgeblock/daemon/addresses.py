@@ -290,19 +290,15 @@ class AddressRules:
         """What `status` and the metrics show; `packets`, since the daemon began, of each list with an entry that was
         met. `of_some_clients` are entries of lists for some clients, which the kernel is not given."""
         there = self._there if self._applied else EMPTY
-        return {"ranges": self._left or self._of_lists(self._wanted), "in_kernel": self._of_lists(there),
+        return {"ranges": self._left or of_lists(self._wanted, self._ours_too),
+                "in_kernel": of_lists(there, self._ours_too),
                 "of_some_clients": self._of_some, "off": self._off(), "problem": self.problem,
                 "restored": self.restored, "packets": dict(self._counts)}
 
     @property
     def are_probed(self) -> bool:
         """Whether the canary's endpoints are there, so that it can ask for them."""
-        return self._applied and self._installed and self._of_lists(self._there) < self._there.total
-
-    def _of_lists(self, some: Addresses) -> int:
-        """How many there are without the canary's."""
-        return some.total - sum(has(some.endpoints[family], one) for family in BITS
-                                for one in self._ours_too.endpoints[family])
+        return self._applied and self._installed and of_lists(self._there, self._ours_too) < self._there.total
 
     async def keep_counting(self) -> None:
         """Until it is cancelled: counts, and says in the log which lists' entries were met."""
@@ -333,6 +329,11 @@ def left_by(config: Config) -> str:
     """The setting that leaves all address entries to the engine; "" where none does."""
     return "" if config.ruleset.addresses and config.ruleset.install else (
         f"[ruleset] {'install' if config.ruleset.addresses else 'addresses'} = false")
+
+
+def of_lists(some: Addresses, ours_too: Addresses) -> int:
+    """How many there are without the canary's."""
+    return some.total - sum(has(some.endpoints[family], one) for family in BITS for one in ours_too.endpoints[family])
 
 
 def always_listed(config: Config) -> Addresses:
