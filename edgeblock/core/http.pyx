@@ -228,9 +228,15 @@ cdef bint _ends_at_return(const Http* h, const uint8_t* data, size_t size, uint8
 
 cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nogil:
     # Bytes of a line; of one that is too long the middle is left out, so that its end, the version, is there.
-    cdef size_t cap = MAX_SEEKING if h.seeking or h.odd else MAX_LINE
-    cdef size_t keep, i
+    # However the bytes come, the same of them are kept: what decides the cap is looked at before more is taken.
+    cdef size_t cap, keep, i
     cdef const uint8_t* hole
+    while not h.holed and h.line.size < <size_t>MAX_SEEKING and size > <size_t>MAX_SEEKING - h.line.size:
+        keep = <size_t>MAX_SEEKING - h.line.size
+        _gather_piece(h, piece, keep)
+        piece += keep
+        size -= keep
+    cap = MAX_SEEKING if h.seeking or h.odd else MAX_LINE
     while h.line.size == 0 and size and _parts(piece[0]):
         piece += 1
         size -= 1
@@ -241,7 +247,11 @@ cdef void _gather_piece(Http* h, const uint8_t* piece, size_t size) noexcept nog
     else:
         hole = <const uint8_t*>memchr(piece, 0, size)
         keep = <size_t>(hole - piece) if hole != NULL else size
-        if h.line.size + keep > cap or not append(&h.line, piece, keep, cap):
+        if h.line.size + keep > cap:
+            h.cut = 1
+            keep = cap - h.line.size if h.line.size < cap else 0
+            hole = piece + keep
+        if not append(&h.line, piece, keep, cap):
             h.cut = 1
             hole = piece
             keep = 0
@@ -345,6 +355,8 @@ cdef bint _end_request_line(Http* h) noexcept nogil:
     start = word
     while start < size and _parts(text[start]):
         start += 1
+    if start == size:                   # a word and blanks of an odd kind
+        return False
     cut = size
     while cut > start and not _parts(text[cut - 1]):
         cut -= 1

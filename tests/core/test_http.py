@@ -384,3 +384,21 @@ def test_the_sign_of_a_hello_in_a_target_is_none_whole_or_in_pieces():
     data = b"POST /a \x16\x03\x01\x00\x80\x01 HTTP/1.1\r\nHost: a.example\r\n\r\n"
     whole = http.feed([data])
     assert all(http.feed([data[:at], data[at:]]) == whole for at in range(1, len(data)))
+
+
+@pytest.mark.parametrize("target", [b"a,", b"/a,", b"http://h.example/a,"])
+@pytest.mark.parametrize("size", [8 * 1024, 32 * 1024])
+def test_of_a_line_that_is_too_long_the_same_is_kept_however_it_comes(target, size):
+    """What is kept depends on what the line looks like, and that has to be seen before too much is taken."""
+    data = b"POST " + target * (size // len(target) + 40) + b" HTTP/1.1\nHost: a.example\n\n"
+    whole = http.feed([data])
+    for cut in (1, 5, 6, 700, size - 1, size, size + 1, len(data) - 30):
+        assert http.feed([data[:cut], data[cut:]]) == whole
+    for length in (1, 1000, 1460):
+        assert http.feed([data[at:at + length] for at in range(0, len(data), length)]) == whole
+
+
+@pytest.mark.parametrize("blank", [b" ", b"\xa0", b"\x85", b"\x1c", b" \xa0"])
+def test_a_word_and_blanks_are_no_request(blank):
+    assert http.feed([b"GET" + blank + b"\n"])[:2] == ("lost", [])
+    slow.compare(b"GET" + blank + b"\n")
