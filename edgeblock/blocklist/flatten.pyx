@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcmp, memcpy
 
+from edgeblock.blocklist.leads cimport load
 
 cdef enum:
     RECORD = 24                 # an ADDRESS
@@ -65,14 +66,6 @@ cdef inline Number last_of(Number first, int free_bits) noexcept nogil:
             made.high |= (<uint64_t>1 << (free_bits - 64)) - 1
     else:
         made.low |= (<uint64_t>1 << free_bits) - 1
-    return made
-
-
-cdef inline uint64_t load(const uint8_t* at, int size) noexcept nogil:
-    cdef uint64_t made = 0
-    cdef int i
-    for i in range(size):
-        made = made << 8 | at[i]
     return made
 
 

@@ -1,8 +1,8 @@
-# An address among the keys: the prefixes that it is in, and the IPv4 address that an IPv6 one leads to.
+# An address among the keys: as a number, the prefixes that it is in, and the IPv4 address that an IPv6 one leads to.
 #
 # In: an address in network order. Out: what formats.network_key makes of a prefix; the inner address.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 cdef enum:
@@ -13,6 +13,15 @@ cdef struct Lead:           # IPv6 addresses below a prefix lead to IPv4 ones
     uint32_t length
     uint32_t at             # from which bit on the IPv4 address is in them
     uint8_t flip            # what each of its bytes is combined with
+
+
+cdef inline uint64_t load(const uint8_t* at, int size) noexcept nogil:
+    # Up to 8 bytes of an address as a number.
+    cdef uint64_t made = 0
+    cdef int i
+    for i in range(size):
+        made = made << 8 | at[i]
+    return made
 
 
 cdef inline void put_prefix(uint8_t* key, const uint8_t* address, size_t size, uint32_t length) noexcept nogil:

@@ -10,6 +10,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memchr, memcmp, memcpy
 
+from edgeblock.blocklist.leads cimport load
+
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char* text, void* out)
 
@@ -81,14 +83,6 @@ cdef inline int order(Address one, Address other) noexcept nogil:
 
 cdef int compare(const void* one, const void* other) noexcept nogil:
     return order((<const Span*>one).first, (<const Span*>other).first)
-
-
-cdef inline uint64_t load(const uint8_t* at, int size) noexcept nogil:
-    cdef uint64_t made = 0
-    cdef int i
-    for i in range(size):
-        made = made << 8 | at[i]
-    return made
 
 
 cdef inline void store(Address one, int size, uint8_t* at) noexcept nogil:

@@ -248,14 +248,7 @@ def moment(wall: datetime, zone: tzinfo, last: bool = False) -> int:
     if early <= late:
         return late if last else early      # the same, but where the clocks are set back
     # They go on somewhere in (late, early], where what they are apart from UTC changes.
-    before = offset_at(late, zone)
-    while early - late > 1:
-        middle = (early + late) // 2
-        if offset_at(middle, zone) == before:
-            late = middle
-        else:
-            early = middle
-    return early
+    return set_within(zone, late, early)
 
 
 def seconds_of(wall: datetime, zone: tzinfo, fold: int) -> int:
@@ -305,15 +298,20 @@ def shifts(name: str, start: int, end: int) -> list[Shift]:
         before, after = offset_at(low, zone), offset_at(high, zone)
         if before == after:
             continue
-        first, behind = low, high
-        while behind - first > 1:
-            middle = (first + behind) // 2
-            if offset_at(middle, zone) == before:
-                first = middle
-            else:
-                behind = middle
-        made.append(Shift(behind, before, after))
+        made.append(Shift(set_within(zone, low, high), before, after))
     return made
+
+
+def set_within(zone: tzinfo, low: int, high: int) -> int:
+    """When the clocks of a zone are set in (low, high], where they differ from UTC otherwise at its end."""
+    before = offset_at(low, zone)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if offset_at(middle, zone) == before:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 # Zones -------------------------------------------------------------------------------------------------------

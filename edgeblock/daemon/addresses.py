@@ -161,13 +161,13 @@ class AddressRules:
         try:
             await self._call(self._read_at, self._parts, now)
             self._unturned = ""
-        except (EdgeblockError, OSError) as problem:
-            self._unturned, self._holds = self._said(problem, self._unturned), (now, now + AGAIN)
-        else:
             wanted = with_new(self._there, self._wanted) if self._staged else self._wanted
             if self._installed and self._there != wanted:
                 await self._put(self._change, wanted)
-        self._turning = False
+        except (EdgeblockError, OSError) as problem:
+            self._unturned, self._holds = self._said(problem, self._unturned), (now, now + AGAIN)
+        finally:
+            self._turning = False
 
     # ---- the kernel
 

@@ -264,7 +264,7 @@ def test_the_canary_has_no_endpoint_where_no_list_has_an_address(monkeypatch: py
 
 
 
-WINDOWED = "192.0.2.1\n192.0.2.9 from={}\n"
+WINDOWED = "192.0.2.1\n192.0.2.9 from=2030-03-17T18:00:00Z\n"
 
 
 def compiled(text: str) -> SimpleNamespace:
@@ -283,6 +283,13 @@ def running(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> tuple[Kernel, 
     return kernel, made()[0]
 
 
+async def begin(rules: AddressRules) -> None:
+    """With an address that is always listed, and one from some minutes later on."""
+    await rules.stage(compiled(WINDOWED))
+    await rules.install()
+    await rules.commit()
+
+
 def there(kernel: Kernel) -> list[int]:
     return [span.first & 0xFF for span in kernel.table.spans[4]]
 
@@ -292,9 +299,7 @@ def test_what_has_a_window_is_in_the_kernel_while_it_holds(monkeypatch: pytest.M
     kernel, rules = running(monkeypatch, now)
 
     async def live() -> None:
-        await rules.stage(compiled(WINDOWED.format("2030-03-17T18:00:00Z")))
-        await rules.install()
-        await rules.commit()
+        await begin(rules)
         for moment, those in ((0, [1]), (1200, [1, 9]), (0, [1]), (1200, [1, 9])):     # there, and set back
             now[0] = 1_900_000_000.0 + moment
             await rules._turn(now[0])
@@ -308,9 +313,7 @@ def test_new_lists_are_not_put_back_by_a_moment_of_the_old_ones(monkeypatch: pyt
     kernel, rules = running(monkeypatch, now)
 
     async def live() -> None:
-        await rules.stage(compiled(WINDOWED.format("2030-03-17T18:00:00Z")))
-        await rules.install()
-        await rules.commit()
+        await begin(rules)
         held = asyncio.Event()
         call, rules._call = rules._call, None
 
@@ -339,9 +342,7 @@ def test_a_moment_does_not_hide_that_new_lists_have_too_many(monkeypatch: pytest
     monkeypatch.setattr(module, "COUNT_MAX", 3)
 
     async def live() -> None:
-        await rules.stage(compiled(WINDOWED.format("2030-03-17T18:00:00Z")))
-        await rules.install()
-        await rules.commit()
+        await begin(rules)
         await rules.stage(compiled("192.0.2.2\n192.0.2.4\n192.0.2.6\n192.0.2.8\n"))
         now[0] += 1200
         await rules._turn(now[0])

@@ -79,6 +79,12 @@ def start(lab: Lab, home: Path, more: str = "", within: float = 20.0, rules: str
     return Running(lab, lab.start_daemon(config + more, within=within), directory)
 
 
+def give_address(lab: Lab, place: str, address: str) -> None:
+    """One more for a client or server, in the network of its link to the box."""
+    more = ["64", "nodad"] if ":" in address else ["24"]
+    lab.run_in(place, ["ip", "addr", "add", f"{address}/{more[0]}", "dev", "to-box", *more[1:]])
+
+
 def track_nothing(lab: Lab) -> None:
     """The operator's own rules: no connection through the box, or of it, is tracked."""
     for tool in ("iptables", "ip6tables"):

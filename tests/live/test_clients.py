@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import UNTRACKED, Running, start, track_nothing
+from running import UNTRACKED, Running, give_address, start, track_nothing
 
 from edgeblock.lab import SERVER, Lab, until
 
@@ -29,10 +29,9 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
     with Lab() as lab:
         if request.param == "untracked":
             track_nothing(lab)
-        for version, length in ((4, 24), (6, 64)):
-            for place, address in (("client", CLIENTS[version][1]), ("server", BESIDE[version])):
-                lab.run_in(place, ["ip", "addr", "add", f"{address}/{length}", "dev", "to-box",
-                                   *(["nodad"] if version == 6 else [])])
+        for version in (4, 6):
+            give_address(lab, "client", CLIENTS[version][1])
+            give_address(lab, "server", BESIDE[version])
         running = start(lab, tmp_path, MODES[request.param] + CANARY)
         running.drop("family.clients", clients(0))
         running.drop("family.toml", 'clients = "family.clients"\n')

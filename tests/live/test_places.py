@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import UNTRACKED, Running, start, track_nothing
+from running import UNTRACKED, Running, give_address, start, track_nothing
 
 from edgeblock.lab import SERVER, Lab, until
 
@@ -22,9 +22,8 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
     with Lab() as lab:
         if request.param == "untracked":
             track_nothing(lab)
-        for version, length in ((4, 24), (6, 64)):
-            lab.run_in("server", ["ip", "addr", "add", f"{BESIDE[version]}/{length}", "dev", "to-box",
-                                  *(["nodad"] if version == 6 else [])])
+        for version in (4, 6):
+            give_address(lab, "server", BESIDE[version])
         running = start(lab, tmp_path, MODES[request.param])
         running.drop("orders.list", LIST)
         assert until(lambda: get(lab, "https://shared.example/", SERVER[4]) != 0, 15.0)

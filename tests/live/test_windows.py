@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from running import UNTRACKED, Running, start, track_nothing
+from running import UNTRACKED, Running, give_address, start, track_nothing
 
 from edgeblock.lab import SERVER, Lab, until
 
@@ -67,9 +67,8 @@ def box(request: pytest.FixtureRequest, clock: Clock, shim: Path, tmp_path: Path
     with Lab() as lab:
         if request.param == "untracked":
             track_nothing(lab)
-        for version, length in ((4, 24), (6, 64)):
-            lab.run_in("server", ["ip", "addr", "add", f"{BESIDE[version]}/{length}", "dev", "to-box",
-                                  *(["nodad"] if version == 6 else [])])
+        for version in (4, 6):
+            give_address(lab, "server", BESIDE[version])
         with monkeypatch.context() as preload:
             preload.setenv("LD_PRELOAD", str(shim))
             running = start(lab, tmp_path, WORKERS + MODES[request.param])
