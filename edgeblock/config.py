@@ -365,10 +365,8 @@ class Ruleset:
 
     install: bool = _flag(True)               # `run` applies it at start and removes it at stop
     backend: str = _choice("auto", "auto", "nft", "iptables")
-    stage1: str = _choice("auto", "auto", "on", "off")     # most ClientHellos judged in the kernel; docs/stage1.md
-    tracking: str = _choice("conntrack", "conntrack", "stage1")     # who keeps flow marks; docs/stage1.md
-    marks: int = _whole(1_048_576, 1024, 100_000_000)      # flows that "stage1" keeps marks of
-    shortcut: bool = _flag(False)             # done flows past the stack, where "stage1" keeps marks; docs/stage1.md
+    kernel: str = _choice("auto", "auto", "off", "judge", "marks", "carry")    # what it does itself; docs/stage1.md
+    marks: int = _whole(1_048_576, 1024, 100_000_000)      # flows whose marks our programs keep
     addresses: bool = _flag(True)             # address entries are rules too, for every port; docs/addresses.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
     clients: tuple[str, ...] = _interfaces()  # towards the clients; () is any
@@ -381,6 +379,26 @@ class Ruleset:
     inject_mark: int = _mark(0x40000000)      # packet mark of our own replies, so that they are never queued
     proof_mark: int = _mark(0x80000000)       # packet mark, from rule to queue: who sends has proved his address
     absent: str = _choice("open", "open", "closed")    # no daemon on the queue: packets pass, or are dropped
+
+    @property
+    def stage1(self) -> str:
+        """Whether ClientHellos are judged in the kernel: "on", "off", or "auto": where it can."""
+        return self.kernel if self.kernel in ("auto", "off") else "on"
+
+    @property
+    def tracking(self) -> str:
+        """Who keeps flow marks: "conntrack", or "stage1", the programs of the first stage."""
+        return "stage1" if self.kernel in ("marks", "carry") else "conntrack"
+
+    @property
+    def shortcut(self) -> bool:
+        """Whether packets are carried past the stack."""
+        return self.kernel == "carry"
+
+
+# What `kernel` was before it was one key. Files that say it so are still read.
+OLDER = {"stage1": _choice("auto", "auto", "on", "off"), "tracking": _choice("conntrack", "conntrack", "stage1"),
+         "shortcut": _flag(False)}
 
 
 @dataclass(frozen=True)
@@ -580,6 +598,8 @@ def _record(record: Any, section: str, table: dict[str, Any], source: str, folde
             mistakes: dict[str, str]) -> Any:
     keys = _keys(record)
     values = {}
+    if record is Ruleset:
+        table = _without_older(table, source, mistakes)
     for key, value in table.items():
         if key not in keys:
             near = _nearest(key, keys, "{}")
@@ -592,6 +612,35 @@ def _record(record: Any, section: str, table: dict[str, Any], source: str, folde
             continue
         values[key] = folder / made if isinstance(made, Path) else made
     return record(**values)
+
+
+def _without_older(table: dict[str, Any], source: str, mistakes: dict[str, str]) -> dict[str, Any]:
+    """The table of [ruleset] with `kernel` in place of the three keys that it had for this."""
+    older = {key: table[key] for key in OLDER if key in table}
+    newer = {key: value for key, value in table.items() if key not in OLDER}
+    if not older:
+        return table
+    wrong = len(mistakes)
+    for key, value in older.items():
+        try:
+            OLDER[key].metadata["read"](value)
+        except ValueError as allowed:
+            mistakes[f"ruleset.{key}"] = f"{source}: [ruleset] {key} = {_shown(value)} must be {allowed}"
+    if len(mistakes) > wrong:
+        return newer
+    stage1, marks, carry = older.get("stage1", "auto"), older.get("tracking") == "stage1", older.get("shortcut")
+    said = " and ".join(f"{key} = {_shown(value)}" for key, value in older.items())
+    if "kernel" in newer:
+        mistakes["ruleset.kernel"] = f"{source}: [ruleset] kernel says what {' and '.join(older)} said; take that out"
+    elif carry and not marks:
+        mistakes["ruleset.shortcut"] = f'{source}: [ruleset] {said}: ruleset.shortcut needs ruleset.tracking = ' \
+                                       f'"stage1"; say kernel = "carry" for both'
+    elif marks and stage1 == "off":
+        mistakes["ruleset.tracking"] = f'{source}: [ruleset] {said}: ruleset.tracking: "stage1" needs the first ' \
+                                       f'stage; say kernel = "marks" for both'
+    else:
+        newer["kernel"] = "carry" if carry else "marks" if marks else {"on": "judge"}.get(stage1, stage1)
+    return newer
 
 
 def _shown(value: Any) -> str:

@@ -152,3 +152,26 @@ def test_no_file_is_the_defaults(monkeypatch, tmp_path):
     assert load() == Config()
     (tmp_path / "edgeblock.toml").write_text("[queue]\nnumber = 3\n")
     assert load().queue.number == 3
+
+
+@pytest.mark.parametrize(("older", "kernel"), [
+    ('stage1 = "auto"', "auto"), ('stage1 = "on"', "judge"), ('stage1 = "off"', "off"),
+    ('tracking = "conntrack"', "auto"), ('tracking = "stage1"', "marks"),
+    ('stage1 = "on"\ntracking = "stage1"', "marks"),
+    ('tracking = "stage1"\nshortcut = true', "carry"), ('stage1 = "off"\nshortcut = false', "off"),
+])
+def test_what_the_kernel_does_is_still_read_from_its_three_older_keys(older, kernel):
+    assert parse(f"[ruleset]\n{older}\n", "x", HERE) == parse(f'[ruleset]\nkernel = "{kernel}"\n', "x", HERE)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('stage1 = "maybe"', '[ruleset] stage1 = \'maybe\' must be one of "auto", "on", "off"'),
+    ("shortcut = 1", "[ruleset] shortcut = 1 must be true or false"),
+    ("shortcut = true", 'ruleset.shortcut needs ruleset.tracking = "stage1"; say kernel = "carry" for both'),
+    ('stage1 = "off"\ntracking = "stage1"', 'ruleset.tracking: "stage1" needs the first stage; say kernel = "marks"'),
+    ('kernel = "carry"\nstage1 = "on"\nshortcut = true', "kernel says what stage1 and shortcut said; take that out"),
+])
+def test_older_keys_that_make_no_sense_are_one_line(text, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(f"[ruleset]\n{text}\n", "x", HERE)
+    assert str(caught.value).startswith("x: ") and message in str(caught.value) and "\n" not in str(caught.value)

@@ -208,20 +208,19 @@ def first_stage(config: Config) -> Iterator[Finding]:
     wanted = config.ruleset.stage1
     keeps_marks = config.ruleset.tracking == "stage1"
     if keeps_marks:
-        wanted = "on"
         try:
             check_tracking(config)
         except ConfigError as problem:
-            yield Finding("flow marks", MISSING, str(problem), 'set ruleset.tracking = "conntrack"')
+            yield Finding("flow marks", MISSING, str(problem), 'set ruleset.kernel = "judge"')
             return
         yield from defragmenting()
     if wanted == "off":
         yield Finding("first stage", OK, "off in the settings")
         return
     state = MISSING if wanted == "on" else WARNING
-    other = '; with ruleset.stage1 = "off" every new flow goes to the queue, as it does without' * (wanted == "on")
+    other = '; with ruleset.kernel = "off" every new flow goes to the queue, as it does without' * (wanted == "on")
     if keeps_marks:
-        other = '; or set ruleset.tracking = "conntrack"'
+        other = '; or set ruleset.kernel = "judge"'
     if config.ruleset.backend == "nft":
         if wanted == "auto":
             yield Finding("first stage", OK, "off, as nftables cannot ask it")
@@ -252,13 +251,13 @@ def past_the_rules(config: Config) -> Iterator[Finding]:
         shortcut.with_filters()
         shortcut.check(ruleset.shortcut_devices(config))
     except (ConfigError, SystemProblem) as problem:
-        yield Finding("shortcut", MISSING, str(problem), "or set ruleset.shortcut = false")
+        yield Finding("shortcut", MISSING, str(problem), 'or set ruleset.kernel = "marks"')
         return
     tracked = read("/proc/sys/net/netfilter/nf_conntrack_count").strip()
     if tracked not in ("", "0"):
         yield Finding("shortcut", WARNING,
                       f"{tracked} connections are tracked here, and what is carried past conntrack it does not see",
-                      "track none of them (-j CT --notrack), or set ruleset.shortcut = false")
+                      'track none of them (-j CT --notrack), or set ruleset.kernel = "marks"')
     else:
         yield Finding("shortcut", OK, "packets of done flows go past the kernel rules")
 
@@ -273,7 +272,7 @@ def defragmenting() -> Iterator[Finding]:
             in_new_namespace(partial(tools.run, [f"{tool}-restore", "--noflush"], rule))
     except SystemProblem as problem:
         yield Finding("fragments", MISSING, f"nothing puts them together without conntrack: {problem}",
-                      'modprobe xt_socket, or set ruleset.tracking = "conntrack"')
+                      'modprobe xt_socket, or set ruleset.kernel = "judge"')
     else:
         yield Finding("fragments", OK, "the kernel puts them together without conntrack")
 
@@ -558,7 +557,7 @@ def forwarding(config: Config) -> Iterator[Finding]:
 def conntrack_table(config: Config) -> Iterator[Finding]:
     """Room in the connection table: where it is full, the kernel refuses new connections, filtered or not."""
     if config.ruleset.tracking == "stage1":
-        yield Finding("flow marks", OK, "kept by the first stage (ruleset.tracking): no connection need be tracked")
+        yield Finding("flow marks", OK, "kept by the first stage (ruleset.kernel): no connection need be tracked")
         return
     most, now = (read(f"/proc/sys/net/netfilter/nf_conntrack_{what}").strip() for what in ("max", "count"))
     if not most or not now:

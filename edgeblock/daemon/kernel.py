@@ -149,7 +149,7 @@ class Kernel:
             self.stage.pin(place)
         except SystemProblem as problem:
             if keeps_marks:
-                raise SystemProblem(f"ruleset.tracking = \"stage1\": {problem}") from None
+                raise SystemProblem(f"ruleset.kernel = \"{config.ruleset.kernel}\": {problem}") from None
             if wanted == "on":
                 raise
             self._give_up_stage(problem)
@@ -176,8 +176,7 @@ class Kernel:
             pinned = () if self.stage is None else (self.stage.pinned,)
             self.backend = await self.call(ruleset.apply, self._config, *pinned)
         except SystemProblem as problem:
-            if self.stage is None or self._config.ruleset.stage1 == "on" \
-                    or self._config.ruleset.tracking == "stage1":
+            if self.stage is None or self._config.ruleset.stage1 == "on":
                 raise
             self._give_up_stage(problem)
             return False

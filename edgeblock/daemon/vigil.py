@@ -244,7 +244,7 @@ class Vigil:
             await self.call(ruleset.restore, self.config, self.backend, self._pinned())
         except SystemProblem:
             settings = self.config.ruleset
-            if self._pinned() is None or settings.stage1 == "on" or settings.tracking == "stage1":
+            if self._pinned() is None or settings.stage1 == "on":
                 raise
             await self.call(ruleset.restore, self.config, self.backend)
             self.without_stage = True

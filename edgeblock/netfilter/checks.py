@@ -79,12 +79,8 @@ def check_tracking(config: Config) -> None:
     ruleset = config.ruleset
     if ruleset.tracking == "conntrack":
         return
-    if ruleset.tracking != "stage1":
-        raise ConfigError(f"ruleset.tracking: {ruleset.tracking!r}: use \"conntrack\" or \"stage1\"")
     wanted = ""
-    if ruleset.stage1 == "off":
-        wanted = "the first stage, which ruleset.stage1 = \"off\" forbids; use \"auto\" or \"on\""
-    elif ruleset.backend == "nft":
+    if ruleset.backend == "nft":
         wanted = "iptables, as nftables cannot ask the first stage; use ruleset.backend = \"iptables\" or \"auto\""
     elif not ruleset.install:
         wanted = "the daemon to apply the kernel rules, as its programs are in them; use ruleset.install = true"
@@ -93,7 +89,7 @@ def check_tracking(config: Config) -> None:
             wanted = (f"a list in ruleset.{key}: with \"all\" a connection's direction decides, "
                       f"which only conntrack knows")
     if wanted:
-        raise ConfigError(f"ruleset.tracking: \"stage1\" needs {wanted}")
+        raise ConfigError(f"ruleset.kernel: \"{ruleset.kernel}\" needs {wanted}")
 
 
 def check_shortcut(config: Config) -> None:
@@ -102,14 +98,12 @@ def check_shortcut(config: Config) -> None:
     wanted = ""
     if not ruleset.shortcut:
         return
-    if ruleset.tracking != "stage1":
-        wanted = 'ruleset.tracking = "stage1": conntrack would lose count of what goes past it'
-    elif "forward" not in ruleset.hooks:
+    if "forward" not in ruleset.hooks:
         wanted = '"forward" in ruleset.hooks: nothing else goes from one interface to another'
     elif not (ruleset.clients and ruleset.servers) or "*" in "".join((*ruleset.clients, *ruleset.servers)):
         wanted = "the interfaces of both sides in ruleset.clients and ruleset.servers, each by its whole name"
     if wanted:
-        raise ConfigError(f"ruleset.shortcut: needs {wanted}")
+        raise ConfigError(f"ruleset.kernel: \"carry\" needs {wanted}")
 
 
 def queues(config: Config) -> tuple[int, int]:

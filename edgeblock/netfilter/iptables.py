@@ -200,8 +200,8 @@ def marks_kept_by(config: Config, stage1: Path | None) -> Path | None:
     if config.ruleset.tracking == "conntrack":
         return None
     if stage1 is None:
-        raise ConfigError('ruleset.tracking: "stage1": these rules ask programs of the daemon, so only edgeblock run '
-                          'applies them')
+        raise ConfigError(f'ruleset.kernel: "{config.ruleset.kernel}": these rules ask programs of the daemon, so '
+                          'only edgeblock run applies them')
     return stage1
 
 

@@ -49,7 +49,7 @@ DTLS_FIRST, DTLS_LAST, DTLS_MAJOR = 20, 22, 0xFE
 class Is(Enum):
     """What a rule can ask of a packet. The marks UNDECIDED, DONE and BLOCKED are false without a conntrack entry.
 
-    With `tracking = "stage1"` there are no entries, and who has no mark is undecided.
+    With `kernel = "marks"` there are no entries, and who has no mark is undecided.
     """
 
     TCP_TO_PORT = auto()      # TCP whose destination port is listed
@@ -93,7 +93,7 @@ class Is(Enum):
 class Do(Enum):
     """What a rule does. Marks are set within the mask only, and the packet goes on to the next rule.
 
-    With `tracking = "stage1"` a program of the first stage sets them, and asks for the mark itself.
+    With `kernel = "marks"` a program of the first stage sets them, and asks for the mark itself.
     """
 
     QUEUE = auto()            # to the daemon; with none there, as `ruleset.absent` says

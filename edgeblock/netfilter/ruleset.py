@@ -84,7 +84,7 @@ def apply(config: Config, stage1: Path | None = None) -> str:
     tools.need_permission()
     backend = choose(config, stage1 is not None)
     if config.ruleset.tracking == "stage1" and backend != "iptables":
-        raise SystemProblem("ruleset.tracking: \"stage1\" needs iptables, which is not installed; "
+        raise SystemProblem(f"ruleset.kernel: \"{config.ruleset.kernel}\" needs iptables, which is not installed; "
                             "install the package iptables")
     if backend == "iptables":
         iptables.apply(config, stage1)

@@ -36,7 +36,7 @@ def apply(devices: Collection[str], program: Path) -> None:
             tools.run(["tc", *command(device, program)])
     except SystemProblem as problem:
         remove()
-        raise SystemProblem(f"ruleset.shortcut: {problem}") from None
+        raise SystemProblem(f"ruleset.kernel = \"carry\": {problem}") from None
     remove(devices)
 
 
@@ -107,7 +107,8 @@ def need_no_ipsec() -> None:
     """SystemProblem where the kernel encrypts, or asks of packets to be encrypted: here nobody asks its policies."""
     said = tools.run(["ip", "xfrm", "policy", "list"])
     if any(f"dir {way} " in said for way in ("out", "fwd")):
-        raise SystemProblem("this box has IPsec policies, past which packets would go; leave it off")
+        raise SystemProblem("this box has IPsec policies, past which packets would go; "
+                            "use ruleset.kernel = \"marks\"")
 
 
 def need_ethernet(device: str) -> None:
@@ -118,4 +119,4 @@ def need_ethernet(device: str) -> None:
         except OSError as problem:
             raise SystemProblem(f"interface {device}: {problem.strerror}") from None
     if struct.unpack_from("=H", told, 16)[0] != ETHERNET:
-        raise SystemProblem(f"interface {device}: is no Ethernet; leave ruleset.shortcut off")
+        raise SystemProblem(f"interface {device}: is no Ethernet; use ruleset.kernel = \"marks\"")

@@ -176,7 +176,7 @@ def test_rules_in_force_are_seen(lists):
     (["nft", "add", "table", "ip", "mangle", "{ flags dormant; }"], "table ip mangle is dormant"),
 ])
 def test_each_rule_and_each_jump_is_looked_at(lists, ruin, told):
-    config = replace(lists, ruleset=replace(lists.ruleset, backend="iptables", stage1="off"))
+    config = replace(lists, ruleset=replace(lists.ruleset, backend="iptables", kernel="off"))
 
     def look() -> list[Finding]:
         ruleset.apply(config)
@@ -190,7 +190,7 @@ def test_each_rule_and_each_jump_is_looked_at(lists, ruin, told):
 
 @pytest.mark.live
 def test_rules_before_ours_and_behind_are_told_with_their_text(lists):
-    config = replace(lists, ruleset=replace(lists.ruleset, backend="iptables", stage1="off"))
+    config = replace(lists, ruleset=replace(lists.ruleset, backend="iptables", kernel="off"))
 
     def look() -> list[Finding]:
         ruleset.apply(config)
@@ -319,7 +319,7 @@ def test_lists_that_everybody_may_change(lists, tmp_path):
 
 
 def test_flow_marks_without_conntrack(lists, monkeypatch):
-    wanted = replace(lists, ruleset=replace(lists.ruleset, tracking="stage1"))
+    wanted = replace(lists, ruleset=replace(lists.ruleset, kernel="marks"))
     assert find(list(doctor.conntrack_table(wanted)), "flow marks").state == OK
     never = replace(lists, ruleset=replace(wanted.ruleset, tcp_ports="all"))
     (one,) = doctor.first_stage(never)
@@ -329,15 +329,15 @@ def test_flow_marks_without_conntrack(lists, monkeypatch):
         raise SystemProblem("first stage: not permitted")
     monkeypatch.setattr(doctor, "Stage", refuse)
     one = find(list(doctor.first_stage(wanted)), "first stage")
-    assert one.state == MISSING and 'ruleset.tracking = "conntrack"' in one.fix
+    assert one.state == MISSING and 'ruleset.kernel = "judge"' in one.fix
 
 
 def test_the_shortcut(lists, monkeypatch):
     assert not list(doctor.past_the_rules(lists))
-    wanted = replace(lists, ruleset=replace(lists.ruleset, shortcut=True))
+    wanted = replace(lists, ruleset=replace(lists.ruleset, kernel="carry"))
     (one,) = doctor.past_the_rules(wanted)
-    assert one.state == MISSING and 'needs ruleset.tracking = "stage1"' in one.found
-    wanted = replace(wanted, ruleset=replace(wanted.ruleset, tracking="stage1", clients=("lo",), servers=("lo",)))
+    assert one.state == MISSING and "needs the interfaces of both sides" in one.found
+    wanted = replace(wanted, ruleset=replace(wanted.ruleset, clients=("lo",), servers=("lo",)))
     monkeypatch.setattr(doctor.shortcut, "with_filters", set)
     monkeypatch.setattr(doctor.shortcut, "need_no_ipsec", lambda: None)
     (one,) = doctor.past_the_rules(wanted)
@@ -356,13 +356,13 @@ def test_a_kernel_without_conntrack_will_do_where_it_is_not_to_keep_the_marks(li
     monkeypatch.setattr(doctor.nft, "probe", lambda: None)
     only = replace(lists.ruleset, backend="iptables")
     assert find(list(doctor.kernel(replace(lists, ruleset=only))), "back end").state == MISSING
-    wanted = replace(only, tracking="stage1")
+    wanted = replace(only, kernel="marks")
     assert find(list(doctor.kernel(replace(lists, ruleset=wanted))), "back end").state == OK
 
 
 @pytest.mark.live
 def test_fragments_without_conntrack(lists, monkeypatch):
-    wanted = replace(lists, ruleset=replace(lists.ruleset, tracking="stage1"))
+    wanted = replace(lists, ruleset=replace(lists.ruleset, kernel="marks"))
     assert find(list(doctor.first_stage(wanted)), "fragments").state == OK
     assert "the kernel takes" in find(list(doctor.first_stage(wanted)), "first stage").found
     monkeypatch.setattr(doctor, "FRAGMENTS", "-m no_such_match")

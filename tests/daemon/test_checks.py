@@ -34,8 +34,8 @@ WRONG = {
     "ports": ("[ruleset]\ntcp_ports = []\nudp_ports = []\n", "nothing would be queued"),
     "mark": ("[ruleset]\nmark_mask = 5\n", "ruleset.mark_mask"),
     "marks that meet": ("[ruleset]\ninject_mark = 0x10000000\n", "ruleset.inject_mark"),
-    "tracking": ('[ruleset]\ntracking = "stage1"\nbackend = "nft"\n', "ruleset.tracking"),
-    "shortcut": ("[ruleset]\nshortcut = true\n", "ruleset.shortcut"),
+    "tracking": ('[ruleset]\nkernel = "marks"\nbackend = "nft"\n', "ruleset.kernel"),
+    "shortcut": ('[ruleset]\nkernel = "carry"\n', "ruleset.kernel"),
     "hooks": ("[ruleset]\nhooks = []\n", "hooks"),
     "metrics": ('[metrics]\nlisten = "everywhere"\n', "[metrics] listen"),
     "nat64": ('[rules]\nnat64 = ["2001:db8:64::/96", "2001:db8::1/64"]\n', "'2001:db8::1/64' is none"),
@@ -116,7 +116,8 @@ def test_all_mistakes_are_told_at_once(capsys, tmp_path):
         clients = ["eth 1"]
         tcp_ports = []
         udp_ports = []
-        shortcut = true
+        kernel = "marks"
+        backend = "nft"
         [metrics]
         listen = "192.0.2.1:9477"
         certificate = "box.pem"
@@ -127,7 +128,7 @@ def test_all_mistakes_are_told_at_once(capsys, tmp_path):
         lines = capsys.readouterr().err.splitlines()
         said = ("unknown section 'rule'", "unknown key 'dir'", "[queue] number", "[queue] overload",
                 "[reply] redirect", "ruleset.mark_mask", "nothing would be queued", "ruleset.clients",
-                "ruleset.shortcut", "reply.page", "[metrics] listen", "set certificate_key, too",
+                "ruleset.kernel", "reply.page", "[metrics] listen", "set certificate_key, too",
                 "[metrics] token_file", "[rules] signers = 'RWabc'", "[rules] signers = 'RWdef'",
                 "[rules] allow_addresses", "[rules] protected")
         assert all(line.startswith(f"edgeblock: {file}: ") for line in lines)

@@ -162,7 +162,7 @@ def test_rules_without_the_first_stage_are_better_than_none(kernel, monkeypatch)
     assert kernel.applied[-1] == ("iptables", "pin") and one.status()["problems"] == []
 
 
-@pytest.mark.parametrize("text", ['stage1 = "on"', 'tracking = "stage1"'])
+@pytest.mark.parametrize("text", ['kernel = "judge"', 'kernel = "marks"'])
 def test_where_the_first_stage_is_needed_nothing_takes_its_place(kernel, text, tmp_path):
     one = watching(kernel, config=parse(f"[ruleset]\n{text}\n", "x", tmp_path),
                    stage=SimpleNamespace(pinned="pin", lost=lambda: [], put_back=lambda: None))

@@ -33,10 +33,10 @@ redirect = "{redirect}"
 """
 
 # Flow marks in the first stage, on a box that tracks no connection.
-UNTRACKED = '[ruleset]\ntracking = "stage1"\nmarks = 65536\n'
+UNTRACKED = '[ruleset]\nkernel = "marks"\nmarks = 65536\n'
 
 # The same, and packets of done flows past the kernel rules; in a lab with the extra hop that is next to the box.
-SHORTCUT = UNTRACKED + 'shortcut = true\nclients = ["to-client"]\nservers = ["to-server"]\n'
+SHORTCUT = '[ruleset]\nkernel = "carry"\nmarks = 65536\nclients = ["to-client"]\nservers = ["to-server"]\n'
 HOP_SHORTCUT = SHORTCUT.replace("to-server", "to-hop")
 MARKED = {"untracked": UNTRACKED, "shortcut": HOP_SHORTCUT}     # boxes where the first stage keeps the flow marks
 

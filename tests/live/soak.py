@@ -33,7 +33,7 @@ from edgeblock.daemon.control import ask
 from edgeblock.errors import SystemProblem
 from edgeblock.lab import Lab, page, until
 
-MODES = {"on": '[ruleset]\nstage1 = "on"\n', "off": '[ruleset]\nstage1 = "off"\n', "untracked": UNTRACKED,
+MODES = {"on": '[ruleset]\nkernel = "judge"\n', "off": '[ruleset]\nkernel = "off"\n', "untracked": UNTRACKED,
          "shortcut": HOP_SHORTCUT}
 MORE = '[queue]\nworkers = 2\n[canary]\nperiod = {period}\n[daemon]\nhang = 5.0\ncontrol = "{home}/control.sock"\n'
 PERIOD = 1.0            # seconds between two rounds: ten times as often as it ships

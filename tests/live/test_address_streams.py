@@ -27,7 +27,7 @@ SOON = 10.0
 SILENT = 1.5            # seconds without an answer after which a stream has stopped
 ROOM = 1 << 14          # bytes of a download that the client's machine takes in before it reads them
 SIZE = 64 << 20         # more than is read in a test
-MODES = {"queue alone": '[ruleset]\nstage1 = "off"\n', "first stage": '[ruleset]\nstage1 = "on"\n',
+MODES = {"queue alone": '[ruleset]\nkernel = "off"\n', "first stage": '[ruleset]\nkernel = "judge"\n',
          "untracked": UNTRACKED, "shortcut": SHORTCUT}
 REQUEST = b"GET / HTTP/1.1\r\nHost: open.example\r\n\r\n"
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.live
 PERIOD = 1.0
 CANARY = f"\n[canary]\nperiod = {PERIOD}\n"
 SIDES = 'clients = ["to-client"]\nservers = ["to-hop"]\n'
-MODES = {"on": '[ruleset]\nstage1 = "on"\n', "off": '[ruleset]\nstage1 = "off"\n', "untracked": UNTRACKED,
+MODES = {"on": '[ruleset]\nkernel = "judge"\n', "off": '[ruleset]\nkernel = "off"\n', "untracked": UNTRACKED,
          "shortcut": HOP_SHORTCUT, "sides": f"[ruleset]\n{SIDES}", "all": '[ruleset]\ntcp_ports = "all"\n',
          "other ports": "[ruleset]\ntcp_ports = [8080]\nudp_ports = []\n"}
 ALL = {(f"ipv{family}", protocol) for family in (4, 6) for protocol in ("http", "tls", "quic")}

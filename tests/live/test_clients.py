@@ -17,7 +17,7 @@ pytestmark = pytest.mark.live
 
 CLIENTS = {4: ("192.0.2.2", "192.0.2.3"), 6: ("2001:db8:1::2", "2001:db8:1::3")}
 BESIDE = {4: "203.0.113.9", 6: "2001:db8:80::9"}        # another address of the server
-MODES = {"off": '[ruleset]\nstage1 = "off"\n', "on": '[ruleset]\nstage1 = "on"\n', "untracked": UNTRACKED}
+MODES = {"off": '[ruleset]\nkernel = "off"\n', "on": '[ruleset]\nkernel = "judge"\n', "untracked": UNTRACKED}
 CANARY = "\n[canary]\nperiod = 1\n"
 SOON = 2.0              # seconds from a rename until it is the other way round
 LIST = f"family.example\n{BESIDE[4]}\n{BESIDE[6]}\n"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Running]:
     with Lab() as lab:
-        running = start(lab, tmp_path, '[ruleset]\nstage1 = "on"\n')
+        running = start(lab, tmp_path, '[ruleset]\nkernel = "judge"\n')
         yield running
         assert running.daemon.stop() == 0, running.daemon.last_words()
 
@@ -70,7 +70,7 @@ def test_no_listed_name_passes_while_rules_change(box: Running):
 
 def test_asked_for_with_a_back_end_that_cannot_it_is_one_line(tmp_path: Path):
     with Lab() as lab, pytest.raises(SystemProblem, match='use backend = "iptables" or "auto"'):
-        start(lab, tmp_path, '[ruleset]\nstage1 = "on"\nbackend = "nft"\n')
+        start(lab, tmp_path, '[ruleset]\nkernel = "judge"\nbackend = "nft"\n')
 
 
 @pytest.mark.parametrize("stage1", ["on", "off"])

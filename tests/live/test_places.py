@@ -13,7 +13,7 @@ from edgeblock.lab import SERVER, Lab, until
 pytestmark = pytest.mark.live
 
 BESIDE = {4: "203.0.113.9", 6: "2001:db8:80::9"}        # another address of the server
-MODES = {"off": '[ruleset]\nstage1 = "off"\n', "on": '[ruleset]\nstage1 = "on"\n', "untracked": UNTRACKED}
+MODES = {"off": '[ruleset]\nkernel = "off"\n', "on": '[ruleset]\nkernel = "judge"\n', "untracked": UNTRACKED}
 LIST = "".join(f"shared.example @ {SERVER[version]}\n" for version in (4, 6))
 
 

@@ -29,7 +29,7 @@ SOON = 20.0
 FIRST = 2000            # of the ports in poison.c; each fourth of them ends the worker in the same way
 CRASH, ABORT, SPIN, STUCK = range(4)
 INITIAL = b"\xc3\0\0\0\1\x08" + bytes(8) + bytes(1200)
-MODES = {"queue": '[ruleset]\nstage1 = "off"\n', "stage1": '[ruleset]\nstage1 = "on"\n',
+MODES = {"queue": '[ruleset]\nkernel = "off"\n', "stage1": '[ruleset]\nkernel = "judge"\n',
          "untracked": UNTRACKED, "shortcut": HOP_SHORTCUT}
 
 

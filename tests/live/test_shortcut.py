@@ -312,7 +312,8 @@ def test_what_is_translated_is_not_carried(tmp_path: Path):
 
 
 def test_a_box_with_ipsec_is_refused(tmp_path: Path):
-    said = "edgeblock: ruleset.shortcut: this box has IPsec policies, past which packets would go; leave it off"
+    said = ('edgeblock: ruleset.kernel = "carry": this box has IPsec policies, past which packets would go; '
+            'use ruleset.kernel = "marks"')
     with Lab() as lab:
         lab.run_in("box", ["ip", "xfrm", "policy", "add", "src", CLIENT[4], "dst", SERVER[4], "dir", "out",
                            "tmpl", "src", "203.0.113.1", "dst", SERVER[4], "proto", "esp", "mode", "tunnel"])
@@ -399,7 +400,7 @@ def test_interfaces_that_come_late_and_go_and_come_back(tmp_path: Path):
 
 
 def test_an_interface_that_will_not_do_is_one_line_and_nothing_is_left(tmp_path: Path):
-    said = "ruleset.shortcut: interface tunnel0: is no Ethernet; leave ruleset.shortcut off"
+    said = 'ruleset.kernel = "carry": interface tunnel0: is no Ethernet; use ruleset.kernel = "marks"'
     with Lab() as lab:
         lab.run_in("box", ["ip", "tuntap", "add", "dev", "tunnel0", "mode", "tun"])
         with pytest.raises(SystemProblem, match=f"ended with 1:\n(.*\n)*edgeblock: {said}$"):

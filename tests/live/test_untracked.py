@@ -153,13 +153,12 @@ def test_it_is_our_rule_that_has_fragments_put_together(tmp_path: Path, row):
 
 
 @pytest.mark.parametrize(("settings", "said"), [
-    ('stage1 = "off"', 'ruleset.tracking: "stage1" needs the first stage'),
-    ('backend = "nft"', 'ruleset.tracking: "stage1" needs iptables'),
-    ('tcp_ports = "all"', 'ruleset.tracking: "stage1" needs a list in ruleset.tcp_ports'),
+    ('backend = "nft"', 'ruleset.kernel: "marks" needs iptables'),
+    ('tcp_ports = "all"', 'ruleset.kernel: "marks" needs a list in ruleset.tcp_ports'),
 ])
 def test_what_cannot_be_is_one_line(tmp_path: Path, settings: str, said: str):
     with Lab() as lab, pytest.raises(SystemProblem, match=f"ended with 2:\n.*{said}.*$"):
-        start(lab, tmp_path, f'[ruleset]\ntracking = "stage1"\n{settings}\n')
+        start(lab, tmp_path, f'[ruleset]\nkernel = "marks"\n{settings}\n')
 
 
 def test_a_kernel_that_refuses_is_one_line_and_nothing_is_left(tmp_path: Path):
@@ -171,5 +170,5 @@ def test_a_kernel_that_refuses_is_one_line_and_nothing_is_left(tmp_path: Path):
         process = lab.popen_in("box", command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = process.communicate(timeout=30)[0].strip().splitlines()[-1]
         assert process.returncode == 1        # not for ever: tried again
-        assert 'ruleset.tracking = "stage1"' in said and "not permitted; it needs CAP_BPF" in said
+        assert 'ruleset.kernel = "marks"' in said and "not permitted; it needs CAP_BPF" in said
         assert "EDGEBLOCK" not in lab.run_in("box", ["iptables-save"]).stdout

@@ -20,7 +20,7 @@ from edgeblock.lab import Lab, until
 pytestmark = pytest.mark.live
 
 SOON = 2.0
-MODES = {"on": '[ruleset]\nstage1 = "on"\n', "off": '[ruleset]\nstage1 = "off"\n', "untracked": UNTRACKED,
+MODES = {"on": '[ruleset]\nkernel = "judge"\n', "off": '[ruleset]\nkernel = "off"\n', "untracked": UNTRACKED,
          "shortcut": HOP_SHORTCUT}
 NOTHING = "*mangle\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"
 

@@ -16,7 +16,7 @@ from edgeblock.lab import SERVER, Lab, until
 pytestmark = pytest.mark.live
 
 SOON = 1.0              # seconds after the moment
-MODES = {"on": '[ruleset]\nstage1 = "on"\n', "untracked": UNTRACKED}
+MODES = {"on": '[ruleset]\nkernel = "judge"\n', "untracked": UNTRACKED}
 WORKERS = '[queue]\nworkers = 4\n'
 BESIDE = {4: "203.0.113.9", 6: "2001:db8:80::9"}        # another address of the server
 HOUR = 3600

@@ -24,9 +24,9 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 FIRST_PORT = 21000
 MODES = {
-    "queue": '[ruleset]\nstage1 = "off"\n', "stage1": '[ruleset]\nstage1 = "on"\n',
-    "untracked": '[ruleset]\ntracking = "stage1"\nmarks = 65536\n',
-    "shortcut": '[ruleset]\ntracking = "stage1"\nmarks = 65536\nshortcut = true\n'
+    "queue": '[ruleset]\nkernel = "off"\n', "stage1": '[ruleset]\nkernel = "judge"\n',
+    "untracked": '[ruleset]\nkernel = "marks"\nmarks = 65536\n',
+    "shortcut": '[ruleset]\nkernel = "carry"\nmarks = 65536\n'
                 'clients = ["to-client"]\nservers = ["to-hop"]\n',
 }
 PORTS = "".join(f"{kind}_ports = {list(range(FIRST_PORT, FIRST_PORT + len(SERVERS)))}\n" for kind in ("tcp", "udp"))

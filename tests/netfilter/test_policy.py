@@ -169,7 +169,6 @@ def test_between_two_listed_ports_the_destination_decides():
     ({"udp_ports": (65536,)}, "ruleset.udp_ports"),
     ({"udp_ports": (), "tcp_ports": ()}, "both empty"),
     ({"absent": "ajar"}, "ruleset.absent"),
-    ({"tracking": "both"}, "ruleset.tracking"),
     ({"workers": 0}, "queue.number"),
     ({"workers": 2, "number": 65535}, "queue.number"),
 ])
@@ -179,14 +178,14 @@ def test_settings_that_no_rule_can_express_are_refused_by_name(change, line):
     assert "\n" not in str(caught.value)
 
 
-UNTRACKED = settings(tracking="stage1", hooks=("forward", "input", "output"))
+UNTRACKED = settings(kernel="marks", hooks=("forward", "input", "output"))
 PINNED = Path("/sys/fs/bpf/edgeblock-1-0")
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_without_conntrack_no_rule_asks_it(family):
     lines = iptables.transaction(UNTRACKED, family, iptables.Installed(), (), PINNED).splitlines()
-    with_conntrack = replace(UNTRACKED, ruleset=replace(UNTRACKED.ruleset, tracking="conntrack"))
+    with_conntrack = replace(UNTRACKED, ruleset=replace(UNTRACKED.ruleset, kernel="judge"))
     usual = iptables.transaction(with_conntrack, family, iptables.Installed(), (), PINNED).splitlines()
     assert not any(word in line.lower() for line in lines for word in ("connmark", "conntrack", "ctstate", "ctdir"))
 
@@ -224,35 +223,34 @@ def test_without_conntrack_fragments_are_put_together_by_a_rule_that_no_packet_m
 
 
 @pytest.mark.parametrize(("change", "line"), [
-    ({"stage1": "off"}, 'the first stage, which ruleset.stage1 = "off" forbids'),
     ({"backend": "nft"}, "iptables, as nftables cannot ask the first stage"),
     ({"install": False}, "the daemon to apply the kernel rules"),
     ({"tcp_ports": "all"}, "a list in ruleset.tcp_ports"),
     ({"udp_ports": "all"}, "a list in ruleset.udp_ports"),
 ])
 def test_what_cannot_be_without_conntrack_is_refused_by_name(change, line):
-    with pytest.raises(ConfigError, match=re.escape(f'ruleset.tracking: "stage1" needs {line}')) as caught:
-        plan(settings(tracking="stage1", **change))
+    with pytest.raises(ConfigError, match=re.escape(f'ruleset.kernel: "marks" needs {line}')) as caught:
+        plan(settings(kernel="marks", **change))
     assert "\n" not in str(caught.value)
     plan(settings(**change))
 
 
-SHORTCUT = {"tracking": "stage1", "shortcut": True, "clients": ("eth1", "eth2"), "servers": ("eth0",)}
+SHORTCUT = {"kernel": "carry", "clients": ("eth1", "eth2"), "servers": ("eth0",)}
 
 
 @pytest.mark.parametrize(("change", "line"), [
-    ({"tracking": "conntrack"}, 'ruleset.tracking = "stage1"'),
     ({"hooks": ("input", "output")}, '"forward" in ruleset.hooks'),
     ({"clients": ()}, "the interfaces of both sides"),
     ({"servers": ()}, "the interfaces of both sides"),
     ({"clients": ("ppp*",)}, "each by its whole name"),
 ])
 def test_what_cannot_be_carried_past_the_rules_is_refused_by_name(change, line):
-    with pytest.raises(ConfigError, match=re.escape("ruleset.shortcut: needs ") + ".*" + re.escape(line)) as caught:
+    said = re.escape('ruleset.kernel: "carry" needs ') + ".*" + re.escape(line)
+    with pytest.raises(ConfigError, match=said) as caught:
         plan(settings(**SHORTCUT | change))
     assert "\n" not in str(caught.value)
     plan(settings(**SHORTCUT))
-    plan(settings(**SHORTCUT | {"shortcut": False} | change))
+    plan(settings(**SHORTCUT | {"kernel": "marks"} | change))
 
 
 def test_the_shortcut_is_printed_with_the_rules():

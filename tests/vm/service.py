@@ -23,7 +23,7 @@ pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CAPABILITIES = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39     # CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF
-SHORTCUT = ('[ruleset]\ntracking = "stage1"\nshortcut = true\n'
+SHORTCUT = ('[ruleset]\nkernel = "carry"\n'
             'clients = ["to-client"]\nservers = ["to-server"]\n')
 SETTINGS = ('[queue]\nworkers = 2\n[metrics]\nlisten = "/run/edgeblock/metrics.sock"\n'
             '[canary]\nperiod = 1\n')
