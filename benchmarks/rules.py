@@ -34,7 +34,7 @@ import pyximport
 from edgeblock.blocklist.fingerprint import fingerprint
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.store import open_file, read_key
-from edgeblock.daemon.compiling import SEALS, map_snapshot
+from edgeblock.daemon.mapping import SEALS, map_snapshot
 
 NAMES = 200_000     # different names asked: more than caches hold
 REPEATS = 5

@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edgeblock.blocklist.compiler import Compiled
 from edgeblock.blocklist.fingerprint import Kind, Rows, fingerprint
+from edgeblock.blocklist.parts import Compiled
 from edgeblock.netfilter.stage1 import Stage, bpf
 from edgeblock.netfilter.stage1.sieve import blocks_for, fill, holds
 from tests.core import samples as s

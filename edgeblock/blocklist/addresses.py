@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from edgeblock.addresses import BITS, Addresses, Endpoint, Span, Translated, What, count_wide, inside, translated
-from edgeblock.blocklist.compiler import (
+from edgeblock.blocklist.flatten import alike, flatten
+from edgeblock.blocklist.parts import (
     ADDRESS,
     FLAGS_AT,
     HAS_TERMS,
@@ -27,7 +28,6 @@ from edgeblock.blocklist.compiler import (
     Compiled,
     ListRecord,
 )
-from edgeblock.blocklist.flatten import alike, flatten
 from edgeblock.blocklist.terms import NEVER, Window
 from edgeblock.blocklist.timetable import NO_WINDOW_SET, Blob, windows_of
 from edgeblock.core.decision import ANSWERED

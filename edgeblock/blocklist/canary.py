@@ -4,11 +4,8 @@ In: the key of the box. Out: that name, one beside it that is not listed, and th
 end in .invalid, which is in no name server (RFC 6761, 6.4). Never here: a file, a clock, or a list of anybody.
 """
 
-from edgeblock.blocklist.compiler import Compiled, Compiler
-from edgeblock.blocklist.fingerprint import Kind
-from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.keys import Key, keyed_sum
-from edgeblock.blocklist.settings import ListSettings
+from edgeblock.blocklist.parts import Compiled
 
 LIST = "/canary"        # no file has a name with a slash
 SIZE = 20               # bytes of what nobody can guess in each name
@@ -30,6 +27,11 @@ def name(key: Key, which: bytes) -> str:
 
 def part(key: Key) -> Compiled:
     """The list that has the control name and nothing else, to be merged with the others."""
+    from edgeblock.blocklist.compiler import Compiler  # who only asks for names needs no reader of lists
+    from edgeblock.blocklist.fingerprint import Kind
+    from edgeblock.blocklist.formats import Entry
+    from edgeblock.blocklist.settings import ListSettings
+
     compiler = Compiler(key)
     compiler.add(compiler.add_list(LIST, ListSettings(action="reset", mandatory=True)),
                  Entry(0, Kind.HOST, control_name(key).encode()))

@@ -18,9 +18,9 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeblock.blocklist.compiler import ClientSet, ListRecord
 from edgeblock.blocklist.directory import Finding, TooSlow, fault_of, limited, open_regular
 from edgeblock.blocklist.keys import Key, keyed_sum
+from edgeblock.blocklist.parts import ClientSet, ListRecord
 from edgeblock.blocklist.prefixes import BadLine, read_ranges
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.errors import ListError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgeblock import config
-from edgeblock.blocklist.compiler import EXCEPTION, Compiled, Compiler
+from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.directory import Finding, ListFile, read_items, settings_path, single_list
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import (
@@ -28,6 +28,7 @@ from edgeblock.blocklist.formats.hashed import HashedHead, write_hashed
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import make_terms
 from edgeblock.blocklist.keys import Key, key_id
+from edgeblock.blocklist.parts import EXCEPTION, Compiled
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.snapshot import ROW_SIZE
 from edgeblock.blocklist.store import read_key, write_file

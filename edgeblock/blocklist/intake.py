@@ -20,7 +20,7 @@ import edgeblock
 from edgeblock import config
 from edgeblock.blocklist import clients, formats, snapshot
 from edgeblock.blocklist.answers import Answers, Gathered
-from edgeblock.blocklist.compiler import Compiled, Compiler, ListRecord
+from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.directory import Finding, ListFile, folded, open_regular
 from edgeblock.blocklist.guard import (
     Before,
@@ -35,6 +35,7 @@ from edgeblock.blocklist.guard import (
 from edgeblock.blocklist.impact import FILE, Impact
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.notice import read_notice
+from edgeblock.blocklist.parts import Compiled, ListRecord
 from edgeblock.blocklist.sample import Sample
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.shared import read_shared

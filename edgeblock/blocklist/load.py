@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeblock import config
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.clients import ClientFiles, give, mark, stated_set
-from edgeblock.blocklist.compiler import ClientSet, Compiler
+from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.directory import (
     REFUSED,
     Finding,
@@ -29,6 +29,7 @@ from edgeblock.blocklist.intake import make_terms, why_unsigned
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.notice import read_notice
+from edgeblock.blocklist.parts import ClientSet
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
 from edgeblock.blocklist.store import is_snapshot, open_stacked, read_key

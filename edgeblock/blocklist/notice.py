@@ -7,13 +7,11 @@ all lists of one owner: owners.py). Never here: HTML that is made.
 """
 
 import os
-from typing import Any
 
 from edgeblock.blocklist.directory import ListFile, open_regular
 from edgeblock.blocklist.pages import PAGE_MAX, by_language, size_with
+from edgeblock.blocklist.parts import Notice
 from edgeblock.errors import ListError
-
-Notice = dict[str, Any]     # {"pages": {language: HTML}, "reason": {language: text}, "contact", "status", "redirect"}
 
 
 def read_notice(source: ListFile) -> Notice:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from edgeblock.blocklist.compiler import ListRecord
+from edgeblock.blocklist.parts import ListRecord
 from edgeblock.errors import ListError
 
 ROOM = 4 << 20          # bytes of notices: every worker has them in memory, some 130 pages

@@ -25,7 +25,7 @@ from edgeblock import config
 from edgeblock.blocklist import canary
 from edgeblock.blocklist.answers import OVERRIDE, Answers, to_bytes
 from edgeblock.blocklist.clients import ClientFiles, give
-from edgeblock.blocklist.compiler import Compiled, ListRecord, is_little, lay_over, merge, table_of
+from edgeblock.blocklist.compiler import is_little, lay_over, merge, table_of
 from edgeblock.blocklist.directory import (
     LISTS_MAX,
     SETTINGS_SECONDS,
@@ -53,6 +53,7 @@ from edgeblock.blocklist.intake import (
 )
 from edgeblock.blocklist.keys import keyed_sum
 from edgeblock.blocklist.owners import Room
+from edgeblock.blocklist.parts import Compiled, ListRecord
 from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
 from edgeblock.blocklist.settings import CLIENTS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack

@@ -11,9 +11,9 @@ from enum import IntEnum
 
 from edgeblock.addresses import embedded
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.compiler import EXCEPTION, ROW_SIZE, TERMS, ListRecord
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import network_key
+from edgeblock.blocklist.parts import EXCEPTION, ROW_SIZE, TERMS, ListRecord
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.timetable import Table as Terms
 

@@ -15,12 +15,12 @@ from itertools import islice
 from typing import BinaryIO, NamedTuple, Protocol
 
 from edgeblock.blocklist.bitmap import BitmapView
-from edgeblock.blocklist.compiler import Compiled
 from edgeblock.blocklist.directory import ListFile, TooSlow, limited, open_regular
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry, Problem
 from edgeblock.blocklist.formats.packed import GZIP, ZSTD
 from edgeblock.blocklist.keys import Key
+from edgeblock.blocklist.parts import Compiled
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.errors import ListError
 

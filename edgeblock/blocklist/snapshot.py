@@ -32,9 +32,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO
 
-from edgeblock.blocklist.compiler import ADDRESS, LISTS_MAX, ROW_SIZE, ClientSet, Compiled, ListRecord
 from edgeblock.blocklist.fingerprint import Merge
 from edgeblock.blocklist.keys import Key, key_id, keyed_sum
+from edgeblock.blocklist.parts import ADDRESS, LISTS_MAX, ROW_SIZE, ClientSet, Compiled, ListRecord
 from edgeblock.blocklist.timetable import Blob, joined, parted
 from edgeblock.config import NAT64_LENGTHS
 from edgeblock.core.decision import LIST_ACTIONS

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeblock.blocklist.clients import Kept, from_bytes, to_bytes
-from edgeblock.blocklist.compiler import Compiled, ListRecord
 from edgeblock.blocklist.keys import KEY_SIZE, Key, hold, random_key
+from edgeblock.blocklist.parts import Compiled, ListRecord
 from edgeblock.blocklist.snapshot import (
     ALL,
     HEAD,

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgeblock.addresses import BITS, translated
-from edgeblock.blocklist.compiler import ADDRESS, IS_IPV6
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import network_key
 from edgeblock.blocklist.formats.entries import read_address
 from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher
+from edgeblock.blocklist.parts import ADDRESS, IS_IPV6
 from edgeblock.core.decision import carried_out
 
 ENTRIES_MAX = 1000      # a question about a wider range is for a look into the list

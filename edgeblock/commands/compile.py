@@ -20,9 +20,10 @@ from rich.table import Table
 
 from edgeblock import config
 from edgeblock.blocklist.clients import ClientFiles, give
-from edgeblock.blocklist.compiler import Compiled, merge
+from edgeblock.blocklist.compiler import merge
 from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists
 from edgeblock.blocklist.intake import Refused, Terms, make_terms, take
+from edgeblock.blocklist.parts import Compiled
 from edgeblock.blocklist.snapshot import write
 from edgeblock.blocklist.store import open_file, read_key, write_file
 from edgeblock.commands import add_config

@@ -19,11 +19,12 @@ from typing import Any
 from edgeblock.addresses import BITS, EMPTY, Addresses, Endpoint, What, has, with_new
 from edgeblock.blocklist import canary
 from edgeblock.blocklist.addresses import Reader
-from edgeblock.blocklist.compiler import ADDRESS, Compiled
+from edgeblock.blocklist.parts import ADDRESS, Compiled
 from edgeblock.blocklist.terms import ALWAYS, NEVER
 from edgeblock.config import Config
 from edgeblock.daemon.canary import LISTED_PORT, why_not
-from edgeblock.daemon.compiling import Loaded, map_snapshot
+from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.mapping import map_snapshot
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.errors import EdgeblockError, SystemProblem
 from edgeblock.netfilter import addresses, pair, standing

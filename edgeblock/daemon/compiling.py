@@ -31,10 +31,11 @@ from edgeblock.blocklist.guard import public_suffixes, shipped_protected
 from edgeblock.blocklist.keys import Key, held, key_file, random_key
 from edgeblock.blocklist.refresh import lists_of_people, refresh, refresh_one
 from edgeblock.blocklist.sample import HANDED_MAX, Handed, Trial, from_bytes, to_bytes
-from edgeblock.blocklist.snapshot import ALL, HEAD, Snapshot, open_snapshot, stack
+from edgeblock.blocklist.snapshot import Snapshot, open_snapshot, stack
 from edgeblock.blocklist.store import MemoryStore, Store, read_key
 from edgeblock.config import Config, Rules
 from edgeblock.daemon.confine import confine
+from edgeblock.daemon.mapping import SEALS
 from edgeblock.daemon.memory import write_all
 from edgeblock.daemon.process import end_with_parent, give_way, kill, start
 from edgeblock.errors import EdgeblockError, ListError, printable
@@ -51,8 +52,6 @@ MEMORY_SHARE = 2        # it may have the machine's memory divided by this,
 MEMORY_LEAST = 1 << 30  # and this much in any case
 
 CPUCLOCK_SCHED = 2      # with a process's complement in the bits above, the kernel's name of its clock
-
-SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 @dataclass(frozen=True)
@@ -461,29 +460,6 @@ def verified_file(fd: int, digest: str, key: Key) -> Snapshot:
     if not sealed or snapshot.digest != digest:
         raise ListError("the snapshot in memory is not the one that was announced")
     return snapshot
-
-
-def map_snapshot(fd: int, key: Key) -> Snapshot:
-    """The snapshot in an open file, mapped; of a sealed one only the header is verified, as all of it was before.
-
-    Raises:
-        ListError: it is none, or of another key or version, or not sealed and altered.
-    """
-    sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
-    # Private, because kernels before 6.7 refuse a shared mapping of a file that is sealed; nobody writes, so the
-    # pages are shared all the same.
-    mapped = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    return open_snapshot(memoryview(mapped), key, verify=HEAD if sealed else ALL)
-
-
-def map_stacked(fd: int, base_fd: int, key: Key, known: Snapshot | None = None) -> Snapshot:
-    """The same, with the one that it lies over; `known` is taken for that if it is the one, and not mapped again."""
-    top = map_snapshot(fd, key)
-    if not top.parts.base:
-        return top
-    if known is None or known.digest != top.parts.base:
-        known = map_snapshot(base_fd, key)
-    return stack(top, known)
 
 
 # The process -----------------------------------------------------------------------------------------------------

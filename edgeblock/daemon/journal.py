@@ -11,15 +11,23 @@ import os
 import queue
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-import structlog
-
 from edgeblock.config import Privacy
 from edgeblock.core.decision import Name, carried_out
 from edgeblock.errors import SystemProblem
+
+# Structlog takes along what shows tracebacks in colour, wherever it is installed: 9 MB and a tenth of a second in each
+# process of a daemon, whose lines are JSON. A module that is None cannot be imported (the import system's own rule).
+COLOURS = ("rich", "better_exceptions", "twisted")
+HIDDEN = [name for name in COLOURS if sys.modules.setdefault(name, None) is None]       # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+for name in HIDDEN:
+    del sys.modules[name]
 
 BACKLOG = 10_000        # lines that wait for a slow reader of the log; some megabytes
 WORDS_MAX = 2048        # characters of a host or a path; escaped, both fit into what the supervisor takes as one line

@@ -12,10 +12,11 @@ from typing import Any
 
 from edgeblock.config import Config
 from edgeblock.daemon.changes import Changes
-from edgeblock.daemon.compiling import Compiler, Loaded, map_stacked
+from edgeblock.daemon.compiling import Compiler, Loaded
 from edgeblock.daemon.in_force import InForce, let_go
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.lane import Lane
+from edgeblock.daemon.mapping import map_stacked
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.tasks import Tasks

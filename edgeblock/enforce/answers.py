@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from http import HTTPStatus
 
-from edgeblock.blocklist.compiler import ListRecord
-from edgeblock.blocklist.notice import Notice
+from edgeblock.blocklist.parts import ListRecord, Notice
 from edgeblock.config import STATUSES, URL, Reply
 from edgeblock.enforce import page
 from edgeblock.enforce.languages import choose, ranges_in

@@ -16,9 +16,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from edgeblock.blocklist.notice import Notice
 from edgeblock.blocklist.pages import GAPS, REFERENCE, by_language, size_with, variants
 from edgeblock.blocklist.pages import PAGE_MAX as MAX_PAGE
+from edgeblock.blocklist.parts import Notice
 from edgeblock.config import LANGUAGE, SHIPPED_LANGUAGES, Reply
 from edgeblock.enforce.languages import look_up
 from edgeblock.enforce.reference import SIZE

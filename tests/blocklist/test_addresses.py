@@ -22,8 +22,9 @@ from edgeblock.addresses import (
 )
 from edgeblock.blocklist import addresses
 from edgeblock.blocklist.addresses import Reader, read_addresses
-from edgeblock.blocklist.compiler import ADDRESS, IS_IPV6, for_list, lay_over, merge
+from edgeblock.blocklist.compiler import for_list, lay_over, merge
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.parts import ADDRESS, IS_IPV6
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.rows import Rows
 from edgeblock.blocklist.settings import ListSettings

@@ -3,8 +3,9 @@
 import pytest
 from pyroaring import BitMap
 
-from edgeblock.blocklist.compiler import LISTS_MAX, Compiler
+from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
+from edgeblock.blocklist.parts import LISTS_MAX
 from edgeblock.blocklist.settings import ListSettings
 
 from .making import KEY, compiled

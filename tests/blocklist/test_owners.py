@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgeblock.blocklist.compiler import ListRecord
 from edgeblock.blocklist.owners import ROOM, SETS_ROOM, Room
+from edgeblock.blocklist.parts import ListRecord
 from edgeblock.errors import ListError
 
 

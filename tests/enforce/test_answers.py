@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeblock.blocklist.compiler import ListRecord
 from edgeblock.blocklist.pages import size_with
+from edgeblock.blocklist.parts import ListRecord
 from edgeblock.config import Reply
 from edgeblock.enforce import page
 from edgeblock.enforce.answers import MADE_MAX, Answers

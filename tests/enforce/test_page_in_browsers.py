@@ -3,7 +3,7 @@
 import pytest
 from browser_audit import PHONE, Visit, audit, visit
 
-from edgeblock.blocklist.compiler import ListRecord
+from edgeblock.blocklist.parts import ListRecord
 from edgeblock.config import SHIPPED_LANGUAGES, Reply
 from edgeblock.enforce import page
 from edgeblock.enforce.answers import Answers

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from edgeblock.blocklist.compiler import Compiled
 from edgeblock.blocklist.keys import KEY_SIZE, Key
+from edgeblock.blocklist.parts import Compiled
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import marks as flow_marks
 from edgeblock.netfilter.pins import program_path
