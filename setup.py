@@ -60,6 +60,7 @@ LIBRARIES = {
     "core/quic": ["crypto"],
     "core/sketch": ["sodium"],
     "core/tally": ["m"],
+    "enforce/seal": ["crypto"],
     "blocklist/matcher": ["sodium"],
     "blocklist/fingerprint": ["sodium"],
     "source/nfqueue": ["netfilter_queue", "nfnetlink", "mnl"],

@@ -15,8 +15,7 @@ answers: nobody has proved that the address is his own.
 import hmac
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from edgeblock.enforce.seal import one_block, seal
 
 # What the client is told: CRYPTO_ERROR with the TLS alert access_denied (RFC 9000 section 20.1, RFC 8446 section
 # 6.2), as over TCP. docs/benchmarks.md has what clients make of this and of others.
@@ -137,7 +136,7 @@ def _protect(version: _Version, original_id: bytes, header: bytes, frames: bytes
     key, iv, mask_key = (_expand_label(secret, version.label + name, size)
                          for name, size in ((b" key", 16), (b" iv", 12), (b" hp", 16)))
     nonce = iv[:8] + bytes(a ^ b for a, b in zip(iv[8:], header[-4:], strict=True))
-    sealed = AESGCM(key).encrypt(nonce, frames, header)
-    mask = Cipher(algorithms.AES(mask_key), modes.ECB()).encryptor().update(sealed[:16])
+    sealed = seal(key, nonce, frames, header)
+    mask = one_block(mask_key, sealed[:16])
     masked = bytes(a ^ b for a, b in zip(header[-4:], mask[1:5], strict=True))
     return bytes([header[0] ^ mask[0] & 0x0F]) + header[1:-4] + masked + sealed
