@@ -40,7 +40,7 @@ from edgeblock.blocklist.intake import make_terms, take
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import read_key
-from edgeblock.daemon import compiling
+from edgeblock.daemon import compiler, mapping
 from edgeblock.netfilter.stage1.sieve import blocks_for, fill
 
 REPEATS = 5
@@ -54,8 +54,8 @@ class Box:
     def __init__(self, home: Path) -> None:
         self.folder = home / "rules"
         self.folder.mkdir()
-        self.compiler = compiling.Compiler(config.Rules(directory=self.folder, key=home / "state" / "key"))
-        self.loaded: compiling.Loaded | None = None
+        self.compiler = compiler.Compiler(config.Rules(directory=self.folder, key=home / "state" / "key"))
+        self.loaded: compiler.Loaded | None = None
         self.below: Snapshot | None = None
         self.base_fd = -1
         self.words = memoryview(bytearray(64)).cast("Q")
@@ -73,7 +73,7 @@ class Box:
         if loaded.fd >= 0:
             whole = loaded.base_fd if loaded.base_fd >= 0 else -1 if loaded.base else loaded.fd
             self.base_fd = whole if whole >= 0 else self.base_fd
-            snapshot = compiling.map_stacked(loaded.fd, self.base_fd, loaded.key, self.below)
+            snapshot = mapping.map_stacked(loaded.fd, self.base_fd, loaded.key, self.below)
             self.below = snapshot.base or snapshot
             if whole >= 0:
                 self.words = memoryview(bytearray(64 * blocks_for(self.below.parts.rows))).cast("Q")

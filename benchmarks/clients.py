@@ -31,7 +31,7 @@ from edgeblock.blocklist.clients import size_of
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.prefixes import read_ranges
 from edgeblock.config import Rules
-from edgeblock.daemon.compiling import Compiler, Loaded, close_files
+from edgeblock.daemon.compiler import Compiler, Loaded, close_files
 from edgeblock.daemon.mapping import map_stacked
 
 ASKED = 100_000         # different names: more than caches hold

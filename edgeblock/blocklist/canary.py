@@ -4,8 +4,10 @@ In: the key of the box. Out: that name, one beside it that is not listed, and th
 end in .invalid, which is in no name server (RFC 6761, 6.4). Never here: a file, a clock, or a list of anybody.
 """
 
+from collections.abc import Iterable
+
 from edgeblock.blocklist.keys import Key, keyed_sum
-from edgeblock.blocklist.parts import Compiled
+from edgeblock.blocklist.parts import Compiled, ListRecord
 
 LIST = "/canary"        # no file has a name with a slash
 SIZE = 20               # bytes of what nobody can guess in each name
@@ -23,6 +25,11 @@ def neighbour_name(key: Key) -> str:
 
 def name(key: Key, which: bytes) -> str:
     return keyed_sum(b"edgeblock canary, " + which, key, SIZE).hex() + ".invalid"
+
+
+def lists_of_people(records: Iterable[ListRecord] | None) -> list[ListRecord]:
+    """Without the one that nobody has written."""
+    return [record for record in records or () if record.name != LIST]
 
 
 def part(key: Key) -> Compiled:

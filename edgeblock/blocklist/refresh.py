@@ -12,7 +12,7 @@ import pwd
 import stat
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -523,7 +523,7 @@ class Round:
         self._tell_in_force(was, now)
 
     def _tell_in_force(self, was: list[ListRecord] | None, now: list[ListRecord]) -> None:
-        was, now = lists_of_people(was), lists_of_people(now)
+        was, now = canary.lists_of_people(was), canary.lists_of_people(now)
         self.outcome.lists = [told_of(record) for record in now]
         same = repr([(record.name, record.sha256, record.action, record.https, record.mandatory, record.expired,
                       record.clients, record.clients_sum) for record in now])
@@ -871,11 +871,6 @@ def owner_of(uid: int | None, prefix: str = "") -> dict[str, Any]:
     with suppress(KeyError):
         owner = pwd.getpwuid(uid).pw_name if uid is not None else None
     return {f"{prefix}uid": uid, f"{prefix}owner": owner}
-
-
-def lists_of_people(records: Iterable[ListRecord] | None) -> list[ListRecord]:
-    """Without the one that nobody has written."""
-    return [record for record in records or () if record.name != canary.LIST]
 
 
 def behind(record: ListRecord) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from edgeblock.blocklist.parts import ADDRESS, Compiled
 from edgeblock.blocklist.terms import ALWAYS, NEVER
 from edgeblock.config import Config
 from edgeblock.daemon.canary import LISTED_PORT, why_not
-from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.mapping import map_snapshot
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.errors import EdgeblockError, SystemProblem

@@ -5,6 +5,7 @@ In: the rules directory. Out: one moment after another (`next`). Never here: a l
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeblock.daemon.tasks import wait
@@ -17,11 +18,12 @@ BURST = 0.3             # seconds that a burst may last until those that came fi
 
 
 class Changes:
-    """What is to be seen in a directory. `expires` is when the first of the lists does, in Unix seconds."""
+    """What is to be seen in a directory. `expires` is when the first of the lists does, in Unix seconds; `sign` is
+    called at the first sign of a change, before any file is complete."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, sign: Callable[[], None]) -> None:
         self.expires: float | None = None
-        self._directory = directory
+        self._directory, self._sign = directory, sign
         self._due: float | None = None          # when the lists are to be tried again
         self._asked = False
         self._stirred = asyncio.Event()         # the directory is to be looked at
@@ -104,6 +106,7 @@ class Changes:
     def _see(self) -> None:
         # Read at once, even while lists are being loaded: else the descriptor would stay ready, and the loop busy.
         assert self._watch is not None
+        self._sign()
         if self._watch.read():
             self._arrived = True
             self._stirred.set()

@@ -17,7 +17,7 @@ from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.snapshot import ending
 from edgeblock.daemon.board import Board
-from edgeblock.daemon.compiling import Loaded, close_files
+from edgeblock.daemon.compiler import Loaded, close_files
 from edgeblock.daemon.mapping import map_stacked
 from edgeblock.daemon.memory import memory_file, write_all
 from edgeblock.errors import ListError

@@ -20,8 +20,8 @@ from edgeblock.config import Privacy
 from edgeblock.core.decision import Name, carried_out
 from edgeblock.errors import SystemProblem
 
-# Structlog takes along what shows tracebacks in colour, wherever it is installed: 9 MB and a tenth of a second in each
-# process of a daemon, whose lines are JSON. A module that is None cannot be imported (the import system's own rule).
+# Structlog takes along what shows tracebacks in colour, wherever that is installed: 9 MB and a tenth of a second in
+# each process of a daemon, whose lines are JSON. A module that is None cannot be imported.
 COLOURS = ("rich", "better_exceptions", "twisted")
 HIDDEN = [name for name in COLOURS if sys.modules.setdefault(name, None) is None]       # type: ignore[arg-type]
 import structlog  # noqa: E402

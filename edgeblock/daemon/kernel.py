@@ -16,7 +16,7 @@ from edgeblock.config import Config
 from edgeblock.core.sketch import ALL
 from edgeblock.daemon.addresses import AddressRules
 from edgeblock.daemon.claim import claim_namespace
-from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.mapping import map_stacked
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.errors import EdgeblockError, SystemProblem

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from edgeblock.daemon.compiling import Compiler, Loaded
+from edgeblock.daemon.compiler import Compiler, Loaded
 from edgeblock.daemon.tasks import Tasks, give_up
 from edgeblock.errors import ListError
 

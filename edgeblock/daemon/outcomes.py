@@ -29,7 +29,7 @@ from edgeblock.blocklist.formats import ORDER, OUTCOME
 from edgeblock.blocklist.store import ORDERS, write_file
 from edgeblock.blocklist.terms import ALWAYS, DAY, Window
 from edgeblock.config import Rules
-from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.compiler import Loaded
 from edgeblock.errors import ListError, printable
 
 VERSION = 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeblock.config import Config
 from edgeblock.daemon.changes import Changes
-from edgeblock.daemon.compiling import Compiler, Loaded
+from edgeblock.daemon.compiler import Compiler, Loaded
 from edgeblock.daemon.in_force import InForce, let_go
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.lane import Lane
@@ -39,13 +39,14 @@ class Reload:
         self._log, self._in_force, self._kernel, self._workers = log, in_force, kernel, workers
         self._outcomes, self._windows = outcomes, windows
         self._compiler = Compiler(rules, config)
-        self._changes = Changes(rules.directory)
+        self._changes = Changes(rules.directory, self._compiler.wake)
         self._lane = Lane(self._compiler, log, tasks, lambda: self._changes.try_in(0))
         self._failures = 0              # of loads, one after the other
 
     async def open(self) -> None:
         """Begins to watch the directory, and has a process ready that compiles."""
         await self._compiler.prepare()
+        self._compiler.wake()
         self._changes.open()
 
     async def close(self) -> None:

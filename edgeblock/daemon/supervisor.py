@@ -27,12 +27,12 @@ from edgeblock.daemon.claim import greet
 from edgeblock.daemon.control import Control
 from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
+from edgeblock.daemon.itself import hide_memory
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.metrics import MetricsServer
 from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.outcomes import Outcomes
-from edgeblock.daemon.process import hide_memory
 from edgeblock.daemon.reload import Reload
 from edgeblock.daemon.status import Status
 from edgeblock.daemon.tasks import Tasks, give_up

@@ -46,9 +46,9 @@ from edgeblock.daemon.board import (
     Board,
     matched_at,
 )
+from edgeblock.daemon.itself import end_with_parent, hide_memory
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.mapping import map_stacked
-from edgeblock.daemon.process import end_with_parent, hide_memory
 from edgeblock.daemon.visits import Visits
 from edgeblock.enforce import replies
 from edgeblock.enforce.answers import Answers

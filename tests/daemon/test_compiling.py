@@ -16,7 +16,8 @@ import uvloop
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.store import read_key
 from edgeblock.config import Rules
-from edgeblock.daemon import compiling
+from edgeblock.daemon.compiler import Compiler, close_files, verified_trial
+from edgeblock.daemon.mapping import map_snapshot
 from edgeblock.errors import ListError
 
 
@@ -36,14 +37,14 @@ def held(name):
 def load(settings, digest="", **more):
     """What one process makes of the directory; the descriptor is the caller's."""
     async def one():
-        compiler = compiling.Compiler(settings)
+        compiler = Compiler(settings)
         return await compiler.load(digest=digest, **more)
 
     return asyncio.run(one())
 
 
 def matcher(settings, loaded):
-    return ListMatcher(compiling.map_snapshot(loaded.fd, read_key(settings.key)))
+    return ListMatcher(map_snapshot(loaded.fd, read_key(settings.key)))
 
 
 def test_a_child_compiles_and_the_matcher_answers(settings):
@@ -79,7 +80,7 @@ def test_what_is_not_sealed_is_verified_whole(settings):
     fd = os.memfd_create("altered", os.MFD_ALLOW_SEALING)
     os.write(fd, altered)
     with pytest.raises(ListError, match="was altered"):
-        compiling.map_snapshot(fd, read_key(settings.key))
+        map_snapshot(fd, read_key(settings.key))
     os.close(fd)
     os.close(loaded.fd)
 
@@ -125,7 +126,7 @@ def test_no_state_directory_no_rules(settings):
     (settings.directory / "court.list").write_text("listed.example\n")
     loaded = load(settings)
     assert loaded.problem.startswith("degraded: ") and "the key cannot be used: " in loaded.problem
-    matcher_of = ListMatcher(compiling.map_snapshot(loaded.fd, loaded.key))
+    matcher_of = ListMatcher(map_snapshot(loaded.fd, loaded.key))
     assert matcher_of.look_up("tls", b"listed.example").list == "court"
     os.close(loaded.fd)
 
@@ -146,7 +147,7 @@ def test_a_process_that_dies_is_an_error_and_not_rules(settings, monkeypatch, tm
     killed = tmp_path / "python"
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o755)
-    monkeypatch.setattr(compiling.sys, "executable", str(killed))
+    monkeypatch.setattr(sys, "executable", str(killed))
     with pytest.raises(ListError, match="the process that compiles the lists ended with status -9"):
         load(settings)
 
@@ -155,7 +156,7 @@ def test_a_spare_that_was_killed_is_replaced(settings):
     (settings.directory / "court.list").write_text("listed.example\n")
 
     async def kill_and_load():
-        compiler = compiling.Compiler(settings)
+        compiler = Compiler(settings)
         await compiler.prepare()
         process = compiler._spare[0]
         process.kill()
@@ -174,10 +175,10 @@ def test_a_spare_that_is_dying_is_an_error_and_no_more(settings, monkeypatch, tm
     dying.write_text(f"#!{sys.executable}\nimport os, signal\nos.closerange(0, os.sysconf('SC_OPEN_MAX'))\n"
                      "signal.alarm(60)\nsignal.pause()\n")
     dying.chmod(0o755)
-    monkeypatch.setattr(compiling.sys, "executable", str(dying))
+    monkeypatch.setattr(sys, "executable", str(dying))
 
     async def load_from_it():
-        compiler = compiling.Compiler(settings)
+        compiler = Compiler(settings)
         await compiler.prepare()
         async with asyncio.timeout(20):
             while not compiler._spare[0].stdin.is_closing():
@@ -193,11 +194,11 @@ def test_a_process_that_stands_still_is_an_error_and_no_more(settings, monkeypat
     stopped = tmp_path / "python"
     stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
     stopped.chmod(0o755)
-    monkeypatch.setattr(compiling.sys, "executable", str(stopped))
-    monkeypatch.setattr(compiling, "STILL", 0.3)
+    monkeypatch.setattr(sys, "executable", str(stopped))
+    monkeypatch.setattr("edgeblock.daemon.compiler.STILL", 0.3)
 
     async def load_from_it():
-        compiler = compiling.Compiler(settings)
+        compiler = Compiler(settings)
         await compiler.prepare()
         process = compiler._spare[0]
         with pytest.raises(ListError, match="has stood still for 0 s; is it stopped, or waiting for a disk"):
@@ -209,8 +210,8 @@ def test_a_process_that_stands_still_is_an_error_and_no_more(settings, monkeypat
 
 def test_a_process_of_which_nothing_is_to_be_seen_may_take_its_time(settings, monkeypatch):
     (settings.directory / "court.list").write_text("listed.example\n")
-    monkeypatch.setattr(compiling, "STILL", 0.01)
-    monkeypatch.setattr(compiling, "processor_time", lambda _: None)
+    monkeypatch.setattr("edgeblock.daemon.compiler.STILL", 0.01)
+    monkeypatch.setattr("edgeblock.daemon.compiler.processor_time", lambda _: None)
     loaded = load(settings)
     assert loaded.entries == 1
     os.close(loaded.fd)
@@ -220,10 +221,10 @@ def test_a_load_that_is_given_up_leaves_no_process_and_no_descriptor(settings, m
     slow = tmp_path / "python"
     slow.write_text(f"#!/bin/sh\ncd {tmp_path}\necho $$ > pid.new\nmv pid.new pid\nexec sleep 1000\n")
     slow.chmod(0o755)
-    monkeypatch.setattr(compiling.sys, "executable", str(slow))
+    monkeypatch.setattr(sys, "executable", str(slow))
 
     async def give_up():
-        task = asyncio.create_task(compiling.Compiler(settings).load())
+        task = asyncio.create_task(Compiler(settings).load())
         while not (tmp_path / "pid").exists():
             await asyncio.sleep(0.01)
         task.cancel()
@@ -243,7 +244,7 @@ def test_rules_are_tried_in_the_process_and_the_rest_is_told_later(settings):
     (settings.directory / "court.list").write_text("listed.example\n")
 
     async def twice():
-        compiler = compiling.Compiler(replace(settings, self_check=0.3))
+        compiler = Compiler(replace(settings, self_check=0.3))
         first = await compiler.load()
         assert first.trial == {"lists": {}, "problem": "", "fault": "", "refused": False}   # nothing was in force
         later = await compiler.rest()
@@ -251,7 +252,7 @@ def test_rules_are_tried_in_the_process_and_the_rest_is_told_later(settings):
         (settings.directory / "new.list").write_text("new.example\n")
         second = await compiler.load(digest=first.digest, held=first.whole)
         last = await compiler.rest()
-        compiling.close_files(first.fd, second.fd)
+        close_files(first.fd, second.fd)
         await compiler.close()
         return later, second, last
 
@@ -269,7 +270,7 @@ def test_a_list_that_is_read_alone_is_tried_by_the_next_load(settings):
     (settings.directory / "court.list").write_text("listed.example\n")
 
     async def beside():
-        compiler = compiling.Compiler(replace(settings, self_check=0.5))
+        compiler = Compiler(replace(settings, self_check=0.5))
         first = await compiler.load()
         await compiler.prepare()
         (settings.directory / "long.list").write_text("".join(f"host{number}.example\n" for number in range(300_000)))
@@ -280,7 +281,7 @@ def test_a_list_that_is_read_alone_is_tried_by_the_next_load(settings):
         second = await compiler.load(digest=first.digest, held=first.whole)
         assert held("edgeblock-sample") == 0
         last = await compiler.rest()
-        compiling.close_files(first.fd, second.fd, second.base_fd)
+        close_files(first.fd, second.fd, second.base_fd)
         await compiler.close()
         return last
 
@@ -290,13 +291,13 @@ def test_a_list_that_is_read_alone_is_tried_by_the_next_load(settings):
 
 
 def test_samples_that_nobody_tries_are_let_go(settings, monkeypatch):
-    monkeypatch.setattr(compiling, "SAMPLES_MAX", 2)
+    monkeypatch.setattr("edgeblock.daemon.compiler.SAMPLES_MAX", 2)
     for name in "abc":
         (settings.directory / f"{name}.list").write_text(f"{name}.example\n")
 
     async def read_all():
-        compiler = compiling.Compiler(replace(settings, self_check=0.5))
-        compiling.close_files((await compiler.load()).fd)
+        compiler = Compiler(replace(settings, self_check=0.5))
+        close_files((await compiler.load()).fd)
         for name in "abca":
             assert await compiler.load_one(name) == {}
         assert held("edgeblock-sample") == 2
@@ -311,7 +312,7 @@ def test_who_goes_on_trying_is_ended_when_other_rules_come(settings):
     (settings.directory / "court.list").write_text("".join(f"host{number}.example\n" for number in range(200)))
 
     async def one_after_the_other():
-        compiler = compiling.Compiler(replace(settings, self_check=60.0))
+        compiler = Compiler(replace(settings, self_check=60.0))
         first = await compiler.load()
         trying, waiting = compiler.trying, asyncio.create_task(compiler.rest())
         (settings.directory / "court.list").write_text("".join(f"other{number}.example\n" for number in range(200)))
@@ -320,7 +321,7 @@ def test_who_goes_on_trying_is_ended_when_other_rules_come(settings):
         last = compiler.trying
         await compiler.close()
         assert last.returncode is not None
-        compiling.close_files(first.fd, second.fd)
+        close_files(first.fd, second.fd)
 
     asyncio.run(one_after_the_other())
 
@@ -332,4 +333,4 @@ def test_who_goes_on_trying_is_ended_when_other_rules_come(settings):
     {"lists": {}, "problem": 7, "fault": "", "refused": False}])
 def test_what_no_trial_says_is_not_taken(said):
     with pytest.raises(ListError, match="has said what it never says"):
-        compiling.verified_trial(said)
+        verified_trial(said)

@@ -13,7 +13,7 @@ from edgeblock.blocklist.snapshot import ending
 from edgeblock.blocklist.terms import parse_time
 from edgeblock.daemon import in_force
 from edgeblock.daemon.board import Board
-from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.memory import memory_file, write_all
 from tests.daemon.parts import Log

@@ -17,7 +17,7 @@ import pytest
 
 from edgeblock import config
 from edgeblock.blocklist.terms import Window
-from edgeblock.daemon.compiling import Compiler, close_files
+from edgeblock.daemon.compiler import Compiler, close_files
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.windows import Calendar, Span, Windows
 from tests.daemon.parts import Log

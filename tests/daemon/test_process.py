@@ -60,7 +60,7 @@ def test_who_has_ended_is_not_killed_again():
 
 
 def test_no_core_file_is_made_and_nobody_looks_at_its_memory():
-    script = ("import ctypes, resource; from edgeblock.daemon.process import hide_memory; hide_memory()\n"
+    script = ("import ctypes, resource; from edgeblock.daemon.itself import hide_memory; hide_memory()\n"
               "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "0", "0"]
@@ -69,7 +69,7 @@ def test_no_core_file_is_made_and_nobody_looks_at_its_memory():
 @pytest.mark.parametrize("hidden", [True, False])
 def test_what_ends_by_a_fault_leaves_no_core_file(tmp_path, hidden):
     """Not even where the limit is none. The kernel says whether there is one."""
-    script = ("import os, resource; from edgeblock.daemon.process import hide_memory\n"
+    script = ("import os, resource; from edgeblock.daemon.itself import hide_memory\n"
               "limit, resource.setrlimit = resource.setrlimit, lambda *_: None\n" + "hide_memory()\n" * hidden +
               "hard = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
               "limit(resource.RLIMIT_CORE, (hard, hard)); os.abort()")
