@@ -14,9 +14,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
-
 from edgeblock.errors import ListError
 
 MINISIG_MAX = 16 * 1024             # bytes of a .minisig; minisign's own comments stop at 8 kB
@@ -187,6 +184,9 @@ class Hashed(io.RawIOBase):
 
 def holds(key: PublicKey, message: bytes, signature: bytes) -> bool:
     """Whether Ed25519 `signature` of `message` is by `key`."""
+    from nacl.exceptions import BadSignatureError  # who only reads keys needs no library for signatures
+    from nacl.signing import VerifyKey
+
     try:
         VerifyKey(key.key).verify(message, signature)
     except BadSignatureError:

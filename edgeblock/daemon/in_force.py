@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from typing import Any
 
-from edgeblock.blocklist.explain import explain_alone
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.snapshot import ending
@@ -187,6 +186,8 @@ class InForce:
         _, as_of_now, as_of_then = self._asked
         matcher = as_of_now if at is None else as_of_then
         matcher.client = packed
+        from edgeblock.blocklist.explain import explain_alone  # when somebody asks, which is seldom
+
         return {**explain_alone(matcher, name, at).as_dict(), "snapshot": self._loaded.digest}
 
 

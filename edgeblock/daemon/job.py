@@ -1,7 +1,7 @@
 """One job of the process that compiles lists: what has changed in a directory into a snapshot in memory.
 
-In: a job as compiler.py pickles it, and open files. Out: a line of JSON on standard output, a sealed file in memory; or a
-line on standard error and status 2. Before it reads what others have written it gives up all that it does not
+In: a job as compiler.py pickles it, and open files. Out: a line of JSON on standard output, a sealed file in memory; or
+a line on standard error and status 2. Before it reads what others have written it gives up all that it does not
 need (confine.py). What is to come into force is tried here (selfcheck.py), for some seconds more when the rest has
 been said. Never here: the text of a listed name in what is said.
 """

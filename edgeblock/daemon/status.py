@@ -18,7 +18,6 @@ from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
-from edgeblock.daemon.metrics import exposition
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.vigil import State, Vigil
@@ -85,6 +84,8 @@ class Status:
 
     async def metrics(self) -> bytes:
         """The answer to Prometheus."""
+        from edgeblock.daemon.metrics import exposition  # 3 MB that only a box with Prometheus needs
+
         return exposition(await self.status(), self._board, self._in_force.places)
 
     def summary(self) -> str:

@@ -30,7 +30,6 @@ from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.itself import hide_memory
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
-from edgeblock.daemon.metrics import MetricsServer
 from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.reload import Reload
@@ -154,6 +153,8 @@ class Supervisor:
         await workers.await_bound()
         await control.open()
         if config.metrics.listen:
+            from edgeblock.daemon.metrics import MetricsServer  # 3 MB that others need not have
+
             server = MetricsServer(config.metrics.listen, self.status.metrics, door.prepare(config.metrics))
             stack.push_async_callback(server.close)
             await server.open()

@@ -110,8 +110,9 @@ class Workers:
                 raise SystemProblem(explain(slot.queue, OSError(errno.EBUSY, os.strerror(errno.EBUSY))))
 
     async def begin(self) -> None:
-        """Starts one for each queue, and a spare."""
-        for _ in range(len(self.slots) + 1):
+        """Starts one for each queue; the spare comes when they are bound (`look`), so that they need not share the
+        processor with it."""
+        for _ in self.slots:
             await self._spawn()
 
     def give(self, what: str, files: tuple[int, ...], **told: Any) -> None:

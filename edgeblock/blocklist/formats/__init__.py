@@ -31,16 +31,13 @@ A new format is a reader, a line in READERS, and its extension in EXTENSIONS or 
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import BinaryIO
+from importlib import import_module
+from typing import Any, BinaryIO
 
-from edgeblock.blocklist.formats.adblock import read_adblock
 from edgeblock.blocklist.formats.attributes import attributes_text
-from edgeblock.blocklist.formats.dataset import read_dataset
 from edgeblock.blocklist.formats.encoded import decoded
 from edgeblock.blocklist.formats.entries import DIRECTORY_DEPTH_MAX, key_text, network_key, network_text
-from edgeblock.blocklist.formats.feeds import read_feed
 from edgeblock.blocklist.formats.hashed import MARKS, HashedEntry, read_hashed
-from edgeblock.blocklist.formats.hosts import read_hosts
 from edgeblock.blocklist.formats.lines import (
     HOPELESS,
     LINE_MAX,
@@ -52,21 +49,9 @@ from edgeblock.blocklist.formats.lines import (
     Problem,
     Remark,
 )
-from edgeblock.blocklist.formats.nfqfilter import (
-    read_nfqfilter_addresses,
-    read_nfqfilter_domains,
-    read_nfqfilter_urls,
-)
-from edgeblock.blocklist.formats.orders import SUFFIX as ORDER
-from edgeblock.blocklist.formats.orders import read_order
 from edgeblock.blocklist.formats.packed import SUFFIXES, unpacked
 from edgeblock.blocklist.formats.plain import read_domains, read_urls
-from edgeblock.blocklist.formats.register import read_register
-from edgeblock.blocklist.formats.resolvers import read_bind, read_dnsmasq, read_domain_set, read_unbound
-from edgeblock.blocklist.formats.table import read_table
 from edgeblock.blocklist.formats.told import head_of, is_register, told, what_it_is
-from edgeblock.blocklist.formats.trails import read_trails
-from edgeblock.blocklist.formats.zone import read_zone
 from edgeblock.blocklist.settings import ListSettings
 
 __all__ = [
@@ -79,14 +64,29 @@ __all__ = [
 
 Reader = Callable[[BinaryIO], Iterable[Item | HashedEntry]]
 
+def reader_in(module: str, name: str) -> Callable[..., Iterable[Item | HashedEntry]]:
+    """A reader whose file is imported when it reads for the first time: a process needs few of them."""
+    def read(file: BinaryIO, **more: Any) -> Iterable[Item | HashedEntry]:
+        reader: Iterable[Item | HashedEntry] = getattr(import_module(f"{__name__}.{module}"), name)(file, **more)
+        return reader
+    return read
+
+
 # Every format by the name that settings use for it.
-READERS: dict[str, Reader] = {
-    "domains": read_domains, "urls": read_urls, "hosts": read_hosts, "rpz": read_zone, "csv": read_table,
-    "adblock": read_adblock, "nfqfilter-domains": read_nfqfilter_domains, "nfqfilter-urls": read_nfqfilter_urls,
-    "nfqfilter-addresses": read_nfqfilter_addresses, "dnsmasq": read_dnsmasq, "unbound": read_unbound,
-    "bind": read_bind, "domain-set": read_domain_set, "dataset": read_dataset, "json": read_feed,
-    "order": read_order, "register": read_register, "maltrail": read_trails, "hashed": read_hashed,
+READERS: dict[str, Callable[..., Iterable[Item | HashedEntry]]] = {
+    "domains": read_domains, "urls": read_urls, "hosts": reader_in("hosts", "read_hosts"),
+    "rpz": reader_in("zone", "read_zone"), "csv": reader_in("table", "read_table"),
+    "adblock": reader_in("adblock", "read_adblock"),
+    "nfqfilter-domains": reader_in("nfqfilter", "read_nfqfilter_domains"),
+    "nfqfilter-urls": reader_in("nfqfilter", "read_nfqfilter_urls"),
+    "nfqfilter-addresses": reader_in("nfqfilter", "read_nfqfilter_addresses"),
+    "dnsmasq": reader_in("resolvers", "read_dnsmasq"), "unbound": reader_in("resolvers", "read_unbound"),
+    "bind": reader_in("resolvers", "read_bind"), "domain-set": reader_in("resolvers", "read_domain_set"),
+    "dataset": reader_in("dataset", "read_dataset"), "json": reader_in("feeds", "read_feed"),
+    "order": reader_in("orders", "read_order"), "register": reader_in("register", "read_register"),
+    "maltrail": reader_in("trails", "read_trails"), "hashed": read_hashed,
 }
+ORDER = ".order.json"
 # The file name extensions that have a format when no settings say.
 EXTENSIONS: dict[str, str] = {
     ".list": "domains", ".txt": "domains", ".urls": "urls", ".hosts": "hosts", ".rpz": "rpz", ".csv": "csv",
@@ -148,7 +148,7 @@ def reader_of(name: str, settings: ListSettings) -> Reader:
             text = text_of(file, settings)
             if name == "csv" and settings.column is None and is_register(head_of(text)):
                 yield Remark(1, "the file is the dump of the Russian register, and read as format = \"register\"")
-                yield from read_register(text, subdomains=bool(settings.subdomains))
+                yield from READERS["register"](text, subdomains=bool(settings.subdomains))
             else:
                 yield from reader(text)
         except BadFile as error:
@@ -200,19 +200,19 @@ def sniffed(file: BinaryIO, settings: ListSettings) -> str | None:
 
 def plain_reader_of(name: str, settings: ListSettings) -> Reader:
     if name == "csv":
-        return partial(read_table, column=settings.column, delimiter=settings.delimiter,
+        return partial(READERS[name], column=settings.column, delimiter=settings.delimiter,
                        attributes=settings.attributes)
     if name == "domains" and settings.attributes:
         return partial(read_domains, attributes=settings.attributes)
     if name == "urls" and settings.attributes:
         return partial(read_urls, attributes=settings.attributes)
     if name == "json":
-        return partial(read_feed, subdomains=bool(settings.subdomains), attributes=settings.attributes)
+        return partial(READERS[name], subdomains=bool(settings.subdomains), attributes=settings.attributes)
     if name == "rpz":
-        return partial(read_zone, zone=settings.zone)
+        return partial(READERS[name], zone=settings.zone)
     if name == "nfqfilter-urls" and settings.encoding:
-        return partial(read_nfqfilter_urls, raw=False)
-    reader: Callable[..., Iterable[Item | HashedEntry]] = READERS[name]
+        return partial(READERS[name], raw=False)
+    reader = READERS[name]
     if settings.subdomains is not None and name in WIDENED:
         return partial(reader, subdomains=settings.subdomains)
     return reader

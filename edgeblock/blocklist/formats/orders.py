@@ -34,7 +34,6 @@ from edgeblock.blocklist.terms import ORDER as DATA
 from edgeblock.blocklist.terms import WEEKLY_MAX, BadTerm, Window, read_terms
 
 VERSION = 1
-SUFFIX = ".order.json"
 ITEMS_MAX = 250_000     # of one order: as many addresses as the kernel is given; a country's platform has 33 000
 HELD_MAX = 64 << 20     # bytes of items: 250 for each
 DEPTH_MAX = 16          # of brackets; an order has three
