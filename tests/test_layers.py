@@ -46,6 +46,7 @@ LAYERS = (
     ("blocklist.formats.entries",),
     ("blocklist.formats",),
     ("blocklist.timetable",),
+    ("blocklist.parts",),
     ("blocklist.guard",),
     ("blocklist.compiler",),
     ("blocklist.addresses",),

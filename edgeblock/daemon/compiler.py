@@ -118,6 +118,11 @@ class Compiler:
             if self._spare is None:     # none could be started, or we are about to stop
                 close_files(*files)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a process waits for the next job."""
+        return self._spare is not None
+
     def wake(self) -> None:
         """A job is soon to come: the process that waits imports what it needs for it."""
         process = None if self._spare is None or self._woken else self._spare[0]

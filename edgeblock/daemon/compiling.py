@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> int:
         return 0
     from edgeblock.daemon import job
 
-    return job.do(files)
+    job.prepare()
+    text = sys.stdin.buffer.read().lstrip(WAKE)
+    return job.do(text, files) if text else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One job of the process that compiles lists: what has changed in a directory into a snapshot in memory.
 
-In: a job as compiler.py pickles it, and open files. Out: a line of JSON on standard output, a sealed file in memory; or
-a line on standard error and status 2. Before it reads what others have written it gives up all that it does not
+In: a job as compiler.py pickles it, and open files. Out: a line of JSON on standard output, a sealed file in memory;
+or one on standard error, and status 2. Before it reads what others have written it gives up all that it does not
 need (confine.py). What is to come into force is tried here (selfcheck.py), for some seconds more when the rest has
 been said. Never here: the text of a listed name in what is said.
 """
@@ -23,7 +23,6 @@ from edgeblock.blocklist.refresh import refresh, refresh_one
 from edgeblock.blocklist.sample import HANDED_MAX, Handed, Trial, from_bytes, to_bytes
 from edgeblock.blocklist.store import MemoryStore, Store, read_key
 from edgeblock.config import Rules
-from edgeblock.daemon.compiling import WAKE
 from edgeblock.daemon.confine import confine
 from edgeblock.daemon.itself import give_way
 from edgeblock.daemon.mapping import SEALS
@@ -99,14 +98,15 @@ def give_up(rules: Rules, alone: bool) -> list[str]:
     return confine(readable, [rules.directory, state], memory, SECONDS_ALONE if alone else SECONDS)
 
 
-def do(files: list[int]) -> int:
-    """Reads the job and does it; the exit status. `files` are for the snapshot, the one below and the key, and those
-    with samples of long lists; or, for one long list, one for its sample."""
+def prepare() -> None:
+    """What every job needs, made before there is one."""
     public_suffixes()
     shipped_protected()
-    job = sys.stdin.buffer.read().lstrip(WAKE)
-    if not job:
-        return 0
+
+
+def do(job: bytes, files: list[int]) -> int:
+    """The exit status. `files` are for the snapshot, the one below and the key, and those with samples of long lists;
+    or, for one long list, one for its sample."""
     config, name, busy, digest, afresh, lane, died, held, sampled = pickle.loads(job)
     rules, trial = config.rules, SelfCheck(config)
     if digest or name:      # else nothing is in force yet, and nobody to give way to

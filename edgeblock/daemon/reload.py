@@ -61,12 +61,14 @@ class Reload:
     async def begin(self) -> Loaded:
         """The first load, for `put_in_force`. ListError where nothing can be put in force."""
         await self._changes.begin()
-        loaded = await self._load()
-        await self._get_ready()
-        return loaded
+        return await self._load()
 
     async def due(self) -> bool:
-        """Until the lists are to be read anew; whether that was asked for."""
+        """Until the lists are to be read anew; whether that was asked for. Only now a process is started for that: it
+        takes processor time that the rules were waiting for."""
+        if not self._compiler.is_ready:
+            with suppress(OSError):     # none to be had now; the load asks again
+                await self._compiler.prepare()
         return await self._changes.next()
 
     async def run(self, asked: bool) -> None:
@@ -83,7 +85,6 @@ class Reload:
             return
         if fresh:
             await self._kernel.commit_rules(await self._workers.await_rules())
-        await self._get_ready()         # not before: it takes processor time that the rules are waiting for
         if fresh or asked:
             self._log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._in_force.summary())
 
@@ -132,11 +133,6 @@ class Reload:
             let_go(loaded)
             raise ListError(loaded.problem)
         return loaded
-
-    async def _get_ready(self) -> None:
-        """Has a process for the next load."""
-        with suppress(OSError):     # none to be had now; the load asks again
-            await self._compiler.prepare()
 
     def _try_again(self) -> None:
         self._changes.try_in(min(RETRY * 2 ** min(self._failures, 10), RETRY_MAX))
