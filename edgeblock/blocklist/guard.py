@@ -144,20 +144,26 @@ def public_suffixes() -> Suffixes:
     """The list that ships with the package publicsuffixlist, ICANN's part and the private one."""
     with open(PSLFILE, "rb") as file:
         text = file.read()
-    judge = PublicSuffixList(text)
     close, wild = set(), set()
     below: dict[bytes, bytes] = {}
+    rules: list[bytes] = []
     for line in text.splitlines():
         rule = line.split(b" ")[0].strip()
-        if not rule or rule.startswith((b"//", b"!")) or not (name := canonical_host(rule.removeprefix(b"*."))):
+        mark = rule[:2] if rule[:2] == b"*." else rule[:1] if rule[:1] == b"!" else b""
+        if not rule or rule.startswith(b"//") or not (name := canonical_host(rule.removeprefix(mark))):
             continue
-        if rule[:2] == b"*.":
+        rules.append(mark + name)
+        if mark == b"!":
+            continue
+        if mark:
             wild.add(name)
         close.add(name)
         parent = name.partition(b".")[2]
         while b"." in parent:
             below.setdefault(parent, name)
             parent = parent.partition(b".")[2]
+    # What it is asked for is canonical, so it need not know the same rules in another form as well.
+    judge = PublicSuffixList(b"\n".join(rules), accept_encoded_idn=False)
     return Suffixes(judge, frozenset(close), frozenset(wild),
                     {name: suffix for name, suffix in below.items() if not judge.is_public(name.decode())})
 
