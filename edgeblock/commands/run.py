@@ -7,6 +7,7 @@ The daemon is imported late: until a SIGHUP is ignored it would end the process.
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
 
 from edgeblock import config
 from edgeblock.commands import add_config, complain
@@ -30,18 +31,21 @@ def main(chosen: argparse.Namespace) -> int:
         return check_configuration(chosen.config)
     kept = kept_files()     # first, so that no mistake in the settings leaves packets to wait for nobody
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # the lists are loaded soon anyway
-    settings = usable(chosen.config)
-    from edgeblock.daemon import supervisor
+    settings, wrong = config.read(chosen.config)
+    if wrong:
+        refuse(chosen.config, settings, wrong)
+    from edgeblock.daemon import begin
 
     try:
-        return supervisor.run(settings, kept=kept)
+        return begin.run(settings, lambda: refuse(chosen.config, settings), kept=kept)
     except SystemProblem as problem:
         complain(problem)
         return 1        # systemd tries again, as it must not after a mistake in the configuration
 
 
 def check_configuration(path: str | None) -> int:
-    settings = usable(path)
+    settings, wrong = config.read(path)
+    refuse(path, settings, wrong)
     from edgeblock.daemon import checks
 
     for warning in [*checks.check(settings), *checks.redirects_nowhere(settings)]:
@@ -50,15 +54,14 @@ def check_configuration(path: str | None) -> int:
     return 0
 
 
-def usable(path: str | None) -> config.Config:
-    """The configuration. ConfigError with a line for each mistake in it."""
-    settings, wrong = config.read(path)
+def refuse(path: str | None, settings: config.Config, wrong: Mapping[str, str] | None = None) -> None:
+    """ConfigError with a line for each mistake in the configuration, if there is one. `wrong` are those by key."""
+    wrong = wrong or {}
     from edgeblock.daemon import checks
 
     found = [*wrong.values(), *(f"{place_of(path)}: {line}" for line in checks.mistakes(settings, wrong))]
     if found:
         raise ConfigError(*found)
-    return settings
 
 
 def place_of(path: str | None) -> str:

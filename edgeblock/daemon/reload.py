@@ -31,21 +31,22 @@ RETRY_MAX = 60.0
 class Reload:
     """Puts lists in force: first `open`, then `begin`, then `run` whenever `due` returns."""
 
-    def __init__(self, config: Config, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
+    def __init__(self, config: Config, compiler: Compiler, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
                  workers: Workers, outcomes: Outcomes, windows: Windows) -> None:
         rules = config.rules
         self.proof = Proof(rules.self_check, log)       # what came of trying what is in force
         self._tasks = tasks
         self._log, self._in_force, self._kernel, self._workers = log, in_force, kernel, workers
         self._outcomes, self._windows = outcomes, windows
-        self._compiler = Compiler(rules, config)
+        self._compiler = compiler
         self._changes = Changes(rules.directory, self._compiler.wake)
         self._lane = Lane(self._compiler, log, tasks, lambda: self._changes.try_in(0))
         self._failures = 0              # of loads, one after the other
 
     async def open(self) -> None:
         """Begins to watch the directory, and has a process ready that compiles."""
-        await self._compiler.prepare()
+        if not self._compiler.is_ready:
+            await self._compiler.prepare()
         self._compiler.wake()
         self._changes.open()
 

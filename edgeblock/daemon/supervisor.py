@@ -10,12 +10,8 @@ here: what they do, or a packet.
 
 import asyncio
 import signal
-import sys
 import time
 from contextlib import AsyncExitStack
-from typing import TextIO
-
-import uvloop
 
 import edgeblock
 from edgeblock.config import Config
@@ -24,10 +20,10 @@ from edgeblock.daemon.addresses import left_by
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.claim import greet
+from edgeblock.daemon.compiler import Compiler
 from edgeblock.daemon.control import Control
 from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
-from edgeblock.daemon.itself import hide_memory
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.notify import notify, watchdog_seconds
@@ -44,25 +40,11 @@ from edgeblock.netfilter.checks import queues
 ENDING = 1.0            # seconds that a daemon before us may take to end
 
 
-def run(config: Config, log: TextIO = sys.stdout, kept: dict[str, int] | None = None) -> int:
-    """The daemon, until a signal ends it; the exit status. EdgeblockError if it cannot start or go on.
-
-    `kept` are the files that the service manager has kept for us, by their names.
-    """
-    hide_memory()
-    day = config.daemon.log_megabytes * 1_000_000
-    with Journal(log, config.privacy, config.daemon.log_blocks, day_bytes=day) as journal:
-        try:
-            return uvloop.run(Supervisor(config, journal, kept or {}).serve())
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-                signal.signal(number, signal.SIG_IGN)       # it is ending already
-
-
 class Supervisor:
-    """What `run` runs. Everything happens in the event loop's thread but the changing of kernel rules."""
+    """Everything happens in the event loop's thread but the changing of kernel rules. `kept` are the files that the
+    service manager has kept for us, by their names."""
 
-    def __init__(self, config: Config, journal: Journal, kept: dict[str, int]) -> None:
+    def __init__(self, config: Config, journal: Journal, kept: dict[str, int], compiler: Compiler) -> None:
         self.config = config
         self.log = journal.log
         self.warnings = checks.check(config)          # what can never work is refused before anything starts
@@ -77,8 +59,8 @@ class Supervisor:
                                  lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity(),
                                  left_by(config))
         self.windows = Windows(self.log, time.time())
-        self.reload = Reload(config, self.log, self.tasks, self.in_force, self.kernel, self.workers, self.outcomes,
-                             self.windows)
+        self.reload = Reload(config, compiler, self.log, self.tasks, self.in_force, self.kernel, self.workers,
+                             self.outcomes, self.windows)
         self.state = State(self.log, self._tell_state)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,
                              lambda: self.kernel.addresses.are_probed)

@@ -10,9 +10,11 @@ let by or lead on, have none; their names stand in a chain of its own, where no 
 """
 
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -286,6 +288,13 @@ def places(config: Config, stage1: Path | None = None) -> Iterator[Place]:
 
 def is_native() -> bool:
     """Whether iptables speaks to nf_tables, and not to a table of its own in the kernel (iptables-legacy)."""
+    program = tools.find(f"{FAMILIES[4]}-restore")
+    return speaks_to_nftables(os.path.realpath(program) if program else "")
+
+
+@cache
+def speaks_to_nftables(_program: str) -> bool:
+    """Asked once of each: which it is that the name leads to, update-alternatives(1) may change at any time."""
     return "nf_tables" in tools.run([f"{FAMILIES[4]}-restore", "--version"])
 
 

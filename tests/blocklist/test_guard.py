@@ -458,7 +458,7 @@ def test_a_page_of_an_address_in_a_protected_network():
 
 
 def test_public_suffixes_are_those_of_their_list():
-    """It is read as A-labels alone, which takes half the time: its library's own reading says the same of any name."""
+    """It is read as A-labels alone, in half the time: its library reads it the same way."""
     ours, own = public_suffixes(), PublicSuffixList()
     names = [name.decode() for name in ours.close]
     assert len(names) > 9000

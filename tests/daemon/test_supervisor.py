@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import uvloop
 
-from edgeblock.config import Config
+from edgeblock.config import Config, Rules
+from edgeblock.daemon.compiler import Compiler
 from edgeblock.daemon.supervisor import Supervisor
 from edgeblock.errors import SystemProblem
 from tests.daemon.parts import Log
@@ -15,7 +16,7 @@ from tests.daemon.parts import Log
 @pytest.fixture
 def supervisor():
     """One that has not started."""
-    return Supervisor(Config(), SimpleNamespace(log=Log(), lost=0), {})
+    return Supervisor(Config(), SimpleNamespace(log=Log(), lost=0), {}, Compiler(Rules()))
 
 
 def test_a_part_that_fails_ends_the_daemon(supervisor):

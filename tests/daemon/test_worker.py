@@ -369,4 +369,4 @@ def test_a_policy_without_a_list_is_counted_as_one(made):
 
 def test_settings_that_no_answer_can_have_are_refused_before_anything_starts():
     with pytest.raises(ConfigError, match=r"reply.redirect"):
-        Supervisor(Config(reply=Reply(redirect="javascript:alert(1)")), SimpleNamespace(log=None), {})
+        Supervisor(Config(reply=Reply(redirect="javascript:alert(1)")), SimpleNamespace(log=None), {}, None)
