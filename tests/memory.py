@@ -1,6 +1,7 @@
-"""What is in the memory of a process. In: its id, and bytes to look for. Out: where they are. Needs root for a
-process that hides its memory."""
+"""What is in the memory of a process, and how much that is. In: its id, and bytes to look for. Out: where they are.
+Needs root for a process that hides its memory."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,31 @@ def flags_of(pid: int, address: int) -> set[str]:
         elif inside and word == "VmFlags:":
             return set(line.split()[1:])
     return set()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, and so on."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += family(int(child))
+    return found
+
+
+def proportional(pid: int) -> int:
+    """Bytes of memory of a process, what it shares with others shared out among them (PSS); without what it has mapped
+    of the kernel's BPF maps, which are there whether somebody maps them or not."""
+    size, counted = 0, True
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            counted = "bpf" not in words[-1]
+        elif words[0] == "Pss:" and counted:
+            size += int(words[1]) << 10
+    return size
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has used, and those that it has started and seen end."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")

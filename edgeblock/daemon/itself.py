@@ -1,5 +1,5 @@
 """What a process of the daemon sets for itself. In: nothing but its parent. Out: when it ends, who sees its memory,
-whom it makes way for. Never here: another process; so it is imported for next to nothing.
+whom it makes way for, what it gives back. Never here: another process; so it is imported for next to nothing.
 """
 
 import ctypes
@@ -22,6 +22,13 @@ def hide_memory() -> None:
     """Nobody but root looks at the memory of this process, and no core file is made of it: it has the key in it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def give_back() -> None:
+    """What has been freed since the start goes back to the kernel, where the C library can do that (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def give_way() -> None:

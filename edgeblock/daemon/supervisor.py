@@ -24,6 +24,7 @@ from edgeblock.daemon.compiler import Compiler
 from edgeblock.daemon.control import Control
 from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
+from edgeblock.daemon.itself import give_back
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.notify import notify, watchdog_seconds
@@ -157,6 +158,7 @@ class Supervisor:
         notify(READY="1", STATUS=self.status.summary())
         self.ready = True
         workers.serve()
+        give_back()
 
     async def _take_turn(self, stack: AsyncExitStack) -> None:
         # Before any list is read: who starts a second daemon hears of it at once. One that was killed may be ending.

@@ -46,7 +46,7 @@ from edgeblock.daemon.board import (
     Board,
     matched_at,
 )
-from edgeblock.daemon.itself import end_with_parent, hide_memory
+from edgeblock.daemon.itself import end_with_parent, give_back, hide_memory
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.mapping import map_stacked
 from edgeblock.daemon.visits import Visits
@@ -193,6 +193,7 @@ class Worker:
             self.engine = make_engine(self.config, matcher)
             gc.collect()
             gc.freeze()
+            give_back()
         else:
             self.engine.matcher = matcher
 
