@@ -71,8 +71,8 @@ def family(pid: int) -> list[int]:
 
 
 def proportional(pid: int) -> int:
-    """Bytes of memory of a process, what it shares with others shared out among them (PSS); without what it has mapped
-    of the kernel's BPF maps, which are there whether somebody maps them or not."""
+    """Bytes of memory of a process, what it shares with others shared out among them (PSS); without what it has
+    mapped of the kernel's BPF maps, which are there whether somebody maps them or not."""
     size, counted = 0, True
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         words = line.split()
