@@ -19,6 +19,7 @@ from edgeblock.config import Rules
 from edgeblock.daemon.compiler import Compiler, close_files, verified_trial
 from edgeblock.daemon.mapping import map_snapshot
 from edgeblock.errors import ListError
+from tests.blocklist.test_signature import Signer
 
 
 @pytest.fixture
@@ -45,6 +46,26 @@ def load(settings, digest="", **more):
 
 def matcher(settings, loaded):
     return ListMatcher(map_snapshot(loaded.fd, read_key(settings.key)))
+
+
+def test_what_only_some_lists_need_can_be_imported_once_nothing_else_is_allowed(settings):
+    """Readers and the library for signatures are imported by the first list that needs them, in the confined process."""
+    signer = Signer(1)
+    lists = {"a.hosts": "0.0.0.0 one.example\n", "b.rpz": "two.example CNAME .\n", "c.csv": "domain\nthree.example\n",
+             "d.adblock": "||four.example^\n", "e.dnsmasq": "address=/five.example/\n", "f.json": '["six.example"]',
+             "g.dataset": "c2V2ZW4uZXhhbXBsZQ==\n", "signed.list": "eight.example\n"}
+    for name, text in lists.items():
+        (settings.directory / name).write_text(text)
+    (settings.directory / "c.toml").write_text('column = "domain"\n')
+    (settings.directory / "signed.list.minisig").write_bytes(
+        signer.sign(b"eight.example\n", "timestamp:1\tfile:signed.list"))
+    settings = replace(settings, signers=(f"signed={signer.public}",))
+    loaded = load(settings)
+    assert loaded.refused == {} and len(loaded.lists) == len(lists)
+    found = matcher(settings, loaded)
+    for name in ("one", "two", "three", "four", "five", "six", "seven", "eight"):
+        assert found.look_up("tls", f"{name}.example".encode()) is not None, name
+    os.close(loaded.fd)
 
 
 def test_a_child_compiles_and_the_matcher_answers(settings):
@@ -150,6 +171,28 @@ def test_a_process_that_dies_is_an_error_and_not_rules(settings, monkeypatch, tm
     monkeypatch.setattr(sys, "executable", str(killed))
     with pytest.raises(ListError, match="the process that compiles the lists ended with status -9"):
         load(settings)
+
+
+def test_a_spare_imports_what_a_job_needs_at_the_first_sign_of_one(settings):
+    (settings.directory / "court.list").write_text("listed.example\n")
+
+    async def wake_and_load():
+        compiler = Compiler(settings)
+        await compiler.prepare()
+        maps = Path(f"/proc/{compiler._spare[0].pid}/maps")
+        async with asyncio.timeout(20):
+            while "resource" not in maps.read_text():       # the last thing that it imports while it waits
+                await asyncio.sleep(0.01)
+            assert "pyroaring" not in maps.read_text()
+            compiler.wake()
+            compiler.wake()
+            while "pyroaring" not in maps.read_text():
+                await asyncio.sleep(0.01)
+        return await compiler.load()
+
+    loaded = asyncio.run(wake_and_load())
+    assert loaded.entries == 1
+    os.close(loaded.fd)
 
 
 def test_a_spare_that_was_killed_is_replaced(settings):

@@ -20,7 +20,8 @@ def imported(module: str) -> set[str]:
     ("edgeblock.daemon.worker", (*NOBODY, *READERS, "nacl", "prometheus_client", "argparse", "pyseccomp")),
     ("edgeblock.daemon.begin", (*NOBODY, *READERS, "nacl", "prometheus_client", "edgeblock.netfilter")),
     ("edgeblock.daemon.supervisor", (*NOBODY, "nacl", "ijson", "prometheus_client", "pyseccomp",
-                                     "edgeblock.daemon.job", "edgeblock.daemon.selfcheck", "edgeblock.blocklist.refresh")),
+                                     "edgeblock.daemon.job", "edgeblock.daemon.selfcheck",
+                                     "edgeblock.blocklist.refresh")),
     ("edgeblock.daemon.compiling", (*NOBODY, *READERS, "asyncio", "edgeblock.config", "json", "pickle")),
     ("edgeblock.daemon.job", (*NOBODY, "nacl", "ijson", "asyncio", "structlog", "prometheus_client")),
 ])
