@@ -49,7 +49,7 @@ def matcher(settings, loaded):
 
 
 def test_what_only_some_lists_need_can_be_imported_once_nothing_else_is_allowed(settings):
-    """Readers and the library for signatures are imported by the first list that needs them, in the confined process."""
+    """Readers, and the library for signatures, are imported in the confined process by the first list for them."""
     signer = Signer(1)
     lists = {"a.hosts": "0.0.0.0 one.example\n", "b.rpz": "two.example CNAME .\n", "c.csv": "domain\nthree.example\n",
              "d.adblock": "||four.example^\n", "e.dnsmasq": "address=/five.example/\n", "f.json": '["six.example"]',
