@@ -12,8 +12,8 @@ are in one of them.
 
 import ipaddress
 from functools import cache, cached_property, lru_cache
-from importlib.resources import files
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
@@ -124,7 +124,7 @@ def bracketed(network: Network) -> str:
 @cache
 def shipped_protected() -> Protected:
     """The protected names and the shared networks that edgeblock ships."""
-    file = files("edgeblock.blocklist") / "protected.names"
+    file = Path(__file__).with_name("protected.names")
     return parse_protected(file.read_bytes(), "protected.names")._replace(shared=shipped_shared())
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache, cached_property
-from importlib.resources import files
+from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
@@ -277,7 +277,7 @@ def ends_of(row: Range[str]) -> tuple[bytes, bytes]:
 @cache
 def shipped_shared() -> Shared:
     """The networks that edgeblock ships."""
-    file = files("edgeblock.blocklist") / "shared.networks"
+    file = Path(__file__).with_name("shared.networks")
     return Unread(file.read_bytes(), "shared.networks")
 
 

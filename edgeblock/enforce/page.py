@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -36,12 +35,12 @@ _MAIL = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+")
 @cache
 def texts() -> dict[str, dict[str, str]]:
     """What the page that ships says, by language."""
-    return tomllib.loads(files("edgeblock.enforce").joinpath("texts.toml").read_text("utf-8"))
+    return tomllib.loads(Path(__file__).with_name("texts.toml").read_text("utf-8"))
 
 
 @cache
 def frame() -> str:
-    return files("edgeblock.enforce").joinpath("page.html").read_text("utf-8")
+    return Path(__file__).with_name("page.html").read_text("utf-8")
 
 
 @dataclass(frozen=True)
