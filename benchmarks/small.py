@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgeblock.lab import Daemon, Lab, until
 from tests.live.running import children
-from tests.memory import family, processor_time, proportional
+from tests.memory import family, processor_time, proportional, told
 
 MIB = 1 << 20
 WAITING = 10 * MIB      # a process that waits for lists takes less, one that tries them more
@@ -33,7 +33,7 @@ def settled(daemon: Daemon) -> bool:
 def mapped(pid: int) -> int:
     """Bytes of the kernel's BPF maps that a process has mapped."""
     sizes, counted = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+    for line in told(f"/proc/{pid}/smaps").splitlines():
         words = line.split()
         if "-" in words[0]:
             counted = "bpf" in words[-1]
@@ -53,8 +53,9 @@ def start(lab: Lab, config: str) -> dict[str, object]:
             raise SystemExit("the daemon is not at rest after 30 s")
         taken: dict[str, list[float]] = {}
         for pid in family(daemon.process.pid):
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            name = next((word for word in words if word.startswith("edgeblock.daemon.")), "supervisor")
+            words = told(f"/proc/{pid}/cmdline").split("\0")
+            name = next((word for word in words if word.startswith("edgeblock.daemon.")),
+                        "supervisor" if pid == daemon.process.pid else "programs")
             taken.setdefault(name.rpartition(".")[2], []).append(round(proportional(pid) / MIB, 1))
         return {"ready_s": round(seconds, 3), "processor_s": round(spent, 2), "pss_mib": taken,
                 "pss_all_mib": round(sum(map(sum, taken.values())), 1),

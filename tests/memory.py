@@ -51,7 +51,7 @@ def mapping_of(pid: int, address: int) -> str:
 def flags_of(pid: int, address: int) -> set[str]:
     """What the kernel has been told of the page at this address (VmFlags in proc_pid_smaps(5))."""
     inside = False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+    for line in told(f"/proc/{pid}/smaps").splitlines():
         word = line.split()[0]
         if "-" in word and ":" not in word:
             first, end = (int(number, 16) for number in word.split("-"))
@@ -61,13 +61,22 @@ def flags_of(pid: int, address: int) -> set[str]:
     return set()
 
 
+def told(path: str) -> str:
+    """What a file of /proc says; nothing where the process has ended meanwhile, as programs do that a daemon runs."""
+    try:
+        return Path(path).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def family(pid: int) -> list[int]:
     """A process and all that it has started, and so on."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += family(int(child))
-    return found
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except FileNotFoundError:
+        return []
+    children = [child for task in tasks for child in told(f"/proc/{pid}/task/{task}/children").split()]
+    return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def proportional(pid: int) -> int:
@@ -85,5 +94,5 @@ def proportional(pid: int) -> int:
 
 def processor_time(pid: int) -> float:
     """Seconds that a process has used, and those that it has started and seen end."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    words = told(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")
