@@ -83,7 +83,7 @@ def proportional(pid: int) -> int:
     """Bytes of memory of a process, what it shares with others shared out among them (PSS); without what it has
     mapped of the kernel's BPF maps, which are there whether somebody maps them or not."""
     size, counted = 0, True
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+    for line in told(f"/proc/{pid}/smaps").splitlines():
         words = line.split()
         if "-" in words[0]:
             counted = "bpf" not in words[-1]
