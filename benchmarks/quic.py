@@ -40,16 +40,25 @@ def hello_of_a_client() -> bytes:
 
 
 def first_initial(connection: int = 0) -> bytes:
-    """A ClientHello in one Initial packet of SIZE bytes, filled with PADDING inside as browsers do, with the id of
-    that connection."""
-    ids, hello = sha256(connection.to_bytes(8)).digest()[:8], hello_of_a_client()
+    """A ClientHello in one Initial packet of SIZE bytes, with the id of that connection."""
+    return initials(connection, hello_of_a_client())[0]
+
+
+def initials(connection: int, hello: bytes) -> list[bytes]:
+    """A ClientHello in as many Initials as it needs, each of SIZE bytes, filled with PADDING inside."""
+    ids = sha256(connection.to_bytes(8)).digest()[:8]
     header = b"\xc0\x00\x00\x00\x01" + bytes([len(ids)]) + ids + b"\x00\x00"
     size = SIZE - len(header) - 2
-    frames = b"\x06\x00" + (0x4000 | len(hello)).to_bytes(2, "big") + hello
+    room = size - 1 - 16 - 5                # the packet number, the tag, the head of a CRYPTO frame
     keys = CryptoPair()
     keys.setup_initial(cid=ids, is_client=True, version=1)
-    header += (0x4000 | size).to_bytes(2, "big") + b"\x00"
-    return keys.encrypt_packet(header, frames + bytes(size - 1 - 16 - len(frames)), 0)
+    packets = []
+    for number, at in enumerate(range(0, len(hello), room)):
+        part = hello[at:at + room]
+        frames = b"\x06" + (0x4000 | at).to_bytes(2, "big") + (0x4000 | len(part)).to_bytes(2, "big") + part
+        full = header + (0x4000 | size).to_bytes(2, "big") + bytes([number])
+        packets.append(keys.encrypt_packet(full, frames + bytes(size - 1 - 16 - len(frames)), number))
+    return packets
 
 
 def seconds_each(work: Callable[[], int]) -> float:

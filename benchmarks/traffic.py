@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from quic import first_initial
+from quic import first_initial, initials
+
+from edgeblock.disguises import packets as wire
 
 # Percent of flows by what the client sends, and how many of all flows are IPv6.
 MIX = {"tls": 45, "tls, two segments": 15, "tls, hello split in three": 3, "quic": 15, "http": 12, "other tcp": 5,
@@ -37,10 +39,52 @@ def client_hello(name: str, padding: int = 0) -> bytes:
     return outgoing.read()
 
 
+def browser_hello(name: str) -> bytes:
+    """A ClientHello as browsers send it since they share keys for after quantum computers: 1.9 kB, two segments.
+
+    Chrome's extensions, the name behind the key share and so in the second segment (browsers
+    shuffle them, so it may be in either).
+    """
+    def shares(*each: tuple[int, int]) -> bytes:
+        return vector(2, b"".join(numbers(group) + vector(2, noise(size)) for group, size in each))
+
+    def numbers(*each: int) -> bytes:
+        return struct.pack(f"!{len(each)}H", *each)
+
+    def noise(size: int) -> bytes:
+        return random.Random(size).randbytes(size)
+
+    vector, extension = wire.vector, wire.extension
+    extensions = (
+        extension(0x4A4A), extension(23), extension(0xFF01, b"\0"), extension(35), extension(18),
+        extension(10, vector(2, numbers(0x2A2A, 4588, 29, 23, 24))), extension(11, b"\1\0"),
+        extension(13, vector(2, numbers(0x403, 0x804, 0x401, 0x503, 0x805, 0x501, 0x806, 0x601))),
+        extension(51, shares((0x2A2A, 1), (4588, 1216), (29, 32))),
+        extension(5, b"\1\0\0\0\0"), extension(27, b"\2\0\2"), extension(17613, b"\0\3\2h2"),
+        # ECH without meaning it: kind outer, HKDF-SHA256 and AES-128-GCM, an id, a key and a payload of noise.
+        extension(0xFE0D, b"\0\0\1\0\1\x5c" + vector(2, noise(32)) + vector(2, noise(320))),
+        wire.sni(name.encode()), extension(16, vector(2, b"\2h2\x08http/1.1")), extension(45, b"\1\1"),
+        extension(43, b"\6\x3a\x3a\3\4\3\3"), extension(0x1A1A, b"\0"))
+    return wire.record(wire.handshake(wire.hello_body(*extensions, ciphers=16)))
+
+
+def browser_initials(name: str, connection: int, post_quantum: bool) -> list[bytes]:
+    """The Initials of a QUIC connection: one, or two with a ClientHello of 1.9 kB."""
+    hello = browser_hello(name)[5:] if post_quantum else wire.hello_message(
+        name.encode(), before=wire.key_share(32), behind=wire.extension(16, b"\0\3\2h3"))
+    return initials(connection, hello)
+
+
 def request(name: str, path: str) -> bytes:
-    return (f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101\r\n"
-            "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-GB,en\r\n"
-            "Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n\r\n").encode()
+    """A request as Chrome sends it for a page that it has been to before."""
+    fields = ("Connection: keep-alive", "Cache-Control: max-age=0", "Upgrade-Insecure-Requests: 1",
+              "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+              "Chrome/143.0.0.0 Safari/537.36",
+              "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;"
+              "q=0.8,application/signed-exchange;v=b3;q=0.7", f"Referer: http://{name}/",
+              "Accept-Encoding: gzip, deflate", "Accept-Language: en-GB,en;q=0.9,de;q=0.8",
+              "Cookie: session=5d41402abc4b2a76b9719d911017c592; consent=all; theme=light")
+    return "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {name}", *fields, "", ""]).encode()
 
 
 def checksum(data: bytes) -> int:
@@ -141,7 +185,7 @@ def hellos(count: int) -> list[bytes]:
     return [Flow(index, False, 443).tcp(ACK | PUSH, hello_named(index)) for index in range(count)]
 
 
-def initials(count: int) -> list[bytes]:
+def initial_packets(count: int) -> list[bytes]:
     """One datagram a flow: a QUIC Initial that holds a whole ClientHello."""
     return [datagram_packet(first_initial(index), index) for index in range(count)]
 

@@ -1,21 +1,27 @@
-/* The client of the box benchmark: asks over many connections at once and says what came of it.
+/* The client of the box benchmark: asks as often as it is told, over many connections, and says what came of it.
  *
- *   ask ADDRESS PORT new|kept|bulk SECONDS OPEN RATE EVERY PLAIN LISTED [SOURCE COUNT]
+ *   ask SERVER SERVERS CLIENT CLIENTS PORT tls|http|kept|bulk|quic OPEN EVERY PLAIN LISTED
  *
- * In: a server (native/answer.c); how many connections are open at a time; how many questions a second are begun (0: as
- * many as go); that each EVERYth question is LISTED, a file of bytes to send, and the others PLAIN, whose
- * "host00000000" gets a number of its own each time (EVERY 0: none is listed). new: a connection a question. kept: the
- * connections stay, one question at a time on each. bulk: OPEN connections that read all the time. With SOURCE the
- * connections come in turn from COUNT IPv4 addresses, of which it is the first.
- * Out: one JSON line: seconds until the last answer, and no less than SECONDS (what waits at the end for an answer that
- * never comes is counted as failed, and does not lower the rate, too); questions answered whole, plain ones that were
- * not, listed ones answered and not, bytes read, and the latencies of answered questions (with `new` from connect on),
- * in microseconds, as percentiles.
+ * In: a server (native/answer.c) at SERVERS addresses of which SERVER is the first, IPv4 or IPv6; CLIENTS addresses of
+ * this machine from CLIENT on; a connection takes the next of both. OPEN questions wait for answers at a time. Each
+ * EVERYth is LISTED, a file of bytes to send, and the others PLAIN, whose "host00000000" gets a number of its own each
+ * time (EVERY 0: none is listed). Orders on standard input, a line each: how many questions, with `bulk` how many bytes.
+ *   tls    a connection a question: the bytes, the whole answer, the server's end, ours
+ *   http   a connection a question, which the client ends first
+ *   kept   the connections stay, one question at a time on each
+ *   bulk   one connection: a hello at first, then what the order says, as one answer
+ *   quic   a socket a question. PLAIN and LISTED are datagrams, each with its length before it (32 bits, host order): a
+ *          question sends PAIR of them that stand together (the first word of the file), has as many answers, and
+ *          sends two short packets that are answered, too
+ * Out: "ready", then for each order a JSON line: seconds; questions answered whole, plain ones that were not, listed
+ * ones answered and not, bytes read, and the latencies of answered questions (of new connections from connect on) in
+ * microseconds, as percentiles. When the line comes every connection that was to end has ended on both sides.
  * Never: a question given up before WAIT seconds, or counted twice.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -23,33 +29,40 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ANSWER = 1200, MOST = 4096, ROOM = 1 << 18, TIMES = 1 << 22, IDLE = -1 };
+enum { ANSWER = 1200, SHORT = 60, SHORTS = 2, MOST = 4096, ROOM = 1 << 18, FILE_ROOM = 1 << 26, TIMES = 1 << 20 };
+enum { IDLE = -1, RECORD = 5 + 16384 };
+enum mode { TLS, HTTP, KEPT, BULK, QUIC };
+static const char *const MODES[] = {"tls", "http", "kept", "bulk", "quic"};
 static const double WAIT = 2.0;
+static const char NUMBERED[] = "host00000000";
 
 struct line {               /* one connection, or the place for one */
-    int fd, connected, sent, listed;
+    int fd, connected, sent, listed, whole, shorts;
     size_t got;
-    double asked;
+    double asked, took;
+};
+
+struct text {               /* what is asked */
+    char *bytes, *number, *at;
+    size_t size;
+    uint32_t pair;
 };
 
 static struct line lines[MOST];
-static char plain[65536], listed[65536], room[ROOM];
-static size_t plain_size, listed_size;
-static char *number_at;
-static float *times;
-static unsigned long answered, failed, listed_answered, listed_blocked, begun, late;
+static struct text plain, listed;
+static char room[ROOM];
+static float times[TIMES];
+static unsigned long begun, answered, failed, listed_answered, listed_blocked, turn;
 static unsigned long long octets;
-static double last_answer;
-static struct sockaddr_storage server;
-static socklen_t server_size;
-static struct sockaddr_in source = {.sin_family = AF_INET};
-static uint32_t sources;
-static int mode, every, poller;         /* mode: 0 new, 1 kept, 2 bulk */
+static struct sockaddr_storage server, client;
+static socklen_t address_size;
+static uint32_t servers, clients;
+static enum mode mode;
+static int every, poller;
 
 static void die(const char *what)
 {
@@ -64,92 +77,163 @@ static double now(void)
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
-static size_t load(const char *path, char *to)
+static void load(const char *path, struct text *text)
 {
     FILE *file = fopen(path, "rb");
     if (!file)
         die(path);
-    size_t size = fread(to, 1, 65536, file);
+    text->bytes = malloc(FILE_ROOM);
+    if (!text->bytes)
+        die("malloc");
+    text->size = fread(text->bytes, 1, FILE_ROOM, file);
     fclose(file);
-    return size;
+    text->bytes = realloc(text->bytes, text->size + 1);
+    text->number = memmem(text->bytes, text->size, NUMBERED, sizeof NUMBERED - 1);
+    if (mode == QUIC) {
+        memcpy(&text->pair, text->bytes, sizeof text->pair);
+        text->at = text->bytes + sizeof text->pair;
+    }
+}
+
+static void parse(const char *word, struct sockaddr_storage *to, int port)
+{
+    struct sockaddr_in *four = (void *)to;
+    struct sockaddr_in6 *six = (void *)to;
+    if (inet_pton(AF_INET, word, &four->sin_addr) == 1) {
+        four->sin_family = AF_INET;
+        four->sin_port = htons(port);
+        address_size = sizeof *four;
+    } else if (inet_pton(AF_INET6, word, &six->sin6_addr) == 1) {
+        six->sin6_family = AF_INET6;
+        six->sin6_port = htons(port);
+        address_size = sizeof *six;
+    } else {
+        die(word);
+    }
+}
+
+/* The address that is so many behind `first`; the last 32 bits count. */
+static struct sockaddr_storage behind(const struct sockaddr_storage *first, uint32_t count)
+{
+    struct sockaddr_storage at = *first;
+    uint32_t *word = at.ss_family == AF_INET ? &((struct sockaddr_in *)&at)->sin_addr.s_addr
+                                             : &((struct sockaddr_in6 *)&at)->sin6_addr.s6_addr32[3];
+    *word = htonl(ntohl(*word) + count);
+    return at;
 }
 
 static void end(struct line *line)
 {
     close(line->fd);
     line->fd = IDLE;
-    line->connected = line->sent = 0;
+}
+
+static void refuse(struct line *line)       /* a line on which nothing more can be sent: its end is read next */
+{
+    shutdown(line->fd, SHUT_RDWR);
+}
+
+static void send_datagrams(struct line *line, struct text *text)
+{
+    for (uint32_t i = 0; i < text->pair; i++) {
+        uint32_t size;
+        if (text->at == text->bytes + text->size)
+            text->at = text->bytes + sizeof text->pair;
+        memcpy(&size, text->at, sizeof size);
+        if (send(line->fd, text->at + sizeof size, size, 0) < 0 && errno != ECONNREFUSED)
+            die("send");
+        text->at += sizeof size + size;
+    }
 }
 
 static void ask(struct line *line)
 {
-    const char *text = line->listed ? listed : plain;
-    size_t size = line->listed ? listed_size : plain_size;
-    if (!line->listed && number_at) {
-        char digits[9];
-        snprintf(digits, sizeof digits, "%08lu", begun % 100000000);
-        memcpy(number_at, digits, 8);
-    }
+    struct text *text = line->listed ? &listed : &plain;
     line->sent = 1;
-    line->got = 0;
-    if (send(line->fd, text, size, MSG_NOSIGNAL) != (ssize_t)size)
-        shutdown(line->fd, SHUT_RDWR);
+    if (mode == QUIC) {
+        send_datagrams(line, text);
+        return;
+    }
+    if (text->number && !line->listed) {
+        char digits[9];
+        snprintf(digits, sizeof digits, "%08lu", turn % 100000000);
+        memcpy(text->number + 4, digits, 8);
+    }
+    if (send(line->fd, text->bytes, text->size, MSG_NOSIGNAL) != (ssize_t)text->size)
+        refuse(line);
+}
+
+static void open_line(struct line *line)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = line};
+    struct sockaddr_storage from = behind(&client, turn % clients), to = behind(&server, turn % servers);
+    int on = 1;
+    line->fd = socket(server.ss_family, (mode == QUIC ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK, 0);
+    if (line->fd < 0)
+        die("socket");
+    if (mode != QUIC) {
+        setsockopt(line->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        setsockopt(line->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    }
+    if (bind(line->fd, (struct sockaddr *)&from, address_size))
+        die("bind");
+    if (connect(line->fd, (struct sockaddr *)&to, address_size) && errno != EINPROGRESS)
+        die("connect");
+    line->connected = mode == QUIC;
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, line->fd, &event))
+        die("epoll_ctl");
 }
 
 static void begin(struct line *line)
 {
     begun++;
-    line->listed = every && begun % every == 0;
+    turn++;
+    line->listed = every && turn % every == 0;
+    line->got = line->sent = line->whole = line->shorts = 0;
     line->asked = now();
-    if (line->fd == IDLE) {
-        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = line};
-        int on = 1;
-        line->fd = socket(server.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        if (line->fd < 0)
-            die("socket");
-        setsockopt(line->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        line->connected = line->sent = 0;
-        line->got = 0;
-        if (sources) {
-            struct sockaddr_in from = source;
-            from.sin_addr.s_addr = htonl(ntohl(source.sin_addr.s_addr) + begun % sources);
-            setsockopt(line->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-            if (bind(line->fd, (struct sockaddr *)&from, sizeof from))
-                die("bind");
-        }
-        if (connect(line->fd, (struct sockaddr *)&server, server_size) && errno != EINPROGRESS)
-            die("connect");
-        epoll_ctl(poller, EPOLL_CTL_ADD, line->fd, &event);
-    } else {
+    if (line->fd == IDLE)
+        open_line(line);
+    if (line->connected)
         ask(line);
-    }
 }
 
-/* The question on this line is over. */
-static void over(struct line *line, int whole)
+/* The question on this line is over, and counted. */
+static void over(struct line *line)
 {
-    double at = now();
-    if (whole)
-        last_answer = at;
     if (line->listed) {
-        whole ? listed_answered++ : listed_blocked++;
-    } else if (whole) {
-        times[answered++ % TIMES] = (at - line->asked) * 1e6;
+        line->whole ? listed_answered++ : listed_blocked++;
+    } else if (line->whole) {
+        times[answered++ % TIMES] = line->took * 1e6;
     } else {
         failed++;
     }
     line->sent = 0;
-    if (mode == 0 || !whole)
+    if (mode != KEPT || !line->whole)
         end(line);
+}
+
+/* Reads a datagram; returns whether the question is over. */
+static int take_datagram(struct line *line, ssize_t size)
+{
+    uint32_t pair = line->listed ? listed.pair : plain.pair;
+    static const char packet[SHORT] = {0x40};
+    if (size != (line->got < pair ? ANSWER : SHORT))
+        return 1;                           /* the answer of a filter */
+    if (++line->got == pair) {
+        for (line->shorts = 0; line->shorts < SHORTS; line->shorts++)
+            send(line->fd, packet, sizeof packet, 0);
+        line->took = now() - line->asked;
+    }
+    line->whole = line->got == pair + SHORTS;
+    return line->whole;
 }
 
 /* Returns whether the line is free for another question. */
 static int go_on(struct line *line, uint32_t events)
 {
-    ssize_t size;
     if (!line->connected) {
         if (events & (EPOLLERR | EPOLLHUP)) {
-            over(line, 0);
+            over(line);
             return 1;
         }
         if (!(events & EPOLLOUT))
@@ -158,22 +242,28 @@ static int go_on(struct line *line, uint32_t events)
         ask(line);
     }
     for (;;) {
-        size = recv(line->fd, room, sizeof room, MSG_DONTWAIT);
+        ssize_t size = recv(line->fd, room, sizeof room, MSG_DONTWAIT);
         if (size < 0 && errno == EAGAIN)
             return 0;
-        if (size <= 0) {
+        if (size > 0)
+            octets += size;
+        if (mode == QUIC ? size <= 0 || take_datagram(line, size) : size <= 0) {
             int asked = line->sent;
-            if (asked)
-                over(line, 0);
-            else
-                end(line);
-            return 1;
+            asked ? over(line) : end(line);
+            return asked;
         }
-        octets += size;
+        if (mode == QUIC)
+            continue;
         line->got += size;
-        if (mode < 2 && line->sent && line->got >= ANSWER) {
-            over(line, 1);
-            return 1;
+        if (line->sent && !line->whole && line->got >= ANSWER) {
+            line->whole = 1;
+            line->took = now() - line->asked;
+            if (mode == KEPT) {
+                over(line);
+                return 1;
+            }
+            if (mode == HTTP)
+                shutdown(line->fd, SHUT_WR);
         }
     }
 }
@@ -184,92 +274,116 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-int main(int count, char **words)
+/* `count` questions, `open` of them at a time. */
+static void questions(unsigned long count, int open)
 {
     struct epoll_event events[256];
-    struct sockaddr_in *four = (void *)&server;
-    struct sockaddr_in6 *six = (void *)&server;
     struct line *free_lines[MOST];
-    struct rusage used;
-    double seconds, rate, began, last_look;
-    int open, idle = 0;
-    if (count < 10)
-        return 2;
-    if (inet_pton(AF_INET, words[1], &four->sin_addr) == 1) {
-        four->sin_family = AF_INET;
-        four->sin_port = htons(atoi(words[2]));
-        server_size = sizeof *four;
-    } else if (inet_pton(AF_INET6, words[1], &six->sin6_addr) == 1) {
-        six->sin6_family = AF_INET6;
-        six->sin6_port = htons(atoi(words[2]));
-        server_size = sizeof *six;
-    } else {
-        return 2;
-    }
-    mode = !strcmp(words[3], "new") ? 0 : !strcmp(words[3], "kept") ? 1 : 2;
-    seconds = atof(words[4]);
-    open = atoi(words[5]) < MOST ? atoi(words[5]) : MOST;
-    rate = atof(words[6]);
-    every = atoi(words[7]);
-    if (count > 11) {
-        inet_pton(AF_INET, words[10], &source.sin_addr);
-        sources = atoi(words[11]);
-    }
-    plain_size = load(words[8], plain);
-    listed_size = load(words[9], listed);
-    number_at = memmem(plain, plain_size, "host00000000", 12);
-    if (number_at)
-        number_at += 4;
-    times = malloc(TIMES * sizeof *times);
-    poller = epoll_create1(0);
-    if (!times || poller < 0)
-        die("start");
-    for (int i = open - 1; i >= 0; i--) {
-        lines[i].fd = IDLE;
+    int idle = 0;
+    double last_look = now();
+    for (int i = open - 1; i >= 0; i--)
         free_lines[idle++] = &lines[i];
-    }
-    began = last_look = now();
     for (;;) {
-        double at = now(), passed = at - began;
-        int done = passed >= seconds, some;
-        while (!done && idle && (mode < 2 || begun < (unsigned long)open)) {
-            if (rate > 0 && begun >= passed * rate)
-                break;
+        while (idle && begun < count)
             begin(free_lines[--idle]);
-        }
-        if (!done && rate > 0 && !idle && begun + 1 < passed * rate)
-            late++;
-        if (done && (idle == open || mode == 2 || passed >= seconds + WAIT))
-            break;
-        some = epoll_wait(poller, events, 256, rate > 0 && !done ? 0 : 20);
+        if (idle == open)
+            return;
+        int some = epoll_wait(poller, events, 256, 20);
         for (int i = 0; i < some; i++) {
             struct line *line = events[i].data.ptr;
-            int was_busy = line->fd != IDLE && (line->sent || !line->connected);
-            if (line->fd != IDLE && go_on(line, events[i].events) && was_busy)
+            if (line->fd != IDLE && go_on(line, events[i].events))
                 free_lines[idle++] = line;
         }
-        if (at - last_look > 0.1) {             /* what waits for too long has failed */
+        double at = now();
+        if (at - last_look > 0.1) {         /* what waits for too long has failed */
             last_look = at;
-            for (int i = 0; i < open && mode < 2; i++)
+            for (int i = 0; i < open; i++)
                 if (lines[i].fd != IDLE && (lines[i].sent || !lines[i].connected) && at - lines[i].asked > WAIT) {
-                    over(&lines[i], 0);
+                    over(&lines[i]);
                     free_lines[idle++] = &lines[i];
                 }
         }
     }
-    for (int i = 0; i < open && mode < 2; i++)
-        if (lines[i].fd != IDLE && (lines[i].sent || !lines[i].connected))
-            over(&lines[i], 0);
-    if (mode == 2)
-        seconds = now() - began;
-    else if (last_answer - began > seconds)
-        seconds = last_answer - began;
-    getrusage(RUSAGE_SELF, &used);
-    unsigned long kept = answered < TIMES ? answered : TIMES;
-    qsort(times, kept, sizeof *times, by_size);
-    printf("{\"seconds\": %.6f, \"begun\": %lu, \"answered\": %lu, \"failed\": %lu, \"listed_answered\": %lu, "
-           "\"listed_blocked\": %lu, \"octets\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f}\n",
-           seconds, begun, answered, failed, listed_answered, listed_blocked, octets,
-           kept ? times[kept / 2] : 0, kept ? times[kept * 99 / 100] : 0, kept ? times[kept * 999 / 1000] : 0);
+}
+
+static void take(int fd, size_t bytes)
+{
+    while (bytes) {
+        ssize_t size = recv(fd, room, bytes < sizeof room ? bytes : sizeof room, 0);
+        if (size <= 0)
+            die("recv");
+        bytes -= size;
+        octets += size;
+    }
+}
+
+/* So many bytes, in whole TLS records, over the one connection. */
+static void bulk(unsigned long long bytes)
+{
+    static int fd = IDLE;
+    /* What a client sends behind the hello: ChangeCipherSpec, once, and a record with how many bytes it wants. */
+    unsigned char wish[] = {20, 3, 3, 0, 1, 1, 23, 3, 3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0};
+    size_t skip = 6;
+    if (fd == IDLE) {
+        turn++;
+        open_line(&lines[0]);
+        fd = lines[0].fd;
+        struct timeval patience = {10, 0};
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        struct epoll_event event;
+        if (epoll_wait(poller, &event, 1, 10000) != 1 || event.events & EPOLLERR)
+            die("connect");
+        epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);
+        fcntl(fd, F_SETFL, 0);              /* it waits from here on */
+        if (send(fd, plain.bytes, plain.size, MSG_NOSIGNAL) != (ssize_t)plain.size)
+            die("send");
+        take(fd, ANSWER);
+        skip = 0;
+    }
+    bytes = (bytes + RECORD - 1) / RECORD * RECORD;
+    for (int i = 0; i < 8; i++)
+        wish[11 + i] = bytes >> (56 - 8 * i);
+    if (send(fd, wish + skip, sizeof wish - skip, MSG_NOSIGNAL) < 0)
+        die("send");
+    take(fd, bytes);
+    answered++;
+}
+
+int main(int count, char **words)
+{
+    char order[64];
+    int open;
+    if (count < 11)
+        return 2;
+    for (mode = TLS; mode < QUIC && strcmp(words[6], MODES[mode]); mode++)
+        ;
+    parse(words[1], &server, atoi(words[5]));
+    servers = atoi(words[2]);
+    parse(words[3], &client, 0);
+    clients = atoi(words[4]);
+    open = atoi(words[7]) < MOST ? atoi(words[7]) : MOST;
+    every = atoi(words[8]);
+    load(words[9], &plain);
+    load(words[10], &listed);
+    poller = epoll_create1(0);
+    if (poller < 0)
+        die("epoll_create1");
+    for (int i = 0; i < MOST; i++)
+        lines[i].fd = IDLE;
+    printf("\"ready\"\n");
+    fflush(stdout);
+    while (fgets(order, sizeof order, stdin)) {
+        double since = now();
+        begun = answered = failed = listed_answered = listed_blocked = octets = 0;
+        mode == BULK ? bulk(strtoull(order, NULL, 10)) : questions(strtoul(order, NULL, 10), open);
+        double seconds = now() - since;
+        unsigned long kept = mode == BULK ? 0 : answered < TIMES ? answered : TIMES;
+        qsort(times, kept, sizeof *times, by_size);
+        printf("{\"seconds\": %.6f, \"begun\": %lu, \"answered\": %lu, \"failed\": %lu, \"listed_answered\": %lu, "
+               "\"listed_blocked\": %lu, \"octets\": %llu, \"p50_us\": %.2f, \"p99_us\": %.1f}\n",
+               seconds, begun, answered, failed, listed_answered, listed_blocked, octets,
+               kept ? times[kept / 2] : 0, kept ? times[kept * 99 / 100] : 0);
+        fflush(stdout);
+    }
     return 0;
 }

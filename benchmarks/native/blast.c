@@ -2,6 +2,7 @@
  *
  *   blast INTERFACE FILE RATE SECONDS [CPU]        RATE in packets a second; 0 is as fast as it goes
  *   blast INTERFACE FILE 0 -COUNT [CPU]            COUNT packets
+ *   blast INTERFACE FILE 0 orders                  as many as each line on standard input says, after "ready"
  *
  * In: a file of frames, each with its length before it (32 bits, host order), Ethernet header included, checksums
  * right. Out: one JSON line with what was sent and how long it took. After every round through the file the second
@@ -84,60 +85,70 @@ static void move_on(uint8_t *frame, uint32_t size)
         follow(transport + 6, was, is);
 }
 
-int main(int count, char **words)
+struct load {               /* a file of frames, and how far it has been sent */
+    uint8_t *file, *end, *at;
+    int link;
+    double rate;
+};
+
+static int open_load(struct load *load, const char *interface, const char *path)
 {
     struct stat about;
     struct sockaddr_ll to = {.sll_family = AF_PACKET};
-    struct mmsghdr headers[BURST] = {0};
-    struct iovec vectors[BURST];
-    struct rusage used;
-    uint8_t *file, *end, *at;
-    double rate, seconds, began, due;
-    unsigned long sent = 0, refused = 0, most = ~0ul;
-    int link, on = 1, filled = 0;
-    if (count < 5)
-        return 2;
-    rate = atof(words[3]);
-    seconds = atof(words[4]);
-    if (seconds < 0) {
-        most = (unsigned long)-seconds;
-        seconds = 3600;
-    }
-    if (count > 5) {
-        cpu_set_t cpus;
-        CPU_ZERO(&cpus);
-        CPU_SET(atoi(words[5]), &cpus);
-        sched_setaffinity(0, sizeof cpus, &cpus);
-    }
-    link = open(words[2], O_RDONLY);
-    if (link < 0 || fstat(link, &about))
-        die(words[2]);
-    file = mmap(NULL, about.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, link, 0);
-    if (file == MAP_FAILED)
+    int on = 1, fd = open(path, O_RDONLY);
+    if (fd < 0 || fstat(fd, &about))
+        die(path);
+    load->file = load->at = mmap(NULL, about.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    if (load->file == MAP_FAILED)
         die("mmap");
-    end = at = file;
-    end += about.st_size;
-    link = socket(AF_PACKET, SOCK_RAW, 0);
-    to.sll_ifindex = if_nametoindex(words[1]);
+    load->end = load->file + about.st_size;
+    load->link = socket(AF_PACKET, SOCK_RAW, 0);
+    to.sll_ifindex = if_nametoindex(interface);
     to.sll_protocol = htons(ETH_P_IP);
-    if (link < 0 || !to.sll_ifindex || bind(link, (struct sockaddr *)&to, sizeof to))
-        die(words[1]);
-    setsockopt(link, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on);
-    for (int i = 0; i < BURST; i++) {
-        headers[i].msg_hdr.msg_iov = &vectors[i];
-        headers[i].msg_hdr.msg_iovlen = 1;
+    if (load->link < 0 || !to.sll_ifindex || bind(load->link, (struct sockaddr *)&to, sizeof to))
+        die(interface);
+    return setsockopt(load->link, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on);
+}
+
+static void send_burst(struct load *load, int part, unsigned long *refused)
+{
+    static struct mmsghdr headers[BURST];
+    static struct iovec vectors[BURST];
+    uint32_t size;
+    for (int i = 0; i < part; i++) {
+        if (load->at == load->end)
+            load->at = load->file;
+        memcpy(&size, load->at, 4);
+        vectors[i] = (struct iovec){load->at + 4, size};
+        headers[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1};
+        load->at += 4 + size;
     }
-    began = now();
-    for (;;) {
-        uint32_t size;
-        double passed = now() - began;
-        int part = BURST, done;
-        if (passed >= seconds || sent >= most)
-            break;
-        if (rate > 0) {
-            due = passed * rate - sent;
+    for (int done = 0; done < part;) {
+        int some = sendmmsg(load->link, headers + done, part - done, 0);
+        if (some > 0) {
+            done += some;
+        } else if (errno == ENOBUFS || errno == EAGAIN) {
+            ++*refused;
+        } else if (errno != EINTR) {
+            die("sendmmsg");
+        }
+    }
+    for (int i = 0; i < part; i++)
+        move_on(vectors[i].iov_base, vectors[i].iov_len);
+}
+
+/* Sends for so many seconds, or until `most` are sent, and says so. */
+static void blast(struct load *load, double seconds, unsigned long most)
+{
+    struct rusage used;
+    double began = now(), passed;
+    unsigned long sent = 0, refused = 0;
+    while ((passed = now() - began) < seconds && sent < most) {
+        int part = BURST;
+        if (load->rate > 0) {
+            double due = passed * load->rate - sent;
             if (due < 1) {
-                double left = (1 - due) / rate;
+                double left = (1 - due) / load->rate;
                 if (left > 100e-6) {
                     struct timespec pause = {0, (long)((left - 60e-6) * 1e9)};
                     nanosleep(&pause, NULL);
@@ -149,30 +160,41 @@ int main(int count, char **words)
         }
         if (most - sent < (unsigned long)part)
             part = most - sent;
-        for (filled = 0; filled < part; filled++) {
-            if (at == end)
-                at = file;
-            memcpy(&size, at, 4);
-            vectors[filled] = (struct iovec){at + 4, size};
-            at += 4 + size;
-        }
-        for (done = 0; done < filled;) {
-            int some = sendmmsg(link, headers + done, filled - done, 0);
-            if (some > 0) {
-                done += some;
-            } else if (errno == ENOBUFS || errno == EAGAIN) {
-                refused++;
-            } else if (errno != EINTR) {
-                die("sendmmsg");
-            }
-        }
-        for (int i = 0; i < filled; i++)
-            move_on(vectors[i].iov_base, vectors[i].iov_len);
-        sent += filled;
+        send_burst(load, part, &refused);
+        sent += part;
     }
-    due = now() - began;
+    passed = now() - began;
     getrusage(RUSAGE_SELF, &used);
-    printf("{\"sent\": %lu, \"refused\": %lu, \"seconds\": %.6f, \"system\": %.6f}\n", sent, refused, due,
+    printf("{\"sent\": %lu, \"refused\": %lu, \"seconds\": %.6f, \"system\": %.6f}\n", sent, refused, passed,
            used.ru_stime.tv_sec + used.ru_stime.tv_usec * 1e-6);
+    fflush(stdout);
+}
+
+int main(int count, char **words)
+{
+    struct load load = {0};
+    char order[64];
+    double seconds;
+    if (count < 5)
+        return 2;
+    load.rate = atof(words[3]);
+    seconds = atof(words[4]);
+    if (count > 5) {
+        cpu_set_t cpus;
+        CPU_ZERO(&cpus);
+        CPU_SET(atoi(words[5]), &cpus);
+        sched_setaffinity(0, sizeof cpus, &cpus);
+    }
+    open_load(&load, words[1], words[2]);
+    if (!strcmp(words[4], "orders")) {
+        printf("\"ready\"\n");
+        fflush(stdout);
+        while (fgets(order, sizeof order, stdin))
+            blast(&load, 3600, strtoul(order, NULL, 10));
+    } else if (seconds < 0) {
+        blast(&load, 3600, (unsigned long)-seconds);
+    } else {
+        blast(&load, seconds, ~0ul);
+    }
     return 0;
 }
