@@ -27,13 +27,15 @@ READERS = {     # of nfqueue.py
 }
 WAYS = {        # of box.py
     "no filter": Look("forwarding alone", GREY),
+    "no filter, again": Look("forwarding alone, once more", GREY, "||"),
     "tracking": Look("connection tracking alone", SKY, ".."),
     "queue": Look("edgeblock, queue alone", VERMILION),
     "both stages": Look("edgeblock, with the first stage", ORANGE, "//"),
     "untracked": Look("edgeblock, without connection tracking", GREEN, "\\\\"),
     "shortcut": Look("edgeblock, with the shortcut", BLUE, "xx"),
     "iptables -m string, one name": Look("iptables -m string, one name", PURPLE, "--"),
-    "Suricata, NFQ": Look("Suricata, NFQ", BLACK, "++"),
+    "Suricata, dataset": Look("Suricata, dataset", BLACK, "++"),
+    "Suricata, a rule a name": Look("Suricata, a rule a name", BLACK, "**"),
     "OpenGFW": Look("OpenGFW", BLACK, "oo"),
 }
 OURS, GOAL = VERMILION, BLACK

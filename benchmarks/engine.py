@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/engine.py [--quick] [--rounds N] [--capture FILE]... [--output DIR]
 
 Judges packets made up in memory (traffic.py; the make-up is printed) in a compiled loop, with a matcher of 100 000
-names none of which is asked for. Every measurement begins with an empty flow table; what is timed is processor time.
+names none of which is asked for. Every measurement begins with an empty flow table, or with a full one where it says
+so; what is timed is processor time.
 Then one kind of packet at a time, for the nanoseconds that it costs. --capture judges the packets of a pcap or pcapng
 file instead, both directions, over and over for at least half a second a round.
 """
@@ -31,6 +32,7 @@ NAMES = 100_000
 FLOWS = 12_000          # of the mix
 EACH = 40_000           # packets of a kind
 COUNTED = ("ClientHello behind its SYN", "HTTP request on a kept connection", "QUIC Initial")
+FULL = "ClientHello, first seen of its flow"
 SLOTS = 262_144         # as [impact] destinations
 
 
@@ -42,16 +44,20 @@ def lists_of(count: int) -> ListMatcher:
 
 
 def measure(lists: ListMatcher, before: list[bytes], packets: list[bytes], flags: int,
-            counted: bool = False) -> dict[str, float]:
-    """What `packets` cost an engine of their own that has seen the packets `before`; `counted`: with sketches."""
+            counted: bool = False, full: bool = False) -> dict[str, float]:
+    """What `packets` cost an engine of their own that has seen the packets `before`; `counted`: with sketches;
+    `full`: with a flow table that is full of others."""
     engine = Engine(lists)
+    if full:
+        traffic.fill(engine)
     if counted:
         memory = mmap.mmap(-1, size_of(SLOTS))
         memory.write(bytes(len(memory)))        # a day's memory is there already
         engine.sketches = Sketches(memory, SLOTS, bytes(16))
-    engine.judge_all(before, 1.0, flags)
+    now = time.monotonic() if full else 1.0
+    engine.judge_all(before, now, flags)
     begin = time.process_time()
-    accepted = engine.judge_all(packets, 1.0, flags)
+    accepted = engine.judge_all(packets, now, flags)
     seconds = time.process_time() - begin
     if accepted != len(packets):
         raise harness.Problem(f"{len(packets) - accepted} packets of an unlisted mix were not accepted")
@@ -147,6 +153,8 @@ def main() -> None:
         cases[name] = partial(measure, lists, before, packets, flags)
         if name in COUNTED:
             cases[f"{name}, counted"] = partial(measure, lists, before, packets, flags, True)
+        if name == FULL:
+            cases[f"{name}, table full"] = partial(measure, lists, before, packets, flags, full=True)
     run.in_turn(cases)
     run.save()
 

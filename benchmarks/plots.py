@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import slices
 from colours import GOAL, OURS, READERS, WAYS, Look
 
 matplotlib.use("Agg")
@@ -39,12 +40,13 @@ def paired(samples: Samples, case: str, base: str, figure: str) -> list[float]:
     return [a / b for a, b in zip(samples[case][figure], samples[base][figure], strict=False) if b]
 
 
-def described(figure: Any, title: str, record: Record, room: float = 0.0) -> Any:
+def described(figure: Any, title: str, record: Record, room: float = 0.0,
+              bars: str = "from the lowest to the highest") -> Any:
     """With a title over all, and beneath how often, on what and when it was measured. `room` is left for a legend
     above that, as a share of the height."""
     machine = record["machine"]
     figure.suptitle(title, fontsize=11)
-    text = (f"Median of {record['settings']['rounds']} rounds, bars from the lowest to the highest. "
+    text = (f"{record['settings']['rounds']} rounds, bars {bars}. "
             f"{machine['cpus']} CPUs, {machine['processor']}{', virtual' if machine['virtual'] else ''}, "
             f"Linux {machine['kernel']}; commit {record['commit']}, {record['date'][:10]}")
     figure.supxlabel("\n".join(textwrap.wrap(text, int(figure.get_figwidth() * 17))), fontsize=7)
@@ -101,30 +103,28 @@ def nfqueue(record: Record, rates: Sequence[int], goal: float) -> Any:
                      0.08)
 
 
-def box(record: Record, ways: Sequence[str], parts: Sequence[tuple[str, str, str]],
-        goals: Mapping[tuple[str, str], float]) -> Any:
-    """What each way leaves of the throughput of a box without a filter; `goals` by part and way."""
-    samples = record["samples"]
-    figure, axes = pyplot.subplots(figsize=(11, 4.6))
-    width = 0.84 / len(ways)
-    for number, way in enumerate(ways):
-        look = WAYS.get(way, Look(way, GOAL))
-        for group, (part, figure_, _) in enumerate(parts):
-            if f"{part}, {way}" not in samples:
+def box(record: Record, loads: Sequence[str]) -> Any:
+    """How much of each load a box does for the processor time that one without a filter takes for it."""
+    samples, cases = record["samples"], [case for case in record["cases"] if case != "no filter"]
+    figure, axes = pyplot.subplots(figsize=(12, 4.8))
+    width = 0.84 / len(cases)
+    for number, case in enumerate(cases):
+        look = WAYS.get(case, Look(case, GOAL))
+        for group, what in enumerate(loads):
+            if f"{what}, {case}" not in samples:
                 continue
-            row = paired(samples, f"{part}, {way}", f"{part}, no filter", figure_)
-            place = group + number * width
-            axes.bar(place, statistics.median(row), width, color=look.colour, hatch=look.hatch, edgecolor="white",
-                     lw=0.3, label=look.name if group == 0 else None, yerr=bars([row]), error_kw=ERRORS)
-            if goal := goals.get((part, way)):
-                axes.plot([place - width / 2, place + width / 2], [goal, goal], color=GOAL, lw=2.5)
-    axes.plot([], [], color=GOAL, lw=2.5, label="goal: no less")
-    axes.set_xticks([place + 0.42 - width / 2 for place in range(len(parts))],
-                    [what.removesuffix(", Gbit/s").replace(", ", ",\n") for *_, what in parts], fontsize=8)
-    axes.set_ylabel("share of the box without a filter")
+            got = slices.share(samples[f"{what}, no filter"]["cpu_us"], samples[f"{what}, {case}"]["cpu_us"])
+            axes.bar(group + number * width, got.middle, width, color=look.colour, hatch=look.hatch,
+                     edgecolor="white", lw=0.3, label=look.name if group == 0 else None, error_kw=ERRORS,
+                     yerr=[[got.middle - got.low], [got.high - got.middle]])
+    axes.axhline(1.0, color=GOAL, lw=1.5)
+    axes.set_xticks([place + 0.42 - width / 2 for place in range(len(loads))],
+                    [what.removesuffix(", IPv4").replace(", ", ",\n") for what in loads], fontsize=8)
+    axes.set_ylabel("for the same processor time, of no filter")
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return described(figure, "Throughput of a box whose cores do everything, client and server included", record)
+    return described(figure, "Work for the same processor time, client and server included, over IPv4", record,
+                     bars="the interval of 95 of 100 resamplings")
 
 
 GROWTH = {      # of scale.py: what stands above, along and beside

@@ -69,7 +69,7 @@ def ours() -> None:
     from edgeblock.source.nfqueue import QueueReader
 
     engine = make_engine(Config(), load(RULES).matcher)
-    fill(engine)
+    traffic.fill(engine)
     gc.collect()
     gc.freeze()
     board = memoryview(bytearray(8 * BOARD["words"])).cast("B").cast("Q")
@@ -81,17 +81,6 @@ def ours() -> None:
             pass
 
     serve(reader.fileno(), drain, lambda: reader.counters()["packets"])
-
-
-def fill(engine) -> None:
-    """Hellos of other flows than will come, one a flow, until the table evicts."""
-    packets = [bytearray(packet) for packet in traffic.hellos(20_000)]
-    for turn in range(128, 144):
-        for packet in packets:
-            packet[13] = turn               # their checksums are wrong now, and not looked at
-        engine.judge_all([bytes(packet) for packet in packets], time.monotonic(), traffic.CHECKSUM_TRUST)
-        if engine.counters()["evicted_settled"]:
-            break
 
 
 def stock() -> None:

@@ -9,12 +9,14 @@ every figure as median (lowest to highest). Never: a figure that is in none of t
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import harness
 import plots
+import slices
 from colours import READERS
 from harness import short, spread
 from plots import Record, Samples, middle, paired, pyplot
@@ -46,44 +48,109 @@ def cell(samples: Samples, case: str, figure: str) -> str:
     return spread(samples[case][figure]) if figure in samples.get(case, {}) else ""
 
 
-# ---- what was to be reached: benchmark, case, figure (as a ratio to another case, if one is named), what, goal
+# ---- what was to be reached
 
-GOALS = (
-    ("engine", "mixed traffic", "packets_per_s", "", "engine, mixed traffic, packets/s", ">=", 1.5e6),
-    ("engine", "ClientHello, first seen of its flow", "packets_per_s", "", "engine, ClientHellos/s", ">=", 7e5),
-    ("engine", "QUIC Initial", "packets_per_s", "", "engine, QUIC Initials/s", ">=", 1.5e5),
-    ("nfqueue", "emptying, hellos, ours", "user_us", "", "queue, user µs a ClientHello", "<=", 1.5),
-    ("nfqueue", "emptying, mixed, ours", "user_us", "", "queue, user µs a packet of the mix", "<=", 1.5),
-    ("nfqueue", "emptying, hellos, ours", "packets_per_s", "emptying, hellos, many",
-     "queue, every packet a ClientHello, of the bare loop", ">=", 0.9),
-    ("box", "bulk, wire, queue", "gbit_per_s", "bulk, wire, no filter", "bulk TCP, filter / none", ">=", 0.97),
-    ("box", "bulk, offload, queue", "gbit_per_s", "bulk, offload, no filter", "the same, offloads on", ">=", 0.97),
-    ("box", "bulk, wire, shortcut", "gbit_per_s", "bulk, wire, no filter", "bulk TCP with the shortcut / none",
-     ">=", 0.97),
-    ("box", "bulk, offload, shortcut", "gbit_per_s", "bulk, offload, no filter", "the same, offloads on", ">=", 0.97),
-    ("box", "connections, queue", "per_s", "connections, no filter", "new TLS connections, filter / none", ">=", 0.9),
-    ("box", "connections, queue", "per_s", "connections, tracking", "the same, filter / tracking alone", ">=", 0.9),
-    ("box", "connections, both stages", "per_s", "connections, no filter",
-     "new TLS connections, both stages / none", ">=", 0.98),
-    ("box", "connections, both stages", "per_s", "connections, tracking",
-     "the same, both stages / tracking alone", ">=", 0.98),
-)
+
+class Goal(NamedTuple):
+    """`null` is what two boxes without a filter say of themselves."""
+
+    what: str
+    goal: float
+    value: slices.Value
+    null: slices.Value | None = None
+    least: bool = True          # or it is the most
+
+    @property
+    def reached(self) -> bool:
+        return self.value.middle >= self.goal if self.least else self.value.middle <= self.goal
 
 
 def goals(report: Report, records: Mapping[str, Record]) -> None:
-    rows = []
-    for benchmark, case, figure, base, what, sense, goal in GOALS:
-        samples = records.get(benchmark, {}).get("samples", {})
-        if case not in samples or base and base not in samples:
-            continue
-        values = paired(samples, case, base, figure) if base else samples[case][figure]
-        got = statistics.median(values)
-        reached = got >= goal if sense == ">=" else got <= goal
-        least = "at least" if sense == ">=" else "at most"
-        rows.append([what, f"{least} {short(goal)}", spread(values), "yes" if reached else "**no**"])
+    wanted = [goal for part in (box_goals, peer_goals, engine_goals) for goal in part(records)]
+    rows = [[goal.what, f"at {'least' if goal.least else 'most'} {short(goal.goal)}", str(goal.value),
+             str(goal.null or ""), "yes" if goal.reached else "**no**"] for goal in wanted]
     if rows:
-        report.say("## Goals and what was reached")
-        report.table(["", "goal", "measured", "reached"], rows)
+        report.say("## Goals and what was reached", "",
+                   "Against the box without a filter in the same run; in brackets the interval. The null is the same "
+                   "figure of a second box without a filter.")
+        report.table(["", "goal", "measured", "null", "reached"], rows)
+
+
+def edgeblock_cases(record: Record) -> list[str]:
+    """Those that are ours, the cheapest for new connections first."""
+    ours = [case for case in record["cases"] if case in record["settings"]["edgeblock"]]
+    what = next(iter(record["loads"]))
+    return sorted(ours, key=lambda case: slices.cost(record["samples"][f"{what}, {case}"]["cpu_us"]).middle)
+
+
+def box_goals(records: Mapping[str, Record]) -> Iterator[Goal]:
+    """Of one setting, the cheapest for new connections: none is taken for what another does better."""
+    record = records.get("box", {})
+    if not record.get("loads") or not (ours := edgeblock_cases(record)):
+        return
+    samples, case, null = record["samples"], ours[0], record["cases"][1]
+
+    def goal(text: str, load: str, figure: str, of: Callable[..., slices.Value], wanted: float, least: bool) -> Goal:
+        base = samples[f"{load}, no filter"][figure]
+        return Goal(f"{text}, *{case}*", wanted, of(base, samples[f"{load}, {case}"][figure]),
+                    of(base, samples[f"{load}, {null}"][figure]), least)
+
+    for load, text, wanted in (("connections", "new TLS connections, whole hello", 1.0),
+                               ("segments", "the same, hello in two segments", 1.0),
+                               ("bulk", "bulk, 1448-byte segments", 1.05),
+                               ("requests", "HTTP requests, kept connections", 0.95)):
+        for family in ("IPv4", "IPv6"):
+            if f"{load}, {family}, {case}" in samples:
+                yield goal(f"{text}, {family}", f"{load}, {family}", "cpu_us", slices.share, wanted, True)
+    for load, text, wanted in (("latency, TLS", "added median latency of TLS, µs", 1.0),
+                               ("latency, HTTP", "the same of HTTP, µs", 2.0)):
+        for family in ("IPv4", "IPv6"):
+            if f"{load}, {family}, {case}" in samples:
+                yield goal(f"{text}, {family}", f"{load}, {family}", "p50_us", slices.later, wanted, False)
+    for load, text in (("quic", "one Initial"), ("quic, two Initials", "two Initials")):
+        if f"{load}, IPv4, {case}" in samples:
+            yield goal(f"QUIC connection, whole path, {text}, µs", f"{load}, IPv4", "cpu_us", slices.more, 6.0, False)
+
+
+def peer_goals(records: Mapping[str, Record]) -> Iterator[Goal]:
+    """Own processor time a connection, against the best of the filters that have processes."""
+    record = records.get("box", {})
+    if not record.get("loads") or not (ours := edgeblock_cases(record)):
+        return
+    load = "connections, IPv4"
+    mine = record["samples"].get(f"{load}, {ours[0]}")
+    peers = [record["samples"][f"{load}, {case}"]["own_us"] for case, facts in record["facts"].items()
+             if facts and case not in record["settings"]["edgeblock"] and f"{load}, {case}" in record["samples"]]
+    if mine and peers:
+        best = min(peers, key=lambda values: slices.cost(values).middle)
+        yield Goal(f"own CPU a TLS connection, how many times the best peer's is, *{ours[0]}*", 40.0,
+                   slices.share(best, mine["own_us"]))
+
+
+def engine_goals(records: Mapping[str, Record]) -> Iterator[Goal]:
+    """Of the engine and the queue by themselves."""
+    def values(benchmark: str, case: str, figure: str) -> list[float]:
+        return records.get(benchmark, {}).get("samples", {}).get(case, {}).get(figure, [])
+
+    for case, text, wanted in (("emptying, hellos, ours / many", "hellos", 0.8),
+                               ("emptying, mixed, ours / many", "mix", 0.8)):
+        if ratios := values("nfqueue", case, "cpu_ratio"):
+            yield Goal(f"queue path against the bare receive-many loop, {text}, processor time", wanted,
+                       slices.value(slices.middle, ratios))
+    if costs := values("engine", "ClientHello, first seen of its flow, table full", "ns_per_packet"):
+        yield Goal("engine, a hello with a full table, ns", 500.0, slices.cost(costs), least=False)
+    for group, text, sizes in (("flows", "10 thousand to 1 million flows", (10_000, 1_000_000)),
+                               ("names", "10 thousand to 10 million names", (10_000, 10_000_000))):
+        few, many = (values("scale", f"{group}, {size}", "ns_per_packet") for size in sizes)
+        if few and many:
+            yield Goal(f"growth from {text}, times", 1.1, slices.growth(few, many), least=False)
+    for case, wanted in ENGINE_GOALS.items():
+        if speeds := values("engine", case, "packets_per_s"):
+            yield Goal(f"engine, {case}, packets/s", wanted, slices.value(slices.middle, speeds))
+
+
+ENGINE_GOALS = {"mixed traffic": 1.5e6, "ClientHello, first seen of its flow": 7e5, "QUIC Initial": 1.5e5}
+USER_GOAL = 1.5         # µs of user time that the queue's reader may take for a ClientHello
 
 
 # ---- one function a benchmark
@@ -95,8 +162,7 @@ def engine(report: Report, record: Record) -> None:
     report.say("## Engine alone, one core", "", f"{settings['names']:,} names, none asked for. {settings['traffic']}")
     report.table(["", "per second", "ns each"], [
         [case, cell(samples, case, "packets_per_s"), cell(samples, case, "ns_per_packet")] for case in samples])
-    goals = {case: goal for benchmark, case, *_, goal in GOALS if benchmark == "engine"}
-    report.plot(plots.engine(record, goals), f"{record['benchmark']}-ns-by-kind-of-packet",
+    report.plot(plots.engine(record, ENGINE_GOALS), f"{record['benchmark']}-ns-by-kind-of-packet",
                 "nanoseconds a packet by kind")
 
 
@@ -139,67 +205,71 @@ def nfqueue(report: Report, record: Record) -> None:
     report.say("", "Offered load, every packet a ClientHello of a new flow:")
     report.table(["reader", "most without loss (< 0.1 %), packets/s", "most at all, packets/s",
                   "lost at the highest load, %", "highest load, packets/s"], rows)
-    [goal] = [goal for _, case, figure, *_, goal in GOALS if (case, figure) == ("emptying, hellos, ours", "user_us")]
-    report.plot(plots.nfqueue(record, rates, goal), "queue-taken-and-cost-by-offered-load",
+    report.plot(plots.nfqueue(record, rates, USER_GOAL), "queue-taken-and-cost-by-offered-load",
                 "packets taken against packets offered, and what each cost")
 
 
 def box(report: Report, record: Record) -> None:
-    samples, settings = record["samples"], record["settings"]
-    ways = list(dict.fromkeys(case.partition(", ")[2] for case in samples if case.startswith("connections, ")))
-    ways = ways or list(dict.fromkeys(case.rpartition(", ")[2] for case in samples))
-    report.say("## The box", "", "The ratio stands behind each figure: to the box without a filter, round by round.")
-    parts = (("bulk, wire", "gbit_per_s", "bulk TCP, 1500-byte segments, Gbit/s"),
-             ("bulk, offload", "gbit_per_s", "bulk TCP, offloads on, Gbit/s"),
-             ("connections", "per_s", "new TLS connections/s"), ("requests", "per_s", "HTTP requests/s, kept"),
-             ("replay", "forwarded_per_s", "replay of the mix, packets/s"))
-    there = [(part, figure, what) for part, figure, what in parts if f"{part}, no filter" in samples]
+    samples, cases = record["samples"], record["cases"]
+    there = [what for what in record["loads"] if f"{what}, no filter" in samples]
+    report.say("## The box", "", "Processor time of client, box and server together, in slices of fixed work that take "
+               "turns: the mean of the cheaper half, in brackets the interval of 95 of 100 resamplings. "
+               "*No filter, again* is a second box like the first: a ratio nearer to 1 than its interval is no "
+               "finding.", "",
+               "How many times as much is done for the same processor time as without a filter, above 1 is cheaper:")
 
-    def with_ratio(part: str, way: str, figure: str) -> str:
-        case = f"{part}, {way}"
-        if case not in samples:
-            return ""
-        text = cell(samples, case, figure)
-        if way != "no filter":
-            text += f"; **{statistics.median(paired(samples, case, f'{part}, no filter', figure)):.2f}**"
-        return text
+    def each(of: Callable[[str, str], str], chosen: Sequence[str] = (), loads: Sequence[str] = ()) -> None:
+        chosen = chosen or cases
+        report.table(["", *chosen], [[what, *(of(what, case) if f"{what}, {case}" in samples else ""
+                                              for case in chosen)] for what in loads or there])
 
-    report.table(["", *ways], [[what, *(with_ratio(part, way, figure) for way in ways)]
-                               for part, figure, what in there])
-    costs = (("bulk, wire", "cpu_s_per_gb", "CPU s a GB, 1500-byte segments"),
-             ("bulk, offload", "cpu_s_per_gb", "CPU s a GB, offloads on"),
-             ("connections", "cpu_ms_each", "CPU s a thousand connections"),
-             ("requests", "cpu_ms_each", "CPU s a thousand requests"))
-    report.say("Processor time of the whole machine, client and server included:")
-    report.table(["", *ways], [[what, *(cell(samples, f"{part}, {way}", figure) for way in ways)]
-                               for part, figure, what in costs if f"{part}, no filter" in samples])
-    if "latency, no filter" in samples:
-        report.say(f"Latency of a connection, from connect to the whole answer, at {settings['latency_rate']:,} "
-                   "connections/s:")
-        report.table(["µs", *ways], [
-            [what, *(cell(samples, f"latency, {way}", figure) for way in ways)]
-            for what, figure in (("median", "p50_us"), ("99th", "p99_us"), ("99.9th", "p999_us"))])
-    report.say("Verdicts, over all rounds:")
-    rows = []
-    for part in ("connections", "requests", "latency"):
-        for way in ways:
-            if f"{part}, {way}" in samples:
-                total = {figure: sum(values) for figure, values in samples[f"{part}, {way}"].items()}
-                rows.append([part, way, f"{total['listed']:,.0f}", f"{total['let_through']:,.0f}",
-                             f"{total['others']:,.0f}", f"{total['harmed']:,.0f}"])
-    report.table(["", "", "listed", "of them let through", "others", "of them harmed"], rows)
-    if any(case.startswith("replay, ") for case in samples):
-        report.say("Replay: what came out, and what passed unread because the queue was full "
-                   "(`overload = \"open\"`):")
-        report.table(["", "offered/s", "lost, %", "unread, %"], [
-            [way, *(cell(samples, f"replay, {way}", figure)
-                    for figure in ("offered_per_s", "lost_percent", "unread_percent"))]
-            for way in ways if f"replay, {way}" in samples])
+    def against(of: Callable[..., slices.Value], figure: str, what: str, case: str) -> str:
+        return str(of(samples[f"{what}, no filter"][figure], samples[f"{what}, {case}"][figure]))
+
+    def cost(figure: str, what: str, case: str) -> str:
+        return str(slices.cost(samples[f"{what}, {case}"][figure]))
+
+    each(partial(against, slices.share, "cpu_us"), cases[1:])
+    report.say("µs of processor time, of a connection, a request, a packet or a MB:")
+    each(partial(cost, "cpu_us"))
+    report.say("The same, how much more than without a filter:")
+    each(partial(against, slices.more, "cpu_us"), cases[1:])
+    filters = [case for case in cases if case in record["facts"] and record["facts"][case]]
+    report.say("Of that, what the filter's own processes took, which is what filters are compared by:")
+    each(partial(cost, "own_us"), filters)
+    late = [what for what in there if "p50_us" in samples[f"{what}, no filter"]]
+    if late:
+        report.say("Median time from connect, or from the request, to the whole answer, one at a time, µs:")
+        each(lambda what, case: short(middle(samples, f"{what}, {case}", "p50_us")), loads=late)
+        report.say("How much later than without a filter:")
+        each(partial(against, slices.later, "p50_us"), cases[1:], late)
+    report.say("Verdicts: listed questions that were answered, others that were not; of the mix, packets that did not "
+               "come out:")
+    each(lambda what, case: "{let_through:,} of {listed:,}; {harmed:,} of {others:,}".format(
+        **record["verdicts"][f"{what}, {case}"]))
+    report.say("The filters themselves, with their list of names:")
+    names = {"start_s": "ready after, s", "pss_mib": "memory (PSS) then, MiB", "pss_after_mib": "and at the end, MiB"}
+    report.table(["", *filters], [[text, *(short(record["facts"][case].get(fact, 0)) for case in filters)]
+                                  for fact, text in names.items()])
     if there:
-        goals = {tuple(case.rsplit(", ", 1)): goal for benchmark, case, _, base, *_, goal in GOALS
-                 if benchmark == "box" and base.endswith(", no filter")}
-        report.plot(plots.box(record, ways, there, goals), "box-throughput-as-share-of-forwarding",
-                    "throughput of each way, as a share of forwarding alone")
+        report.plot(plots.box(record, [what for what in there if what.endswith(", IPv4") or what == "mix"]),
+                    "box-work-for-the-same-processor-time", "work for the same processor time, by case and load")
+
+
+def rates(report: Report, record: Record) -> None:
+    """What the box benchmark said when it told rates by wall clock."""
+    samples = record["samples"]
+    parts = (("bulk, wire", "gbit_per_s", "bulk TCP, 1500-byte segments"),
+             ("bulk, offload", "gbit_per_s", "bulk TCP, offloads on"),
+             ("connections", "per_s", "new TLS connections"), ("requests", "per_s", "HTTP requests, kept"),
+             ("replay", "forwarded_per_s", "replay of the mix, of which no TCP was filtered"))
+    ways = [case.partition(", ")[2] for case in samples if case.startswith("connections, ")]
+    report.say("## The box, by wall clock, as it was measured before", "",
+               f"Kept for one report, to be compared: commit {record['commit']}. Rates as shares of the box without a "
+               "filter, median of the rounds with the lowest and the highest.")
+    report.table(["", *ways[1:]], [
+        [text, *(spread(paired(samples, f"{part}, {way}", f"{part}, no filter", figure)) for way in ways[1:])]
+        for part, figure, text in parts])
 
 
 def scale(report: Report, record: Record) -> None:
@@ -244,7 +314,8 @@ def plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-PARTS = {"engine": engine, "engine-capture": engine, "quic": quic, "nfqueue": nfqueue, "box": box, "scale": scale}
+PARTS = {"engine": engine, "engine-capture": engine, "quic": quic, "nfqueue": nfqueue, "box": box,
+         "box-by-rate": rates, "scale": scale}
 
 
 def write(folder: Path, failed: Mapping[str, str] | None = None) -> Path:

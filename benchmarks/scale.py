@@ -6,10 +6,13 @@ names     the engine on ClientHellos of new flows, with lists of 10 thousand, 1 
           million names, none asked for
 flows     the engine on packets with data of flows in the table, in random order, with 10 thousand to 1 million of
           them (with --quick 100 thousand)
-workers   new TLS connections/s through a box with 1 and 2 workers, from 16 addresses (the kernel spreads pairs of
+workers   new TLS connections/s through a box with 1 and 2 workers, from many addresses (the kernel spreads pairs of
           addresses over the queues). Client, server and box share this machine's CPUs. Needs root.
+
+The sizes take turns, and the engines of all are there at once.
 """
 
+import dataclasses
 import random
 import tempfile
 import time
@@ -19,6 +22,7 @@ from pathlib import Path
 
 import box
 import harness
+import slices
 import traffic
 from engine import lists_of
 
@@ -27,7 +31,7 @@ from edgeblock.core.engine import Engine
 
 HELLOS = 40_000
 PACKETS = 100_000
-SOURCE, SOURCES = "192.0.2.10", 16
+FIGURE = "ns_per_packet"
 
 
 def hellos(lists: ListMatcher, packets: list[bytes]) -> dict[str, float]:
@@ -67,43 +71,52 @@ class Crowd:
         return timed(self.engine, self.packets)
 
 
-def workers(run: harness.Run, seconds: float) -> None:
+def workers(run: harness.Run, questions: int) -> None:
+    load = dataclasses.replace(box.LOADS[0], count=questions, listed=False)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        cases = {}
-        for count in (1, 2):
-            place = box.Place(f"workers {count}", Path(name), offload=False)
-            stack.enter_context(place.lab)
-            stack.callback(place.close)
-            place.open(lambda home, place, count=count: place.filter(
-                box.settings_of(home, "off" if box.first_stage() else None, count)))
-            for number in range(SOURCES):
-                address = f"{SOURCE.rpartition('.')[0]}.{int(SOURCE.rpartition('.')[2]) + number}/24"
-                place.lab.run_in("client", ["ip", "address", "add", address, "dev", "to-box"])
-            place.sources = [SOURCE, str(SOURCES)]
-            cases[f"workers, {count}"] = partial(place.many, box.TLS, "new", "tls", seconds)
-        run.in_turn(cases)
+        bench = box.Bench(run, Path(name), stack)
+        box.write_texts(bench.folder, {load.text})
+        bench.open({f"workers {count}": partial(opened, count) for count in (1, 2)})
+        askers = {f"workers, {count}": bench.asker(place, load, 4)
+                  for count, place in enumerate(bench.places, start=1)}
+        for asker in askers.values():
+            stack.callback(asker.end)
+        run.in_turn({case: partial(rate, asker) for case, asker in askers.items()})
+
+
+def opened(count: int, place: box.Place) -> None:
+    place.filter(box.EDGEBLOCK["queue"], count)
+
+
+def rate(asker: box.Asker) -> dict[str, float]:
+    said = asker.order(asker.load.count)
+    return {"per_s": said["answered"] / said["seconds"]}
 
 
 def main() -> None:
     chosen = harness.options(__doc__).parse_args()
     harness.need_root()
-    run = harness.Run("scale", chosen, rounds=5, quick_rounds=1)
+    run = harness.Run("scale", chosen, rounds=15, quick_rounds=5)
+    run.record["facts"] = {}
     packets = traffic.hellos(HELLOS)
     sizes = (10_000, 100_000) if chosen.quick else (10_000, 1_000_000, 10_000_000)
     crowds = (10_000, 100_000) if chosen.quick else (10_000, 100_000, 1_000_000)
     run.settings(names=sizes, flows=crowds)
-    workers(run, 0.5 if chosen.quick else 2.0)
+    workers(run, 2_000 if chosen.quick else 20_000)
     few = lists_of(10_000)
-    for size in crowds:             # one after the other: a million flows take memory
-        crowd = Crowd(few, size)
-        run.in_turn({f"flows, {size}": crowd.measure})
-    del crowd
+    groups = [{f"flows, {size}": Crowd(few, size).measure for size in crowds}]
+    run.in_turn(groups[0])
+    groups[0] = dict.fromkeys(groups[0])        # a million flows take memory
     names = {}
     for size in sizes:
         begin = time.monotonic()
         names[f"names, {size}"] = partial(hellos, few if size == 10_000 else lists_of(size), packets)
         run.say(f"{size:,} names compiled in {time.monotonic() - begin:.1f} s")
     run.in_turn(names)
+    for cases in (*groups, names):
+        first, *others = cases
+        for case in others:
+            run.say(f"{case} against {first}: {slices.growth(run.samples(first, FIGURE), run.samples(case, FIGURE))}")
     run.save()
 
 

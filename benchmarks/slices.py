@@ -97,6 +97,11 @@ def share(base: Sequence[float], case: Sequence[float]) -> Value:
     return value(lambda a, b: cheap(a) / cheap(b), base, case)
 
 
+def growth(base: Sequence[float], case: Sequence[float]) -> Value:
+    """How many times as much `case` costs."""
+    return share(case, base)
+
+
 def more(base: Sequence[float], case: Sequence[float]) -> Value:
     return value(lambda a, b: cheap(b) - cheap(a), base, case)
 

@@ -8,12 +8,15 @@ import contextlib
 import random
 import ssl
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from quic import first_initial, initials
+from quic import first_initial
+from quic import initials as initials_of
 
+from edgeblock.core.engine import Engine
 from edgeblock.disguises import packets as wire
 
 # Percent of flows by what the client sends, and how many of all flows are IPv6.
@@ -72,7 +75,7 @@ def browser_initials(name: str, connection: int, post_quantum: bool) -> list[byt
     """The Initials of a QUIC connection: one, or two with a ClientHello of 1.9 kB."""
     hello = browser_hello(name)[5:] if post_quantum else wire.hello_message(
         name.encode(), before=wire.key_share(32), behind=wire.extension(16, b"\0\3\2h3"))
-    return initials(connection, hello)
+    return initials_of(connection, hello)
 
 
 def request(name: str, path: str) -> bytes:
@@ -185,7 +188,18 @@ def hellos(count: int) -> list[bytes]:
     return [Flow(index, False, 443).tcp(ACK | PUSH, hello_named(index)) for index in range(count)]
 
 
-def initial_packets(count: int) -> list[bytes]:
+def fill(engine: Engine) -> None:
+    """Hellos of other flows than come anywhere else, one a flow, until its table evicts."""
+    packets = [bytearray(packet) for packet in hellos(20_000)]
+    for turn in range(128, 144):
+        for packet in packets:
+            packet[13] = turn               # their checksums are wrong now, and not looked at
+        engine.judge_all([bytes(packet) for packet in packets], time.monotonic(), CHECKSUM_TRUST)
+        if engine.counters()["evicted_settled"]:
+            break
+
+
+def initials(count: int) -> list[bytes]:
     """One datagram a flow: a QUIC Initial that holds a whole ClientHello."""
     return [datagram_packet(first_initial(index), index) for index in range(count)]
 

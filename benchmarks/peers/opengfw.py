@@ -1,9 +1,10 @@
-"""OpenGFW, which makes its own nftables rules and reads its own queue.
+"""OpenGFW, which makes its own nftables or iptables rules and reads its own queue.
 
 Settings as in its documentation: a queue as long as ours, one worker a CPU, rules as expressions over the server name
 and the Host header; it marks decided connections itself, so that they leave its queue.
 """
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -24,10 +25,10 @@ class OpenGFW(Peer):
     def obstacle(cls) -> str:
         if shutil.which("OpenGFW", path=search_path()) is None:
             return "it is not installed (program OpenGFW in PATH)"
-        trial = subprocess.run(
-            ["unshare", "--net", "sh", "-c", "nft add table inet t && nft add chain inet t c && "
-             "nft add rule inet t c queue num 0 bypass"], capture_output=True, check=False)
-        return "" if trial.returncode == 0 else "it needs nftables' queue statement, which this kernel lacks"
+        built = Path("/proc/config.gz")
+        if built.exists() and b"CONFIG_NETFILTER_NETLINK_GLUE_CT=y" not in gzip.decompress(built.read_bytes()):
+            return "it asks its queue for conntrack's data (NFQA_CFG_F_CONNTRACK), and this kernel was built without"
+        return ""
 
     def start(self, lab: Lab, folder: Path, names: list[str], ports: tuple[int, ...]) -> None:
         own = folder / "opengfw"
