@@ -8,8 +8,8 @@ JOBS := $(shell nproc)
 RUFF := --line-length 118 --target-version py311 --select E,F,W,I,B,UP,SIM,RUF100,PLE \
 	--config 'lint.isort.known-first-party = ["edgeblock"]'
 
-.PHONY: help demo test matrix test-vm test-releases test-bounds soak bench bench-quick pictures fuzz framing lint \
-	lint-ready lint-style lint-types lint-house lint-unit build deb clean
+.PHONY: help demo test matrix test-vm test-releases test-bounds soak bench bench-peers bench-quick pictures fuzz framing \
+	lint lint-ready lint-style lint-types lint-house lint-unit build deb clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ soak:  ## all that happens to a box in a week, under traffic, for SECONDS=600 in
 bench: ## every measurement, in about twelve minutes: files, plots and report.md under benchmarks/results (root)
 	@.ci/setup lab bench
 	@$(PY) benchmarks/all.py
+
+bench-peers: ## other filters that take part in make bench where they are: unpacked into build/peers (root)
+	@benchmarks/peers/fetch
 
 bench-quick: ## a first look in two minutes, under benchmarks/results/quick (root)
 	@.ci/setup lab bench

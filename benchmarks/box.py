@@ -30,7 +30,7 @@ as they are in every lab, and all other processes of the machine are not. Needs 
     mix           the traffic of traffic.py sent into the box; what comes out behind it
 
 One question in each slice is for a listed name. All are counted: `let_through` are listed ones that were answered,
-`harmed` others that were not.
+`harmed` others that were not. Where nobody filters all are let through.
 """
 
 import argparse
@@ -383,7 +383,7 @@ class Bench:
                     figures, verdicts = asker.slice()
                     case = f"{what}, {asker.place.name}"
                     self.run.add(case, figures)
-                    self.count(case, verdicts, asker.place)
+                    self.count(case, verdicts)
         for place in self.places if load is MIX else ():
             if place.daemon and self.tcp_read(place) == read[place.name]:
                 raise harness.Problem(f"mix, {place.name}: the engine read no TCP of it: are its ports filtered?")
@@ -394,12 +394,10 @@ class Bench:
     def tcp_read(self, place: Place) -> int:
         return place.lab.counters(place.daemon).get("engine.tcp", 0) if place.daemon else 0
 
-    def count(self, case: str, verdicts: Mapping[str, float], place: Place) -> None:
-        """Right and wrong verdicts. Where nobody filters, a listed answer is no fault."""
+    def count(self, case: str, verdicts: Mapping[str, float]) -> None:
         total = self.run.record["verdicts"].setdefault(case, dict.fromkeys(verdicts, 0))
         for name, value in verdicts.items():
-            if name != "let_through" or place.daemon or place.peer:
-                total[name] += value
+            total[name] += value
 
     def close(self) -> None:
         for place in self.places:

@@ -136,7 +136,7 @@ def engine_goals(records: Mapping[str, Record]) -> Iterator[Goal]:
                                ("emptying, mixed, ours / many", "mix", 0.8)):
         if ratios := values("nfqueue", case, "cpu_ratio"):
             yield Goal(f"queue path against the bare receive-many loop, {text}, processor time", wanted,
-                       slices.value(slices.middle, ratios))
+                       slices.typical(ratios))
     if costs := values("engine", "ClientHello, first seen of its flow, table full", "ns_per_packet"):
         yield Goal("engine, a hello with a full table, ns", 500.0, slices.cost(costs), least=False)
     for group, text, sizes in (("flows", "10 thousand to 1 million flows", (10_000, 1_000_000)),
@@ -146,7 +146,7 @@ def engine_goals(records: Mapping[str, Record]) -> Iterator[Goal]:
             yield Goal(f"growth from {text}, times", 1.1, slices.growth(few, many), least=False)
     for case, wanted in ENGINE_GOALS.items():
         if speeds := values("engine", case, "packets_per_s"):
-            yield Goal(f"engine, {case}, packets/s", wanted, slices.value(slices.middle, speeds))
+            yield Goal(f"engine, {case}, packets/s", wanted, slices.typical(speeds))
 
 
 ENGINE_GOALS = {"mixed traffic": 1.5e6, "ClientHello, first seen of its flow": 7e5, "QUIC Initial": 1.5e5}
@@ -212,10 +212,10 @@ def nfqueue(report: Report, record: Record) -> None:
 def box(report: Report, record: Record) -> None:
     samples, cases = record["samples"], record["cases"]
     there = [what for what in record["loads"] if f"{what}, no filter" in samples]
-    report.say("## The box", "", "Processor time of client, box and server together, in slices of fixed work that take "
-               "turns: the mean of the cheaper half, in brackets the interval of 95 of 100 resamplings. "
-               "*No filter, again* is a second box like the first: a ratio nearer to 1 than its interval is no "
-               "finding.", "",
+    report.say("## The box", "",
+               "Processor time of client, box and server together, in slices of fixed work that take turns: the mean "
+               "of the cheaper half, in brackets the interval of 95 of 100 resamplings. *No filter, again* is a second "
+               "box like the first: a ratio nearer to 1 than its interval is no finding.", "",
                "How many times as much is done for the same processor time as without a filter, above 1 is cheaper:")
 
     def each(of: Callable[[str, str], str], chosen: Sequence[str] = (), loads: Sequence[str] = ()) -> None:
@@ -243,8 +243,8 @@ def box(report: Report, record: Record) -> None:
         each(lambda what, case: short(middle(samples, f"{what}, {case}", "p50_us")), loads=late)
         report.say("How much later than without a filter:")
         each(partial(against, slices.later, "p50_us"), cases[1:], late)
-    report.say("Verdicts: listed questions that were answered, others that were not; of the mix, packets that did not "
-               "come out:")
+    report.say("Verdicts: listed questions that were answered, others that were not; of the mix, packets that did "
+               "not come out:")
     each(lambda what, case: "{let_through:,} of {listed:,}; {harmed:,} of {others:,}".format(
         **record["verdicts"][f"{what}, {case}"]))
     report.say("The filters themselves, with their list of names:")
@@ -265,8 +265,8 @@ def rates(report: Report, record: Record) -> None:
              ("replay", "forwarded_per_s", "replay of the mix, of which no TCP was filtered"))
     ways = [case.partition(", ")[2] for case in samples if case.startswith("connections, ")]
     report.say("## The box, by wall clock, as it was measured before", "",
-               f"Kept for one report, to be compared: commit {record['commit']}. Rates as shares of the box without a "
-               "filter, median of the rounds with the lowest and the highest.")
+               f"Kept for one report, to be compared: commit {record['commit']}. Rates as shares of the box without "
+               "a filter, median of the rounds with the lowest and the highest.")
     report.table(["", *ways[1:]], [
         [text, *(spread(paired(samples, f"{part}, {way}", f"{part}, no filter", figure)) for way in ways[1:])]
         for part, figure, text in parts])

@@ -6,14 +6,14 @@ slice, so the dearer half is left out. Never: a ratio of two runs; wall-clock ti
 """
 
 import contextlib
+import random
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy
-
-RESAMPLINGS = 1000
+RESAMPLINGS = 400
 
 
 class Value(NamedTuple):
@@ -69,23 +69,19 @@ def memory(pids: Iterable[int]) -> float:
     return kib / 1024
 
 
-def cheap(costs: numpy.ndarray) -> numpy.ndarray:
-    """Means of the cheaper half of each row."""
-    half = max(1, (costs.shape[-1] + 1) // 2)
-    return numpy.partition(costs, half - 1, axis=-1)[..., :half].mean(axis=-1)
+def cheap(costs: Sequence[float]) -> float:
+    """The mean of the cheaper half."""
+    return statistics.fmean(sorted(costs)[:(len(costs) + 1) // 2])
 
 
-def middle(costs: numpy.ndarray) -> numpy.ndarray:
-    return numpy.median(costs, axis=-1)
-
-
-def value(of: Callable[..., numpy.ndarray], *cases: Sequence[float]) -> Value:
-    """What `of` makes of the slices of cases that took turns; it is given a row a resampling of each."""
-    rows = [numpy.asarray(case, dtype=float) for case in cases]
-    count = min(map(len, rows))
-    chosen = numpy.random.default_rng(7).integers(0, count, (RESAMPLINGS, count))
-    low, high = numpy.percentile(of(*(row[:count][chosen] for row in rows)), (2.5, 97.5))
-    return Value(float(of(*(row[:count] for row in rows))), float(low), float(high))
+def value(of: Callable[..., float], *cases: Sequence[float]) -> Value:
+    """What `of` makes of the slices of cases that took turns: what was measured in one turn stays together."""
+    count = min(map(len, cases))
+    chance, turns = random.Random(7), range(count)
+    drawn = sorted(of(*([case[turn] for turn in chosen] for case in cases))
+                   for chosen in (chance.choices(turns, k=count) for _ in range(RESAMPLINGS)))
+    edge = RESAMPLINGS // 40            # 2.5 percent
+    return Value(of(*(case[:count] for case in cases)), drawn[edge], drawn[-edge - 1])
 
 
 def cost(case: Sequence[float]) -> Value:
@@ -108,4 +104,9 @@ def more(base: Sequence[float], case: Sequence[float]) -> Value:
 
 def later(base: Sequence[float], case: Sequence[float]) -> Value:
     """The median of the differences of slices that were measured one after the other."""
-    return value(lambda a, b: middle(b - a), base, case)
+    return value(lambda a, b: statistics.median(y - x for x, y in zip(a, b, strict=True)), base, case)
+
+
+def typical(case: Sequence[float]) -> Value:
+    """The median, for figures that are not better the lower they are."""
+    return value(statistics.median, case)
