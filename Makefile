@@ -52,14 +52,14 @@ soak:  ## all that happens to a box in a week, under traffic, for SECONDS=600 in
 	@.ci/setup lab test
 	@$(PY) tests/live/soak.py --mode $(MODE) $(if $(WEEK),--week $(SOAK),--seconds $(SECONDS))
 
-bench: ## every measurement, in about twelve minutes: files, plots and report.md under benchmarks/results (root)
+bench: ## every measurement, in about half an hour: files, plots and report.md under benchmarks/results (root)
 	@.ci/setup lab bench
 	@$(PY) benchmarks/all.py
 
 bench-peers: ## other filters that take part in make bench where they are: unpacked into build/peers (root)
 	@benchmarks/peers/fetch
 
-bench-quick: ## a first look in two minutes, under benchmarks/results/quick (root)
+bench-quick: ## a first look in a few minutes, under benchmarks/results/quick (root)
 	@.ci/setup lab bench
 	@$(PY) benchmarks/all.py --quick
 

@@ -214,8 +214,8 @@ def box(report: Report, record: Record) -> None:
     there = [what for what in record["loads"] if f"{what}, no filter" in samples]
     report.say("## The box", "",
                "Processor time of client, box and server together, in slices of fixed work that take turns: the mean "
-               "of the cheaper half, in brackets the interval of 95 of 100 resamplings. *No filter, again* is a second "
-               "box like the first: a ratio nearer to 1 than its interval is no finding.", "",
+               "of the cheaper half, in brackets the interval of 95 of 100 resamplings. *No filter, again* is a "
+               "second box like the first: a ratio nearer to 1 than its interval is no finding.", "",
                "How many times as much is done for the same processor time as without a filter, above 1 is cheaper:")
 
     def each(of: Callable[[str, str], str], chosen: Sequence[str] = (), loads: Sequence[str] = ()) -> None:

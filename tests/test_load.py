@@ -20,7 +20,8 @@ CLIENT = {"127.0.0.1": "127.1.0.1", "::1": "::1"}
 def programs(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("native")
     for name in ("ask", "answer"):
-        subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-o", str(folder / name), str(NATIVE / f"{name}.c")], check=True)
+        words = ["cc", "-O2", "-Wall", "-Werror", "-o", str(folder / name), str(NATIVE / f"{name}.c")]
+        subprocess.run(words, check=True)
     return {name: folder / name for name in ("ask", "answer")}
 
 
@@ -45,8 +46,8 @@ def asking(program: Path, folder: Path, server: str, port: int, mode: str, plain
     for name, text in (("plain", plain), ("listed", listed)):
         (folder / name).write_bytes(text)
     client = CLIENT[server]
-    words = [str(program), server, "1", client, "1" if ":" in client else "8", str(port), mode, str(open_), str(every),
-             str(folder / "plain"), str(folder / "listed")]
+    words = [str(program), server, "1", client, "1" if ":" in client else "8", str(port), mode, str(open_),
+             str(every), str(folder / "plain"), str(folder / "listed")]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == '"ready"\n'
 
@@ -69,8 +70,9 @@ def datagrams(*each: bytes) -> bytes:
 
 @pytest.mark.parametrize("server", CLIENT)
 @pytest.mark.parametrize(("mode", "speaks", "question", "answers"), [
-    ("tls", "tls", hello(517), 1), ("tls", "tls", hello(40_000), 1), ("http", "http", REQUEST % b"host00000000.test", 1),
-    ("kept", "http", REQUEST % b"host00000000.test", 1), ("quic", "quic", datagrams(b"\xc0" * 1250), 1),
+    ("tls", "tls", hello(517), 1), ("tls", "tls", hello(40_000), 1),
+    ("http", "http", REQUEST % b"host00000000.test", 1), ("kept", "http", REQUEST % b"host00000000.test", 1),
+    ("quic", "quic", datagrams(b"\xc0" * 1250), 1),
     ("quic", "quic", datagrams(b"\xc0" * 1250, b"\xc1" * 1250), 2)])
 def test_every_question_is_answered_once(programs, ports, tmp_path, server, mode, speaks, question, answers):
     with asking(programs["ask"], tmp_path, server, ports[speaks], mode, question, question, every=10) as order:

@@ -1,10 +1,9 @@
 """Suricata 7 as an inline filter on NFQUEUE, with names in a dataset, and with a rule a name.
 
 Settings from its user guide: the runmode `workers` with one queue a thread, verdicts in batches, fail-open, no
-output, protocols looked for on the ports that are filtered, and bypass of a flow once it is decided (`bypass`, by a mark
-that is saved for the connection in POSTROUTING, where a packet comes by after its verdict). A dataset is how it
-takes long lists, and has whole names only; that a subdomain of a listed name is listed, as with us, takes a rule a
-name.
+output, protocols looked for on the ports that are filtered, and bypass of a flow once it is decided (`bypass`, by a
+mark that is saved for the connection in POSTROUTING, where a packet comes by after its verdict). A dataset is how it
+takes long lists, and has whole names only; that a subdomain of a listed name is listed, too, takes a rule a name.
 """
 
 import base64
