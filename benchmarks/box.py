@@ -39,6 +39,7 @@ import statistics
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -59,7 +60,7 @@ TLS, HTTP, BULK, QUIC = 4443, 8888, 4444, 4433
 NAMES = 10_000
 LISTED, PLAIN = "listed.example", "host00000000.example"
 OPEN = 64
-TURNS = 16
+TURNS = 24
 NULL = "no filter, again"
 INITIALS = 8192         # QUIC connections until their Initials come again
 # Client and server have many addresses behind their interfaces: the first of them, the prefix, how many are used.
@@ -84,17 +85,17 @@ class Load:
 
 
 LOADS = (
-    Load("connections", "tls", TLS, 400, "whole"),
-    Load("segments", "tls", TLS, 400, "long"),
-    Load("merged", "tls", TLS, 400, "long", offload=True),
-    Load("requests", "kept", HTTP, 2000, "http", unit="request"),
-    Load("pages", "http", HTTP, 400, "http"),
-    Load("quic", "quic", QUIC, 400, "initial"),
-    Load("quic, two Initials", "quic", QUIC, 400, "initials"),
-    Load("bulk", "bulk", BULK, 24 << 20, "whole", listed=False, unit="MB"),
-    Load("offloads", "bulk", BULK, 96 << 20, "whole", listed=False, offload=True, unit="MB"),
-    Load("latency, TLS", "tls", TLS, 150, "whole", open=1),
-    Load("latency, HTTP", "kept", HTTP, 400, "http", listed=False, open=1, unit="request"),
+    Load("connections", "tls", TLS, 200, "whole"),
+    Load("segments", "tls", TLS, 200, "long"),
+    Load("merged", "tls", TLS, 200, "long", offload=True),
+    Load("requests", "kept", HTTP, 1000, "http", unit="request"),
+    Load("pages", "http", HTTP, 200, "http"),
+    Load("quic", "quic", QUIC, 200, "initial"),
+    Load("quic, two Initials", "quic", QUIC, 200, "initials"),
+    Load("bulk", "bulk", BULK, 16 << 20, "whole", listed=False, unit="MB"),
+    Load("offloads", "bulk", BULK, 64 << 20, "whole", listed=False, offload=True, unit="MB"),
+    Load("latency, TLS", "tls", TLS, 100, "whole", open=1),
+    Load("latency, HTTP", "kept", HTTP, 300, "http", listed=False, open=1, unit="request"),
 )
 MIX = Load("mix", "", 0, 2000, "", listed=False, unit="packet")
 KINDS = tuple(dict.fromkeys(load.name.partition(",")[0] for load in (*LOADS, MIX)))
@@ -195,7 +196,7 @@ def quiet(clocks: slices.Clocks) -> None:
 
 def still(clocks: slices.Clocks) -> bool:
     before = clocks.read()
-    time.sleep(0.5)
+    threading.Event().wait(0.5)
     return clocks.read() - before < 10_000_000
 
 
