@@ -379,12 +379,11 @@ class Bench:
                 stack.callback(askers[-1].end)
             for asker in askers:            # what is slower the first time
                 asker.slice()
-            for turn in range(turns):
-                for asker in askers if turn % 2 == 0 else askers[::-1]:
-                    figures, verdicts = asker.slice()
-                    case = f"{what}, {asker.place.name}"
-                    self.run.add(case, figures)
-                    self.count(case, verdicts)
+            for asker in slices.in_turn(askers, turns):
+                figures, verdicts = asker.slice()
+                case = f"{what}, {asker.place.name}"
+                self.run.add(case, figures)
+                self.count(case, verdicts)
         for place in self.places if load is MIX else ():
             if place.daemon and self.tcp_read(place) == read[place.name]:
                 raise harness.Problem(f"mix, {place.name}: the engine read no TCP of it: are its ports filtered?")

@@ -49,6 +49,14 @@ def test_the_interval_of_identical_cases_has_one_in_it(slices):
     assert held >= 34           # 95 of 100 are 38 of 40
 
 
+def test_every_case_has_its_turn_and_none_two_in_a_row(slices):
+    order = list(slices.in_turn("abcd", 200))
+    assert all(sorted(order[at:at + 4]) == list("abcd") for at in range(0, 800, 4))
+    assert all(one != other for one, other in zip(order, order[1:], strict=False))
+    before = [order[at - 1] for at in range(1, 800) if order[at] == "a"]
+    assert set(before) == set("bcd")
+
+
 def test_clocks_see_work_of_another_process_and_keep_what_an_ended_one_took(slices):
     work = "import sys\nfor line in sys.stdin:\n    sum(range(3_000_000))\n    print(flush=True)"
     with subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
