@@ -138,7 +138,6 @@ class Place:
         filters = self.inside("box")
         if filters:
             self.facts = {"start_s": time.monotonic() - began, "pss_mib": slices.memory(filters)}
-            quiet(slices.Clocks(filters))
         # Connections are over as soon as they are closed; thousands a second would fill the table otherwise.
         for key in ("time_wait", "close", "last_ack", "fin_wait", "close_wait"):
             lab.run_in("box", ["sysctl", "-qw", f"net.netfilter.nf_conntrack_tcp_timeout_{key}=1"])
@@ -343,6 +342,8 @@ class Bench:
             self.places.append(place)
             self.run.say(f"{name} is up" + "".join(f", {key} {value:.3g}" for key, value in place.facts.items()))
             self.run.record["facts"][name] = place.facts
+        for place in self.places:
+            quiet(slices.Clocks(place.inside("box")))
 
     def asker(self, place: Place, load: Load, family: int) -> Asker:
         if load is MIX:
