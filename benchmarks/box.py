@@ -62,6 +62,7 @@ LISTED, PLAIN = "listed.example", "host00000000.example"
 OPEN = 64
 TURNS = 24
 NULL = "no filter, again"
+PATIENCE = 0.3          # seconds without a packet, after which those that are missing do not come
 INITIALS = 8192         # QUIC connections until their Initials come again
 # Client and server have many addresses behind their interfaces: the first of them, the prefix, how many are used.
 CROWD = {"client": {4: ("198.18.2.1", "198.18.2.0/24"), 6: ("2001:db8:c1::1", "2001:db8:c1::/64")},
@@ -248,26 +249,15 @@ def judged(said: Mapping[str, float]) -> dict[str, float]:
 
 
 class Mixer(Asker):
-    """The mix, of which nothing is answered: the work is done when what comes out behind the box stands still."""
+    """The mix, of which nothing is answered: a slice ends when all has come out behind the box, or nothing more."""
 
     def work(self) -> tuple[dict[str, float], dict[str, float]]:
-        before = self.place.arrived()
+        before = came = self.place.arrived()
         sent = self.order(self.load.count)["sent"]
-        settled = Settled(self.place.arrived)
-        until(lambda: settled() or settled.last - before >= sent, 2.0)
-        lost = max(0, sent - (settled.last - before))
+        while came - before < sent and until(lambda: self.place.arrived() > came, PATIENCE):
+            came = self.place.arrived()
+        lost = max(0, sent - (came - before))
         return {}, {"listed": 0, "let_through": 0, "others": sent, "harmed": lost}
-
-
-class Settled:
-    """Whether a count has stopped moving."""
-
-    def __init__(self, count: Callable[[], int]) -> None:
-        self.count, self.last = count, -1
-
-    def __call__(self) -> bool:
-        before, self.last = self.last, self.count()
-        return before == self.last
 
 
 def settings(home: Path, sections: Mapping[str, Mapping[str, Any]], workers: int = 1) -> str:

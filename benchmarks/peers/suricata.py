@@ -43,6 +43,9 @@ app-layer:
     http: {{enabled: yes}}
 datasets:
   defaults: {{memcap: 256mb, hashsize: 65536}}
+classification-file: {folder}/none.config
+reference-config-file: {folder}/none.config
+threshold-file: {folder}/none.config
 default-rule-path: {folder}
 rule-files: [names.rules]
 """
@@ -85,6 +88,7 @@ class Suricata(Peer):
         own.joinpath("names.lst").write_text("".join(base64.b64encode(name.encode()).decode() + "\n"
                                                      for name in names))
         own.joinpath("suricata.yaml").write_text(SETTINGS.format(folder=own, ports=f"[{','.join(map(str, ports))}]"))
+        own.joinpath("none.config").touch()
         own.joinpath("names.rules").write_text(self.rules(own, names))
         log = own / "suricata.log"
         self.process = lab.popen_in("box", [find(), "-c", str(own / "suricata.yaml"), "-q", str(QUEUE),
@@ -92,7 +96,7 @@ class Suricata(Peer):
                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         up = until(lambda: log.exists() and "ngine started" in log.read_text() or self.process.poll() is not None, 60)
         said = log.read_text() if log.exists() else ""
-        if not up or self.process.poll() is not None or "error" in said.lower():
+        if not up or self.process.poll() is not None or "Error" in said:        # a rule that it left out is one
             raise SystemProblem(f"suricata does not start: {' / '.join(said.splitlines()[-3:])}")
         self.steer(lab, ",".join(map(str, ports)))
 
