@@ -44,6 +44,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,10 +255,13 @@ class Mixer(Asker):
     def work(self) -> tuple[dict[str, float], dict[str, float]]:
         before = came = self.place.arrived()
         sent = self.order(self.load.count)["sent"]
-        while came - before < sent and until(lambda: self.place.arrived() > came, PATIENCE):
+        while came - before < sent and until(partial(self.beyond, came), PATIENCE):
             came = self.place.arrived()
         lost = max(0, sent - (came - before))
         return {}, {"listed": 0, "let_through": 0, "others": sent, "harmed": lost}
+
+    def beyond(self, count: int) -> bool:
+        return self.place.arrived() > count
 
 
 def settings(home: Path, sections: Mapping[str, Mapping[str, Any]], workers: int = 1) -> str:
