@@ -35,6 +35,9 @@ cdef extern from "sodium.h" nogil:
                          const unsigned char* key)
     void randombytes_buf(void* buffer, size_t size)
 
+cdef extern from *:
+    void fetch "__builtin_prefetch"(const void* at) noexcept nogil
+
 cdef enum:
     KEY_PROTOCOL = 254         # of a connection's key in the table: no packet has it there, only TCP and UDP do
     SURE_ID = 8                # RFC 9000, 7.2: a client's first id has that many bytes of chance at least
@@ -163,16 +166,16 @@ cdef class Connections:
         cdef Flow* known
         self.turn += 1
         self._key_of(p, packet, &key)
+        self.table.foresee(&key)
+        self._share(p, packet, hashes)      # meanwhile
 
         # 1. The keys of its own id.
         known = self.table.find(&key, False)
         if known != NULL and self._try(known, True, d, packet, frames, &refused):
             if memcmp(known.quic.home, p.source, 16) != 0:
-                self._share(p, packet, hashes)
                 self._heard(known, hashes, True, packet, &refused)
             d.seen |= refused
             return known
-        self._share(p, packet, hashes)
 
         # 2. Those of the connection that this client used last, where that has got an id from its server, or waits.
         if known == NULL:
@@ -347,6 +350,7 @@ cdef class Connections:
 
     cdef void _share(self, const Packet* p, const Initial* packet, uint64_t* hashes) noexcept nogil:
         cdef uint8_t[64] ends
+        cdef int i
         memset(ends, 0, sizeof(ends))
         memcpy(ends, p.source, 16)
         memcpy(ends + 16, p.destination, 16)
@@ -358,6 +362,8 @@ cdef class Connections:
         ends[37] = packet.source_size
         memcpy(ends + 38, packet.source, packet.source_size)
         hashes[SHARE_SOURCE] = self._hash(ends, <size_t>38 + packet.source_size)
+        for i in range(3):              # of a new connection they are all needed, and in no cache
+            fetch(&self.heads[hashes[i] & self.mask])
 
     cdef uint64_t _hash(self, const uint8_t* data, size_t size) noexcept nogil:
         cdef uint64_t hash

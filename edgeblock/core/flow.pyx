@@ -38,9 +38,17 @@ cdef void _key_of(const Packet* p, bint reverse, uint8_t* key) noexcept nogil:
     key[37] = p.protocol
 
 
+cdef inline uint64_t _number_at(const uint8_t* at) noexcept nogil:
+    # In the order of its bytes.
+    return (<uint64_t>at[0] << 56 | <uint64_t>at[1] << 48 | <uint64_t>at[2] << 40 | <uint64_t>at[3] << 32
+            | <uint64_t>at[4] << 24 | <uint64_t>at[5] << 16 | <uint64_t>at[6] << 8 | at[7])
+
+
 cdef bint is_turned(const uint8_t* key) noexcept nogil:
-    cdef int order = memcmp(key, key + 16, 16)
-    return order > 0 or order == 0 and memcmp(key + 32, key + 34, 2) > 0
+    cdef uint64_t one = _number_at(key), other = _number_at(key + 16)
+    if one == other:
+        one, other = _number_at(key + 8), _number_at(key + 24)
+    return one > other or one == other and memcmp(key + 32, key + 34, 2) > 0
 
 
 cdef void _fetch_flow(const Flow* flow) noexcept nogil:
@@ -150,6 +158,7 @@ cdef class FlowTable:
             _fetch_flow(slot.flow)
 
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil:
+        cdef uint8_t key[KEY_SIZE]
         cdef Flow* flow
         cdef uint64_t place
         while self.flows >= self.max_flows:
@@ -164,8 +173,9 @@ cdef class FlowTable:
             if flow == NULL:
                 return NULL
         memset(flow, 0, sizeof(Flow))
-        _key_of(packet, False, flow.key)
-        flow.hash = self._hash(flow.key)
+        _key_of(packet, False, key)
+        memcpy(flow.key, key, KEY_SIZE)
+        flow.hash = self._hash(key)     # of what is in the cache
         place = flow.hash & self.mask
         while self.slots[place].flow != NULL:
             place = (place + 1) & self.mask

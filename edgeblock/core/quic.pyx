@@ -7,7 +7,7 @@ Sources: RFC 9000 sections 12, 16, 17, 19; RFC 9001 section 5 and appendix A; RF
 """
 
 from libc.stdlib cimport calloc, free, qsort
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcpy, memset, strlen
 
 from edgeblock.core.crypto cimport (
     ERR_clear_error, EVP_aes_128_ecb, EVP_aes_128_gcm, EVP_CIPHER_CTX_ctrl, EVP_CIPHER_CTX_free, EVP_CIPHER_CTX_new,
@@ -15,8 +15,6 @@ from edgeblock.core.crypto cimport (
     EVP_EncryptUpdate, SHA256_Final, SHA256_Init, SHA256_Update)
 from edgeblock.core.cursor cimport (
     Cursor, cursor, left, skip, take, take_u8, take_u32, take_varint)
-
-cdef uint8_t[32] NOTHING           # padding
 
 cdef enum:                 # families: versions that share a salt; index into QuicReader.salts and Connection.keys
     FAMILY_1 = 0           # RFC 9001, and drafts 33 and 34
@@ -360,8 +358,12 @@ cdef bint read_frames(QuicReader* reader, Cursor* c, OnCrypto on_crypto, void* c
 
 
 cdef inline void _skip_padding(Cursor* c) noexcept nogil:
-    while left(c) >= sizeof(NOTHING) and memcmp(c.at, NOTHING, sizeof(NOTHING)) == 0:
-        skip(c, sizeof(NOTHING))
+    cdef uint64_t[4] some
+    while left(c) >= sizeof(some):
+        memcpy(some, c.at, sizeof(some))
+        if some[0] | some[1] | some[2] | some[3]:
+            break
+        skip(c, sizeof(some))
     while left(c) and c.at[0] == FRAME_PADDING:
         skip(c, 1)
 
