@@ -14,7 +14,7 @@ of the other's has eight bytes or more that nobody guesses. It takes nothing fro
 opens it is always read, whatever else has come from these addresses.
 """
 
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.cursor cimport cursor, left
@@ -235,7 +235,7 @@ cdef class Connections:
             return NULL
         flow = self.table.create(key, self.now)
         if flow != NULL:
-            flow.quic = <Quic*>calloc(1, sizeof(Quic))
+            flow.quic = <Quic*>malloc(sizeof(Quic))
             if flow.quic == NULL:
                 self.table.remove(flow)
                 flow = NULL
@@ -244,6 +244,7 @@ cdef class Connections:
             return NULL
         d.created += 1
         flow.unmarked = 1
+        memset(flow.quic.peers, 0, sizeof(Quic) - sizeof(Connection))       # all that follows the connection
         flow.quic.connection = fresh
         memcpy(flow.quic.home, p.source, 16)
         memcpy(flow.quic.first, p.source, 16)

@@ -25,8 +25,8 @@ from edgeblock.core.dtls cimport Fragment, may_hold_hello, next_fragment
 from edgeblock.core.findings cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, Finding, Findings,
                                       clear_findings)
 from edgeblock.core.flow cimport (AWAITED, FLOW_BLOCKED, FLOW_RELEASED, FLOW_WATCHED, KEY_SIZE, LANE_KEPT,
-                                  LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, SEEN, Flow, FlowTable,
-                                  is_turned)
+                                  LANE_KEPT_PART, LANE_PART, LANE_SETTLED, LANE_UNDECIDED, PROTOCOL_UDP, SEEN, Flow,
+                                  FlowTable, is_turned)
 from edgeblock.core.matcher cimport (ACTION_DROP, ACTION_OBSERVE, ACTION_PAGE, ACTION_PASS, ACTION_REDIRECT,
                                      ACTION_RESET, NO_LIST, NO_ORDER, PROTO_HTTP, PROTO_IP, PROTO_NONE, PROTO_QUIC,
                                      PROTO_TLS, Around, Match)
@@ -63,7 +63,6 @@ cdef enum:
     PASSED_SYNS = 12           # as the kernel remembers (netfilter/stage1/program.c)
     TOLD = (1 << PASSED_SYNS) - 1
     KEY_WORK = 512             # of keys that are derived for a QUIC packet or tried on it: 0.7 to 0.9 us
-    PROTOCOL_UDP = 17
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
 
 cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL

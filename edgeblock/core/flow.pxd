@@ -12,6 +12,7 @@ from edgeblock.core.window cimport Window
 cdef enum:
     AWAITED = 8                # SYNs on the ports of a proven connection; more, and bytes begin where they come
     KEY_SIZE = 38              # addresses, ports, family, protocol
+    PROTOCOL_UDP = 17
     SEEN = 8                   # names of a flow that were reported, so that a second reading is not reported again
     FLOW_COST = 96             # bytes a flow costs besides its structures: allocator and table
 
@@ -130,6 +131,7 @@ cdef class FlowTable:
     cdef uint8_t hashed[KEY_SIZE]        # the last key, its ends in a fixed order, and its hash
     cdef uint64_t hash
     cdef readonly uint64_t flows
+    cdef uint64_t datagrams    # flows of UDP: those to listed addresses, so that mostly there is none to look for
     cdef readonly uint64_t memory
     cdef readonly uint64_t max_flows
     cdef readonly uint64_t max_memory

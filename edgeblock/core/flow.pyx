@@ -51,10 +51,10 @@ cdef bint is_turned(const uint8_t* key) noexcept nogil:
     return one > other or one == other and memcmp(key + 32, key + 34, 2) > 0
 
 
-cdef void _fetch_flow(const Flow* flow) noexcept nogil:
+cdef inline void _fetch_all(const void* start, size_t size) noexcept nogil:
     cdef size_t at = 0
-    while at < sizeof(Flow):
-        fetch(<const uint8_t*>flow + at)
+    while at < size:
+        fetch(<const uint8_t*>start + at)
         at += LINE
 
 
@@ -135,6 +135,8 @@ cdef class FlowTable:
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]
         cdef uint64_t hash, place
+        if packet.protocol == PROTOCOL_UDP and self.datagrams == 0:
+            return NULL
         _key_of(packet, reverse, key)
         hash = self._hash(key)
         place = hash & self.mask
@@ -155,7 +157,7 @@ cdef class FlowTable:
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
         cdef const Slot* slot = &self.slots[hash & self.mask]
         if slot.flow != NULL and slot.hash == hash:
-            _fetch_flow(slot.flow)
+            _fetch_all(slot.flow, sizeof(Flow))
 
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]
@@ -185,6 +187,7 @@ cdef class FlowTable:
         flow.touched = now
         self._append(flow)
         self.flows += 1
+        self.datagrams += packet.protocol == PROTOCOL_UDP
         self.memory += sizeof(Flow) + FLOW_COST
         return flow
 
@@ -253,16 +256,21 @@ cdef class FlowTable:
         return False
 
     cdef void _fetch_next(self, const Flow* flow) noexcept nogil:
-        # Of the next to go the slot is fetched, of the one after it the flow; each has been fetched one step ago.
+        # Of the next to go the slot is fetched and what it holds, of the one after it the flow; each has been fetched
+        # one step ago.
         if flow != NULL:
             fetch(&self.slots[flow.hash & self.mask])
+            fetch(flow.window.segments.runs)
+            if flow.quic != NULL:
+                _fetch_all(flow.quic, sizeof(Quic))
             if flow.newer != NULL:
-                _fetch_flow(flow.newer)
+                _fetch_all(flow.newer, sizeof(Flow))
 
     cdef void remove(self, Flow* flow) noexcept nogil:
         self._take_out(flow)
         self._unhook(flow)
         self.flows -= 1
+        self.datagrams -= flow.key[KEY_SIZE - 1] == PROTOCOL_UDP
         self.memory -= sizeof(Flow) + FLOW_COST + flow.held
         close_window(&flow.window)
         free_ranges(&flow.blocked)
