@@ -77,7 +77,7 @@ cdef class Connections:
     def __cinit__(self, FlowTable table not None, uint32_t connections, uint32_t derivations, uint32_t failures,
                   uint32_t worker_derivations):
         cdef uint64_t size = 1024
-        while size < table.max_flows:
+        while size < 4 * table.max_flows:   # each has three places: most lists have one, and nobody else's is touched
             size *= 2
         if sodium_init() < 0:
             raise RuntimeError("libsodium cannot be initialised")
@@ -95,7 +95,7 @@ cdef class Connections:
 
     def __dealloc__(self):
         cdef uint64_t i
-        if self.heads != NULL:
+        if self.heads != NULL and self.turn:    # there was a packet
             for i in range(self.mask + 1):      # the table may outlive us
                 while self.heads[i] != NULL:
                     unlink_peer(self.heads[i])
