@@ -144,6 +144,7 @@ cdef struct Standing:
 cdef class Engine:
     cdef public Matcher matcher                     # swapped by one assignment, between two packets
     cdef public Sketches sketches                   # of what is behind destinations; None: nobody wants to know
+    cdef public bint by_steps                       # for tests: a flow's first bytes are read like all others
     cdef int judge_packet(self, const uint8_t* data, size_t size, double now, uint32_t flags,
                           Decision* out) noexcept nogil
     # Before several packets are judged: what memory they will touch is fetched, while the others are looked at.

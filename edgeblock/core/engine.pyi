@@ -13,6 +13,7 @@ def plain_host(data: bytes) -> str: ...
 class Engine:
     matcher: Matcher
     sketches: Sketches | None
+    by_steps: bool
     def __init__(
         self,
         matcher: Matcher,

@@ -41,7 +41,7 @@ from edgeblock.core.window cimport (PACKET_SHARE, PACKET_WORK, Window, add_bytes
                                     add_urgent, begins_at, choose_starts, close_window, contiguous_end,
                                     expect_anywhere, has_bytes, holds_part, is_contested, is_far, is_message,
                                     is_open, is_strange, is_unreadable, is_whole, joined_end, offset_of,
-                                    open_window, read_on, seq_of)
+                                    open_window, read_first, read_on, seq_of)
 
 from edgeblock.core.decision import ACTIONS, MARKS, POLICIES, PROTOCOLS
 from edgeblock.core.decision import Decision as DecisionRecord
@@ -686,13 +686,15 @@ cdef class Engine:
         cdef uint64_t dropped = w.dropped
         cdef uint16_t copies = w.segments.copy_count
         cdef uint8_t lane
-        if p.payload_size:
-            choose_starts(w, flow.syn, at, p.payload, p.payload_size)
-        if p.flags & TCP_URG:
-            # Linux takes the byte before the pointer, which may lie far ahead; zero it takes for one.
-            add_urgent(w, at + p.urgent - (1 if p.urgent else 0))
-        add_bytes(w, at, p.payload, p.payload_size, self.flow_bytes)
-        read_on(w, &self.findings, self.flow_bytes, &self.rereading)
+        if p.flags & TCP_URG or self.by_steps or not read_first(w, at, p.payload, p.payload_size, self.flow_bytes,
+                                                                &self.findings):
+            if p.payload_size:
+                choose_starts(w, flow.syn, at, p.payload, p.payload_size)
+            if p.flags & TCP_URG:
+                # Linux takes the byte before the pointer, which may lie far ahead; zero it takes for one.
+                add_urgent(w, at + p.urgent - (1 if p.urgent else 0))
+            add_bytes(w, at, p.payload, p.payload_size, self.flow_bytes)
+            read_on(w, &self.findings, self.flow_bytes, &self.rereading)
         self.counts[COUNT_WORK] += <uint64_t>(PACKET_SHARE - w.share)
         if self.findings.full:
             w.overflow = 1

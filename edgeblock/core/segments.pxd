@@ -75,6 +75,7 @@ cdef enum UrgentOutcome:
     URGENT_LOST = 2            # there were too many
 
 cdef void close_segments(Segments* s) noexcept nogil
+cdef bint add_first(Segments* s, int64_t at, const uint8_t* data, size_t size) noexcept nogil    # False: no memory
 cdef void add_piece(Segments* s, int64_t at, const uint8_t* data, size_t size, Change* change) noexcept nogil
 cdef UrgentOutcome add_urgent_byte(Segments* s, int64_t at) noexcept nogil
 cdef Run* run_at(Segments* s, int64_t at) noexcept nogil           # the last that begins there or before, or NULL

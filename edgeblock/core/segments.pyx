@@ -159,6 +159,12 @@ cdef inline void _note(Change* change, int64_t at) noexcept nogil:
             change.any = 1
 
 
+cdef bint add_first(Segments* s, int64_t at, const uint8_t* data, size_t size) noexcept nogil:
+    """What add_piece comes to where there is nothing yet, and room."""
+    s.recent = _new_run(s, at, data, size, NULL)
+    return s.recent != NULL
+
+
 cdef void add_piece(Segments* s, int64_t at, const uint8_t* data, size_t size, Change* change) noexcept nogil:
     """Keeps what is new or different in `size` bytes at offset `at`."""
     cdef Run* run
@@ -244,20 +250,9 @@ cdef bint _add_run(Segments* s, Run** place, int64_t at, const uint8_t* data, si
         behind.at = at
         place[0] = behind
     else:
-        run = <Run*>malloc(sizeof(Run))
+        run = _new_run(s, at, data, size, before)
         if run == NULL:
             return False
-        memset(run, 0, sizeof(Run))
-        run.at = at
-        _hold(s, sizeof(Run))
-        if not _grow(s, run, data, size):
-            _free_run(s, run)
-            return False
-        run.next = before.next if before != NULL else s.runs
-        if before != NULL:
-            before.next = run
-        else:
-            s.runs = run
         place[0] = run
     _note(change, at)
     return True
@@ -303,6 +298,28 @@ cdef void _compare(Segments* s, const Run* run, int64_t at, const uint8_t* data,
 # ---- runs, and their memory
 
 
+cdef Run* _new_run(Segments* s, int64_t at, const uint8_t* data, size_t size, Run* before) noexcept nogil:
+    # Behind the run before; NULL without memory. The first piece gets just its room, since most flows have one.
+    cdef Run* run = <Run*>malloc(sizeof(Run))
+    if run == NULL:
+        return NULL
+    run.data = <uint8_t*>malloc(size)
+    if run.data == NULL:
+        free(run)
+        return NULL
+    memcpy(run.data, data, size)
+    run.at = at
+    run.size = run.room = <uint32_t>size
+    run.head = 0
+    run.next = before.next if before != NULL else s.runs
+    if before != NULL:
+        before.next = run
+    else:
+        s.runs = run
+    _hold(s, sizeof(Run) + <int64_t>size)
+    return run
+
+
 cdef inline void _free_run(Segments* s, Run* run) noexcept nogil:
     _hold(s, -<int64_t>sizeof(Run) - run.head - run.room)
     free(run.data - run.head)
@@ -316,14 +333,12 @@ cdef inline void _hold(Segments* s, int64_t more) noexcept nogil:
 
 
 cdef bint _grow(Segments* s, Run* run, const uint8_t* data, size_t size) noexcept nogil:
-    # The first piece gets just its room (most flows have one); a run that goes on to grow doubles.
+    # A run that goes on to grow doubles.
     cdef size_t room
     cdef uint8_t* grown
     if run.size + size > run.room:
-        room = size if run.room == 0 else <size_t>run.room * 2
-        if room < run.size + size:
-            room = run.size + size
-        grown = <uint8_t*>realloc(run.data - run.head if run.data != NULL else NULL, run.head + room)
+        room = max(<size_t>run.room * 2, run.size + size)
+        grown = <uint8_t*>realloc(run.data - run.head, run.head + room)
         if grown == NULL:
             return False
         _hold(s, <int64_t>room - run.room)

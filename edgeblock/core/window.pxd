@@ -44,6 +44,8 @@ cdef bint add_start(Window* w, uint8_t kind, int64_t at) noexcept nogil
 cdef void choose_starts(Window* w, bint syn, int64_t at, const uint8_t* data, size_t size) noexcept nogil
 cdef void add_urgent(Window* w, int64_t at) noexcept nogil
 cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap) noexcept nogil
+cdef bint read_first(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap,
+                     Findings* out) noexcept nogil                       # all of these at once; False: not possible
 # `work` is what may be read again at present, all windows together, and is lessened by what was.
 cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil
 cdef bint is_open(const Window* w) noexcept nogil                        # some reading needs more bytes

@@ -13,6 +13,9 @@ start. What exceeds the caps sets `overflow`, and the engine's policy decides.
 It holds the owners of its parts together: core/segments has the bytes, core/starts where the stream may begin, and
 core/follow takes one reading through bytes. Here is what needs several of them: which bytes are read next, by which
 readings, at what cost, and what may be forgotten.
+
+One idea, though long: what is read next, what that costs and what may be forgotten for it are decided together, about
+all three parts at once.
 """
 
 from libc.stdint cimport INT64_MAX, int32_t
@@ -21,11 +24,11 @@ from libc.string cimport memset
 from edgeblock.core.cursor cimport cursor
 from edgeblock.core.follow cimport FORK_COST, FORK_SHARE, MAX_READINGS, MAX_WAYS, Kept, follow, keep
 from edgeblock.core.reader cimport FEED_COST
-from edgeblock.core.readers cimport READ_ANY
+from edgeblock.core.readers cimport READ_ANY, reader_at, readers
 from edgeblock.core.reading cimport (Reading, body_left, copy_reading, copy_readings, free_readings, is_fresh, lost,
                                      reader_of, weights, within_body)
-from edgeblock.core.segments cimport (URGENT_KNOWN, URGENT_LOST, Change, Interval, Run, UrgentOutcome, add_piece,
-                                      add_urgent_byte, close_segments, drop_before, drop_between, has_room,
+from edgeblock.core.segments cimport (URGENT_KNOWN, URGENT_LOST, Change, Interval, Run, UrgentOutcome, add_first,
+                                      add_piece, add_urgent_byte, close_segments, drop_before, drop_between, has_room,
                                       is_doubtful, is_kept_beyond, is_kept_within, is_plain, is_run_within,
                                       kept_end, run_at, view_interval)
 from edgeblock.core.starts cimport (LATE_REACH, MAX_AHEAD, MAX_GIVEN_UP, MAX_STARTS, START_FREE, START_LATE,
@@ -364,6 +367,34 @@ cdef void add_bytes(Window* w, int64_t at, const uint8_t* data, size_t size, uin
 # ---- reading
 
 
+cdef bint read_first(Window* w, int64_t at, const uint8_t* data, size_t size, uint32_t cap,
+                     Findings* out) noexcept nogil:
+    """The first bytes of all, read at once where the only stream begins with them and they begin like a message that
+    is short: what `choose_starts`, `add_bytes` and `read_on` come to then. Else False, and nothing is done."""
+    cdef Start* s = &w.starts.items[0]
+    cdef int i
+    if (not s.unread or at != s.at or not 0 < size <= <size_t>SHARED_SHORT or w.first != READ_ANY
+            or not readers[reader_at[data[0]]].short_lived or w.segments.bytes or w.segments.urgent_count
+            or w.starts.held or w.starts.given_up or w.starts.over_count or w.body_open
+            or not has_room(&w.segments, size, cap, 0)):
+        return False
+    for i in range(1, MAX_STARTS):
+        if w.starts.items[i].kind != START_FREE:
+            return False
+    s.readings = first_readings(s, w.first)
+    if s.readings == NULL or not add_first(&w.segments, at, data, size):
+        free_readings(s.readings)
+        s.readings = NULL
+        return False
+    s.unread = 0
+    w.behind = 0
+    w.share = PACKET_SHARE - FEED_COST // 2
+    _read_alone(w, s, data, <uint32_t>size, out)
+    account(&w.starts, s, True)
+    _make_room(w, cap, s.frontier > at)
+    return True
+
+
 cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexcept nogil:
     """Lets every start's readings go on as far as the bytes reach."""
     cdef int i
@@ -380,6 +411,10 @@ cdef void read_on(Window* w, Findings* out, uint32_t cap, uint32_t* work) noexce
     work[0] -= most - budget
     if w.behind and w.first != READ_ANY:
         w.overflow = 1                  # the rest of a datagram's bytes may come with none
+    _make_room(w, cap, moved)
+
+
+cdef inline void _make_room(Window* w, uint32_t cap, uint32_t moved) noexcept nogil:
     if memory_of(w) >= cap // 2:
         _leave_behind(w, moved)
     if memory_of(w) >= cap // 4:
@@ -463,8 +498,11 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                 free_readings(s.readings)
                 s.readings = NULL
                 break
-        s.frontier = here.stop
         w.share -= <int32_t>cost
+        if alone:
+            _read_alone(w, s, here.versions[0], size, out)
+            continue
+        s.frontier = here.stop
         if not plain:
             if not _spend(w, copies + here.count * here.count // 2, budget):
                 free_readings(s.readings)
@@ -496,17 +534,25 @@ cdef void _advance(Window* w, Start* s, Findings* out, uint32_t cap, uint32_t* b
                     if fork == r:
                         r = NULL
                     continue
-                follow(&after, fork, cursor(here.versions[i], size), pos, alone, out)
+                follow(&after, fork, cursor(here.versions[i], size), pos, False, out)
         _take_kept(w, s, &after)
-        if after.count == 1 and is_fresh(s.readings):
-            s.again = s.readings.kind       # nothing is kept of what may never come
-            free_readings(s.readings)
-            s.readings = NULL
-        elif not plain and after.count > 1 and weights(s.readings) > cap:
+        if not plain and after.count > 1 and weights(s.readings) > cap:
             w.overflow = 1
             free_readings(s.readings)
             s.readings = NULL
     account(&w.starts, s, True)
+
+
+cdef inline void _read_alone(Window* w, Start* s, const uint8_t* data, uint32_t size, Findings* out) noexcept nogil:
+    # The only reading takes the only copy of the next bytes.
+    cdef Kept after
+    cdef Reading* r = s.readings
+    cdef int64_t pos = s.frontier
+    s.frontier += size
+    s.readings = NULL
+    _begin_to_keep(w, &after)
+    follow(&after, r, cursor(data, size), pos, True, out)
+    _take_kept(w, s, &after)
 
 
 cdef inline void _begin_to_keep(const Window* w, Kept* after) noexcept nogil:
@@ -535,6 +581,10 @@ cdef inline void _take_kept(Window* w, Start* s, const Kept* after) noexcept nog
         after.readings[i].next = s.readings
         s.readings = after.readings[i]
     _note_body(w, s)
+    if after.count == 1 and is_fresh(s.readings):
+        s.again = s.readings.kind       # nothing is kept of what may never come
+        free_readings(s.readings)
+        s.readings = NULL
 
 
 cdef inline int64_t _slice(const Reading* r, uint32_t others, uint8_t first) noexcept nogil:
