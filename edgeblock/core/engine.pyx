@@ -37,6 +37,7 @@ from edgeblock.core.quic cimport SEEN_DAMAGED, SEEN_OVERLOAD, SEEN_REFUSED, SEEN
 from edgeblock.core.readers cimport READ_ANY, READ_DTLS, readers
 from edgeblock.core.starts cimport (MAX_AHEAD, MAX_GIVEN_UP, MAX_OVER, MAX_STARTS, START_FREE, START_LOWEST,
                                     START_SYN, Starts, begun_before)
+from edgeblock.core.text cimport digest_bytes, digest_word
 from edgeblock.core.window cimport (PACKET_SHARE, PACKET_WORK, Window, add_bytes, add_lost, add_start, add_syn,
                                     add_urgent, begins_at, choose_starts, close_window, contiguous_end,
                                     expect_anywhere, has_bytes, holds_part, is_contested, is_far, is_message,
@@ -64,9 +65,6 @@ cdef enum:
     TOLD = (1 << PASSED_SYNS) - 1
     KEY_WORK = 512             # of keys that are derived for a QUIC packet or tried on it: 0.7 to 0.9 us
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
-
-cdef uint64_t FNV_BASIS = 0xCBF29CE484222325ULL
-cdef uint64_t FNV_PRIME = 0x100000001B3ULL
 
 # The names of engine.pxd's counters, in their order.
 COUNTER_NAMES = (
@@ -929,16 +927,12 @@ cdef class Engine:
         return False
 
     cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil:
-        # Whether this name of this message is heard of for the first time (FNV-1a; a clash costs a line of report).
-        cdef uint64_t hash = FNV_BASIS
+        # Whether this name of this message is heard of for the first time; a clash costs a line of report.
         cdef const uint8_t* text = self.findings.text.data
+        cdef uint64_t hash = digest_word(f.reading, <uint64_t>f.began)
         cdef uint32_t i
-        hash = (hash ^ <uint64_t>f.began) * FNV_PRIME
-        hash = (hash ^ f.reading) * FNV_PRIME
-        for i in range(f.host_size):
-            hash = (hash ^ text[f.host_at + i]) * FNV_PRIME
-        for i in range(f.target_size):
-            hash = (hash ^ text[f.target_at + i]) * FNV_PRIME
+        hash = digest_bytes(hash, text + f.host_at, f.host_size)
+        hash = digest_bytes(hash, text + f.target_at, f.target_size)
         for i in range(flow.seen_count if flow.seen_count < SEEN else SEEN):
             if flow.seen[i] == hash:
                 return False

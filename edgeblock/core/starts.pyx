@@ -11,7 +11,8 @@ from edgeblock.core.reading cimport copy_readings, free_readings, lost, new_read
 cdef void close_starts(Starts* all) noexcept nogil:
     cdef int i
     for i in range(MAX_STARTS):
-        free_start(all, &all.items[i])
+        if all.items[i].kind != START_FREE:
+            free_start(all, &all.items[i])
     free(all.over)
     all.over = NULL
     all.over_count = 0

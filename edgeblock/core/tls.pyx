@@ -9,7 +9,7 @@ Sources: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3, RFC 9849 (encrypte
 from libc.stdint cimport int32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8, take_u16
+from edgeblock.core.cursor cimport cursor, left, skip, take, take_u8, take_u16, take_u24
 from edgeblock.core.findings cimport (FINDING_HELLO_END, FINDING_NAME, FINDING_NO_NAME, Finding, Findings,
                                       add_finding, add_text)
 from edgeblock.core.matcher cimport PROTO_QUIC, PROTO_TLS
@@ -66,7 +66,7 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
     cdef uint8_t byte
     cdef const uint8_t* piece = NULL
     if h.phase == PHASE_TYPE and h.need == 0:
-        h.need = 1
+        _pass_beginning(h, c)
     while True:
         if h.gap:
             size = h.gap if h.gap < left(c) else <uint32_t>left(c)
@@ -190,19 +190,45 @@ cdef Outcome read_hello(Hello* h, Cursor* c) noexcept nogil:
             return DONE
 
 
+cdef inline void _pass_beginning(Hello* h, Cursor* c) noexcept nogil:
+    # Up to the first extension, where all of it is here and there is one: as nearly every hello comes.
+    cdef Cursor rest = c[0]
+    cdef uint32_t body = 0, before
+    cdef uint16_t ciphers = 0, extensions = 0
+    cdef uint8_t kind = 0, session = 0, compression = 0
+    h.need = 1
+    if (h.has_cookie or not take_u8(&rest, &kind) or kind != CLIENT_HELLO or not take_u24(&rest, &body)
+            or not skip(&rest, 34) or not take_u8(&rest, &session) or not skip(&rest, session)
+            or not take_u16(&rest, &ciphers) or not skip(&rest, ciphers)
+            or not take_u8(&rest, &compression) or not skip(&rest, compression)
+            or not take_u16(&rest, &extensions)):
+        return
+    before = <uint32_t>40 + session + ciphers + compression
+    if body > MAX_HELLO or body < before + extensions or extensions < 4:
+        return
+    h.body = body - before - extensions
+    h.extensions = <uint32_t>extensions - 4
+    _next(h, PHASE_EXTENSION_TYPE, 2)
+    c[0] = rest
+
+
 cdef inline void _pass_extensions(Hello* h, Cursor* c) noexcept nogil:
     # Those that are here whole, and of no interest, with another behind them: nearly all of a hello.
     cdef Cursor rest = c[0]
+    cdef const uint8_t* passed = c.at
+    cdef uint32_t extensions = h.extensions
     cdef uint16_t kind = 0, size = 0
     while take_u16(&rest, &kind) and take_u16(&rest, &size):
-        if kind == EXTENSION_SERVER_NAME or h.extensions < <uint32_t>size + 4 or not skip(&rest, size):
-            return
+        if kind == EXTENSION_SERVER_NAME or extensions < <uint32_t>size + 4 or not skip(&rest, size):
+            break
         if kind == EXTENSION_ECH:
             h.ech = 1
+        extensions -= <uint32_t>size + 4
         h.kind = KIND_OTHER
         h.extension = size
-        h.extensions -= <uint32_t>size + 4
-        c[0] = rest
+        passed = rest.at
+    h.extensions = extensions
+    c.at = passed
 
 
 cdef inline bint _start_extension(Hello* h) noexcept nogil:
