@@ -153,6 +153,8 @@ cdef class Engine:
         # A SYN acknowledges nothing, whatever conntrack says of one that it ignores; no server reads what a RST has.
         p.proven = flags & ADDRESS_PROVEN != 0 and p.flags & (TCP_SYN | TCP_RST | TCP_ACK) == TCP_ACK
         p.recalled = 1 if flags & RECALLED else 0
+        if p.kind == PACKET_TCP:
+            self.table.foresee(&p)      # while the checksum is made
         if p.many_headers:
             self.counts[COUNT_JUNK_HEADERS] += 1
             out.accept = 0

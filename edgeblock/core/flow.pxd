@@ -140,7 +140,7 @@ cdef class FlowTable:
     cdef uint64_t evicted[LANES]
 
     cdef Flow* find(self, const Packet* packet, bint reverse) noexcept nogil
-    cdef uint64_t foresee(self, const Packet* packet) noexcept nogil           # its slots are fetched; 0: no flow's
+    cdef uint64_t foresee(self, Packet* packet) noexcept nogil     # its hash, kept in it; the slots are fetched
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil                 # then the flow, where there is one
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil   # NULL without memory
     cdef void touch(self, Flow* flow, uint8_t lane, double now) noexcept nogil # accounts its bytes, makes room
@@ -149,6 +149,7 @@ cdef class FlowTable:
     cdef void share_secret(self, const uint8_t* secret) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef uint64_t _hash(self, const uint8_t* key) noexcept nogil
+    cdef uint64_t _hash_of(self, const Packet* packet) noexcept nogil
     cdef void _take_out(self, const Flow* flow) noexcept nogil
     cdef void _append(self, Flow* flow) noexcept nogil
     cdef void _unhook(self, Flow* flow) noexcept nogil

@@ -123,10 +123,17 @@ cdef class FlowTable:
             crypto_shorthash(<unsigned char*>&self.hash, both, KEY_SIZE, self.secret)
         return self.hash
 
+    cdef uint64_t _hash_of(self, const Packet* packet) noexcept nogil:
+        cdef uint8_t key[KEY_SIZE]
+        if packet.hashed:
+            return packet.hash
+        _key_of(packet, False, key)
+        return self._hash(key)
+
     cdef uint64_t directed(self, const Packet* packet) noexcept nogil:
         cdef uint8_t key[KEY_SIZE]
         _key_of(packet, False, key)
-        return self._hash(key) ^ <uint64_t>is_turned(key) << 63
+        return self._hash_of(packet) ^ <uint64_t>is_turned(key) << 63
 
     cdef void share_secret(self, const uint8_t* secret) noexcept nogil:
         memcpy(self.secret, secret, 16)
@@ -138,7 +145,7 @@ cdef class FlowTable:
         if packet.protocol == PROTOCOL_UDP and self.datagrams == 0:
             return NULL
         _key_of(packet, reverse, key)
-        hash = self._hash(key)
+        hash = self._hash_of(packet)
         place = hash & self.mask
         while self.slots[place].flow != NULL:
             if self.slots[place].hash == hash and memcmp(self.slots[place].flow.key, key, KEY_SIZE) == 0:
@@ -146,13 +153,11 @@ cdef class FlowTable:
             place = (place + 1) & self.mask
         return NULL
 
-    cdef uint64_t foresee(self, const Packet* packet) noexcept nogil:
-        cdef uint8_t key[KEY_SIZE]
-        cdef uint64_t hash
-        _key_of(packet, False, key)
-        hash = self._hash(key)
-        fetch(&self.slots[hash & self.mask])
-        return hash
+    cdef uint64_t foresee(self, Packet* packet) noexcept nogil:
+        packet.hash = self._hash_of(packet)
+        packet.hashed = 1
+        fetch(&self.slots[packet.hash & self.mask])
+        return packet.hash
 
     cdef void foresee_flow(self, uint64_t hash) noexcept nogil:
         cdef const Slot* slot = &self.slots[hash & self.mask]
@@ -160,7 +165,6 @@ cdef class FlowTable:
             _fetch_all(slot.flow, sizeof(Flow))
 
     cdef Flow* create(self, const Packet* packet, double now) noexcept nogil:
-        cdef uint8_t key[KEY_SIZE]
         cdef Flow* flow
         cdef uint64_t place
         while self.flows >= self.max_flows:
@@ -175,9 +179,8 @@ cdef class FlowTable:
             if flow == NULL:
                 return NULL
         memset(flow, 0, sizeof(Flow))
-        _key_of(packet, False, key)
-        memcpy(flow.key, key, KEY_SIZE)
-        flow.hash = self._hash(key)     # of what is in the cache
+        _key_of(packet, False, flow.key)
+        flow.hash = self._hash_of(packet)
         place = flow.hash & self.mask
         while self.slots[place].flow != NULL:
             place = (place + 1) & self.mask

@@ -1,7 +1,7 @@
 # IP packet bytes in, a view of the headers out; nothing is copied but addresses. Fragments are reported as such,
 # never reassembled here (the kernel's conntrack does it live, source.defragment in replay).
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     # IPv6 extension headers of a packet that is read. Linux takes as many as fit (asked: 180 destination options in
@@ -36,6 +36,7 @@ cdef struct Packet:
     uint16_t fragment_named    # and where the byte is that names it
     uint8_t proven         # not in the packet: its sender has acknowledged what only the server's SYN-ACK could tell
     uint8_t recalled       # nor this: the kernel has let it by, and it is told of now
+    uint8_t hashed         # nor this: `hash` is its flow's (FlowTable.foresee)
     uint16_t source_port
     uint16_t destination_port
     uint16_t urgent        # TCP urgent pointer
@@ -47,6 +48,7 @@ cdef struct Packet:
     size_t segment_size
     const uint8_t* payload
     size_t payload_size
+    uint64_t hash
 
 cdef inline bint is_extension(uint8_t protocol) noexcept nogil:
     # Hop-by-hop, routing, fragment, authentication, destination options: what Linux walks, its netfilter too

@@ -5,7 +5,6 @@ Never here: memory for a payload, a reassembled fragment, a judgement on what th
 Sources: RFC 791, RFC 8200 section 4, RFC 9293 section 3.1, RFC 768, RFC 1071.
 """
 
-from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from edgeblock.core.cursor cimport Cursor, cursor, left, nested, skip, take, take_u8, take_u16, take_u32
