@@ -48,7 +48,7 @@ def scan(data: bytes) -> Scan:
         tree.add(record.line)
         last, at = record, end + 1
     rest = data[at:]
-    return Scan(at, tree, first, last, rest, any(map(is_record, rest.split(b"\n"))))
+    return Scan(at, tree, first, last, rest, any(map(is_record, rest.split(b"\n")[:-1])))
 
 
 def is_record(line: bytes) -> bool:
@@ -178,6 +178,10 @@ class Book:
         day = moment(at)[:10]
         if self._file < 0 or self._complete or day != self._day or self._size >= SEGMENT_MAX:
             self._begin(day, at)
+            self._drop_old(at)
+        return self._add(at, kind, fields)
+
+    def _add(self, at: int, kind: str, fields: dict[str, Any]) -> Record:
         record = spell(self.seq + 1, at, kind, fields, self.digest)
         self._put(record.line + b"\n")
         if not self._tree.size:
@@ -212,7 +216,6 @@ class Book:
             os.close(self._file)
             self._file = -1
         number = self._number + 1
-        self._drop_old(at)
         path = self.directory / f"{name_of(number, day)}.records"
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -234,13 +237,15 @@ class Book:
             too_much = total > self.max_bytes - SEGMENT_MAX
             if one.day >= oldest and not too_much:
                 break
-            assert one.records is not None
             code = code if one.day < oldest else "size"
-            one.records.unlink()
             total -= sizes[one.number]
-            gone.append(one.number)
+            gone.append(one)
         if gone:
-            self.notes.append(("dropped", {"first": gone[0], "last": gone[-1], "code": code}))
+            self._add(at, "dropped", {"first": gone[0].number, "last": gone[-1].number, "code": code})
+            self.sync()                         # before they go: nothing goes unrecorded
+        for one in gone:
+            if one.records:
+                one.records.unlink()
 
     # ---- what is certain
 

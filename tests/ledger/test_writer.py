@@ -1,0 +1,227 @@
+"""The ledger as it is written: killed at any moment, on a full disk, by two at a time, over midnight. In: what happens to
+who writes. Out: a ledger that verifies and says what it lacks."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeblock.ledger import read
+from edgeblock.ledger.book import Book
+from edgeblock.ledger.verify import public_keys, verify
+from edgeblock.ledger.writer import BACKLOG, Ledger
+from tests.ledger.books import NOON
+
+KILLS, ROUNDS = 1000, 20        # ends of the process, on so many ledgers
+
+
+def holds(directory: Path) -> list[str]:
+    keys, _ = public_keys(directory, ())
+    made = verify(directory, keys)
+    assert made.problems == [], made.problems
+    return made.notes
+
+
+def test_a_thousand_kills_at_any_moment_leave_a_ledger_that_verifies(tmp_path):
+    """SIGKILL, to a process that does nothing but write: in the middle of a record, of a head, of a new segment."""
+    chance = random.Random(17)
+    begun, recovered, records = 0, 0, 0
+    for number in range(ROUNDS):
+        directory = tmp_path / str(number)
+        for _ in range(KILLS // ROUNDS):
+            reader, writer = os.pipe()
+            process = os.fork()
+            if process == 0:
+                try:
+                    write_on(directory, writer)
+                finally:
+                    os._exit(1)
+            os.close(writer)
+            begun += os.read(reader, 1) == b"+"
+            os.close(reader)
+            wait(chance.uniform(0, 0.02))
+            os.kill(process, signal.SIGKILL)
+            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+        with Closing(directory) as book:
+            recovered += any(kind == "recovered" for kind, _ in book.notes)
+        recovered += sum("recovered" in note for note in holds(directory))
+        records += sum(1 for _ in read(directory))
+    assert begun == KILLS and records > KILLS and recovered > 5, (records, recovered)
+
+
+class Closing:
+    """A book that takes up what is there and lets it go."""
+
+    def __init__(self, directory: Path) -> None:
+        self.book = Book(directory)
+
+    def __enter__(self) -> Book:
+        self.book.open()
+        return self.book
+
+    def __exit__(self, *_: object) -> None:
+        self.book.close()
+
+
+def write_on(directory: Path, told: int) -> None:
+    """Until it is killed, with small segments and a head for each few records."""
+    import edgeblock.ledger.book as book
+    import edgeblock.ledger.writer as writer
+
+    book.SEGMENT_MAX, writer.SIGNING = 6000, 0.0005
+    os.fsync = os.fdatasync = lambda file: None             # what a process has written outlives it without
+    put = os.write
+    os.write = lambda file, data: put(file, data[:17])      # so that the end comes in the middle of a record, too
+    ledger = Ledger(Book(directory, max_bytes=120_000))
+    os.write(told, b"+")
+    ledger.start()
+    number = 0
+    while True:
+        ledger.append("withdrawn", list=f"list {number}" + "x" * (number * 37 % 500))
+        number += 1
+        if number % 20 == 0:
+            ledger.flush(1)
+
+
+def wait(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+@pytest.mark.parametrize("cut", range(1, 400, 7))
+def test_a_record_that_was_not_whole_is_cut_off_and_that_is_recorded(tmp_path, cut):
+    with Closing(tmp_path) as book:
+        for second in range(3):
+            book.write(NOON + second, "withdrawn", {"list": "a list"})
+    [path] = tmp_path.glob("*.records")
+    data = path.read_bytes()
+    whole = len(data.splitlines()[-1]) + 1
+    path.write_bytes(data[:-min(cut, whole - 1)] if cut % 2 else data + data[-whole:-min(cut, whole - 1)])
+    with Closing(tmp_path) as book:
+        [(kind, fields)] = book.notes
+        assert kind == "recovered" and fields["segment"] == 1 and 0 < fields["bytes"] < whole
+        book.write(NOON + 9, kind, fields)
+    assert len(holds(tmp_path)) == 1
+    assert [record.seq for record in read(tmp_path)] == list(range(1, (4 if cut % 2 else 5)))
+
+
+def test_what_a_power_cut_leaves_behind_the_last_record_is_cut_off(tmp_path):
+    with Closing(tmp_path) as book:
+        book.write(NOON, "withdrawn", {"list": "a list"})
+    [path] = tmp_path.glob("*.records")
+    with open(path, "ab") as file:
+        file.write(bytes(4096) + b"\n" + bytes(100))
+    with Closing(tmp_path) as book:
+        assert [kind for kind, _ in book.notes] == ["recovered"]
+    assert holds(tmp_path) == []
+
+
+def limited(directory: Path, size: int) -> str:
+    """A process whose files have so many bytes at most, which it learns later that they may be longer."""
+    code = f"""
+import resource, sys
+from pathlib import Path
+from edgeblock.ledger import writer
+from edgeblock.ledger.book import Book
+writer.AGAIN = 0.05
+ledger = writer.Ledger(Book(Path({str(directory)!r})))
+ledger.start()
+ledger.append("withdrawn", list="first")
+assert ledger.flush(5)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
+for number in range(40):
+    ledger.append("withdrawn", list=f"list {{number}}")
+assert not ledger.flush(0.5)
+status = ledger.status()
+assert status["state"] == "failed" and "large" in status["problem"] and status["waiting"], status
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert ledger.flush(5)
+assert ledger.status()["state"] == "ok" and ledger.status()["late"] > 0, ledger.status()
+ledger.append("withdrawn", list="last")
+ledger.close()
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize("size", [900, 1000, 1111, 1500, 2222, 4096])
+def test_a_full_disk_leaves_a_gap_that_is_recorded_when_there_is_room(tmp_path, size):
+    assert limited(tmp_path / "ledger", size) == ""
+    notes = holds(tmp_path / "ledger")
+    assert any("gap" in note and "code=full" in note and "lost=0" in note for note in notes)
+    told = [record.fields["list"] for record in read(tmp_path / "ledger") if record.kind == "withdrawn"]
+    assert told == ["first", *(f"list {number}" for number in range(40)), "last"]
+
+
+def test_what_does_not_fit_is_counted(tmp_path):
+    directory = tmp_path / "there" / "ledger"
+    directory.parent.write_text("a file in its place")
+    ledger = Ledger(Book(directory))
+    began = time.monotonic()
+    for number in range(BACKLOG + 500):
+        ledger.append("withdrawn", list=str(number))
+    assert time.monotonic() - began < 5
+    ledger.start()
+    assert not ledger.flush(0.3) and ledger.status()["state"] == "failed" and ledger.lost == 500
+    directory.parent.unlink()
+    assert ledger.flush(5)
+    ledger.close()
+    [gap] = [record for record in read(directory) if record.kind == "gap"]
+    assert (gap.fields["late"], gap.fields["lost"], gap.fields["code"]) == (BACKLOG, 500, "backlog")
+    holds(directory)
+
+
+def test_two_do_not_write_one_ledger(tmp_path):
+    with Closing(tmp_path), pytest.raises(OSError), Closing(tmp_path):
+        pass
+
+
+def test_a_clock_that_is_set_back_begins_another_segment(tmp_path):
+    with Closing(tmp_path) as book:
+        for day in (0, 5, 1, 1):
+            book.write(NOON + day * 86_400_000_000, "withdrawn", {"list": "a list"})
+    assert holds(tmp_path) == [] and len(list(tmp_path.glob("*.records"))) == 3
+
+
+def test_old_segments_go_by_age_and_by_size(tmp_path):
+    import edgeblock.ledger.book as module
+
+    with Closing(tmp_path) as book:
+        book.keep_days = 3
+        for day in range(10):
+            book.write(NOON + day * 86_400_000_000, "withdrawn", {"list": "a list"})
+        assert len(list(tmp_path.glob("*.records"))) == 4
+        book.max_bytes = module.SEGMENT_MAX + 1
+        book.write(NOON + 11 * 86_400_000_000, "withdrawn", {"list": "a list"})
+        assert len(list(tmp_path.glob("*.records"))) == 1
+    assert holds(tmp_path) == [] and len(list(tmp_path.glob("*.head"))) == 10
+    assert [record.fields["code"] for record in read(tmp_path) if record.kind == "dropped"] == ["size"]
+
+
+def test_the_key_is_its_owner_s_alone(tmp_path):
+    with Closing(tmp_path):
+        pass
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "key").chmod(0o640)
+    from edgeblock.errors import SystemProblem
+
+    with pytest.raises(SystemProblem, match="chmod 600"), Closing(tmp_path):
+        pass
+
+
+def test_who_appends_does_not_wait_for_a_disk_that_stands_still(tmp_path, monkeypatch):
+    still = threading.Event()
+    monkeypatch.setattr(os, "fdatasync", lambda file: still.wait(10))
+    ledger = Ledger(Book(tmp_path / "ledger"))
+    ledger.start()
+    began = time.monotonic()
+    for number in range(1000):
+        ledger.append("withdrawn", list=str(number))
+    assert time.monotonic() - began < 1.0
+    still.set()
+    assert ledger.flush(5)
+    ledger.close()
