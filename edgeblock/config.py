@@ -495,6 +495,16 @@ class Impact:
 
 
 @dataclass(frozen=True)
+class Ledger:
+    """[ledger]: a record that shows afterwards what was in force, and when. docs/ledger.md."""
+
+    enabled: bool = _flag(True)
+    directory: Path | None = _path(None)       # None: beside the directory of [rules] key, with -ledger behind its name
+    keep_days: int = _whole(400, 1, 36_500)    # records of days before are removed; what was signed of them stays
+    max_megabytes: int = _whole(256, 64, 1_000_000)     # of records; the oldest go first
+
+
+@dataclass(frozen=True)
 class Metrics:
     """[metrics]: where Prometheus asks."""
 
@@ -517,6 +527,7 @@ class Config:
     daemon: Daemon = field(default_factory=Daemon)
     canary: Canary = field(default_factory=Canary)
     impact: Impact = field(default_factory=Impact)
+    ledger: Ledger = field(default_factory=Ledger)
     metrics: Metrics = field(default_factory=Metrics)
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "impact": "show what the addresses of a list would take down with them",
     "guard": "show or renew the networks that many sites share, which lists may not block",
     "ruleset": "show, apply or remove the kernel rules that queue packets",
+    "ledger": "verify, prove or export the record of what was in force, and when",
     "status": "show what the running daemon has counted",
     "canary": "have the running daemon ask its own box for a listed name, now",
     "top": "watch the running daemon: rates, queues, verdicts, latency, workers",

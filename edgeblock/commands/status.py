@@ -82,6 +82,7 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "impact", f"{counted:,} addresses asked for today, by {answer['impact']['subscribers']:,} subscribers"
     yield "canary", told(answer["canary"])
     yield "selfcheck", tried(answer["selfcheck"])
+    yield from recorded(answer.get("ledger", {}))
     lost = sum(one["lost"] + one["full"] for one in workers)
     yield "packets", (f"{queue['packets']:,} read, {queue['passed']:,} passed, {queue['dropped']:,} dropped, "
                       f"{lost:,} lost unread, {queue['waiting']:,} waiting")
@@ -130,6 +131,17 @@ def tried(proof: dict[str, Any]) -> str:
     return (f"{proof['state']}: {said}{proof['held']:,} of {proof['tried']:,} tries held, "
             f"{proof['over_blocked']:,} of {proof['beside']:,} neighbours blocked; "
             f"{proof['refused']} updates refused")
+
+
+def recorded(ledger: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """One line on the ledger."""
+    if ledger.get("state") == "failed":
+        yield "ledger", (f"NOT WRITTEN: {printable(ledger['problem'])}; {ledger['waiting']:,} records wait, "
+                         f"{ledger['lost']:,} are lost")
+    elif ledger.get("state") == "ok":
+        head = ledger["head"]
+        yield "ledger", (f"{ledger['records']:,} records; signed to record {head['records']:,} of {head['day']}" if head
+                         else f"{ledger['records']:,} records; nothing signed yet")
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

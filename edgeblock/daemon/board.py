@@ -78,6 +78,11 @@ class Board:
             "log": {"unlogged": own["unlogged"], "lost": own["lost_lines"]},
         }
 
+    def unread(self) -> tuple[int, int]:
+        """Packets that the kernel could not hand over, and that met a full queue, over all rows."""
+        lost, full = (sum(row[OWN + OWN_NAMES.index(name)] for row in self.rows) for name in ("lost", "full"))
+        return lost, full
+
     def histogram(self, name: str) -> tuple[list[int], float]:
         """Counts by bucket and the sum in seconds, over all rows: "judge", "lookup" or "verdict"."""
         at, size = BOARD[name], BOARD["verdict"] - BOARD["lookup"]

@@ -23,6 +23,7 @@ class Changes:
 
     def __init__(self, directory: Path, sign: Callable[[], None]) -> None:
         self.expires: float | None = None
+        self.files: dict[str, tuple[int, ...] | None] = {}      # that have changed, when `next` returned last
         self._directory, self._sign = directory, sign
         self._due: float | None = None          # when the lists are to be tried again
         self._asked = False
@@ -49,6 +50,7 @@ class Changes:
         """What is there now is about to be read."""
         assert self._looker is not None
         self._sight = self._seen = await self._looker.look()
+        self.files = {name: state for name, state in self._sight.items() if name != CROWD}
 
     def close(self) -> None:
         if self._looker is not None:
@@ -62,6 +64,11 @@ class Changes:
         """The lists are to be read now, whatever has changed."""
         self._asked = True
         self._stirred.set()
+
+    def renamed(self, file: str) -> float | None:
+        """When a file came there, Unix seconds, as it was when the lists were read last; None where it was not there."""
+        state = self._sight.get(file)
+        return None if state is None else state[3] / 1e9
 
     def try_in(self, seconds: float) -> None:
         """They are to be read then, whatever has changed."""
@@ -86,6 +93,8 @@ class Changes:
             changed = any(seen.get(name) != self._sight.get(name) for name in names) or arrived and CROWD in seen
             # What inotify has not seen counts when two looks agree: nobody says when it is complete.
             if asked or again or expired or changed and (arrived or seen == before):
+                self.files = {name: seen.get(name) for name in names
+                              if name != CROWD and seen.get(name) != self._sight.get(name)}
                 self._sight = {name: state for name, state in seen.items() if name not in busy} | {
                     name: self._sight[name] for name in busy & self._sight.keys()}
                 self._due = None

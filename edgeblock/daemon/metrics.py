@@ -85,6 +85,7 @@ class Exposition:
         yield from self._orders(status.get("orders", {}), status.get("capacity", {}))
         yield from self._canary(status.get("canary", {}))
         yield from self._selfcheck(status.get("selfcheck", {}))
+        yield from self._ledger(status.get("ledger", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
         yield GaugeMetricFamily("edgeblock_rules_age_seconds", "Seconds since the rules in force were loaded.",
                                 status["rules_age"])
@@ -229,6 +230,15 @@ class Exposition:
                                 "failed; 0 also where nothing was tried.", proof.get("state") == "ok")
         yield CounterMetricFamily("edgeblock_selfcheck_refused", "Times that new rules were refused because they "
                                   "did not hold.", proof.get("refused", 0))
+
+    def _ledger(self, ledger: dict[str, Any]) -> Iterator[Metric]:
+        yield GaugeMetricFamily("edgeblock_ledger_ok", "1 while the ledger is written, or off in the settings; 0 while it "
+                                "cannot be.", ledger.get("state") != "failed")
+        for name, text in (("records", "Records in the ledger, since it was begun."),
+                           ("late", "Records that were written late, since the daemon began."),
+                           ("lost", "Records that could not be written at all, since the daemon began.")):
+            yield CounterMetricFamily(f"edgeblock_ledger_{name}", text, ledger.get(name, 0))
+        yield GaugeMetricFamily("edgeblock_ledger_waiting", "Records that wait for the disk.", ledger.get("waiting", 0))
 
     def _lists(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])

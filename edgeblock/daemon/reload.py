@@ -16,6 +16,7 @@ from edgeblock.daemon.compiler import Compiler, Loaded
 from edgeblock.daemon.in_force import InForce, let_go
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.lane import Lane
+from edgeblock.daemon.ledger import Recorder
 from edgeblock.daemon.mapping import map_stacked
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.proof import Proof
@@ -32,12 +33,12 @@ class Reload:
     """Puts lists in force: first `open`, then `begin`, then `run` whenever `due` returns."""
 
     def __init__(self, config: Config, compiler: Compiler, log: Any, tasks: Tasks, in_force: InForce, kernel: Kernel,
-                 workers: Workers, outcomes: Outcomes, windows: Windows) -> None:
+                 workers: Workers, outcomes: Outcomes, windows: Windows, recorder: Recorder) -> None:
         rules = config.rules
         self.proof = Proof(rules.self_check, log)       # what came of trying what is in force
         self._tasks = tasks
         self._log, self._in_force, self._kernel, self._workers = log, in_force, kernel, workers
-        self._outcomes, self._windows = outcomes, windows
+        self._outcomes, self._windows, self._recorder = outcomes, windows, recorder
         self._compiler = compiler
         self._changes = Changes(rules.directory, self._compiler.wake)
         self._lane = Lane(self._compiler, log, tasks, lambda: self._changes.try_in(0))
@@ -55,6 +56,10 @@ class Reload:
         self._changes.close()
         await self._compiler.close()
 
+    def renamed(self, file: str) -> float | None:
+        """When a file of the rules directory came there, Unix seconds; None where nobody saw it."""
+        return self._changes.renamed(file)
+
     def ask(self) -> None:
         """The lists are to be read anew, those refused included."""
         self._changes.ask()
@@ -62,6 +67,7 @@ class Reload:
     async def begin(self) -> Loaded:
         """The first load, for `put_in_force`. ListError where nothing can be put in force."""
         await self._changes.begin()
+        self._recorder.see(self._changes.files)
         return await self._load()
 
     async def due(self) -> bool:
@@ -75,6 +81,7 @@ class Reload:
     async def run(self, asked: bool) -> None:
         """Reads the lists anew; returns when every worker has what came of it."""
         began = time.monotonic()
+        self._recorder.see(self._changes.files)
         try:
             loaded = await self._load(afresh=asked)
             fresh = await self.put_in_force(loaded)
@@ -83,9 +90,11 @@ class Reload:
             self._changes.expires = None        # the next try looks for itself
             self._try_again()
             self._in_force.keep(problem)
+            self._recorder.keep(str(problem))
             return
         if fresh:
             await self._kernel.commit_rules(await self._workers.await_rules())
+            self._recorder.settle()
         if fresh or asked:
             self._log.info("rules loaded", seconds=round(time.monotonic() - began, 3), **self._in_force.summary())
 
@@ -106,6 +115,7 @@ class Reload:
             self._workers.give_rules(files)
             self._tasks.go_on(self._hear_proof())
         self._outcomes.take(loaded)
+        self._recorder.take(loaded)
         if files:
             await self._keep_time(loaded)
         self._lane.line_up(loaded)

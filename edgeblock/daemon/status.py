@@ -18,6 +18,7 @@ from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
+from edgeblock.daemon.ledger import Recorder
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.proof import Proof
 from edgeblock.daemon.vigil import State, Vigil
@@ -32,12 +33,12 @@ class Status:
 
     def __init__(self, config: Config, journal: Journal, board: Board, workers: Workers, kernel: Kernel,
                  in_force: InForce, state: State, canary: Canary, proof: Proof, impact: Impact,
-                 outcomes: Outcomes) -> None:
+                 outcomes: Outcomes, recorder: Recorder) -> None:
         self.vigil: Vigil | None = None
         self._config, self._journal, self._board = config, journal, board
         self._workers, self._kernel, self._in_force = workers, kernel, in_force
         self._state, self._canary, self._proof, self._impact = state, canary, proof, impact
-        self._outcomes = outcomes
+        self._outcomes, self._recorder = outcomes, recorder
         self._started = time.monotonic()
         self._unlogged_told = 0
         self._summary_due = 0.0
@@ -70,7 +71,7 @@ class Status:
                 "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
                 "addresses": self._kernel.addresses.status(),
                 "impact": self._impact.status(), "orders": self._outcomes.status(), "capacity": self.capacity(),
-                "selfcheck": self._proof.status(), **self.counters(),
+                "selfcheck": self._proof.status(), "ledger": self._recorder.status(), **self.counters(),
                 "workers": self._workers.status(), "kernel_rules": kernel_rules,
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}
 

@@ -27,17 +27,19 @@ from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.itself import give_back
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
+from edgeblock.daemon.ledger import Recorder, Sources
 from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.reload import Reload
 from edgeblock.daemon.status import Status
 from edgeblock.daemon.tasks import Tasks, give_up
 from edgeblock.daemon.vigil import State, Vigil
-from edgeblock.daemon.windows import Windows
+from edgeblock.daemon.windows import Turn, Windows
 from edgeblock.daemon.workers import HOLDING, Workers
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.checks import queues
 
+RECORDING = 0.25        # seconds between two looks at what the ledger is to say
 ENDING = 1.0            # seconds that a daemon before us may take to end
 
 
@@ -60,13 +62,17 @@ class Supervisor:
                                  lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity(),
                                  left_by(config))
         self.windows = Windows(self.log, time.time())
-        self.reload = Reload(config, compiler, self.log, self.tasks, self.in_force, self.kernel, self.workers,
-                             self.outcomes, self.windows)
         self.state = State(self.log, self._tell_state)
+        self.recorder = Recorder(config, self.log, Sources(
+            lambda: self.workers.have_rules, lambda: self.kernel.addresses.are_kept, lambda: self.state.causes,
+            lambda: (self.canary.rounds, self.canary.results), self._bypasses, self.workers.restarts,
+            board.unread, lambda file: self.reload.renamed(file)))
+        self.reload = Reload(config, compiler, self.log, self.tasks, self.in_force, self.kernel, self.workers,
+                             self.outcomes, self.windows, self.recorder)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,
                              lambda: self.kernel.addresses.are_probed)
         self.status = Status(config, journal, board, self.workers, self.kernel, self.in_force, self.state,
-                             self.canary, self.reload.proof, self.impact, self.outcomes)
+                             self.canary, self.reload.proof, self.impact, self.outcomes, self.recorder)
         self.task: asyncio.Task[int] | None = None
         self.ready = False
         self.stopping = False
@@ -109,6 +115,8 @@ class Supervisor:
         # Undone in reverse: rules of the kernel first, so that the queues run dry before they are let go.
         config, kernel, workers, reload, canary = self.config, self.kernel, self.workers, self.reload, self.canary
         await self._take_turn(stack)
+        self.recorder.begin()
+        stack.callback(lambda: self.recorder.end(self.handing_over))
         stack.callback(kernel.close)
         stack.push_async_callback(kernel.remove_left)
         stack.callback(lambda: workers.let_queues_go(keep=self.handing_over))
@@ -132,6 +140,7 @@ class Supervisor:
                           {"check": self.in_force.check}, config.daemon.control_group)
         stack.push_async_callback(control.close)
         stack.push_async_callback(give_up, self.tasks.go_on(self._look_after_workers()))
+        stack.push_async_callback(give_up, self.tasks.go_on(self._keep_record()))
         stack.push_async_callback(give_up, self.tasks.go_on(self.impact.keep()))
         await workers.await_bound()
         await control.open()
@@ -220,9 +229,18 @@ class Supervisor:
             self.kernel.hold()
             await asyncio.sleep(self.workers.pause)
 
-    async def _turn(self, lists: set[str]) -> None:
+    async def _turn(self, turns: dict[str, Turn]) -> None:
         """Windows of these lists have opened or closed."""
-        self.outcomes.turn(lists)
+        self.outcomes.turn(turns)
+        self.recorder.turn(turns)
+
+    async def _keep_record(self) -> None:
+        while True:
+            self.recorder.look()
+            await asyncio.sleep(RECORDING)
+
+    def _bypasses(self) -> list[str]:
+        return [one.kind for one in self.status.vigil.bypasses] if self.status.vigil else []
 
     # ---- how it ends
 

@@ -212,13 +212,13 @@ class Windows:
         self._say(turns)
         return turns
 
-    async def keep(self, act: Callable[[set[str]], Awaitable[None]]) -> None:
-        """Until it is cancelled: whenever something has turned, and every worker has seen it, `act` is given the
-        lists."""
+    async def keep(self, act: Callable[[dict[str, Turn]], Awaitable[None]]) -> None:
+        """Until it is cancelled: whenever something has turned, and every worker has seen it, `act` is told of
+        which lists."""
         while True:
             if turns := self.look(time.time()):
                 await asyncio.sleep(SETTLING)
-                await act(set(turns))
+                await act(turns)
             await asyncio.sleep(LOOKING)
 
     def _say(self, turns: dict[str, Turn]) -> None:

@@ -3,6 +3,7 @@
     kinds      what records there are, and what each says
     records    one record as a line; each has the digest of the one before
     merkle     trees over records, as RFC 6962 has them
+    place      where it is
     segments   the files: a segment for each day
     heads      what is signed of a segment: an auditor keeps these
     book       writes: records, segments, heads; takes up what a killed process has left

@@ -70,10 +70,12 @@ class Book:
     def __init__(self, directory: Path, keep_days: int = 400, max_bytes: int = 1 << 30) -> None:
         self.directory, self.keep_days, self.max_bytes = directory, keep_days, max_bytes
         self.seq, self.digest, self.last_at = 0, NOTHING, 0     # of the last record; its moment, 0 where nobody knows
+        self.last_kind = ""
         self.head: Signed | None = None         # the one that was signed last
         self.notes: list[tuple[str, dict[str, Any]]] = []       # records that are to be made of what was found
         self._lock = self._file = -1
         self._key: BoxKey | None = None
+        self._ended = "", 0                     # kind and moment of the last record that was there
         self._number, self._day, self._first, self._size, self._tree = 0, "", 0, 0, Tree()
         self._previous = FIRST                  # digest of the head of the segment before
         self._unsynced = self._unsigned = self._complete = False
@@ -91,6 +93,11 @@ class Book:
     def is_unsigned(self) -> bool:
         """Whether there are records that no head has."""
         return self._unsigned
+
+    def end_before(self) -> dict[str, Any]:
+        """How whoever wrote before has ended, as a `start` record says it."""
+        kind, at = self._ended
+        return {"clean": kind == "stop" if at else None, **({} if kind == "stop" or not at else {"last": moment(at)})}
 
     # ---- its beginning
 
@@ -112,12 +119,13 @@ class Book:
             if made:
                 self.notes.append(("key", {"public": self.key.text, "id": str(self.key.public)}))
             self._take_up(segments(self.directory))
+            self._ended = self.last_kind, self.last_at
         except BaseException:
             self.close()
             raise
 
     def _take_up(self, there: list[Segment]) -> None:
-        self.seq, self.digest, self.last_at, self.head, self._previous = 0, NOTHING, 0, None, FIRST
+        self.seq, self.digest, self.last_at, self.last_kind, self.head, self._previous = 0, NOTHING, 0, "", None, FIRST
         while there and self._is_unbegun(there[-1]):
             there.pop()
         self._number = there[-1].number if there else 0
@@ -165,7 +173,7 @@ class Book:
         return True
 
     def _follow(self, last: Record) -> None:
-        self.seq, self.digest, self.last_at = last.seq, last.digest, last.at
+        self.seq, self.digest, self.last_at, self.last_kind = last.seq, last.digest, last.at, last.kind
 
     # ---- records
 

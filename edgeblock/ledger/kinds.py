@@ -17,13 +17,16 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "clean": "whether the daemon before has written `stop`; null where there was none",
         "last?": "when the record before was made, where that daemon was killed",
         "policy": "what is done where nobody filters: {overload, absent}, each open or closed",
+        "run": "eight hexadecimal digits that tell this run of the daemon from others",
     }),
     "stop": ("the daemon ends as it was told to", {
         "handing_over": "whether another takes over at once",
+        "run": "as of `start`", "in_force": "as of `pulse`",
         "sums": "as of `pulse`, since the last one",
     }),
     "pulse": ("the daemon is there: every ten minutes, so that a daemon that was killed is missed", {
-        "in_force": "seq of the `in force` record that still holds; null where there was none yet",
+        "run": "as of `start`",
+        "in_force": "`number` of the `in force` record of this run that still holds; 0 where there was none yet",
         "filtering": "whether the box filters",
         "sums": "what was counted since the pulse before, or the start: see SUMS",
     }),
@@ -53,7 +56,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "withdrawn": ("a refused file is gone", {"list": "its name"}),
     "rules kept": ("the lists could not be looked at, or no new rules be made: all stays", {"code": "why: see CODES"}),
     "in force": ("every worker, and the kernel, have the rules", {
-        "before": "seq of the `in force` record before, or null", "content": "digest of what is listed, to compare boxes",
+        "run": "as of `start`", "number": "of these records in this run: 1, 2 ...; each holds until the next", "content": "digest of what is listed, to compare boxes",
         "table": "what lists are in force, as a Merkle root (docs/ledger.md)", "lists": "how many", "entries": "of all",
         "workers": "whether every worker has them", "kernel": "whether the kernel has every address that it is to have",
         "compiled": "when the rules were compiled", "changed": "lists that are new in it: each {list, delay_ms from the "

@@ -51,8 +51,9 @@ class Chain:
     previous: str = ""          # "": nor of that
 
 
-def verify(directory: Path, keys: Sequence[PublicKey], kept: Iterable[Signed] = ()) -> Verified:
-    """All of a ledger, under these public keys, with the heads that were kept elsewhere.
+def verify(directory: Path, keys: Sequence[PublicKey], kept: Iterable[Signed] = (), whole: bool = True) -> Verified:
+    """All of a ledger, under these public keys, with the heads that were kept elsewhere. Where it is not the whole, but
+    some of its segments (an export), what is before and after is not missed.
 
     Raises:
         SystemProblem: it cannot be read.
@@ -65,7 +66,7 @@ def verify(directory: Path, keys: Sequence[PublicKey], kept: Iterable[Signed] = 
     for one in kept:
         outside.setdefault(one.head.segment, []).append(one)
     chain = Chain(0, NOTHING, FIRST) if there[0].number == 1 else Chain()
-    if there[0].number != 1:
+    if whole and there[0].number != 1:
         made.say(f"segments 1 to {there[0].number - 1} are gone, with their heads")
     with_records = [segment.number for segment in there if segment.records]
     begun = with_records[0] if with_records else there[-1].number + 1
@@ -79,10 +80,13 @@ def verify(directory: Path, keys: Sequence[PublicKey], kept: Iterable[Signed] = 
         Reading(made, segment, chain, list(keys), outside.pop(segment.number, []),
                 is_newest=segment is there[-1], may_be_gone=segment.number < begun).read()
         number = segment.number + 1
-    if made.dropped < begun - 1:
+    if whole and made.dropped < begun - 1:
         made.say(f"segments {made.dropped + 1} to {begun - 1}: their records are missing, and no record says that they were "
                  "dropped" if made.dropped + 1 < begun - 1 else f"segment {begun - 1}: its records are missing")
+    last = there[-1].number
     for some in outside.values():
+        if not whole and not there[0].number <= some[0].head.segment <= last:
+            continue
         head = some[-1].head
         made.say(f"segment {head.segment} of {head.day}: is not there, and the head of {head.time} that was kept says that "
                  f"it had {head.records} records; the ledger is older than that, or was cut")

@@ -152,7 +152,8 @@ class Ledger:
         while self._book.notes:         # what was found when it was opened, or came of a new segment
             self._book.write(self._at(), *self._book.notes[0])
             self._book.notes.pop(0)
-        self._book.write(one.at, one.kind, one.fields)
+        fields = one.fields | self._book.end_before() if one.kind == "start" else one.fields
+        self._book.write(one.at, one.kind, fields)
         self.written += 1
         if self._book.head is not before and self._book.head is not None:
             self._say(self._book.head)

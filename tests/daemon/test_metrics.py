@@ -57,6 +57,7 @@ def made(matches=1):
                                     {"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 12.5}]},
               "addresses": {"ranges": 3, "in_kernel": 2, "packets": {"court": 6}},
               "impact": {"addresses": 70, "subscribers": 12, "replaced": 3, "lacking": 1, "saved": 99.5},
+              "ledger": {"state": "failed", "records": 40, "waiting": 3, "late": 2, "lost": 1},
               "orders": {"orders": 2, "items": {"taken": 0, "in force": 5}, "problem": ""},
               "capacity": {"entries": {"used": 9, "most": 10}, "addresses": {"used": 3, "most": 250_000}},
               "stage1": {"passed_hello": 8, "name": 2},

@@ -117,7 +117,7 @@ def test_whoever_acts_hears_of_it_in_time(monkeypatch):
     began = time.monotonic()
     with pytest.raises(Enough):
         uvloop.run(windows.keep(act))
-    assert heard[0][0] == {"a"} and heard[0][1] - began < 0.5
+    assert heard[0][0].keys() == {"a"} and heard[0][1] - began < 0.5
 
 
 @pytest.mark.parametrize("count", [100_000])

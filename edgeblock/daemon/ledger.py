@@ -1,0 +1,350 @@
+"""What the daemon records in the ledger: lists, rules in force, windows, whether the box filters, what its probes show.
+
+In: what the supervisor's parts say of themselves, a few times a second, and what becomes of the lists. Out: records
+(edgeblock/ledger/kinds.py) to a writer with a thread of its own; nobody waits for it. Never here: a name, an address, a
+subscriber, or the words of a refusal, which may have some: a code for each.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import edgeblock
+from edgeblock.config import Config
+from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.windows import Turn
+from edgeblock.ledger.book import Book
+from edgeblock.ledger.heads import Signed, told
+from edgeblock.ledger.merkle import Tree
+from edgeblock.ledger.place import directory_of
+from edgeblock.ledger.records import canonical, moment
+from edgeblock.ledger.writer import LAST_WORDS, Ledger
+
+PULSE = 600.0           # seconds between two records that say that the daemon is there
+STEP = 0.5              # seconds by which a clock has to be set to be recorded
+MINUTE = 60.0           # between two records of packets that went by unread
+PATIENCE = 15.0         # seconds after which rules that not every worker has are recorded so
+HANDING_OVER = 0.3      # seconds that the end of the ledger may take while packets wait for the next daemon
+CHANGED_MAX = 1000      # lists that one record of rules in force names, and files that one look records
+COUNTS = ("span", "filtering", "canary_rounds", "canary_ok", "proven", "lost", "full")
+
+# By whom a cause of not filtering is seen (vigil.State), and its code.
+CAUSES = {"rules": "rules", "often": "rules", "addresses": "addresses", "queues": "queues", "shortcut": "shortcut",
+          "canary": "canary", "canary of addresses": "canary"}
+# What a refusal says, and its code: the first that is found.
+REASONS = tuple((re.compile(words), code) for words, code in (
+    (r"sign(ed|er|ers|ature|atures)\b", "signature"),
+    (r"was removed, and with it", "removal"),
+    (r"were tried|does? not hold|do not hold|not blocked|in force stay$", "untrue"),
+    (r"could be read, but not be kept|cannot be written|No space left", "disk"),
+    (r"allow_|widest_|max_collateral|max_guarded|public suffix|protected|shared|guard", "guard rail"),
+    (r"max_growth|max_shrink|grew|shrank|fewer|more entries than", "change"),
+    (r"max_unparsable|of the lines", "unparsable"),
+    (r"is longer than|more than \d+ entries|too long|too slow|seconds", "size"),
+    (r"UTF-|encoding|decode", "encoding"),
+    (r"cannot be read|cannot be opened|No such file|Permission|is no (regular )?file", "unreadable"),
+    (r"format|is no (list|JSON)|looks like", "format"),
+    (r"\.toml|locked|setting|key '", "settings"),
+))
+PROBES = (("listed name passes", "canary"), ("listed address passes", "canary"), ("is blocked", "blocked"))
+
+
+def code_of(why: str) -> str:
+    """The code of a refusal, by its words."""
+    return next((code for words, code in REASONS if words.search(why)), "other")
+
+
+def probe_code(wrong: str) -> str:
+    return next((code for words, code in PROBES if words in wrong), "silent") if wrong else ""
+
+
+def digest_of(config: Config) -> str:
+    """SHA-256 of the settings in force."""
+    return sha256(canonical(plain(asdict(config)))).hexdigest()
+
+
+def plain(said: Any) -> Any:
+    """The same without what canonical JSON has no spelling for."""
+    if isinstance(said, dict):
+        return {str(name): plain(value) for name, value in said.items()}
+    if isinstance(said, list | tuple):
+        return [plain(one) for one in said]
+    return said if said is None or isinstance(said, str | bool | int) else str(said)
+
+
+def table_root(lists: Iterable[Mapping[str, Any]]) -> str:
+    """What the lists in force are committed to: a leaf for each, sorted, of its name and the root of its entries."""
+    return Tree(sorted(leaf_of(one["name"], one["root"]) for one in lists)).root().hex()
+
+
+def leaf_of(name: str, root: str) -> bytes:
+    return canonical({"list": name, "root": root})
+
+
+class Sources(NamedTuple):
+    """What is asked a few times a second. `in_kernel` is None while some addresses come or go; `renamed` is when a file
+    of the rules directory came there, Unix seconds, None where nobody saw it."""
+
+    have_rules: Callable[[], bool]
+    in_kernel: Callable[[], bool | None]
+    causes: Callable[[], dict[str, str]]
+    canary: Callable[[], tuple[int, dict[tuple[int, str], str]]]
+    bypasses: Callable[[], list[str]]
+    restarts: Callable[[], dict[int, int]]
+    unread: Callable[[], tuple[int, int]]
+    renamed: Callable[[str], float | None]
+
+
+class Waiting(NamedTuple):
+    """Rules that workers and kernel are given: what is to be said when they have them."""
+
+    loaded: Loaded
+    compiled: float
+    changed: list[str]
+    began: float            # monotonic seconds
+    told: bool = False      # that not everybody has them
+
+
+class Recorder:
+    """Everything happens in the event loop's thread. Without a ledger (`[ledger] enabled = false`) nothing does."""
+
+    def __init__(self, config: Config, log: Any, sources: Sources) -> None:
+        self._config, self._log, self._ask = config, log, sources
+        self.ledger: Ledger | None = None
+        if config.ledger.enabled:
+            self.ledger = Ledger(Book(directory_of(config), config.ledger.keep_days,
+                                      config.ledger.max_megabytes * 1_000_000), self._tell)
+        self._waiting: Waiting | None = None
+        self._refused: dict[str, dict[str, Any]] = {}
+        self._problem = self._said = ""
+        self._run, self._in_force = secrets.token_hex(4), 0     # how many `in force` records this daemon has made
+        self._causes: dict[str, tuple[str, float]] = {}
+        self._results: dict[tuple[int, str], str] = {}
+        self._bypasses: dict[str, int] = {}
+        self._restarts: dict[int, int] = {}
+        self._rounds, self._round_at = 0, 0.0
+        self._offset = 0.0
+        self._looked = self._pulsed = self._unread_told = 0.0
+        self._day = ""
+        self._counts, self._today = dict.fromkeys(COUNTS, 0.0), dict.fromkeys(COUNTS, 0.0)
+        self._unread = self._unread_said = (0, 0)
+
+    # ---- from its begin to its end
+
+    def begin(self) -> None:
+        """The daemon begins."""
+        if self.ledger is None:
+            return
+        self.ledger.start()
+        now = time.monotonic()
+        self._offset, self._looked, self._pulsed, self._day = clock(), now, now, day_of(time.time())
+        self._unread = self._unread_said = self._ask.unread()
+        self._record("start", version=edgeblock.__version__, config=digest_of(self._config), clean=None, run=self._run, policy={
+            "overload": self._config.queue.overload, "absent": self._config.ruleset.absent})
+
+    def end(self, handing_over: bool) -> None:
+        """It ends, with the last of its records on the disk, if that answers."""
+        if self.ledger is None:
+            return
+        self._count(time.monotonic())
+        self._record("stop", handing_over=handing_over, run=self._run, in_force=self._in_force, sums=self._sums(self._counts))
+        self.ledger.close(HANDING_OVER if handing_over else LAST_WORDS)
+
+    def status(self) -> dict[str, Any]:
+        """For `status` and the metrics."""
+        if self.ledger is None:
+            return {"state": "off", "problem": "", "records": 0, "last": 0, "waiting": 0, "late": 0, "lost": 0, "head": {}}
+        return {**self.ledger.status(), "directory": str(self.ledger.directory)}
+
+    def _record(self, kind: str, at: float | None = None, /, **fields: Any) -> None:
+        if self.ledger is not None:
+            self.ledger.append(kind, at, **fields)
+
+    def _tell(self, head: Signed) -> None:
+        self._log.info("ledger head", **told(head))
+
+    # ---- lists
+
+    def see(self, files: Mapping[str, tuple[int, ...] | None]) -> None:
+        """These files in the rules directory have changed, and are about to be read: inode, size and times in
+        nanoseconds; None where one has gone."""
+        for name, state in sorted(files.items())[:CHANGED_MAX]:
+            self._record("seen", file=name, renamed=state and moment(state[3] // 1000), size=state and state[1])
+
+    def take(self, loaded: Loaded) -> None:
+        """These rules are given to kernel and workers, or what is refused has changed."""
+        if self.ledger is None:
+            return
+        now, lists = time.time(), {one["name"]: one for one in loaded.lists}
+        for change in loaded.changes:
+            self._change(change, lists.get(change["list"], {}))
+        for name, one in loaded.refused.items():
+            if self._refused.get(name) != one:
+                self._record("refused", list=name, file=one["file"], code=code_of(one["told"]), in_force=one["in_force"],
+                             digest=one["sha256"], renamed=self._renamed(name, one["file"]))
+        self._refused = loaded.refused
+        self.keep(loaded.problem)
+        if loaded.fd >= 0:
+            changed = [change["list"] for change in loaded.changes if change["change"] in ("taken", "clients")]
+            self._waiting = Waiting(loaded, now, changed, time.monotonic())
+
+    def keep(self, problem: str) -> None:
+        """Why the lists could not be looked at, or no rules be made of them; "" where they could."""
+        if problem and problem != self._problem:
+            self._record("rules kept", code=code_of(problem))
+        self._problem = problem
+
+    def _change(self, change: dict[str, Any], one: dict[str, Any]) -> None:
+        name, what = change["list"], change["change"]
+        if what == "taken":
+            known = {field: change.get(field) for field in (
+                "file", "entries", "entries_before", "duplicates", "unusable", "guarded", "exceptions_lost", "signed",
+                "digest", "action")}
+            self._record("taken", list=name, root=one.get("root", ""), leaves=one.get("leaves", 0),
+                         renamed=self._renamed(name, change["file"]), order=one.get("order", ""), **known)
+        elif what in ("removed", "expired"):
+            self._record("removed", list=name, why=what, entries_before=change["entries_before"])
+        elif what == "clients":
+            self._record("clients", list=name, prefixes=change["prefixes"])
+        elif what == "withdrawn":
+            self._record("withdrawn", list=name)
+
+    def _renamed(self, name: str, file: str) -> str | None:
+        """When the last of a list's files came there: a new NAME.toml is a new version, too."""
+        times = [at for one in (file, f"{name}.toml", f"{file}.minisig") if (at := self._ask.renamed(one)) is not None]
+        return moment(round(max(times) * 1_000_000)) if times else None
+
+    def turn(self, turns: Mapping[str, Turn]) -> None:
+        """Windows have opened or closed, and every worker has seen it."""
+        for name, one in turns.items():
+            self._record("windows", list=name, opened=one.opened, closed=one.closed, whole=one.whole)
+
+    # ---- a few times a second
+
+    def look(self) -> None:
+        """What has changed since the last look."""
+        if self.ledger is None:
+            return
+        now = time.monotonic()
+        self._look_at_clock()
+        self._count(now)
+        self.settle()
+        self._look_at_state(now)
+        self._look_at_canary(now)
+        self._look_at_others(now)
+        if now >= self._pulsed + PULSE:
+            self._pulsed = now
+            self._record("pulse", run=self._run, in_force=self._in_force, filtering=not self._causes,
+                         sums=self._sums(self._counts))
+            self._counts = dict.fromkeys(COUNTS, 0.0)
+        if (day := day_of(time.time())) != self._day:
+            self._record("day", day=self._day, sums=self._sums(self._today))
+            self._day, self._today = day, dict.fromkeys(COUNTS, 0.0)
+        if self.ledger.problem != self._said:
+            self._said = self.ledger.problem
+            if self._said:
+                self._log.error("ledger cannot be written; records wait", problem=self._said)
+            else:
+                self._log.warning("ledger is written again")
+
+    def settle(self) -> None:
+        """Records rules in force, as soon as everybody has them."""
+        one = self._waiting
+        if self.ledger is None or one is None:
+            return
+        workers, kernel = self._ask.have_rules(), self._ask.in_kernel()
+        everywhere = workers and kernel is not None
+        if not everywhere and (one.told or time.monotonic() < one.began + PATIENCE):
+            return
+        now, loaded = time.time(), one.loaded
+        lists = {each["name"]: each for each in loaded.lists}
+        changed = [{"list": name, "delay_ms": self._delay(name, lists, now)} for name in one.changed if name in lists]
+        self._in_force += 1
+        self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content, table=table_root(loaded.lists),
+                     lists=len(lists), entries=loaded.entries, workers=workers, kernel=bool(kernel),
+                     compiled=moment(round(one.compiled * 1_000_000)), changed=changed[:CHANGED_MAX],
+                     more=max(0, len(changed) - CHANGED_MAX))
+        self._waiting = None if everywhere else one._replace(told=True)
+
+    def _delay(self, name: str, lists: dict[str, dict[str, Any]], now: float) -> int | None:
+        times = [at for file in (lists[name]["file"], f"{name}.toml", f"{lists[name]['file']}.minisig")
+                 if (at := self._ask.renamed(file)) is not None]
+        return max(0, round((now - max(times)) * 1000)) if times else None
+
+    def _look_at_clock(self) -> None:
+        offset = clock()
+        if abs(offset - self._offset) > STEP:
+            self._record("clock", step_ms=round((offset - self._offset) * 1000))
+        self._offset = offset
+
+    def _look_at_state(self, now: float) -> None:
+        causes = self._ask.causes()
+        for who in self._causes.keys() - causes.keys():
+            self._record("filtering", who=who, after_ms=round((now - self._causes.pop(who)[1]) * 1000))
+        for who in causes.keys() - self._causes.keys():
+            self._causes[who] = causes[who], now
+            self._record("not filtering", who=who, code=CAUSES.get(who, "other"))
+
+    def _look_at_canary(self, now: float) -> None:
+        rounds, results = self._ask.canary()
+        if rounds == self._rounds:
+            return
+        fine = bool(results) and not any(results.values())
+        self._add(canary_rounds=rounds - self._rounds, canary_ok=int(fine))
+        if fine and self._rounds and not any(self._results.values()):
+            self._add(proven=now - self._round_at)
+        for (family, protocol), wrong in sorted(results.items()):
+            if self._results.get((family, protocol), None) is None or \
+                    probe_code(self._results[family, protocol]) != probe_code(wrong):
+                self._record("canary", family=f"ipv{family}", protocol=protocol, ok=not wrong, code=probe_code(wrong))
+        self._rounds, self._round_at, self._results = rounds, now, dict(results)
+
+    def _look_at_others(self, now: float) -> None:
+        found: dict[str, int] = dict.fromkeys(self._bypasses, 0)
+        for kind in self._ask.bypasses():
+            found[kind] = found.get(kind, 0) + 1
+        for kind, count in found.items():
+            if self._bypasses.get(kind, 0) != count:
+                self._record("bypass", kind=kind, count=count)
+        self._bypasses = found
+        for queue, restarts in self._ask.restarts().items():
+            if restarts != self._restarts.get(queue, 0):
+                self._record("worker", queue=queue, restarts=restarts)
+            self._restarts[queue] = restarts
+        if self._unread != self._unread_said and now >= self._unread_told + MINUTE:
+            lost, full = (a - b for a, b in zip(self._unread, self._unread_said, strict=True))
+            self._record("unread", sums={"lost": lost, "full": full})
+            self._unread_told, self._unread_said = now, self._unread
+
+    # ---- sums
+
+    def _count(self, now: float) -> None:
+        span, self._looked = now - self._looked, now
+        unread = self._ask.unread()
+        lost, full = (max(0, a - b) for a, b in zip(unread, self._unread, strict=True))
+        self._unread = unread
+        self._add(span=span, filtering=0.0 if self._causes else span, lost=lost, full=full)
+
+    def _add(self, **counts: float) -> None:
+        for name, count in counts.items():
+            self._counts[name] += count
+            self._today[name] += count
+
+    def _sums(self, counts: dict[str, float]) -> dict[str, int]:
+        times = ("span", "filtering", "proven")
+        return {f"{name}_ms" if name in times else name: round(count * 1000) if name in times else int(count)
+                for name, count in counts.items()}
+
+
+def clock() -> float:
+    """By how much the clock on the wall is before the one that nobody sets."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def day_of(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
