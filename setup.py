@@ -61,6 +61,7 @@ LIBRARIES = {
     "core/sketch": ["sodium"],
     "core/tally": ["m"],
     "enforce/seal": ["crypto"],
+    "blocklist/commitments": ["sodium"],
     "blocklist/matcher": ["sodium"],
     "blocklist/fingerprint": ["sodium"],
     "source/nfqueue": ["netfilter_queue", "nfnetlink", "mnl"],

@@ -502,6 +502,7 @@ class Ledger:
     directory: Path | None = _path(None)       # None: beside the directory of [rules] key, with -ledger behind its name
     keep_days: int = _whole(400, 1, 36_500)    # records of days before are removed; what was signed of them stays
     max_megabytes: int = _whole(256, 64, 1_000_000)     # of records; the oldest go first
+    proof_megabytes: int = _whole(1024, 0, 1_000_000)   # of what proves entries of versions of lists before; the same
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from typing import Any
 from pyroaring import BitMap
 
 from edgeblock.blocklist.canonical import host_address
+from edgeblock.blocklist.commitments import Commitments
+from edgeblock.blocklist.committed import hashed_text, root_of, text_of
 from edgeblock.blocklist.fingerprint import Kind, Merge, Rows, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry
 from edgeblock.blocklist.keys import Key, key_id, why_foreign
@@ -43,9 +45,11 @@ SPANS_MAX = 1 << 18     # of IPv4 addresses, gathered before those that touch ar
 
 
 class Compiler:
-    """Gathers entries under one 16-byte key: `add_list`, then `add` for each of its entries, then `finish`."""
+    """Gathers entries under one 16-byte key: `add_list`, then `add` for each of its entries, then `finish`. With
+    `commit` it has one list, and makes commitments to its entries."""
 
-    def __init__(self, key: Key):
+    def __init__(self, key: Key, commit: bool = False):
+        self.commitments = Commitments(key) if commit else None
         self.rows = Rows(key)
         self.key_id = key_id(key)
         self.ipv4 = BitMap()
@@ -81,6 +85,8 @@ class Compiler:
         terms = read_terms(attributes) if attributes else None
         value = index << 16 | (EXCEPTION if exception else 0) | (TERMS if terms else 0)
         self.rows.add(key, value | kind)
+        if self.commitments is not None:
+            self.commitments.add(text_of(kind, key, exception, terms))
         if terms:
             self._note(index, key, value | kind, terms)
         if kind <= Kind.SUBDOMAINS:
@@ -158,6 +164,8 @@ class Compiler:
                 self.rows.add_print(print, value | Kind.HOST_OF_URL)
         else:
             self.rows.add_print(print, value | kind)
+            if self.commitments is not None:
+                self.commitments.add(hashed_text(kind, print, exception))
         bounds.labels |= head.labels
         bounds.depths |= head.depths
         bounds.at_ipv4 |= head.at_ipv4
@@ -180,6 +188,10 @@ class Compiler:
         parts.ipv4 = self.ipv4.serialize()
         parts.addresses = self.addresses
         parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
+        if self.commitments is not None:
+            self.commitments.finish()
+            parts.commitments = memoryview(self.commitments)    # type: ignore[arg-type]
+            self.lists[0].root, self.lists[0].leaves = root_of(parts.commitments), len(self.commitments)
         for index, builder in self.terms.items():
             parts.terms[index] = builder.entries(self.lists[index].name, partial(self._is_plain, index))
             self.lists[index].timed, self.lists[index].sets = builder.timed, builder.sets

@@ -85,9 +85,10 @@ class Terms:
     protected: Protected
     defaults: ListSettings
     mark: str
+    commit: bool = False        # to what each list has, for the ledger
 
 
-def make_terms(rules: config.Rules, key: Key) -> Terms:
+def make_terms(rules: config.Rules, key: Key, commit: bool = False) -> Terms:
     """The terms that a configuration sets.
 
     Raises:
@@ -121,8 +122,8 @@ def make_terms(rules: config.Rules, key: Key) -> Terms:
         raise ListError(*found)
     protected = protected._replace(nat64=rules.nat64, impact=Impact(rules.key.parent / FILE))
     mark = repr((edgeblock.__version__, snapshot.VERSION, os.stat(PSLFILE).st_size, sha256(own).digest(),
-                 sha256(networks).digest(), rules.nat64, rules.signers, rules.require_signatures))
-    return Terms(key, rules, protected, defaults, mark)
+                 sha256(networks).digest(), rules.nat64, rules.signers, rules.require_signatures, *(["commit"] * commit)))
+    return Terms(key, rules, protected, defaults, mark, commit)
 
 
 def signature_of(path: Path) -> Path:
@@ -181,7 +182,7 @@ class Gathering:
 
     def __init__(self, source: ListFile, terms: Terms, now: float, sample: Sample | None = None) -> None:
         self.sample = sample
-        self.compiler = Compiler(terms.key)
+        self.compiler = Compiler(terms.key, terms.commit)
         self.compiler.add_list(source.name, source.settings)
         self.guard = Guard(source.settings, terms.protected, terms.key)
         self.file = source.path.name

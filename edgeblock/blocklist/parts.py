@@ -49,7 +49,8 @@ class ListRecord:
     `clients` is "only" or "except" where the list applies to the clients alone that are in the set with the sum
     `clients_sum`, or to all but these; "" for all. The set is of `clients_file`, or of the settings where that is "",
     and of `clients_count` prefixes. `notice` is what it tells those whom it blocks, where that is not what [reply]
-    says (notice.py).
+    says (notice.py). `root` is what its entries are committed to and `leaves` how many these are (committed.py); "" where
+    they are not.
     """
 
     name: str
@@ -89,6 +90,8 @@ class ListRecord:
     clients_sum: str = ""
     clients_count: int = 0
     notice: dict[str, Any] = field(default_factory=dict)
+    root: str = ""
+    leaves: int = 0
 
     @property
     def window(self) -> Window:
@@ -125,7 +128,8 @@ class Compiled:
     addresses are, besides those that every box knows (addresses.TRANSLATED).
 
     `terms` are those of the entries of each list whose rows are here, `windows` those of its address entries, of all
-    lists (timetable.py). `client_sets` has each set that a list of `lists` names; in the part of a list the one of
+    lists (timetable.py). `commitments` are those to the entries of the one list, sorted (commitments.pyx); a snapshot has
+    none. `client_sets` has each set that a list of `lists` names; in the part of a list the one of
     its settings alone: a file is kept by itself, as it may change without the list.
     """
 
@@ -148,3 +152,4 @@ class Compiled:
     terms: dict[int, Blob] = field(default_factory=dict)
     windows: dict[int, Blob] = field(default_factory=dict)
     client_sets: list[ClientSet] = field(default_factory=list)
+    commitments: bytes | memoryview = b""

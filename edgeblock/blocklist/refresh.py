@@ -144,7 +144,7 @@ def refresh_one(rules: config.Rules, store: Store, now: float, name: str, died: 
     store.prepare()
     one = Round(rules, store, now, (), False, False, True, None, died)
     one.samples = {} if hand_on else None
-    terms = make_terms(rules, store.key)
+    terms = make_terms(rules, store.key, store.commits)
     files, _, _ = find_lists(rules.directory, terms.defaults, known=one.parts)
     for source in files:
         if source.name == name:
@@ -218,7 +218,7 @@ class Round:
 
     def run(self) -> Outcome:
         try:
-            terms = make_terms(self.rules, self.store.key)
+            terms = make_terms(self.rules, self.store.key, self.store.commits)
             files, errors, warnings = find_lists(self.rules.directory, terms.defaults, known=self.parts,
                                                  redirects=self.redirects)
         except Exception as problem:        # what is in force is served, whatever somebody has done to the directory
@@ -887,4 +887,4 @@ def whom(record: ListRecord) -> dict[str, Any]:
 def told_of(record: ListRecord) -> dict[str, Any]:
     return {name: getattr(record, name)
             for name in ("name", "file", "action", "entries", "duplicates", "unusable", "guarded", "exceptions_lost",
-                         "expires", "expired", "origin", "clients", "clients_count")}
+                         "expires", "expired", "origin", "clients", "clients_count", "root", "leaves")}

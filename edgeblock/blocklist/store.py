@@ -7,6 +7,7 @@
     rules.overlay       what has changed since that was made, where that is little: it lies over it
     refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
     signed/NAME         when the newest version was signed that was ever taken; no older one is, even after a removal
+    proofs/ROOT         the commitments to the entries of a list, by what they come to; no text of an entry, and no key
     orders/NAME.json    what is known of each item of an order in force; ids and rule ids, no text of an entry
     taking, taking.slow what is being read, in case that is the end of who reads it
     rejected/           reasons that could not be written beside their lists
@@ -46,6 +47,7 @@ from edgeblock.errors import EdgeblockError, ListError
 
 OVERLAY = "rules.overlay"
 ORDERS = "orders"
+PROOFS = "proofs"
 NOTE_SIZE = 2048            # bytes of a note: the longest name, every character of it escaped, and the rest
 LIBC = ctypes.CDLL(None, use_errno=True)
 REFUSED = {"file", "told", "origin", "where", "in_force", "sha256", "order", "uid", "owner"}  # kept of each refusal
@@ -140,9 +142,11 @@ def sync_all(path: Path) -> None:
 
 class Store:
     """The state directory beside the key file. One process at a time writes to it, and one more, `slow`, that only
-    keeps a list."""
+    keeps a list. `commits`: each list that is taken is to be committed to."""
 
-    def __init__(self, directory: Path, key: Key, slow: bool = False) -> None:
+    def __init__(self, directory: Path, key: Key, slow: bool = False, commits: bool = False) -> None:
+        self.commits = commits
+        self.proofs = directory / PROOFS
         self.directory, self.key = directory, key
         self._suffix = ".slow" if slow else ".tmp"
         self._taking = directory / ("taking.slow" if slow else "taking")
@@ -163,12 +167,13 @@ class Store:
             ListError: the directory cannot be written.
         """
         try:
-            for folder in (self.directory, self.lists, self.rejected, self.stamps, self.clients, self.orders):
+            for folder in (self.directory, self.lists, self.rejected, self.stamps, self.clients, self.orders,
+                           self.proofs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             ours = ("rules.snapshot", OVERLAY, "refused.json", "key")
             for left in (*self.lists.glob(f".*{self._suffix}"), *self.rejected.glob(f".*{self._suffix}"),
                          *self.stamps.glob(f".*{self._suffix}"), *self.clients.glob(f".*{self._suffix}"),
-                         *self.orders.glob(f".*.json.*{self._suffix}"),
+                         *self.orders.glob(f".*.json.*{self._suffix}"), *self.proofs.glob(f".*{self._suffix}"),
                          *(left for name in ours for left in self.directory.glob(f".{name}.*{self._suffix}"))):
                 left.unlink(missing_ok=True)
         except OSError as error:
@@ -199,6 +204,7 @@ class Store:
         record = compiled.lists[0]
         path = self.lists / f"{record.name}.part"
         self.remember(record.name, record.signed)
+        self._keep_proof(record, compiled.commitments)
         if together:
             new = path.with_name(f".{path.name}.{os.getpid()}{self._suffix}")
             with open(new, "xb") as file:
@@ -208,6 +214,26 @@ class Store:
             return open_file(new, self.key)
         write_file(path, lambda file: write(file, compiled, self.key, int(now)), suffix=self._suffix)
         return open_file(path, self.key)
+
+    def _keep_proof(self, record: ListRecord, commitments: bytes | memoryview) -> None:
+        """What a proof of one of the entries is made of. A list is in force without, so nothing is refused for it."""
+        if not record.root or not len(commitments):
+            return
+        with suppress(OSError):
+            write_file(self.proofs / record.root, lambda file: file.write(commitments), sync=False, suffix=self._suffix)
+
+    def drop_proofs(self, most: int) -> None:
+        """No more than so many bytes of commitments to versions that are not the last good ones; the oldest go."""
+        with suppress(OSError, ListError):
+            kept = {part.parts.lists[0].root for part in self.parts()[0].values()}
+            old = sorted((state.st_mtime, state.st_size, path) for path in self.proofs.glob("[!.]*")
+                         if path.name not in kept and (state := path.stat()))
+            total = sum(size for _, size, _ in old)
+            for _, size, path in old:
+                if total <= most:
+                    break
+                path.unlink(missing_ok=True)
+                total -= size
 
     def settle(self) -> None:
         """What was kept together is on the disk, all with one wait, and in place of what was there before.
@@ -376,8 +402,8 @@ class Store:
 class MemoryStore(Store):
     """Where nothing can be kept: the last versions of lists live as long as this, and nothing is written."""
 
-    def __init__(self, directory: Path, key: Key) -> None:
-        super().__init__(directory, key)
+    def __init__(self, directory: Path, key: Key, commits: bool = False) -> None:
+        super().__init__(directory, key, commits=commits)
         self._packed = b""
 
     def prepare(self) -> None:

@@ -38,14 +38,15 @@ MEMORY_LEAST = 1 << 30  # and this much in any case
 
 
 def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[str, dict[str, Any]], died: bool,
-         held: str, files: list[int], trial: Trial, handed: dict[str, Handed], redirects: bool) -> dict[str, Any]:
+         held: str, files: list[int], trial: Trial, handed: dict[str, Handed], redirects: bool,
+         commits: bool = False) -> dict[str, Any]:
     """The job: what `Loaded` has but for its files. Of `files` the first holds the snapshot afterwards unless it has
     that `digest`, the second the one that it lies over unless that is `held`, the third the key."""
     key: Key = b""
     key_fd = files[2]
     try:
         key = read_key(rules.key, create=True, file=key_fd)
-        store = Store(rules.key.parent, key)
+        store = Store(rules.key.parent, key, commits=commits)
         outcome = refresh(rules, store, time.time(), busy, afresh, hurry=not digest, lane=lane, died=died,
                           probed=True, held=held, trial=trial, handed=handed, redirects=redirects)
     except (ListError, OSError) as problem:
@@ -53,7 +54,7 @@ def work(rules: Rules, busy: list[str], digest: str, afresh: bool, lane: dict[st
             raise
         # Nothing is in force, and nothing can be kept: what the lists say now is better than nothing.
         key = key or key_in_memory(rules, key_fd)
-        store = MemoryStore(rules.key.parent, key)
+        store = MemoryStore(rules.key.parent, key, commits)
         outcome = refresh(rules, store, time.time(), busy, hurry=True, probed=True, trial=trial,
                           redirects=redirects)
         outcome.problem = f"degraded: {printable(str(problem))}; lists are in force, but no version of them is kept"
@@ -70,6 +71,12 @@ def hand_over(store: Store, fd: int, overlay: bool) -> None:
     with store.open(overlay) as source, open(os.dup(fd), "wb") as target:
         shutil.copyfileobj(source, target, PIECE)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+
+
+def drop_proofs(rules: Rules, most: int) -> None:
+    """No more than so many bytes of what proves entries of versions before."""
+    with suppress(ListError, OSError):
+        Store(rules.key.parent, read_key(rules.key)).drop_proofs(most)
 
 
 def samples_in(files: dict[str, int]) -> dict[str, Handed]:
@@ -114,13 +121,13 @@ def do(job: bytes, files: list[int]) -> int:
     try:
         left = give_up(rules, bool(name))
         if name:
-            store = Store(rules.key.parent, read_key(rules.key), slow=True)
+            store = Store(rules.key.parent, read_key(rules.key), slow=True, commits=config.ledger.enabled)
             said = refresh_one(rules, store, time.time(), name, died,
                                (lambda handed: write_all(files[0], to_bytes(handed))) if rules.self_check else None)
         else:
             handed = samples_in(dict(zip(sampled, files[3:], strict=True)))
             said = work(rules, busy, digest, afresh, lane, died, held, files, trial, handed,
-                        bool(config.reply.redirect))
+                        bool(config.reply.redirect), config.ledger.enabled)
             said["warnings"] += left
             said["trial"] = trial.told()
     except EdgeblockError as problem:
@@ -135,5 +142,7 @@ def do(job: bytes, files: list[int]) -> int:
             give_way()
         trial.rest()
         print(json.dumps(trial.told()), flush=True)
+        if config.ledger.enabled:
+            drop_proofs(rules, config.ledger.proof_megabytes * 1_000_000)
     return 0
 

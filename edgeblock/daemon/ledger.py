@@ -19,9 +19,10 @@ from edgeblock.config import Config
 from edgeblock.daemon.compiling import Loaded
 from edgeblock.daemon.windows import Turn
 from edgeblock.ledger.book import Book
-from edgeblock.ledger.heads import Signed, told
-from edgeblock.ledger.merkle import Tree
+from edgeblock.ledger.heads import Signed
+from edgeblock.ledger.heads import told as head_told
 from edgeblock.ledger.place import directory_of
+from edgeblock.ledger.prove import table_root
 from edgeblock.ledger.records import canonical, moment
 from edgeblock.ledger.writer import LAST_WORDS, Ledger
 
@@ -31,6 +32,7 @@ MINUTE = 60.0           # between two records of packets that went by unread
 PATIENCE = 15.0         # seconds after which rules that not every worker has are recorded so
 HANDING_OVER = 0.3      # seconds that the end of the ledger may take while packets wait for the next daemon
 CHANGED_MAX = 1000      # lists that one record of rules in force names, and files that one look records
+TABLE_MAX = 2000        # lists that one record of all names
 COUNTS = ("span", "filtering", "canary_rounds", "canary_ok", "proven", "lost", "full")
 
 # By whom a cause of not filtering is seen (vigil.State), and its code.
@@ -77,15 +79,6 @@ def plain(said: Any) -> Any:
     return said if said is None or isinstance(said, str | bool | int) else str(said)
 
 
-def table_root(lists: Iterable[Mapping[str, Any]]) -> str:
-    """What the lists in force are committed to: a leaf for each, sorted, of its name and the root of its entries."""
-    return Tree(sorted(leaf_of(one["name"], one["root"]) for one in lists)).root().hex()
-
-
-def leaf_of(name: str, root: str) -> bytes:
-    return canonical({"list": name, "root": root})
-
-
 class Sources(NamedTuple):
     """What is asked a few times a second. `in_kernel` is None while some addresses come or go; `renamed` is when a file
     of the rules directory came there, Unix seconds, None where nobody saw it."""
@@ -119,10 +112,12 @@ class Recorder:
         if config.ledger.enabled:
             self.ledger = Ledger(Book(directory_of(config), config.ledger.keep_days,
                                       config.ledger.max_megabytes * 1_000_000), self._tell)
+        self.fault = ""             # of ours, the last
         self._waiting: Waiting | None = None
         self._refused: dict[str, dict[str, Any]] = {}
         self._problem = self._said = ""
         self._run, self._in_force = secrets.token_hex(4), 0     # how many `in force` records this daemon has made
+        self._table: list[list[str]] = []       # name and root of each list in force
         self._causes: dict[str, tuple[str, float]] = {}
         self._results: dict[tuple[int, str], str] = {}
         self._bypasses: dict[str, int] = {}
@@ -159,14 +154,17 @@ class Recorder:
         """For `status` and the metrics."""
         if self.ledger is None:
             return {"state": "off", "problem": "", "records": 0, "last": 0, "waiting": 0, "late": 0, "lost": 0, "head": {}}
-        return {**self.ledger.status(), "directory": str(self.ledger.directory)}
+        told = self.ledger.status()
+        if self.fault and not told["problem"]:
+            told |= {"state": "failed", "problem": self.fault}
+        return {**told, "directory": str(self.ledger.directory)}
 
     def _record(self, kind: str, at: float | None = None, /, **fields: Any) -> None:
         if self.ledger is not None:
             self.ledger.append(kind, at, **fields)
 
     def _tell(self, head: Signed) -> None:
-        self._log.info("ledger head", **told(head))
+        self._log.info("ledger head", **head_told(head))
 
     # ---- lists
 
@@ -178,8 +176,10 @@ class Recorder:
 
     def take(self, loaded: Loaded) -> None:
         """These rules are given to kernel and workers, or what is refused has changed."""
-        if self.ledger is None:
-            return
+        if self.ledger is not None:
+            self._safely(self._take, loaded)
+
+    def _take(self, loaded: Loaded) -> None:
         now, lists = time.time(), {one["name"]: one for one in loaded.lists}
         for change in loaded.changes:
             self._change(change, lists.get(change["list"], {}))
@@ -228,8 +228,20 @@ class Recorder:
 
     def look(self) -> None:
         """What has changed since the last look."""
-        if self.ledger is None:
-            return
+        if self.ledger is not None:
+            self._safely(self._look)
+
+    def _safely(self, work: Callable[..., None], *arguments: Any) -> None:
+        """A fault of the ledger's is told, and stops no filter."""
+        try:
+            work(*arguments)
+        except Exception as fault:      # whatever it is
+            if not self.fault:
+                self._log.error("ledger has a fault", problem=f"{type(fault).__name__}: {fault}")
+            self.fault = f"a fault of edgeblock's own: {type(fault).__name__}: {fault}"
+
+    def _look(self) -> None:
+        assert self.ledger is not None
         now = time.monotonic()
         self._look_at_clock()
         self._count(now)
@@ -244,6 +256,7 @@ class Recorder:
             self._counts = dict.fromkeys(COUNTS, 0.0)
         if (day := day_of(time.time())) != self._day:
             self._record("day", day=self._day, sums=self._sums(self._today))
+            self._tell_table()
             self._day, self._today = day, dict.fromkeys(COUNTS, 0.0)
         if self.ledger.problem != self._said:
             self._said = self.ledger.problem
@@ -254,22 +267,31 @@ class Recorder:
 
     def settle(self) -> None:
         """Records rules in force, as soon as everybody has them."""
-        one = self._waiting
-        if self.ledger is None or one is None:
-            return
+        if self.ledger is not None and self._waiting is not None:
+            self._safely(self._settle, self._waiting)
+
+    def _settle(self, one: Waiting) -> None:
         workers, kernel = self._ask.have_rules(), self._ask.in_kernel()
         everywhere = workers and kernel is not None
         if not everywhere and (one.told or time.monotonic() < one.began + PATIENCE):
             return
         now, loaded = time.time(), one.loaded
-        lists = {each["name"]: each for each in loaded.lists}
+        lists = {each["name"]: each for each in loaded.lists if not each["expired"]}
         changed = [{"list": name, "delay_ms": self._delay(name, lists, now)} for name in one.changed if name in lists]
         self._in_force += 1
-        self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content, table=table_root(loaded.lists),
+        self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content, table=table_root((name, each["root"]) for name, each in lists.items()),
                      lists=len(lists), entries=loaded.entries, workers=workers, kernel=bool(kernel),
                      compiled=moment(round(one.compiled * 1_000_000)), changed=changed[:CHANGED_MAX],
                      more=max(0, len(changed) - CHANGED_MAX))
         self._waiting = None if everywhere else one._replace(told=True)
+        self._table = [[name, each["root"]] for name, each in sorted(lists.items())]
+        if self._in_force == 1:
+            self._tell_table()
+
+    def _tell_table(self) -> None:
+        pieces = [self._table[at:at + TABLE_MAX] for at in range(0, len(self._table), TABLE_MAX)] or [[]]
+        for part, some in enumerate(pieces, 1):
+            self._record("lists", part=part, of=len(pieces), lists=some)
 
     def _delay(self, name: str, lists: dict[str, dict[str, Any]], now: float) -> int | None:
         times = [at for file in (lists[name]["file"], f"{name}.toml", f"{lists[name]['file']}.minisig")

@@ -55,6 +55,9 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "clients": ("whom a list is for has changed; its entries are the same", {"list": "its name", "prefixes": "how many"}),
     "withdrawn": ("a refused file is gone", {"list": "its name"}),
     "rules kept": ("the lists could not be looked at, or no new rules be made: all stays", {"code": "why: see CODES"}),
+    "lists": ("what lists are in force, all of them: at the first `in force` of a run, and each day", {
+        "part": "1, 2 ...", "of": "how many such records belong together", "lists": "each as its name and its root",
+    }),
     "in force": ("every worker, and the kernel, have the rules", {
         "run": "as of `start`", "number": "of these records in this run: 1, 2 ...; each holds until the next", "content": "digest of what is listed, to compare boxes",
         "table": "what lists are in force, as a Merkle root (docs/ledger.md)", "lists": "how many", "entries": "of all",

@@ -10,7 +10,7 @@ from hashlib import sha256
 EMPTY = sha256(b"").digest()        # the root of no leaves
 
 
-def leaf_hash(leaf: bytes) -> bytes:
+def leaf_hash(leaf: bytes | memoryview) -> bytes:
     return sha256(b"\0" + leaf).digest()
 
 
@@ -21,13 +21,13 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Tree:
     """A tree that grows: as many hashes are kept as its size has bits."""
 
-    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+    def __init__(self, leaves: Iterable[bytes | memoryview] = ()) -> None:
         self.size = 0
         self._peaks: list[tuple[int, bytes]] = []       # whole trees, the largest first: leaves, root
         for leaf in leaves:
             self.add(leaf)
 
-    def add(self, leaf: bytes) -> None:
+    def add(self, leaf: bytes | memoryview) -> None:
         self.size += 1
         many, root = 1, leaf_hash(leaf)
         while self._peaks and self._peaks[-1][0] == many:
@@ -42,17 +42,27 @@ class Tree:
         return made or EMPTY
 
 
-def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """What proves that the leaf with that index is one of them, from the leaf upwards."""
-    if not 0 <= index < len(leaves):
-        raise IndexError(index)
-    level, made = [leaf_hash(leaf) for leaf in leaves], []
-    while len(level) > 1:
-        if index ^ 1 < len(level):
-            made.append(level[index ^ 1])
-        level = [node_hash(*level[at:at + 2]) if at + 1 < len(level) else level[at] for at in range(0, len(level), 2)]
-        index >>= 1
-    return made
+class Paths:
+    """All paths of one tree."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self.size = len(leaves)
+        self._levels = [[leaf_hash(leaf) for leaf in leaves]]
+        while len(self._levels[-1]) > 1:
+            level = self._levels[-1]
+            self._levels.append([node_hash(*level[at:at + 2]) if at + 1 < len(level) else level[at]
+                                 for at in range(0, len(level), 2)])
+
+    def of(self, index: int) -> list[bytes]:
+        """What proves that the leaf with that index is one of them, from the leaf upwards."""
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        made = []
+        for level in self._levels[:-1]:
+            if index ^ 1 < len(level):
+                made.append(level[index ^ 1])
+            index >>= 1
+        return made
 
 
 def climb(leaf: bytes, index: int, size: int, steps: Sequence[bytes]) -> bytes | None:

@@ -1,0 +1,81 @@
+"""What a box commits itself to about a list, so that it can show one entry of it afterwards and no other.
+
+In: the key of the box; each entry as a line of text. Out: for each a commitment of 20 bytes, sorted, one of each: the
+first bytes of SHA-256 over a salt and that text. The salt is 16 bytes that nobody has who has not the key, and another for
+each text (SipHash-2-4 under a key that is derived from the box's): so a commitment tells nothing of its entry, and who is
+given text and salt can check it. Never here: a file, or a text kept after its commitment is made.
+"""
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+from edgeblock.blocklist.fingerprint cimport KEY_SIZE, crypto_shorthash_siphashx24
+
+from edgeblock.blocklist.fingerprint import sort_records
+from edgeblock.blocklist.keys import keyed_sum
+
+cdef extern from "sodium.h" nogil:
+    int crypto_hash_sha256(unsigned char* out, const unsigned char* data, unsigned long long size)
+
+cdef enum:
+    COMMITMENT_SIZE = 20        # of 32: whoever chooses the entries would have to try 2^80 pairs to open one as another
+    SALT_SIZE = 16
+    TEXT_MAX = 4096
+
+SIZE = COMMITMENT_SIZE
+
+
+cdef class Commitments:
+    """`add` each entry, `finish` once, then read them as a buffer of bytes."""
+
+    cdef uint8_t* made
+    cdef size_t count, room
+    cdef uint8_t key[KEY_SIZE]
+
+    def __cinit__(self, key not None):
+        cdef bytes derived = keyed_sum(b"", key, KEY_SIZE, b"edgeblock-commit")
+        memcpy(self.key, <const uint8_t*>derived, KEY_SIZE)
+
+    def __dealloc__(self):
+        free(self.made)
+
+    def __len__(self):
+        return self.count
+
+    def salt(self, bytes text not None):
+        """The 16 bytes that the commitment to a text is made with."""
+        cdef uint8_t out[SALT_SIZE]
+        crypto_shorthash_siphashx24(out, text, len(text), self.key)
+        return out[:SALT_SIZE]
+
+    def add(self, bytes text not None):
+        """One more. ValueError for a text that is longer than any entry."""
+        cdef uint8_t salted[SALT_SIZE + TEXT_MAX]
+        cdef uint8_t out[32]
+        cdef size_t size = len(text), room
+        cdef void* moved
+        if size > TEXT_MAX:
+            raise ValueError("longer than an entry can be")
+        if self.count == self.room:
+            room = self.room + (self.room >> 1) + 1024
+            moved = realloc(self.made, room * COMMITMENT_SIZE)
+            if moved == NULL:
+                raise MemoryError
+            self.made = <uint8_t*>moved
+            self.room = room
+        crypto_shorthash_siphashx24(salted, text, size, self.key)
+        memcpy(salted + SALT_SIZE, <const uint8_t*>text, size)
+        crypto_hash_sha256(out, salted, SALT_SIZE + size)
+        memcpy(self.made + self.count * COMMITMENT_SIZE, out, COMMITMENT_SIZE)
+        self.count += 1
+
+    def finish(self):
+        """Sorts them and keeps one of each."""
+        if self.count:
+            self.count = sort_records(<uint8_t[:self.count * COMMITMENT_SIZE]>self.made, COMMITMENT_SIZE
+                                      ) // COMMITMENT_SIZE
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.made, self.count * COMMITMENT_SIZE, 1, flags)

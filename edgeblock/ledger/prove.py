@@ -1,0 +1,266 @@
+"""A proof that one entry was in force, and when: for who has the signed heads, and nothing else of this box.
+
+In: the key of the box, its state directory, its ledger, an entry, two moments. Out: a JSON document (docs/ledger.md) that
+opens the commitment to this entry and shows, for each span of time, the `in force` record at its begin, that the list was
+in that record's table, and a record that shows until when it held: each with its path to a head. Never here: another
+entry, or its salt.
+"""
+
+import io
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgeblock.blocklist.commitments import SIZE, Commitments
+from edgeblock.blocklist.committed import CHUNK, hashed_text, leaves_of, text_of
+from edgeblock.blocklist.fingerprint import fingerprint
+from edgeblock.blocklist.formats import Entry, Problem, read_domains, read_urls
+from edgeblock.blocklist.keys import Key
+from edgeblock.blocklist.store import PROOFS, read_key
+from edgeblock.blocklist.terms import read_terms
+from edgeblock.config import Config
+from edgeblock.errors import ConfigError, SystemProblem
+from edgeblock.ledger.heads import Signed
+from edgeblock.ledger.merkle import Paths, Tree
+from edgeblock.ledger.records import BadRecord, Record, canonical, moment, parse
+from edgeblock.ledger.segments import Segment, lines, segments
+
+FORMAT = 1
+PERIODS_MAX = 10_000        # spans of time in one document
+
+
+class Opening(NamedTuple):
+    """One way in which an entry may have been committed to."""
+
+    text: bytes
+    salt: bytes
+    commitment: bytes
+
+
+class Found(NamedTuple):
+    """Where a record is: in which segment, and as which of its records (from 0)."""
+
+    segment: Segment
+    place: int
+    record: Record
+
+
+class Span(NamedTuple):
+    """A list had the entry in rules that were in force from one record on, and still were when another was made."""
+
+    name: str
+    root: str
+    opening: Opening
+    table: list[list[str]]
+    begin: Found
+    end: Found
+
+
+def leaf_of(name: str, root: str) -> bytes:
+    """What stands for a list in the table of an `in force` record."""
+    return canonical({"list": name, "root": root})
+
+
+def table_root(table: Iterable[Iterable[str]]) -> str:
+    """What lists with these names and roots come to: a leaf for each, sorted."""
+    return Tree(sorted(leaf_of(name, root) for name, root in table)).root().hex()
+
+
+def openings(key: Key, entry: str) -> list[Opening]:
+    """How an entry, as a list of names and URLs has it, may have been committed to.
+
+    Raises:
+        ConfigError: it is none, or more than one.
+    """
+    read = read_urls if "://" in entry else read_domains
+    found = list(read(io.BytesIO(entry.encode() + b"\n")))
+    wrong = next((one.why for one in found if isinstance(one, Problem)), "")
+    entries = [one for one in found if isinstance(one, Entry)]
+    if wrong or len(entries) != 1:
+        raise ConfigError(f"{entry}: {wrong or 'is not one entry'}; write it as the list has it, a range prefix by prefix")
+    _, kind, text, exception, _, attributes = entries[0]
+    maker = Commitments(key)
+    terms = read_terms(attributes) if attributes else None
+    made = []
+    for one in (text_of(kind, text, exception, terms), hashed_text(kind, fingerprint(key, text), exception)):
+        salt = maker.salt(one)
+        maker.add(one)
+        made.append(Opening(one, salt, bytes(memoryview(maker)[-SIZE:])))      # type: ignore[arg-type]
+    return made
+
+
+class Proofs:
+    """The commitments that are kept, by root."""
+
+    def __init__(self, directory: Path, wanted: list[Opening]) -> None:
+        self.directory, self.wanted = directory, wanted
+        self.lacking: set[str] = set()          # roots of which they are not there any more
+        self._known: dict[str, Opening | None] = {}
+
+    def opening(self, root: str) -> Opening | None:
+        """The one of those wanted that is among them; None where none is."""
+        if root not in self._known:
+            view = self.read(root)
+            self._known[root] = None if view is None else next(
+                (one for one in self.wanted if find(view, one.commitment) >= 0), None)
+        return self._known[root]
+
+    def read(self, root: str) -> bytes | None:
+        try:
+            return (self.directory / root).read_bytes()
+        except OSError:
+            if root and root != Tree().root().hex():
+                self.lacking.add(root)
+            return None
+
+    def shown(self, root: str, opening: Opening) -> dict[str, Any]:
+        """That it is among them, for the document."""
+        view = self.read(root)
+        assert view is not None
+        index, leaves = find(view, opening.commitment), leaves_of(view)
+        paths = Paths(leaves)
+        return {"root": root, "text": opening.text.decode(), "salt": opening.salt.hex(), "place": index % CHUNK,
+                "leaf": leaves[index // CHUNK].hex(), "index": index // CHUNK, "size": len(leaves),
+                "path": hexed(paths.of(index // CHUNK))}
+
+
+def find(view: bytes, commitment: bytes) -> int:
+    """Which of sorted commitments it is; -1 where it is none."""
+    at = bisect_left(range(len(view) // SIZE), commitment, key=lambda i: view[i * SIZE:(i + 1) * SIZE])
+    return at if view[at * SIZE:(at + 1) * SIZE] == commitment else -1
+
+
+def hexed(steps: list[bytes]) -> list[str]:
+    return [step.hex() for step in steps]
+
+
+def records_of(directory: Path) -> Iterator[Found]:
+    for segment in segments(directory):
+        for index, (line, _) in enumerate(lines(segment.records) if segment.records else ()):
+            try:
+                yield Found(segment, index, parse(line))
+            except BadRecord:
+                continue
+
+
+class Replay:
+    """The ledger from its beginning: which rules held from when to when."""
+
+    def __init__(self, proofs: Proofs) -> None:
+        self.proofs = proofs
+        self.notes: list[str] = []
+        self._table: dict[str, str] = {}
+        self._begun: Found | None = None        # the `in force` record that holds
+        self._held: Found | None = None         # the last record that shows that it does
+        self._having: list[tuple[str, str, Opening]] = []
+
+    def spans(self, found: Iterable[Found]) -> Iterator[Span]:
+        """Each span of time in which rules with the entry were in force."""
+        for one in found:
+            kind, fields = one.record.kind, one.record.fields
+            if kind == "taken":
+                self._table[fields["list"]] = fields["root"]
+            elif kind == "removed":
+                self._table.pop(fields["list"], None)
+            elif kind == "lists":
+                if fields["part"] == 1:
+                    self._table = {}
+                self._table.update(fields["lists"])
+                if fields["part"] == fields["of"]:
+                    self._learn()
+            elif kind == "start":
+                yield from self._end()
+            elif kind in ("pulse", "stop") and self._is_of(fields, "in_force", 0):
+                self._held = one
+            elif kind == "in force":
+                if self._is_of(fields, "number", 1):
+                    self._held = one
+                yield from self._end()
+                self._begun = one
+                self._learn()
+        yield from self._end()
+
+    def _is_of(self, fields: dict[str, Any], name: str, after: int) -> bool:
+        return self._begun is not None and fields["run"] == self._begun.record.fields["run"] and \
+            fields[name] == self._begun.record.fields["number"] + after
+
+    def _learn(self) -> None:
+        """Which lists of the rules in force have the entry, once the table is known."""
+        if self._begun is None or self._having:
+            return
+        if table_root(self._table.items()) == self._begun.record.fields["table"]:
+            self._shown = [[name, root] for name, root in self._table.items()]
+            self._having = [(name, root, opening) for name, root in sorted(self._table.items())
+                            if (opening := self.proofs.opening(root))]
+
+    def _end(self) -> Iterator[Span]:
+        if self._begun is not None and self._held is not None:
+            for name, root, opening in self._having:
+                yield Span(name, root, opening, self._shown, self._begun, self._held)
+        self._begun = self._held = None
+        self._having = []
+
+
+class Shown:
+    """Records with their paths, each segment read once."""
+
+    def __init__(self) -> None:
+        self._segment: Segment | None = None
+        self._paths: Paths | None = None
+        self._head: Signed | None = None
+        self.heads: dict[str, str] = {}
+
+    def show(self, found: Found) -> dict[str, Any] | None:
+        """None where no head has the record yet."""
+        from edgeblock.ledger.book import read_head
+
+        if self._segment != found.segment:
+            self._segment, self._head = found.segment, read_head(found.segment)
+            assert found.segment.records is not None
+            told = [line for line, _ in lines(found.segment.records)]
+            self._paths = Paths(told[:self._head.head.records]) if self._head else None
+        if self._paths is None or self._head is None or found.place >= self._paths.size:
+            return None
+        self.heads[self._head.head.file] = self._head.text.decode("ascii")
+        return {"record": found.record.line.decode("ascii"), "segment": found.segment.number, "index": found.place,
+                "size": self._paths.size, "path": hexed(self._paths.of(found.place))}
+
+
+def prove(settings: Config, directory: Path, entry: str, start: float | None, end: float | None) -> dict[str, Any]:
+    """The document. `start` and `end` are Unix seconds, None without a bound.
+
+    Raises:
+        EdgeblockError: the key or the ledger cannot be read, or the entry is none.
+    """
+    key = read_key(settings.rules.key)
+    proofs = Proofs(settings.rules.key.parent / PROOFS, openings(key, entry))
+    first = -1 if start is None else round(start * 1_000_000)
+    last = 1 << 62 if end is None else round(end * 1_000_000)
+    shown, replay = Shown(), Replay(proofs)
+    periods: list[dict[str, Any]] = []
+    opened: dict[str, dict[str, Any]] = {}
+    unsigned = 0
+    for span in replay.spans(records_of(directory)):
+        if span.end.record.at < first or span.begin.record.at >= last:
+            continue
+        begin, until = shown.show(span.begin), shown.show(span.end)
+        if begin is None or until is None:
+            unsigned += 1
+            continue
+        if len(periods) >= PERIODS_MAX:
+            raise SystemProblem(f"{entry}: was in more than {PERIODS_MAX} rules one after the other; ask for less time")
+        if span.root not in opened:
+            opened[span.root] = proofs.shown(span.root, span.opening)
+        leaves = sorted(leaf_of(name, root) for name, root in span.table)
+        at = leaves.index(leaf_of(span.name, span.root))
+        periods.append({"list": span.name, "root": span.root, "from": moment(span.begin.record.at),
+                        "to": moment(span.end.record.at), "begin": begin, "end": until,
+                        "table": {"index": at, "size": len(leaves), "path": hexed(Paths(leaves).of(at))}})
+    notes = list(replay.notes)
+    if unsigned:
+        notes.append(f"{unsigned} spans of time end after what is signed; ask again in some seconds")
+    if proofs.lacking:
+        notes.append(f"what proves entries of {len(proofs.lacking)} versions of lists is not kept any more")
+    return {"edgeblock": "proof", "version": FORMAT, "entry": entry, "entries": list(opened.values()), "periods": periods,
+            "heads": shown.heads, "notes": notes}

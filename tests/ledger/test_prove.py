@@ -1,0 +1,237 @@
+"""Proofs: made by the box, checked by fifty lines that share nothing with it. In: lists that come and go. Out: what is
+shown, to whom, and what is not."""
+
+import ast
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from nacl.exceptions import BadSignatureError
+
+from edgeblock.blocklist.commitments import Commitments
+from edgeblock.blocklist.committed import CHUNK, root_of
+from edgeblock.blocklist.refresh import refresh
+from edgeblock.blocklist.store import Store, read_key
+from edgeblock.config import Config, Ledger, Rules
+from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.ledger import Recorder, Sources
+from edgeblock.errors import ConfigError
+from edgeblock.ledger import read
+from edgeblock.ledger.prove import prove
+from edgeblock.ledger.verify import public_keys, verify
+from tests.ledger import checker
+
+COURT = "\n".join(f"host{number}.example.com" for number in range(300)) + "\n"
+
+
+class Log:
+    def __init__(self):
+        self.said = []
+
+    def info(self, event, **more):
+        self.said.append((event, more))
+
+    warning = error = info
+
+
+class Box:
+    """A daemon's recorder with a real directory of lists, whose workers have rules at once."""
+
+    def __init__(self, place: Path) -> None:
+        (place / "rules").mkdir(exist_ok=True)
+        self.rules = place / "rules"
+        self.config = Config(Rules(self.rules, key=place / "state" / "key"), ledger=Ledger(directory=place / "ledger"))
+        self.log = Log()
+        self.recorder = Recorder(self.config, self.log, Sources(
+            lambda: True, lambda: True, dict, lambda: (0, {}), list, dict, lambda: (0, 0), lambda file: None))
+        self.recorder.begin()
+        self.now = 1_790_000_000
+
+    @property
+    def ledger(self) -> Path:
+        return self.config.ledger.directory
+
+    def load(self, **lists: str | None) -> None:
+        for name, text in lists.items():
+            if text is None:
+                (self.rules / f"{name}.list").unlink()
+            else:
+                (self.rules / f"{name}.list").write_text(text)
+        key = read_key(self.config.rules.key, create=True)
+        self.now += 10
+        said = refresh(self.config.rules, Store(self.config.rules.key.parent, key, commits=True), self.now)
+        assert not said.problem
+        self.recorder.take(Loaded(0, "", said.lists, said.changes, said.refused, [], "", False, said.content, key, -1))
+        self.recorder.look()
+
+    def end(self) -> None:
+        self.recorder.end(False)
+        assert self.recorder.fault == ""
+
+    def proof(self, entry: str, start=None, end=None) -> str:
+        return json.dumps(prove(self.config, self.ledger, entry, start, end))
+
+    def check(self, proof: str) -> list[tuple[str, ...]]:
+        public = (self.ledger / "key.pub").read_text().split()[-1]
+        return list(checker.check(proof, public, [path.read_text() for path in self.ledger.glob("*.head")]))
+
+
+@pytest.fixture
+def box(tmp_path):
+    one = Box(tmp_path)
+    one.load(court=COURT, other="elsewhere.example.org\n192.0.2.0/24\n=only.example.net\nhttp://example.org/a/b?c=1\n")
+    one.load(court=COURT + "more.example.com {until=2030-01-01}\n@@fine.host1.example.com\n")
+    one.load(other=None)
+    one.load(court=COURT)
+    one.end()
+    return one
+
+
+def test_the_checker_is_short_and_imports_nothing_of_ours():
+    text = Path(checker.__file__).read_text()
+    assert len([line for line in text.splitlines() if line.strip()]) <= 50
+    names = {alias.name.split(".")[0] for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import)
+             for alias in node.names} | {node.module for node in ast.walk(ast.parse(text))
+                                         if isinstance(node, ast.ImportFrom)}
+    assert names == {"hashlib", "json", "nacl"}
+
+
+@pytest.mark.parametrize(("entry", "text", "periods", "name"), [
+    ("host7.example.com", "host host7.example.com", 4, "court"),
+    ("more.example.com {until=2030-01-01}", 'host more.example.com {"until":1893456000}', 2, "court"),
+    ("@@fine.host1.example.com", "exception host fine.host1.example.com", 2, "court"),
+    ("192.0.2.0/24", "address 192.0.2.0/24", 2, "other"),
+    ("=only.example.net", "host-only only.example.net", 2, "other"),
+    ("http://example.org/a/b?c=1", "url-with-query example.org/a/b?c=1", 2, "other"),
+])
+def test_what_was_in_force_is_proved(box, entry, text, periods, name):
+    shown = box.check(box.proof(entry))
+    assert [(one[0], one[1]) for one in shown] == [(name, text)] * periods
+    assert all(begin[3] == end[2] for begin, end in zip(shown, shown[1:], strict=False))      # without a gap
+
+
+@pytest.mark.parametrize("entry", ["never.example.com", "more.example.com", "example.com", "192.0.2.0/25",
+                                   "@@host7.example.com", "=host7.example.com"])
+def test_what_was_not_is_not(box, entry):
+    assert json.loads(box.proof(entry))["periods"] == []
+
+
+def test_a_proof_says_nothing_of_another_entry(box):
+    proof = box.proof("host7.example.com")
+    maker = Commitments(read_key(box.config.rules.key))
+    for number in (1, 8, 77, 299):
+        other = f"host{number}.example.com".encode()
+        assert other not in proof.encode() and maker.salt(b"host " + other).hex() not in proof
+    for word in ("elsewhere", "only.example.net", "192.0.2"):
+        for form in (word, word[::-1], base64.b64encode(word.encode()).decode()[:-4], word.encode().hex()):
+            assert form not in proof
+    key = read_key(box.config.rules.key)
+    assert bytes(key).hex() not in proof and (box.ledger / "key").read_bytes().hex() not in proof
+
+
+def changed(said, way):
+    one, period = said["entries"][0], said["periods"][0]
+    if way == "entry":
+        one["text"] = one["text"].replace("host7", "host8")
+    elif way == "salt":
+        one["salt"] = "00" * 16
+    elif way == "leaf":
+        one["leaf"] = "00" * (len(one["leaf"]) // 2)
+    elif way == "list":
+        period["list"] = "other"
+    elif way == "root":
+        period["root"] = "00" * 32
+    elif way == "time":
+        period["begin"]["record"] = period["begin"]["record"].replace('"time":"2', '"time":"1')
+    elif way == "path":
+        period["end"]["path"][0] = "11" * 32
+    elif way == "end":
+        period["end"] = said["periods"][-1]["end"]
+    elif way == "kind":
+        period["begin"] = period["end"]
+    return json.dumps(said)
+
+
+@pytest.mark.parametrize("way", ["entry", "salt", "leaf", "list", "root", "time", "path", "end", "kind"])
+def test_a_proof_that_was_altered_is_none(box, way):
+    said = json.loads(box.proof("host7.example.com"))
+    assert len(box.check(json.dumps(said))) == 4
+    with pytest.raises((AssertionError, KeyError)):
+        box.check(changed(said, way))
+
+
+def test_a_proof_is_none_under_heads_of_another_box(box, tmp_path):
+    (tmp_path / "second").mkdir()
+    second = Box(tmp_path / "second")
+    second.load(court=COURT)
+    second.end()
+    proof = box.proof("host7.example.com")
+    with pytest.raises((AssertionError, KeyError)):
+        second.check(proof)
+    heads = [path.read_text() for path in second.ledger.glob("*.head")]
+    with pytest.raises((AssertionError, BadSignatureError)):
+        list(checker.check(proof, (box.ledger / "key.pub").read_text().split()[-1], heads))
+
+
+def test_a_restart_is_between_two_spans(tmp_path):
+    first = Box(tmp_path)
+    first.load(court=COURT)
+    first.end()
+    second = Box(tmp_path)
+    second.now = first.now
+    second.load()
+    second.end()
+    shown = second.check(second.proof("host7.example.com"))
+    assert len(shown) == 2 and shown[0][3] < shown[1][2]
+
+
+def test_spans_are_those_asked_for(box):
+    times = [record.at / 1e6 for record in read(box.ledger) if record.kind == "in force"]
+    assert len(json.loads(box.proof("host7.example.com", times[2], times[3]))["periods"]) in (2, 3)
+    assert json.loads(box.proof("host7.example.com", times[-1] + 3600))["periods"] == []
+
+
+def test_versions_that_are_not_kept_are_said_to_be_missing(box):
+    shutil.rmtree(box.config.rules.key.parent / "proofs")
+    said = json.loads(box.proof("host7.example.com"))
+    assert said["periods"] == [] and "not kept any more" in said["notes"][0]
+
+
+def test_what_is_no_entry_is_refused(box):
+    for entry in ("", "a b c", "192.0.2.1-192.0.2.200", "# nothing"):
+        with pytest.raises(ConfigError):
+            box.proof(entry)
+
+
+def test_versions_before_are_dropped_when_they_are_too_much(box):
+    store = Store(box.config.rules.key.parent, read_key(box.config.rules.key), commits=True)
+    kept = {path.name for path in store.proofs.iterdir()}
+    store.drop_proofs(1 << 30)
+    assert {path.name for path in store.proofs.iterdir()} == kept and len(kept) == 3
+    store.drop_proofs(0)
+    [left] = store.proofs.iterdir()
+    assert left.name == store.parts()[0]["court"].parts.lists[0].root
+
+
+def test_the_same_lists_under_one_key_have_one_root():
+    made = []
+    for order in (1, -1):
+        one = Commitments(b"k" * 16)
+        for text in [b"host %d.example" % number for number in range(CHUNK * 3 + 1)][::order]:
+            one.add(text)
+            one.add(text)
+        one.finish()
+        made.append(root_of(one))
+    other = Commitments(b"l" * 16)
+    other.add(b"host 0.example")
+    other.finish()
+    assert made[0] == made[1] != root_of(other)
+
+
+def test_the_ledger_of_all_that_verifies(box):
+    keys, _ = public_keys(box.ledger, ())
+    assert verify(box.ledger, keys).problems == []
+    kinds = [record.kind for record in read(box.ledger)]
+    assert kinds.count("in force") == 4 and kinds.count("lists") == 1 and kinds[-1] == "stop"
