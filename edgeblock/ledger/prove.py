@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from edgeblock.blocklist.commitments import SIZE, Commitments
 from edgeblock.blocklist.committed import CHUNK, hashed_text, leaves_of, text_of
 from edgeblock.blocklist.fingerprint import fingerprint
-from edgeblock.blocklist.formats import Entry, Problem, read_domains, read_urls
+from edgeblock.blocklist.formats import Entry, Problem, read_domains
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.store import PROOFS, read_key
 from edgeblock.blocklist.terms import read_terms
@@ -73,8 +73,7 @@ def openings(key: Key, entry: str) -> list[Opening]:
     Raises:
         ConfigError: it is none, or more than one.
     """
-    read = read_urls if "://" in entry else read_domains
-    found = list(read(io.BytesIO(entry.encode() + b"\n")))
+    found = list(read_domains(io.BytesIO(entry.encode() + b"\n")))
     wrong = next((one.why for one in found if isinstance(one, Problem)), "")
     entries = [one for one in found if isinstance(one, Entry)]
     if wrong or len(entries) != 1:

@@ -3,42 +3,35 @@
 import hashlib
 import json
 
-import nacl.encoding
-import nacl.signing
+from nacl.encoding import Base64Encoder
+from nacl.signing import VerifyKey
 
 
 def digest(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
-
 def climb(leaf, index, size, path):     # RFC 9162, 2.1.3.2
     made, last = digest(b"\0", leaf), size - 1
     for step in map(bytes.fromhex, path):
         assert last
-        if index & 1 or index == last:
-            made = digest(b"\1", step, made)
-            while not index & 1 and index:
-                index, last = index >> 1, last >> 1
-        else:
-            made = digest(b"\1", made, step)
+        made = digest(b"\1", step, made) if index & 1 or index == last else digest(b"\1", made, step)
+        while index and index == last and not index & 1:
+            index, last = index >> 1, last >> 1
         index, last = index >> 1, last >> 1
     assert last == 0
     return made.hex()
 
-
 def heads_of(public, texts):            # signed by the box: (segment, records) -> root
-    key = nacl.encoding.Base64Encoder.decode(public)
+    key = Base64Encoder.decode(public)
     for line, _, signature, _, _ in (text.encode().split(b"\n")[:5] for text in texts):
-        made = nacl.encoding.Base64Encoder.decode(signature)
-        hashed = hashlib.blake2b(line + b"\n", digest_size=64).digest()
+        made = Base64Encoder.decode(signature)
         assert made[:2] == b"ED" and made[2:10] == key[2:10]
-        nacl.signing.VerifyKey(key[10:]).verify(hashed, made[10:])
+        VerifyKey(key[10:]).verify(hashlib.blake2b(line + b"\n", digest_size=64).digest(), made[10:])
         head = json.loads(line)
         yield (head["segment"], head["records"]), head["root"]
 
-
 def check(proof, public, texts):
-    """What the proof shows: (list, entry, from, to) each. AssertionError, or nacl's BadSignatureError, where it is none."""
+    """What the proof shows: (list, entry, from, to) each. An error of any kind where it is none."""
     said, heads, entries = json.loads(proof), dict(heads_of(public, texts)), {}
     for one in said["entries"]:
         leaf, made = bytes.fromhex(one["leaf"]), digest(bytes.fromhex(one["salt"]), one["text"].encode())[:20]
@@ -46,9 +39,9 @@ def check(proof, public, texts):
         assert climb(leaf, one["index"], one["size"], one["path"]) == one["root"]
         entries[one["root"]] = one["text"]
     for period in said["periods"]:
-        begin, end = (json.loads(part["record"]) for part in (period["begin"], period["end"]))
-        for part in (period["begin"], period["end"]):
-            assert climb(part["record"].encode(), part["index"], part["size"], part["path"]) == heads[part["segment"], part["size"]]
+        for of in (period["begin"], period["end"]):
+            assert climb(of["record"].encode(), of["index"], of["size"], of["path"]) == heads[of["segment"], of["size"]]
+        begin, end = (json.loads(period[which]["record"]) for which in ("begin", "end"))
         leaf = json.dumps({"list": period["list"], "root": period["root"]}, sort_keys=True, separators=(",", ":"))
         assert climb(leaf.encode(), **period["table"]) == begin["fields"]["table"] and begin["kind"] == "in force"
         after = end["fields"]["number"] - 1 if end["kind"] == "in force" else end["fields"]["in_force"]

@@ -72,7 +72,7 @@ def test_refusals_removals_and_windows(box):
     before = last(box)
     box.drop("bad.list", "com\nrefused-word.example\n")
     soon = datetime.now(UTC) + timedelta(seconds=4)
-    box.drop("later.list", f"later.example.org {{from={soon:%Y-%m-%dT%H:%M:%SZ}}}\n")
+    box.drop("later.list", f"later.example.org from={soon:%Y-%m-%dT%H:%M:%SZ}\n")
     until(lambda: any(one.fields["list"] == "bad" for one in records(box, "refused")), "the refusal", 10)
     [refused] = records(box, "refused")
     assert refused.fields["code"] == "guard rail" and not refused.fields["in_force"]
