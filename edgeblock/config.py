@@ -499,7 +499,7 @@ class Ledger:
     """[ledger]: a record that shows afterwards what was in force, and when. docs/ledger.md."""
 
     enabled: bool = _flag(True)
-    directory: Path | None = _path(None)       # None: beside the directory of [rules] key, with -ledger behind its name
+    directory: Path | None = _path(None)       # None: beside that of [rules] key, with -ledger behind its name
     keep_days: int = _whole(400, 1, 36_500)    # records of days before are removed; what was signed of them stays
     max_megabytes: int = _whole(256, 64, 1_000_000)     # of records; the oldest go first
     proof_megabytes: int = _whole(1024, 0, 1_000_000)   # of what proves entries of versions of lists before; the same

@@ -1,9 +1,9 @@
 """What a box commits itself to about a list, so that it can show one entry of it afterwards and no other.
 
 In: the key of the box; each entry as a line of text. Out: for each a commitment of 20 bytes, sorted, one of each: the
-first bytes of SHA-256 over a salt and that text. The salt is 16 bytes that nobody has who has not the key, and another for
-each text (SipHash-2-4 under a key that is derived from the box's): so a commitment tells nothing of its entry, and who is
-given text and salt can check it. Never here: a file, or a text kept after its commitment is made.
+first bytes of SHA-256 over a salt and that text. The salt is 16 bytes that nobody has who has not the key, and
+another for each text (SipHash-2-4 under a key that is derived from the box's): so a commitment tells nothing of its
+entry, and who is given text and salt can check it. Never here: a file, or a text kept after its commitment is made.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -20,7 +20,7 @@ cdef extern from "sodium.h" nogil:
     int crypto_hash_sha256(unsigned char* out, const unsigned char* data, unsigned long long size)
 
 cdef enum:
-    COMMITMENT_SIZE = 20        # of 32: whoever chooses the entries would have to try 2^80 pairs to open one as another
+    COMMITMENT_SIZE = 20        # of 32: to open one as another, who chooses both would have to try 2^80
     SALT_SIZE = 16
     TEXT_MAX = 4096
 

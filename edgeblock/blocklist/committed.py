@@ -1,8 +1,8 @@
 """What a list is committed to: the text of an entry, and the Merkle root of all of them.
 
-In: entries as the compiler has them; sorted commitments (commitments.pyx). Out: the one line of text that stands for an
-entry and what it holds under; the root of a tree whose leaves are each CHUNK commitments, one after the other: whoever is
-shown such a leaf sees those beside the one in question, and they tell nothing. Never here: a key, a file.
+In: entries as the compiler has them; sorted commitments (commitments.pyx). Out: the one line of text that stands for
+an entry and what it holds under; the root of a tree whose leaves are each CHUNK commitments, one after the other:
+whoever is shown such a leaf sees those beside the one in question, and they tell nothing. Never here: a key, a file.
 """
 
 import json

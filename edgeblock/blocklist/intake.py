@@ -122,7 +122,8 @@ def make_terms(rules: config.Rules, key: Key, commit: bool = False) -> Terms:
         raise ListError(*found)
     protected = protected._replace(nat64=rules.nat64, impact=Impact(rules.key.parent / FILE))
     mark = repr((edgeblock.__version__, snapshot.VERSION, os.stat(PSLFILE).st_size, sha256(own).digest(),
-                 sha256(networks).digest(), rules.nat64, rules.signers, rules.require_signatures, *(["commit"] * commit)))
+                 sha256(networks).digest(), rules.nat64, rules.signers, rules.require_signatures,
+                 *(["commit"] * commit)))
     return Terms(key, rules, protected, defaults, mark, commit)
 
 

@@ -39,18 +39,17 @@ class ListRecord:
     """What a snapshot says of a list. Index in Compiled.lists = list index.
 
     `entries` are distinct ones, `duplicates` the others, `unusable` the lines left out, `guarded` the entries that a
-    guard rail left out, `exceptions_lost` the exceptions that could not be taken; `expires` is Unix seconds,
-    `signed` the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it
-    was made of, `part` is the digest of the part that it came from; `uid` and `settings_uid` own the list and
-    its settings. `address_entries` are those for addresses that block; what follows is what the box had seen behind
-    them when the list was taken (impact.Figures), None where nobody knew. From `begins` on, before `ends` (Unix
-    seconds) and within `weekly` it holds; `order` are its order data. `timed` entries hold in windows of their
-    own only, and `past` were left out as theirs ended long ago; their weekly windows are `sets` different ones.
-    `clients` is "only" or "except" where the list applies to the clients alone that are in the set with the sum
-    `clients_sum`, or to all but these; "" for all. The set is of `clients_file`, or of the settings where that is "",
-    and of `clients_count` prefixes. `notice` is what it tells those whom it blocks, where that is not what [reply]
-    says (notice.py). `root` is what its entries are committed to and `leaves` how many these are (committed.py); "" where
-    they are not.
+    guard rail left out, `exceptions_lost` the exceptions that could not be taken; `expires` is Unix seconds, `signed`
+    the time that the signature has, `sha256` that of the file; `origin` stands for the files and settings it was made
+    of, `part` is the digest of the part that it came from; `uid` and `settings_uid` own the list and its settings.
+    `address_entries` are those for addresses that block; what follows is what the box had seen behind them when the
+    list was taken (impact.Figures), None where nobody knew. From `begins` on, before `ends` (Unix seconds) and within
+    `weekly` it holds; `order` are its order data. `timed` entries hold in windows of their own only, and `past` were
+    left out as theirs ended long ago; their weekly windows are `sets` different ones. `clients` is "only" or "except"
+    where the list applies to the clients alone that are in the set with the sum `clients_sum`, or to all but these;
+    "" for all. The set is of `clients_file`, or of the settings where that is "", and of `clients_count` prefixes.
+    `notice` is what it tells those whom it blocks, where that is not what [reply] says (notice.py). `root` is what
+    its entries are committed to and `leaves` how many these are (committed.py); "" where they are not.
     """
 
     name: str
@@ -128,9 +127,9 @@ class Compiled:
     addresses are, besides those that every box knows (addresses.TRANSLATED).
 
     `terms` are those of the entries of each list whose rows are here, `windows` those of its address entries, of all
-    lists (timetable.py). `commitments` are those to the entries of the one list, sorted (commitments.pyx); a snapshot has
-    none. `client_sets` has each set that a list of `lists` names; in the part of a list the one of
-    its settings alone: a file is kept by itself, as it may change without the list.
+    lists (timetable.py). `commitments` are those to the entries of the one list, sorted (commitments.pyx); a snapshot
+    has none. `client_sets` has each set that a list of `lists` names; in the part of a list the one of its settings
+    alone: a file is kept by itself, as it may change without the list.
     """
 
     lists: list[ListRecord]

@@ -7,7 +7,7 @@
     rules.overlay       what has changed since that was made, where that is little: it lies over it
     refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
     signed/NAME         when the newest version was signed that was ever taken; no older one is, even after a removal
-    proofs/ROOT         the commitments to the entries of a list, by what they come to; no text of an entry, and no key
+    proofs/ROOT         the commitments to the entries of a list, by what they come to; no text of an entry
     orders/NAME.json    what is known of each item of an order in force; ids and rule ids, no text of an entry
     taking, taking.slow what is being read, in case that is the end of who reads it
     rejected/           reasons that could not be written beside their lists
@@ -220,7 +220,8 @@ class Store:
         if not record.root or not len(commitments):
             return
         with suppress(OSError):
-            write_file(self.proofs / record.root, lambda file: file.write(commitments), sync=False, suffix=self._suffix)
+            write_file(self.proofs / record.root, lambda file: file.write(commitments), sync=False,
+                       suffix=self._suffix)
 
     def drop_proofs(self, most: int) -> None:
         """No more than so many bytes of commitments to versions that are not the last good ones; the oldest go."""

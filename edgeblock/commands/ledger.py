@@ -1,7 +1,7 @@
 """`edgeblock ledger`: whether the ledger is as it was written, a proof of one entry, and a file for an auditor.
 
-In: a ledger's directory or an export; public keys, and heads that were kept; an entry. Out: a line for each thing that is
-wrong; a JSON document; a file. Never here: how that is found out (edgeblock/ledger/).
+In: a ledger's directory or an export; public keys, and heads that were kept; an entry. Out: a line for each thing
+that is wrong; a JSON document; a file. Never here: how that is found out (edgeblock/ledger/).
 """
 
 import argparse
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     what = parser.add_subparsers(metavar="verify|prove|export", dest="what", required=True)
     one = what.add_parser("verify", help="find what is not as it was written", allow_abbrev=False)
-    one.add_argument("place", metavar="PLACE", nargs="?", help="a directory or an export (default: this box's ledger)")
+    one.add_argument("place", metavar="PLACE", nargs="?",
+                     help="a directory or an export (default: this box's ledger)")
     one.add_argument("--public", metavar="KEY", action="append", default=[],
                      help="the box's public key as it was handed over: a .pub file, or its 56 characters")
     one.add_argument("--heads", metavar="PATH", action="append", default=[],
@@ -71,10 +72,11 @@ def check(chosen: argparse.Namespace) -> int:
     if warning:
         print(f"edgeblock: note: {warning}", file=sys.stderr)
     if not chosen.heads:
-        print("edgeblock: note: no heads from elsewhere were given (--heads): a ledger that was replaced as a whole, by one "
-              "that the box's key has signed, is not found without", file=sys.stderr)
-    print(f"{'NOT as it was written' if made.problems else 'as it was written'}: {made.records} records in {made.segments} "
-          f"segments, {made.first or 'none'} to {made.last or 'none'}; {made.heads} heads from elsewhere fit")
+        print("edgeblock: note: no heads from elsewhere were given (--heads): a ledger that was replaced as a whole, "
+              "by one that the box's key has signed, is not found without", file=sys.stderr)
+    print(f"{'NOT as it was written' if made.problems else 'as it was written'}: {made.records} records in "
+          f"{made.segments} segments, {made.first or 'none'} to {made.last or 'none'}; {made.heads} heads from "
+          "elsewhere fit")
     return 1 if made.problems else 0
 
 

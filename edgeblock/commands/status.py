@@ -140,8 +140,8 @@ def recorded(ledger: dict[str, Any]) -> Iterator[tuple[str, str]]:
                          f"{ledger['lost']:,} are lost")
     elif ledger.get("state") == "ok":
         head = ledger["head"]
-        yield "ledger", (f"{ledger['records']:,} records; signed to record {head['records']:,} of {head['day']}" if head
-                         else f"{ledger['records']:,} records; nothing signed yet")
+        yield "ledger", f"{ledger['records']:,} records; " + (
+            f"signed to record {head['records']:,} of {head['day']}" if head else "nothing signed yet")
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

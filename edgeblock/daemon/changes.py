@@ -66,7 +66,8 @@ class Changes:
         self._stirred.set()
 
     def renamed(self, file: str) -> float | None:
-        """When a file came there, Unix seconds, as it was when the lists were read last; None where it was not there."""
+        """When a file came there, Unix seconds, as it was when the lists were read last; None where it was not
+        there."""
         state = self._sight.get(file)
         return None if state is None else state[3] / 1e9
 

@@ -1,14 +1,15 @@
-"""What the daemon records in the ledger: lists, rules in force, windows, whether the box filters, what its probes show.
+"""What the daemon records in the ledger: lists, rules in force, windows, whether the box filters, what its probes
+show.
 
 In: what the supervisor's parts say of themselves, a few times a second, and what becomes of the lists. Out: records
-(edgeblock/ledger/kinds.py) to a writer with a thread of its own; nobody waits for it. Never here: a name, an address, a
-subscriber, or the words of a refusal, which may have some: a code for each.
+(edgeblock/ledger/kinds.py) to a writer with a thread of its own; nobody waits for it. Never here: a name, an address,
+a subscriber, or the words of a refusal, which may have some: a code for each.
 """
 
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -80,8 +81,8 @@ def plain(said: Any) -> Any:
 
 
 class Sources(NamedTuple):
-    """What is asked a few times a second. `in_kernel` is None while some addresses come or go; `renamed` is when a file
-    of the rules directory came there, Unix seconds, None where nobody saw it."""
+    """What is asked a few times a second. `in_kernel` is None while some addresses come or go; `renamed` is when a
+    file of the rules directory came there, Unix seconds, None where nobody saw it."""
 
     have_rules: Callable[[], bool]
     in_kernel: Callable[[], bool | None]
@@ -139,21 +140,24 @@ class Recorder:
         now = time.monotonic()
         self._offset, self._looked, self._pulsed, self._day = clock(), now, now, day_of(time.time())
         self._unread = self._unread_said = self._ask.unread()
-        self._record("start", version=edgeblock.__version__, config=digest_of(self._config), clean=None, run=self._run, policy={
-            "overload": self._config.queue.overload, "absent": self._config.ruleset.absent})
+        policy = {"overload": self._config.queue.overload, "absent": self._config.ruleset.absent}
+        self._record("start", version=edgeblock.__version__, config=digest_of(self._config), clean=None,
+                     run=self._run, policy=policy)
 
     def end(self, handing_over: bool) -> None:
         """It ends, with the last of its records on the disk, if that answers."""
         if self.ledger is None:
             return
         self._count(time.monotonic())
-        self._record("stop", handing_over=handing_over, run=self._run, in_force=self._in_force, sums=self._sums(self._counts))
+        self._record("stop", handing_over=handing_over, run=self._run, in_force=self._in_force,
+                     sums=sums_of(self._counts))
         self.ledger.close(HANDING_OVER if handing_over else LAST_WORDS)
 
     def status(self) -> dict[str, Any]:
         """For `status` and the metrics."""
         if self.ledger is None:
-            return {"state": "off", "problem": "", "records": 0, "last": 0, "waiting": 0, "late": 0, "lost": 0, "head": {}}
+            return {"state": "off", "problem": "", "head": {},
+                    **dict.fromkeys(("records", "last", "waiting", "late", "lost"), 0)}
         told = self.ledger.status()
         if self.fault and not told["problem"]:
             told |= {"state": "failed", "problem": self.fault}
@@ -185,8 +189,8 @@ class Recorder:
             self._change(change, lists.get(change["list"], {}))
         for name, one in loaded.refused.items():
             if self._refused.get(name) != one:
-                self._record("refused", list=name, file=one["file"], code=code_of(one["told"]), in_force=one["in_force"],
-                             digest=one["sha256"], renamed=self._renamed(name, one["file"]))
+                self._record("refused", list=name, file=one["file"], code=code_of(one["told"]),
+                             in_force=one["in_force"], digest=one["sha256"], renamed=self._renamed(name, one["file"]))
         self._refused = loaded.refused
         self.keep(loaded.problem)
         if loaded.fd >= 0:
@@ -216,8 +220,12 @@ class Recorder:
 
     def _renamed(self, name: str, file: str) -> str | None:
         """When the last of a list's files came there: a new NAME.toml is a new version, too."""
-        times = [at for one in (file, f"{name}.toml", f"{file}.minisig") if (at := self._ask.renamed(one)) is not None]
-        return moment(round(max(times) * 1_000_000)) if times else None
+        at = self._came(name, file)
+        return None if at is None else moment(round(at * 1_000_000))
+
+    def _came(self, name: str, file: str) -> float | None:
+        times = [self._ask.renamed(one) for one in (file, f"{name}.toml", f"{file}.minisig")]
+        return max((at for at in times if at is not None), default=None)
 
     def turn(self, turns: Mapping[str, Turn]) -> None:
         """Windows have opened or closed, and every worker has seen it."""
@@ -252,10 +260,10 @@ class Recorder:
         if now >= self._pulsed + PULSE:
             self._pulsed = now
             self._record("pulse", run=self._run, in_force=self._in_force, filtering=not self._causes,
-                         sums=self._sums(self._counts))
+                         sums=sums_of(self._counts))
             self._counts = dict.fromkeys(COUNTS, 0.0)
         if (day := day_of(time.time())) != self._day:
-            self._record("day", day=self._day, sums=self._sums(self._today))
+            self._record("day", day=self._day, sums=sums_of(self._today))
             self._tell_table()
             self._day, self._today = day, dict.fromkeys(COUNTS, 0.0)
         if self.ledger.problem != self._said:
@@ -277,14 +285,17 @@ class Recorder:
             return
         now, loaded = time.time(), one.loaded
         lists = {each["name"]: each for each in loaded.lists if not each["expired"]}
-        changed = [{"list": name, "delay_ms": self._delay(name, lists, now)} for name in one.changed if name in lists]
+        came = {name: self._came(name, lists[name]["file"]) for name in one.changed if name in lists}
+        changed = [{"list": name, "delay_ms": None if at is None else max(0, round((now - at) * 1000))}
+                   for name, at in came.items()]
         self._in_force += 1
-        self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content, table=table_root((name, each["root"]) for name, each in lists.items()),
+        self._table = [[name, each["root"]] for name, each in sorted(lists.items())]
+        self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content,
+                     table=table_root(self._table),
                      lists=len(lists), entries=loaded.entries, workers=workers, kernel=bool(kernel),
                      compiled=moment(round(one.compiled * 1_000_000)), changed=changed[:CHANGED_MAX],
                      more=max(0, len(changed) - CHANGED_MAX))
         self._waiting = None if everywhere else one._replace(told=True)
-        self._table = [[name, each["root"]] for name, each in sorted(lists.items())]
         if self._in_force == 1:
             self._tell_table()
 
@@ -292,11 +303,6 @@ class Recorder:
         pieces = [self._table[at:at + TABLE_MAX] for at in range(0, len(self._table), TABLE_MAX)] or [[]]
         for part, some in enumerate(pieces, 1):
             self._record("lists", part=part, of=len(pieces), lists=some)
-
-    def _delay(self, name: str, lists: dict[str, dict[str, Any]], now: float) -> int | None:
-        times = [at for file in (lists[name]["file"], f"{name}.toml", f"{lists[name]['file']}.minisig")
-                 if (at := self._ask.renamed(file)) is not None]
-        return max(0, round((now - max(times)) * 1000)) if times else None
 
     def _look_at_clock(self) -> None:
         offset = clock()
@@ -357,10 +363,12 @@ class Recorder:
             self._counts[name] += count
             self._today[name] += count
 
-    def _sums(self, counts: dict[str, float]) -> dict[str, int]:
-        times = ("span", "filtering", "proven")
-        return {f"{name}_ms" if name in times else name: round(count * 1000) if name in times else int(count)
-                for name, count in counts.items()}
+
+def sums_of(counts: dict[str, float]) -> dict[str, int]:
+    """As a record has them."""
+    times = ("span", "filtering", "proven")
+    return {f"{name}_ms" if name in times else name: round(count * 1000) if name in times else int(count)
+            for name, count in counts.items()}
 
 
 def clock() -> float:

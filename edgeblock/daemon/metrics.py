@@ -232,13 +232,14 @@ class Exposition:
                                   "did not hold.", proof.get("refused", 0))
 
     def _ledger(self, ledger: dict[str, Any]) -> Iterator[Metric]:
-        yield GaugeMetricFamily("edgeblock_ledger_ok", "1 while the ledger is written, or off in the settings; 0 while it "
-                                "cannot be.", ledger.get("state") != "failed")
+        yield GaugeMetricFamily("edgeblock_ledger_ok", "1 while the ledger is written, or off in the settings; 0 "
+                                "while it cannot be.", ledger.get("state") != "failed")
         for name, text in (("records", "Records in the ledger, since it was begun."),
                            ("late", "Records that were written late, since the daemon began."),
                            ("lost", "Records that could not be written at all, since the daemon began.")):
             yield CounterMetricFamily(f"edgeblock_ledger_{name}", text, ledger.get(name, 0))
-        yield GaugeMetricFamily("edgeblock_ledger_waiting", "Records that wait for the disk.", ledger.get("waiting", 0))
+        yield GaugeMetricFamily("edgeblock_ledger_waiting", "Records that wait for the disk.",
+                                ledger.get("waiting", 0))
 
     def _lists(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])

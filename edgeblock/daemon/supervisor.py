@@ -65,8 +65,9 @@ class Supervisor:
         self.state = State(self.log, self._tell_state)
         self.recorder = Recorder(config, self.log, Sources(
             lambda: self.workers.have_rules, lambda: self.kernel.addresses.are_kept, lambda: self.state.causes,
-            lambda: (self.canary.rounds, self.canary.results), self._bypasses, self.workers.restarts,
-            board.unread, lambda file: self.reload.renamed(file)))
+            lambda: (self.canary.rounds, self.canary.results), self._bypasses,
+            lambda: {slot.queue: slot.restarts for slot in self.workers.slots}, board.unread,
+            lambda file: self.reload.renamed(file)))
         self.reload = Reload(config, compiler, self.log, self.tasks, self.in_force, self.kernel, self.workers,
                              self.outcomes, self.windows, self.recorder)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,

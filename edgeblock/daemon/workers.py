@@ -247,10 +247,6 @@ class Workers:
         kernel = kernel_queues()
         return sum(kernel.get(slot.queue, {}).get("waiting", 0) for slot in self.slots)
 
-    def restarts(self) -> dict[int, int]:
-        """How often the worker of each queue was replaced."""
-        return {slot.queue: slot.restarts for slot in self.slots}
-
     def unworked(self) -> list[str]:
         """The queues whose packets nobody has read for a while, in words."""
         now, kernel = asyncio.get_running_loop().time(), kernel_queues()

@@ -26,7 +26,8 @@ __all__ = ["Record", "read"]
 
 
 def read(directory: Path, start: float | None = None, end: float | None = None) -> Iterator[Record]:
-    """The records made in [start, end), Unix seconds, in the order in which they were written; None is without a bound.
+    """The records made in [start, end), Unix seconds, in the order in which they were written; None is without a
+    bound.
 
     What is no record is left out: whether anything is, and whether the rest is genuine, `verify` says.
 

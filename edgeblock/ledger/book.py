@@ -1,30 +1,29 @@
 """The ledger as it is written: one record after the other, whatever ends the process between two steps.
 
-In: records to be made; the settings' bounds. Out: segments whose every byte is a good record or will be cut off at the
-next `open`; heads that never say more than is on the disk. An OSError leaves everything as it was before the call, and the
-call can be made again. One thread at a time. Never here: a clock, a queue, or what a record is about.
+In: records to be made; the settings' bounds. Out: segments whose every byte is a good record or will be cut off at
+the next `open`; heads that never say more than is on the disk. An OSError leaves everything as it was before the
+call, and the call can be made again. One thread at a time. Never here: a clock, a queue, or what a record is about.
 """
 
 import fcntl
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeblock.blocklist.store import sync_directory, write_file
-from edgeblock.errors import SystemProblem
 from edgeblock.ledger.heads import FIRST, BoxKey, Head, Signed, parse_signed, read_key
 from edgeblock.ledger.merkle import Tree
-from edgeblock.ledger.records import NOTHING, BadRecord, Record, microseconds, moment, parse, spell
+from edgeblock.ledger.records import NOTHING, BadRecord, Record, moment, parse, spell
 from edgeblock.ledger.segments import SEGMENT_MAX, Segment, name_of, segments
 
 DAY = 86_400_000_000        # microseconds
 
 
 class Scan(NamedTuple):
-    """What is good of a segment, from its beginning: bytes, the records as a tree, the first seq, the last record; and
-    what follows: bytes, and whether there are records among them."""
+    """What is good of a segment, from its beginning: bytes, the records as a tree, the first seq, the last record;
+    and what follows: bytes, and whether there are records among them."""
 
     size: int
     tree: Tree
@@ -110,7 +109,8 @@ class Book:
         self.close()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for left in self.directory.glob(".*.tmp"):
                 left.unlink(missing_ok=True)
@@ -120,12 +120,11 @@ class Book:
                 self.notes.append(("key", {"public": self.key.text, "id": str(self.key.public)}))
             self._take_up(segments(self.directory))
             self._ended = self.last_kind, self.last_at
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _take_up(self, there: list[Segment]) -> None:
-        self.seq, self.digest, self.last_at, self.last_kind, self.head, self._previous = 0, NOTHING, 0, "", None, FIRST
+        self.seq, self.digest, self.last_at, self.last_kind = 0, NOTHING, 0, ""
+        self.head, self._previous = None, FIRST
         while there and self._is_unbegun(there[-1]):
             there.pop()
         self._number = there[-1].number if there else 0
@@ -264,7 +263,8 @@ class Book:
             self._unsynced = False
 
     def sign(self, at: int, complete: bool = False) -> Signed | None:
-        """The head of what there is, on the disk; None where there is nothing new. OSError where it cannot be kept."""
+        """The head of what there is, on the disk; None where there is nothing new. OSError where it cannot be
+        kept."""
         if self._file < 0 or not self._tree.size or not (self._unsigned or complete):
             return None
         self.sync()

@@ -1,8 +1,9 @@
 """All that an auditor needs of a span of time, as one file: records, heads, the public key.
 
-In: a ledger's directory and two moments. Out: lines of JSON: what this is; then, segment by segment in their order, each
-record as its line is, between the head of the segment and the next. Of the segments in which the span lies all records
-are there, as a head vouches for all of them. The same ledger and span give the same bytes. Never here: the secret key.
+In: a ledger's directory and two moments. Out: lines of JSON: what this is; then, segment by segment in their order,
+each record as its line is, between the head of the segment and the next. Of the segments in which the span lies all
+records are there, as a head vouches for all of them. The same ledger and span give the same bytes. Never here: the
+secret key.
 """
 
 import json
@@ -39,7 +40,8 @@ def export(directory: Path, start: str, end: str) -> Iterator[bytes]:
         public = (directory / "key.pub").read_text().splitlines()[-1]
     except (OSError, IndexError):
         raise SystemProblem(f"{directory / 'key.pub'}: the public key cannot be read; run this as root") from None
-    yield canonical({"edgeblock": "ledger export", "version": FORMAT, "from": start, "to": end, "public": public}) + b"\n"
+    yield canonical({"edgeblock": "ledger export", "version": FORMAT, "from": start, "to": end,
+                     "public": public}) + b"\n"
     for segment in found:
         try:
             signed = segment.head.read_text("ascii") if segment.head else ""
@@ -74,7 +76,9 @@ def unpack(path: Path, directory: Path) -> None:
                     if said["signed"]:
                         (directory / f"{name}.head").write_text(said["signed"])
                     stack.close()
-                    records = stack.enter_context(open(directory / f"{name}.records", "xb")) if said["records"] else None
+                    records = None
+                    if said["records"]:
+                        records = stack.enter_context(open(directory / f"{name}.records", "xb"))
                 elif records is not None:
                     records.write(line)
                 else:

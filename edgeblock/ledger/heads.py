@@ -2,8 +2,8 @@
 
 In: a segment's Merkle root and its neighbours; the key of the box. Out: a Head, and five lines of text: the head as
 canonical JSON, and over that line (with its end) the four of a minisign signature, so that minisign itself checks it.
-A head has the SHA-256 of the head before it, of its first line, so that one head vouches for all before. Never here: a
-record.
+A head has the SHA-256 of the head before it, of its first line, so that one head vouches for all before. Never here:
+a record.
 """
 
 import base64
@@ -30,8 +30,8 @@ TYPES = {"ledger": int, "segment": int, "day": str, "first": int, "records": int
 
 
 class Head(NamedTuple):
-    """`records` of a segment, the first of which has the seq `first`, have the Merkle `root` (hex), and the last of them
-    the digest `last`. `previous` is the digest of the head of the segment before, `time` when this was signed.
+    """`records` of a segment, the first of which has the seq `first`, have the Merkle `root` (hex), and the last of
+    them the digest `last`. `previous` is the digest of the head of the segment before, `time` when this was signed.
     `complete`: the segment has no more."""
 
     segment: int
@@ -78,7 +78,8 @@ def parse_head(line: bytes) -> Head:
 
 
 def parse_signed(text: bytes) -> Signed:
-    """The head in the text of a head's file; whether it is signed is another question. ValueError where it is none."""
+    """The head in the text of a head's file; whether it is signed is another question. ValueError where it is
+    none."""
     line, _, rest = text.partition(b"\n")
     told = rest.split(b"\n")
     if len(text) > HEAD_MAX or len(told) < 4:

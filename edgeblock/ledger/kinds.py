@@ -1,9 +1,9 @@
 """What a record of the ledger may say: its kinds, and the fields of each.
 
-In: a kind and fields. Out: None, or why that is no record. Fields are text, whole numbers, true, false, null, and lists
-and tables of these; a moment is RFC 3339 in UTC with microseconds, a duration is whole milliseconds (`..._ms`). Names of
-lists and of their files are in it, as in `edgeblock status`. Never here: an entry of a list, a URL, an address, a
-subscriber, or a text that somebody else has written (of a refusal only its code).
+In: a kind and fields. Out: None, or why that is no record. Fields are text, whole numbers, true, false, null, and
+lists and tables of these; a moment is RFC 3339 in UTC with microseconds, a duration whole milliseconds (`..._ms`).
+Names of lists and of their files are in it, as in `edgeblock status`. Never here: an entry of a list, a URL, an
+address, a subscriber, or a text that somebody else has written (of a refusal only its code).
 """
 
 from typing import Any
@@ -21,7 +21,8 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "stop": ("the daemon ends as it was told to", {
         "handing_over": "whether another takes over at once",
-        "run": "as of `start`", "in_force": "as of `pulse`",
+        "run": "as of `start`",
+        "in_force": "as of `pulse`",
         "sums": "as of `pulse`, since the last one",
     }),
     "pulse": ("the daemon is there: every ten minutes, so that a daemon that was killed is missed", {
@@ -36,60 +37,130 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     # ---- lists
     "seen": ("a file in the rules directory is complete, or has gone, and the lists are read", {
-        "file": "its name", "renamed": "when it came there (its ctime); null where it has gone", "size": "bytes, or null",
+        "file": "its name",
+        "renamed": "when it came there (its ctime); null where it has gone",
+        "size": "bytes, or null",
     }),
     "taken": ("a version of a list is accepted and compiled", {
-        "list": "its name", "file": "its file", "entries": "distinct ones", "root": "what its entries are committed to, "
-        "or \"\" (docs/ledger.md)", "leaves": "how many are in that", "digest": "keyed digest of the file", "action": "of "
-        "the list", "entries_before": "of the version before, or null", "duplicates": "entries that are there twice",
-        "unusable": "lines left out", "guarded": "entries that a guard rail left out", "exceptions_lost": "exceptions "
-        "that could not be taken", "signed": "Unix seconds of its signature, or null", "renamed": "as of `seen`; null "
-        "where nobody saw it", "order": "what an order is called, or \"\"",
+        "list": "its name",
+        "file": "its file",
+        "entries": "distinct ones",
+        "root": "what its entries are committed to, or \"\" (docs/ledger.md)",
+        "leaves": "how many are in that",
+        "digest": "keyed digest of the file",
+        "action": "of the list",
+        "entries_before": "of the version before, or null",
+        "duplicates": "entries that are there twice",
+        "unusable": "lines left out",
+        "guarded": "entries that a guard rail left out",
+        "exceptions_lost": "exceptions that could not be taken",
+        "signed": "Unix seconds of its signature, or null",
+        "renamed": "as of `seen`; null where nobody saw it",
+        "order": "what an order is called, or \"\"",
     }),
     "refused": ("a file is refused; the version before stays", {
-        "list": "its name", "file": "its file", "code": "why: see CODES", "in_force": "whether a version before is",
-        "digest": "SHA-256 of the file where it is an order, or \"\"", "renamed": "as of `seen`",
+        "list": "its name",
+        "file": "its file",
+        "code": "why: see CODES",
+        "in_force": "whether a version before is",
+        "digest": "SHA-256 of the file where it is an order, or \"\"",
+        "renamed": "as of `seen`",
     }),
-    "removed": ("a list is not in force any more", {"list": "its name", "why": "removed, expired",
-                                                    "entries_before": "or null"}),
-    "clients": ("whom a list is for has changed; its entries are the same", {"list": "its name", "prefixes": "how many"}),
-    "withdrawn": ("a refused file is gone", {"list": "its name"}),
-    "rules kept": ("the lists could not be looked at, or no new rules be made: all stays", {"code": "why: see CODES"}),
+    "removed": ("a list is not in force any more", {
+        "list": "its name",
+        "why": "removed, expired",
+        "entries_before": "or null",
+    }),
+    "clients": ("whom a list is for has changed; its entries are the same", {
+        "list": "its name",
+        "prefixes": "how many",
+    }),
+    "withdrawn": ("a refused file is gone", {
+        "list": "its name",
+    }),
+    "rules kept": ("the lists could not be looked at, or no new rules be made: all stays", {
+        "code": "why: see CODES",
+    }),
     "lists": ("what lists are in force, all of them: at the first `in force` of a run, and each day", {
-        "part": "1, 2 ...", "of": "how many such records belong together", "lists": "each as its name and its root",
+        "part": "1, 2 ...",
+        "of": "how many such records belong together",
+        "lists": "each as its name and its root",
     }),
     "in force": ("every worker, and the kernel, have the rules", {
-        "run": "as of `start`", "number": "of these records in this run: 1, 2 ...; each holds until the next", "content": "digest of what is listed, to compare boxes",
-        "table": "what lists are in force, as a Merkle root (docs/ledger.md)", "lists": "how many", "entries": "of all",
-        "workers": "whether every worker has them", "kernel": "whether the kernel has every address that it is to have",
-        "compiled": "when the rules were compiled", "changed": "lists that are new in it: each {list, delay_ms from the "
-        "rename of its file, or null}; at most 1000", "more": "how many are left out there",
+        "run": "as of `start`",
+        "number": "of these records in this run: 1, 2 ...; each holds until the next",
+        "content": "digest of what is listed, to compare boxes",
+        "table": "what lists are in force, as a Merkle root (docs/ledger.md)",
+        "lists": "how many",
+        "entries": "of all",
+        "workers": "whether every worker has them",
+        "kernel": "whether the kernel has every address that it is to have",
+        "compiled": "when the rules were compiled",
+        "changed": "lists that are new in it: each {list, delay_ms from the rename of its file, or null}; at most "
+                   "1000",
+        "more": "how many are left out there",
     }),
     "windows": ("windows of entries have opened or closed", {
-        "list": "its name", "opened": "entries", "closed": "entries", "whole": "1: the list's own has opened, -1: closed",
+        "list": "its name",
+        "opened": "entries",
+        "closed": "entries",
+        "whole": "1: the list's own has opened, -1: closed",
     }),
     # ---- whether the box filters
-    "not filtering": ("the box does not filter, wholly or in part", {"who": "what has seen it", "code": "see CODES"}),
-    "filtering": ("that is over", {"who": "what had seen it", "after_ms": "how long it was"}),
+    "not filtering": ("the box does not filter, wholly or in part", {
+        "who": "what has seen it",
+        "code": "see CODES",
+    }),
+    "filtering": ("that is over", {
+        "who": "what had seen it",
+        "after_ms": "how long it was",
+    }),
     "canary": ("what the box's own probes show has changed", {
-        "family": "ipv4 or ipv6", "protocol": "http, tls, quic or address", "ok": "whether they show that it filters",
+        "family": "ipv4 or ipv6",
+        "protocol": "http, tls, quic or address",
+        "ok": "whether they show that it filters",
         "code": "see CODES; \"\" where ok",
     }),
-    "unread": ("packets went by unread, or were lost; at most once a minute", {"sums": "as of `pulse`, those counts alone"}),
-    "worker": ("a worker has ended and was replaced", {"queue": "which", "restarts": "since the start"}),
-    "bypass": ("a way past the kernel rules was found, or is gone", {"kind": "which", "count": "how many there are now"}),
+    "unread": ("packets went by unread, or were lost; at most once a minute", {
+        "sums": "as of `pulse`, those counts alone",
+    }),
+    "worker": ("a worker has ended and was replaced", {
+        "queue": "which",
+        "restarts": "since the start",
+    }),
+    "bypass": ("a way past the kernel rules was found, or is gone", {
+        "kind": "which",
+        "count": "how many there are now",
+    }),
     # ---- the ledger itself
-    "key": ("a key was made, which signs from here on", {"public": "the minisign public key", "id": "its id"}),
-    "clock": ("the clock was set", {"step_ms": "by so much, forwards where positive"}),
+    "key": ("a key was made, which signs from here on", {
+        "public": "the minisign public key",
+        "id": "its id",
+    }),
+    "clock": ("the clock was set", {
+        "step_ms": "by so much, forwards where positive",
+    }),
     "gap": ("records could not be written when they were made", {
-        "from": "when the first of them was made", "to": "when the last was", "late": "records that follow it, each with "
-        "its own time", "lost": "records that nobody has", "code": "see CODES"}),
+        "from": "when the first of them was made",
+        "to": "when the last was",
+        "late": "records that follow it, each with its own time",
+        "lost": "records that nobody has",
+        "code": "see CODES",
+    }),
     "recovered": ("an unfinished record at the end was cut off at a start", {
-        "segment": "which", "bytes": "how many", "sha256": "of them"}),
-    "damaged": ("a segment is not as it was written; it is left as it is, and this one follows on its last good record", {
-        "segment": "which", "records": "how many are good"}),
+        "segment": "which",
+        "bytes": "how many",
+        "sha256": "of them",
+    }),
+    "damaged": ("a segment is not as it was written; it stays as it is, and this follows on its last good record", {
+        "segment": "which",
+        "records": "how many are good",
+    }),
     "dropped": ("old segments were removed, as the settings say; their heads stay", {
-        "first": "segment", "last": "segment", "code": "age, or size"}),
+        "first": "segment",
+        "last": "segment",
+        "code": "age, or size",
+    }),
 }
 
 # Of `sums`: what was counted in a span of time, all of it whole numbers.

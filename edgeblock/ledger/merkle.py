@@ -1,7 +1,7 @@
 """Merkle trees as RFC 6962 (2.1) and RFC 9162 (2.1) have them: root, inclusion path, and what a path proves.
 
-In: leaves as bytes. Out: hashes of 32 bytes, SHA-256; a leaf is hashed behind a zero byte, a node behind a one, so that
-neither passes for the other. Never here: what a leaf means.
+In: leaves as bytes. Out: hashes of 32 bytes, SHA-256; a leaf is hashed behind a zero byte, a node behind a one, so
+that neither passes for the other. Never here: what a leaf means.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,9 +1,9 @@
 """A proof that one entry was in force, and when: for who has the signed heads, and nothing else of this box.
 
-In: the key of the box, its state directory, its ledger, an entry, two moments. Out: a JSON document (docs/ledger.md) that
-opens the commitment to this entry and shows, for each span of time, the `in force` record at its begin, that the list was
-in that record's table, and a record that shows until when it held: each with its path to a head. Never here: another
-entry, or its salt.
+In: the key of the box, its state directory, its ledger, an entry, two moments. Out: a JSON document (docs/ledger.md)
+that opens the commitment to this entry and shows, for each span of time, the `in force` record at its begin, that the
+list was in that record's table, and a record that shows until when it held: each with its path to a head. Never here:
+another entry, or its salt.
 """
 
 import io
@@ -77,7 +77,8 @@ def openings(key: Key, entry: str) -> list[Opening]:
     wrong = next((one.why for one in found if isinstance(one, Problem)), "")
     entries = [one for one in found if isinstance(one, Entry)]
     if wrong or len(entries) != 1:
-        raise ConfigError(f"{entry}: {wrong or 'is not one entry'}; write it as the list has it, a range prefix by prefix")
+        raise ConfigError(f"{entry}: {wrong or 'is not one entry'}; write it as the list has it, a range prefix by "
+                          "prefix")
     _, kind, text, exception, _, attributes = entries[0]
     maker = Commitments(key)
     terms = read_terms(attributes) if attributes else None
@@ -248,7 +249,8 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
             unsigned += 1
             continue
         if len(periods) >= PERIODS_MAX:
-            raise SystemProblem(f"{entry}: was in more than {PERIODS_MAX} rules one after the other; ask for less time")
+            raise SystemProblem(f"{entry}: was in more than {PERIODS_MAX} rules one after the other; ask for "
+                                "less time")
         if span.root not in opened:
             opened[span.root] = proofs.shown(span.root, span.opening)
         leaves = sorted(leaf_of(name, root) for name, root in span.table)
@@ -261,5 +263,5 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
         notes.append(f"{unsigned} spans of time end after what is signed; ask again in some seconds")
     if proofs.lacking:
         notes.append(f"what proves entries of {len(proofs.lacking)} versions of lists is not kept any more")
-    return {"edgeblock": "proof", "version": FORMAT, "entry": entry, "entries": list(opened.values()), "periods": periods,
-            "heads": shown.heads, "notes": notes}
+    return {"edgeblock": "proof", "version": FORMAT, "entry": entry, "entries": list(opened.values()),
+            "periods": periods, "heads": shown.heads, "notes": notes}

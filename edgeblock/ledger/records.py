@@ -1,8 +1,8 @@
 """A record of the ledger as one line of canonical JSON, and back.
 
-In: number, time, kind, fields, and the digest of the record before. Out: ASCII bytes without their line end: keys sorted,
-no blanks, so that one record has one spelling. `prev` is the SHA-256 of the line before, of its bytes; that of the very
-first is NOTHING. Never here: a file or a clock.
+In: number, time, kind, fields, and the digest of the record before. Out: ASCII bytes without their line end: keys
+sorted, no blanks, so that one record has one spelling. `prev` is the SHA-256 of the line before, of its bytes; that
+of the very first is NOTHING. Never here: a file or a clock.
 """
 
 import json

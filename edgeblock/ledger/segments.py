@@ -48,8 +48,8 @@ def segments(directory: Path) -> list[Segment]:
     try:
         names = os.listdir(directory)
     except OSError as error:
-        raise SystemProblem(f"{directory}: no ledger can be read there: {error.strerror}; name its directory, or run this "
-                            "as root") from None
+        raise SystemProblem(f"{directory}: no ledger can be read there: {error.strerror}; name its directory, or run "
+                            "this as root") from None
     for name in names:
         if told := NAME.fullmatch(name):
             found.setdefault((int(told[1]), told[2]), {})[told[3]] = directory / name

@@ -1,8 +1,8 @@
 """Whether a ledger is as it was written, and where it is not: segment, record and what is wrong, one line each.
 
-In: a ledger's directory, the public keys of its box, and the heads that somebody has kept. Out: Verified. What records
-and heads say of each other is all that is needed; heads that were kept elsewhere find what whoever has the box's key could
-have written anew. Never here: anything written, or a secret key.
+In: a ledger's directory, the public keys of its box, and the heads that somebody has kept. Out: Verified. What
+records and heads say of each other is all that is needed; heads that were kept elsewhere find what whoever has the
+box's key could have written anew. Never here: anything written, or a secret key.
 """
 
 import json
@@ -52,8 +52,8 @@ class Chain:
 
 
 def verify(directory: Path, keys: Sequence[PublicKey], kept: Iterable[Signed] = (), whole: bool = True) -> Verified:
-    """All of a ledger, under these public keys, with the heads that were kept elsewhere. Where it is not the whole, but
-    some of its segments (an export), what is before and after is not missed.
+    """All of a ledger, under these public keys, with the heads that were kept elsewhere. Where it is not the whole,
+    but some of its segments (an export), what is before and after is not missed.
 
     Raises:
         SystemProblem: it cannot be read.
@@ -81,15 +81,17 @@ def verify(directory: Path, keys: Sequence[PublicKey], kept: Iterable[Signed] = 
                 is_newest=segment is there[-1], may_be_gone=segment.number < begun).read()
         number = segment.number + 1
     if whole and made.dropped < begun - 1:
-        made.say(f"segments {made.dropped + 1} to {begun - 1}: their records are missing, and no record says that they were "
-                 "dropped" if made.dropped + 1 < begun - 1 else f"segment {begun - 1}: its records are missing")
+        gone = range(made.dropped + 1, begun)
+        made.say(f"segment {gone[0]}: its records are missing" if len(gone) == 1 else
+                 f"segments {gone[0]} to {gone[-1]}: their records are missing, and no record says that they were "
+                 "dropped")
     last = there[-1].number
     for some in outside.values():
         if not whole and not there[0].number <= some[0].head.segment <= last:
             continue
         head = some[-1].head
-        made.say(f"segment {head.segment} of {head.day}: is not there, and the head of {head.time} that was kept says that "
-                 f"it had {head.records} records; the ledger is older than that, or was cut")
+        made.say(f"segment {head.segment} of {head.day}: is not there, and the head of {head.time} that was kept "
+                 f"says that it had {head.records} records; the ledger is older than that, or was cut")
     return made
 
 
@@ -131,7 +133,8 @@ class Reading:
         try:
             signed = parse_signed(self.segment.head.read_bytes()[:HEAD_MAX + 1])
         except OSError as problem:
-            raise SystemProblem(f"{self.segment.head}: cannot be read: {problem.strerror}; run this as root") from None
+            raise SystemProblem(f"{self.segment.head}: cannot be read: {problem.strerror}; run this as root"
+                                ) from None
         except ValueError as problem:
             self.made.say(f"{self.where}: its head {problem}")
             return None
@@ -143,8 +146,8 @@ class Reading:
             self.made.say(f"{self.where}: its head is of segment {head.segment} of {head.day}")
             return None
         if self.chain.previous and head.previous != self.chain.previous:
-            self.made.say(f"{self.where}: its head does not follow the head of the segment before, which was altered or "
-                          "replaced")
+            self.made.say(f"{self.where}: its head does not follow the head of the segment before, which was altered "
+                          "or replaced")
         return signed
 
     def _without_records(self, signed: Signed | None) -> None:
@@ -163,15 +166,16 @@ class Reading:
 
     def _follows(self, first: int, prev: str | None) -> None:
         if self.chain.seq is not None and first > self.chain.seq + 1:
-            self.made.say(f"{self.where}: begins with record {first}, and record {self.chain.seq} was the last before; "
-                          "those between were removed")
+            self.made.say(f"{self.where}: begins with record {first}, and record {self.chain.seq} was the last "
+                          "before; those between were removed")
 
     def _with_records(self, signed: Signed | None, found: list[tuple[bytes, bool]]) -> None:
         records = list(self._records(found))
         if records and records[0] is not None and records[0].kind == "damaged":
             # It follows on the last good one, and not on what stands behind that.
-            self.made.say(f"{self.where}: record {records[0].seq}: at a start segment {records[0].fields.get('segment')} was "
-                          f"found not as it was written, with {records[0].fields.get('records')} good records")
+            damaged = records[0].fields
+            self.made.say(f"{self.where}: record {records[0].seq}: at a start segment {damaged.get('segment')} was "
+                          f"found not as it was written, with {damaged.get('records')} good records")
             self.chain.seq, self.chain.digest = None, ""
         self._chained(records)
         good = [record for record in records if record is not None]
@@ -191,8 +195,8 @@ class Reading:
         if signed is not None:
             self._fits(signed.head, told, "its head", exactly=signed.head.complete)
             if not signed.head.complete and not self.is_newest and not self.damaged:
-                self.made.notes.append(f"{self.where}: its last head is of {signed.head.time}, and none was signed when "
-                                       "it was complete")
+                self.made.notes.append(f"{self.where}: its last head is of {signed.head.time}, and none was signed "
+                                       "when it was complete")
         fitted = 0
         for one in self.kept:
             if self._fits(one.head, told, f"the head of {one.head.time} that was kept", exactly=one.head.complete,
@@ -242,14 +246,15 @@ class Reading:
         if any(one is not None and one.seq == wanted for one in records):
             return f"{where}: is out of its order: record {wanted} should stand here"
         if record.seq > wanted:
-            gone = f"record {wanted} was" if record.seq == wanted + 1 else f"records {wanted} to {record.seq - 1} were"
+            one = record.seq == wanted + 1
+            gone = f"record {wanted} was" if one else f"records {wanted} to {record.seq - 1} were"
             return f"{where}: {gone} removed before it"
         return f"{where}: is there twice, or of another ledger: record {wanted} should stand here"
 
     def _fits(self, head: Head, told: list[bytes], what: str, exactly: bool, after: int = 0) -> bool:
         if len(told) < head.records:
-            self.made.say(f"{self.where}: {what} says that there are {head.records} records, and there are {len(told)}: the "
-                          "end was cut off, or an older ledger was put in its place")
+            self.made.say(f"{self.where}: {what} says that there are {head.records} records, and there are "
+                          f"{len(told)}: the end was cut off, or an older ledger was put in its place")
             return False
         if Tree(told[:head.records]).root().hex() != head.root:
             if not self.damaged or what != "its head":
@@ -280,7 +285,8 @@ def kept_heads(paths: Iterable[Path]) -> list[Signed]:
         except OSError as problem:
             raise SystemProblem(f"{path}: cannot be read: {problem.strerror}") from None
         if not some:
-            raise SystemProblem(f"{path}: has no head of a ledger; name what was kept: .head files, a log or an export")
+            raise SystemProblem(f"{path}: has no head of a ledger; name what was kept: .head files, a log or an "
+                                "export")
         found += some
     return found
 
@@ -306,8 +312,8 @@ def heads_in(path: Path) -> Iterator[Signed]:
 
 
 def public_keys(directory: Path, named: Sequence[str]) -> tuple[list[PublicKey], str]:
-    """The public keys that are named, each as a file or as its 56 characters; without any, the ledger's own. And what is
-    to be said of that.
+    """The public keys that are named, each as a file or as its 56 characters; without any, the ledger's own. And what
+    is to be said of that.
 
     Raises:
         EdgeblockError: one is none, or cannot be read.
@@ -321,7 +327,8 @@ def public_keys(directory: Path, named: Sequence[str]) -> tuple[list[PublicKey],
         raise SystemProblem(f"{own}: cannot be read: {problem.strerror}; give the public key of the box with --public"
                             ) from None
     try:
-        return [read_public(text, str(own))], ("the key is the one that lies beside the ledger: whoever can write there can "
-                                               "have made both; give the key that you were handed with --public")
+        return [read_public(text, str(own))], (
+            "the key is the one that lies beside the ledger: whoever can write there can have made both; give the "
+            "key that you were handed with --public")
     except EdgeblockError as problem:
         raise SystemProblem(f"{own}: {problem}") from None

@@ -1,8 +1,8 @@
 """The ledger in a thread: whoever has something to record goes on at once, whatever the disk does.
 
-In: kinds and fields, as they happen. Out: records, written in that order, on the disk with each batch, signed every some
-seconds. While the disk takes none they wait, as many as fit; as soon as it does a `gap` says from when to when, and how
-many are late or lost. Never here: whoever records waiting.
+In: kinds and fields, as they happen. Out: records, written in that order, on the disk with each batch, signed every
+some seconds. While the disk takes none they wait, as many as fit; as soon as it does a `gap` says from when to when,
+and how many are late or lost. Never here: whoever records waiting.
 """
 
 import errno
@@ -36,8 +36,8 @@ class Waiting(NamedTuple):
 
 
 class Ledger:
-    """`append` from any thread; `tell` is called with a head that an auditor may want: of a segment that is complete, at
-    the end, and once an hour. It is called in the thread.
+    """`append` from any thread; `tell` is called with a head that an auditor may want: of a segment that is complete,
+    at the end, and once an hour. It is called in the thread.
 
     Args:
         book: is used by the thread alone from here on.
@@ -87,9 +87,10 @@ class Ledger:
         """For `status` and the metrics."""
         book, head = self._book, self._book.head
         return {"state": "failed" if self.problem else "ok", "problem": self.problem, "records": book.seq,
-                "last": book.last_at // 1_000_000, "waiting": len(self._waiting), "late": self.late, "lost": self.lost,
-                "head": {} if head is None else {"segment": head.head.segment, "day": head.head.day,
-                                                 "records": head.head.records, "time": head.head.time}}
+                "last": book.last_at // 1_000_000, "waiting": len(self._waiting), "late": self.late,
+                "lost": self.lost, "head": {} if head is None else {
+                    "segment": head.head.segment, "day": head.head.day, "records": head.head.records,
+                    "time": head.head.time}}
 
     # ---- in the thread
 

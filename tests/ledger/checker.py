@@ -1,4 +1,5 @@
-"""Checks a proof by docs/ledger.md alone, with nothing of edgeblock. In: the document, public key, heads that were kept."""
+"""Checks a proof by docs/ledger.md alone, with nothing of edgeblock. In: the document, public key, heads that were
+kept."""
 
 import hashlib
 import json
@@ -27,20 +28,20 @@ def heads_of(public, texts):            # signed by the box: (segment, records) 
         made = Base64Encoder.decode(signature)
         assert made[:2] == b"ED" and made[2:10] == key[2:10]
         VerifyKey(key[10:]).verify(hashlib.blake2b(line + b"\n", digest_size=64).digest(), made[10:])
-        head = json.loads(line)
-        yield (head["segment"], head["records"]), head["root"]
+        yield ((head := json.loads(line))["segment"], head["records"]), head["root"]
 
 def check(proof, public, texts):
     """What the proof shows: (list, entry, from, to) each. An error of any kind where it is none."""
     said, heads, entries = json.loads(proof), dict(heads_of(public, texts)), {}
     for one in said["entries"]:
-        leaf, made = bytes.fromhex(one["leaf"]), digest(bytes.fromhex(one["salt"]), one["text"].encode())[:20]
-        assert leaf[20 * one["place"]:20 * one["place"] + 20] == made
+        leaf, at = bytes.fromhex(one["leaf"]), 20 * one["place"]
+        assert leaf[at:at + 20] == digest(bytes.fromhex(one["salt"]), one["text"].encode())[:20]
         assert climb(leaf, one["index"], one["size"], one["path"]) == one["root"]
         entries[one["root"]] = one["text"]
     for period in said["periods"]:
         for of in (period["begin"], period["end"]):
-            assert climb(of["record"].encode(), of["index"], of["size"], of["path"]) == heads[of["segment"], of["size"]]
+            root = heads[of["segment"], of["size"]]
+            assert climb(of["record"].encode(), of["index"], of["size"], of["path"]) == root
         begin, end = (json.loads(period[which]["record"]) for which in ("begin", "end"))
         leaf = json.dumps({"list": period["list"], "root": period["root"]}, sort_keys=True, separators=(",", ":"))
         assert climb(leaf.encode(), **period["table"]) == begin["fields"]["table"] and begin["kind"] == "in force"

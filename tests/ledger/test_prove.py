@@ -1,5 +1,5 @@
-"""Proofs: made by the box, checked by fifty lines that share nothing with it. In: lists that come and go. Out: what is
-shown, to whom, and what is not."""
+"""Proofs: made by the box, checked by fifty lines that share nothing with it. In: lists that come and go. Out: what
+is shown, to whom, and what is not."""
 
 import ast
 import base64
@@ -42,7 +42,8 @@ class Box:
     def __init__(self, place: Path) -> None:
         (place / "rules").mkdir(exist_ok=True)
         self.rules = place / "rules"
-        self.config = Config(Rules(self.rules, key=place / "state" / "key"), ledger=Ledger(directory=place / "ledger"))
+        self.config = Config(Rules(self.rules, key=place / "state" / "key"),
+                             ledger=Ledger(directory=place / "ledger"))
         self.log = Log()
         self.recorder = Recorder(self.config, self.log, Sources(
             lambda: True, lambda: True, dict, lambda: (0, {}), list, dict, lambda: (0, 0), lambda file: None))
@@ -63,7 +64,8 @@ class Box:
         self.now += 10
         said = refresh(self.config.rules, Store(self.config.rules.key.parent, key, commits=True), self.now)
         assert not said.problem
-        self.recorder.take(Loaded(0, "", said.lists, said.changes, said.refused, [], "", False, said.content, key, -1))
+        self.recorder.take(Loaded(0, "", said.lists, said.changes, said.refused, [], "", False, said.content, key,
+                                  -1))
         self.recorder.look()
 
     def end(self) -> None:
@@ -81,7 +83,8 @@ class Box:
 @pytest.fixture
 def box(tmp_path):
     one = Box(tmp_path)
-    one.load(court=COURT, other="elsewhere.example.org\n192.0.2.0/24\n=only.example.net\nhttp://example.org/a/b?c=1\n")
+    one.load(court=COURT,
+             other="elsewhere.example.org\n192.0.2.0/24\n=only.example.net\nhttp://example.org/a/b?c=1\n")
     one.load(court=COURT + "more.example.com until=2030-01-01\n@@fine.host1.example.com\n")
     one.load(other=None)
     one.load(court=COURT)

@@ -1,4 +1,5 @@
-"""A ledger that somebody has changed: every change is found, and where. In: a ledger, a change. Out: what verify says."""
+"""A ledger that somebody has changed: every change is found, and where. In: a ledger, a change. Out: what verify
+says."""
 
 import re
 import shutil
@@ -54,7 +55,8 @@ def change(directory: Path, day: int, at: int, how) -> int:
     return 1 if day == 0 else 2 + PER_DAY * day
 
 
-places = given(day=st.integers(0, DAYS - 1), at=st.integers(0, 10_000), bit=st.integers(0, 7), byte=st.integers(0, 10_000))
+places = given(day=st.integers(0, DAYS - 1), at=st.integers(0, 10_000), bit=st.integers(0, 7),
+               byte=st.integers(0, 10_000))
 
 
 def tried(written, tmp_path_factory) -> Path:
@@ -197,7 +199,8 @@ def test_heads_are_read_from_a_log(written, tmp_path):
     log = tmp_path / "log"
     lines = [json.dumps({"event": "ledger head", "signed": path.read_text()}) for path in files(written, "head")]
     log.write_text("\n".join(["Dec 01 12:00:00 box edgeblock[1]: " + lines[0], "something else", *lines[1:]]))
-    assert [one.head for one in heads_in(log)] == [parse_signed(path.read_bytes()).head for path in files(written, "head")]
+    signed = [parse_signed(path.read_bytes()).head for path in files(written, "head")]
+    assert [one.head for one in heads_in(log)] == signed
 
 
 def test_what_is_no_ledger_is_said(tmp_path):
@@ -223,4 +226,5 @@ def test_a_book_goes_on_after_damage_and_says_so(copy):
     book.close()
     assert len(said := problems(copy)) == 2, said
     altered, told = said
-    assert f"{path.stem}: record 28: was altered" in altered and "segment 3 was found not as it was written, with 3" in told
+    assert f"{path.stem}: record 28: was altered" in altered
+    assert "segment 3 was found not as it was written, with 3" in told

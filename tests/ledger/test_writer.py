@@ -1,5 +1,5 @@
-"""The ledger as it is written: killed at any moment, on a full disk, by two at a time, over midnight. In: what happens to
-who writes. Out: a ledger that verifies and says what it lacks."""
+"""The ledger as it is written: killed at any moment, on a full disk, by two at a time, over midnight. In: what
+happens to who writes. Out: a ledger that verifies and says what it lacks."""
 
 import os
 import random
