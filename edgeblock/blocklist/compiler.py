@@ -15,7 +15,7 @@ from pyroaring import BitMap
 
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.commitments import Commitments
-from edgeblock.blocklist.committed import hashed_text, root_of, text_of
+from edgeblock.blocklist.committed import BLOCKS, PASSES, hashed_text, root_of, text_of
 from edgeblock.blocklist.fingerprint import Kind, Merge, Rows, fingerprint
 from edgeblock.blocklist.formats import Entry, HashedEntry
 from edgeblock.blocklist.keys import Key, key_id, why_foreign
@@ -86,7 +86,10 @@ class Compiler:
         value = index << 16 | (EXCEPTION if exception else 0) | (TERMS if terms else 0)
         self.rows.add(key, value | kind)
         if self.commitments is not None:
-            self.commitments.add(text_of(kind, key, exception, terms))
+            if terms or kind >= Kind.NETWORK:
+                self.commitments.add(text_of(kind, key, exception, terms))
+            else:
+                self.commitments.add((PASSES if exception else BLOCKS)[kind], key)
         if terms:
             self._note(index, key, value | kind, terms)
         if kind <= Kind.SUBDOMAINS:

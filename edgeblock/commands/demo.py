@@ -30,6 +30,8 @@ CONFIG = """
 [rules]
 directory = "{folder}"
 key = "{home}/key"
+[ledger]
+directory = "{home}/ledger"
 
 [reply]
 provider = "The edgeblock demo"

@@ -48,7 +48,7 @@ REASONS = tuple((re.compile(words), code) for words, code in (
     (r"allow_|widest_|max_collateral|max_guarded|public suffix|protected|shared|guard", "guard rail"),
     (r"max_growth|max_shrink|grew|shrank|fewer|more entries than", "change"),
     (r"max_unparsable|of the lines", "unparsable"),
-    (r"is longer than|more than \d+ entries|too long|too slow|seconds", "size"),
+    (r"is longer than|more than \d+ entries|too long|too slow|of processor time", "size"),
     (r"UTF-|encoding|decode", "encoding"),
     (r"cannot be read|cannot be opened|No such file|Permission|is no (regular )?file", "unreadable"),
     (r"format|is no (list|JSON)|looks like", "format"),

@@ -31,6 +31,8 @@ attempt("write beside", lambda: (home / "rules/a.rejected").write_text("x"))
 attempt("read elsewhere", lambda: (home / "secret").read_text())
 attempt("read shadow", lambda: open("/etc/shadow").read())
 attempt("write elsewhere", lambda: (home / "elsewhere").write_text("x"))
+attempt("read the ledger's key", lambda: (home / "state-ledger/key").read_bytes())
+attempt("write the ledger", lambda: (home / "state-ledger/1.records").write_text("x"))
 attempt("write protected", lambda: (home / "protected").write_text("x"))
 attempt("socket", lambda: socket.socket())
 attempt("unix", lambda: socket.socket(socket.AF_UNIX))
@@ -52,9 +54,9 @@ print(json.dumps(said))
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    for name in ("rules", "state"):
+    for name in ("rules", "state", "state-ledger"):
         (home / name).mkdir()
-    for name in ("rules/a.list", "protected", "secret"):
+    for name in ("rules/a.list", "protected", "secret", "state-ledger/key"):
         (home / name).write_text("x")
     done = subprocess.run([sys.executable, "-c", TRIES, home], capture_output=True, text=True, timeout=60,
                           check=False)
@@ -70,7 +72,7 @@ def test_it_can_do_what_it_has_to(said, what):
 
 @pytest.mark.parametrize("what", [
     "read elsewhere", "read shadow", "write elsewhere", "write protected", "socket", "unix", "fork", "exec", "kill",
-    "memory of the parent", "its own memory", "link out", "another root", "two gigabytes"])
+    "read the ledger's key", "write the ledger", "memory of the parent", "its own memory", "link out", "another root", "two gigabytes"])
 def test_it_can_do_nothing_else(said, what):
     assert said["left"] == [] and said[what] in ("PermissionError", "MemoryError")
 
