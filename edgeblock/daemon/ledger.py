@@ -210,7 +210,7 @@ class Recorder:
                 "file", "entries", "entries_before", "duplicates", "unusable", "guarded", "exceptions_lost", "signed",
                 "digest", "action")}
             self._record("taken", list=name, root=one.get("root", ""), leaves=one.get("leaves", 0),
-                         renamed=self._renamed(name, change["file"]), order=one.get("order", ""), **known)
+                         renamed=self._renamed(name, change["file"]), **known)
         elif what in ("removed", "expired"):
             self._record("removed", list=name, why=what, entries_before=change["entries_before"])
         elif what == "clients":

@@ -56,7 +56,6 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "exceptions_lost": "exceptions that could not be taken",
         "signed": "Unix seconds of its signature, or null",
         "renamed": "as of `seen`; null where nobody saw it",
-        "order": "what an order is called, or \"\"",
     }),
     "refused": ("a file is refused; the version before stays", {
         "list": "its name",

@@ -1,0 +1,98 @@
+"""`edgeblock ledger`: what it prints, where, and how it ends. In: ledgers, arguments. Out: lines and exit statuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgeblock.cli import main
+from tests.ledger.books import DAYS, PER_DAY, fill
+
+
+@pytest.fixture
+def place(tmp_path):
+    fill(tmp_path / "ledger")
+    (tmp_path / "edgeblock.toml").write_text(f'[rules]\nkey = "{tmp_path}/state/key"\n[ledger]\n'
+                                             f'directory = "{tmp_path}/ledger"\n')
+    return tmp_path
+
+
+def run(*words: object) -> int:
+    return main(["ledger", *map(str, words)])
+
+
+def public(place: Path) -> Path:
+    return place / "ledger" / "key.pub"
+
+
+def test_a_ledger_that_holds(place, capsys):
+    assert run("verify", "--config", place / "edgeblock.toml") == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"as it was written: {DAYS * PER_DAY + 1} records in {DAYS} segments, 2026-")
+    assert "--public" in said.err and "--heads" in said.err
+    assert run("verify", place / "ledger", "--public", public(place), "--heads", place / "ledger") == 0
+    said = capsys.readouterr()
+    assert said.err == "" and f"{DAYS} heads from elsewhere fit" in said.out
+    words = public(place).read_text().split()[-1]
+    assert run("verify", place / "ledger", "--public", words) == 0
+
+
+def test_a_ledger_that_does_not(place, capsys):
+    path = sorted((place / "ledger").glob("*.records"))[1]
+    path.write_bytes(path.read_bytes().replace(b"list 3", b"list 4"))
+    assert run("verify", place / "ledger") == 1
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert path.stem in first and "was altered" in first and last.startswith("NOT as it was written: ")
+
+
+def test_what_cannot_be_told(place, capsys):
+    for words in (("verify", place / "nowhere"), ("verify", place / "edgeblock.toml"),
+                  ("verify", place / "ledger", "--public", "RWnonsense"),
+                  ("verify", place / "ledger", "--heads", place / "edgeblock.toml"),
+                  ("export", "--config", place / "edgeblock.toml", "--from", "tomorrow"),
+                  ("export", "--config", place / "edgeblock.toml", "--from", "2031-01-01"),
+                  ("prove", "example.com", "--config", place / "edgeblock.toml")):
+        assert run(*words) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.startswith("edgeblock: ") and said.err.count("\n") == 1, words
+
+
+def test_an_export_is_verified_alone_and_is_always_the_same(place, capsys):
+    made = []
+    for name in ("a", "b"):
+        assert run("export", "--config", place / "edgeblock.toml", "--output", place / name) == 0
+        made.append((place / name).read_bytes())
+    assert made[0] == made[1] and json.loads(made[0].split(b"\n")[0])["edgeblock"] == "ledger export"
+    assert (place / "ledger" / "key").read_bytes() not in made[0]
+    assert run("verify", place / "a", "--public", public(place), "--heads", place / "ledger") == 0
+    assert run("export", "--config", place / "edgeblock.toml", "--output", place / "a") == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_part_of_it_is_verified_too(place, capsys):
+    days = sorted(path.name.split(".")[1] for path in (place / "ledger").glob("*.records"))
+    assert run("export", "--config", place / "edgeblock.toml", "--from", days[1], "--to", days[1], "--output",
+               place / "one") == 0
+    assert run("verify", place / "one", "--public", public(place), "--heads", place / "ledger") == 0
+    assert f"{PER_DAY} records in 1 segments" in capsys.readouterr().out
+    data = (place / "one").read_bytes()
+    (place / "one").write_bytes(data.replace(b"list 5", b"list 6"))
+    assert run("verify", place / "one", "--public", public(place)) == 1
+    lines = data.splitlines(keepends=True)
+    (place / "one").write_bytes(b"".join(lines[:5] + lines[6:]))
+    assert run("verify", place / "one", "--public", public(place)) == 1
+    assert "was removed before it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [b"", b"{}\n", b"[]\n", b'{"edgeblock":"ledger export","version":1}\n', b"\xff\n"])
+def test_what_is_no_export_is_said(place, text, capsys):
+    (place / "x").write_bytes(text)
+    assert run("verify", place / "x") == 2
+    assert "is no export of a ledger" in capsys.readouterr().err
+
+
+def test_an_export_cannot_write_elsewhere(place, capsys):
+    head = b'{"edgeblock":"ledger export","version":1,"public":"x"}\n'
+    (place / "x").write_bytes(head + b'{"day":"../../evil","records":true,"segment":1,"signed":"x"}\n')
+    assert run("verify", place / "x") == 2
+    assert list(place.rglob("*evil*")) == []
