@@ -31,7 +31,7 @@ cdef int compare(const void* one, const void* other) noexcept nogil:
 
 
 cdef void sort_into(uint8_t* out, const uint8_t* made, size_t count) noexcept nogil:
-    # By the first 16 bits, then each of these by itself, which fits the cache. They are spread as evenly as hashes are.
+    # By the first 16 bits, then each of these by itself, which fits the cache: they are hashes, and as many of each.
     cdef uint32_t ends[65537]
     cdef size_t i
     cdef const uint8_t* one

@@ -1,4 +1,4 @@
-"""`edgeblock ledger`: what it prints, where, and how it ends. In: ledgers, arguments. Out: lines and exit statuses."""
+"""`edgeblock ledger`: what it prints, where, and how it ends. In: ledgers, arguments. Out: lines, exit statuses."""
 
 import json
 from pathlib import Path

@@ -72,7 +72,8 @@ def test_it_can_do_what_it_has_to(said, what):
 
 @pytest.mark.parametrize("what", [
     "read elsewhere", "read shadow", "write elsewhere", "write protected", "socket", "unix", "fork", "exec", "kill",
-    "read the ledger's key", "write the ledger", "memory of the parent", "its own memory", "link out", "another root", "two gigabytes"])
+    "read the ledger's key", "write the ledger", "memory of the parent", "its own memory", "link out", "another root",
+    "two gigabytes"])
 def test_it_can_do_nothing_else(said, what):
     assert said["left"] == [] and said[what] in ("PermissionError", "MemoryError")
 

@@ -1,5 +1,5 @@
-"""What the daemon records: from causes, probes, counters and clocks to records. In: parts that say what a test has them say.
-Out: the ledger that is there afterwards."""
+"""What the daemon records: from causes, probes, counters and clocks to records. In: parts that say what a test has
+them say. Out: the ledger that is there afterwards."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,8 @@ class Parts:
     """What the recorder asks."""
 
     def __init__(self, place):
-        self.causes, self.rounds, self.results, self.bypasses, self.workers, self.counts = {}, 0, {}, [], {0: 0}, (0, 0)
+        self.causes, self.rounds, self.results = {}, 0, {}
+        self.bypasses, self.workers, self.counts = [], {0: 0}, (0, 0)
         self.config = Config(Rules(key=place / "state" / "key"))
         self.log = Log()
         self.recorder = Recorder(self.config, self.log, Sources(
@@ -167,5 +168,6 @@ def test_a_refusal_has_a_code(said, code):
 
 def test_every_code_and_kind_is_told():
     assert {code for _, code in module.REASONS} | set(module.CAUSES.values()) <= CODES.keys()
-    assert why_wrong("nothing", {}) and why_wrong("removed", {"list": "a"}) and why_wrong("withdrawn", {"list": "", "x": 1})
+    assert why_wrong("nothing", {}) and why_wrong("removed", {"list": "a"})
+    assert why_wrong("withdrawn", {"list": "", "x": 1})
     assert all(text and fields for text, fields in KINDS.values())

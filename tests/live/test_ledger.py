@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from running import Running, children, start
+from running import CONFIG, CONTACT, REDIRECT, Running, children, start
 
 from edgeblock.lab import Lab, until
 from edgeblock.ledger import Record, read
@@ -56,7 +56,7 @@ def last(box: Running) -> int:
 def test_a_list_is_seen_taken_and_in_force_with_its_delay(box):
     before = last(box)
     box.drop("secret.list", "secret.example.net\n203.0.113.77\n2001:db8:77::9\n")
-    until(lambda: in_force(box, "secret", before), "a record of it in force", 10)
+    assert until(lambda: in_force(box, "secret", before), 10)
     made = in_force(box, "secret", before)
     [seen] = [one for one in records(box, "seen") if one.fields["file"] == "secret.list"]
     [taken] = [one for one in records(box, "taken") if one.fields["list"] == "secret"]
@@ -73,27 +73,29 @@ def test_refusals_removals_and_windows(box):
     box.drop("bad.list", "com\nrefused-word.example\n")
     soon = datetime.now(UTC) + timedelta(seconds=4)
     box.drop("later.list", f"later.example.org from={soon:%Y-%m-%dT%H:%M:%SZ}\n")
-    until(lambda: any(one.fields["list"] == "bad" for one in records(box, "refused")), "the refusal", 10)
+    assert until(lambda: any(one.fields["list"] == "bad" for one in records(box, "refused")), 10)
     [refused] = records(box, "refused")
     assert refused.fields["code"] == "guard rail" and not refused.fields["in_force"]
-    until(lambda: in_force(box, "later", before), "the list with a window", 10)
-    until(lambda: any(one.fields["opened"] for one in records(box, "windows")), "its window", 15)
+    assert until(lambda: in_force(box, "later", before), 10)
+    assert until(lambda: any(one.fields["opened"] for one in records(box, "windows")), 15)
     (box.rules / "later.list").unlink()
     (box.rules / "bad.list").unlink()
-    until(lambda: records(box, "removed") and records(box, "withdrawn"), "removal", 10)
+    assert until(lambda: records(box, "removed") and records(box, "withdrawn"), 10)
 
 
 def test_what_happens_to_workers_and_rules_is_there(box):
     worker = children(box.daemon.process.pid, "edgeblock.daemon.worker")[0]
     os.kill(worker, signal.SIGKILL)
-    until(lambda: records(box, "worker"), "the worker's end", 10)
-    until(lambda: any(one.fields["ok"] for one in records(box, "canary")), "the canary", 30)
+    assert until(lambda: records(box, "worker"), 10)
+    assert until(lambda: any(one.fields["ok"] for one in records(box, "canary")), 30)
 
 
 def test_it_verifies_while_it_is_written_and_status_shows_it(box):
     made = verified(box)
     assert made.returncode == 0 and "as it was written" in made.stdout, made.stdout + made.stderr
-    status = box.daemon.status()
+    said = subprocess.run([sys.executable, "-m", "edgeblock", "status", "--json", "--config", str(box.daemon.config)],
+                          capture_output=True, text=True, timeout=60)
+    status = json.loads(said.stdout)
     assert status["ledger"]["state"] == "ok" and status["ledger"]["records"] >= 10
 
 
@@ -133,9 +135,10 @@ def test_a_daemon_that_is_killed_is_missed_by_the_next(box):
     os.kill(box.daemon.process.pid, signal.SIGKILL)
     box.daemon.process.wait(10)
     assert verified(box).returncode == 0
-    config = next(box.rules.parent.glob("*.toml"), None) or box.lab.home / "edgeblock.toml"
-    again = Running(box.lab, box.lab.start_daemon(config.read_text(), within=20), box.rules)
-    until(lambda: any(one.seq > before for one in records(again, "start")), "the start", 20)
+    home = box.rules.parent
+    again = Running(box.lab, box.lab.start_daemon(CONFIG.format(
+        home=home, contact=CONTACT, redirect=REDIRECT, sample=0.0), within=20), box.rules)
+    assert until(lambda: any(one.seq > before for one in records(again, "start")), 20)
     begun = records(again, "start")[-1]
     assert begun.fields["clean"] is False and begun.fields["last"]
     again.daemon.stop()
