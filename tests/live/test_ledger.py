@@ -28,7 +28,7 @@ NAMES = ("listed.example", "only.example.net", "below.example.org", "fine.listed
 def box(tmp_path_factory):
     with Lab() as lab:
         home = tmp_path_factory.mktemp("ledger")
-        yield start(lab, home, "[queue]\nworkers = 2\n")
+        yield start(lab, home, "[queue]\nworkers = 2\n[canary]\nperiod = 1.0\n")
 
 
 def ledger_of(box: Running) -> Path:
