@@ -50,7 +50,6 @@ class Changes:
         """What is there now is about to be read."""
         assert self._looker is not None
         self._sight = self._seen = await self._looker.look()
-        self.files = {name: state for name, state in self._sight.items() if name != CROWD}
 
     def close(self) -> None:
         if self._looker is not None:

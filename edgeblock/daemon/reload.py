@@ -67,7 +67,6 @@ class Reload:
     async def begin(self) -> Loaded:
         """The first load, for `put_in_force`. ListError where nothing can be put in force."""
         await self._changes.begin()
-        self._recorder.see(self._changes.files)
         return await self._load()
 
     async def due(self) -> bool:

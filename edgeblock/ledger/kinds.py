@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "sums": "as of `pulse`",
     }),
     # ---- lists
-    "seen": ("a file in the rules directory is complete, or has gone, and the lists are read", {
+    "seen": ("while the daemon runs, a file in the rules directory is complete, or has gone; lists are read", {
         "file": "its name",
         "renamed": "when it came there (its ctime); null where it has gone",
         "size": "bytes, or null",
