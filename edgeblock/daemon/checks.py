@@ -15,6 +15,7 @@ from edgeblock.config import Config
 from edgeblock.daemon import door
 from edgeblock.enforce.answers import Answers
 from edgeblock.errors import ConfigError, ListError
+from edgeblock.ledger.place import directory_of
 from edgeblock.netfilter import checks
 
 
@@ -34,6 +35,10 @@ def check(config: Config) -> list[str]:
                         "blocks it for one name")
     if not config.rules.self_check:
         warnings.append("[rules] self_check = 0: new rules come into force untried")
+    state, ledger = config.rules.key.parent.absolute(), directory_of(config).absolute()
+    if config.ledger.enabled and state in (ledger, *ledger.parents):
+        warnings.append(f"[ledger] directory: {ledger} is in the state directory, all of which the process that "
+                        f"reads lists may write, the ledger's key too; name another, such as {state}-ledger")
     return warnings
 
 

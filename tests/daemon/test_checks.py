@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeblock import cli, config
+from edgeblock.config import Config, Ledger, Rules
 from edgeblock.daemon import checks
 
 KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"      # of minisign's own manual
@@ -173,3 +174,12 @@ def test_a_policy_that_blocks_every_browser_is_warned_of(capsys, tmp_path):
         assert cli.main(["run", "--check", "--config", str(file)]) == 0
         said = [line for line in capsys.readouterr().err.splitlines() if "[policies] ech" in line]
         assert bool(said) == warned and all("BLOCKS EVERYTHING" in line and "GREASE" in line for line in said)
+
+
+def test_a_ledger_in_the_state_directory_is_warned_of(tmp_path):
+    state, rules = tmp_path / "state", Rules(tmp_path, key=tmp_path / "state" / "key")
+    inside = Config(rules, ledger=Ledger(directory=state / "ledger"))
+    said = [line for line in checks.check(inside) if "[ledger]" in line]
+    assert len(said) == 1 and f"{state}-ledger" in said[0]
+    for ledger in (Ledger(), Ledger(directory=tmp_path / "other"), Ledger(enabled=False, directory=state)):
+        assert not any("[ledger]" in line for line in checks.check(Config(rules, ledger=ledger)))
