@@ -64,11 +64,11 @@ class Changes:
         self._asked = True
         self._stirred.set()
 
-    def renamed(self, file: str) -> float | None:
-        """When a file came there, Unix seconds, as it was when the lists were read last; None where it was not
+    def renamed(self, file: str) -> int | None:
+        """When a file came there, Unix microseconds, as it was when the lists were read last; None where it was not
         there."""
         state = self._sight.get(file)
-        return None if state is None else state[3] / 1e9
+        return None if state is None else state[3] // 1000
 
     def try_in(self, seconds: float) -> None:
         """They are to be read then, whatever has changed."""

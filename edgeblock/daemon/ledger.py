@@ -82,7 +82,7 @@ def plain(said: Any) -> Any:
 
 class Sources(NamedTuple):
     """What is asked a few times a second. `in_kernel` is None while some addresses come or go; `renamed` is when a
-    file of the rules directory came there, Unix seconds, None where nobody saw it."""
+    file of the rules directory came there, Unix microseconds, None where nobody saw it."""
 
     have_rules: Callable[[], bool]
     in_kernel: Callable[[], bool | None]
@@ -91,7 +91,7 @@ class Sources(NamedTuple):
     bypasses: Callable[[], list[str]]
     restarts: Callable[[], dict[int, int]]
     unread: Callable[[], tuple[int, int]]
-    renamed: Callable[[str], float | None]
+    renamed: Callable[[str], int | None]
 
 
 class Waiting(NamedTuple):
@@ -221,9 +221,9 @@ class Recorder:
     def _renamed(self, name: str, file: str) -> str | None:
         """When the last of a list's files came there: a new NAME.toml is a new version, too."""
         at = self._came(name, file)
-        return None if at is None else moment(round(at * 1_000_000))
+        return None if at is None else moment(at)
 
-    def _came(self, name: str, file: str) -> float | None:
+    def _came(self, name: str, file: str) -> int | None:
         times = [self._ask.renamed(one) for one in (file, f"{name}.toml", f"{file}.minisig")]
         return max((at for at in times if at is not None), default=None)
 
@@ -286,7 +286,7 @@ class Recorder:
         now, loaded = time.time(), one.loaded
         lists = {each["name"]: each for each in loaded.lists if not each["expired"]}
         came = {name: self._came(name, lists[name]["file"]) for name in one.changed if name in lists}
-        changed = [{"list": name, "delay_ms": None if at is None else max(0, round((now - at) * 1000))}
+        changed = [{"list": name, "delay_ms": None if at is None else max(0, round(now * 1000) - at // 1000)}
                    for name, at in came.items()]
         self._in_force += 1
         self._table = [[name, each["root"]] for name, each in sorted(lists.items())]

@@ -56,8 +56,8 @@ class Reload:
         self._changes.close()
         await self._compiler.close()
 
-    def renamed(self, file: str) -> float | None:
-        """When a file of the rules directory came there, Unix seconds; None where nobody saw it."""
+    def renamed(self, file: str) -> int | None:
+        """When a file of the rules directory came there, Unix microseconds; None where nobody saw it."""
         return self._changes.renamed(file)
 
     def ask(self) -> None:
