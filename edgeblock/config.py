@@ -506,6 +506,14 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class Report:
+    """[report]: counts by day that outlive the daemon. docs/report.md."""
+
+    enabled: bool = _flag(True)
+    keep_days: int = _whole(400, 1, 4000)      # days with counts that are kept; a year, and time to report on it
+
+
+@dataclass(frozen=True)
 class Metrics:
     """[metrics]: where Prometheus asks."""
 
@@ -529,6 +537,7 @@ class Config:
     canary: Canary = field(default_factory=Canary)
     impact: Impact = field(default_factory=Impact)
     ledger: Ledger = field(default_factory=Ledger)
+    report: Report = field(default_factory=Report)
     metrics: Metrics = field(default_factory=Metrics)
 
 

@@ -35,3 +35,7 @@ class CaptureError(EdgeblockError):
 
 class SystemProblem(EdgeblockError):
     """This machine lacks something: a permission, a kernel feature, a program."""
+
+
+class ReportError(EdgeblockError):
+    """There is nothing to report from, or not of these days."""

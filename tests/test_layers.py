@@ -61,6 +61,8 @@ LAYERS = (
     ("source",),
     ("ledger.segments",),
     ("ledger",),
+    ("report.pending",),
+    ("report",),
     ("daemon",),
     ("lab",),
     ("commands",),

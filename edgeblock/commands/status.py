@@ -80,6 +80,8 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from orders_of(answer)
     if counted := answer.get("impact", {}).get("addresses"):
         yield "impact", f"{counted:,} addresses asked for today, by {answer['impact']['subscribers']:,} subscribers"
+    if problem := answer.get("counts", {}).get("problem"):
+        yield "counts", f"NOT WRITTEN: {printable(problem)}"
     yield "canary", told(answer["canary"])
     yield "selfcheck", tried(answer["selfcheck"])
     yield from recorded(answer.get("ledger", {}))

@@ -1,6 +1,7 @@
 """What workers have counted, in memory that outlives each of them: one file, one row of 64-bit words for a worker.
 
-Here are the file and all rows; source/counters.pxd has the layout of what the packet path writes into one.
+Here are the file and all rows; source/counters.pxd has the layout of what the packet path writes into one. Behind the
+rows lies what the workers remember together of visits (visits.py).
 
 In: words that a worker writes, and the names of lists that the supervisor gives places to. Out: the same as tables by
 name, summed over the workers. A worker that is replaced leaves its row, and the next one goes on from there. Never
@@ -15,6 +16,7 @@ from typing import Any
 from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.core.engine import Engine
 from edgeblock.core.matcher import Matcher
+from edgeblock.daemon import visits
 from edgeblock.source.counters import BOARD, BOARD_NAMES
 
 LISTS_MAX = 16_384          # lists that ever had a place since the start; those after share the last one
@@ -39,8 +41,11 @@ class Board:
     def __init__(self, rows: int, fd: int = -1) -> None:
         self.fd = fd if fd >= 0 else os.memfd_create("edgeblock-counters")
         if fd < 0:
-            os.ftruncate(self.fd, rows * ROW)
+            os.ftruncate(self.fd, rows * ROW + visits.ROOM)
         self.rows = [memoryview(mmap.mmap(self.fd, ROW, offset=number * ROW)).cast("Q") for number in range(rows)]
+        self.visits = memoryview(mmap.mmap(self.fd, visits.ROOM, offset=rows * ROW)).cast("Q")
+        if fd < 0:
+            visits.begin(self.visits)
         self.places: dict[str, int] = {POLICY: 0}
 
     def give_places(self, names: Iterable[str]) -> dict[str, int]:
@@ -57,23 +62,29 @@ class Board:
         def added(at: int) -> int:
             return sum(row[at] for row in rows)
 
-        own = {name: added(OWN + i) for i, name in enumerate(OWN_NAMES)}
-        engine = {name: added(BOARD["engine"] + i if i < FAST else ENGINE_REST + i - FAST)
-                  for i, name in enumerate(ENGINE_NAMES)}
         matched: dict[str, dict[str, int]] = {}
-        visits: dict[str, int] = {}
+        seen: dict[str, int] = {}
         for name, place in sorted({**self.places, OTHERS: LISTS_MAX - 1}.items()):
             for i, action in enumerate(LIST_ACTIONS):
                 if count := added(matched_at(place, i)):
                     matched.setdefault(name, {})[action] = count
             if count := added(VISITS + place):
-                visits[name] = count
+                seen[name] = count
+        return {**self.totals(rows), "matched": matched, "visits": seen}
+
+    def totals(self, rows: list[memoryview] | None = None) -> dict[str, dict[str, int]]:
+        """The same of all rows, without what is counted by list."""
+        rows = self.rows if rows is None else rows
+
+        def added(at: int) -> int:
+            return sum(row[at] for row in rows)
+
+        own = {name: added(OWN + i) for i, name in enumerate(OWN_NAMES)}
         return {
             "queue": {name: added(BOARD["queue"] + i) for i, name in enumerate(BOARD_NAMES)}
             | {"lost": own["lost"], "full": own["full"]},
-            "engine": engine,
-            "matched": matched,
-            "visits": visits,
+            "engine": {name: added(BOARD["engine"] + i if i < FAST else ENGINE_REST + i - FAST)
+                       for i, name in enumerate(ENGINE_NAMES)},
             "replies": {"sent": own["sent"], "failed": own["failed"]},
             "log": {"unlogged": own["unlogged"], "lost": own["lost_lines"]},
         }

@@ -82,6 +82,7 @@ class Exposition:
         yield from self._vigil(status.get("vigil", {}), status.get("addresses", {}).get("restored", 0))
         yield from self._addresses(status.get("addresses", {}))
         yield from self._impact(status.get("impact", {}))
+        yield from self._counts(status.get("counts", {}))
         yield from self._orders(status.get("orders", {}), status.get("capacity", {}))
         yield from self._canary(status.get("canary", {}))
         yield from self._selfcheck(status.get("selfcheck", {}))
@@ -106,7 +107,7 @@ class Exposition:
                     matched.add_metric([name, action], count)
         yield matched
         visits = CounterMetricFamily("edgeblock_visits", "What a list or a policy matched; what one subscriber asks "
-                                     "of one rule within ten seconds counts once.", labels=["list"])
+                                     "of one rule within 100 seconds counts once.", labels=["list"])
         for name, place in sorted(self.places.items()):
             if count := sum(row[VISITS + place] for row in self.board.rows):
                 visits.add_metric([name], count)
@@ -196,6 +197,14 @@ class Exposition:
             for what, one in capacity.items():
                 family.add_metric([what], one[name])
             yield family
+
+    def _counts(self, counts: dict[str, Any]) -> Iterator[Metric]:
+        yield GaugeMetricFamily("edgeblock_counts_unwritten", "1 while the counts that last cannot be written.",
+                                int(bool(counts.get("problem"))))
+        yield GaugeMetricFamily("edgeblock_counts_saved_timestamp_seconds", "When they were written last; 0 is "
+                                "never.", counts.get("saved", 0))
+        yield CounterMetricFamily("edgeblock_counts_lost", "Blocks that are in no count that lasts, for want of "
+                                  "room.", counts.get("lost", 0))
 
     def _impact(self, impact: dict[str, Any]) -> Iterator[Metric]:
         for name, metric, text in (

@@ -14,6 +14,7 @@ from edgeblock.config import Config
 from edgeblock.daemon.addresses import COUNT_MAX
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
+from edgeblock.daemon.counts import Counts, Seen
 from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
@@ -25,6 +26,7 @@ from edgeblock.daemon.vigil import State, Vigil
 from edgeblock.daemon.workers import Workers
 
 MOST = {"entries": ENTRIES_MAX, "addresses": COUNT_MAX, "lists": LISTS_MAX}
+HIDDEN = ("conflicts", "overworked", "window_full", "unreadable")    # what could not be read to its end
 SUMMARY = 60.0          # seconds between two lines about what was not logged
 
 
@@ -33,12 +35,12 @@ class Status:
 
     def __init__(self, config: Config, journal: Journal, board: Board, workers: Workers, kernel: Kernel,
                  in_force: InForce, state: State, canary: Canary, proof: Proof, impact: Impact,
-                 outcomes: Outcomes, recorder: Recorder) -> None:
+                 outcomes: Outcomes, recorder: Recorder, counts: Counts) -> None:
         self.vigil: Vigil | None = None
         self._config, self._journal, self._board = config, journal, board
         self._workers, self._kernel, self._in_force = workers, kernel, in_force
         self._state, self._canary, self._proof, self._impact = state, canary, proof, impact
-        self._outcomes, self._recorder = outcomes, recorder
+        self._outcomes, self._recorder, self._counts = outcomes, recorder, counts
         self._started = time.monotonic()
         self._unlogged_told = 0
         self._summary_due = 0.0
@@ -71,9 +73,24 @@ class Status:
                 "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
                 "addresses": self._kernel.addresses.status(),
                 "impact": self._impact.status(), "orders": self._outcomes.status(), "capacity": self.capacity(),
-                "selfcheck": self._proof.status(), "ledger": self._recorder.status(), **self.counters(),
+                "selfcheck": self._proof.status(), "ledger": self._recorder.status(), "counts": self._counts.status(),
+                **self.counters(),
                 "workers": self._workers.status(), "kernel_rules": kernel_rules,
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}
+
+    def seen(self) -> Seen:
+        """What the counts that last are made of, besides blocks: to be called each second, so without lists."""
+        totals, loads, impact = self._board.totals(), self._in_force.loads, self._impact.status()
+        queue, engine = totals["queue"], totals["engine"]
+        lost = "unread" if self._config.queue.overload == "open" else "lost_packets"
+        return Seen(
+            not self._state.causes, self._config.canary.period, self._canary.rounds,
+            {(f"ipv{family}", proto): bool(wrong) for (family, proto), wrong in self._canary.results.items()},
+            {"packets": queue["packets"], "full": queue["full"], lost: queue["lost"],
+             "hidden": sum(engine[name] for name in HIDDEN), "ech": engine["hellos_ech"],
+             "loaded": loads["loaded"], "refused": loads["refused"]},
+            self._kernel.addresses.status()["packets"],
+            {f"impact_{what}": impact[what] for what in ("addresses", "subscribers") if impact.get(what)})
 
     def capacity(self) -> dict[str, dict[str, int]]:
         """What is in use, and the most of it: entries of the longest list, beside what a list may have; ranges of

@@ -22,6 +22,7 @@ from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.claim import greet
 from edgeblock.daemon.compiler import Compiler
 from edgeblock.daemon.control import Control
+from edgeblock.daemon.counts import Counts
 from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.itself import give_back
@@ -54,7 +55,8 @@ class Supervisor:
         first, last = queues(config)
         board = Board(last - first + 1)
         self.tasks = Tasks(self._stop)
-        self.workers = Workers(config, journal, board, self.tasks, kept)
+        self.counts = Counts(config, self.log)
+        self.workers = Workers(config, journal, board, self.tasks, kept, self.counts.take)
         self.kernel = Kernel(config, self.log, last - first + 1, self.tasks)
         self.impact = Impact(config, self.log, last - first + 1, self.workers)
         self.in_force = InForce(board, self.log)
@@ -73,7 +75,7 @@ class Supervisor:
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,
                              lambda: self.kernel.addresses.are_probed)
         self.status = Status(config, journal, board, self.workers, self.kernel, self.in_force, self.state,
-                             self.canary, self.reload.proof, self.impact, self.outcomes, self.recorder)
+                             self.canary, self.reload.proof, self.impact, self.outcomes, self.recorder, self.counts)
         self.task: asyncio.Task[int] | None = None
         self.ready = False
         self.stopping = False
@@ -121,6 +123,7 @@ class Supervisor:
         stack.callback(kernel.close)
         stack.push_async_callback(kernel.remove_left)
         stack.callback(lambda: workers.let_queues_go(keep=self.handing_over))
+        stack.push_async_callback(self.counts.close)
         stack.push_async_callback(workers.end)
         stack.push_async_callback(reload.close)
         self.impact.prepare()
@@ -143,6 +146,7 @@ class Supervisor:
         stack.push_async_callback(give_up, self.tasks.go_on(self._look_after_workers()))
         stack.push_async_callback(give_up, self.tasks.go_on(self._keep_record()))
         stack.push_async_callback(give_up, self.tasks.go_on(self.impact.keep()))
+        stack.push_async_callback(give_up, self.tasks.go_on(self.counts.keep(self.status.seen)))
         await workers.await_bound()
         await control.open()
         if config.metrics.listen:

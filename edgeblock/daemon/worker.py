@@ -31,7 +31,7 @@ from edgeblock.blocklist.keys import Key, held
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.config import Config
-from edgeblock.core.decision import LIST_ACTIONS, Decision
+from edgeblock.core.decision import LIST_ACTIONS, Decision, Name, carried_out
 from edgeblock.core.sketch import ALL, Sketches
 from edgeblock.daemon.board import (
     ENGINE_NAMES,
@@ -56,6 +56,7 @@ from edgeblock.enforce.inject import Injector
 from edgeblock.engine import make_engine
 from edgeblock.errors import EdgeblockError
 from edgeblock.netfilter.marks import marks
+from edgeblock.report.pending import Pending
 from edgeblock.source.begun import Begun
 from edgeblock.source.marking import Marking
 from edgeblock.source.nfqueue import QueueReader
@@ -72,6 +73,12 @@ MAX_REPEATS = 4096
 
 BEAT = 0.1              # seconds between two looks at an idle queue, at most: the heartbeat
 MESSAGE_MAX = 1 << 17   # bytes of a message between supervisor and worker
+
+# Of the counts that last: different blocks and rules that wait to be told, so often in seconds, in pieces of so many
+# bytes: 48 kB are about 2000 rules. What a supervisor that ends, or has no room, is told at the end.
+BLOCKS_MAX, RULES_MAX = 1024, 16_384
+COUNTS_EACH = 0.5
+PIECE, PIECES_MAX = 48_000, 8
 
 
 class Worker:
@@ -98,7 +105,9 @@ class Worker:
         self.key: Key = b""
         self.base: list[int] = []
         self.answers = Answers(config.reply)
-        self.visits = Visits()
+        self.visits = Visits(board.visits)
+        self.pending = Pending(BLOCKS_MAX, RULES_MAX) if config.report.enabled else None
+        self.told_counts = 0.0                 # when the supervisor was told of them last
         self.failures_told = 0
         self.repeats = 0
         self.engine_asks_proof = config.reply.unproven == "drop"
@@ -121,6 +130,7 @@ class Worker:
                 if status == 0:
                     self.reader.close()
                 self._tick()
+                self._tell_counts(time.monotonic(), all_of_it=True)
         return status
 
     def tell(self, *files: int, **message: Any) -> None:
@@ -273,15 +283,38 @@ class Worker:
                 continue
             place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
             self.row[matched_at(place, LIST_ACTIONS.index(name.action))] += 1
-            if self.visits.is_new(now, packet, name):
+            new = self.visits.is_new(now, packet, name)
+            if new:
                 self.row[VISITS + place] += 1
             else:
                 again.append(name)
+            if self.pending is not None:
+                self._count(self.pending, name, new)
         self.journal.blocked(now, packet, names, again)
         self._publish_own(OWN + 4, [self.journal.unlogged])
         if not decision.reply:
             return None
         return partial(self._send, replies.build(packet, decision, self.answers, time.time()))
+
+    def _count(self, pending: Pending, name: Name, new: bool) -> None:
+        """For the counts that last: by order, protocol and what is done, and by rule id."""
+        done = carried_out(name.action, name.proto, self.answers.redirects(name.list))
+        pending.add((name.list or "", name.policy or name.order, name.proto or "", done), 1, new)
+        if name.list and name.rule:
+            pending.hit(name.list, name.rule)
+
+    def _tell_counts(self, now: float, all_of_it: bool = False) -> None:
+        """In pieces. What the supervisor has no room for stays, up to a bound."""
+        if not self.pending or not all_of_it and now < self.told_counts + COUNTS_EACH:
+            return
+        self.told_counts = now
+        for _ in range(PIECES_MAX if all_of_it else 1):
+            piece = self.pending.piece(PIECE)
+            if not tell(self.supervisor, counts=piece):
+                self.pending.put(piece)
+                return
+            if not self.pending:
+                return
 
     def _send(self, answer: replies.Replies) -> None:
         self.injector.send(answer.to_client)
@@ -309,7 +342,9 @@ class Worker:
 
     def _tick(self) -> None:
         assert self.reader is not None
-        self.journal.tick(time.monotonic())
+        now = time.monotonic()
+        self.journal.tick(now)
+        self._tell_counts(now)
         if self.matcher is not None:
             self.matcher.keep_time(time.time())
         queue, engine = self.reader.counters(), self.engine.counters()
@@ -325,12 +360,14 @@ class Worker:
             self.failures_told = failures
 
 
-def tell(supervisor: socket.socket, *files: int, **message: Any) -> None:
-    """A message to the supervisor, with open files; without one that listens nothing is to be told."""
+def tell(supervisor: socket.socket, *files: int, **message: Any) -> bool:
+    """A message to the supervisor, with open files; whether it could be sent. Without one that listens nothing is to
+    be told."""
     try:
         socket.send_fds(supervisor, [json.dumps(message).encode()], files)
     except OSError:
-        return
+        return False
+    return True
 
 
 def take_key(file: int, before: Key) -> Key:

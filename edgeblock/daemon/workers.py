@@ -11,7 +11,7 @@ import errno
 import os
 import pickle
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -72,11 +72,12 @@ class BackOff:
 class Workers:
     """All worker processes of a daemon. Everything happens in the event loop's thread.
 
-    `kept` are the sockets that the daemon before has left with the service manager, by their names.
+    `kept` are the sockets that the daemon before has left with the service manager, by their names; `counted` takes
+    what a worker has counted (report/pending.py).
     """
 
     def __init__(self, config: Config, journal: Journal, board: Board, tasks: Tasks,
-                 kept: dict[str, int]) -> None:
+                 kept: dict[str, int], counted: Callable[[Any], None] = lambda told: None) -> None:
         first, last = queues(config)
         cpus = sorted(os.sched_getaffinity(0))
         self.pause = min(PAUSE, config.daemon.hang / 4)
@@ -85,6 +86,7 @@ class Workers:
         self.marks_by_verdict = True            # as the worker says that bound a queue last
         self._hang = config.daemon.hang
         self._journal, self._log, self._board, self._tasks = journal, journal.log, board, tasks
+        self._counted = counted
         self._begun = begun.create(len(self.slots), config.limits.flows)
         self._settings = memory_file(pickle.dumps(config))      # no message is too small for them
         self._children: set[Child] = set()
@@ -302,6 +304,9 @@ class Workers:
 
     def _hear(self, child: Child) -> None:
         for said, files in child.hear():
+            if "counts" in said:
+                self._counted(said["counts"])
+                continue
             self._problem = said.get("refused", self._problem)
             if "rules" in said:
                 self._back_off.succeed()

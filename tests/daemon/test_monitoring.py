@@ -89,6 +89,8 @@ RINGING = [
     ('edgeblock_worker_up{queue="0"}', "1 0 0 0", 2, "EdgeblockWorkerDown"),
     ('edgeblock_orders_unanswered', "0 1 1 1", 3, "EdgeblockOrdersUnanswered"),
     ('edgeblock_ledger_ok', "1 0 0 0", 3, "EdgeblockLedgerNotWritten"),
+    ('edgeblock_counts_unwritten', "0 1 1 1 1 1 1", 4, ""),
+    ('edgeblock_counts_unwritten', "0 1 1 1 1 1 1", 6, "EdgeblockCountsUnwritten"),
 ]
 CAPACITY = [("79 80 80", 2, ""), ("79 81 81 81", 3, "EdgeblockCapacity"), ("79 81 81 81 70", 4, "")]
 ADDRESSES = [       # listed, in the kernel

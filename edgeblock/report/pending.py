@@ -1,0 +1,109 @@
+"""Counts on their way to the disk: bounded, whatever is asked for.
+
+In: blocks, by list, order, protocol and action; hits, by rule id. Out: pieces of JSON's values that another Pending
+takes in, and in the end the store. What finds no room is counted as that. Never here: a name, an address, a clock.
+"""
+
+import json
+from typing import Any
+
+OTHER = "(other)"       # the order of what had no room under its own
+TEXT_MAX = 256          # characters of a text that is kept
+COUNT_MAX = 1 << 62     # an integer of SQLite is 64 bits; nobody counts so far
+
+Key = tuple[str, str, str, str]     # list, order, protocol, action
+
+
+class Pending:
+    """`blocks` are tries and visits by their Key, `rules` hits by list and rule id; `lost` are tries, and `unknown`
+    hits, for which there was no room.
+
+    Args:
+        blocks_max: different keys; as many again where the order is left out.
+        rules_max: different rules.
+    """
+
+    def __init__(self, blocks_max: int, rules_max: int) -> None:
+        self.blocks: dict[Key, list[int]] = {}
+        self.rules: dict[tuple[str, str], int] = {}
+        self.lost = 0
+        self.unknown = 0
+        self._blocks_max, self._rules_max = blocks_max, rules_max
+
+    def __bool__(self) -> bool:
+        return bool(self.blocks or self.rules or self.lost or self.unknown)
+
+    def add(self, key: Key, tries: int, visits: int) -> None:
+        """Blocks of one kind."""
+        if key not in self.blocks and len(self.blocks) >= self._blocks_max:
+            key = (key[0], OTHER, key[2], key[3])
+            if key not in self.blocks and len(self.blocks) >= 2 * self._blocks_max:
+                self.lost += tries
+                return
+        one = self.blocks.setdefault(key, [0, 0])
+        one[0] += tries
+        one[1] += visits
+
+    def hit(self, list_name: str, rule: str, count: int = 1) -> None:
+        """A rule, eight hex digits, was met."""
+        key = list_name, rule
+        if key in self.rules or len(self.rules) < self._rules_max:
+            self.rules[key] = self.rules.get(key, 0) + count
+        else:
+            self.unknown += count
+
+    def piece(self, size: int) -> dict[str, Any]:
+        """Takes out what makes about so many bytes of JSON at most."""
+        told: dict[str, Any] = {"blocks": [], "rules": [], "lost": self.lost, "unknown": self.unknown}
+        self.lost = self.unknown = 0
+        left = size - 200
+        while self.blocks and left > 0:
+            row = [*(key := next(iter(self.blocks))), *self.blocks.pop(key)]
+            told["blocks"].append(row)
+            left -= len(json.dumps(row)) + 2
+        while self.rules and left > 0:
+            row = [*(rule := next(iter(self.rules))), self.rules.pop(rule)]
+            told["rules"].append(row)
+            left -= len(json.dumps(row)) + 2
+        return told
+
+    def put(self, told: dict[str, Any]) -> None:
+        """Takes in what `piece` has made.
+
+        Raises:
+            ValueError: it is something else, and nothing of it is taken.
+        """
+        try:
+            blocks = [((text(row[0]), text(row[1]), text(row[2]), text(row[3])), count(row[4]), count(row[5]))
+                      for row in told["blocks"]]
+            rules = [(text(row[0]), f"{int(row[1], 16) & 0xFFFFFFFF:08x}", count(row[2])) for row in told["rules"]]
+            lost, unknown = count(told["lost"]), count(told["unknown"])
+        except (TypeError, KeyError, IndexError) as problem:
+            raise ValueError(f"is no piece of counts: {type(problem).__name__}") from None
+        for key, tries, visits in blocks:
+            self.add(key, tries, visits)
+        for list_name, rule, met in rules:
+            self.hit(list_name, rule, met)
+        self.lost += lost
+        self.unknown += unknown
+
+    def merge(self, other: "Pending") -> None:
+        """Takes in all of another."""
+        for key, (tries, visits) in other.blocks.items():
+            self.add(key, tries, visits)
+        for (list_name, rule), met in other.rules.items():
+            self.hit(list_name, rule, met)
+        self.lost += other.lost
+        self.unknown += other.unknown
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("is no text")
+    return value if len(value) <= TEXT_MAX else value[:TEXT_MAX]
+
+
+def count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= COUNT_MAX:
+        raise ValueError("is no count")
+    return value

@@ -1,0 +1,142 @@
+"""Counts that last, gathered: time proven, days, a disk that cannot be written, workers that say nonsense."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from edgeblock.config import Config, Report, Rules
+from edgeblock.daemon import counts as glue
+from edgeblock.daemon.counts import Counts, Seen
+from edgeblock.report.store import FILE, opened, read
+from tests.daemon.parts import Log
+
+PIECE = {"blocks": [["court", "", "tls", "reset", 3, 1]], "rules": [["court", "0000abcd", 3]], "lost": 0,
+         "unknown": 0}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets the wall clock of the glue."""
+    now = [1_800_000_000.0]
+    monkeypatch.setattr(glue.time, "time", lambda: now[0])
+    return now
+
+
+def counts(tmp_path, enabled=True):
+    return Counts(Config(rules=Rules(key=tmp_path / "key"), report=Report(enabled=enabled)), Log())
+
+
+def told(tmp_path):
+    with closing(opened(tmp_path)) as base:
+        return read(base, 0, 1 << 40)
+
+
+def figures(tmp_path):
+    summed = {}
+    for day in told(tmp_path).figures.values():
+        for what, value in day.items():
+            summed[what] = summed.get(what, 0) + value
+    return summed
+
+
+def run(work):
+    return asyncio.run(work)
+
+
+def test_what_workers_and_the_others_count_is_written_by_day(tmp_path, clock):
+    async def work():
+        one = counts(tmp_path)
+        one.look(0.0, Seen(True, sums={"packets": 10}, kernel={"court": 5}))
+        one.take(PIECE)
+        one.look(1.0, Seen(True, sums={"packets": 15}, kernel={"court": 7}))
+        await one.save()
+        clock[0] += 86_400
+        one.take(PIECE)
+        one.look(2.0, Seen(False, sums={"packets": 18}, kernel={"court": 7}))
+        one.look(3.0, Seen(True, sums={"packets": 18}, kernel={"court": 7}))
+        one.look(100.0, Seen(True, sums={"packets": 18}, kernel={"court": 7}))
+        await one.save(clean=True)
+        assert one.status()["problem"] == "" and one.status()["saved"] == clock[0]
+    run(work())
+    seen = told(tmp_path)
+    day = int(1_800_000_000 // 86_400)
+    assert seen.blocks == [(day, "court", "", "tls", "reset", 3, 1), (day + 1, "court", "", "tls", "reset", 3, 1)]
+    assert seen.kernel == [(day, "court", 7), (day + 1, "court", 0)]
+    assert figures(tmp_path) == {"packets": 18, "running": 3.0, "filtering": 1.0}, "97 seconds were nobody's"
+
+
+def test_the_canary_proves_the_time_between_two_rounds_that_held(tmp_path, clock):
+    async def work():
+        one = counts(tmp_path)
+        right, wrong = {("ipv4", "tls"): False}, {("ipv4", "tls"): True}
+        for number, (at, result) in enumerate([(10, right), (20, right), (30, wrong), (40, right), (50, right),
+                                               (90, right), (100, right)], 1):
+            one.look(float(at), Seen(True, 10.0, number, result))
+        one.look(101.0, Seen(True, 10.0, 7, right))       # no new round
+        await one.save()
+    run(work())
+    assert figures(tmp_path)["proven"] == 10 + 10, "not around the failure, not across the gap"
+    assert [row[1:] for row in told(tmp_path).canary] == [("ipv4", "tls", 6, 5)], "the first look tells of no round"
+
+
+def test_a_directory_that_cannot_be_written_is_said_once_and_nothing_is_lost(tmp_path, clock, monkeypatch):
+    async def work():
+        one = counts(tmp_path / "gone")
+        for _ in range(3):
+            one.take(PIECE)
+            await one.save()
+        assert "cannot be written: No such file" in one.status()["problem"]
+        [(event, more)] = one._log.said
+        assert event == "counts" and "the box filters" in more["problem"]
+        (tmp_path / "gone").mkdir()
+        await one.save()
+        assert one.status()["problem"] == "" and one._log.said[-1][0] == "counts are written again"
+        assert told(tmp_path / "gone").blocks[0][5:] == (9, 3)
+        # Days without a disk are bounded, too, and what goes is counted.
+        monkeypatch.setattr(one, "_writer", Counts(Config(rules=Rules(key=tmp_path / "no" / "key")), Log())._writer)
+        for _ in range(6):
+            clock[0] += 86_400
+            one.take(PIECE)
+            await one.save()
+        assert len(one._batches) == glue.DAYS_MAX and one.status()["lost"] == 3 * 3
+    run(work())
+
+
+def test_a_worker_that_says_nonsense_is_left_out_and_told_of_once(tmp_path, clock):
+    async def work():
+        one = counts(tmp_path)
+        for nonsense in ("x", {"blocks": 7}, PIECE | {"lost": -1}):
+            one.take(nonsense)
+        one.take(PIECE)
+        await one.save()
+        assert len(one._log.said) == 1 and told(tmp_path).blocks[0][5] == 3
+    run(work())
+
+
+def test_nothing_is_kept_where_the_settings_say_so(tmp_path):
+    async def work():
+        one = counts(tmp_path, enabled=False)
+        one.take(PIECE)
+        await one.keep(lambda: pytest.fail("not asked"))
+        await one.close()
+        assert one.status() == {"enabled": False, "saved": 0.0, "lost": 0, "problem": ""}
+    run(work())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_ends_with_what_the_last_worker_has_said_and_never_keeps_the_loop_waiting(tmp_path, clock):
+    async def work():
+        one = counts(tmp_path)
+        keeping = asyncio.ensure_future(one.keep(lambda: Seen(True)))
+        while not one.status()["saved"]:
+            await asyncio.sleep(0.01)
+        keeping.cancel()
+        one.take(PIECE)
+        await one.close()
+    run(work())
+    seen = told(tmp_path)
+    assert seen.blocks[0][5] == 3 and seen.runs[0][2] is True
+    with closing(sqlite3.connect(tmp_path / FILE)) as base:
+        assert base.execute("PRAGMA wal_checkpoint").fetchone()[1:] == (0, 0), "nothing is left to be taken in"
