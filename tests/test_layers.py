@@ -53,7 +53,7 @@ LAYERS = (
     ("blocklist.compiler",),
     ("blocklist.addresses",),
     ("blocklist.snapshot",),
-    ("blocklist.holding",),
+    ("blocklist.holding", "blocklist.met"),
     ("blocklist.matcher",),
     ("blocklist",),
     ("enforce", "netfilter", "engine", "ledger.records", "ledger.kinds", "ledger.place"),

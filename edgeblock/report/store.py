@@ -247,8 +247,8 @@ def is_damaged(problem: sqlite3.Error) -> bool:
 @dataclass(frozen=True)
 class Counted:
     """What there is of some days, both included. `blocks` are rows of day, list, order, protocol, action, tries and
-    visits; `kernel` packets by day and list; `canary` asked and held by day, family and protocol; `figures` by day and
-    what; `runs` when the daemon began, when it wrote last, and whether it ended by itself, each in Unix seconds."""
+    visits; `kernel` packets by day and list; `canary` asked and held by day, family and protocol; `figures` by day
+    and what; `runs` when the daemon began and wrote last, in Unix seconds, and whether it ended by itself."""
 
     since: int              # the first and the last day of which anything is kept
     until: int
