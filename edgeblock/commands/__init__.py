@@ -23,6 +23,8 @@ COMMANDS = {
     "guard": "show or renew the networks that many sites share, which lists may not block",
     "ruleset": "show, apply or remove the kernel rules that queue packets",
     "ledger": "verify, prove or export the record of what was in force, and when",
+    "report": "make a page of what was blocked, how fast, and whether the box filtered",
+    "review": "find entries that nobody met, or whose time is over",
     "status": "show what the running daemon has counted",
     "canary": "have the running daemon ask its own box for a listed name, now",
     "top": "watch the running daemon: rates, queues, verdicts, latency, workers",

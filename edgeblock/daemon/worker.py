@@ -280,6 +280,8 @@ class Worker:
         names = [name for name in decision.names if name.list != CANARY]    # which nobody's list has
         for name in names:
             if name.action == "accept":
+                if name.list and self.pending is not None:      # an exception lifts what another entry blocks
+                    self._count(self.pending, name, self.visits.is_new(now, packet, name))
                 continue
             place = self.places.get(name.list or POLICY, self.places.get(OTHERS, 0))
             self.row[matched_at(place, LIST_ACTIONS.index(name.action))] += 1
