@@ -95,12 +95,16 @@ def told(found: list[Reviewed], known: int, texts: bool) -> Iterator[str]:
         past = f", {one.past:,} past their time" if one.past else ""
         ended = f"; the list itself ended {moment(one.ended)}" if one.ended is not None else ""
         met = f"last met {written(one.last)}" if one.last is not None else "NONE of it was ever met"
-        yield f"{one.file}: {one.entries:,} entries, {one.dead:,} not met {span}{past}; {met}{ended}"
+        yield f"{one.file}: {plural(one.entries)}, {one.dead:,} not met {span}{past}; {met}{ended}"
         for entry in one.found:
             yield f"  {one.file}:{entry.line}  {entry.rule}  {why(entry)}{f'  {entry.text}' if texts else ''}"
         left = max(one.dead, one.past) - len(one.found)
         if len(one.found) in (SHOWN, SHOWN_OF_ONE) and left > 0:
             yield f"  and more: edgeblock review --list {one.name}"
+
+
+def plural(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count:,} entries"
 
 
 def why(entry: Found) -> str:
