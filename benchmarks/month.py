@@ -4,7 +4,7 @@
 
 In: how many entries the lists have together (10 million), how many blocks there are in 31 days (50 million), on how
 many lists (100). Out: a JSON object on standard output; with --keep the state directory, to look at. The lists are
-compiled, counts written as a daemon writes them but with ten minutes in a batch, the ledger has two versions of each
+compiled, counts written as a daemon writes them but with half an hour in a batch, the ledger has two versions of each
 list a day; then `edgeblock report` runs over all of it, in each format.
 """
 
@@ -31,7 +31,7 @@ from edgeblock.report.pending import Pending
 from edgeblock.report.store import DAY, FILE, Batch, Writer
 
 DAYS = 31
-EACH = 600                      # seconds of a batch
+EACH = 1800                     # seconds of a batch
 MET = 200_000                   # different rules that are met in the month
 HOURS = (2, 1, 1, 1, 1, 1, 2, 4, 6, 7, 7, 7, 8, 7, 7, 7, 8, 9, 10, 11, 12, 11, 8, 4)      # traffic by the hour
 PROTOCOLS = (("tls", "reset", 70), ("quic", "reset", 22), ("http", "page", 8))
@@ -78,15 +78,15 @@ def write_counts(state: Path, met: list[tuple[str, str]], lists: int, blocks: in
                 if visits:
                     batch.pending.add((f"list{number:03}", f"No. {number}/2026", proto, action), 3 * visits, visits)
                     total += visits
-        for name, rule in chosen.choices(met, k=2000):
+        for name, rule in chosen.choices(met, k=6000):
             batch.pending.hit(name, rule)
         batch.add("running", EACH)
         batch.add("filtering", EACH)
-        batch.add("proven", EACH if step % 500 else EACH / 2)
+        batch.add("proven", EACH if step % 200 else EACH / 2)
         batch.add("packets", 100 * share)
         for family in ("ipv4", "ipv6"):
             for proto in ("http", "tls", "quic"):
-                batch.canary[family, proto] = [EACH // 10, EACH // 10 - (step % 500 == 0)]
+                batch.canary[family, proto] = [EACH // 10, EACH // 10 - (step % 200 == 0)]
         writer.write({int(at // DAY): batch}, at + EACH - 1, clean=step + 1 == steps)
     writer.close()
     return total
@@ -137,7 +137,9 @@ def run(state: Path, lists: int, entries: int, blocks: int) -> dict[str, Any]:
     rules.directory.mkdir(parents=True, exist_ok=True)
     write_lists(rules.directory, lists, entries)
     now = time.time()
-    refresh(rules, Store(state, read_key(rules.key, create=True)), now)
+    store = Store(state, read_key(rules.key, create=True))
+    while len(store.published() or ()) < lists:         # a long list waits for a round of its own
+        refresh(rules, store, now)
     begins = (now // DAY - DAYS) * DAY
     began = time.perf_counter()
     visits = write_counts(state, some_rules(rules.key, chosen), lists, blocks, begins, chosen)
