@@ -94,9 +94,8 @@ def write_counts(state: Path, met: list[tuple[str, str]], lists: int, blocks: in
 
 def write_ledger(state: Path, lists: int, entries: int, begins: float, chosen: random.Random) -> None:
     """Two versions of each list a day, some of which are refused."""
-    book = Book(state / "ledger")
+    book = Book(state.with_name(f"{state.name}-ledger"))
     book.open()
-    seq = None
     for half in range(2 * DAYS):
         at = int((begins + half * DAY / 2 + 60) * 1e6)
         changed = []
@@ -112,9 +111,9 @@ def write_ledger(state: Path, lists: int, entries: int, begins: float, chosen: r
                 "entries_before": entries // lists, "duplicates": 0, "unusable": 0, "guarded": 0,
                 "exceptions_lost": 0, "signed": None, "order": f"No. {number}/2026"})
             changed.append({"list": name, "delay_ms": round(chosen.lognormvariate(7, 0.6))})
-        seq = book.write(at + 1_000_000, "in force", {
-            "before": seq, "content": "0" * 64, "table": "0" * 64, "lists": lists, "entries": entries,
-            "workers": True, "kernel": True, "compiled": moment(at), "changed": changed, "more": 0}).seq
+        book.write(at + 1_000_000, "in force", {
+            "run": "0" * 8, "number": half + 1, "content": "0" * 64, "table": "0" * 64, "lists": lists, "entries": entries,
+            "workers": True, "kernel": True, "compiled": moment(at), "changed": changed, "more": 0})
     book.sync()
     book.close()
 
@@ -153,7 +152,7 @@ def run(state: Path, lists: int, entries: int, blocks: int) -> dict[str, Any]:
     assert told["totals"]["visits"] == visits and told["counted"]["seconds"] == DAYS * DAY - 1 + 1, told["counted"]
     return {"lists": lists, "entries": entries, "visits": visits, "days": DAYS, "batch_ms": round(1000 * writing, 1),
             "counts_mb": round((state / FILE).stat().st_size / 1e6, 1),
-            "ledger_mb": round(sum(one.stat().st_size for one in (state / "ledger").iterdir()) / 1e6, 1),
+            "ledger_mb": round(sum(one.stat().st_size for one in state.with_name(f"{state.name}-ledger").iterdir()) / 1e6, 1),
             "writer_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "dead": sum(one["dead"]["entries"] for one in told["lists"]), "report": made}
 
@@ -170,7 +169,7 @@ def main() -> None:
         print(json.dumps(run(chosen.keep, chosen.lists, chosen.entries, chosen.blocks)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(run(Path(folder), chosen.lists, chosen.entries, chosen.blocks)))
+        print(json.dumps(run(Path(folder, "state"), chosen.lists, chosen.entries, chosen.blocks)))
 
 
 if __name__ == "__main__":

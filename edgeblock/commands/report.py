@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from edgeblock import config
 from edgeblock.blocklist.store import write_file
 from edgeblock.commands import add_config
 from edgeblock.errors import ReportError, SystemProblem
+from edgeblock.ledger.place import directory_of
 from edgeblock.report import output
 from edgeblock.report.box import DEAD_DAYS, counted_days, dead_entries, in_force
 from edgeblock.report.evidence import evidence
@@ -61,10 +63,10 @@ def main(chosen: argparse.Namespace) -> int:
     if chosen.format == "html" and chosen.output is None and sys.stdout.isatty():
         raise ReportError("the page is for a browser; name a file for it, such as --output report.html, or take "
                           "--format json")
-    key = key_of(chosen.state, chosen.config)
+    key, folder = places(chosen.state, chosen.config)
     now = time.time()
     period = period_of(chosen.first, chosen.last, now)
-    counted, made = gather(key, period, chosen.dead_days, now)
+    counted, made = gather(key, folder, period, chosen.dead_days, now)
     if chosen.list is not None:
         made |= alone(made, chosen.list)
     if chosen.view is None:
@@ -78,17 +80,19 @@ def main(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def key_of(state: str | None, settings: str | None) -> Path:
-    """The key in the state directory."""
+def places(state: str | None, settings: str | None) -> tuple[Path, Path]:
+    """The key in the state directory, and the directory of the ledger."""
+    whole = config.load(settings)
     if state is None:
-        return config.load(settings).rules.key
+        return whole.rules.key, directory_of(whole)
     if not Path(state).is_dir():
         raise ReportError(f"--state {state}: is no directory; name that of a daemon, such as /var/lib/edgeblock")
-    return Path(state, "key")
+    key = Path(state, "key")
+    return key, directory_of(replace(whole, rules=replace(whole.rules, key=key), ledger=config.Ledger()))
 
 
-def gather(key: Path, period: Period, dead_days: int, now: float) -> tuple[Counted, Report]:
-    """What there is of a state directory.
+def gather(key: Path, folder: Path, period: Period, dead_days: int, now: float) -> tuple[Counted, Report]:
+    """What there is of a state directory, and of a ledger.
 
     Raises:
         ReportError: there are no counts, or none of these days.
@@ -105,7 +109,7 @@ def gather(key: Path, period: Period, dead_days: int, now: float) -> tuple[Count
         records = snapshot.parts.lists if snapshot else None
         known = counted_days(base, dead_days, now)
         dead = dead_entries(base, snapshot, snapshot.parts.lists, known, now) if snapshot else {}
-    told = evidence(key.parent, period.begins, period.ends)
+    told = evidence(folder, period.begins, period.ends)
     return counted, report(counted, told, records, dead, known, period, now)
 
 

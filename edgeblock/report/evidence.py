@@ -14,7 +14,6 @@ from edgeblock import ledger
 from edgeblock.errors import SystemProblem
 from edgeblock.ledger import Record
 
-FOLDER = "ledger"           # in the state directory
 OUTAGES_MAX = 100           # that are told one by one
 VERSIONS_MAX = 400          # of a list
 
@@ -53,11 +52,10 @@ class Evidence:
         return self.lists.setdefault(name, OfList())
 
 
-def evidence(state: Path, begins: float, ends: float) -> Evidence:
-    """Of a state directory, from one moment to another (Unix seconds)."""
-    folder = state / FOLDER
+def evidence(folder: Path, begins: float, ends: float) -> Evidence:
+    """Of the ledger in a directory, from one moment to another (Unix seconds)."""
     if not folder.is_dir():
-        return Evidence(f"there is no ledger in {state}")
+        return Evidence(f"there is no ledger in {folder}")
     try:
         return gathered(ledger.read(folder, begins, ends))
     except SystemProblem as problem:

@@ -65,17 +65,17 @@ def count(home: Path, day: int, blocks: dict[tuple[str, str, str, str], tuple[in
 
 def write_down(home: Path, day: int) -> None:
     """A ledger of one day: three versions, one of which is refused; 100, 300 ms."""
-    book = Book(home / "state" / "ledger")
+    book = Book(home / "state-ledger")
     book.open()
     at = (day * DAY + 3600) * 1_000_000
     common = {"list": "court", "file": "court.list", "renamed": moment(at)}
     taken = common | {"entries": 3, "root": "", "leaves": 0, "digest": "0" * 32, "action": "reset",
                       "entries_before": None, "duplicates": 0, "unusable": 0, "guarded": 0, "exceptions_lost": 0,
                       "signed": None, "order": ""}
-    force = {"before": None, "content": "", "table": "", "lists": 1, "entries": 3, "workers": True, "kernel": True,
+    force = {"run": "0" * 8, "number": 1, "content": "", "table": "", "lists": 1, "entries": 3, "workers": True, "kernel": True,
              "compiled": moment(at), "more": 0}
     for number, (kind, fields) in enumerate([
-            ("start", {"version": "1", "config": "", "clean": None, "policy": {}}),
+            ("start", {"version": "1", "config": "", "clean": None, "policy": {}, "run": "0" * 8}),
             ("taken", taken), ("in force", force | {"changed": [{"list": "court", "delay_ms": 100}]}),
             ("refused", common | {"code": "signature", "in_force": True, "digest": ""}),
             ("taken", taken), ("in force", force | {"changed": [{"list": "court", "delay_ms": 300}]}),

@@ -97,9 +97,9 @@ def test_what_weakens_figures_is_said(made, home):
     count(home, TODAY, {})
     assert "The daemon ended once without closing its counts; those of up to 6 seconds" in " ".join(
         as_json(made)["notes"])
-    for file in (home / "state" / "ledger").iterdir():
+    for file in (home / "state-ledger").iterdir():
         file.unlink()
-    (home / "state" / "ledger").rmdir()
+    (home / "state-ledger").rmdir()
     (home / "state" / "rules.snapshot").unlink()
     told = as_json(made)
     notes = " ".join(told["notes"])
@@ -187,7 +187,7 @@ def test_delays_are_by_rank():
 
 
 def test_a_ledger_that_says_nonsense_is_no_reason_to_fail(home):
-    told = evidence(home / "state", 0, 1e12)
+    told = evidence(home / "state-ledger", 0, 1e12)
     assert told.problem == "" and told.lists["court"].taken == 2 and told.gaps == 0
 
     class Record:
