@@ -44,7 +44,8 @@ def write_lists(folder: Path, lists: int, entries: int) -> None:
         (folder / f"list{number:03}.list").write_text(
             "".join(f"www{entry:x}.n{number:x}.example\n" for entry in range(count)))
         (folder / f"list{number:03}.toml").write_text(
-            f'category = "category {number % 7}"\norder = "No. {number}/2026"\nauthority = "Authority {number % 5}"\n')
+            f'category = "category {number % 7}"\norder = "No. {number}/2026"\n'
+            f'authority = "Authority {number % 5}"\n')
 
 
 def some_rules(key: Path, chosen: random.Random) -> list[tuple[str, str]]:
@@ -92,9 +93,13 @@ def write_counts(state: Path, met: list[tuple[str, str]], lists: int, blocks: in
     return total
 
 
+def ledger_of(state: Path) -> Path:
+    return state.with_name(f"{state.name}-ledger")
+
+
 def write_ledger(state: Path, lists: int, entries: int, begins: float, chosen: random.Random) -> None:
     """Two versions of each list a day, some of which are refused."""
-    book = Book(state.with_name(f"{state.name}-ledger"))
+    book = Book(ledger_of(state))
     book.open()
     for half in range(2 * DAYS):
         at = int((begins + half * DAY / 2 + 60) * 1e6)
@@ -112,7 +117,8 @@ def write_ledger(state: Path, lists: int, entries: int, begins: float, chosen: r
                 "exceptions_lost": 0, "signed": None, "order": f"No. {number}/2026"})
             changed.append({"list": name, "delay_ms": round(chosen.lognormvariate(7, 0.6))})
         book.write(at + 1_000_000, "in force", {
-            "run": "0" * 8, "number": half + 1, "content": "0" * 64, "table": "0" * 64, "lists": lists, "entries": entries,
+            "run": "0" * 8, "number": half + 1, "content": "0" * 64, "table": "0" * 64, "lists": lists,
+            "entries": entries,
             "workers": True, "kernel": True, "compiled": moment(at), "changed": changed, "more": 0})
     book.sync()
     book.close()
@@ -152,7 +158,7 @@ def run(state: Path, lists: int, entries: int, blocks: int) -> dict[str, Any]:
     assert told["totals"]["visits"] == visits and told["counted"]["seconds"] == DAYS * DAY - 1 + 1, told["counted"]
     return {"lists": lists, "entries": entries, "visits": visits, "days": DAYS, "batch_ms": round(1000 * writing, 1),
             "counts_mb": round((state / FILE).stat().st_size / 1e6, 1),
-            "ledger_mb": round(sum(one.stat().st_size for one in state.with_name(f"{state.name}-ledger").iterdir()) / 1e6, 1),
+            "ledger_mb": round(sum(one.stat().st_size for one in ledger_of(state).iterdir()) / 1e6, 1),
             "writer_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "dead": sum(one["dead"]["entries"] for one in told["lists"]), "report": made}
 

@@ -1,4 +1,4 @@
-"""Which rules a snapshot still has: as the matcher and the lists' files say, in a snapshot of one layer and of two."""
+"""Which rules a snapshot still has: as the matcher and the lists' files say, in one layer and in two."""
 
 from edgeblock.blocklist.compiler import Compiled
 from edgeblock.blocklist.explain import find_rule

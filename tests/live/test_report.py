@@ -137,7 +137,7 @@ def expected(capture: Capture) -> tuple[Counter[tuple[str, str]], Counter[tuple[
             continue
         key = LIST_OF[name], proto
         requests[key] += 1
-        # What a subscriber asks of one rule is one visit: www and mail of a host are the same rule, over any protocol.
+        # What a subscriber asks of one rule is one visit: www and mail of a host are one rule, over any protocol.
         if (LIST_OF[name], source) not in seen:
             seen.add((LIST_OF[name], source))
             visits[key] += 1

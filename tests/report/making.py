@@ -1,4 +1,4 @@
-"""A state directory as a daemon leaves it: lists in force, counts of some days, a ledger. In: a folder. Out: its moments."""
+"""A state directory as a daemon leaves it: lists in force, counts of some days, a ledger. In: a folder."""
 
 import time
 from pathlib import Path
@@ -72,8 +72,8 @@ def write_down(home: Path, day: int) -> None:
     taken = common | {"entries": 3, "root": "", "leaves": 0, "digest": "0" * 32, "action": "reset",
                       "entries_before": None, "duplicates": 0, "unusable": 0, "guarded": 0, "exceptions_lost": 0,
                       "signed": None, "order": ""}
-    force = {"run": "0" * 8, "number": 1, "content": "", "table": "", "lists": 1, "entries": 3, "workers": True, "kernel": True,
-             "compiled": moment(at), "more": 0}
+    force = {"run": "0" * 8, "number": 1, "content": "", "table": "", "lists": 1, "entries": 3, "workers": True,
+             "kernel": True, "compiled": moment(at), "more": 0}
     for number, (kind, fields) in enumerate([
             ("start", {"version": "1", "config": "", "clean": None, "policy": {}, "run": "0" * 8}),
             ("taken", taken), ("in force", force | {"changed": [{"list": "court", "delay_ms": 100}]}),

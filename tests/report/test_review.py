@@ -1,4 +1,4 @@
-"""What `edgeblock review` tells: by rule id and line, exactly those entries, and their text only where it is asked for."""
+"""What `edgeblock review` tells: exactly those entries, by rule id and line, and their text only where asked for."""
 
 import json
 import time
