@@ -300,7 +300,9 @@ class Worker:
 
     def _count(self, pending: Pending, name: Name, new: bool) -> None:
         """For the counts that last: by order, protocol and what is done, and by rule id."""
-        done = carried_out(name.action, name.proto, self.answers.redirects(name.list))
+        done = name.action
+        if done in ("page", "redirect"):
+            done = carried_out(done, name.proto, self.answers.redirects(name.list))
         pending.add((name.list or "", name.policy or name.order, name.proto or "", done), 1, new)
         if name.list and name.rule:
             pending.hit(name.list, name.rule)

@@ -4,12 +4,13 @@ In: blocks, by list, order, protocol and action; hits, by rule id. Out: pieces o
 takes in, and in the end the store. What finds no room is counted as that. Never here: a name, an address, a clock.
 """
 
-import json
 from typing import Any
 
 OTHER = "(other)"       # the order of what had no room under its own
 TEXT_MAX = 256          # characters of a text that is kept
 COUNT_MAX = 1 << 62     # an integer of SQLite is 64 bits; nobody counts so far
+
+ROW = 64                # bytes of JSON around the texts of a row: its counts, quotes, commas
 
 Key = tuple[str, str, str, str]     # list, order, protocol, action
 
@@ -35,20 +36,31 @@ class Pending:
 
     def add(self, key: Key, tries: int, visits: int) -> None:
         """Blocks of one kind."""
-        if key not in self.blocks and len(self.blocks) >= self._blocks_max:
-            key = (key[0], OTHER, key[2], key[3])
-            if key not in self.blocks and len(self.blocks) >= 2 * self._blocks_max:
+        one = self.blocks.get(key)
+        if one is None:
+            one = self._begun(key)
+            if one is None:
                 self.lost += tries
                 return
-        one = self.blocks.setdefault(key, [0, 0])
         one[0] += tries
         one[1] += visits
+
+    def _begun(self, key: Key) -> list[int] | None:
+        """The counts of a kind that is new; None where there is no room."""
+        if len(self.blocks) >= self._blocks_max:
+            key = (key[0], OTHER, key[2], key[3])
+            if key not in self.blocks and len(self.blocks) >= 2 * self._blocks_max:
+                return None
+        return self.blocks.setdefault(key, [0, 0])
 
     def hit(self, list_name: str, rule: str, count: int = 1) -> None:
         """A rule, eight hex digits, was met."""
         key = list_name, rule
-        if key in self.rules or len(self.rules) < self._rules_max:
-            self.rules[key] = self.rules.get(key, 0) + count
+        met = self.rules.get(key)
+        if met is not None:
+            self.rules[key] = met + count
+        elif len(self.rules) < self._rules_max:
+            self.rules[key] = count
         else:
             self.unknown += count
 
@@ -58,13 +70,13 @@ class Pending:
         self.lost = self.unknown = 0
         left = size - 200
         while self.blocks and left > 0:
-            row = [*(key := next(iter(self.blocks))), *self.blocks.pop(key)]
-            told["blocks"].append(row)
-            left -= len(json.dumps(row)) + 2
+            key, counts = self.blocks.popitem()
+            told["blocks"].append([*key, *counts])
+            left -= ROW + sum(map(size_of, key))
         while self.rules and left > 0:
-            row = [*(rule := next(iter(self.rules))), self.rules.pop(rule)]
-            told["rules"].append(row)
-            left -= len(json.dumps(row)) + 2
+            (name, rule), met = self.rules.popitem()
+            told["rules"].append([name, rule, met])
+            left -= ROW + size_of(name)
         return told
 
     def put(self, told: dict[str, Any]) -> None:
@@ -95,6 +107,11 @@ class Pending:
             self.hit(list_name, rule, met)
         self.lost += other.lost
         self.unknown += other.unknown
+
+
+def size_of(text: str) -> int:
+    """Bytes that a text has in JSON at most."""
+    return len(text) if text.isalnum() and text.isascii() else 12 * len(text)   # \ud800\udc00
 
 
 def text(value: Any) -> str:
