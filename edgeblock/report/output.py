@@ -93,7 +93,7 @@ def daily(days: list[dict[str, Any]], key: str, title: str, all_days: list[dict[
         shares = [(label, 100 * min(1.0, values.get(label, 0) / 86_400)) for label in labels]
         return Markup(plots.bars(shares, title, " %", 100, mean=True))
     return Markup(plots.bars([(label, values.get(label, 0)) for label in labels], title,
-                             height=plots.LOW if all_days else plots.HEIGHT))
+                             low=all_days is not None))
 
 
 def cell(value: Any, key: str) -> str:

@@ -1,14 +1,13 @@
 """Plots for the page: bars as SVG that needs nothing from anywhere, said in words, too, for who cannot see them.
 
-In: counts by day. Out: SVG as text, in units of its own, in the colours of the page. Never here: HTML around it.
+In: counts by day. Out: SVG with its scale as HTML, in the colours of the page. Never here: a colour, a size on paper.
 """
 
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, HEIGHT, LOW = 720, 150, 96       # of a plot, and of a low one
-LEFT, BELOW = 56, 22                    # what is left for figures and days
+WIDTH, HEIGHT = 720, 120        # of a plot, in its own units; the page stretches it
 DAILY, WEEKLY = 62, 7 * 62      # days up to which a bar is a day, or a week; else it is 30 days
 GAP = 0.18                      # of a bar's place
 
@@ -49,25 +48,22 @@ def spelled(value: float) -> str:
 
 
 def bars(days: Sequence[tuple[str, float]], title: str, unit: str = "", most: float | None = None,
-         mean: bool = False, height: int = HEIGHT) -> str:
-    """A plot of counts by day. `most` is the top of the scale, where that is fixed; `unit` stands behind figures."""
+         mean: bool = False, low: bool = False) -> str:
+    """A plot of counts by day. `most` is the top of the scale, where that is fixed; `unit` stands behind figures. What
+    is written beside it is HTML: a text in SVG shrinks with it, and nobody can tell what is behind it."""
     of, what = grouped(days, mean)
     top = most or ceiling(max((one.value for one in of), default=0))
-    wide, high = WIDTH - LEFT, height - BELOW - 8
-    place = wide / max(1, len(of))
+    place = WIDTH / max(1, len(of))
     peak = max(of, key=lambda one: one.value, default=Bar("", 0))
     said = f"{title}, a bar for each {what}" + (f"; most {spelled(peak.value)}{unit}, {peak.label}" if of else "")
-    parts = [f'<svg role="img" aria-label="{escape(said)}" viewBox="0 0 {WIDTH} {height}">']
-    for part in (0, 0.5, 1):
-        y = 8 + high * (1 - part)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{spelled(top * part)}{unit}</text>')
+    scale = "".join(f"<span>{spelled(top * part)}{unit}</span>" for part in (1, 0.5, 0))
+    parts = [f'<div class="plot{" low" if low else ""}"><div class="scale" aria-hidden="true">{scale}</div>'
+             f'<svg role="img" aria-label="{escape(said)}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">']
+    parts += [f'<line class="grid" x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>' for y in (0, HEIGHT // 2, HEIGHT)]
     for number, one in enumerate(of):
-        size = high * min(1.0, one.value / top)
-        parts.append(f'<rect class="bar" x="{LEFT + place * (number + GAP / 2):.1f}" y="{8 + high - size:.1f}" '
+        size = HEIGHT * min(1.0, one.value / top)
+        parts.append(f'<rect class="bar" x="{place * (number + GAP / 2):.1f}" y="{HEIGHT - size:.1f}" '
                      f'width="{place * (1 - GAP):.1f}" height="{size:.1f}"><title>{one.label}: '
                      f'{one.value:,.6g}{unit}</title></rect>')
-    if days:
-        parts.append(f'<text x="{LEFT}" y="{height - 4}">{days[0][0]}</text>'
-                     f'<text x="{WIDTH}" y="{height - 4}" text-anchor="end">{days[-1][0]}</text>')
-    return "".join([*parts, "</svg>"])
+    ends = f"<span>{days[0][0]}</span><span>{days[-1][0]}</span>" if days else ""
+    return "".join([*parts, f'</svg></div><div class="ends">{ends}</div>'])
