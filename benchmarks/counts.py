@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.counts [--rounds N]
 
 In: how many rounds of 2000 blocks each (100). Out: a JSON object on standard output: ns of processor time for a block
-with and without counts, the median of all rounds, their quartiles, and the same of the ratio of a round with counts to
-the one beside it; `null` is that of two rounds without.
+with counts and without, as quartiles over all rounds, and the same of the ratio of a round with counts to the one
+beside it; `null` is that of two rounds without.
 """
 
 import argparse

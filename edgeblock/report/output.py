@@ -80,7 +80,7 @@ def page(name: str, **values: Any) -> str:
         loader=jinja2.FunctionLoader(lambda file: (files("edgeblock.report") / file).read_text()),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "percent": percent, "duration": duration, "day": lambda text: text[:10],
-                            "moment": lambda text: text[:16].replace("T", " ") + " UTC"}
+                            "moment": in_words}
     environment.globals |= {"daily": daily, "codes": CODES, "orders_max": ORDERS_MAX, "cell": cell}
     return environment.get_template(name).render(**values) + "\n"
 
@@ -104,7 +104,14 @@ def cell(value: Any, key: str) -> str:
         return "yes" if value else "no"
     if key.endswith("_share"):
         return percent(value)
+    if key == "last_version":
+        return in_words(value)
     return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def in_words(moment: str) -> str:
+    """RFC 3339 as people write it, to the minute."""
+    return moment[:16].replace("T", " ") + " UTC"
 
 
 def number(value: float | None) -> str:
@@ -116,7 +123,7 @@ def percent(value: float | None) -> str:
     if value is None:
         return "not known"
     said = f"{100 * value:.2f}"
-    return "more than 99.99 %" if said == "100.00" and value < 1 else f"{said} %"
+    return "more than 99.99\u00a0%" if said == "100.00" and value < 1 else f"{said}\u00a0%"
 
 
 def duration(ms: float | None) -> str:

@@ -49,8 +49,8 @@ def spelled(value: float) -> str:
 
 def bars(days: Sequence[tuple[str, float]], title: str, unit: str = "", most: float | None = None,
          mean: bool = False, low: bool = False) -> str:
-    """A plot of counts by day. `most` is the top of the scale, where that is fixed; `unit` stands behind figures. What
-    is written beside it is HTML: a text in SVG shrinks with it, and nobody can tell what is behind it."""
+    """A plot of counts by day. `most` is the top of the scale, where that is fixed; `unit` stands behind figures.
+    What is written beside it is HTML: a text in SVG shrinks with it, and nobody can tell what is behind it."""
     of, what = grouped(days, mean)
     top = most or ceiling(max((one.value for one in of), default=0))
     place = WIDTH / max(1, len(of))
@@ -58,7 +58,8 @@ def bars(days: Sequence[tuple[str, float]], title: str, unit: str = "", most: fl
     said = f"{title}, a bar for each {what}" + (f"; most {spelled(peak.value)}{unit}, {peak.label}" if of else "")
     scale = "".join(f"<span>{spelled(top * part)}{unit}</span>" for part in (1, 0.5, 0))
     parts = [f'<div class="plot{" low" if low else ""}"><div class="scale" aria-hidden="true">{scale}</div>'
-             f'<svg role="img" aria-label="{escape(said)}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">']
+             f'<svg role="img" aria-label="{escape(said)}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+             'preserveAspectRatio="none">']
     parts += [f'<line class="grid" x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>' for y in (0, HEIGHT // 2, HEIGHT)]
     for number, one in enumerate(of):
         size = HEIGHT * min(1.0, one.value / top)

@@ -21,8 +21,9 @@ def pages(tmp_path):
     make(home)
     for back in range(40):
         count(home, TODAY - back, {
-            ("court", "No. 12/2026", "tls", "reset"): (9 * back, 3 * back), ("court", "other", "http", "page"): (2, 1),
-            ("watch", "", "tls", "observe"): (3, 3), ("court", "", "tls", "accept"): (7, 6),
+            ("court", "No. 12/2026", "tls", "reset"): (9 * back, 3 * back),
+            ("court", "other", "http", "page"): (2, 1), ("watch", "", "tls", "observe"): (3, 3),
+            ("court", "", "tls", "accept"): (7, 6),
             ("", "no_sni", "tls", "drop"): (5, 5), ("a-list-with-a-long-name" * 6, "", "quic", "reset"): (1, 1)},
             rules=(("court", rule_of(home, "listed.example")),), clean=back != 7)
     write_down(home, TODAY - 3)
@@ -53,4 +54,5 @@ def test_it_prints(pages, tmp_path):
                     "--no-pdf-header-footer", f"--print-to-pdf={out}", (tmp_path / "page.html").as_uri()],
                    check=True, capture_output=True, timeout=60)
     printed = out.read_bytes()
-    assert printed.startswith(b"%PDF") and printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page/") in range(2, 9)
+    sheets = printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page/")
+    assert printed.startswith(b"%PDF") and 2 <= sheets <= 8
