@@ -22,7 +22,7 @@ SAVING = 5.0            # seconds between two savings: what a daemon loses that 
 LOOKING = 1.0           # seconds between two looks at what the other parts know
 STOOD = 10.0            # seconds from which on it was us who stood still: nobody knows what was then
 SLACK = 5.0             # seconds that a round of the canary may be late
-BLOCKS_MAX, RULES_MAX = 16_384, 65_536      # different ones that wait to be written, of a day: 20 MB
+BLOCKS_MAX, RULES_MAX = 16_384, 65_536      # different ones that wait to be written, of a day: 15 MB
 DAYS_MAX = 3            # that wait while nothing can be written; the oldest goes first, and is counted as lost
 
 

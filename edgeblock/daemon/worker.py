@@ -75,7 +75,7 @@ BEAT = 0.1              # seconds between two looks at an idle queue, at most: t
 MESSAGE_MAX = 1 << 17   # bytes of a message between supervisor and worker
 
 # Of the counts that last: different blocks and rules that wait to be told, so often in seconds, in pieces of so many
-# bytes: 48 kB are about 2000 rules. What a supervisor that ends, or has no room, is told at the end.
+# bytes: 48 kB are about 700 rules. What a supervisor that ends, or has no room, is told at the end.
 BLOCKS_MAX, RULES_MAX = 1024, 16_384
 COUNTS_EACH = 0.5
 PIECE, PIECES_MAX = 48_000, 8
