@@ -1,16 +1,25 @@
 """Counts that last, gathered: time proven, days, a disk that cannot be written, workers that say nonsense."""
 
 import asyncio
+import io
+import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from types import SimpleNamespace
 
 import pytest
 
-from edgeblock.config import Config, Report, Rules
+from edgeblock.config import Config, Privacy, Report, Rules
+from edgeblock.core.decision import Decision, Name
 from edgeblock.daemon import counts as glue
+from edgeblock.daemon import worker
+from edgeblock.daemon.board import Board
+from edgeblock.daemon.children import MESSAGE_MAX
 from edgeblock.daemon.counts import Counts, Seen
+from edgeblock.daemon.journal import Journal
+from edgeblock.daemon.worker import Worker
 from edgeblock.report.store import FILE, opened, read
-from tests.daemon.parts import Log
+from tests.daemon.parts import Log, linked
 
 PIECE = {"blocks": [["court", "", "tls", "reset", 3, 1]], "rules": [["court", "0000abcd", 3]], "lost": 0,
          "unknown": 0}
@@ -140,3 +149,34 @@ def test_it_ends_with_what_the_last_worker_has_said_and_never_keeps_the_loop_wai
     assert seen.blocks[0][5] == 3 and seen.runs[0][2] is True
     with closing(sqlite3.connect(tmp_path / FILE)) as base:
         assert base.execute("PRAGMA wal_checkpoint").fetchone()[1:] == (0, 0), "nothing is left to be taken in"
+
+
+def test_a_worker_that_nobody_hears_holds_what_its_bounds_allow_and_tells_all_later(tmp_path):
+    """Fifty thousand blocks of different rules and orders; then the supervisor reads again."""
+    board, config = Board(1), Config(rules=Rules(key=tmp_path / "key"))
+    with linked() as (ours, theirs), Journal(io.StringIO(), Privacy(), 0, summary=False) as journal:
+        theirs.setblocking(False)
+        one = Worker(config, journal, theirs, board)
+        one.row, one.places, one.base = board.rows[0], {"policy": 0}, [0] * 100_000
+        one.injector = SimpleNamespace(sent=0, failed=0)
+        packet, count = bytes.fromhex("45" + "00" * 19), 50_000
+        for number in range(count):
+            name = Name("tls", None, None, "reset", "court", f"{number:08x}", order=f"No. {number}")
+            one.decide(packet, Decision(False, names=(name,)))
+            if number % 100 == 0:
+                one._tell_counts(number, all_of_it=True)
+        assert len(one.pending.blocks) <= 2 * worker.BLOCKS_MAX and len(one.pending.rules) <= worker.RULES_MAX
+        heard = glue.Batch(glue.Pending(1 << 20, 1 << 20)).pending
+
+        def hear():
+            with suppress(BlockingIOError):
+                while True:
+                    said = ours.recv(1 << 16)
+                    assert len(said) < MESSAGE_MAX, "else the supervisor would cut it"
+                    heard.put(json.loads(said)["counts"])
+        while one.pending:
+            hear()
+            one._tell_counts(1e9, all_of_it=True)
+        hear()
+    assert sum(tries for tries, _ in heard.blocks.values()) + heard.lost == count
+    assert sum(heard.rules.values()) + heard.unknown == count and heard.unknown > 0 and heard.lost == 0
