@@ -26,7 +26,8 @@ SITE = ROOT / ".venv" / "lib" / f"python{sys.version_info.major}.{sys.version_in
 IMPORTS = ("_pytest", "pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "hypothesis", "_hypothesis*",
            "sortedcontainers", "attr", "attrs", "pytest_timeout*", "netfilterqueue", "scapy", "rich", "markdown_it",
            "mdurl", "uvloop", "structlog", "pyroaring*", "publicsuffixlist", "nacl", "_cffi_backend*", "cffi",
-           "cryptography", "ijson", "jinja2", "markupsafe", "zstandard", "prometheus_client", "pyseccomp*", "typing_extensions")
+           "cryptography", "ijson", "jinja2", "markupsafe", "zstandard", "prometheus_client", "pyseccomp*",
+           "typing_extensions")
 
 TESTS = ("python3 -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . --confcutdir tests/netfilter "
          "-o markers=live --color=no --durations=5 tests/netfilter/test_ruleset_live.py "
