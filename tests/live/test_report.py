@@ -117,6 +117,10 @@ def told(lab: Lab, config: Path) -> dict[str, Any]:
     return made
 
 
+def court(lab: Lab, config: Path) -> dict[str, Any]:
+    return next(one for one in told(lab, config)["lists"] if one["list"] == "court")
+
+
 def ask(lab: Lab, times: int) -> None:
     for _ in range(times):
         for source in SOURCES[:4]:
@@ -180,6 +184,12 @@ def test_the_report_has_what_went_over_the_wire_and_outlives_a_kill(home: Path) 
             assert lists["seized"]["packets"] == 21 and lists["seized"]["dead"]["entries"] == 1
             assert lists["court"]["dead"]["entries"] == 0 and lists["pages"]["dead"]["entries"] == 0
             assert until(lambda: told(lab, daemon.config)["filtering"]["proven_seconds"] >= 3, SOON)
+            new = home / "rules" / ".court.new"
+            new.write_text(LISTS["court.list"] + "more.example\n")
+            new.rename(home / "rules" / "court.list")
+            assert until(lambda: court(lab, daemon.config)["delay_ms"], SOON), court(lab, daemon.config)
+            assert 0 < court(lab, daemon.config)["delay_ms"]["worst"] < 1000 * SOON
+            assert court(lab, daemon.config)["updates"]["taken"] >= 1
             before = counted(lab, daemon.config)
             daemon.stop(signal.SIGKILL)
             again = lab.start_daemon(CONFIG.format(home=home))
