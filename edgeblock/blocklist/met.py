@@ -7,7 +7,7 @@ what is fast in plain Python: ten million take some seconds. Never here: a name,
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from edgeblock.blocklist.compiler import ROW_SIZE
+from edgeblock.blocklist.parts import ROW_SIZE
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.snapshot import Snapshot
 

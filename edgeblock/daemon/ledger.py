@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import edgeblock
 from edgeblock.config import Config
-from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.windows import Turn
 from edgeblock.ledger.book import Book
 from edgeblock.ledger.heads import Signed

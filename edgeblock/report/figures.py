@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import edgeblock
-from edgeblock.blocklist.compiler import ListRecord
+from edgeblock.blocklist.parts import ListRecord
 from edgeblock.report.evidence import OUTAGES_MAX, Evidence, OfList
 from edgeblock.report.period import SECONDS, Period, moment, written
 from edgeblock.report.store import Counted

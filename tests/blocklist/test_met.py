@@ -1,6 +1,6 @@
 """Which rules a snapshot still has: as the matcher and the lists' files say, in one layer and in two."""
 
-from edgeblock.blocklist.compiler import Compiled
+from edgeblock.blocklist.parts import Compiled
 from edgeblock.blocklist.explain import find_rule
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.met import still_listed

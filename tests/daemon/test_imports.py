@@ -19,7 +19,7 @@ def imported(module: str) -> set[str]:
 @pytest.mark.parametrize(("module", "never"), [
     ("edgeblock.daemon.worker", (*NOBODY, *READERS, "nacl", "prometheus_client", "argparse", "pyseccomp")),
     ("edgeblock.daemon.begin", (*NOBODY, *READERS, "nacl", "prometheus_client", "edgeblock.netfilter")),
-    ("edgeblock.daemon.supervisor", (*NOBODY, "nacl", "ijson", "prometheus_client", "pyseccomp",
+    ("edgeblock.daemon.supervisor", (*NOBODY, "ijson", "prometheus_client", "pyseccomp",
                                      "edgeblock.daemon.job", "edgeblock.daemon.selfcheck",
                                      "edgeblock.blocklist.refresh")),
     ("edgeblock.daemon.compiling", (*NOBODY, *READERS, "asyncio", "edgeblock.config", "json", "pickle")),

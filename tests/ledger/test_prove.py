@@ -15,7 +15,7 @@ from edgeblock.blocklist.committed import CHUNK, root_of
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.config import Config, Ledger, Rules
-from edgeblock.daemon.compiling import Loaded
+from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.ledger import Recorder, Sources
 from edgeblock.errors import ConfigError
 from edgeblock.ledger import read
