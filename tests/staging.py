@@ -60,8 +60,24 @@ class Box:
     def forget(self, packets: Iterable[bytes]) -> None:
         """The kernel remembers nothing of these packets' flows any more."""
         for key in {key_of(packet) for packet in packets if is_tcp(packet)}:
-            bpf.delete(self.stage.maps["flows"], key)
-            bpf.delete(self.stage.maps["engine"], key)
+            forget_flow(self.stage, key)
+
+
+def forget_flow(stage: Stage, key: bytes) -> None:
+    """The kernel remembers nothing of the flow any more."""
+    for name in ("flows", "engine"):
+        bpf.delete(stage.maps[name], key)
+    hellos = stage.maps["hellos"]
+    bpf.update(hellos, struct.pack("=I", place_of_part(key, stage.places // 2)), bytes(bpf.describe(hellos)[0].value_size))
+
+
+def place_of_part(key: bytes, parts: int) -> int:
+    """Where a hello in pieces of that flow is, as structures.h has it."""
+    number = 0
+    for (word,) in struct.iter_unpack("=Q", key):
+        number = (number ^ word) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
+        number ^= number >> 32
+    return parts + ((number >> 32) * parts >> 32)
 
 
 def key_of(packet: bytes) -> bytes:

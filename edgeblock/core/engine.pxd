@@ -126,6 +126,7 @@ cdef struct Passed:            # a SYN that the kernel let by without asking, an
     uint32_t size              # of the hello; 0: there was none
     uint32_t after             # how many of the SYNs had passed before the hello
     const uint8_t* hello       # NULL: it is not known any more
+    uint16_t[3] cuts           # where a packet ended that another followed (PASSED_CUTS); 0: no more of them
 
 
 cdef enum:                     # how far a flow has come, for whoever goes on without this engine
@@ -197,6 +198,7 @@ cdef class Engine:
     cdef bint _match_address(self, const Packet* p, Match* found) noexcept nogil
     cdef bint _match_first(self, const Flow* flow, const Packet* p, uint8_t proto, const uint8_t* host,
                            size_t host_size, Match* found) noexcept nogil
+    cdef void _play_hello(self, const Packet* like, const Passed* passed, double now, uint32_t flags) noexcept nogil
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil
     cdef Flow* _open(self, const Packet* p, bint opening, Decision* out) noexcept nogil
     cdef Flow* _create(self, const Packet* p, Decision* out) noexcept nogil

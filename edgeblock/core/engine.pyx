@@ -65,6 +65,7 @@ cdef enum:
     TOLD = (1 << PASSED_SYNS) - 1
     KEY_WORK = 512             # of keys that are derived for a QUIC packet or tried on it: 0.7 to 0.9 us
     PASSED_MAX = 4096          # bytes of a packet that the kernel let by
+    PASSED_CUTS = 3
 
 # The names of engine.pxd's counters, in their order.
 COUNTER_NAMES = (
@@ -236,13 +237,27 @@ cdef class Engine:
                 if passed[k].hello == NULL or not passed[k].size:
                     continue
                 if passed[k].after == i + 1 or i + 1 == count and passed[k].after > count:
-                    size = write_packet(packet, PASSED_MAX, &p, passed[k].isn + 1, TCP_ACK, passed[k].hello,
-                                        passed[k].size)
-                    if size:
-                        self.judge_packet(packet, size, now, flags, &made)
+                    self._play_hello(&p, &passed[k], now, flags)
         flow = self.table.find(&p, False)
         if flow != NULL:
             flow.past = past
+
+    cdef void _play_hello(self, const Packet* like, const Passed* passed, double now, uint32_t flags) noexcept nogil:
+        # In the packets in which it passed: a server takes or leaves each of them whole.
+        cdef uint8_t packet[PASSED_MAX]
+        cdef Decision made
+        cdef uint32_t i, at = 0, end
+        cdef size_t size
+        for i in range(PASSED_CUTS + 1):
+            end = passed.size
+            if i < PASSED_CUTS and at < passed.cuts[i] < end:
+                end = passed.cuts[i]
+            size = write_packet(packet, PASSED_MAX, like, passed.isn + 1 + at, TCP_ACK, passed.hello + at, end - at)
+            if size:
+                self.judge_packet(packet, size, now, flags, &made)
+            at = end
+            if at == passed.size:
+                return
 
     cdef void _judge_tcp(self, const Packet* p, Decision* out) noexcept nogil:
         cdef Flow* flow = self.table.find(p, False)

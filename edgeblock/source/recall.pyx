@@ -9,12 +9,13 @@ netfilter/stage1/program.c has the argument why this is enough; the structures a
 import mmap
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from edgeblock.core.engine cimport Engine, Passed
 from edgeblock.core.packet cimport PACKET_TCP, TCP_SYN, TCP_URG, Packet, view_packet
 
-from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, NEAR, SYNS, Hello, Key, PassedSyn, Remembered
+from edgeblock.netfilter.stage1.structures cimport (CLAIMED, HELLO_MAX, NEAR, PIECES, SYNS, Hello, Key, PassedSyn,
+                                                    Remembered, place_of_part)
 
 from edgeblock.netfilter.stage1 import bpf
 from edgeblock.netfilter.stage1.structures import SIZES
@@ -32,7 +33,7 @@ cdef class Recall:
 
     Args:
         flows, hellos: the open maps, which stay the caller's.
-        places: how many hellos there is room for.
+        places: how many hellos there is room for, half of them for those in pieces.
 
     Attributes:
         recalled: packets before which something was found.
@@ -94,11 +95,13 @@ cdef class Recall:
             number = (number ^ one.isn) * <uint64_t>0x100000001B3
             number = (number ^ one.serial) * <uint64_t>0x100000001B3
             number = (number ^ one.place) * <uint64_t>0x100000001B3
+            number = (number ^ one.size) * <uint64_t>0x100000001B3
             kept[i + 1] = count
             passed[count].isn = one.isn
             passed[count].size = one.size
             passed[count].after = one.after
             passed[count].hello = self.bytes_of(one)
+            memset(passed[count].cuts, 0, sizeof(passed[count].cuts))
             if one.size and passed[count].hello == NULL:
                 self.forgotten += 1
                 if one.isn - seq >= <uint32_t>NEAR and seq - one.isn >= <uint32_t>NEAR:
@@ -127,10 +130,32 @@ cdef class Recall:
         what.value = <uint64_t><size_t>out
         for turn in range(PATIENCE):
             if syscall(self.number, MAP_LOOKUP, &what, sizeof(what)) != 0:
-                return False
+                return self.look_up_part(&key, out)
             if not out.head & 1 and out.head == out.tail:
                 return True
         return True     # what there is of it
+
+    cdef bint look_up_part(self, const Key* key, Remembered* out) noexcept nogil:
+        """Of a flow that was pushed out of its map: the hello of which only the first pieces have passed."""
+        cdef PassedSyn* one = &out.passed[0]
+        cdef const Hello* at
+        cdef uint32_t half = self.places // 2
+        cdef int turn
+        cdef bint is_it
+        if half == 0:
+            return False
+        memset(out, 0, sizeof(Remembered))
+        out.count = one.after = 1
+        one.place = place_of_part(key, half)
+        at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
+        for turn in range(PATIENCE):
+            one.serial = (<const volatile uint32_t*>&at.serial)[0]
+            is_it = at.until != 0 and memcmp(&at.key, key, sizeof(Key)) == 0
+            one.isn = at.isn
+            one.size = at.size
+            if one.serial != CLAIMED and (<const volatile uint32_t*>&at.serial)[0] == one.serial:
+                return is_it
+        return False
 
     cdef uint32_t pick(self, const Remembered* r, uint64_t past, uint64_t untold, Passed* passed) noexcept nogil:
         """Leaves of `passed`, which `past` names, those in `untold`, with copies of their hellos; how many they are.
@@ -146,6 +171,7 @@ cdef class Recall:
                 if passed[k].hello != NULL:
                     # The place may be written anew meanwhile: whole only if it says the same before and after.
                     memcpy(self.found[count], passed[k].hello, passed[k].size)
+                    self.cuts_of(&r.passed[i], &passed[count])
                     passed[count].hello = self.found[count] if self.bytes_of(&r.passed[i]) != NULL else NULL
                 count += 1
             k += 1
@@ -159,6 +185,12 @@ cdef class Recall:
         if (<const volatile uint32_t*>&at.serial)[0] != one.serial:
             return NULL
         return <const uint8_t*>at + (<const uint8_t*>at.data - <const uint8_t*>at)
+
+    cdef void cuts_of(self, const PassedSyn* one, Passed* passed) noexcept nogil:
+        cdef const Hello* at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
+        cdef int i
+        for i in range(<int>PIECES - 1):
+            passed.cuts[i] = at.cuts[i] if one.place >= self.places // 2 else 0
 
     def prepare(self, Engine engine not None, bytes packet not None, double now):
         """`before` for tests."""

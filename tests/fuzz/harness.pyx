@@ -28,7 +28,8 @@ from edgeblock.core.matcher cimport ACTION_RESET, Around, Match, Matcher
 from edgeblock.core.packet cimport PACKET_TCP, PACKET_UDP, Packet, checksum_is_right, view_packet
 from edgeblock.core.reader cimport (DONE, FOUND, NEED_MORE, NOT_MINE, STATE_SIZE, STATE_WORDS, Outcome, Reader, Step)
 from edgeblock.core.readers cimport MAX_READERS, readers
-from edgeblock.netfilter.stage1.structures cimport HELLO_MAX, NEAR, STARTS, SYNS, Hello as Kept, PassedSyn, Remembered
+from edgeblock.netfilter.stage1.structures cimport (HELLO_MAX, NEAR, PIECES, STARTS, SYNS, Hello as Kept,
+                                                    PassedSyn, Remembered)
 from edgeblock.source.messages cimport Queued, nlmsghdr, read_packet, take_attribute, take_message, write_attribute
 from edgeblock.core.window cimport memory_of
 from edgeblock.source.recall cimport Recall
@@ -669,18 +670,24 @@ cdef void _play_recall(Engine e, Bytes b) noexcept nogil:
     which = _u8(&b) % count
     first = _u16(&b) % min(s.needed, min(s.size, <uint32_t>HELLO_MAX))
     for i in range(<uint32_t>PLACES):
+        memset(&kept[i], 0, sizeof(Kept))
         kept[i].serial = i + 1
         _fill(&b, _u8(&b), &play, 0, kept[i].data, HELLO_MAX)
-    memcpy(kept[0].data, s.data, first)
+    memcpy(kept[PLACES - 1].data, s.data, first)       # in pieces
+    for i in range(<uint32_t>PIECES - 1):
+        kept[PLACES - 1].cuts[i] = <uint16_t>(_u8(&b) * (_u8(&b) & 9))
     bare = first == 0
     for i in range(count):
         memset(&one, 0, sizeof(PassedSyn))
         one.isn = play.isn
-        one.serial = 1
+        one.place = PLACES - 1
+        one.serial = PLACES
         one.size = <uint16_t>first
         if i != which:
             one.isn = play.isn + _u8(&b) * (1 + (_u8(&b) << 12))
-            one.place = 1 + (_u8(&b) & 3)          # the last is none
+            one.place = _u8(&b) & 3
+            if one.place == PLACES - 1:
+                one.place = PLACES                 # is none
             one.serial = one.place + 1 + (_u8(&b) & 1)
             one.size = <uint16_t>(_u8(&b) * (_u8(&b) & 9))
             near = _is_near(one.isn, play.isn)

@@ -35,10 +35,10 @@ OBJECT = Path(__file__).with_name("program.o")
 PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the kernel judges
 
 # program.c: enum outcome.
-OUTCOMES = ("passed_syn", "passed_hello", "address", "name", "odd_name", "no_name", "ech", "piece", "other", "later",
+OUTCOMES = ("passed_syn", "passed_piece", "passed_hello", "address", "name", "odd_name", "no_name", "ech", "piece", "other", "later",
             "watched", "unknown", "odd", "no_filter", "sample", "carried")
 
-HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 70 MB
+HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 73 MB
 FILTER = bpf.Spec(bpf.ARRAY, 4, BLOCK, 0, bpf.MMAPABLE | bpf.INNER_MAP)
 IN_FORCE, COMING = 0, 1
 HEAD = BLOCK * (1 + PREFIXES)           # bytes of a filter before its blocks
@@ -81,7 +81,7 @@ class Stage:
         self.sample = sample
         try:
             self.cpus = possible_cpus()
-            self.places = max(1, hellos // self.cpus) * self.cpus
+            self.places = max(1, hellos // 2 // self.cpus) * self.cpus * 2      # half of them for those in pieces
             self._load(flows, idle, max(idle, held), ech, marks, shortcut)
         except OSError as problem:
             self.close()
@@ -117,7 +117,7 @@ class Stage:
                 if inner:
                     os.close(inner)
         zero = bytes(4)
-        self.settings = int(idle * 1e9), int(held * 1e9), self.places // self.cpus, ech != "accept"
+        self.settings = int(idle * 1e9), int(held * 1e9), self.places // 2 // self.cpus, ech != "accept"
         self._set(0)
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
@@ -203,8 +203,8 @@ class Stage:
 
     def _set(self, until: int) -> None:
         learns = self.sample is not None
-        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QQIIQQII", *self.settings, until, self.secret,
-                                                                self.sample or 0, learns))
+        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QQIIQQIIII", *self.settings, until, self.secret,
+                                                                self.sample or 0, learns, self.places // 2, 0))
 
     # ---- in the kernel
 

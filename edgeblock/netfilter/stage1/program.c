@@ -9,12 +9,22 @@
 // Why nothing gets through that the engine would block. A flow is either the kernel's or the engine's, never both.
 //
 //   The kernel's: all it has let by is one to SYNS SYNs without data (their destination is in no list) and, behind
-//   each, at most one ClientHello that begins exactly at the SYN's sequence number + 1, lies whole in the packet, in
-//   one record, ends with it, and whose one name and parent domains are not in the filter. All of that is remembered:
-//   the sequence numbers in `flows`, the bytes in `hellos`.
+//   each, at most one ClientHello that begins exactly at the SYN's sequence number + 1, lies in one record and in one
+//   to PIECES packets, each exactly behind the one before, ends with the last, and whose one name and parent domains
+//   are not in the filter. All of that is remembered: the sequence numbers in `flows`, the bytes in `hellos`, and
+//   where the packets were cut.
+//
+//   Of a hello in pieces the first ones pass as soon as they are certainly the beginning of one, and what they have of
+//   a name is judged. A server can serve nothing on them: it answers a whole hello, and the piece that makes it whole
+//   passes only when the whole has been judged as one in a single packet is. Until then nothing else of the flow
+//   passes, not the same bytes again, no other SYN, no other hello: such a packet makes the flow the engine's, which
+//   is told the pieces in the packets in which they came. These bytes are not to be forgotten before the rest comes,
+//   or the engine would read the rest alone. So no other hello takes their place for as long as the engine would
+//   remember a part of a message (`held`), and where the flow is pushed out of `flows`, user space finds them by the
+//   flow's hash, and no SYN of that flow passes.
 //
 //   The engine's: from the first packet on that is anything else (a second packet with data, the same bytes again,
-//   another SYN near the first, a piece, a name that may be listed, an urgent pointer, ...), and for good. Before the
+//   another SYN near the first, a piece out of order, a name that may be listed, an urgent pointer, ...), and for good. Before the
 //   engine judges that packet, user space plays to it what was remembered (source/recall.pyx). So of every flow that
 //   it judges the engine knows what it would know without this stage, and in the same order.
 //
@@ -42,13 +52,15 @@ enum { PASS = 1, QUEUE = 0 };
 
 // What became of a packet. The names are in __init__.py, in this order.
 enum outcome {
-	PASSED_SYN, PASSED_HELLO,
+	PASSED_SYN,
+	PASSED_PIECE,        // of a hello of which more is to come
+	PASSED_HELLO,
 	QUEUED_ADDRESS,      // destination may be listed
 	QUEUED_NAME,         // name, or a parent domain, may be listed
 	QUEUED_ODD_NAME,     // name that is not plain: other bytes, empty labels, digits last, too many labels
 	QUEUED_NO_NAME,
 	QUEUED_ECH,          // ECH, and its policy is not "accept"
-	QUEUED_PIECE,        // not one whole plain ClientHello
+	QUEUED_PIECE,        // not one plain ClientHello, nor the beginning of one; or there is no room for its pieces
 	QUEUED_OTHER,        // not TLS: HTTP, or anything
 	QUEUED_LATER,        // of a flow that has had its hello, or bytes somewhere else
 	QUEUED_WATCHED,      // of a flow that is the engine's
@@ -70,6 +82,7 @@ enum {
 	IP_TCP = 6, IP_UDP = 17,
 	BEHIND = 66000,              // acknowledgements that come late, as conntrack has it (MAXACKWINCONST)
 	DTLS_FIRST = 20, DTLS_LAST = 22,    // first bytes of datagrams that may hold a ClientHello: policy.py
+	SOON = 10,                   // seconds in which user space is told what has passed of a flow that is the engine's
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
 };
 
@@ -118,6 +131,7 @@ struct scratch {
 	__u64 turns;                     // programs that have begun on this CPU: one that was interrupted by another sees it
 	struct view view;
 	__u32 name_at, name_size, names, ech;
+	__u32 have, from, part, so_far;  // of a hello: bytes that have come, and before this packet; whether more are to come
 	__u32 mine;                      // which of passed[] a hello is behind
 	__u32 known, read, near, bare;   // of a SYN: whether it is in passed[], with a hello, or near one; how many have none
 	__u64 next;                      // hellos that this CPU has remembered
@@ -125,6 +139,7 @@ struct scratch {
 	__u64 hashes[LABELS];        // of the name behind each start
 	__u64 starts[LABELS];        // of labels in `name`, last label first
 	__u8 name[NAME_MAX + 9];
+	struct flow fresh;               // what begins with a SYN; but for its number and the time all zero
 };
 
 struct map flows SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), sizeof(struct flow), 1, 0};
@@ -343,6 +358,38 @@ INLINE void note_engine(const struct key *key, __u64 now)
 		update(&engine, key, &now, BPF_ANY);
 }
 
+// Of a hello in pieces the flow is the engine's, or it is whole: another may take its place from then on.
+INLINE void let_go(struct flow *flow, __u64 until)
+{
+	__u32 which = flow->part - 1, place;
+	struct hello *h;
+
+	flow->part = 0;
+	if (which >= SYNS)
+		return;
+	place = flow->passed[which].place;
+	h = look_up(&hellos, &place);
+	if (h && h->serial == flow->passed[which].serial && h->until > until)
+		h->until = until;
+}
+
+// Pieces have passed of this flow, and are not to be forgotten.
+INLINE int has_part(const struct key *key, __u64 now)
+{
+	__u32 zero = 0, place;
+	const struct settings *set = look_up(&settings, &zero);
+	const struct hello *h;
+
+	if (!set)
+		return 1;
+	place = place_of_part(key, set->parts);
+	h = look_up(&hellos, &place);
+	if (!h || h->until <= now)
+		return 0;
+	const __u64 *a = (const __u64 *)key, *b = (const __u64 *)&h->key;
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]));
+}
+
 INLINE void hand_over(struct flow *flow)
 {
 	__sync_fetch_and_add(&flow->handed, 1);
@@ -481,15 +528,14 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 		// What the engine holds outlives what is remembered here, so ask for it before a flow becomes the kernel's.
 		__u64 *touched = look_up(&engine, key);
 
-		if (touched && what == PASSED_SYN && !is_past_held(*touched, now, 1))
+		if (what == PASSED_SYN && ((touched && !is_past_held(*touched, now, 1)) || has_part(key, now)))
 			what = QUEUED_WATCHED;
 		if (what != PASSED_SYN)
 			return what;
-		struct flow fresh = {};
-		fresh.count = 1;
-		fresh.touched = now;
-		fresh.passed[0].isn = v->seq;
-		if (update(&flows, key, &fresh, BPF_NOEXIST) == 0)
+		s->fresh.count = 1;
+		s->fresh.touched = now;
+		s->fresh.passed[0].isn = v->seq;
+		if (update(&flows, key, &s->fresh, BPF_NOEXIST) == 0)
 			return PASSED_SYN;
 		flow = look_up(&flows, key);     // another CPU was first, or there is no room
 		if (flow)
@@ -500,8 +546,8 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 	MEMORY_BARRIER();
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
-	if (is_past_held(flow->touched, now, handed)) {
-		flow->count = 0;
+	if (is_past_held(flow->touched, now, handed | flow->part)) {
+		flow->count = flow->part = 0;
 		__sync_val_compare_and_swap(&flow->handed, handed, 0);   // another packet may have handed it over meanwhile
 	}
 	flow->touched = now;
@@ -532,7 +578,7 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 			if (s->read && n > STARTS)   // the engine may have given that one up, and now begins it again
 				what = QUEUED_LATER;
 		} else {
-			if (s->near || s->bare >= STARTS || n >= SYNS) {
+			if (s->near || s->bare >= STARTS || n >= SYNS || flow->part) {
 				what = QUEUED_LATER;
 			} else {
 				struct passed one = {.isn = v->seq};
@@ -541,8 +587,10 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 			}
 		}
 	}
-	if (what != PASSED_SYN)
+	if (what != PASSED_SYN) {
 		hand_over(flow);
+		let_go(flow, now + SOON * SECOND);
+	}
 	unlock(flow, head);
 	return what;
 }
@@ -632,60 +680,118 @@ INLINE enum outcome judge_name(struct scratch *s, const struct hello *h)
 	return PASSED_HELLO;
 }
 
-INLINE enum outcome judge_hello(struct scratch *s, const struct hello *h, __u32 queue_ech)
-{
-	// RFC 8446, sections 5.1 and 4.1.2. Everything must end exactly where the packet does.
-	__u32 size = s->view.size, at, end = size;
+// What is no hello, or ends behind `end`, is not read; one of which more is to come, as far as it has come.
+#define NEED(size)                                                                                \
+	do {                                                                                      \
+		if (at + (size) > have)                                                           \
+			return at + (size) > end ? QUEUED_PIECE : PASSED_PIECE;                   \
+	} while (0)
 
-	if (size < 6 || h->data[0] != RECORD_HANDSHAKE || h->data[1] != 3)
+// RFC 8446, sections 5.1 and 4.1.2. Everything must end exactly where the record does.
+INLINE enum outcome read_hello(struct scratch *s, const struct hello *h)
+{
+	__u32 have = s->have, at, end;
+
+	s->names = s->ech = 0;
+	if (have < 6 || h->data[0] != RECORD_HANDSHAKE || h->data[1] != 3)
 		return QUEUED_OTHER;
-	if (size > HELLO_MAX || u16_at(h, 3) != size - 5 || h->data[5] != CLIENT_HELLO || h->data[6] ||
-	    u16_at(h, 7) != size - 9)
+	end = 5 + u16_at(h, 3);
+	if (have < 9 || have > end || end > HELLO_MAX || h->data[5] != CLIENT_HELLO || h->data[6] ||
+	    u16_at(h, 7) != end - 9)
 		return QUEUED_PIECE;
 	at = 9 + 34;
-	if (at + 1 > end)
-		return QUEUED_PIECE;
+	NEED(1);
 	at += 1 + u8_at(h, at);                  // session id
-	if (at + 2 > end)
-		return QUEUED_PIECE;
+	NEED(2);
 	at += 2 + u16_at(h, at);                 // cipher suites
-	if (at + 1 > end)
-		return QUEUED_PIECE;
+	NEED(1);
 	at += 1 + u8_at(h, at);                  // compression
-	if (at + 2 > end)
-		return at == end ? QUEUED_NO_NAME : QUEUED_PIECE;
+	if (at == end && have == end)
+		return PASSED_HELLO;
+	NEED(2);
 	if (at + 2 + u16_at(h, at) != end)
 		return QUEUED_PIECE;
 	at += 2;
-	s->names = s->ech = 0;
 	for (int i = 0; i < EXTENSIONS; i++) {
-		if (at + 4 > end)
+		if (at == end)
 			break;
+		NEED(4);
 		__u32 type = u16_at(h, at), length = u16_at(h, at + 2);
 		at += 4;
 		if (at + length > end)
 			return QUEUED_PIECE;
+		if (type == ECH)
+			s->ech = 1;
 		if (type == SERVER_NAME) {
 			// One list of one name, of type host name.
+			if (length < 6)
+				return QUEUED_PIECE;
+			NEED(5);
+			if (u16_at(h, at) != length - 2 || u8_at(h, at + 2) || u16_at(h, at + 3) != length - 5)
+				return QUEUED_PIECE;
+			NEED(length);
 			s->names++;
 			s->name_at = at + 5;
 			s->name_size = length - 5;
-			if (length < 6 || u16_at(h, at) != length - 2 || u8_at(h, at + 2) ||
-			    u16_at(h, at + 3) != length - 5)
-				return QUEUED_PIECE;
-		} else if (type == ECH) {
-			s->ech = 1;
 		}
 		at += length;
+		NEED(0);
 	}
-	if (at != end)
-		return QUEUED_PIECE;
+	return at == end ? PASSED_HELLO : QUEUED_PIECE;
+}
+
+INLINE enum outcome judge_hello(struct scratch *s, const struct hello *h, __u32 queue_ech)
+{
+	enum outcome what = read_hello(s, h);
+
+	if (what > PASSED_HELLO)
+		return what;
+	s->so_far = what;
 	MEMORY_BARRIER();
-	if (s->names != 1)
-		return s->names ? QUEUED_PIECE : QUEUED_NO_NAME;
+	if (s->names > 1)
+		return QUEUED_PIECE;
 	if (s->ech && queue_ech)
 		return QUEUED_ECH;
+	if (!s->names)
+		return s->so_far == PASSED_HELLO ? QUEUED_NO_NAME : PASSED_PIECE;
 	return judge_name(s, h);
+}
+
+// Takes a place for a hello, of which `serial` is the number then: 0 if it cannot be had.
+INLINE struct hello *claim(__u32 place, int part, __u64 now, __u32 *was)
+{
+	struct hello *h = look_up(&hellos, &place);
+
+	if (!h)
+		return 0;
+	*was = h->serial;
+	if (*was == CLAIMED || (part && h->until > now))
+		return 0;
+	return __sync_val_compare_and_swap(&h->serial, *was, CLAIMED) == *was ? h : 0;
+}
+
+// The packet's bytes, behind those that have come. The masks are for the verifier, which forgets comparisons and does
+// not see that there is room: `from` and `size` are HELLO_MAX together at most.
+INLINE int take_bytes(struct __sk_buff *skb, struct hello *h, __u32 at, __u32 size, __u32 from)
+{
+	__u64 rest = size - 1;
+
+	if (!from) {
+		asm volatile("%0 &= %1" : "+r"(rest) : "i"(HELLO_MAX - 1));
+		return load_bytes(skb, at, h->data, rest + 1) == 0;
+	}
+	for (__u32 i = 0; i < HELLO_MAX / CHUNK; i++) {
+		if (size <= CHUNK)
+			break;
+		if (load_bytes(skb, at, h->data + (from & (HELLO_MAX - 1)), CHUNK) < 0)
+			return 0;
+		at += CHUNK;
+		from += CHUNK;
+		size -= CHUNK;
+	}
+	rest = size - 1;
+	asm volatile("%0 &= %1" : "+r"(rest) : "i"(CHUNK - 1));
+	return load_bytes(skb, at, h->data + (from & (HELLO_MAX - 1)), rest + 1) == 0;
 }
 
 INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const struct key *key, __u64 turn, __u64 now)
@@ -693,67 +799,121 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
 	enum outcome what = QUEUED_LATER;
-	__u32 zero = 0, head, n, mine, place;
+	__u32 zero = 0, head, n, mine, place, serial, was, from = 0, part, end;
 	struct settings *set = look_up(&settings, &zero);
 	struct hello *h;
+	__u8 first[6];
 
 	if (!flow || !set)
 		return QUEUED_UNKNOWN;
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
-	if (is_past_held(flow->touched, now, flow->handed))
-		flow->count = 0;
+	if (is_past_held(flow->touched, now, flow->handed | flow->part))
+		flow->count = flow->part = 0;
 	flow->touched = now;
 	if (flow->handed) {
 		what = QUEUED_WATCHED;
 		goto out;
 	}
 	n = flow->count;
+	part = flow->part;
 	s->mine = SYNS;
 	for (__u32 i = 0; i < SYNS; i++) {
 		if (i >= n)
 			break;
-		if (v->seq == flow->passed[i].isn + 1 && !flow->passed[i].size)
+		if (part ? part == i + 1 && v->seq == flow->passed[i].isn + 1 + flow->passed[i].size
+			 : v->seq == flow->passed[i].isn + 1 && !flow->passed[i].size)
 			s->mine = i;
 	}
 	MEMORY_BARRIER();
-	if (s->mine >= SYNS)
+	mine = s->mine;
+	if (mine >= SYNS)
 		goto out;
 	if (v->odd || (v->flags & (FIN | SYN | RST | ACK | URG)) != ACK) {
 		what = QUEUED_ODD;
 		goto out;
 	}
-	what = QUEUED_PIECE;
-	if (v->size > HELLO_MAX)
-		goto out;
-	place = cpu_number() * set->places + (__u32)(s->next % set->places);
-	h = look_up(&hellos, &place);
-	if (!h)
-		goto out;
-	h->serial = 0;
+	if (part) {
+		from = flow->passed[mine].size;
+		place = flow->passed[mine].place;
+		serial = flow->passed[mine].serial;
+		h = claim(place, 0, now, &was);
+		if (!h)
+			goto out;
+		if (was != serial) {             // it is another's: not before `until`
+			h->serial = was;
+			goto out;
+		}
+		what = QUEUED_PIECE;
+		if (h->cuts[PIECES - 2])
+			goto release;
+	} else {
+		what = QUEUED_OTHER;
+		if (load_bytes(skb, v->at, first, sizeof(first)) < 0 || first[0] != RECORD_HANDSHAKE || first[1] != 3)
+			goto out;
+		what = QUEUED_PIECE;
+		part = v->size < 5 + big16(first + 3);
+		if (part) {
+			place = place_of_part(key, set->parts);
+		} else {
+			place = cpu_number() * set->places + (__u32)(s->next % set->places);
+		}
+		h = claim(place, part, now, &was);
+		if (!h)
+			goto out;
+		serial = part ? was % 0x7FFFFFFF + 1 : (__u32)(s->next & 0x7FFFFFFF) + 1;
+		if (part)
+			h->until = 0;            // what it says of another flow is over
+	}
+	s->have = from + v->size;
+	s->from = from;
 	MEMORY_BARRIER();
-	// A mask, for the verifier of older kernels forgets a comparison. It changes nothing: 1 <= v->size <= HELLO_MAX.
-	__u64 size = v->size - 1;
-	asm volatile("%0 &= %1" : "+r"(size) : "i"(HELLO_MAX - 1));
-	if (load_bytes(skb, v->at, h->data, size + 1) < 0)
-		goto out;
+	if (s->have > HELLO_MAX || v->size > HELLO_MAX || !take_bytes(skb, h, v->at, v->size, s->from))
+		goto release;
+	MEMORY_BARRIER();
 	what = judge_hello(s, h, set->queue_ech);
-	if (what != PASSED_HELLO)
-		goto out;
+	if (what > PASSED_HELLO)
+		goto release;
+	MEMORY_BARRIER();
+	part = s->so_far == PASSED_PIECE;
+	from = s->from;
+	end = s->have;
 	mine = s->mine;
 	MEMORY_BARRIER();
 	if (s->turns != turn) {      // interrupted by another packet, which has used the same memory
 		what = QUEUED_WATCHED;
-		goto out;
+		goto release;
 	}
-	s->next += 1;
-	struct passed one = {.isn = v->seq - 1, .size = v->size, .serial = s->next, .place = place, .after = n};
-	__sync_lock_test_and_set(&h->serial, one.serial);
-	if (mine < SYNS)
+	what = part ? PASSED_PIECE : PASSED_HELLO;
+	if (!from) {
+		s->next += place < set->parts;
+		h->isn = v->seq - 1;
+		h->key = *key;
+		for (int i = 0; i < PIECES - 1; i++)
+			h->cuts[i] = 0;
+	} else {
+		for (int i = 0; i < PIECES - 1; i++) {
+			if (!h->cuts[i]) {
+				h->cuts[i] = from;
+				break;
+			}
+		}
+	}
+	h->size = end;
+	h->until = part ? now + set->held : 0;
+	if (mine < SYNS) {
+		struct passed one = {.isn = flow->passed[mine].isn, .size = end, .serial = serial, .place = place,
+				     .after = from ? flow->passed[mine].after : n};
 		flow->passed[mine] = one;
+		flow->part = part ? mine + 1 : 0;
+	}
+release:
+	__sync_lock_test_and_set(&h->serial, serial);
 out:
-	if (what != PASSED_HELLO)
+	if (what > PASSED_HELLO) {
 		hand_over(flow);
+		let_go(flow, now + SOON * SECOND);
+	}
 	unlock(flow, head);
 	return what;
 }

@@ -1,7 +1,8 @@
 /* The structures and bounds that the programs in the kernel share with whoever reads their maps.
  *
  * Both compile this file: program.c for the kernel, structures.pyx, source/recall.pyx and source/marking.pyx for user
- * space. LAYOUT is what each has made of it; a program whose numbers differ is not loaded. Never here: code.
+ * space. LAYOUT is what each has made of it; a program whose numbers differ is not loaded. Never here: code, but for the one
+ * sum that both have to come to.
  */
 
 #ifndef EDGEBLOCK_STRUCTURES_H
@@ -11,6 +12,8 @@
 
 enum {
 	HELLO_MAX = 2048,        // a hello with post-quantum keys, in one piece after GRO, takes 1900 to 2020
+	PIECES = 4,              // that one hello passes in
+	CHUNK = 128,             // bytes in which a piece comes behind another
 	SYNS = 12,               // ports that come round again within `idle` that often stay the kernel's
 	STARTS = 4,              // as many as the engine reads from (core/starts.pxd, MAX_STARTS)
 	NEAR = (1 << 20) + (1 << 16),    // what may be of one stream (MAX_AHEAD), and a packet
@@ -27,7 +30,7 @@ struct passed {                          // a SYN that passed, and the hello beh
 	__u32 isn;
 	__u32 serial;                    // of the hello in its place
 	__u32 place;                     // in `hellos`
-	__u16 size;                      // of the hello; 0: none yet
+	__u16 size;                      // of what has passed of the hello; 0: nothing yet
 	__u16 after;                     // how many SYNs had passed before the hello
 };
 
@@ -38,13 +41,19 @@ struct flow {
 	__u64 handed;                    // 0: the kernel's; else the engine's, and how often that was said
 	struct passed passed[SYNS];
 	__u32 tail;
-	__u32 unused;
+	__u32 part;                      // which of passed[] has a hello that is not whole yet, counted from 1; 0: none
 };
 
+// In the first half of the map those that came whole, one after the other, each CPU in a share of its own; in the
+// second half those that come in pieces, each where the hash of its flow says.
 struct hello {
-	__u32 serial;                    // 0 while it is written
-	__u32 unused[3];
-	__u8 data[HELLO_MAX + 64];       // the end is never written: a look behind the last byte stays inside
+	__u32 serial;                    // CLAIMED while it is written
+	__u32 isn;                       // of the SYN before it; this and what follows only of one in pieces
+	__u64 until;                     // nanoseconds: no other takes the place of one that is not whole; 0: it is whole
+	struct key key;                  // whose it is
+	__u16 size;                      // of what has come
+	__u16 cuts[PIECES - 1];          // where pieces end that others followed; 0: none
+	__u8 data[HELLO_MAX + CHUNK];    // the end is never looked at: reads and writes behind the last byte stay inside
 };
 
 struct settings {
@@ -56,7 +65,25 @@ struct settings {
 	__u64 secret;                    // for which connections are learnt from (core/sketch.pyx, in_sample):
 	__u32 sample;                    // those whose number is not above this,
 	__u32 learns;                    // where this is not 0
+	__u32 parts;                     // places for hellos in pieces, behind as many for whole ones
+	__u32 unused;
 };
+
+// Of a hello, and never its number.
+#define CLAIMED 0xFFFFFFFFU
+
+// Where in the second half the hello in pieces of a flow is, for so many places: both sides compute it.
+static inline __attribute__((always_inline)) __u32 place_of_part(const struct key *key, __u32 parts)
+{
+	const __u64 *words = (const __u64 *)key;
+	__u64 hash = 0;
+
+	for (int i = 0; i < (int)(sizeof(*key) / 8); i++) {
+		hash = (hash ^ words[i]) * 0x9E3779B97F4A7C15ULL;
+		hash ^= hash >> 32;
+	}
+	return parts + (__u32)((hash >> 32) * parts >> 32);
+}
 
 enum what { UNDECIDED, DONE, HTTP, BLOCKED };    // as netfilter/marks.py numbers them
 
@@ -78,17 +105,18 @@ struct mark {                            // of a flow, both directions
 
 #define AT(structure, field) __builtin_offsetof(struct structure, field)
 #define LAYOUT                                                                                                        \
-	HELLO_MAX, SYNS, STARTS, NEAR, MAX_EXTENSIONS,                                                                \
+	HELLO_MAX, PIECES, CHUNK, SYNS, STARTS, NEAR, MAX_EXTENSIONS,                                                                \
 	sizeof(struct key), AT(key, source), AT(key, destination), AT(key, source_port), AT(key, destination_port),   \
 	AT(key, family),                                                                                              \
 	sizeof(struct passed), AT(passed, isn), AT(passed, serial), AT(passed, place), AT(passed, size),              \
 	AT(passed, after),                                                                                            \
 	sizeof(struct flow), AT(flow, head), AT(flow, count), AT(flow, touched), AT(flow, handed), AT(flow, passed),  \
-	AT(flow, tail),                                                                                               \
-	sizeof(struct hello), AT(hello, serial), AT(hello, data),                                                     \
+	AT(flow, tail), AT(flow, part),                                                                               \
+	sizeof(struct hello), AT(hello, serial), AT(hello, isn), AT(hello, until), AT(hello, key), AT(hello, size),   \
+	AT(hello, cuts), AT(hello, data),                                                                             \
 	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
 	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                     \
-	AT(settings, learns),                                                                                         \
+	AT(settings, learns), AT(settings, parts),                                                                    \
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
 	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "structures.h":
     enum:
         HELLO_MAX
+        PIECES
         SYNS
         NEAR
         STARTS
@@ -30,10 +31,19 @@ cdef extern from "structures.h":
         uint64_t handed
         PassedSyn* passed          # SYNS of them
         uint32_t tail
+        uint32_t part
 
     struct Hello "hello":
         uint32_t serial
-        uint8_t* data              # HELLO_MAX, and 64
+        uint32_t isn
+        uint64_t until
+        Key key
+        uint16_t size
+        uint16_t* cuts             # PIECES - 1
+        uint8_t* data              # HELLO_MAX, and CHUNK
+
+    const uint32_t CLAIMED
+    uint32_t place_of_part(const Key* key, uint32_t parts) nogil
 
     struct FlowMark "mark":
         uint64_t touched
