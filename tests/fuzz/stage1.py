@@ -133,12 +133,18 @@ def flow(dice: random.Random, ends: tuple[bytes, bytes, int]) -> Iterator[bytes]
         elif turn < 8 or not hellos:
             hellos.append(drawn(dice))
             at = 1 + (dice.choice((-200, -50, -1, 1, 50)) if dice.randrange(8) == 0 else 0)
-            yield packet(dice, ends, isn + at, dice.choice(FLAGS) if dice.randrange(6) == 0 else s.ACK, hellos[-1])
-        elif turn < 12:     # pieces of one, in some order, each of it or of another
+            flags = dice.choice(FLAGS) if dice.randrange(6) == 0 else s.ACK
+            cuts = sorted(dice.randrange(len(hellos[-1]) + 1) for _ in range(dice.choice((0, 0, 1, 1, 2, 5))))
+            for a, b in zip([0, *cuts], [*cuts, len(hellos[-1])], strict=True):
+                yield packet(dice, ends, isn + at + a, flags, hellos[-1][a:b])
+                if dice.randrange(24) == 0:        # between two, the connection begins anew, or seems to
+                    yield packet(dice, ends, isn + dice.choice((0, 0, 1 << 29)), s.SYN, b"")
+        elif turn < 12:     # pieces of one, in order or in another, each of it or of another
             data, other = dice.choice(hellos), dice.choice(hellos)
             cuts = sorted({0, len(data), *(dice.randrange(len(data)) for _ in range(dice.randrange(3)))})
             pieces = [(a, (data if dice.randrange(4) else other)[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
-            dice.shuffle(pieces)
+            if dice.randrange(2):
+                dice.shuffle(pieces)
             for at, piece in pieces[:dice.choice((1, 9, 9))]:
                 yield packet(dice, ends, isn + 1 + at, s.ACK, piece)
         else:

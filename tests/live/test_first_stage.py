@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,38 @@ def test_clean_hellos_never_reach_the_queue(box: Running):
     assert box.lab.queued() == before
     after = box.lab.counters(box.daemon)
     assert after["stage1.passed_hello"] - counted["stage1.passed_hello"] == 200
+
+
+def in_pieces(lab: Lab, host: str, version: int, *cuts: int) -> bool:
+    """The same with a hello that comes in several packets."""
+    settings = ssl.create_default_context(cafile=str(lab.home / "ca.pem"))
+    settings.set_alpn_protocols([f"none-{number}" + 200 * "x" for number in range(6)])      # as large as a browser's
+    arrived, leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+    wrapped = settings.wrap_bio(arrived, leaving, server_hostname=host)
+    with suppress(ssl.SSLWantReadError):
+        wrapped.do_handshake()
+    hello = leaving.read()
+    try:
+        with lab.connect(443, version=version) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for a, b in zip([0, *cuts], [*cuts, len(hello)], strict=True):
+                connection.sendall(hello[a:b])
+            return connection.recv(5)[:1] in (b"\x16", b"\x15")       # a greeting, or an alert: it was read
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_hellos_in_pieces_never_reach_the_queue(box: Running, version: int):
+    before, counted = box.lab.queued(), box.lab.counters(box.daemon)
+    for cuts in ((1400,), (9,), (500, 1000), (300, 600, 900)):
+        assert all(in_pieces(box.lab, "open.example", version, *cuts) for _ in range(10)), cuts
+    assert box.lab.queued() == before
+    after = box.lab.counters(box.daemon)
+    assert after["stage1.passed_hello"] - counted["stage1.passed_hello"] == 40
+    assert after["stage1.passed_piece"] - counted["stage1.passed_piece"] == 10 * (1 + 1 + 2 + 3)
+    for cuts in ((1400,), (9,), (500, 1000), (300, 600, 900), (100, 101)):
+        assert not in_pieces(box.lab, "listed.example", version, *cuts), cuts
 
 
 def test_no_listed_name_passes_while_rules_change(box: Running):

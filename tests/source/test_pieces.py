@@ -1,0 +1,238 @@
+"""Hellos in several segments in the first stage: what passes, what hands the flow over, what the engine is told then."""
+
+import struct
+import time
+
+import pytest
+
+from edgeblock.disguises.streams import Path
+from edgeblock.netfilter.stage1 import Stage, bpf
+from tests.blocklist.making import matcher
+from tests.core import samples as s
+from tests.core.playing import LISTED, OTHER, engine, play
+from tests.staging import Box, forget_flow, key_of, place_of_part
+
+pytestmark = pytest.mark.live
+
+LARGE = s.sized_hello(OTHER, 1800)      # with post-quantum key shares, as browsers send it
+HEAD = 9                                # of a record and a message in it: less is no certain beginning
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    with Stage(4096, 120.0, hellos=1024) as stage:
+        yield stage
+
+
+@pytest.fixture
+def box(loaded):
+    return fresh(loaded)
+
+
+def fresh(stage, *lines, **settings):
+    """The stage and an engine with these rules, and nothing remembered of the flow that the tests use."""
+    made = Box(stage, engine(*(lines or ("blocked.example.com",)), **settings))
+    made.forget(Path(six).syn() for six in (False, True))
+    return made
+
+
+def outcome(box, packet):
+    """What was counted; `blocked` where the engine was asked and says so."""
+    before = box.stage.counters()
+    made = box.judge(packet, 1.0)
+    (what,) = [name for name, count in box.stage.counters().items() if count != before[name]]
+    return "blocked" if made.mark == "blocked" else what
+
+
+def pieces(path, data, *cuts):
+    """The segments of a hello that is cut there."""
+    edges = [0, *cuts, len(data)]
+    return [path.data(a, data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def header(stage, path):
+    """Serial, until and cuts of the place of that flow's hello in pieces."""
+    hellos = stage.maps["hellos"]
+    place = struct.pack("=I", place_of_part(key_of(path.syn()), stage.places // 2))
+    found = bpf.look_up(hellos, place, bpf.describe(hellos)[0].value_size)
+    return struct.unpack_from("=I4xQ40x2x3H", found)
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("cuts", [(1388,), (1448,), (600, 1200), (HEAD,), (500, 1000, 1500), (1000, 1001, 1129)])
+def test_a_hello_in_pieces_never_comes_to_the_queue(box, cuts, six):
+    path = Path(six)
+    assert outcome(box, path.syn()) == "passed_syn"
+    assert [outcome(box, packet) for packet in pieces(path, LARGE, *cuts)] == [
+        *["passed_piece"] * len(cuts), "passed_hello"]
+    assert box.asked == 0
+    assert outcome(box, path.data(len(LARGE), b"x")) == "later"
+    alone = play(engine("blocked.example.com"), [path.syn(), *pieces(path, LARGE, *cuts), path.data(len(LARGE), b"x")])
+    assert box.engine.counters()["packets"] == alone.counters["packets"]
+    assert box.engine.counters()["hellos"] == 1
+
+
+def test_one_that_was_merged_on_the_way_passes_whole(box):
+    path = Path()
+    box.judge(path.syn(), 1.0)
+    assert outcome(box, path.data(0, LARGE)) == "passed_hello" and box.asked == 0
+
+
+def test_cut_anywhere_the_verdict_is_the_same(loaded):
+    for name in (LISTED, OTHER):
+        data = s.hello(name, behind=s.extension(51, bytes(60)))
+        whole = data.index(name) + len(name)
+        for cut in range(1, len(data)):
+            box, path = fresh(loaded), Path()
+            outcome(box, path.syn())
+            got = [outcome(box, packet) for packet in pieces(path, data, cut)]
+            if name == OTHER:
+                assert got == (["passed_piece", "passed_hello"] if cut >= HEAD else
+                               ["other" if cut < 6 else "piece", "watched"]), cut
+            elif cut < HEAD:
+                assert got[1] == "blocked", cut
+            else:       # what a piece has of a name is judged at once
+                assert got == (["passed_piece", "blocked"] if cut < whole else ["blocked", "blocked"]), cut
+
+
+def test_a_fifth_piece_is_the_engines(box):
+    path = Path()
+    box.judge(path.syn(), 1.0)
+    got = [outcome(box, packet) for packet in pieces(path, LARGE, 300, 600, 900, 1200, 1500)]
+    assert got == [*["passed_piece"] * 4, "piece", "watched"]
+    assert box.engine.counters()["hellos"] == 1
+
+
+BETWEEN = {
+    "the same again": (lambda path: path.data(0, LARGE[:700]), "later"),
+    "behind a gap": (lambda path: path.data(701, LARGE[701:]), "later"),
+    "over its end": (lambda path: path.data(699, LARGE[699:]), "later"),
+    "all of it": (lambda path: path.data(0, LARGE), "later"),
+    "another SYN": (lambda path: Path(isn=path.isn + (1 << 28)).syn(), "later"),
+    "with FIN": (lambda path: path.data(700, LARGE[700:], s.ACK | s.FIN), "odd"),
+    "with RST": (lambda path: path.data(700, LARGE[700:], s.ACK | s.RST), "odd"),
+    "without ACK": (lambda path: path.data(700, LARGE[700:], s.PSH), "odd"),
+    "urgent": (lambda path: path.data(700, LARGE[700:], s.ACK | s.URG), "odd"),
+    "more than there is": (lambda path: path.data(700, LARGE[700:] + b"x"), "piece"),
+    "another hello": (lambda path: path.data(1 << 28, LARGE), "later"),
+}
+
+
+@pytest.mark.parametrize("how", BETWEEN)
+def test_anything_else_makes_the_flow_the_engines(box, how):
+    path = Path()
+    box.judge(path.syn(), 1.0)
+    first, second = pieces(path, LARGE, 700)
+    assert outcome(box, first) == "passed_piece"
+    packet, what = BETWEEN[how]
+    assert outcome(box, packet(path)) == what
+    assert box.recall.recalled == 1
+    # Others may have the place soon, and nothing of this flow passes any more.
+    assert header(box.stage, path)[1] < time.monotonic_ns() + 11e9
+    assert outcome(box, second) == "watched"
+
+
+def test_the_second_piece_first_is_the_engines(box):
+    path = Path()
+    first, second = pieces(path, LARGE, 700)
+    box.judge(path.syn(), 1.0)
+    assert [outcome(box, second), outcome(box, first)] == ["later", "watched"]
+
+
+def test_the_same_syn_again_changes_nothing(box):
+    path = Path()
+    first, second = pieces(path, LARGE, 700)
+    box.judge(path.syn(), 1.0)
+    assert [outcome(box, one) for one in (first, path.syn(), second)] == [
+        "passed_piece", "passed_syn", "passed_hello"]
+
+
+def test_a_server_takes_each_piece_whole_or_not_at_all(box):
+    # Of the hello that passed, the server got the first piece only; then all of another, of which it takes the rest.
+    path, name = Path(), b"blocked.innocent.net."
+    passed, copy = s.hello(name), s.hello(b"wxyzabc.example.com.".ljust(len(name) - 1, b"m"))
+    cut = passed.index(name) + len(b"blocked.")
+    copy = copy[:cut] + s.hello(b"blocked.example.com.m")[cut:]
+    assert len(copy) == len(passed) and LISTED in passed[:cut] + copy[cut:]
+    packets = [path.syn(), *pieces(path, passed, cut), path.data(0, copy)]
+    box = fresh(box.stage, "blocked.example.com.m")
+    assert box.play(packets).blocked and header(box.stage, path)[2] == cut
+    # In one piece it takes or leaves it whole: no server reads the listed name.
+    packets[1:3] = [path.data(0, passed)]
+    assert not fresh(box.stage, "blocked.example.com.m").play(packets).blocked
+
+
+def test_what_has_passed_of_a_hello_is_remembered_as_long_as_the_engine_would():
+    with Stage(64, 0.0, hellos=64, held=3600.0) as short:
+        box, path = fresh(short), Path()
+        listed = s.hello(LISTED)
+        cut = listed.index(LISTED) + 4
+        box.judge(path.syn(), 1.0)
+        first, second = pieces(path, listed, cut)
+        assert outcome(box, first) == "later"       # the SYN is over at once: this is the engine's
+        with Stage(64, 120.0, hellos=64, held=3600.0) as stage:
+            box = fresh(stage)
+            box.judge(path.syn(), 1.0)
+            assert outcome(box, first) == "passed_piece"
+            stage.settings = 0, *stage.settings[1:]
+            stage.hold(3600)
+            assert outcome(box, second) == "blocked"
+
+
+def test_a_flow_that_a_flood_has_pushed_out_is_known_by_its_piece(box):
+    path, data = Path(), s.hello(LISTED)
+    first, second = pieces(path, data, data.index(LISTED) + 4)
+    for between in ([], [Path(isn=path.isn + (1 << 28)).syn()]):
+        box = fresh(box.stage)
+        box.judge(path.syn(), 1.0)
+        assert outcome(box, first) == "passed_piece"
+        assert bpf.delete(box.stage.maps["flows"], key_of(first))
+        assert [outcome(box, packet) for packet in between] == ["watched"] * len(between)
+        assert outcome(box, second) == "blocked"
+
+
+def test_no_other_takes_the_place_of_one_that_is_not_whole(loaded):
+    box, path = fresh(loaded), Path()
+    place = place_of_part(key_of(path.syn()), loaded.places // 2)
+    other = Path()
+    for port in range(1025, 65_000):
+        other.settings["sport"] = port
+        if place_of_part(key_of(other.syn()), loaded.places // 2) == place:
+            break
+    first, second = pieces(path, LARGE, 1400)
+    others = pieces(other, LARGE, 1400)
+    for packet, what in ((path.syn(), "passed_syn"), (other.syn(), "passed_syn"), (first, "passed_piece"),
+                         (others[0], "piece"), (others[1], "watched"), (second, "passed_hello")):
+        assert outcome(box, packet) == what
+    box.forget([other.syn()])
+    assert [outcome(box, packet) for packet in (other.syn(), *others)] == ["passed_syn", "passed_piece", "passed_hello"]
+    forget_flow(loaded, key_of(other.syn()))
+
+
+def test_rules_that_come_between_two_pieces_are_asked(box):
+    path = Path()
+    data = s.hello(OTHER, behind=s.extension(51, bytes(200)))
+    first, second = pieces(path, data, len(data) - 20)
+    box.judge(path.syn(), 1.0)
+    assert outcome(box, first) == "passed_piece"
+    listing = matcher(OTHER.decode()).snapshot
+    box.stage.offer(listing.parts, listing.key)
+    box.stage.settle()
+    assert outcome(box, second) == "name"
+
+
+def test_ech_is_seen_in_the_piece_that_has_it():
+    with Stage(64, 120.0, "block", hellos=64) as strict:
+        box, path = fresh(strict, ech="block"), Path()
+        data = s.hello(OTHER, before=s.ECH, behind=s.extension(51, bytes(200)))
+        box.judge(path.syn(), 1.0)
+        assert outcome(box, pieces(path, data, len(data) - 20)[0]) in ("ech", "blocked")
+
+
+def test_what_is_certainly_no_hello_is_not_begun(loaded):
+    data = bytearray(LARGE)
+    for at, byte in ((0, 21), (5, 2), (6, 1), (8, 0), (3, 8), (43, 255)):
+        box, path = fresh(loaded), Path()
+        box.judge(path.syn(), 1.0)
+        odd = bytes(data[:at]) + bytes([byte]) + bytes(data[at + 1:1400])
+        assert outcome(box, path.data(0, odd)) == ("other" if at == 0 else "piece"), at
