@@ -68,16 +68,16 @@ def forget_flow(stage: Stage, key: bytes) -> None:
     for name in ("flows", "engine"):
         bpf.delete(stage.maps[name], key)
     hellos = stage.maps["hellos"]
-    bpf.update(hellos, struct.pack("=I", place_of_part(key, stage.places // 2)), bytes(bpf.describe(hellos)[0].value_size))
+    bpf.update(hellos, struct.pack("=I", place_of_part(key, stage.places)), bytes(bpf.describe(hellos)[0].value_size))
 
 
-def place_of_part(key: bytes, parts: int) -> int:
-    """Where a hello in pieces of that flow is, as structures.h has it."""
-    number = 0
+def place_of_part(key: bytes, places: int) -> int:
+    """Where the hello of that flow is of which more is to come, as structures.h has it."""
+    number, parts = 0, (places + 3) // 4
     for (word,) in struct.iter_unpack("=Q", key):
         number = (number ^ word) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
         number ^= number >> 32
-    return parts + ((number >> 32) * parts >> 32)
+    return places - parts + ((number >> 32) * parts >> 32)
 
 
 def key_of(packet: bytes) -> bytes:

@@ -33,7 +33,7 @@ cdef class Recall:
 
     Args:
         flows, hellos: the open maps, which stay the caller's.
-        places: how many hellos there is room for, half of them for those in pieces.
+        places: how many hellos there is room for.
 
     Attributes:
         recalled: packets before which something was found.
@@ -139,14 +139,11 @@ cdef class Recall:
         """Of a flow that was pushed out of its map: the hello of which only the first pieces have passed."""
         cdef PassedSyn* one = &out.passed[0]
         cdef const Hello* at
-        cdef uint32_t half = self.places // 2
         cdef int turn
         cdef bint is_it
-        if half == 0:
-            return False
         memset(out, 0, sizeof(Remembered))
         out.count = one.after = 1
-        one.place = place_of_part(key, half)
+        one.place = place_of_part(key, self.places)
         at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
         for turn in range(PATIENCE):
             one.serial = (<const volatile uint32_t*>&at.serial)[0]
@@ -190,7 +187,7 @@ cdef class Recall:
         cdef const Hello* at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
         cdef int i
         for i in range(<int>PIECES - 1):
-            passed.cuts[i] = at.cuts[i] if one.place >= self.places // 2 else 0
+            passed.cuts[i] = at.cuts[i]
 
     def prepare(self, Engine engine not None, bytes packet not None, double now):
         """`before` for tests."""

@@ -20,7 +20,7 @@ from edgeblock.source.marking import Marking
 from tests.blocklist.making import KEY, matcher
 from tests.core import headers
 from tests.core import samples as s
-from tests.staging import forget_flow, key_of, place_of_part
+from tests.staging import forget_flow, key_of
 
 pytestmark = pytest.mark.live
 

@@ -53,7 +53,7 @@ def pieces(path, data, *cuts):
 def header(stage, path):
     """Serial, until and cuts of the place of that flow's hello in pieces."""
     hellos = stage.maps["hellos"]
-    place = struct.pack("=I", place_of_part(key_of(path.syn()), stage.places // 2))
+    place = struct.pack("=I", place_of_part(key_of(path.syn()), stage.places))
     found = bpf.look_up(hellos, place, bpf.describe(hellos)[0].value_size)
     return struct.unpack_from("=I4xQ40x2x3H", found)
 
@@ -193,11 +193,11 @@ def test_a_flow_that_a_flood_has_pushed_out_is_known_by_its_piece(box):
 
 def test_no_other_takes_the_place_of_one_that_is_not_whole(loaded):
     box, path = fresh(loaded), Path()
-    place = place_of_part(key_of(path.syn()), loaded.places // 2)
+    place = place_of_part(key_of(path.syn()), loaded.places)
     other = Path()
     for port in range(1025, 65_000):
         other.settings["sport"] = port
-        if place_of_part(key_of(other.syn()), loaded.places // 2) == place:
+        if place_of_part(key_of(other.syn()), loaded.places) == place:
             break
     first, second = pieces(path, LARGE, 1400)
     others = pieces(other, LARGE, 1400)
@@ -236,3 +236,18 @@ def test_what_is_certainly_no_hello_is_not_begun(loaded):
         box.judge(path.syn(), 1.0)
         odd = bytes(data[:at]) + bytes([byte]) + bytes(data[at + 1:1400])
         assert outcome(box, path.data(0, odd)) == ("other" if at == 0 else "piece"), at
+
+
+def test_the_next_one_of_the_same_flow_does_not_take_its_place(box):
+    # The first piece of a hello has arrived, the second died; another connection on these ports; then another second.
+    path, later = Path(), Path(isn=Path().isn + (1 << 28))
+    name = b"blocked.innocent.net."
+    passed = s.hello(name)
+    cut = passed.index(name) + len(b"blocked.")
+    packets = [path.syn(), *pieces(path, passed, cut), later.syn(), *pieces(later, LARGE, 1400)]
+    assert [outcome(box, packet) for packet in packets] == [
+        "passed_syn", "passed_piece", "passed_hello", "passed_syn", "passed_piece", "passed_hello"]
+    rest = path.data(cut, s.hello(b"blocked.example.com.m")[cut:])
+    assert play(engine("example.com.m"), [*packets, rest]).blocked
+    box.engine = engine("blocked.example.com.m")
+    assert outcome(box, rest) == "blocked" and box.recall.forgotten == 0

@@ -81,7 +81,7 @@ class Stage:
         self.sample = sample
         try:
             self.cpus = possible_cpus()
-            self.places = max(1, hellos // 2 // self.cpus) * self.cpus * 2      # half of them for those in pieces
+            self.places = max(hellos, 2 * self.cpus)
             self._load(flows, idle, max(idle, held), ech, marks, shortcut)
         except OSError as problem:
             self.close()
@@ -117,7 +117,7 @@ class Stage:
                 if inner:
                     os.close(inner)
         zero = bytes(4)
-        self.settings = int(idle * 1e9), int(held * 1e9), self.places // 2 // self.cpus, ech != "accept"
+        self.settings = int(idle * 1e9), int(held * 1e9), self.places * 3 // 4 // self.cpus, ech != "accept"
         self._set(0)
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
@@ -204,7 +204,7 @@ class Stage:
     def _set(self, until: int) -> None:
         learns = self.sample is not None
         bpf.update(self.maps["settings"], bytes(4), struct.pack("=QQIIQQIIII", *self.settings, until, self.secret,
-                                                                self.sample or 0, learns, self.places // 2, 0))
+                                                                self.sample or 0, learns, self.places, 0))
 
     # ---- in the kernel
 

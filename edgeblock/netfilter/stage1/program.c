@@ -114,6 +114,8 @@ struct block {
 	__u64 words[8];
 };
 
+enum { WHOLE, BEGINS, GOES_ON };
+
 #define CAME_THROUGH (1U << 31)  // beside an interface: what came by it was seen there and by the rules
 
 struct view {
@@ -131,7 +133,8 @@ struct scratch {
 	__u64 turns;                     // programs that have begun on this CPU: one that was interrupted by another sees it
 	struct view view;
 	__u32 name_at, name_size, names, ech;
-	__u32 have, from, part, so_far;  // of a hello: bytes that have come, and before this packet; whether more are to come
+	__u32 have, from;                // bytes of a hello that have come, and those before this packet
+	__u32 kind, so_far;              // what this packet is of it; whether it is one, or may become one
 	__u32 mine;                      // which of passed[] a hello is behind
 	__u32 known, read, near, bare;   // of a SYN: whether it is in passed[], with a hello, or near one; how many have none
 	__u64 next;                      // hellos that this CPU has remembered
@@ -382,7 +385,7 @@ INLINE int has_part(const struct key *key, __u64 now)
 
 	if (!set)
 		return 1;
-	place = place_of_part(key, set->parts);
+	place = place_of_part(key, set->all);
 	h = look_up(&hellos, &place);
 	if (!h || h->until <= now)
 		return 0;
@@ -757,17 +760,11 @@ INLINE enum outcome judge_hello(struct scratch *s, const struct hello *h, __u32 
 	return judge_name(s, h);
 }
 
-// Takes a place for a hello, of which `serial` is the number then: 0 if it cannot be had.
-INLINE struct hello *claim(__u32 place, int part, __u64 now, __u32 *was)
+// For one that is whole, and its number there: those of this CPU come round.
+INLINE __u32 next_place(const struct scratch *s, const struct settings *set, __u32 *serial)
 {
-	struct hello *h = look_up(&hellos, &place);
-
-	if (!h)
-		return 0;
-	*was = h->serial;
-	if (*was == CLAIMED || (part && h->until > now))
-		return 0;
-	return __sync_val_compare_and_swap(&h->serial, *was, CLAIMED) == *was ? h : 0;
+	*serial = (__u32)(s->next & 0x7FFFFFFF) + 1;
+	return cpu_number() * set->places + (__u32)(s->next % set->places);
 }
 
 // The packet's bytes, behind those that have come. The masks are for the verifier, which forgets comparisons and does
@@ -799,7 +796,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
 	enum outcome what = QUEUED_LATER;
-	__u32 zero = 0, head, n, mine, place, serial, was, from = 0, part, end;
+	__u32 zero = 0, head, n, mine, place, serial, was, from, part, end;
 	struct settings *set = look_up(&settings, &zero);
 	struct hello *h;
 	__u8 first[6];
@@ -834,39 +831,37 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		goto out;
 	}
 	if (part) {
-		from = flow->passed[mine].size;
+		s->kind = GOES_ON;
+		s->from = flow->passed[mine].size;
 		place = flow->passed[mine].place;
 		serial = flow->passed[mine].serial;
-		h = claim(place, 0, now, &was);
-		if (!h)
-			goto out;
-		if (was != serial) {             // it is another's: not before `until`
-			h->serial = was;
-			goto out;
-		}
-		what = QUEUED_PIECE;
-		if (h->cuts[PIECES - 2])
-			goto release;
 	} else {
 		what = QUEUED_OTHER;
 		if (load_bytes(skb, v->at, first, sizeof(first)) < 0 || first[0] != RECORD_HANDSHAKE || first[1] != 3)
 			goto out;
-		what = QUEUED_PIECE;
-		part = v->size < 5 + big16(first + 3);
-		if (part) {
-			place = place_of_part(key, set->parts);
-		} else {
-			place = cpu_number() * set->places + (__u32)(s->next % set->places);
-		}
-		h = claim(place, part, now, &was);
-		if (!h)
-			goto out;
-		serial = part ? was % 0x7FFFFFFF + 1 : (__u32)(s->next & 0x7FFFFFFF) + 1;
-		if (part)
-			h->until = 0;            // what it says of another flow is over
+		s->from = 0;
+		s->kind = v->size < 5 + big16(first + 3) ? BEGINS : WHOLE;
+		place = next_place(s, set, &serial);
+		if (s->kind == BEGINS)
+			place = place_of_part(key, set->all);
 	}
-	s->have = from + v->size;
-	s->from = from;
+	MEMORY_BARRIER();
+	what = QUEUED_PIECE;
+	h = look_up(&hellos, &place);
+	if (!h)
+		goto out;
+	was = h->serial;
+	part = s->kind;
+	if (was == CLAIMED || (part == GOES_ON && was != serial) || (part == BEGINS && h->until > now) ||
+	    __sync_val_compare_and_swap(&h->serial, was, CLAIMED) != was)
+		goto out;
+	if (part == BEGINS) {
+		serial = was % 0x7FFFFFFF + 1;
+		h->until = 0;                    // what it says of another flow is over
+	} else if (part == GOES_ON && h->cuts[PIECES - 2]) {
+		goto release;
+	}
+	s->have = s->from + v->size;
 	MEMORY_BARRIER();
 	if (s->have > HELLO_MAX || v->size > HELLO_MAX || !take_bytes(skb, h, v->at, v->size, s->from))
 		goto release;
@@ -884,9 +879,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		what = QUEUED_WATCHED;
 		goto release;
 	}
-	what = part ? PASSED_PIECE : PASSED_HELLO;
 	if (!from) {
-		s->next += place < set->parts;
 		h->isn = v->seq - 1;
 		h->key = *key;
 		for (int i = 0; i < PIECES - 1; i++)
@@ -900,7 +893,27 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		}
 	}
 	h->size = end;
+	if (from && !part) {
+		// Whole now: it goes to the others, so that the next one of this flow does not take its place.
+		place = next_place(s, set, &was);
+		struct hello *to = look_up(&hellos, &place);
+
+		what = QUEUED_WATCHED;
+		if (!to)
+			goto release;
+		end = to->serial;
+		if (end == CLAIMED || __sync_val_compare_and_swap(&to->serial, end, CLAIMED) != end)
+			goto release;
+		update(&hellos, &place, h, BPF_ANY);
+		h->until = 0;
+		__sync_lock_test_and_set(&h->serial, serial);
+		h = to;
+		serial = was;
+		end = s->have;
+	}
 	h->until = part ? now + set->held : 0;
+	what = part ? PASSED_PIECE : PASSED_HELLO;
+	s->next += !part;
 	if (mine < SYNS) {
 		struct passed one = {.isn = flow->passed[mine].isn, .size = end, .serial = serial, .place = place,
 				     .after = from ? flow->passed[mine].after : n};

@@ -44,12 +44,12 @@ struct flow {
 	__u32 part;                      // which of passed[] has a hello that is not whole yet, counted from 1; 0: none
 };
 
-// In the first half of the map those that came whole, one after the other, each CPU in a share of its own; in the
-// second half those that come in pieces, each where the hash of its flow says.
+// In most of the map those that are whole, one after the other, each CPU in a share of its own; in the last quarter
+// those of which more is to come, each where the hash of its flow says.
 struct hello {
 	__u32 serial;                    // CLAIMED while it is written
-	__u32 isn;                       // of the SYN before it; this and what follows only of one in pieces
-	__u64 until;                     // nanoseconds: no other takes the place of one that is not whole; 0: it is whole
+	__u32 isn;                       // of the SYN before it
+	__u64 until;                     // nanoseconds: no other takes the place of one that is not whole; 0: there is none
 	struct key key;                  // whose it is
 	__u16 size;                      // of what has come
 	__u16 cuts[PIECES - 1];          // where pieces end that others followed; 0: none
@@ -65,24 +65,29 @@ struct settings {
 	__u64 secret;                    // for which connections are learnt from (core/sketch.pyx, in_sample):
 	__u32 sample;                    // those whose number is not above this,
 	__u32 learns;                    // where this is not 0
-	__u32 parts;                     // places for hellos in pieces, behind as many for whole ones
+	__u32 all;                       // places in `hellos`
 	__u32 unused;
 };
 
 // Of a hello, and never its number.
 #define CLAIMED 0xFFFFFFFFU
 
-// Where in the second half the hello in pieces of a flow is, for so many places: both sides compute it.
-static inline __attribute__((always_inline)) __u32 place_of_part(const struct key *key, __u32 parts)
+static inline __attribute__((always_inline)) __u32 places_of_parts(__u32 all)
+{
+	return (all + 3) / 4;
+}
+
+// Where the hello of a flow is of which more is to come: both sides compute it.
+static inline __attribute__((always_inline)) __u32 place_of_part(const struct key *key, __u32 all)
 {
 	const __u64 *words = (const __u64 *)key;
-	__u64 hash = 0;
+	__u64 hash = 0, parts = places_of_parts(all);
 
 	for (int i = 0; i < (int)(sizeof(*key) / 8); i++) {
 		hash = (hash ^ words[i]) * 0x9E3779B97F4A7C15ULL;
 		hash ^= hash >> 32;
 	}
-	return parts + (__u32)((hash >> 32) * parts >> 32);
+	return all - (__u32)parts + (__u32)((hash >> 32) * parts >> 32);
 }
 
 enum what { UNDECIDED, DONE, HTTP, BLOCKED };    // as netfilter/marks.py numbers them
@@ -116,7 +121,7 @@ struct mark {                            // of a flow, both directions
 	AT(hello, cuts), AT(hello, data),                                                                             \
 	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
 	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                     \
-	AT(settings, learns), AT(settings, parts),                                                                    \
+	AT(settings, learns), AT(settings, all),                                                                      \
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
 	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
