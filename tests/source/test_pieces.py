@@ -1,4 +1,4 @@
-"""Hellos in several segments in the first stage: what passes, what hands the flow over, what the engine is told then."""
+"""Hellos in several segments in the first stage: what passes, what hands the flow over, what the engine is told."""
 
 import struct
 import time
@@ -67,7 +67,8 @@ def test_a_hello_in_pieces_never_comes_to_the_queue(box, cuts, six):
         *["passed_piece"] * len(cuts), "passed_hello"]
     assert box.asked == 0
     assert outcome(box, path.data(len(LARGE), b"x")) == "later"
-    alone = play(engine("blocked.example.com"), [path.syn(), *pieces(path, LARGE, *cuts), path.data(len(LARGE), b"x")])
+    sent = [path.syn(), *pieces(path, LARGE, *cuts), path.data(len(LARGE), b"x")]
+    alone = play(engine("blocked.example.com"), sent)
     assert box.engine.counters()["packets"] == alone.counters["packets"]
     assert box.engine.counters()["hellos"] == 1
 
@@ -205,7 +206,8 @@ def test_no_other_takes_the_place_of_one_that_is_not_whole(loaded):
                          (others[0], "piece"), (others[1], "watched"), (second, "passed_hello")):
         assert outcome(box, packet) == what
     box.forget([other.syn()])
-    assert [outcome(box, packet) for packet in (other.syn(), *others)] == ["passed_syn", "passed_piece", "passed_hello"]
+    assert [outcome(box, packet) for packet in (other.syn(), *others)] == [
+        "passed_syn", "passed_piece", "passed_hello"]
     forget_flow(loaded, key_of(other.syn()))
 
 

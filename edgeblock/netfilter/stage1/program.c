@@ -24,9 +24,9 @@
 //   flow's hash, and no SYN of that flow passes.
 //
 //   The engine's: from the first packet on that is anything else (a second packet with data, the same bytes again,
-//   another SYN near the first, a piece out of order, a name that may be listed, an urgent pointer, ...), and for good. Before the
-//   engine judges that packet, user space plays to it what was remembered (source/recall.pyx). So of every flow that
-//   it judges the engine knows what it would know without this stage, and in the same order.
+//   another SYN near the first, a piece out of order, a name that may be listed, an urgent pointer, ...), and for
+//   good. Before the engine judges that packet, user space plays to it what was remembered (source/recall.pyx). So of
+//   every flow that it judges the engine knows what it would know without this stage, and in the same order.
 //
 // So a decoy opens nothing: it is remembered, and what comes after it goes to the engine, where the decoy is one copy
 // of its bytes. What may be forgotten is the remembered itself, when a flood overflows `flows`, `engine` or `hellos`,

@@ -1,8 +1,8 @@
 /* The structures and bounds that the programs in the kernel share with whoever reads their maps.
  *
  * Both compile this file: program.c for the kernel, structures.pyx, source/recall.pyx and source/marking.pyx for user
- * space. LAYOUT is what each has made of it; a program whose numbers differ is not loaded. Never here: code, but for the one
- * sum that both have to come to.
+ * space. LAYOUT is what each has made of it; a program whose numbers differ is not loaded. Never here: code, but for
+ * the one sum that both have to come to.
  */
 
 #ifndef EDGEBLOCK_STRUCTURES_H
@@ -110,7 +110,7 @@ struct mark {                            // of a flow, both directions
 
 #define AT(structure, field) __builtin_offsetof(struct structure, field)
 #define LAYOUT                                                                                                        \
-	HELLO_MAX, PIECES, CHUNK, SYNS, STARTS, NEAR, MAX_EXTENSIONS,                                                                \
+	HELLO_MAX, PIECES, CHUNK, SYNS, STARTS, NEAR, MAX_EXTENSIONS,                                                 \
 	sizeof(struct key), AT(key, source), AT(key, destination), AT(key, source_port), AT(key, destination_port),   \
 	AT(key, family),                                                                                              \
 	sizeof(struct passed), AT(passed, isn), AT(passed, serial), AT(passed, place), AT(passed, size),              \
