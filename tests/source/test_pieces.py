@@ -1,5 +1,6 @@
 """Hellos in several segments in the first stage: what passes, what hands the flow over, what the engine is told."""
 
+import os
 import struct
 import time
 
@@ -253,3 +254,38 @@ def test_the_next_one_of_the_same_flow_does_not_take_its_place(box):
     assert play(engine("example.com.m"), [*packets, rest]).blocked
     box.engine = engine("blocked.example.com.m")
     assert outcome(box, rest) == "blocked" and box.recall.forgotten == 0
+
+
+def test_processors_at_the_same_flows_leave_nothing_locked(loaded):
+    # Each plays the same hellos of the same few flows; what one has at work the others hand over or queue.
+    def play_all():
+        for turn in range(300):
+            for port in range(4):
+                path = Path(isn=7000 + turn * (1 << 22))
+                path.settings["sport"] = 2000 + port
+                for packet in (path.syn(), *pieces(path, LARGE, 700 + turn)):
+                    loaded.judge(packet)
+                if not turn % 3:
+                    forget_flow(loaded, key_of(path.syn()))
+
+    fresh(loaded)
+    begun = []
+    for _ in range(3):
+        child = os.fork()
+        if not child:
+            play_all()
+            os._exit(0)
+        begun.append(child)
+    assert [os.waitpid(child, 0)[1] for child in begun] == [0] * 3
+    spec = bpf.describe(loaded.maps["hellos"])[0]
+    for place in range(loaded.places):
+        found = bpf.look_up(loaded.maps["hellos"], struct.pack("=I", place), spec.value_size)
+        assert found[:4] != b"\xff" * 4
+    size = bpf.describe(loaded.maps["flows"])[0].value_size
+    for port in range(4):
+        path = Path()
+        path.settings["sport"] = 2000 + port
+        found = bpf.look_up(loaded.maps["flows"], key_of(path.syn()), size)
+        assert found is None or not found[0] & 1
+        forget_flow(loaded, key_of(path.syn()))
+        assert [loaded.judge(packet) for packet in (path.syn(), *pieces(path, LARGE, 700))] == [True] * 3
