@@ -78,11 +78,12 @@ enum {
 	EXTENSIONS = 40,     // browsers send 16 to 20
 	PREFIXES = 4,        // different prefix lengths looked up for one destination
 	FIN = 1, SYN = 2, RST = 4, ACK = 16, URG = 32,
-	RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1, SERVER_NAME = 0, ECH = 0xFE0D,
+	RECORD_CIPHER = 20, RECORD_HANDSHAKE = 22, RECORD_DATA = 23, CLIENT_HELLO = 1, SERVER_HELLO = 2, SERVER_NAME = 0, ECH = 0xFE0D,
 	IP_TCP = 6, IP_UDP = 17,
 	BEHIND = 66000,              // acknowledgements that come late, as conntrack has it (MAXACKWINCONST)
 	DTLS_FIRST = 20, DTLS_LAST = 22,    // first bytes of datagrams that may hold a ClientHello: policy.py
 	SOON = 10,                   // seconds in which user space is told what has passed of a flow that is the engine's
+	ANSWER_BYTES = 248, ANSWER_OTHER_BYTES = 768,    // policy.py has these, and why
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
 };
 
@@ -116,6 +117,7 @@ struct block {
 
 enum { WHOLE, BEGINS, GOES_ON };
 
+#define RETRY_RANDOM 0xCF21AD74U         // begins the random of a HelloRetryRequest (RFC 8446, 4.1.3)
 #define CAME_THROUGH (1U << 31)  // beside an interface: what came by it was seen there and by the rules
 
 struct view {
@@ -295,14 +297,14 @@ INLINE __u32 extension_size(__u32 next, const __u8 *head)
 	return next == 44 ? 8 : next == 51 ? 8 + head[1] * 4 : 8 + head[1] * 8;
 }
 
-// False for what is no TCP, or what nobody reads: the engine passes it over, so it belongs to no flow.
-INLINE int view_packet(struct __sk_buff *skb, struct view *v)
+// `start` is where the IP header is. False for what is no TCP, or what nobody reads: the engine passes it over, so it belongs to no flow.
+INLINE int view_packet(struct __sk_buff *skb, __u32 start, struct view *v)
 {
 	__u8 head[40], tcp[20];
-	__u32 length = skb->len, next;
+	__u32 length = skb->len - start, next;
 
 	__builtin_memset(v, 0, sizeof(*v));
-	if (load_bytes(skb, 0, head, 20) < 0)
+	if (load_bytes(skb, start, head, 20) < 0)
 		return 0;
 	if (head[0] >> 4 == 4) {
 		if (head[9] != IP_TCP || big16(head + 6) & 0x3fff)
@@ -313,7 +315,7 @@ INLINE int view_packet(struct __sk_buff *skb, struct view *v)
 		__builtin_memcpy(v->key.destination, head + 16, 4);
 		v->key.family = 4;
 	} else if (head[0] >> 4 == 6) {
-		if (load_bytes(skb, 20, head + 20, 20) < 0)
+		if (load_bytes(skb, start + 20, head + 20, 20) < 0)
 			return 0;
 		v->odd = big16(head + 4) + 40 != length;
 		__builtin_memcpy(v->key.source, head + 8, 16);
@@ -324,7 +326,7 @@ INLINE int view_packet(struct __sk_buff *skb, struct view *v)
 		for (int i = 0; i < MAX_EXTENSIONS; i++) {
 			if (!is_extension(next))
 				break;
-			if (load_bytes(skb, v->at, tcp, 4) < 0)
+			if (load_bytes(skb, start + v->at, tcp, 4) < 0)
 				return 0;
 			if (next == 44 && big16(tcp + 2) & 0xfff9)
 				return 0;        // a piece, which only comes where nothing puts them together
@@ -337,7 +339,7 @@ INLINE int view_packet(struct __sk_buff *skb, struct view *v)
 	} else {
 		return 0;
 	}
-	if (load_bytes(skb, v->at, tcp, 20) < 0)
+	if (load_bytes(skb, start + v->at, tcp, 20) < 0)
 		return 0;
 	__builtin_memcpy(&v->key.source_port, tcp, 4);
 	v->seq = big32(tcp + 4);
@@ -346,6 +348,7 @@ INLINE int view_packet(struct __sk_buff *skb, struct view *v)
 	if (tcp[12] >> 4 < 5 || v->at > length)
 		v->odd = 1;
 	v->size = length - v->at;
+	v->at += start;
 	return 1;
 }
 
@@ -942,7 +945,7 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 		return QUEUE;
 	turn = s->turns += 1;
 	MEMORY_BARRIER();
-	if (!view_packet(skb, &s->view))
+	if (!view_packet(skb, 0, &s->view))
 		return count(QUEUED_ODD);
 	MEMORY_BARRIER();
 	if (!s->view.size && !(s->view.flags & (SYN | URG)))
@@ -1135,9 +1138,16 @@ INLINE void follow(struct mark *mark, const struct ends *e, __u32 size)
 	}
 }
 
+// Undecided, and the server has answered the newest SYN: from here on packets may be carried (`carry`).
+INLINE int is_established(const struct mark *mark, const struct ends *e)
+{
+	return e->tcp && mark->what == UNDECIDED && mark->reopened && !mark->waiting;
+}
+
 SECTION("done") int is_done(struct __sk_buff *skb)
 {
 	struct ends e;
+	int done;
 	struct mark *mark = mark_of(skb, &e);
 
 	if (!mark)
@@ -1146,12 +1156,13 @@ SECTION("done") int is_done(struct __sk_buff *skb)
 		accept(mark, &e);
 	if (e.tcp && mark->what != DONE)
 		follow(mark, &e, skb->len - e.at);
-	if (!has_mark(mark, &e, DONE))
+	done = has_mark(mark, &e, DONE);
+	if (!done && (!is_established(mark, &e) || (e.flags & (SYN | ACK)) == SYN))
 		return 0;
 	// To the interfaces it came as it comes here.
 	if (mark->came_by[e.from & 1] == skb->ingress_ifindex && skb->ingress_ifindex)
 		mark->came_by[e.from & 1] |= CAME_THROUGH;
-	return 1;
+	return done;
 }
 
 SECTION("blocked") int is_blocked(struct __sk_buff *skb)
@@ -1160,6 +1171,17 @@ SECTION("blocked") int is_blocked(struct __sk_buff *skb)
 	struct mark *mark = mark_of(skb, &e);
 
 	return mark && has_mark(mark, &e, BLOCKED);
+}
+
+// An answer ends an undecided flow if it is one to the newest SYN, of which the server has heard.
+INLINE int settle(struct mark *mark, const struct ends *e, __u64 now)
+{
+	if (mark->reopened && (mark->waiting || e->from == mark->reopened ||
+			       e->seq - (mark->server_isn + 1) >= ANSWER_WITHIN))
+		return 0;
+	mark->touched = now;
+	mark->answered = 1;
+	return __sync_val_compare_and_swap(&mark->what, UNDECIDED, DONE) == UNDECIDED;
 }
 
 // The rule has seen to it that it is the server's and long enough. Marks the flow done, if it is undecided.
@@ -1176,14 +1198,8 @@ SECTION("answered") int mark_done(struct __sk_buff *skb)
 		fresh.touched = now;
 		return update(&marks, &e.key, &fresh, BPF_NOEXIST) == 0;
 	}
-	if (mark->what == UNDECIDED) {
-		if (mark->reopened && (mark->waiting || e.from == mark->reopened ||
-				       e.seq - (mark->server_isn + 1) >= ANSWER_WITHIN))
-			return 0;
-		mark->touched = now;
-		mark->answered = 1;
-		return __sync_val_compare_and_swap(&mark->what, UNDECIDED, DONE) == UNDECIDED;
-	}
+	if (mark->what == UNDECIDED)
+		return settle(mark, &e, now);
 	if (!is_stale(mark, &e, now))
 		return 0;
 	mark->touched = now;
@@ -1235,10 +1251,11 @@ SECTION("reopened") int reopen(struct __sk_buff *skb)
 	return 1;
 }
 
-// ---- the shortcut: packets of done flows, from one interface to the other past the stack (`ruleset.shortcut`)
+// ---- the shortcut: packets from one interface to the other past the stack (`ruleset.shortcut`)
 //
 // Comes in: a frame, where it enters the box (tc). Goes out: it leaves by the interface that the routes name, one hop
-// older; or it is left alone, and takes the usual way. Never here: a packet dropped, or one of a flow that is not done.
+// older; or it is left alone, and takes the usual way. Never here: a packet dropped, or one carried of a flow that is
+// blocked or HTTP.
 //
 // What it goes past are the operator's rules, address translation, and the kernel's checks of where a packet may come
 // from. So a flow is carried only when packets of both directions have been seen twice, here and by the rule for done
@@ -1246,6 +1263,26 @@ SECTION("reopened") int reopen(struct __sk_buff *skb)
 // nobody translates them. Each has to come by the interface by which they came, and to leave by that of the other
 // direction. Whatever is not plain takes the usual way: the beginning of a connection, options of IP, pieces, frames of
 // other kinds, what was encrypted on the way here, what is too long for the route, the last hop.
+//
+// Of done flows all is carried. Of undecided ones what our rules (policy.py) certainly let by, by the same functions
+// that these rules ask, so that the stack would have let by the same:
+//
+//   SYN, SYN-ACK, FIN, RST and URG never: they take the usual way, and so does the first packet of the client behind
+//   the SYN-ACK. So the operator's firewall sees each connection begin and end.
+//
+//   The server's packets: rules drop them of blocked flows alone, and queue none. What an answer does to the flow
+//   (`tcp_answered`) it does here, where the packet is carried; else the rule will do it.
+//
+//   The client's without payload (`tcp_bare`).
+//
+//   The client's with payload that the first stage lets by (`tcp_cleared`), of a sender who has proved his address
+//   (`proven`): its own function says so and remembers them, in the same maps, whichever of the two is asked. What it
+//   does not let by makes the flow the engine's, is left alone, and comes to the queue the usual way. That question is
+//   the last: who is let by is carried, so that the stage is not asked a second time of the same bytes.
+//
+// A mark is there only if the SYN came to the client's rules, so the ports, the interfaces and the sides are theirs. A
+// flow whose address is listed now has lost its mark (netfilter/cut.py). The first stage's flow is there only if no
+// rule before it (`exempt_...`) let the SYN by, its destination was in no list, and the connection is in no sample.
 
 enum { LEAVE = -1, ETHERNET = 14, V4 = 2, V6 = 10 };     // LEAVE: other filters of the interface are asked
 
@@ -1283,6 +1320,69 @@ INLINE int find_route(struct __sk_buff *skb, const struct ends *e, struct bpf_fi
 	return look_up_route(skb, route, sizeof(*route), 0) == BPF_FIB_LKUP_RET_SUCCESS;
 }
 
+// Where what IP says ends in the frame, behind which there may be padding; 0 if the frame is shorter.
+INLINE __u32 end_of(struct __sk_buff *skb, const struct bpf_fib_lookup *route)
+{
+	const __u8 *ip = (void *)(long)skb->data + ETHERNET, *end = (void *)(long)skb->data_end;
+	__u32 at;
+
+	if (ip + 20 > end)
+		return 0;
+	at = ETHERNET + (route->family == V4 ? big16(ip + 2) : big16(ip + 4) + 40);
+	return at <= skb->len ? at : 0;
+}
+
+// A server's packet that says more than that it hears; netfilter/bytecode.py, `answer`, asks the same.
+INLINE int is_answer(struct __sk_buff *skb, const struct ends *e)
+{
+	__u32 length = skb->len - ETHERNET, kind;
+	__u8 begins[15];
+
+	if (length < ANSWER_BYTES || load_bytes(skb, e->at, begins, sizeof(begins)) < 0)
+		return 0;
+	kind = big16(begins);
+	if (kind == (RECORD_HANDSHAKE << 8 | 3))
+		return begins[5] != SERVER_HELLO || big32(begins + 11) != RETRY_RANDOM;
+	if (kind == (RECORD_CIPHER << 8 | 3) || kind == (RECORD_DATA << 8 | 3))
+		return 1;
+	kind = begins[0];
+	if (kind <= 0x08 || (kind >= 0x0e && kind <= 0x13) || (kind >= 0x18 && kind <= 0x1f) || kind >= 0x7f)
+		return length >= ANSWER_OTHER_BYTES;
+	return 0;
+}
+
+// Of an undecided flow: whether our rules certainly let it by. Asked last, for what passes is remembered as passed.
+INLINE int may_pass(struct __sk_buff *skb, struct mark *mark, const struct ends *e, __u32 size)
+{
+	__u32 zero = 0;
+	struct scratch *s;
+	enum outcome what;
+	__u64 turn;
+
+	if (!size || e->from != mark->reopened)
+		return 1;
+	s = look_up(&scratches, &zero);
+	if (!s || !acknowledges(mark, e))
+		return 0;
+	turn = s->turns += 1;
+	MEMORY_BARRIER();
+	if (!view_packet(skb, ETHERNET, &s->view) || s->view.odd)
+		return 0;                        // read once more in the stack, where it may be plain
+	MEMORY_BARRIER();
+	struct key key = s->view.key;
+	s->now = nanoseconds();
+	what = judge_data(skb, s, &key, turn, s->now);
+	MEMORY_BARRIER();
+	if (s->turns != turn) {
+		struct flow *flow = look_up(&flows, &key);
+
+		if (flow)
+			hand_over(flow);
+		return 0;
+	}
+	return what <= PASSED_HELLO && count(what);
+}
+
 SECTION("shortcut") int carry(struct __sk_buff *skb)
 {
 	struct bpf_xfrm_state decrypted;
@@ -1290,14 +1390,14 @@ SECTION("shortcut") int carry(struct __sk_buff *skb)
 	struct mark *mark;
 	struct ends e;
 	__u8 first, *frame, *ip;
-	__u32 by = skb->ifindex, out, sum;
+	__u32 by = skb->ifindex, out, sum, size;
 
 	if (skb->pkt_type || skb->vlan_present)  // 0: for this host's hardware address
 		return LEAVE;
 	if (!view_ends(skb, ETHERNET, &e))
 		return LEAVE;
-	if (e.tcp ? e.flags & SYN : load_bytes(skb, e.at, &first, 1) < 0 || first >= 0x80 ||
-			    (first >= DTLS_FIRST && first <= DTLS_LAST))
+	if (e.tcp ? (e.flags & (SYN | ACK)) == SYN : load_bytes(skb, e.at, &first, 1) < 0 || first >= 0x80 ||
+						      (first >= DTLS_FIRST && first <= DTLS_LAST))
 		return LEAVE;
 	mark = look_up(&marks, &e.key);
 	if (!mark)
@@ -1308,11 +1408,23 @@ SECTION("shortcut") int carry(struct __sk_buff *skb)
 		return LEAVE;
 	}
 	out = mark->came_by[~e.from & 1];
-	if (!(out & CAME_THROUGH) || out == (by | CAME_THROUGH))
+	if ((e.tcp && e.flags & SYN) || !(out & CAME_THROUGH) || out == (by | CAME_THROUGH))
 		return LEAVE;
 	out &= ~CAME_THROUGH;
-	if (!has_mark(mark, &e, DONE) || !find_route(skb, &e, &route) || route.ifindex != out)
+	if (!has_mark(mark, &e, DONE)) {
+		if (!is_established(mark, &e) || e.flags & (FIN | RST | URG))
+			return LEAVE;
+		if (!find_route(skb, &e, &route) || route.ifindex != out)
+			return LEAVE;
+		size = end_of(skb, &route);
+		if (size < e.at || !may_pass(skb, mark, &e, size - e.at))
+			return LEAVE;
+		follow(mark, &e, size - e.at);
+		if (e.from != mark->reopened && is_answer(skb, &e))
+			settle(mark, &e, coarse_nanoseconds());
+	} else if (!find_route(skb, &e, &route) || route.ifindex != out) {
 		return LEAVE;
+	}
 
 	frame = (void *)(long)skb->data;
 	ip = frame + ETHERNET;

@@ -1,0 +1,302 @@
+"""What the shortcut carries of undecided flows: each kind of packet, run through the program at the box's interfaces.
+
+The rest of the box is played as the kernel rules have it (policy.py), so each packet is seen where it would be.
+"""
+
+import ctypes
+import struct
+
+import pytest
+
+from edgeblock.lab import CLIENT, SERVER, Lab
+from edgeblock.netfilter import bytecode
+from edgeblock.netfilter.marks import SHORTCUT
+from edgeblock.netfilter.stage1 import Stage, bpf
+from edgeblock.source.marking import Marking
+from tests.blocklist.making import matcher
+from tests.core import samples as s
+from tests.core.playing import engine
+from tests.netfilter.test_bytecode import ANSWERS, run
+from tests.source.test_pieces import pieces
+from tests.staging import Box
+
+pytestmark = pytest.mark.live
+
+UNDECIDED, DONE, HTTP, BLOCKED = range(4)
+REDIRECT, LEAVE = 7, 0xFFFFFFFF
+IFINDEX, INGRESS_IFINDEX = 40, 36          # in struct __sk_buff
+NAME = b"www.innocent.example"
+HELLO = s.hello(NAME)
+LARGE = s.sized_hello(NAME, 1800)
+ANSWER = ANSWERS["ServerHello"][0].ljust(1400, b"\0")
+LISTS = ("blocked.example.com",)
+
+
+class Ground:
+    """The box of a lab, whose interfaces, routes and neighbours the program finds, and a stage in it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.index, self.address, self.beyond = {}, {}, {}
+        for side, other in (("to-client", "client"), ("to-server", "server")):
+            said = lab.run_in("box", ["cat", f"/sys/class/net/{side}/ifindex", f"/sys/class/net/{side}/address"]).stdout
+            self.index[side] = int(said.split()[0])
+            self.address[side] = bytes.fromhex(said.split()[1].replace(":", ""))
+            said = lab.run_in(other, ["cat", "/sys/class/net/to-box/address"]).stdout.strip()
+            for version in (4, 6):
+                to = (CLIENT if other == "client" else SERVER)[version]
+                lab.run_in("box", ["ip", "neigh", "replace", to, "lladdr", said, "dev", side, "nud", "permanent"])
+        self.stage = Stage(4096, 120.0, hellos=1024, marks=4096, shortcut=True)
+
+
+@pytest.fixture(scope="module")
+def ground():
+    with Lab() as lab:
+        made = Ground(lab)
+        with lab.entered("box"), made.stage:
+            yield made
+
+
+def ran(program: int, frame: bytes, device: int, seen: int) -> int:
+    """What a program answers to a frame that comes by a device."""
+    content, context = ctypes.create_string_buffer(frame, len(frame)), ctypes.create_string_buffer(192)
+    struct.pack_into("=I", context, IFINDEX, device)
+    struct.pack_into("=I", context, INGRESS_IFINDEX, seen)
+    _, answer = bpf.call(bpf.PROG_TEST_RUN, struct.pack(
+        "=IIIIQQIIIIQQ", program, 0, len(frame), 0, ctypes.addressof(content), 0, 1, 0, 192, 0,
+        ctypes.addressof(context), 0))
+    return struct.unpack_from("=I", answer, 4)[0]
+
+
+class Flow:
+    """One connection through that box, from its SYN on."""
+
+    ports = iter(range(20_000, 60_000))
+
+    def __init__(self, ground: Ground, version: int = 4, lists=LISTS) -> None:
+        self.ground, self.stage = ground, ground.stage
+        self.box = Box(self.stage, engine(*lists))
+        self.client, self.server, self.port = CLIENT[version], SERVER[version], next(Flow.ports)
+        self.isn, self.server_isn, self.heard = 7000, 900_000, 900_001
+
+    def send(self, data=b"", flags=s.ACK, at=0, ack=None, **settings):
+        ends = {"source": self.client, "destination": self.server, "sport": self.port, "dport": 443, **settings}
+        return s.tcp(self.isn + 1 + at, data, flags, ack=self.heard if ack is None else ack, **ends)
+
+    def data(self, at, data, flags=s.ACK):      # as disguises.streams.Path
+        return self.send(data, flags, at)
+
+    def answer(self, data=b"", flags=s.ACK, at=0, **settings):
+        ends = {"source": self.server, "destination": self.client, "sport": 443, "dport": self.port, **settings}
+        return s.tcp(self.server_isn + 1 + at, data, flags, ack=self.isn + 1, **ends)
+
+    def comes(self, packet, side=None, padding=b""):
+        """`carried`, or what became of it on the usual way: `passed`, `queued`, `dropped`."""
+        back = packet[12:16] == s.address(self.server) if packet[0] >> 4 == 4 else packet[8:24] == s.address(self.server)
+        side = side or ("to-server" if back else "to-client")
+        device = self.ground.index[side]
+        kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
+        frame = self.ground.address[side] + bytes(6) + kind + packet + padding
+        verdict = ran(self.stage.asking[SHORTCUT], frame, device, 0)
+        if verdict == REDIRECT:
+            return "carried"
+        assert verdict == LEAVE
+        return self.stack(packet, bytes(12) + kind + packet, device, back)
+
+    def stack(self, packet, frame, device, back):
+        def asks(name):
+            return ran(self.stage.program if name == "cleared" else self.stage.asking[name], frame, device, device)
+
+        family = packet[0] >> 4
+        flags = packet[33 if family == 4 else 53]
+        if asks("done") and not flags & s.SYN:
+            return "passed"
+        if back:
+            if asks("blocked"):
+                return "dropped"
+            if run(bytecode.answer(family), packet):
+                asks("answered")
+            return "passed"
+        opening = flags & (s.SYN | s.ACK) == s.SYN
+        if opening:
+            asks("reopened")
+        if asks("blocked"):
+            return "queued" if not run(bytecode.bare(family), packet) else "dropped"
+        if not opening and run(bytecode.bare(family), packet):
+            return "passed"
+        if (opening or asks("proven")) and asks("cleared"):
+            return "passed"
+        self.box.recall.prepare(self.box.engine, packet, 1.0)
+        return "blocked" if self.box.engine.judge(packet, 1.0, 3).mark == "blocked" else "queued"
+
+    def opened(self):
+        """Behind the handshake."""
+        assert [self.comes(one) for one in (self.send(flags=s.SYN, at=-1, ack=0),
+                                            self.answer(flags=s.SYN | s.ACK, at=-1), self.send())] == ["passed"] * 3
+        return self
+
+    def marked(self):
+        marks = self.stage.maps["marks"]
+        for key in bpf.keys(marks, 40, 48):
+            if struct.pack("!H", self.port) in (key[32:34], key[34:36]):
+                return struct.unpack_from("=I", bpf.look_up(marks, key, 48), 8)[0]
+        return None
+
+
+VERSIONS = pytest.mark.parametrize("version", [4, 6])
+
+
+@VERSIONS
+def test_from_the_handshake_on_all_is_carried(ground, version):
+    flow = Flow(ground, version).opened()
+    before = ground.stage.counters()
+    sent = [flow.send(), flow.data(0, HELLO), flow.answer(at=0), flow.answer(ANSWER), flow.answer(ANSWER, at=1400)]
+    assert [flow.comes(one) for one in sent] == ["carried"] * 5
+    assert flow.marked() == DONE
+    after = ground.stage.counters()
+    assert after["carried"] - before["carried"] == 5 and after["passed_hello"] - before["passed_hello"] == 1
+    flow.heard += 2800
+    assert flow.comes(flow.data(len(HELLO), b"x")) == flow.comes(flow.send(flags=s.ACK | s.FIN)) == "carried"
+
+
+@VERSIONS
+def test_a_hello_in_pieces_is_carried_and_remembered(ground, version):
+    flow = Flow(ground, version).opened()
+    assert [flow.comes(one) for one in pieces(flow, LARGE, 1400)] == ["carried"] * 2
+    # Anything else is left alone, and comes to an engine that knows what has passed.
+    assert flow.comes(flow.data(0, LARGE[:1400])) == "queued"
+    assert flow.box.recall.recalled == 1 and flow.box.engine.counters()["hellos"] == 1
+    assert flow.comes(flow.data(len(LARGE), s.hello(b"blocked.example.com"))) != "carried"
+
+
+@VERSIONS
+@pytest.mark.parametrize("cut", [None, 50])
+def test_a_listed_name_is_never_carried(ground, version, cut):
+    data = s.hello(b"blocked.example.com")
+    flow = Flow(ground, version).opened()
+    got = [flow.comes(one) for one in (pieces(flow, data, cut) if cut else [flow.data(0, data)])]
+    assert got == ["carried"] * (len(got) - 1) + ["blocked"]
+    marking = Marking(ground.stage.maps["marks"])
+    assert marking.mark(flow.data(0, data), BLOCKED)
+    assert flow.comes(flow.answer(ANSWER)) == flow.comes(flow.answer()) == flow.comes(flow.send()) == "dropped"
+    assert flow.comes(flow.data(0, data)) == "queued"
+
+
+def test_a_block_that_comes_while_the_server_speaks_holds(ground):
+    flow = Flow(ground).opened()
+    assert flow.comes(flow.answer(b"220 hello", at=0)) == "carried"
+    Marking(ground.stage.maps["marks"]).mark(flow.send(), BLOCKED)
+    assert flow.comes(flow.answer(ANSWER, at=9)) == "dropped" and flow.marked() == BLOCKED
+
+
+def test_of_http_and_what_is_the_engines_no_data_is_carried(ground):
+    flow = Flow(ground).opened()
+    request = flow.data(0, s.request(NAME))
+    assert flow.comes(request) == "queued"
+    assert flow.comes(flow.data(0, HELLO)) == "queued"
+    Marking(ground.stage.maps["marks"]).mark(flow.send(), HTTP)
+    assert [flow.comes(one) for one in (flow.send(), flow.answer(ANSWER), flow.answer())] == ["passed"] * 3
+    assert flow.marked() == HTTP
+
+
+ODD = {"SYN": s.SYN, "SYN-ACK": s.SYN | s.ACK, "FIN": s.FIN | s.ACK, "RST": s.RST, "RST-ACK": s.RST | s.ACK,
+       "URG": s.URG | s.ACK}
+
+
+@pytest.mark.parametrize("flags", ODD)
+def test_what_is_left_to_the_usual_way(ground, flags):
+    flow = Flow(ground).opened()
+    assert flow.comes(flow.send(flags=ODD[flags])) != "carried"
+    assert flow.comes(flow.answer(flags=ODD[flags])) != "carried"
+
+
+@pytest.mark.parametrize("ack", [-70_000, 1, 1 << 20])
+def test_who_has_not_proved_his_address_is_not_carried(ground, ack):
+    flow = Flow(ground).opened()
+    assert flow.comes(flow.send(HELLO, ack=flow.heard + ack)) == "queued"
+    assert flow.comes(flow.data(0, HELLO, s.PSH)) != "carried"
+
+
+def test_before_both_directions_have_come_through_nothing_is_carried(ground):
+    flow = Flow(ground)
+    assert flow.comes(flow.send(flags=s.SYN, at=-1, ack=0)) == "passed"
+    assert flow.comes(flow.send()) == flow.comes(flow.answer()) == "passed"       # not answered yet
+    assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == "passed"
+    assert flow.comes(flow.answer()) == "passed"
+    # The client's first goes up, whatever it is; the rules see that nobody translates it.
+    assert flow.comes(flow.data(0, HELLO)) == "passed"
+    assert flow.comes(flow.answer()) == flow.comes(flow.send(at=len(HELLO))) == "carried"
+
+
+def test_nothing_comes_by_another_interface(ground):
+    flow = Flow(ground).opened()
+    assert flow.comes(flow.send(), "to-server") == "passed"
+    assert flow.comes(flow.answer()) == "passed"          # its answer would go where that came from
+    assert [flow.comes(flow.send()) for _ in range(3)] == ["passed", "carried", "carried"]
+    assert flow.comes(flow.answer()) == "carried"
+
+
+def test_exempt_and_sampled_flows_have_no_data_carried(ground):
+    # The rules let an exempt client's SYN by before the first stage is asked; a sampled one is the engine's.
+    flow = Flow(ground).opened()
+    flows = ground.stage.maps["flows"]
+    for key in list(bpf.keys(flows, 40, bpf.describe(flows)[0].value_size)):
+        bpf.delete(flows, key)
+    assert flow.comes(flow.data(0, HELLO)) == "queued"
+
+
+def test_what_is_listed_meanwhile_is_not_carried(ground):
+    flow = Flow(ground).opened()
+    assert flow.comes(flow.send()) == "carried"
+    assert ground.stage.forget(lambda key: s.address(flow.server) in (key[:4], key[16:20])) >= 1
+    assert flow.comes(flow.send()) == flow.comes(flow.answer(ANSWER)) == "passed"
+    late = Flow(ground).opened()
+    listing = matcher(NAME.decode()).snapshot
+    ground.stage.offer(listing.parts, listing.key)
+    assert late.comes(late.data(0, HELLO)) == "queued"
+    ground.stage.settle()
+
+
+def test_without_a_daemon_no_data_is_carried(ground):
+    flow = Flow(ground).opened()
+    ground.stage.hold(0)
+    try:
+        assert flow.comes(flow.data(0, HELLO)) == "queued"
+        assert flow.comes(flow.answer()) == "carried"
+    finally:
+        ground.stage.hold(3600)
+
+
+def test_padding_is_no_payload(ground):
+    flow = Flow(ground).opened()
+    assert flow.comes(flow.send(), padding=bytes(6)) == flow.comes(flow.answer(), padding=bytes(6)) == "carried"
+    assert flow.comes(flow.data(0, HELLO[:9]), padding=b"x") == "passed"      # judged where there is none
+    assert flow.comes(flow.data(9, HELLO[9:])) == "carried"
+
+
+@VERSIONS
+@pytest.mark.parametrize("size", [0, 207, 208, 227, 228, 700, 727, 728, 1400])
+@pytest.mark.parametrize("what", ANSWERS)
+def test_an_answer_is_what_the_rule_takes_for_one(ground, what, size, version):
+    flow = Flow(ground, version).opened()
+    packet = flow.answer(ANSWERS[what][0].ljust(size, b"x"))
+    assert flow.comes(packet) == "carried"
+    assert (flow.marked() == DONE) == run(bytecode.answer(version), packet)
+
+
+def test_an_answer_far_behind_the_handshake_ends_nothing(ground):
+    flow = Flow(ground).opened()
+    assert flow.comes(flow.answer(ANSWER, at=1 << 16)) == "carried" and flow.marked() == UNDECIDED
+    assert flow.comes(flow.answer(ANSWER, at=-1)) == "carried" and flow.marked() == UNDECIDED
+    assert flow.comes(flow.send(ANSWER)) != "carried"
+
+
+def test_ports_that_come_round_again_go_up_the_stack(ground):
+    flow = Flow(ground).opened()
+    assert [flow.comes(one) for one in (flow.data(0, HELLO), flow.answer(ANSWER))] == ["carried"] * 2
+    flow.isn, flow.server_isn, flow.heard = 1 << 30, 1 << 29, (1 << 29) + 1
+    assert flow.comes(flow.send(flags=s.SYN, at=-1, ack=0)) == "passed"
+    assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == "passed" and flow.marked() == UNDECIDED
+    assert [flow.comes(flow.answer()), flow.comes(flow.answer()), flow.comes(flow.send()), flow.comes(flow.send())] == [
+        "passed", "passed", "passed", "carried"]
+    assert flow.comes(flow.data(0, s.hello(b"blocked.example.com"))) == "blocked"
