@@ -102,6 +102,9 @@ def check_shortcut(config: Config) -> None:
         wanted = '"forward" in ruleset.hooks: nothing else goes from one interface to another'
     elif not (ruleset.clients and ruleset.servers) or "*" in "".join((*ruleset.clients, *ruleset.servers)):
         wanted = "the interfaces of both sides in ruleset.clients and ruleset.servers, each by its whole name"
+    elif both := set(ruleset.clients) & set(ruleset.servers):
+        wanted = (f"every interface on one side only: {', '.join(sorted(both))} is in ruleset.clients and in "
+                  f"ruleset.servers")
     if wanted:
         raise ConfigError(f"ruleset.kernel: \"carry\" needs {wanted}")
 

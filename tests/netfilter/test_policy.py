@@ -243,6 +243,7 @@ SHORTCUT = {"kernel": "carry", "clients": ("eth1", "eth2"), "servers": ("eth0",)
     ({"clients": ()}, "the interfaces of both sides"),
     ({"servers": ()}, "the interfaces of both sides"),
     ({"clients": ("ppp*",)}, "each by its whole name"),
+    ({"servers": ("eth0", "eth2")}, "one side only: eth2 is in"),
 ])
 def test_what_cannot_be_carried_past_the_rules_is_refused_by_name(change, line):
     said = re.escape('ruleset.kernel: "carry" needs ') + ".*" + re.escape(line)
