@@ -67,8 +67,10 @@ def forget_flow(stage: Stage, key: bytes) -> None:
     """The kernel remembers nothing of the flow any more."""
     for name in ("flows", "engine"):
         bpf.delete(stage.maps[name], key)
+    place = place_of_part(key, stage.places)
     hellos = stage.maps["hellos"]
-    bpf.update(hellos, struct.pack("=I", place_of_part(key, stage.places)), bytes(bpf.describe(hellos)[0].value_size))
+    bpf.update(hellos, struct.pack("=I", place), bytes(bpf.describe(hellos)[0].value_size))
+    bpf.update(stage.maps["parts"], struct.pack("=I", place - stage.places + (stage.places + 3) // 4), bytes(8))
 
 
 def place_of_part(key: bytes, places: int) -> int:

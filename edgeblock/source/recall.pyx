@@ -147,7 +147,7 @@ cdef class Recall:
         at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
         for turn in range(PATIENCE):
             one.serial = (<const volatile uint32_t*>&at.serial)[0]
-            is_it = at.until != 0 and memcmp(&at.key, key, sizeof(Key)) == 0
+            is_it = at.size != 0 and memcmp(&at.key, key, sizeof(Key)) == 0
             one.isn = at.isn
             one.size = at.size
             if one.serial != CLAIMED and (<const volatile uint32_t*>&at.serial)[0] == one.serial:

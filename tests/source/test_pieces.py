@@ -52,11 +52,13 @@ def pieces(path, data, *cuts):
 
 
 def header(stage, path):
-    """Serial, until and cuts of the place of that flow's hello in pieces."""
-    hellos = stage.maps["hellos"]
-    place = struct.pack("=I", place_of_part(key_of(path.syn()), stage.places))
-    found = bpf.look_up(hellos, place, bpf.describe(hellos)[0].value_size)
-    return struct.unpack_from("=I4xQ40x2x3H", found)
+    """Of the place of that flow's hello in pieces: the serial, until when it is kept, and the cuts."""
+    hellos, place = stage.maps["hellos"], place_of_part(key_of(path.syn()), stage.places)
+    found = bpf.look_up(hellos, struct.pack("=I", place), bpf.describe(hellos)[0].value_size)
+    first = stage.places - (stage.places + 3) // 4
+    (until,) = struct.unpack("=Q", bpf.look_up(stage.maps["parts"], struct.pack("=I", place - first), 8))
+    serial, *cuts = struct.unpack_from("=I4x40x2x3H", found)
+    return serial, until, *cuts
 
 
 @pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])

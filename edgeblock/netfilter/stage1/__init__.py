@@ -103,7 +103,8 @@ class Stage:
         if shortcut:
             asking[flow_marks.SHORTCUT] = bpf.read_object(data, flow_marks.SHORTCUT)
         used = {name for one in (program, *asking.values()) for _, name in one.uses}
-        sizes = {"flows": flows, "engine": flows, "hellos": self.places, "marks": marks}
+        sizes = {"flows": flows, "engine": flows, "hellos": self.places, "marks": marks,
+                 "parts": (self.places + 3) // 4}
         for name, spec in program.maps.items():
             if name not in used:
                 continue

@@ -150,6 +150,9 @@ struct scratch {
 struct map flows SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), sizeof(struct flow), 1, 0};
 struct map engine SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), 8, 1, 0};
 struct map hellos SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct hello), 1, BPF_F_MMAPABLE};
+// Of each place of a hello that is not whole, apart from that for all SYNs ask it: nanoseconds until which no other
+// takes it; 0: it is free.
+struct map parts SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0};
 struct map filters SECTION("maps") = {BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 2, 0};
 struct map marks SECTION("maps") = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct key), sizeof(struct mark), 1, 0};
 struct map settings SECTION("maps") = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct settings), 1, 0};
@@ -364,10 +367,29 @@ INLINE void note_engine(const struct key *key, __u64 now)
 		update(&engine, key, &now, BPF_ANY);
 }
 
+// Whether no other hello may take the place of one that is not whole.
+INLINE int is_kept(__u32 place, const struct settings *set, __u64 now)
+{
+	__u32 at = place - first_part(set->all);
+	const __u64 *until = look_up(&parts, &at);
+
+	return until && *until > now;
+}
+
+INLINE void keep(__u32 place, const struct settings *set, __u64 until)
+{
+	__u32 at = place - first_part(set->all);
+	__u64 *kept = look_up(&parts, &at);
+
+	if (kept)
+		*kept = until;
+}
+
 // Of a hello in pieces the flow is the engine's, or it is whole: another may take its place from then on.
 INLINE void let_go(struct flow *flow, __u64 until)
 {
-	__u32 which = flow->part - 1, place;
+	__u32 zero = 0, which = flow->part - 1, place;
+	const struct settings *set = look_up(&settings, &zero);
 	struct hello *h;
 
 	flow->part = 0;
@@ -375,8 +397,8 @@ INLINE void let_go(struct flow *flow, __u64 until)
 		return;
 	place = flow->passed[which].place;
 	h = look_up(&hellos, &place);
-	if (h && h->serial == flow->passed[which].serial && h->until > until)
-		h->until = until;
+	if (h && set && h->serial == flow->passed[which].serial && is_kept(place, set, until))
+		keep(place, set, until);
 }
 
 // Pieces have passed of this flow, and are not to be forgotten.
@@ -389,8 +411,10 @@ INLINE int has_part(const struct key *key, __u64 now)
 	if (!set)
 		return 1;
 	place = place_of_part(key, set->all);
+	if (!is_kept(place, set, now))
+		return 0;
 	h = look_up(&hellos, &place);
-	if (!h || h->until <= now)
+	if (!h)
 		return 0;
 	const __u64 *a = (const __u64 *)key, *b = (const __u64 *)&h->key;
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]));
@@ -799,7 +823,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
 	enum outcome what = QUEUED_LATER;
-	__u32 zero = 0, head, n, mine, place, serial, was, from, part, end;
+	__u32 zero = 0, head, n, mine, place, serial, was, from, part, end, left;
 	struct settings *set = look_up(&settings, &zero);
 	struct hello *h;
 	__u8 first[6];
@@ -855,12 +879,12 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		goto out;
 	was = h->serial;
 	part = s->kind;
-	if (was == CLAIMED || (part == GOES_ON && was != serial) || (part == BEGINS && h->until > now) ||
+	if (was == CLAIMED || (part == GOES_ON && was != serial) || (part == BEGINS && is_kept(place, set, now)) ||
 	    __sync_val_compare_and_swap(&h->serial, was, CLAIMED) != was)
 		goto out;
 	if (part == BEGINS) {
 		serial = was % 0x7FFFFFFF + 1;
-		h->until = 0;                    // what it says of another flow is over
+		h->size = 0;                     // what it says of another flow is over
 	} else if (part == GOES_ON && h->cuts[PIECES - 2]) {
 		goto release;
 	}
@@ -898,6 +922,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	h->size = end;
 	if (from && !part) {
 		// Whole now: it goes to the others, so that the next one of this flow does not take its place.
+		left = place;
 		place = next_place(s, set, &was);
 		struct hello *to = look_up(&hellos, &place);
 
@@ -908,13 +933,15 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		if (end == CLAIMED || __sync_val_compare_and_swap(&to->serial, end, CLAIMED) != end)
 			goto release;
 		update(&hellos, &place, h, BPF_ANY);
-		h->until = 0;
+		h->size = 0;
+		keep(left, set, 0);
 		__sync_lock_test_and_set(&h->serial, serial);
 		h = to;
 		serial = was;
 		end = s->have;
 	}
-	h->until = part ? now + set->held : 0;
+	if (part)
+		keep(place, set, now + set->held);
 	what = part ? PASSED_PIECE : PASSED_HELLO;
 	s->next += !part;
 	if (mine < SYNS) {

@@ -49,9 +49,8 @@ struct flow {
 struct hello {
 	__u32 serial;                    // CLAIMED while it is written
 	__u32 isn;                       // of the SYN before it
-	__u64 until;                     // nanoseconds: no other takes the place of one that is not whole; 0: there is none
 	struct key key;                  // whose it is
-	__u16 size;                      // of what has come
+	__u16 size;                      // of what has come; 0: the place of one that is not whole is free
 	__u16 cuts[PIECES - 1];          // where pieces end that others followed; 0: none
 	__u8 data[HELLO_MAX + CHUNK];    // the end is never looked at: reads and writes behind the last byte stay inside
 };
@@ -77,6 +76,11 @@ static inline __attribute__((always_inline)) __u32 places_of_parts(__u32 all)
 	return (all + 3) / 4;
 }
 
+static inline __attribute__((always_inline)) __u32 first_part(__u32 all)
+{
+	return all - places_of_parts(all);
+}
+
 // Where the hello of a flow is of which more is to come: both sides compute it.
 static inline __attribute__((always_inline)) __u32 place_of_part(const struct key *key, __u32 all)
 {
@@ -87,7 +91,7 @@ static inline __attribute__((always_inline)) __u32 place_of_part(const struct ke
 		hash = (hash ^ words[i]) * 0x9E3779B97F4A7C15ULL;
 		hash ^= hash >> 32;
 	}
-	return all - (__u32)parts + (__u32)((hash >> 32) * parts >> 32);
+	return first_part(all) + (__u32)((hash >> 32) * parts >> 32);
 }
 
 enum what { UNDECIDED, DONE, HTTP, BLOCKED };    // as netfilter/marks.py numbers them
@@ -117,7 +121,7 @@ struct mark {                            // of a flow, both directions
 	AT(passed, after),                                                                                            \
 	sizeof(struct flow), AT(flow, head), AT(flow, count), AT(flow, touched), AT(flow, handed), AT(flow, passed),  \
 	AT(flow, tail), AT(flow, part),                                                                               \
-	sizeof(struct hello), AT(hello, serial), AT(hello, isn), AT(hello, until), AT(hello, key), AT(hello, size),   \
+	sizeof(struct hello), AT(hello, serial), AT(hello, isn), AT(hello, key), AT(hello, size),                     \
 	AT(hello, cuts), AT(hello, data),                                                                             \
 	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
 	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                     \

@@ -36,7 +36,6 @@ cdef extern from "structures.h":
     struct Hello "hello":
         uint32_t serial
         uint32_t isn
-        uint64_t until
         Key key
         uint16_t size
         uint16_t* cuts             # PIECES - 1
