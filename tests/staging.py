@@ -6,10 +6,12 @@ In: packets as bytes. Out: what was decided, as core.playing tells it: what the 
 import struct
 from collections.abc import Iterable
 
-from edgeblock.core.decision import Decision
+from edgeblock.core.decision import MARKS, Decision
 from edgeblock.core.engine import Engine
 from edgeblock.core.packet import view
+from edgeblock.netfilter.policy import ANSWER_BYTES, ANSWER_OTHER_BYTES, NEITHER, TLS_ANSWERS, TLS_HANDSHAKE
 from edgeblock.netfilter.stage1 import Stage, bpf
+from edgeblock.source.marking import Marking
 from edgeblock.source.recall import Recall
 from tests.core.playing import Played
 
@@ -22,7 +24,7 @@ class Box:
     def __init__(self, stage: Stage, engine: Engine):
         self.stage = stage
         self.engine = engine
-        self.recall = Recall(*self.stage.memory(), self.stage.places)
+        self.recall = Recall(*self.stage.memory()[:2], self.stage.places)
         snapshot = engine.matcher.snapshot
         self.stage.offer(snapshot.parts, snapshot.key)
         self.stage.settle()
@@ -56,7 +58,6 @@ class Box:
         played.counters = self.engine.counters()
         return played
 
-
     def forget(self, packets: Iterable[bytes]) -> None:
         """The kernel remembers nothing of these packets' flows any more."""
         for key in {key_of(packet) for packet in packets if is_tcp(packet)}:
@@ -80,6 +81,61 @@ def place_of_part(key: bytes, places: int) -> int:
         number = (number ^ word) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
         number ^= number >> 32
     return places - parts + ((number >> 32) * parts >> 32)
+
+
+class Tracking(Box):
+    """The same where the programs keep the flow marks; the server's packets, too, are played to it.
+
+    Attributes:
+        passed: client's packets with data that the kernel let by.
+    """
+
+    def __init__(self, stage: Stage, engine: Engine):
+        super().__init__(stage, engine)
+        self.marking = Marking(stage.maps["marks"])
+        self.passed = 0
+
+    def judge(self, packet: bytes, now: float, flags: int = 0) -> Decision:
+        """As the rules of netfilter/policy.py, for a client's TCP."""
+        stage, syn = self.stage, view(packet).get("flags", 0) & 0x12 == 0x02
+        if stage.ask("done", packet) and not syn:
+            return PASSED
+        if syn:
+            stage.ask("reopened", packet)
+        blocked = stage.ask("blocked", packet)
+        if is_bare(packet):
+            return Decision(not blocked)
+        proven = not syn and stage.ask("proven", packet)
+        if not blocked and (syn or proven) and stage.judge(packet):
+            self.passed += not syn
+            return PASSED
+        self.recall.prepare(self.engine, packet, now)
+        self.asked += 1
+        made = self.engine.judge(packet, now, flags | 2 * proven)
+        if made.mark != "keep":
+            self.marking.mark(packet, MARKS.index(made.mark))
+        return made
+
+    def answer(self, packet: bytes) -> bool:
+        """The same of the server's; whether it passes."""
+        if self.stage.ask("done", packet):
+            return True
+        if self.stage.ask("blocked", packet):
+            return False
+        if is_answer(packet):
+            self.stage.ask("answered", packet)
+        return True
+
+
+def is_answer(packet: bytes) -> bool:
+    """Is.ANSWER of policy.py, but for HelloRetryRequest: no headers before TCP's, no options of IP."""
+    at = 20 if packet[0] >> 4 == 4 else 40
+    data = packet[at + (packet[at + 12] >> 4) * 4:]
+    if len(packet) < ANSWER_BYTES or not data:
+        return False
+    if int.from_bytes(data[:2], "big") in (*TLS_ANSWERS, TLS_HANDSHAKE):
+        return True
+    return len(packet) >= ANSWER_OTHER_BYTES and any(first <= data[0] <= last for first, last in NEITHER)
 
 
 def key_of(packet: bytes) -> bytes:

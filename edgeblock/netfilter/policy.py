@@ -152,7 +152,7 @@ TCP_CLIENT = (
     Rule("tcp_data", (), Do.QUEUE),
 )
 
-# The same with the first stage. It is asked last, and only what may be a hello, or the SYN before it.
+# The same with the first stage. It is asked last, and only what may be a hello or request, or the SYN before it.
 CLEARED = {"tcp_syn": Rule("tcp_syn_cleared", (Is.SYN, Is.CLEARED), Do.RETURN),
            "tcp_proven": Rule("tcp_cleared", (Is.PROVEN, Is.CLEARED), Do.RETURN)}
 TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rule.name), rule) if one)

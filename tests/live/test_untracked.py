@@ -129,6 +129,62 @@ def test_a_port_that_was_blocked_serves_the_next_connection(box: Running, versio
     assert not attempt(box.lab, port, version, "listed.example")
 
 
+# ---- requests
+
+
+@VERSIONS
+def test_a_kept_connection_is_asked_about_from_the_first_request_on_that_may_be_listed(box: Running, version: int):
+    lab = box.lab
+    before, counted = lab.queued(), lab.counters(box.daemon)["stage1.passed_request"]
+    for host, target, status in (("listed.example", "/", None), ("pages.example", "/", 451),
+                                 ("paths.example", "/", 200), ("paths.example", "/files/listed.html", 451)):
+        with lab.connect(80, version=version) as connection:
+            assert [asked(connection, "open.example", f"/{number}") for number in range(20)] == [200] * 20
+            assert lab.queued() == before
+            after = lab.counters(box.daemon)["stage1.passed_request"]
+            assert after == counted + 20
+            assert asked(connection, host, target) == status, host
+            assert lab.queued() > before
+        before, counted = lab.queued(), after
+
+
+@VERSIONS
+def test_a_listed_request_behind_another_in_one_packet(box: Running, version: int):
+    with box.lab.connect(80, version=version) as connection:
+        assert asked(connection, "open.example", "/") == 200
+        connection.sendall(request("open.example", "/") + request("listed.example", "/"))
+        assert answered(connection) is None
+
+
+def request(host: str, target: str) -> bytes:
+    return (f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\n"
+            "User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: text/html,*/*;q=0.8\r\n\r\n").encode()
+
+
+def asked(connection: socket.socket, host: str, target: str) -> int | None:
+    connection.sendall(request(host, target))
+    return answered(connection)
+
+
+def answered(connection: socket.socket) -> int | None:
+    """The status of an answer, which is read to its end; None where the connection ends or is reset."""
+    got = b""
+    try:
+        while b"\r\n\r\n" not in got:
+            more = connection.recv(65536)
+            if not more:
+                return None
+            got += more
+        head, _, body = got.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        (size,) = [int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length")]
+        while len(body) < size:
+            body += connection.recv(65536)
+    except OSError:
+        return None
+    return int(head.split()[1])
+
+
 # ---- fragments
 
 

@@ -1,7 +1,8 @@
-"""The first stage in the kernel: the program that lets most ClientHellos by without a look from user space.
+"""The first stage in the kernel: the program that lets most hellos and requests by without a look from user space.
 
     program.c   the program, and the argument why it opens no door
     (there, too: the programs that keep flow marks where conntrack is not to)
+    request.h   the part of it that reads a request of HTTP
     bpf         bpf(2), and object files
     structures  what programs and user space share, one header for both
     sieve       the filter of a snapshot's fingerprints, compiled
@@ -35,8 +36,8 @@ OBJECT = Path(__file__).with_name("program.o")
 PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the kernel judges
 
 # program.c: enum outcome.
-OUTCOMES = ("passed_syn", "passed_piece", "passed_hello", "address", "name", "odd_name", "no_name", "ech", "piece",
-            "other", "later", "watched", "unknown", "odd", "no_filter", "sample", "carried")
+OUTCOMES = ("passed_syn", "passed_piece", "passed_hello", "passed_request", "address", "name", "odd_name", "no_name", "ech",
+            "piece", "other", "later", "watched", "unknown", "odd", "no_filter", "sample", "carried")
 
 HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 73 MB
 FILTER = bpf.Spec(bpf.ARRAY, 4, BLOCK, 0, bpf.MMAPABLE | bpf.INNER_MAP)
@@ -95,7 +96,7 @@ class Stage:
             data = OBJECT.read_bytes()
         except FileNotFoundError:
             raise SystemProblem("was not compiled with this edgeblock; install clang and build it again") from None
-        program = bpf.read_object(data, "socket")
+        program = bpf.read_object(data, "requests" if marks else "socket")
         if program.layout != (*LAYOUT, len(OUTCOMES)):
             raise SystemProblem(f"{OBJECT} is of another edgeblock: its structures differ from those compiled into "
                                 f"this one; build both again (make build)")
@@ -122,7 +123,14 @@ class Stage:
         self._set(0)
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
-        self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
+        try:
+            self.program = bpf.load(bpf.bind(program, self.maps), "edgeblock")
+        except SystemProblem as problem:
+            if not marks:
+                raise
+            # An older kernel that takes the smaller program goes without the rest.
+            self.program = bpf.load(bpf.bind(bpf.read_object(data, "socket"), self.maps), "edgeblock")
+            self.note = "; ".join(filter(None, (self.note, f"requests of HTTP are all queued: {problem}")))
         for name, one in asking.items():
             kind = bpf.TRAFFIC_CONTROL if name == flow_marks.SHORTCUT else bpf.SOCKET_FILTER
             self.asking[name] = bpf.load(bpf.bind(one, self.maps), name, kind)

@@ -23,6 +23,11 @@
 //   remember a part of a message (`held`), and where the flow is pushed out of `flows`, user space finds them by the
 //   flow's hash, and no SYN of that flow passes.
 //
+//   Where the flow marks are here (`requests`), one plain request of HTTP may be in the hello's place (request.h). Its
+//   flow is marked as HTTP at once, so no answer ends it. The next one passes where that has ended, and only when the
+//   server has acknowledged all before it. No client can forge that, and no server reads again what it has
+//   acknowledged; so it takes the last one's place, as if a SYN stood before it.
+//
 //   The engine's: from the first packet on that is anything else (a second packet with data, the same bytes again,
 //   another SYN near the first, a piece out of order, a name that may be listed, an urgent pointer, ...), and for
 //   good. Before the engine judges that packet, user space plays to it what was remembered (source/recall.pyx). So of
@@ -55,13 +60,14 @@ enum outcome {
 	PASSED_SYN,
 	PASSED_PIECE,        // of a hello of which more is to come
 	PASSED_HELLO,
+	PASSED_REQUEST,
 	QUEUED_ADDRESS,      // destination may be listed
 	QUEUED_NAME,         // name, or a parent domain, may be listed
 	QUEUED_ODD_NAME,     // name that is not plain: other bytes, empty labels, digits last, too many labels
 	QUEUED_NO_NAME,
 	QUEUED_ECH,          // ECH, and its policy is not "accept"
 	QUEUED_PIECE,        // not one plain ClientHello, nor the beginning of one; or there is no room for its pieces
-	QUEUED_OTHER,        // not TLS: HTTP, or anything
+	QUEUED_OTHER,        // not TLS, and no plain request that may pass here
 	QUEUED_LATER,        // of a flow that has had its hello, or bytes somewhere else
 	QUEUED_WATCHED,      // of a flow that is the engine's
 	QUEUED_UNKNOWN,      // no SYN of the flow is remembered
@@ -137,13 +143,16 @@ struct scratch {
 	__u32 name_at, name_size, names, ech;
 	__u32 have, from;                // bytes of a hello that have come, and those before this packet
 	__u32 kind, so_far;              // what this packet is of it; whether it is one, or may become one
-	__u32 mine;                      // which of passed[] a hello is behind
+	__u32 at;                        // how far a request is read
+	__u32 request, goes_on;          // it is a request, not a hello; its connection has had others
+	__u32 mine, last;                // which of passed[] a hello is behind; the last of them
 	__u32 known, read, near, bare;   // of a SYN: whether it is in passed[], with a hello, or near one; how many have none
 	__u64 next;                      // hellos that this CPU has remembered
 	__u64 dots;                      // in `name`
 	__u64 hashes[LABELS];        // of the name behind each start
 	__u64 starts[LABELS];        // of labels in `name`, last label first
 	__u8 name[NAME_MAX + 9];
+	struct key ends;                 // as in `marks`
 	struct flow fresh;               // what begins with a SYN; but for its number and the time all zero
 };
 
@@ -177,7 +186,7 @@ INLINE int count(enum outcome what)
 
 	if (counter)
 		*counter += 1;
-	return what <= PASSED_HELLO ? PASS : QUEUE;
+	return what <= PASSED_REQUEST ? PASS : QUEUE;
 }
 
 // ---- the filter: blocked Bloom, six bits of a block of 512 for each fingerprint (sieve.pyx says the same)
@@ -267,6 +276,12 @@ INLINE int open_filters(struct filters *out, __u64 now)
 	out->header[1] = look_up(out->map[1], &at);
 	return out->header[1] && out->header[1]->secret[0] == out->header[0]->secret[0] &&
 	       out->header[1]->secret[1] == out->header[0]->secret[1];
+}
+
+// The same of a host that has URLs in the lists: only a request shows which, so hellos are not asked about for it.
+INLINE __u64 of_urls(__u64 hash)
+{
+	return (hash ^ hash >> 29) * MIX;
 }
 
 INLINE int may_hold(const struct filters *f, __u64 hash)
@@ -577,7 +592,7 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
 	if (is_past_held(flow->touched, now, handed | flow->part)) {
-		flow->count = flow->part = 0;
+		flow->count = flow->part = flow->http = 0;
 		__sync_val_compare_and_swap(&flow->handed, handed, 0);   // another packet may have handed it over meanwhile
 	}
 	flow->touched = now;
@@ -707,6 +722,10 @@ INLINE enum outcome judge_name(struct scratch *s, const struct hello *h)
 		if (labels >> (k + 1) & 1 && may_hold(&f, s->hashes[k & 7]))
 			return QUEUED_NAME;
 	}
+	MEMORY_BARRIER();
+	n = s->dots & (LABELS - 1);
+	if (s->request && labels >> (n + 1) & 1 && may_hold(&f, of_urls(s->hashes[n])))
+		return QUEUED_NAME;
 	return PASSED_HELLO;
 }
 
@@ -774,7 +793,7 @@ INLINE enum outcome judge_hello(struct scratch *s, const struct hello *h, __u32 
 {
 	enum outcome what = read_hello(s, h);
 
-	if (what > PASSED_HELLO)
+	if (what > PASSED_REQUEST)
 		return what;
 	s->so_far = what;
 	MEMORY_BARRIER();
@@ -782,10 +801,12 @@ INLINE enum outcome judge_hello(struct scratch *s, const struct hello *h, __u32 
 		return QUEUED_PIECE;
 	if (s->ech && queue_ech)
 		return QUEUED_ECH;
-	if (!s->names)
-		return s->so_far == PASSED_HELLO ? QUEUED_NO_NAME : PASSED_PIECE;
-	return judge_name(s, h);
+	if (!s->names && s->so_far == PASSED_HELLO)
+		return QUEUED_NO_NAME;
+	return s->so_far;
 }
+
+#include "request.h"
 
 // For one that is whole, and its number there: those of this CPU come round.
 INLINE __u32 next_place(const struct scratch *s, const struct settings *set, __u32 *serial)
@@ -818,7 +839,8 @@ INLINE int take_bytes(struct __sk_buff *skb, struct hello *h, __u32 at, __u32 si
 	return load_bytes(skb, at, h->data + (from & (HELLO_MAX - 1)), rest + 1) == 0;
 }
 
-INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const struct key *key, __u64 turn, __u64 now)
+INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const struct key *key, __u64 turn, __u64 now,
+			       int http)
 {
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
@@ -833,7 +855,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	if (!lock(flow, &head))
 		return QUEUED_WATCHED;
 	if (is_past_held(flow->touched, now, flow->handed | flow->part))
-		flow->count = flow->part = 0;
+		flow->count = flow->part = flow->http = 0;
 	flow->touched = now;
 	if (flow->handed) {
 		what = QUEUED_WATCHED;
@@ -842,6 +864,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	n = flow->count;
 	part = flow->part;
 	s->mine = SYNS;
+	s->request = s->goes_on = 0;
 	for (__u32 i = 0; i < SYNS; i++) {
 		if (i >= n)
 			break;
@@ -849,6 +872,9 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 			 : v->seq == flow->passed[i].isn + 1 && !flow->passed[i].size)
 			s->mine = i;
 	}
+	MEMORY_BARRIER();
+	if (http && !part && s->mine >= SYNS)
+		go_on(s, flow, key);
 	MEMORY_BARRIER();
 	mine = s->mine;
 	if (mine >= SYNS)
@@ -864,10 +890,16 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		serial = flow->passed[mine].serial;
 	} else {
 		what = QUEUED_OTHER;
-		if (load_bytes(skb, v->at, first, sizeof(first)) < 0 || first[0] != RECORD_HANDSHAKE || first[1] != 3)
+		if (load_bytes(skb, v->at, first, sizeof(first)) < 0)
 			goto out;
 		s->from = 0;
-		s->kind = v->size < 5 + big16(first + 3) ? BEGINS : WHOLE;
+		s->kind = WHOLE;
+		if (http && first[0] != RECORD_HANDSHAKE)
+			s->request = 1;
+		else if (first[0] != RECORD_HANDSHAKE || first[1] != 3 || s->goes_on)
+			goto out;
+		else if (v->size < 5 + big16(first + 3))
+			s->kind = BEGINS;
 		place = next_place(s, set, &serial);
 		if (s->kind == BEGINS)
 			place = place_of_part(key, set->all);
@@ -893,8 +925,18 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	if (s->have > HELLO_MAX || v->size > HELLO_MAX || !take_bytes(skb, h, v->at, v->size, s->from))
 		goto release;
 	MEMORY_BARRIER();
-	what = judge_hello(s, h, set->queue_ech);
-	if (what > PASSED_HELLO)
+	if (http && s->request)
+		s->so_far = what = judge_request(s, h);
+	else
+		what = judge_hello(s, h, set->queue_ech);
+	if (what > PASSED_REQUEST)
+		goto release;
+	MEMORY_BARRIER();
+	if (s->names)
+		what = judge_name(s, h);
+	if (http && what == PASSED_HELLO && s->request && !begin_http(s, flow, key))
+		what = QUEUED_OTHER;
+	if (what > PASSED_REQUEST)
 		goto release;
 	MEMORY_BARRIER();
 	part = s->so_far == PASSED_PIECE;
@@ -942,10 +984,10 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	}
 	if (part)
 		keep(place, set, now + set->held);
-	what = part ? PASSED_PIECE : PASSED_HELLO;
+	what = part ? PASSED_PIECE : s->request ? PASSED_REQUEST : PASSED_HELLO;
 	s->next += !part;
 	if (mine < SYNS) {
-		struct passed one = {.isn = flow->passed[mine].isn, .size = end, .serial = serial, .place = place,
+		struct passed one = {.isn = h->isn, .size = end, .serial = serial, .place = place,
 				     .after = from ? flow->passed[mine].after : n};
 		flow->passed[mine] = one;
 		flow->part = part ? mine + 1 : 0;
@@ -953,7 +995,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 release:
 	__sync_lock_test_and_set(&h->serial, serial);
 out:
-	if (what > PASSED_HELLO) {
+	if (what > PASSED_REQUEST) {
 		hand_over(flow);
 		let_go(flow, now + SOON * SECOND);
 	}
@@ -961,7 +1003,7 @@ out:
 	return what;
 }
 
-SECTION("socket") int first_stage(struct __sk_buff *skb)
+INLINE int judge(struct __sk_buff *skb, int http)
 {
 	__u32 zero = 0;
 	struct scratch *s = look_up(&scratches, &zero);
@@ -982,7 +1024,7 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 	if (s->view.flags & SYN)
 		what = judge_syn(s, &key, now);
 	else
-		what = judge_data(skb, s, &key, turn, now);
+		what = judge_data(skb, s, &key, turn, now, http);
 	MEMORY_BARRIER();
 	if (s->turns != turn) {
 		struct flow *flow = look_up(&flows, &key);
@@ -991,12 +1033,24 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 		if (flow)
 			hand_over(flow);
 	}
-	if (what > PASSED_HELLO)
+	if (what > PASSED_REQUEST)
 		note_engine(&key, now);
 	return count(what);
 }
 
-// ---- flow marks, where conntrack is not to keep them (`ruleset.tracking`): five programs, a map of their own
+SECTION("socket") int first_stage(struct __sk_buff *skb)
+{
+	return judge(skb, 0);
+}
+
+// The same where the flow marks are here, too: only then can a request pass, for its flow has to be marked at once, and
+// only then are the server's acknowledgements seen.
+SECTION("requests") int first_stage_of_requests(struct __sk_buff *skb)
+{
+	return judge(skb, 1);
+}
+
+// ---- flow marks, where conntrack is not to keep them (`kernel = "marks"`): five programs, a map of their own
 //
 // Comes in: one TCP or UDP packet of either direction. Goes out: 1, what is asked is so, or has been done; 0, it is not,
 // or the packet cannot be read with certainty. A 0 never takes a client's packet past the queue.
@@ -1145,6 +1199,7 @@ INLINE void accept(struct mark *mark, const struct ends *e)
 	mark->isn = e->ack - 1;
 	mark->server_isn = e->seq;
 	mark->server_end = mark->acknowledged = e->seq + 1;
+	mark->server_acknowledged = e->ack;
 	mark->next_from = 0;
 	mark->answered = 1;
 	MEMORY_BARRIER();
@@ -1158,6 +1213,9 @@ INLINE void follow(struct mark *mark, const struct ends *e, __u32 size)
 	if (!mark->reopened || mark->waiting || e->flags & (SYN | RST))
 		return;
 	if (e->from != mark->reopened) {
+		// In order only: what is still on its way of the connection before has other numbers.
+		if (e->flags & ACK && e->seq == mark->server_end && (__s32)(e->ack - mark->server_acknowledged) > 0)
+			mark->server_acknowledged = e->ack;
 		if ((__s32)(end - mark->server_end) > 0)
 			mark->server_end = end;
 	} else if (acknowledges(mark, e) && (__s32)(e->ack - mark->acknowledged) > 0) {
@@ -1278,7 +1336,7 @@ SECTION("reopened") int reopen(struct __sk_buff *skb)
 	return 1;
 }
 
-// ---- the shortcut: packets from one interface to the other past the stack (`ruleset.shortcut`)
+// ---- the shortcut: packets from one interface to the other past the stack (`kernel = "carry"`)
 //
 // Comes in: a frame, where it enters the box (tc). Goes out: it leaves by the interface that the routes name, one hop
 // older; or it is left alone, and takes the usual way. Never here: a packet dropped, or one carried of a flow that is
@@ -1398,7 +1456,7 @@ INLINE int may_pass(struct __sk_buff *skb, struct mark *mark, const struct ends 
 	MEMORY_BARRIER();
 	struct key key = s->view.key;
 	s->now = nanoseconds();
-	what = judge_data(skb, s, &key, turn, s->now);
+	what = judge_data(skb, s, &key, turn, s->now, 1);
 	MEMORY_BARRIER();
 	if (s->turns != turn) {
 		struct flow *flow = look_up(&flows, &key);
@@ -1407,7 +1465,7 @@ INLINE int may_pass(struct __sk_buff *skb, struct mark *mark, const struct ends 
 			hand_over(flow);
 		return 0;
 	}
-	return what <= PASSED_HELLO && count(what);
+	return what <= PASSED_REQUEST && count(what);
 }
 
 SECTION("shortcut") int carry(struct __sk_buff *skb)

@@ -4,8 +4,9 @@ In: the rows of a snapshot. Out: a blocked Bloom filter, laid out as program.c r
 listed address prefixes, then blocks of 512 bits, six of which stand for a fingerprint. What is in it is always found;
 what is not is found once in a thousand times. Never here: plain text, of which a snapshot has none.
 
-Left out are rows that block nothing by themselves at this stage: exceptions, and URLs, whose paths only HTTP shows,
-which is always judged by the engine. Of a host at an address the mark is in it: where that leads the engine sees.
+Left out are rows that block nothing by themselves at this stage: exceptions, and URLs. Of a host at an address the
+mark is in it: where that leads the engine sees. So is that of a host with URLs, by a hash of its own: only a request
+is asked about for it.
 """
 
 import struct
@@ -16,6 +17,7 @@ from libc.string cimport memcmp, memcpy
 from edgeblock.blocklist.bitmap cimport load_u32
 from edgeblock.blocklist.fingerprint cimport (
     AT_MARK, ENDPOINT, EXCEPTION, HOST, HOST_OF_URL, HOST_ONLY, NETWORK, PRINT_SIZE, ROW_SIZE, SUBDOMAINS,
+    URL_MARK,
 )
 
 BLOCK = 64              # bytes: also of the header and of a pair of prefixes
@@ -24,14 +26,25 @@ PREFIXES = 4            # lengths that there is room for, in each family: progra
 PRINTS_A_BLOCK = 32     # 16 bits each
 
 cdef uint32_t KINDS = (1 << HOST | 1 << HOST_ONLY | 1 << SUBDOMAINS | 1 << NETWORK | 1 << ENDPOINT
-                       | 1 << HOST_OF_URL | 1 << AT_MARK)
+                       | 1 << HOST_OF_URL | 1 << AT_MARK | 1 << URL_MARK)
 
 
 cdef inline bint counts(const uint8_t* row, const uint8_t* before) noexcept nogil:
-    # Whether the row is one to be found, and its fingerprint not that of the one before.
+    # Whether the row is one to be found, and not found by the one before.
     cdef uint32_t value = load_u32(row + PRINT_SIZE)
     return (value & 0xFF < 32 and KINDS >> (value & 0xFF) & 1 and not value & EXCEPTION
-            and (before == NULL or memcmp(row, before, PRINT_SIZE) != 0))
+            and (before == NULL or memcmp(row, before, PRINT_SIZE) != 0 or is_mark(row) != is_mark(before)))
+
+
+cdef inline bint is_mark(const uint8_t* row) noexcept nogil:
+    return load_u32(row + PRINT_SIZE) & 0xFF == URL_MARK
+
+
+cdef inline uint64_t hash_of(const uint8_t* row) noexcept nogil:
+    # of_urls of program.c has the same.
+    cdef uint64_t hash
+    memcpy(&hash, row, 8)
+    return (hash ^ hash >> 29) * <uint64_t>0x9E3779B97F4A7C15 if is_mark(row) else hash
 
 
 cdef inline void bits_of(uint64_t hash, uint32_t* bits) noexcept nogil:
@@ -71,7 +84,7 @@ def fill(uint64_t[::1] words not None, const uint8_t[::1] rows not None) -> int:
     with nogil:
         for i in range(count):
             if counts(&rows[i * ROW_SIZE], NULL):
-                memcpy(&hash, &rows[i * ROW_SIZE], 8)
+                hash = hash_of(&rows[i * ROW_SIZE])
                 at = <uint64_t>block_of(hash, blocks) * 8
                 bits_of(hash, bits)
                 missing = 0

@@ -26,8 +26,8 @@ struct key {
 	__u32 family;
 };
 
-struct passed {                          // a SYN that passed, and the hello behind it
-	__u32 isn;
+struct passed {                          // a SYN that passed, and the hello or request behind it
+	__u32 isn;                       // of a request that is not the first, the number before its own
 	__u32 serial;                    // of the hello in its place
 	__u32 place;                     // in `hellos`
 	__u16 size;                      // of what has passed of the hello; 0: nothing yet
@@ -41,7 +41,8 @@ struct flow {
 	__u64 handed;                    // 0: the kernel's; else the engine's, and how often that was said
 	struct passed passed[SYNS];
 	__u32 tail;
-	__u32 part;                      // which of passed[] has a hello that is not whole yet, counted from 1; 0: none
+	__u16 part;                      // which of passed[] has a hello that is not whole yet, counted from 1; 0: none
+	__u16 http;                      // the same of a request; it is the last of them
 };
 
 // In most of the map those that are whole, one after the other, each CPU in a share of its own; in the last quarter
@@ -109,7 +110,7 @@ struct mark {                            // of a flow, both directions
 	__u32 next_isn;
 	__u32 server_end;                // how far the server has come, of what is not done,
 	__u32 acknowledged;              // and what the client has acknowledged of that
-	__u32 unused;
+	__u32 server_acknowledged;       // what the server has of the client's
 };
 
 #define AT(structure, field) __builtin_offsetof(struct structure, field)
@@ -120,7 +121,7 @@ struct mark {                            // of a flow, both directions
 	sizeof(struct passed), AT(passed, isn), AT(passed, serial), AT(passed, place), AT(passed, size),              \
 	AT(passed, after),                                                                                            \
 	sizeof(struct flow), AT(flow, head), AT(flow, count), AT(flow, touched), AT(flow, handed), AT(flow, passed),  \
-	AT(flow, tail), AT(flow, part),                                                                               \
+	AT(flow, tail), AT(flow, part), AT(flow, http),                                                               \
 	sizeof(struct hello), AT(hello, serial), AT(hello, isn), AT(hello, key), AT(hello, size),                     \
 	AT(hello, cuts), AT(hello, data),                                                                             \
 	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
@@ -129,6 +130,7 @@ struct mark {                            // of a flow, both directions
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
 	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
-	AT(mark, next_isn), AT(mark, server_end), AT(mark, acknowledged)
+	AT(mark, next_isn), AT(mark, server_end), AT(mark, acknowledged),                                             \
+	AT(mark, server_acknowledged)
 
 #endif
