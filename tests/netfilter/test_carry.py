@@ -4,6 +4,7 @@ The rest of the box is played as the kernel rules have it (policy.py), so each p
 """
 
 import ctypes
+import json
 import struct
 
 import pytest
@@ -37,16 +38,20 @@ class Ground:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.index, self.address, self.beyond = {}, {}, {}
+        self.index: dict[str, int] = {}
+        self.address: dict[str, bytes] = {}
         for side, other in (("to-client", "client"), ("to-server", "server")):
-            said = lab.run_in("box", ["cat", f"/sys/class/net/{side}/ifindex", f"/sys/class/net/{side}/address"]).stdout
-            self.index[side] = int(said.split()[0])
-            self.address[side] = bytes.fromhex(said.split()[1].replace(":", ""))
-            said = lab.run_in(other, ["cat", "/sys/class/net/to-box/address"]).stdout.strip()
+            link, beyond = interface(lab, "box", side), interface(lab, other, "to-box")["address"]
+            self.index[side], self.address[side] = link["ifindex"], bytes.fromhex(link["address"].replace(":", ""))
             for version in (4, 6):
                 to = (CLIENT if other == "client" else SERVER)[version]
-                lab.run_in("box", ["ip", "neigh", "replace", to, "lladdr", said, "dev", side, "nud", "permanent"])
+                lab.run_in("box", ["ip", "neigh", "replace", to, "lladdr", beyond, "dev", side, "nud", "permanent"])
         self.stage = Stage(4096, 120.0, hellos=1024, marks=4096, shortcut=True)
+
+
+def interface(lab: Lab, place: str, device: str) -> dict:
+    """What ip(8) says of it."""
+    return json.loads(lab.run_in(place, ["ip", "-j", "link", "show", "dev", device]).stdout)[0]
 
 
 @pytest.fixture(scope="module")
