@@ -49,7 +49,7 @@ def test_clean_hellos_never_reach_the_queue(box: Running):
 def in_pieces(lab: Lab, host: str, version: int, *cuts: int) -> bool:
     """The same with a hello that comes in several packets."""
     settings = ssl.create_default_context(cafile=str(lab.home / "ca.pem"))
-    settings.set_alpn_protocols(["http/1.1", *(f"{number}" * 200 for number in range(6))])       # as large as a browser's
+    settings.set_alpn_protocols(["http/1.1", *(f"{number}" * 200 for number in range(6))])   # large, as a browser's
     arrived, leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
     wrapped = settings.wrap_bio(arrived, leaving, server_hostname=host)
     with suppress(ssl.SSLWantReadError):
