@@ -139,7 +139,7 @@ def is_answer(packet: bytes) -> bool:
 
 
 def key_of(packet: bytes) -> bytes:
-    """struct key of program.c."""
+    """struct key of structures.h."""
     seen = view(packet)
     ports = seen.get("sport", 0) << 16 | seen.get("dport", 0)
     return struct.pack("=16s16s4sI", seen.get("source", b""), seen.get("destination", b""), ports.to_bytes(4, "big"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from edgeblock.errors import ConfigError
 
-# netfilter/stage1/program.c, by section: two that ask for a mark, two that set one where that is due, and one that
+# netfilter/stage1/marks.h, by section: two that ask for a mark, two that set one where that is due, and one that
 # asks for a proof of address.
 PROGRAMS = ("done", "blocked", "answered", "reopened", "proven")
 

@@ -1,6 +1,6 @@
 """The shortcut at the interfaces: packets of done flows, from one to the other past the kernel's rules.
 
-In: names of interfaces, the pinned program (netfilter/stage1/program.c, `carry`). Out: a filter where packets enter
+In: names of interfaces, the pinned program (netfilter/stage1/carry.h). Out: a filter where packets enter
 each interface, asked by traffic control. Filters of others stay, and are asked for whatever is left alone here.
 """
 

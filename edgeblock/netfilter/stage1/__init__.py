@@ -1,8 +1,8 @@
 """The first stage in the kernel: the program that lets most hellos and requests by without a look from user space.
 
-    program.c   the program, and the argument why it opens no door
-    (there, too: the programs that keep flow marks where conntrack is not to)
-    request.h   the part of it that reads a request of HTTP
+    program.c   the program, and the argument why it opens no door; its parts are the headers here
+    marks.h     the programs that keep flow marks where conntrack is not to
+    carry.h     the program that carries packets past the stack
     bpf         bpf(2), and object files
     structures  what programs and user space share, one header for both
     sieve       the filter of a snapshot's fingerprints, compiled
