@@ -97,7 +97,8 @@ class Flow:
 
     def comes(self, packet, side=None, padding=b""):
         """`carried`, or what became of it on the usual way: `passed`, `queued`, `dropped`."""
-        back = packet[12:16] == s.address(self.server) if packet[0] >> 4 == 4 else packet[8:24] == s.address(self.server)
+        source = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
+        back = source == s.address(self.server)
         side = side or ("to-server" if back else "to-client")
         device = self.ground.index[side]
         kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
@@ -302,6 +303,6 @@ def test_ports_that_come_round_again_go_up_the_stack(ground):
     flow.isn, flow.server_isn, flow.heard = 1 << 30, 1 << 29, (1 << 29) + 1
     assert flow.comes(flow.send(flags=s.SYN, at=-1, ack=0)) == "passed"
     assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == "passed" and flow.marked() == UNDECIDED
-    assert [flow.comes(flow.answer()), flow.comes(flow.answer()), flow.comes(flow.send()), flow.comes(flow.send())] == [
-        "passed", "passed", "passed", "carried"]
+    assert [flow.comes(flow.answer()), flow.comes(flow.answer()), flow.comes(flow.send()),
+            flow.comes(flow.send())] == ["passed", "passed", "passed", "carried"]
     assert flow.comes(flow.data(0, s.hello(b"blocked.example.com"))) == "blocked"

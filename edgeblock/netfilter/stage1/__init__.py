@@ -35,9 +35,10 @@ from edgeblock.netfilter.stage1.structures import LAYOUT
 OBJECT = Path(__file__).with_name("program.o")
 PLAIN = string.ascii_letters + string.digits + "-_."     # of names that the kernel judges
 
-# program.c: enum outcome.
-OUTCOMES = ("passed_syn", "passed_piece", "passed_hello", "passed_request", "address", "name", "odd_name", "no_name", "ech",
-            "piece", "other", "later", "watched", "unknown", "odd", "no_filter", "sample", "carried")
+# maps.h: enum outcome.
+OUTCOMES = ("passed_syn", "passed_piece", "passed_hello", "passed_request", "address", "name", "odd_name",
+            "no_name", "ech", "piece", "other", "later", "watched", "unknown", "odd", "no_filter", "sample",
+            "carried")
 
 HELLOS = 32_768         # ClientHellos that are remembered, of all CPUs together: 73 MB
 FILTER = bpf.Spec(bpf.ARRAY, 4, BLOCK, 0, bpf.MMAPABLE | bpf.INNER_MAP)
