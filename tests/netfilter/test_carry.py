@@ -91,9 +91,9 @@ class Flow:
     def data(self, at, data, flags=s.ACK):      # as disguises.streams.Path
         return self.send(data, flags, at)
 
-    def answer(self, data=b"", flags=s.ACK, at=0, **settings):
+    def answer(self, data=b"", flags=s.ACK, at=0, heard=0, **settings):
         ends = {"source": self.server, "destination": self.client, "sport": 443, "dport": self.port, **settings}
-        return s.tcp(self.server_isn + 1 + at, data, flags, ack=self.isn + 1, **ends)
+        return s.tcp(self.server_isn + 1 + at, data, flags, ack=self.isn + 1 + heard, **ends)
 
     def comes(self, packet, side=None, padding=b""):
         """`carried`, or what became of it on the usual way: `passed`, `queued`, `dropped`."""
@@ -197,12 +197,23 @@ def test_a_block_that_comes_while_the_server_speaks_holds(ground):
 
 def test_of_http_and_what_is_the_engines_no_data_is_carried(ground):
     flow = Flow(ground).opened()
-    request = flow.data(0, s.request(NAME))
+    request = flow.data(0, s.request(NAME).replace(b"GET", b"POST"))
     assert flow.comes(request) == "queued"
     assert flow.comes(flow.data(0, HELLO)) == "queued"
     Marking(ground.stage.maps["marks"]).mark(flow.send(), HTTP)
     assert [flow.comes(one) for one in (flow.send(), flow.answer(ANSWER), flow.answer())] == ["passed"] * 3
     assert flow.marked() == HTTP
+
+
+@VERSIONS
+def test_the_first_request_is_carried_and_makes_the_flow_http(ground, version):
+    flow = Flow(ground, version).opened()
+    first, second = s.request(NAME), s.request(b"blocked.example.com")
+    assert flow.comes(flow.data(0, first)) == "carried" and flow.marked() == HTTP
+    assert flow.comes(flow.answer(ANSWER, heard=len(first))) == "passed" and flow.marked() == HTTP
+    flow.heard += len(ANSWER)
+    assert flow.comes(flow.data(len(first), second)) == "blocked"
+    assert flow.box.recall.recalled == 1
 
 
 ODD = {"SYN": s.SYN, "SYN-ACK": s.SYN | s.ACK, "FIN": s.FIN | s.ACK, "RST": s.RST, "RST-ACK": s.RST | s.ACK,
