@@ -346,7 +346,7 @@ def slow_download(lab: Lab, version: int) -> Iterator[Callable[[], bool]]:
 
     def client() -> None:
         seen = lab.fetch(f"https://open.example{target}", version=version, timeout=60.0,
-                         options=["--limit-rate", "1M"])
+                         options=["--limit-rate", "400K"])
         results.append(hashlib.sha256(seen.body).digest() == DIGEST)
 
     thread = threading.Thread(target=client)
