@@ -225,6 +225,34 @@ def test_behind_a_request_no_hello_passes_and_behind_a_hello_no_request(stage):
     assert connection.sends(request()) == "later"
 
 
+def test_while_a_hello_is_not_whole_no_request_passes(stage):
+    hello = s.sized_hello(OPEN, 1800)
+    for whole in (False, True):         # behind a request, on the next connection
+        first = begun(stage)
+        first.answers()
+        second = Connection(stage, isn=1 << 30, ends=first.ends)
+        assert second.sends(hello[:900]) == "passed_piece"
+        if whole:
+            assert second.sends(hello[900:]) == "passed_hello"
+        first.said = second.said
+        assert first.sends(request()) == "later"
+        assert second.sends(hello[900:]) == "watched"
+    # Another SYN that has passed, of which nothing is behind yet.
+    first = Connection(stage)
+    second = Connection(stage, isn=1 << 30, ends=first.ends)
+    assert second.sends(hello[:900]) == "passed_piece"
+    first.said = second.said
+    assert first.sends(request()) == "later"
+
+
+def test_a_request_in_pieces_is_queued_from_its_first_on(stage):
+    for cut in (1, 5, 6, 30, len(request()) - 1):
+        connection = Connection(stage)
+        assert connection.sends(request()[:cut]) == "other"
+        connection.answers(b"")
+        assert connection.sends(request()[cut:]) == "watched"
+
+
 def test_once_one_was_queued_all_are(stage):
     connection = begun(stage)
     connection.answers()
