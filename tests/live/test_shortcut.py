@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from kept import answered, asked, request
 from running import SHORTCUT, Running, start, track_nothing
 from scapy.layers.inet import ICMP, IP, UDP, IPOption_NOP
 from scapy.layers.inet6 import ICMPv6TimeExceeded, IPv6, IPv6ExtHdrDestOpt
@@ -164,10 +165,29 @@ def test_packets_that_are_too_long_for_the_way_are_announced(box: Running):
 
 
 @VERSIONS
-def test_of_plain_http_the_first_request_alone_is_carried(box: Running, version: int):
+def test_plain_http_is_carried_and_stays_http(box: Running, version: int):
     assert download(box.lab, version, "http")
-    assert carried(box) == 1
+    assert carried(box) > 5000
+    assert by_rules(box) == 0           # no flow was done
     assert box.lab.fetch("http://pages.example/", version=version).status == 451
+
+
+@VERSIONS
+def test_a_kept_connection_is_carried_up_to_the_first_request_that_may_be_listed(box: Running, version: int):
+    lab = box.lab
+    for host, target, status in (("listed.example", "/", None), ("pages.example", "/", 451)):
+        with lab.connect(80, version=version) as connection:
+            assert asked(connection, "open.example", "/") == 200
+            queued, before = lab.queued(), carried(box)
+            assert [asked(connection, "open.example", f"/{number}") for number in range(20)] == [200] * 20
+            assert carried(box) - before >= 40 and lab.queued() == queued     # each request, and its answer
+            assert asked(connection, host, target) == status, host
+            assert lab.queued() > queued
+        before = carried(box)
+        with lab.connect(80, version=version) as connection:
+            assert asked(connection, "open.example", "/") == 200
+            connection.sendall(request("open.example", "/") + request(host, target))
+            assert answered(connection) in (None, 451), host
 
 
 # ---- what is not: frames made by hand on the client's link, of a flow that is done

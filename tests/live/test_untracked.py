@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from evade import ROWS, play
+from kept import answered, asked, request
 from running import UNTRACKED, Running, settings_file, start, track_nothing, tracked
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
@@ -154,35 +155,6 @@ def test_a_listed_request_behind_another_in_one_packet(box: Running, version: in
         assert asked(connection, "open.example", "/") == 200
         connection.sendall(request("open.example", "/") + request("listed.example", "/"))
         assert answered(connection) is None
-
-
-def request(host: str, target: str) -> bytes:
-    return (f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\n"
-            "User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: text/html,*/*;q=0.8\r\n\r\n").encode()
-
-
-def asked(connection: socket.socket, host: str, target: str) -> int | None:
-    connection.sendall(request(host, target))
-    return answered(connection)
-
-
-def answered(connection: socket.socket) -> int | None:
-    """The status of an answer, which is read to its end; None where the connection ends or is reset."""
-    got = b""
-    try:
-        while b"\r\n\r\n" not in got:
-            more = connection.recv(65536)
-            if not more:
-                return None
-            got += more
-        head, _, body = got.partition(b"\r\n\r\n")
-        lines = head.lower().split(b"\r\n")
-        (size,) = [int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length")]
-        while len(body) < size:
-            body += connection.recv(65536)
-    except OSError:
-        return None
-    return int(head.split()[1])
 
 
 # ---- fragments

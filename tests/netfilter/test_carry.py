@@ -195,25 +195,70 @@ def test_a_block_that_comes_while_the_server_speaks_holds(ground):
     assert flow.comes(flow.answer(ANSWER, at=9)) == "dropped" and flow.marked() == BLOCKED
 
 
-def test_of_http_and_what_is_the_engines_no_data_is_carried(ground):
+def test_of_what_is_the_engines_no_data_is_carried(ground):
     flow = Flow(ground).opened()
     request = flow.data(0, s.request(NAME).replace(b"GET", b"POST"))
     assert flow.comes(request) == "queued"
     assert flow.comes(flow.data(0, HELLO)) == "queued"
     Marking(ground.stage.maps["marks"]).mark(flow.send(), HTTP)
-    assert [flow.comes(one) for one in (flow.send(), flow.answer(ANSWER), flow.answer())] == ["passed"] * 3
-    assert flow.marked() == HTTP
+    assert [flow.comes(one) for one in (flow.send(), flow.answer(ANSWER), flow.answer())] == ["carried"] * 3
+    assert flow.marked() == HTTP and flow.comes(flow.data(0, s.request(NAME))) == "queued"
 
 
 @VERSIONS
-def test_the_first_request_is_carried_and_makes_the_flow_http(ground, version):
+def test_requests_of_a_kept_connection_are_carried_up_to_one_that_may_be_listed(ground, version):
     flow = Flow(ground, version).opened()
-    first, second = s.request(NAME), s.request(b"blocked.example.com")
-    assert flow.comes(flow.data(0, first)) == "carried" and flow.marked() == HTTP
-    assert flow.comes(flow.answer(ANSWER, heard=len(first))) == "passed" and flow.marked() == HTTP
+    before, at, came = ground.stage.counters(), 0, []
+    for number in range(5):
+        came += [flow.comes(flow.data(at, s.request(NAME)))]
+        at += len(s.request(NAME))
+        came += [flow.comes(flow.answer(ANSWER, at=len(ANSWER) * number, heard=at))]
+        flow.heard += len(ANSWER)
+        came += [flow.comes(flow.send(at=at))]
+        assert flow.marked() == HTTP
+    after = ground.stage.counters()
+    assert came == ["carried"] * 15 and after["carried"] - before["carried"] == 15
+    assert after["passed_request"] - before["passed_request"] == 5
+    listed = flow.data(at, s.request(b"blocked.example.com"))
+    assert flow.comes(listed) == "blocked" and flow.box.recall.recalled == 1
+    Marking(ground.stage.maps["marks"]).mark(listed, BLOCKED)
+    assert flow.comes(flow.answer(ANSWER, at=len(ANSWER) * 5, heard=at)) == flow.comes(flow.send(at=at)) == "dropped"
+    assert flow.comes(listed) == "queued"
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 1400])
+def test_what_the_server_has_not_acknowledged_keeps_the_next_request_from_being_carried(ground, ahead):
+    flow, first = Flow(ground).opened(), s.request(NAME)
+    assert flow.comes(flow.data(0, first)) == "carried"
+    if ahead:       # acknowledged by a packet that does not come next: it may be of another connection
+        assert flow.comes(flow.answer(ANSWER, at=ahead, heard=len(first))) == "carried"
+    assert flow.comes(flow.data(len(first), first)) == "queued"
+    # The engine's, from here on: nothing of it passes, whatever is acknowledged.
+    assert flow.comes(flow.answer(heard=2 * len(first))) == "carried"
+    assert flow.comes(flow.data(2 * len(first), first)) == "queued" and flow.comes(flow.send()) == "carried"
+
+
+@pytest.mark.parametrize("way", ["carried", "passed"])
+def test_what_has_come_by_either_way_counts_for_the_next_request(ground, way):
+    flow, first = Flow(ground).opened(), s.request(NAME)
+    assert flow.comes(flow.data(0, first)) == "carried"
+    # What is urgent goes up the stack.
+    flags = s.ACK if way == "carried" else s.ACK | s.URG
+    assert flow.comes(flow.answer(ANSWER, flags=flags, heard=len(first))) == way
     flow.heard += len(ANSWER)
-    assert flow.comes(flow.data(len(first), second)) == "blocked"
-    assert flow.box.recall.recalled == 1
+    assert flow.comes(flow.data(len(first), first)) == "carried"
+
+
+@VERSIONS
+def test_a_kept_connection_ends_with_the_next_syn(ground, version):
+    flow, first = Flow(ground, version).opened(), s.request(NAME)
+    assert flow.comes(flow.data(0, first)) == "carried" and flow.marked() == HTTP
+    assert flow.comes(flow.answer(ANSWER, heard=len(first))) == "carried"
+    flow.isn, flow.server_isn, flow.heard = 1 << 30, 1 << 29, (1 << 29) + 1
+    assert flow.comes(flow.send(flags=s.SYN, at=-1, ack=0)) == "passed" and flow.marked() == HTTP
+    assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == "passed" and flow.marked() == UNDECIDED
+    assert flow.comes(flow.answer()) == "passed"          # the rules have yet to see both sides again
+    assert flow.comes(flow.data(0, s.request(b"blocked.example.com"))) == "blocked"
 
 
 ODD = {"SYN": s.SYN, "SYN-ACK": s.SYN | s.ACK, "FIN": s.FIN | s.ACK, "RST": s.RST, "RST-ACK": s.RST | s.ACK,

@@ -2,7 +2,7 @@
  *
  * Comes in: a frame, where it enters the box (tc). Goes out: it leaves by the interface that the routes name, one hop
  * older; or it is left alone, and takes the usual way. Never here: a packet dropped, or one carried of a flow that is
- * blocked or HTTP.
+ * blocked.
  *
  * What it goes past are the operator's rules, address translation, and the kernel's checks of where a packet may come
  * from. So a flow is carried only when packets of both directions have been seen twice, here and by the rule for done
@@ -11,21 +11,26 @@
  * direction. Whatever is not plain takes the usual way: the beginning of a connection, options of IP, pieces, frames of
  * other kinds, what was encrypted on the way here, what is too long for the route, the last hop.
  *
- * Of done flows all is carried. Of undecided ones what our rules (policy.py) certainly let by, by the same functions
- * that these rules ask, so that the stack would have let by the same:
+ * Of done flows all is carried. Of undecided ones and HTTP what our rules (policy.py) certainly let by, by the same
+ * functions that these rules ask, so that the stack would have let by the same:
  *
  *   SYN, SYN-ACK, FIN, RST and URG never: they take the usual way, and so does the first packet of the client behind
  *   the SYN-ACK. So the operator's firewall sees each connection begin and end.
  *
  *   The server's packets: rules drop them of blocked flows alone, and queue none. What an answer does to the flow
- *   (`tcp_answered`) it does here, where the packet is carried; else the rule will do it.
+ *   (`tcp_answered`) it does here, where the packet is carried; else the rule will do it. HTTP is ended by none.
  *
  *   The client's without payload (`tcp_bare`).
  *
  *   The client's with payload that the first stage lets by (`tcp_cleared`), of a sender who has proved his address
  *   (`proven`): its own function says so and remembers them, in the same maps, whichever of the two is asked. What it
  *   does not let by makes the flow the engine's, is left alone, and comes to the queue the usual way. That question is
- *   the last: who is let by is carried, so that the stage is not asked a second time of the same bytes.
+ *   the last: who is let by is carried, so that the stage is not asked a second time of the same bytes. Of a kept
+ *   connection of HTTP that is one plain request after the other, each behind the server's acknowledgement of the last.
+ *   It is seen here as the rule for done flows would see it (`follow`), for that rule sees only what is not carried: each
+ *   packet is followed in one of the two, and in the order in which it comes to the box, save where packets that are
+ *   carried overtake others in the stack. Then the acknowledgement comes out of order and counts for nothing, or a
+ *   request comes before it, and goes to the engine.
  *
  * A mark is there only if the SYN came to the client's rules, so the ports, the interfaces and the sides are theirs. A
  * flow whose address is listed now has lost its mark (netfilter/cut.py). The first stage's flow is there only if no
@@ -99,7 +104,7 @@ INLINE int is_answer(struct __sk_buff *skb, const struct ends *e)
 	return 0;
 }
 
-// Of an undecided flow: whether our rules certainly let it by. Asked last, for what passes is remembered as passed.
+// Of an undecided flow or HTTP: whether our rules certainly let it by. Asked last, for what passes is remembered as passed.
 INLINE int may_pass(struct __sk_buff *skb, struct mark *mark, const struct ends *e, __u32 size)
 {
 	__u32 zero = 0;

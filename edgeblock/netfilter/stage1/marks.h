@@ -172,10 +172,10 @@ INLINE void follow(struct mark *mark, const struct ends *e, __u32 size)
 	}
 }
 
-// Undecided, and the server has answered the newest SYN: from here on packets may be carried (`carry`).
+// Undecided or HTTP, and the server has answered the newest SYN: from here on packets may be carried (`carry`).
 INLINE int is_established(const struct mark *mark, const struct ends *e)
 {
-	return e->tcp && mark->what == UNDECIDED && mark->reopened && !mark->waiting;
+	return e->tcp && (mark->what == UNDECIDED || mark->what == HTTP) && mark->reopened && !mark->waiting;
 }
 
 SECTION("done") int is_done(struct __sk_buff *skb)
