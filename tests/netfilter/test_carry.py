@@ -5,10 +5,12 @@ The rest of the box is played as the kernel rules have it (policy.py), so each p
 
 import ctypes
 import json
+import random
 import struct
 
 import pytest
 
+from edgeblock.core.engine import Engine
 from edgeblock.lab import CLIENT, SERVER, Lab
 from edgeblock.netfilter import bytecode
 from edgeblock.netfilter.marks import SHORTCUT
@@ -17,9 +19,10 @@ from edgeblock.source.marking import Marking
 from tests.blocklist.making import matcher
 from tests.core import samples as s
 from tests.core.playing import engine
+from tests.fuzz import requests as kept
 from tests.netfilter.test_bytecode import ANSWERS, run
 from tests.source.test_pieces import pieces
-from tests.staging import Box
+from tests.staging import PASSED, Box, Tracking, is_bare
 
 pytestmark = pytest.mark.live
 
@@ -362,3 +365,75 @@ def test_ports_that_come_round_again_go_up_the_stack(ground):
     assert [flow.comes(flow.answer()), flow.comes(flow.answer()), flow.comes(flow.send()),
             flow.comes(flow.send())] == ["passed", "passed", "passed", "carried"]
     assert flow.comes(flow.data(0, s.hello(b"blocked.example.com"))) == "blocked"
+
+
+# ---- kept connections, with every trick
+
+
+class Seen:
+    """The stage of a ground, whose programs are told by which interface a packet has come."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground, self.stage = ground, ground.stage
+
+    def __getattr__(self, name):
+        return getattr(self.stage, name)
+
+    def frame(self, packet, to=bytes(6)):
+        side = self.ground.index[side_of(packet)]
+        return to + bytes(6) + (b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet, side
+
+    def ask(self, name, packet):
+        frame, side = self.frame(packet)
+        return bool(ran(self.stage.asking[name], frame, side, side))
+
+    def judge(self, packet):
+        frame, side = self.frame(packet)
+        return bool(ran(self.stage.program, frame, side, side))
+
+    def carries(self, packet):
+        frame, side = self.frame(packet, self.ground.address[side_of(packet)])
+        return ran(self.stage.asking[SHORTCUT], frame, side, 0) == REDIRECT
+
+
+def side_of(packet):
+    source = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
+    return "to-server" if source in (s.address(SERVER[4]), s.address(SERVER[6])) else "to-client"
+
+
+class Carrying(Tracking):
+    """As Tracking, behind the shortcut."""
+
+    def __init__(self, ground, judges):
+        super().__init__(Seen(ground), judges)
+        self.carried = {True: 0, False: 0}      # with data of the client's; of the others
+
+    def judge(self, packet, now, flags=0):
+        if not self.stage.carries(packet):
+            return super().judge(packet, now, flags)
+        self.carried[not is_bare(packet)] += 1
+        self.passed += not is_bare(packet)
+        return PASSED
+
+    def answer(self, packet):
+        if not self.stage.carries(packet):
+            return super().answer(packet)
+        self.carried[False] += 1
+        return True
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_no_conversation_gets_past_what_the_engine_alone_blocks(ground, seed):
+    dice, rules = random.Random(seed), matcher(*kept.LISTS)
+    box = Carrying(ground, Engine(rules, flows=1 << 12, worker_rereading=(1 << 32) - 1))
+    alone = Engine(rules, flows=1 << 12, report=True, worker_rereading=(1 << 32) - 1)
+    blocked = 0
+    for number in range(1000):
+        version, plain, chosen = 4 + 2 * (number % 2), dice.randrange(4) == 0, dice.getrandbits(64)
+        ends = kept.Ends(CLIENT[version], SERVER[version], next(Flow.ports))
+        got = kept.converse(box, ends, chosen, plain, number * 1e-3)
+        wanted = kept.converse(kept.Alone(alone), ends, chosen, plain, number * 1e-3)
+        assert not got.listed or wanted.listed, (chosen, plain)
+        assert not plain or not got.dropped + wanted.dropped, (chosen, plain)
+        blocked += got.dropped > 0
+    assert min(box.carried.values()) > 500 and blocked > 100
