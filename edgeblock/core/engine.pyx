@@ -944,10 +944,13 @@ cdef class Engine:
         return False
 
     cdef bint _is_new(self, Flow* flow, const Finding* f) noexcept nogil:
-        # Whether this name of this message is heard of for the first time; a clash costs a line of report.
+        # Whether this name of this message is heard of for the first time; a clash costs a line of report. It begins
+        # with what nobody outside knows, or a path could be chosen that clashes with the message behind it.
         cdef const uint8_t* text = self.findings.text.data
-        cdef uint64_t hash = digest_word(f.reading, <uint64_t>f.began)
+        cdef uint64_t hash
         cdef uint32_t i
+        memcpy(&hash, self.table.secret, sizeof(hash))
+        hash = digest_word(hash ^ f.reading, <uint64_t>f.began)
         hash = digest_bytes(hash, text + f.host_at, f.host_size)
         hash = digest_bytes(hash, text + f.target_at, f.target_size)
         for i in range(flow.seen_count if flow.seen_count < SEEN else SEEN):
@@ -1207,6 +1210,7 @@ cdef class Engine:
         cdef Decision made
         cdef Flow* flow
         cdef size_t size
+        memset(&made, 0, sizeof(made))
         if now > self.clock:
             self.clock = now
         if state == STANDS_SYN:
