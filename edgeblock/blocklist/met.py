@@ -7,8 +7,8 @@ what is fast in plain Python: ten million take some seconds. Never here: a name,
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from edgeblock.blocklist.parts import ROW_SIZE
 from edgeblock.blocklist.fingerprint import Kind
+from edgeblock.blocklist.parts import ROW_SIZE
 from edgeblock.blocklist.snapshot import Snapshot
 
 WORDS = ROW_SIZE // 4       # of a row: its fingerprint is four, the last has its list and what it is

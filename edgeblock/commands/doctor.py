@@ -60,7 +60,7 @@ FRAGMENTS = "-m socket"            # what has them put together; see netfilter/p
 MARKS_TRIED = 1024
 
 MODULES = {"netfilterqueue": "NetfilterQueue", "pyroaring": "pyroaring", "uvloop": "uvloop", "structlog": "structlog",
-           "idna": "idna", "publicsuffixlist": "publicsuffixlist", "cryptography": "cryptography",
+           "idna": "idna", "publicsuffixlist": "publicsuffixlist",
            "scapy": "scapy", "rich": "rich"}
 COMPILED = ("core.engine", "blocklist.matcher", "source.nfqueue")
 DEMO = {"nginx": "nginx", "openssl": "openssl", "curl": "curl"}
@@ -74,6 +74,7 @@ FLUSHING = {"nftables": ("/etc/nftables.conf", "flush ruleset"), "netfilter-pers
 MOST = 4                           # differences of rules that are named
 MEMORY_SHARE = 0.5                 # of the machine's, for connections' beginnings; the rest is for lists and others
 BEGUN = 16              # bytes a flow of what workers have begun to read (source/begun.pyx)
+TABLES = 64             # the same of an engine's places for flows and QUIC connections, at the least
 FILES = 256                        # open files of a supervisor, besides those for its workers
 TIMEX_BYTES = 1024                 # more than struct timex has
 TIME_ERROR = 5                     # linux/timex.h: the clock is not synchronised
@@ -211,7 +212,7 @@ def first_stage(config: Config) -> Iterator[Finding]:
         try:
             check_tracking(config)
         except ConfigError as problem:
-            yield Finding("flow marks", MISSING, str(problem), 'set ruleset.kernel = "judge"')
+            yield Finding("flow marks", MISSING, str(problem), 'or set ruleset.kernel = "auto"')
             return
         yield from defragmenting()
     if wanted == "off":
@@ -220,7 +221,7 @@ def first_stage(config: Config) -> Iterator[Finding]:
     state = MISSING if wanted == "on" else WARNING
     other = '; with ruleset.kernel = "off" every new flow goes to the queue, as it does without' * (wanted == "on")
     if keeps_marks:
-        other = '; or set ruleset.kernel = "judge"'
+        other = '; or set ruleset.kernel = "auto"'
     if config.ruleset.backend == "nft":
         if wanted == "auto":
             yield Finding("first stage", OK, "off, as nftables cannot ask it")
@@ -622,7 +623,7 @@ def capacity(config: Config) -> Iterator[Finding]:
         yield Finding("workers", OK, f"{workers} on {processors} processor(s)")
     total = next((int(line.split()[1]) * 1024 for line in read("/proc/meminfo").splitlines()
                   if line.startswith("MemTotal:")), 0)
-    most = workers * (config.limits.memory + config.queue.buffer + BEGUN * config.limits.flows)
+    most = workers * (config.limits.memory + config.queue.buffer + (BEGUN + TABLES) * config.limits.flows)
     if total and most > total * MEMORY_SHARE:
         yield Finding("memory", WARNING, f"connections may take {most >> 20} MB of {total >> 20} MB",
                       "lower limits.memory or queue.workers")

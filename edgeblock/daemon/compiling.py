@@ -21,9 +21,14 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if not os.read(sys.stdin.fileno(), 1):
         return 0
-    from edgeblock.daemon import job
+    try:
+        from edgeblock.daemon import job
 
-    job.prepare()
+        job.prepare()
+    except Exception as problem:    # what is on the disk now is not what the daemon was started from
+        print(f"what reads lists cannot be imported ({type(problem).__name__}: {problem}); if edgeblock was changed "
+              "on the disk, restart it", file=sys.stderr)
+        return 2
     text = sys.stdin.buffer.read().lstrip(WAKE)
     return job.do(text, files) if text else 0
 

@@ -8,8 +8,8 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from edgeblock.blocklist.parts import ListRecord
 from edgeblock.blocklist.met import still_listed
+from edgeblock.blocklist.parts import ListRecord
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, readable_key
 from edgeblock.errors import ListError

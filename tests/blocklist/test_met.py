@@ -1,9 +1,9 @@
 """Which rules a snapshot still has: as the matcher and the lists' files say, in one layer and in two."""
 
-from edgeblock.blocklist.parts import Compiled
 from edgeblock.blocklist.explain import find_rule
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.met import still_listed
+from edgeblock.blocklist.parts import Compiled
 
 TEXT = {"a.list": "one.example\n=two.example\n*.three.example\n192.0.2.7\n192.0.2.0/28\n@@fine.one.example\n",
         "b.list": "one.example\nfour.example/page\nfive.example/dir/*\n", "b.toml": 'https = "host"\n'}
