@@ -5,7 +5,7 @@
  * In: a server (native/answer.c) at SERVERS addresses of which SERVER is the first, IPv4 or IPv6; CLIENTS addresses of
  * this machine from CLIENT on; a connection takes the next of both. OPEN questions wait for answers at a time. Each
  * EVERYth is LISTED, a file of bytes to send, and the others PLAIN, whose "host00000000" gets a number of its own each
- * time (EVERY 0: none is listed). Orders on standard input, a line each: how many questions, with `bulk` how many bytes.
+ * time, or with `kept` for each connection, as browsers ask one host on one (EVERY 0: none is listed). Orders on standard input, a line each: how many questions, with `bulk` how many bytes.
  *   tls    a connection a question: the bytes, the whole answer, the server's end, ours
  *   http   a connection a question, which the client ends first
  *   kept   the connections stay, one question at a time on each
@@ -43,6 +43,7 @@ static const char NUMBERED[] = "host00000000";
 struct line {               /* one connection, or the place for one */
     int fd, connected, sent, listed, whole, shorts;
     size_t got;
+    unsigned long number;   /* of the host, where the connection has one */
     double asked, took;
 };
 
@@ -156,7 +157,7 @@ static void ask(struct line *line)
     }
     if (text->number && !line->listed) {
         char digits[9];
-        snprintf(digits, sizeof digits, "%08lu", turn % 100000000);
+        snprintf(digits, sizeof digits, "%08lu", (mode == KEPT ? line->number : turn) % 100000000);
         memcpy(text->number + 4, digits, 8);
     }
     if (send(line->fd, text->bytes, text->size, MSG_NOSIGNAL) != (ssize_t)text->size)
@@ -168,6 +169,7 @@ static void open_line(struct line *line)
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = line};
     struct sockaddr_storage from = behind(&client, turn % clients), to = behind(&server, turn % servers);
     int on = 1;
+    line->number = turn;
     line->fd = socket(server.ss_family, (mode == QUIC ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK, 0);
     if (line->fd < 0)
         die("socket");
