@@ -114,7 +114,7 @@ def write_ledger(state: Path, lists: int, entries: int, begins: float, chosen: r
             book.write(at, "taken", common | {
                 "entries": entries // lists, "root": "", "leaves": 0, "digest": "0" * 32, "action": "reset",
                 "entries_before": entries // lists, "duplicates": 0, "unusable": 0, "guarded": 0,
-                "exceptions_lost": 0, "signed": None, "order": f"No. {number}/2026"})
+                "exceptions_lost": 0, "signed": None})
             changed.append({"list": name, "delay_ms": round(chosen.lognormvariate(7, 0.6))})
         book.write(at + 1_000_000, "in force", {
             "run": "0" * 8, "number": half + 1, "content": "0" * 64, "table": "0" * 64, "lists": lists,

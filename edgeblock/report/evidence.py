@@ -21,8 +21,7 @@ VERSIONS_MAX = 400          # of a list
 @dataclass
 class OfList:
     """Of one list: `versions` that were taken, as Unix seconds and entries, the newest last; how many in all;
-    refusals by their code; removals; what orders in it were called; how long it took from the file to every worker
-    and the kernel, in ms."""
+    refusals by their code; removals; how long it took from the file to every worker and the kernel, in ms."""
 
     versions: list[tuple[float, int]] = field(default_factory=list)
     taken: int = 0
@@ -30,8 +29,6 @@ class OfList:
     removed: int = 0
     delays: list[int] = field(default_factory=list)
     in_force: float | None = None
-    order: str = ""
-    orders: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -82,9 +79,6 @@ def take(told: Evidence, open_since: dict[str, tuple[float, str]], kind: str, sa
     if kind == "taken":
         one = told.of(said["list"])
         one.taken += 1
-        one.order = said["order"] or one.order
-        if said["order"]:
-            one.orders.add(said["order"])
         one.versions = [*one.versions[-VERSIONS_MAX + 1:], (at, int(said["entries"]))]
     elif kind == "refused":
         told.of(said["list"]).refused[str(said["code"])] += 1

@@ -196,14 +196,14 @@ def of_list(name: str, record: ListRecord | None, told: Evidence, rows: list[Any
     return {
         "list": name, "in_force": bool(record) and not record.expired,      # type: ignore[union-attr]
         "category": record.category if record else "", "action": record.action if record else "",
-        "authority": order.get("authority", ""), "order": order.get("order", "") or seen.order,
+        "authority": order.get("authority", ""), "order": order.get("order", ""),
         "received": order.get("received", ""), "approved_by": order.get("approved_by", ""),
         "entries": record.entries if record else None,
         "updates": None if told.problem else {
             "received": seen.taken + seen.refused.total(), "taken": seen.taken, "refused": seen.refused.total(),
             "refusals": dict(sorted(seen.refused.items())), "removed": seen.removed,
             "last_in_force": None if seen.in_force is None else moment(seen.in_force),
-            "orders": len(seen.orders) or int(bool(order) and seen.taken > 0),
+            "orders": int(bool(order) and seen.taken > 0),      # what a version before was of is not known
             "versions": [{"at": moment(at), "entries": entries} for at, entries in seen.versions]},
         "delay_ms": delay_of(seen.delays),
         **totals(rows), "packets": packets.total(),

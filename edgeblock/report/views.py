@@ -64,6 +64,8 @@ def dsa(report: Report) -> View:
          "median_receipt_seconds": "Median seconds to inform of receipt", "visits": "Visits blocked"},
         rows,
         ("The Member State is not known to the box: it has the authority as the order names it.",
+         "Orders received are lists in force that name an order and of which the box took a version in this time: "
+         "one for each list, however many orders its versions or entries were of. A list that is gone is not in it.",
          "The time to inform the authority of the receipt is not known: the box writes its answer beside the order, "
          "and somebody else sends it.",
          "The time to effect is the median of the medians of lists; receipt is the moment at which the file was in "

@@ -8,6 +8,7 @@ from edgeblock.blocklist.load import load
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.ledger.book import Book
+from edgeblock.ledger.kinds import why_wrong
 from edgeblock.ledger.records import moment
 from edgeblock.report.pending import Pending
 from edgeblock.report.store import DAY, Batch, Writer
@@ -71,7 +72,7 @@ def write_down(home: Path, day: int) -> None:
     common = {"list": "court", "file": "court.list", "renamed": moment(at)}
     taken = common | {"entries": 3, "root": "", "leaves": 0, "digest": "0" * 32, "action": "reset",
                       "entries_before": None, "duplicates": 0, "unusable": 0, "guarded": 0, "exceptions_lost": 0,
-                      "signed": None, "order": ""}
+                      "signed": None}
     force = {"run": "0" * 8, "number": 1, "content": "", "table": "", "lists": 1, "entries": 3, "workers": True,
              "kernel": True, "compiled": moment(at), "more": 0}
     for number, (kind, fields) in enumerate([
@@ -83,6 +84,7 @@ def write_down(home: Path, day: int) -> None:
             ("not filtering", {"who": "queues", "code": "queues"}),
             ("filtering", {"who": "queues", "after_ms": 2500}),
             ("not filtering", {"who": "rules", "code": "rules"})]):
+        assert why_wrong(kind, fields) is None
         book.write(at + number * 1_000_000, kind, fields)
     book.sync()
     book.close()
