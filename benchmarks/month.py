@@ -65,7 +65,7 @@ def some_rules(key: Path, chosen: random.Random) -> list[tuple[str, str]]:
 def write_counts(state: Path, met: list[tuple[str, str]], lists: int, blocks: int, begins: float,
                  chosen: random.Random) -> int:
     """What a daemon would have written; how many visits that are."""
-    writer = Writer(state, 400, begins)
+    writer = Writer(ledger_of(state), 400, begins)
     total = 0
     steps = DAYS * DAY // EACH
     harmonic = sum(1 / number for number in range(1, lists + 1))

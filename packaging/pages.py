@@ -24,7 +24,7 @@ FILES = (
     ("/etc/edgeblock/rules", "the lists"),
     ("/run/edgeblock/control.sock", "where edgeblock status asks"),
     ("/var/lib/edgeblock", "what the daemon keeps: the key of its fingerprints, and the last good lists"),
-    ("/var/lib/edgeblock-ledger", "the record of what was in force, and the key that signs it"),
+    ("/var/lib/edgeblock-ledger", "the record of what was in force, the key that signs it, and the counts"),
 )
 SIGNALS = (
     ("SIGHUP", "the daemon loads the lists anew"),

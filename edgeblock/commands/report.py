@@ -1,6 +1,6 @@
 """`edgeblock report`: what was blocked, how fast lists came into force, whether the box filtered.
 
-In: the counts and the ledger in the state directory, days. Out: one HTML page, JSON or CSV; or a view of it in
+In: the counts and the ledger, the state directory, days. Out: one HTML page, JSON or CSV; or a view of it in
 somebody else's form. Never here: a figure that is worked out, a running daemon asked.
 """
 
@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="where to (default: standard output)")
     parser.add_argument("--dead-days", type=days, default=DEAD_DAYS, metavar="N",
                         help=f"call an entry dead that nobody met for so many days (default: {DEAD_DAYS})")
-    parser.add_argument("--state", metavar="DIR", help="the state directory of a daemon (default: that of the "
-                                                       "configuration)")
+    parser.add_argument("--state", metavar="DIR", help="the state directory of a daemon, with that of its "
+                        "ledger beside it, DIR-ledger (default: those of the configuration)")
 
 
 def days(text: str) -> int:
@@ -92,15 +92,15 @@ def places(state: str | None, settings: str | None) -> tuple[Path, Path]:
 
 
 def gather(key: Path, folder: Path, period: Period, dead_days: int, now: float) -> tuple[Counted, Report]:
-    """What there is of a state directory, and of a ledger.
+    """What there is of a state directory, and of that of the ledger, where the counts are, too.
 
     Raises:
         ReportError: there are no counts, or none of these days.
     """
-    with closing(opened(key.parent)) as base:
+    with closing(opened(folder)) as base:
         there = kept(base)
         if there is None:
-            raise ReportError(f"{key.parent}: nothing is counted yet; ask again in some seconds")
+            raise ReportError(f"{folder}: nothing is counted yet; ask again in some seconds")
         if period.last < there[0]:
             raise ReportError(f"--to {written(period.last)}: of these days nothing is kept (any more); counts go "
                               f"back to {written(there[0])}, and [report] keep_days says how long they are kept")

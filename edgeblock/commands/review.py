@@ -20,6 +20,7 @@ from edgeblock.blocklist.store import read_key
 from edgeblock.commands import add_config, complain
 from edgeblock.commands.report import days
 from edgeblock.errors import ListError, ReportError, printable
+from edgeblock.ledger.place import directory_of
 from edgeblock.report.box import DEAD_DAYS, counted_days
 from edgeblock.report.dead import Found, Reviewed, review
 from edgeblock.report.period import SECONDS, moment, written
@@ -48,11 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> int:
-    rules = config.load(chosen.config).rules
+    whole = config.load(chosen.config)
+    rules = whole.rules
     now, found, failed = time.time(), [], False
     key = read_key(rules.key)
     most = SHOWN if chosen.list is None else SHOWN_OF_ONE
-    with closing(opened(rules.key.parent)) as base:
+    with closing(opened(directory_of(whole))) as base:
         known = counted_days(base, chosen.days, now)
         horizon = int(now // SECONDS) - known + 1
         for source in sources(rules, chosen.list):

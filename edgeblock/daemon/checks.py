@@ -36,9 +36,10 @@ def check(config: Config) -> list[str]:
     if not config.rules.self_check:
         warnings.append("[rules] self_check = 0: new rules come into force untried")
     state, ledger = config.rules.key.parent.absolute(), directory_of(config).absolute()
-    if config.ledger.enabled and state in (ledger, *ledger.parents):
+    if (config.ledger.enabled or config.report.enabled) and state in (ledger, *ledger.parents):
         warnings.append(f"[ledger] directory: {ledger} is in the state directory, all of which the process that "
-                        f"reads lists may write, the ledger's key too; name another, such as {state}-ledger")
+                        f"reads lists may write, the ledger's key and the counts too; name another, such as "
+                        f"{state}-ledger")
     return warnings
 
 

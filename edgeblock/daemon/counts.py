@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeblock.config import Config
+from edgeblock.ledger.place import directory_of
 from edgeblock.report.pending import Pending
 from edgeblock.report.store import DAY, Batch, Newer, Writer
 
@@ -47,7 +48,7 @@ class Counts:
     def __init__(self, config: Config, log: Any) -> None:
         self._enabled = config.report.enabled
         self._log = log
-        self._writer = Writer(config.rules.key.parent, config.report.keep_days, time.time())
+        self._writer = Writer(directory_of(config), config.report.keep_days, time.time())
         self._thread = ThreadPoolExecutor(1, "counts")
         self._batches: dict[int, Batch] = {}
         self._seen: Seen | None = None

@@ -13,6 +13,7 @@ from typing import Any
 from edgeblock import ledger
 from edgeblock.errors import SystemProblem
 from edgeblock.ledger import Record
+from edgeblock.ledger.segments import segments
 
 OUTAGES_MAX = 100           # that are told one by one
 VERSIONS_MAX = 400          # of a list
@@ -51,9 +52,9 @@ class Evidence:
 
 def evidence(folder: Path, begins: float, ends: float) -> Evidence:
     """Of the ledger in a directory, from one moment to another (Unix seconds)."""
-    if not folder.is_dir():
-        return Evidence(f"there is no ledger in {folder}")
     try:
+        if not folder.is_dir() or not segments(folder):     # the counts are there, with a ledger or without
+            return Evidence(f"there is no ledger in {folder}")
         return gathered(ledger.read(folder, begins, ends))
     except SystemProblem as problem:
         return Evidence(str(problem))

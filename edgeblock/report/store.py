@@ -1,9 +1,11 @@
-"""The counts that last: `counts.sqlite` in the state directory, by day.
+"""The counts that last: `counts.sqlite` beside the ledger, by day.
 
 In: batches of the daemon's, each of one day (UTC). Out: the same summed, for whoever reports. SQLite in WAL mode:
 a process that is killed leaves what it has written, and one that reads keeps nobody waiting. Rows have caps, days an
-end. A newer version of the schema is left alone, an older one brought up; a file that is damaged is put aside. Never
-here: a name or an address that somebody asked for, a subscriber, a plain hash of one; rules are ids, made with a key.
+end. A newer version of the schema is left alone, an older one brought up; a file that is damaged is put aside. It is
+not in the state directory: all of that may be written by the process that reads lists, which would give whoever opens
+the file a schema of its own, with triggers. Never here: a name or an address that somebody asked for, a subscriber, a
+plain hash of one; rules are ids, made with a key.
 """
 
 import os
@@ -80,7 +82,7 @@ class Writer:
     """Writes batches. All of it happens in one thread.
 
     Args:
-        directory: the state directory.
+        directory: that of the ledger; it is made where it is missing.
         keep: days with counts that are kept.
         began: when this daemon began, in Unix seconds.
     """
@@ -122,6 +124,7 @@ class Writer:
     def _opened(self) -> sqlite3.Connection:
         if self._base is not None:
             return self._base
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # It is made here and not by SQLite, which would make it readable by others.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         base = sqlite3.connect(self.path, timeout=LOCKED, isolation_level=None)
@@ -260,7 +263,7 @@ class Counted:
 
 
 def opened(directory: Path) -> sqlite3.Connection:
-    """The counts of a state directory, for reading.
+    """The counts in a directory, that of the ledger, for reading.
 
     Raises:
         ReportError: there are none, or they cannot be read.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeblock import cli, config
-from edgeblock.config import Config, Ledger, Rules
+from edgeblock.config import Config, Ledger, Report, Rules
 from edgeblock.daemon import checks
 
 KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"      # of minisign's own manual
@@ -181,5 +181,8 @@ def test_a_ledger_in_the_state_directory_is_warned_of(tmp_path):
     inside = Config(rules, ledger=Ledger(directory=state / "ledger"))
     said = [line for line in checks.check(inside) if "[ledger]" in line]
     assert len(said) == 1 and f"{state}-ledger" in said[0]
-    for ledger in (Ledger(), Ledger(directory=tmp_path / "other"), Ledger(enabled=False, directory=state)):
+    for ledger in (Ledger(), Ledger(directory=tmp_path / "other")):
         assert not any("[ledger]" in line for line in checks.check(Config(rules, ledger=ledger)))
+    for counts in (True, False):                # they are there, too
+        off = Config(rules, ledger=Ledger(enabled=False, directory=state), report=Report(enabled=counts))
+        assert any("[ledger]" in line for line in checks.check(off)) == counts

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgeblock.config import Config, Privacy, Report, Rules
+from edgeblock.config import Config, Ledger, Privacy, Report, Rules
 from edgeblock.core.decision import Decision, Name
 from edgeblock.daemon import counts as glue
 from edgeblock.daemon import worker
@@ -34,7 +34,8 @@ def clock(monkeypatch):
 
 
 def counts(tmp_path, enabled=True):
-    return Counts(Config(rules=Rules(key=tmp_path / "key"), report=Report(enabled=enabled)), Log())
+    return Counts(Config(rules=Rules(key=tmp_path / "state" / "key"), ledger=Ledger(directory=tmp_path),
+                         report=Report(enabled=enabled)), Log())
 
 
 def told(tmp_path):
@@ -76,6 +77,16 @@ def test_what_workers_and_the_others_count_is_written_by_day(tmp_path, clock):
     assert figures(tmp_path) == {"packets": 18, "running": 3.0, "filtering": 1.0}, "97 seconds were nobody's"
 
 
+def test_who_reads_lists_cannot_write_where_counts_are(tmp_path, clock):
+    """All of the state directory is theirs: a trigger in the file would run in the supervisor."""
+    state = tmp_path / "state"
+    state.mkdir()
+    for ledger in (Ledger(), Ledger(enabled=False)):
+        asyncio.run(Counts(Config(rules=Rules(key=state / "key"), ledger=ledger), Log()).save())
+    assert not list(state.iterdir()) and [row[0] for row in told(tmp_path / "state-ledger").runs] == [clock[0]]
+    assert (tmp_path / "state-ledger").stat().st_mode & 0o777 == 0o700
+
+
 def test_the_canary_proves_the_time_between_two_rounds_that_held(tmp_path, clock):
     async def work():
         one = counts(tmp_path)
@@ -92,19 +103,21 @@ def test_the_canary_proves_the_time_between_two_rounds_that_held(tmp_path, clock
 
 def test_a_directory_that_cannot_be_written_is_said_once_and_nothing_is_lost(tmp_path, clock, monkeypatch):
     async def work():
+        (tmp_path / "gone").touch()
         one = counts(tmp_path / "gone")
         for _ in range(3):
             one.take(PIECE)
             await one.save()
-        assert "cannot be written: No such file" in one.status()["problem"]
+        assert "cannot be written: File exists" in one.status()["problem"]
         [(event, more)] = one._log.said
         assert event == "counts" and "the box filters" in more["problem"]
-        (tmp_path / "gone").mkdir()
+        (tmp_path / "gone").unlink()            # the directory is made
         await one.save()
         assert one.status()["problem"] == "" and one._log.said[-1][0] == "counts are written again"
         assert told(tmp_path / "gone").blocks[0][5:] == (9, 3)
         # Days without a disk are bounded, too, and what goes is counted.
-        monkeypatch.setattr(one, "_writer", Counts(Config(rules=Rules(key=tmp_path / "no" / "key")), Log())._writer)
+        (tmp_path / "no").touch()
+        monkeypatch.setattr(one, "_writer", counts(tmp_path / "no")._writer)
         for _ in range(6):
             clock[0] += 86_400
             one.take(PIECE)

@@ -1,6 +1,6 @@
 """The report against what went over the wire: a capture at the client, read by scapy, has the same counts.
 
-After it, and after a kill and another daemon, the state directory has no name that was asked for and no client.
+After it, and after a kill and another daemon, what the daemon keeps has no name that was asked for and no client.
 """
 
 import base64
@@ -203,7 +203,7 @@ def test_the_report_has_what_went_over_the_wire_and_outlives_a_kill(home: Path) 
             run = told(lab, daemon.config)["filtering"]
             assert (run["starts"], run["killed"]) == (2, 1)
         # Nobody is in what is kept, and nothing that was asked for.
-        kept = {path: path.read_bytes() for path in (home / "state").rglob("*") if path.is_file()}
+        kept = {path: path.read_bytes() for path in home.glob("state*/**/*") if path.is_file()}
         assert any(path.name == "counts.sqlite" for path in kept)
         for text in (*ASKED, "listed.example", *SOURCES, *CLIENT.values()):
             for form in (text.encode(), text.encode("utf-16-le"), text[::-1].encode(),
@@ -216,13 +216,13 @@ def test_the_report_has_what_went_over_the_wire_and_outlives_a_kill(home: Path) 
 
 def test_a_disk_that_is_full_does_not_stop_the_filter_and_is_said(home: Path) -> None:
     with Lab() as lab:
-        (home / "state" / "counts.sqlite").mkdir()      # nothing can be written there
+        (home / "state-ledger" / "counts.sqlite").mkdir(parents=True)      # nothing can be written there
         daemon = lab.start_daemon(CONFIG.format(home=home))
         assert until(lambda: '"event": "counts"' in daemon.log.read_text(), SOON)
         assert lab.fetch("https://www.listed.example/").exit == 35
         status = lab.run_in("box", [sys.executable, "-m", "edgeblock", "status", "--config", str(daemon.config)])
         assert "NOT WRITTEN" in status.stdout
-        (home / "state" / "counts.sqlite").rmdir()
+        (home / "state-ledger" / "counts.sqlite").rmdir()
         assert until(lambda: '"counts are written again"' in daemon.log.read_text(), SOON)
         assert told(lab, daemon.config)["totals"]["visits"] == 1
         assert daemon.stop() == 0

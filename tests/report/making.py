@@ -59,7 +59,7 @@ def count(home: Path, day: int, blocks: dict[tuple[str, str, str, str], tuple[in
         one.add(what, value)
     one.kernel["court"] = 5
     one.canary["ipv4", "tls"] = [100, 99]
-    writer = Writer(home / "state", 400, day * DAY + 1.0 if began is None else began)
+    writer = Writer(home / "state-ledger", 400, day * DAY + 1.0 if began is None else began)
     writer.write({day: one}, day * DAY + 86_000.0, clean)
     writer.close()
 

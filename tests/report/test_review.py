@@ -55,7 +55,7 @@ def test_nothing_to_look_at(reviewed, capsys):
 
 def test_mistakes_are_one_line(reviewed, tmp_path):
     assert "--list curt: no such list is in" in reviewed("--list", "curt", status=2)
-    (tmp_path / "state" / "counts.sqlite").unlink()
+    (tmp_path / "state-ledger" / "counts.sqlite").unlink()
     assert "there are no counts yet" in reviewed(status=2)
     (tmp_path / "state" / "key").unlink()
     assert "the key cannot be used" in reviewed(status=2)
