@@ -1,16 +1,17 @@
 """Keeps the counts that last: gathers what workers and the daemon's other parts count, and has it written.
 
 In: pieces of counts from workers (report/pending.py), and each second what the others know: whether the box filters,
-what its canary found, figures that grow. Out: batches by day (UTC), written every few seconds by a thread of its own
-(report/store.py). What cannot be written waits, up to a bound; what is beyond is counted as lost, and said. Never
-here: a packet, or anything that waits for the disk.
+what its canary found, figures that grow. Out: batches by day (UTC), written every few seconds in a thread
+(report/store.py) that the end of the daemon does not wait for. What cannot be written waits, up to a bound; what is
+beyond is counted as lost, and said. Never here: a packet, or anything that waits for the disk.
 """
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ from edgeblock.report.pending import Pending
 from edgeblock.report.store import DAY, Batch, Newer, Writer
 
 SAVING = 5.0            # seconds between two savings: what a daemon loses that is killed, and the second of a worker
+HANDING_OVER = 0.3      # seconds that the last saving may take while packets wait for the next daemon
+LAST_WORDS = 2.0        # the same where nobody waits
 LOOKING = 1.0           # seconds between two looks at what the other parts know
 STOOD = 10.0            # seconds from which on it was us who stood still: nobody knows what was then
 SLACK = 5.0             # seconds that a round of the canary may be late
@@ -49,7 +52,6 @@ class Counts:
         self._enabled = config.report.enabled
         self._log = log
         self._writer = Writer(directory_of(config), config.report.keep_days, time.time())
-        self._thread = ThreadPoolExecutor(1, "counts")
         self._batches: dict[int, Batch] = {}
         self._seen: Seen | None = None
         self._looked = 0.0
@@ -129,7 +131,7 @@ class Counts:
             batches, self._batches = self._batches, {}
             now = time.time()
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batches, now, clean)
+                await in_thread(lambda: self._write(batches, now, clean))
             except (OSError, sqlite3.Error, Newer, RuntimeError, MemoryError) as problem:   # RuntimeError: no thread
                 self._keep_back(batches)
                 self._say(f"{self._writer.path}: cannot be written: "
@@ -145,12 +147,17 @@ class Counts:
         if clean:
             self._writer.close()
 
-    async def close(self) -> None:
-        """At the end, when no worker counts any more."""
-        if self._enabled and self._see is not None:
-            self.look(asyncio.get_running_loop().time(), self._see())
-            await self.save(clean=True)
-        self._thread.shutdown()
+    async def close(self, handing_over: bool = False) -> None:
+        """At the end, when no worker counts any more. Where the disk, or another who writes, does not let us in time,
+        what was counted since the last saving is missing, and the file says that this daemon has not closed it."""
+        if not self._enabled or self._see is None:
+            return
+        self.look(asyncio.get_running_loop().time(), self._see())
+        self._task = asyncio.ensure_future(self.save(clean=True))
+        done, _ = await asyncio.wait({self._task}, timeout=HANDING_OVER if handing_over else LAST_WORDS)
+        if not done:
+            self._log.error("counts", problem=f"{self._writer.path}: cannot be written in time; what was counted in "
+                            f"the last {SAVING + LOOKING:.0f} seconds may be missing")
 
     def _today(self) -> Batch:
         return self._batches.setdefault(int(time.time() // DAY), Batch(Pending(BLOCKS_MAX, RULES_MAX)))
@@ -175,3 +182,30 @@ class Counts:
         elif self._problem and not problem:
             self._log.warning("counts are written again")
         self._problem = problem
+
+
+def in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """What becomes of work in a thread of its own, which ends with the process, whatever it is waiting for then: that
+    of an executor would be waited for. RuntimeError where there can be none."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def tell(fault: BaseException | None) -> None:
+        if future.done():
+            return
+        if fault is None:
+            future.set_result(None)
+        else:
+            future.set_exception(fault)
+
+    def run() -> None:
+        fault: BaseException | None = None
+        try:
+            work()
+        except BaseException as problem:    # whatever it is
+            fault = problem
+        with suppress(RuntimeError):        # the loop has ended, and nobody asks
+            loop.call_soon_threadsafe(tell, fault)
+
+    threading.Thread(target=run, name="counts", daemon=True).start()
+    return future

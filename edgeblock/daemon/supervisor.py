@@ -123,7 +123,7 @@ class Supervisor:
         stack.callback(kernel.close)
         stack.push_async_callback(kernel.remove_left)
         stack.callback(lambda: workers.let_queues_go(keep=self.handing_over))
-        stack.push_async_callback(self.counts.close)
+        stack.push_async_callback(lambda: self.counts.close(self.handing_over))
         stack.push_async_callback(workers.end)
         stack.push_async_callback(reload.close)
         self.impact.prepare()

@@ -27,7 +27,7 @@ HITS_MAX = 1_000_000        # rules with a last hit; the longest ago goes first:
 TEXTS_MAX = 50_000          # names of lists and orders, at most 256 characters each
 RUNS_MAX = 10_000           # starts of the daemon
 MANY = 1000                 # hits of a batch, from which on the rows are counted at once
-LOCKED = 5.0                # seconds that another writer may keep us waiting, in the thread
+LOCKED, ASKED = 1.0, 5.0    # seconds that another writer may keep us waiting, the daemon's thread and who reads
 LOG_BYTES = 4 << 20         # that the write-ahead log keeps on the disk between two checkpoints
 
 # One script for each version of the schema, the first makes it. What is there is never changed here, only added to.
@@ -79,7 +79,7 @@ class Newer(Exception):
 
 
 class Writer:
-    """Writes batches. All of it happens in one thread.
+    """Writes batches. One call at a time, from whatever thread.
 
     Args:
         directory: that of the ledger; it is made where it is missing.
@@ -127,7 +127,7 @@ class Writer:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # It is made here and not by SQLite, which would make it readable by others.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        base = sqlite3.connect(self.path, timeout=LOCKED, isolation_level=None)
+        base = sqlite3.connect(self.path, timeout=LOCKED, isolation_level=None, check_same_thread=False)
         try:
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = NORMAL")
@@ -281,7 +281,7 @@ def opened(directory: Path) -> sqlite3.Connection:
     where = path.absolute().as_uri()
     try:
         for mode in ("mode=ro", "immutable=1"):     # the latter on a medium that nobody can write
-            base = sqlite3.connect(f"{where}?{mode}", uri=True, timeout=LOCKED, isolation_level=None)
+            base = sqlite3.connect(f"{where}?{mode}", uri=True, timeout=ASKED, isolation_level=None)
             try:
                 version = base.execute("PRAGMA user_version").fetchone()[0]
                 if version > len(SCHEMA):

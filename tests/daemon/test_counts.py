@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing, suppress
 from types import SimpleNamespace
 
@@ -162,6 +164,40 @@ def test_it_ends_with_what_the_last_worker_has_said_and_never_keeps_the_loop_wai
     assert seen.blocks[0][5] == 3 and seen.runs[0][2] is True
     with closing(sqlite3.connect(tmp_path / FILE)) as base:
         assert base.execute("PRAGMA wal_checkpoint").fetchone()[1:] == (0, 0), "nothing is left to be taken in"
+
+
+@pytest.mark.parametrize("waits", ["locked", "hangs"])
+def test_the_end_waits_for_no_disk_and_for_nobody_who_writes(tmp_path, waits):
+    """Packets wait for the next daemon meanwhile. In a process of its own: no thread may be waited for, either."""
+    code = f"""
+import asyncio, sqlite3, threading, time
+from edgeblock.daemon.counts import Seen
+from tests.daemon.test_counts import FILE, PIECE, counts
+from pathlib import Path
+async def work():
+    one = counts(Path({str(tmp_path)!r}))
+    keeping = asyncio.ensure_future(one.keep(lambda: Seen(True)))
+    while not one.status()["saved"]:
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    other = sqlite3.connect(one._writer.path, isolation_level=None)
+    if {waits!r} == "locked":
+        other.execute("BEGIN IMMEDIATE")
+    else:
+        one._writer.write = lambda *_: threading.Event().wait()
+    one.take(PIECE)
+    saving = asyncio.ensure_future(one.save())
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    await one.close(handing_over=True)
+    print(time.monotonic() - began, one._log.said[-1][1]["problem"])
+asyncio.run(work())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    seconds, problem = ended.stdout.split(" ", 1)
+    assert 0.3 <= float(seconds) < 1
+    assert "cannot be written in time; what was counted in the last 6 seconds" in problem
+    assert told(tmp_path).runs[0][2] is False, "nobody has closed it"
 
 
 def test_a_worker_that_nobody_hears_holds_what_its_bounds_allow_and_tells_all_later(tmp_path):
