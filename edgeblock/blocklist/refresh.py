@@ -57,7 +57,7 @@ from edgeblock.blocklist.parts import Compiled, ListRecord
 from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
 from edgeblock.blocklist.settings import CLIENTS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
-from edgeblock.blocklist.store import Store, write_file
+from edgeblock.blocklist.store import FULL, Store, write_file
 from edgeblock.errors import ListError, printable
 
 MARK = b"edgeblock has refused this "   # how a .rejected of ours begins; another's is left alone
@@ -502,14 +502,24 @@ class Round:
         was, now = self.top.parts.lists if self.top else None, table_of(in_force)
         nat64 = self.rules.nat64
         if was != now or self.top and self.top.parts.nat64 != nat64:
-            if self.base and is_little(in_force, self.base.parts):
-                merged = lay_over(in_force, self.base.digest, self.base.parts, nat64)
-            else:
+            def made() -> Compiled:
+                if self.base and is_little(in_force, self.base.parts):
+                    return lay_over(in_force, self.base.digest, self.base.parts, nat64)
                 self._forget_spoilt()
-                merged = merge(self._in_force(), nat64)
-                now = merged.lists
+                return merge(self._in_force(), nat64)
+
+            merged = made()
+            now = now if merged.base else merged.lists
+            look = partial(self._try_out, was is None) if self.trial else None
             try:
-                self.store.publish(merged, self.now, partial(self._try_out, was is None) if self.trial else None)
+                try:
+                    self.store.publish(merged, self.now, look)
+                except OSError as error:
+                    if error.errno not in FULL:
+                        raise
+                    # Commitments give way. The rows of the Merge are spent, so there has to be another.
+                    self.store.drop_proofs(0, every=True)
+                    self.store.publish(made(), self.now, look)
             except OSError as error:
                 why = f"{self.store.snapshot}: cannot be written: {error.strerror}"
                 if was is None:

@@ -7,7 +7,8 @@
     rules.overlay       what has changed since that was made, where that is little: it lies over it
     refused.json        what was refused, so that it is not read again before it changes; places, no words of a list
     signed/NAME         when the newest version was signed that was ever taken; no older one is, even after a removal
-    proofs/ROOT         the commitments to the entries of a list, by what they come to; no text of an entry
+    proofs/ROOT         the commitments to the entries of a list, by what they come to; no text of an entry. They give
+                        way to all else where the disk is full
     orders/NAME.json    what is known of each item of an order in force; ids and rule ids, no text of an entry
     taking, taking.slow what is being read, in case that is the end of who reads it
     rejected/           reasons that could not be written beside their lists
@@ -48,6 +49,7 @@ from edgeblock.errors import EdgeblockError, ListError
 OVERLAY = "rules.overlay"
 ORDERS = "orders"
 PROOFS = "proofs"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 NOTE_SIZE = 2048            # bytes of a note: the longest name, every character of it escaped, and the rest
 LIBC = ctypes.CDLL(None, use_errno=True)
 REFUSED = {"file", "told", "origin", "where", "in_force", "sha256", "order", "uid", "owner"}  # kept of each refusal
@@ -204,16 +206,25 @@ class Store:
         record = compiled.lists[0]
         path = self.lists / f"{record.name}.part"
         self.remember(record.name, record.signed)
-        self._keep_proof(record, compiled.commitments)
+        where = path.with_name(f".{path.name}.{os.getpid()}{self._suffix}") if together else path
+        self._write(where, lambda file: write(file, compiled, self.key, int(now)), sync=not together)
         if together:
-            new = path.with_name(f".{path.name}.{os.getpid()}{self._suffix}")
-            with open(new, "xb") as file:
-                os.fchmod(file.fileno(), 0o600)
-                write(file, compiled, self.key, int(now))
-            self._unsettled.append((new, path))
-            return open_file(new, self.key)
-        write_file(path, lambda file: write(file, compiled, self.key, int(now)), suffix=self._suffix)
-        return open_file(path, self.key)
+            self._unsettled.append((where, path))
+        self._keep_proof(record, compiled.commitments)
+        return open_file(where, self.key)
+
+    def _write(self, path: Path, fill: Callable[[BinaryIO], Any], sync: bool = True) -> None:
+        """As `write_file`; where the disk is full commitments give way: those to versions before, and then all.
+        `fill` is called again then."""
+        for every in (False, True):
+            try:
+                write_file(path, fill, sync=sync, suffix=self._suffix)
+                return
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+            self.drop_proofs(0, every)
+        write_file(path, fill, sync=sync, suffix=self._suffix)
 
     def _keep_proof(self, record: ListRecord, commitments: bytes | memoryview) -> None:
         """What a proof of one of the entries is made of. A list is in force without, so nothing is refused for it."""
@@ -223,10 +234,11 @@ class Store:
             write_file(self.proofs / record.root, lambda file: file.write(commitments), sync=False,
                        suffix=self._suffix)
 
-    def drop_proofs(self, most: int) -> None:
-        """No more than so many bytes of commitments to versions that are not the last good ones; the oldest go."""
-        with suppress(OSError, ListError):
-            kept = {part.parts.lists[0].root for part in self.parts()[0].values()}
+    def drop_proofs(self, most: int, every: bool = False) -> None:
+        """No more than so many bytes of commitments to versions that are not the last good ones, or to any; the
+        oldest go."""
+        with suppress(OSError):
+            kept = set() if every else roots_in(self.lists, self.key)
             old = sorted((state.st_mtime, state.st_size, path) for path in self.proofs.glob("[!.]*")
                          if path.name not in kept and (state := path.stat()))
             total = sum(size for _, size, _ in old)
@@ -272,7 +284,7 @@ class Store:
         """When a version was signed that is taken, or goes. OSError where that cannot be kept."""
         known = self.signed(name)
         if signed is not None and (known is None or signed > known):
-            write_file(self.stamps / name, lambda file: file.write(str(signed).encode()), suffix=self._suffix)
+            self._write(self.stamps / name, lambda file: file.write(str(signed).encode()))
 
     def taking(self) -> tuple[str, str, int]:
         """What `begin` was told last: name, origin, and how often that has been the end of the process."""
@@ -310,7 +322,7 @@ class Store:
         be written."""
         path = self.orders / f"{name}.json"
         if answers:
-            write_file(path, lambda file: file.write(answers), suffix=self._suffix)
+            self._write(path, lambda file: file.write(answers))
         else:
             path.unlink(missing_ok=True)
 
@@ -331,7 +343,7 @@ class Store:
 
     def keep_clients(self, file: str, one: Kept) -> None:
         """The new last good set of a clients file. OSError where it cannot be written."""
-        write_file(self.clients / file, lambda target: target.write(to_bytes(one, self.key)), suffix=self._suffix)
+        self._write(self.clients / file, lambda target: target.write(to_bytes(one, self.key)))
 
     def forget_clients(self, file: str) -> None:
         (self.clients / file).unlink(missing_ok=True)
@@ -360,7 +372,7 @@ class Store:
 
     def publish(self, merged: Compiled, now: float, look: Callable[[Snapshot], None] | None = None) -> None:
         """A new snapshot in force, or what lies over the one that is, unless `look` raises for it. OSError where it
-        cannot be written."""
+        cannot be written; rows of a Merge are spent then."""
         place = self.overlay if merged.base else self.snapshot
 
         def fill(file: BinaryIO) -> None:
@@ -397,7 +409,8 @@ class Store:
 
     def keep_refused(self, refused: dict[str, dict[str, Any]]) -> None:
         if refused != self.refused():
-            write_file(self.directory / "refused.json", lambda file: file.write(json.dumps(refused).encode()))
+            said = json.dumps(refused).encode()
+            self._write(self.directory / "refused.json", lambda file: file.write(said))
 
 
 class MemoryStore(Store):
@@ -495,6 +508,15 @@ def open_file(path: Path, key: Key, verify: str = ALL) -> Snapshot:
     except ValueError:
         raise ListError(f"{path}: is empty; build it again") from None
     return open_snapshot(memoryview(mapped), key, str(path), verify=verify)
+
+
+def roots_in(lists: Path, key: Key) -> set[str]:
+    """What the last good versions are committed to, as far as they can be read; of each only its table is."""
+    found = set()
+    for path in lists.glob("*.part"):
+        with suppress(ListError):
+            found |= {record.root for record in open_file(path, key, TABLE).parts.lists}
+    return found
 
 
 def open_stacked(path: Path, key: Key) -> Snapshot:

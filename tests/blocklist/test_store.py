@@ -1,11 +1,15 @@
 """The state directory: whole files or none, the same after a restart, nothing of a list in plain text."""
 
+import errno
 import os
 import stat
 
 import pytest
 
+from edgeblock import config
 from edgeblock.blocklist import store as store_module
+from edgeblock.blocklist.parts import ROW_SIZE
+from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store, open_file, read_key, write_file
 from edgeblock.errors import ListError
 
@@ -51,6 +55,84 @@ def test_a_part_comes_back(store):
     store.forget("court")
     store.forget("court")
     assert store.parts() == ({}, [])
+
+
+def committed(store, name, at, together=False):
+    """A version of a list with commitments; its root."""
+    one = compiled((name, None, [f"v{at}.example"]))
+    one.lists[0].root, one.commitments = f"{name}{at}", bytes(20)
+    store.keep(one, at, together)
+    return f"{name}{at}"
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_commitments_give_way_where_the_disk_is_full(store, monkeypatch, together):
+    real, room = store_module.write_file, [0]
+
+    def tight(path, fill, **more):
+        if path.parent != store.proofs and len(list(store.proofs.iterdir())) > room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, fill, **more)
+
+    before = [committed(store, "court", at) for at in (1, 2)]
+    assert sorted(path.name for path in store.proofs.iterdir()) == before
+    monkeypatch.setattr(store_module, "write_file", tight)
+    room[0] = 1
+    other = committed(store, "other", 3, together)
+    assert {path.name for path in store.proofs.iterdir()} == {before[1], other}, "versions before go first"
+    room[0] = 0
+    store.settle()
+    store.keep_answers("court", b"[]")
+    assert list(store.proofs.iterdir()) == [] and store.answers("court") == b"[]"
+    assert set(store.parts()[0]) == {"court", "other"}
+
+    def full(path, fill, **more):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    monkeypatch.setattr(store_module, "write_file", tight)
+    committed(store, "court", 5)
+    monkeypatch.setattr(store_module, "write_file", full)
+    with pytest.raises(OSError, match="Input/output"):
+        committed(store, "other", 6, together)
+    store.settle()
+    assert len(list(store.proofs.iterdir())) == 1, "it is not for them that another fault goes on"
+
+
+def test_rules_come_into_force_whole_where_commitments_take_the_room(tmp_path, monkeypatch):
+    """The first snapshot is written to its end before the disk says no, so its rows are spent."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "court.list").write_text("one.example\ntwo.example\n")
+    rules = config.Rules(directory=tmp_path / "rules", key=tmp_path / "state" / "key")
+    store = Store(rules.key.parent, read_key(rules.key, create=True), commits=True)
+    real, refusals = store_module.write, []
+
+    def tight(file, parts, key, built):
+        real(file, parts, key, built)
+        if "rules.snapshot" in file.name and any(store.proofs.iterdir()):
+            refusals.append(file.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store_module, "write", lambda file, *rest: tight(Named(file), *rest))
+    said = refresh(rules, store, 1_700_000_000)
+    assert len(refusals) == 1 and not said.problem and list(store.proofs.iterdir()) == []
+    assert len(store.in_force().parts.rows) == 2 * ROW_SIZE == len(store.parts()[0]["court"].parts.rows)
+
+
+class Named:
+    """A file that tells its name, although it was opened by its number."""
+
+    def __init__(self, file):
+        self._file, self.name = file, os.readlink(f"/proc/self/fd/{file.fileno()}")
+
+    def __getattr__(self, what):
+        return getattr(self._file, what)
+
+
+def test_which_versions_are_the_last_is_read_off_their_tables(store, monkeypatch):
+    roots = [committed(store, "court", at) for at in (1, 2)]
+    (store.lists / "bad.part").write_bytes(b"no list")
+    monkeypatch.setattr(store_module, "check_whole", lambda *_: pytest.fail("every row is read"))
+    store.drop_proofs(0)
+    assert [path.name for path in store.proofs.iterdir()] == roots[1:]
 
 
 @pytest.mark.parametrize(("spoil", "why"), [
