@@ -108,7 +108,7 @@ def gather(key: Path, folder: Path, period: Period, dead_days: int, now: float) 
         snapshot = in_force(key)
         records = snapshot.parts.lists if snapshot else None
         known = counted_days(base, dead_days, now)
-        dead = dead_entries(base, snapshot, snapshot.parts.lists, known, now) if snapshot else {}
+        dead = dead_entries(base, snapshot, snapshot.parts.lists, dead_days, now) if snapshot and known else {}
     told = evidence(folder, period.begins, period.ends)
     return counted, report(counted, told, records, dead, known, period, now)
 

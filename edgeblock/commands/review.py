@@ -56,7 +56,7 @@ def main(chosen: argparse.Namespace) -> int:
     most = SHOWN if chosen.list is None else SHOWN_OF_ONE
     with closing(opened(directory_of(whole))) as base:
         known = counted_days(base, chosen.days, now)
-        horizon = int(now // SECONDS) - known + 1
+        horizon = int(now // SECONDS) - chosen.days + 1
         for source in sources(rules, chosen.list):
             met = {rule: last for rule, last, _ in hits(base, source.name)}
             try:
@@ -69,8 +69,8 @@ def main(chosen: argparse.Namespace) -> int:
             as_dict(one, chosen.entries) for one in found]}))
     else:
         if known < chosen.days:
-            span = "1 day" if known == 1 else f"{known} days"
-            print(f"Counts go back {span} only: what was not met in these is told.")
+            span = "1 has" if known == 1 else f"{known} have"
+            print(f"Of the last {chosen.days} days {span} counts: what was not met in these is told.")
         for line in told(found, known, chosen.entries):
             print(printable(line))
     return 2 if failed else int(any(one.dead or one.past or one.ended for one in found))
@@ -92,7 +92,7 @@ def sources(rules: config.Rules, name: str | None) -> list[ListFile]:
 
 
 def told(found: list[Reviewed], known: int, texts: bool) -> Iterator[str]:
-    span = "today" if known == 1 else f"in {known} days"
+    span = "on 1 day" if known == 1 else f"in {known} days"
     for one in found:
         past = f", {one.past:,} past their time" if one.past else ""
         ended = f"; the list itself ended {moment(one.ended)}" if one.ended is not None else ""

@@ -14,7 +14,7 @@ from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.store import Store, readable_key
 from edgeblock.errors import ListError
 from edgeblock.report.period import SECONDS
-from edgeblock.report.store import hits, kept
+from edgeblock.report.store import days_with_counts, hits
 
 DEAD_DAYS = 90          # without being met, after which an entry is called dead
 
@@ -32,9 +32,9 @@ def in_force(key_file: Path) -> Snapshot | None:
 
 
 def counted_days(base: sqlite3.Connection, days: int, now: float) -> int:
-    """For how many days it is known whether a rule was met: `days`, or those since counting began."""
-    since = kept(base)
-    return min(days, int(now // SECONDS) - since[0] + 1) if since else 0
+    """Of how many of the last `days` it is known whether a rule was met: of those on which anything was counted."""
+    today = int(now // SECONDS)
+    return days_with_counts(base, today - days + 1, today)
 
 
 def dead_entries(base: sqlite3.Connection, snapshot: Snapshot, records: list[ListRecord], days: int,

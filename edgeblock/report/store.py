@@ -22,6 +22,7 @@ from edgeblock.report.pending import OTHER, Pending
 FILE = "counts.sqlite"
 DAMAGED = ".damaged"
 DAY = 86_400
+UNSET = 20_089              # 2025-01-01: a day before any that is counted is that of a clock that was not set yet
 ROWS_A_DAY = 20_000         # of blocks; beyond, orders are one
 HITS_MAX = 1_000_000        # rules with a last hit; the longest ago goes first: 20 MB
 TEXTS_MAX = 50_000          # names of lists and orders, at most 256 characters each
@@ -298,9 +299,16 @@ def opened(directory: Path) -> sqlite3.Connection:
 
 
 def kept(base: sqlite3.Connection) -> tuple[int, int] | None:
-    """The first and the last day of which anything is kept; None where nothing is."""
-    first, last = base.execute("SELECT min(day), max(day) FROM figures").fetchone()
+    """The first and the last day of which anything is kept; None where nothing is. Days of a clock that was not set
+    yet are none."""
+    first, last = base.execute("SELECT min(day), max(day) FROM figures WHERE day >= ?", (UNSET,)).fetchone()
     return None if first is None else (int(first), int(last))
+
+
+def days_with_counts(base: sqlite3.Connection, first: int, last: int) -> int:
+    """Of how many days from one to another, both included, anything is kept."""
+    return int(base.execute("SELECT count(DISTINCT day) FROM figures WHERE day BETWEEN ? AND ?",
+                            (first, last)).fetchone()[0])
 
 
 def read(base: sqlite3.Connection, first: int, last: int) -> Counted:

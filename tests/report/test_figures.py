@@ -67,16 +67,16 @@ def test_the_figures_are_those_that_were_counted(made):
         "received": 3, "taken": 2, "refused": 1, "refusals": {"signature": 1}, "removed": 0, "orders": 1,
         "versions": 0, "last_in_force": 0}
     assert court["delay_ms"] == {"count": 2, "median": 200, "p95": 300, "worst": 300}
-    assert watch["observed"] == 3 and watch["visits"] == 0 and watch["dead"] == {"entries": 1, "days": 4}
+    assert watch["observed"] == 3 and watch["visits"] == 0 and watch["dead"] == {"entries": 1, "days": 2}
     assert told["policies"][0]["policy"] == "no_sni" and told["policies"][0]["visits"] == 5
 
 
 def test_dead_are_entries_that_nobody_met_and_only_those_that_are_still_listed(made, home):
-    assert as_json(made)["lists"][0]["dead"] == {"entries": 3 + 1 - 1, "days": 4}, "the exception is an entry, too"
+    assert as_json(made)["lists"][0]["dead"] == {"entries": 3 + 1 - 1, "days": 2}, "the exception is an entry, too"
     count(home, TODAY - 1, {}, rules=(("court", "00000001"),))
     assert as_json(made)["lists"][0]["dead"]["entries"] == 3
     count(home, TODAY - 200, {})
-    assert as_json(made, "--dead-days", "2")["lists"][0]["dead"] == {"entries": 4, "days": 2}
+    assert as_json(made, "--dead-days", "2")["lists"][0]["dead"] == {"entries": 4, "days": 1}
 
 
 def test_how_long_the_box_filtered_and_that_it_was_proven(made):
@@ -106,6 +106,17 @@ def test_what_weakens_figures_is_said(made, home):
     notes = " ".join(told["notes"])
     assert "there is no ledger" in notes and "Which lists are in force is not known" in notes
     assert told["lists"][0]["updates"] is None and told["lists"][0]["entries"] is None
+
+
+def test_a_day_of_a_clock_that_was_not_set_is_no_day_since_which_was_counted(made, home):
+    """The first seconds of a box without a battery are in 1970."""
+    before = as_json(made)
+    count(home, 0, {})
+    after = as_json(made)
+    assert after["lists"] == before["lists"], "what was not met in two days was not met in two"
+    assert after["days"] == before["days"] and f"Counts begin on {written(TODAY - 3)}" in after["notes"][0]
+    assert after["counted"]["from"] == before["counted"]["from"]
+    assert abs(after["filtering"]["running_share"] - before["filtering"]["running_share"]) < 0.001
 
 
 def test_one_list_alone(made):
