@@ -34,8 +34,9 @@ class OfList:
 
 @dataclass
 class Evidence:
-    """`problem` says why there is none; `outages` are times of not filtering: since when, for how many ms (None: it
-    was not over), who has seen it and its code. `clocks` is how often the clock was set, `gaps` are records that are
+    """`problem` says why there is none; `outages` are times of not filtering: since when, for how many ms, who has
+    seen it and its code. Those at the end of a daemon last until its last record, as nobody has seen more; None: the
+    last daemon has one still. `clocks` is how often the clock was set, `gaps` are records that are
     missing."""
 
     problem: str = ""
@@ -64,14 +65,26 @@ def gathered(records: Iterable[Record]) -> Evidence:
     """What these records tell. One that lacks a field tells nothing."""
     told = Evidence()
     open_since: dict[str, tuple[float, str]] = {}
+    before = 0.0
     for record in records:
+        at = record.at / 1e6
+        if record.kind in ("start", "stop"):
+            close(told, open_since, at if record.kind == "stop" else before)
         try:
-            take(told, open_since, record.kind, record.fields, record.at / 1e6)
+            take(told, open_since, record.kind, record.fields, at)
         except (KeyError, TypeError, ValueError):
             told.gaps += 1
+        before = at
     told.outages += [(since, None, who, code) for who, (since, code) in open_since.items()]
     told.outages.sort(key=lambda one: one[0])
     return told
+
+
+def close(told: Evidence, open_since: dict[str, tuple[float, str]], at: float) -> None:
+    """A daemon has ended, and sees no more."""
+    told.outages += [(since, max(0, round((at - since) * 1000)), who, code)
+                     for who, (since, code) in open_since.items()]
+    open_since.clear()
 
 
 def take(told: Evidence, open_since: dict[str, tuple[float, str]], kind: str, said: dict[str, Any],

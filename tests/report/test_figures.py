@@ -213,6 +213,23 @@ def test_a_ledger_that_says_nonsense_is_no_reason_to_fail(home):
     assert (odd.gaps, odd.clocks) == (5, 1)
 
 
+def test_what_a_daemon_saw_ends_with_it():
+    class Record:
+        def __init__(self, at, kind, **fields):
+            self.kind, self.fields, self.at = kind, fields, at * 1_000_000
+
+    def not_filtering(at):
+        return Record(at, "not filtering", who="queues", code="queues")
+
+    killed = [not_filtering(10), Record(12, "pulse"), Record(500, "start", clean=False), not_filtering(600)]
+    assert gathered(killed).outages == [(10, 2000, "queues", "queues"), (600, None, "queues", "queues")]
+    assert gathered([*killed, Record(605, "stop"), Record(700, "start", clean=True), not_filtering(800),
+                     Record(801, "filtering", who="queues", after_ms=1000)]).outages[1:] == [
+        (600, 5000, "queues", "queues"), (800, 1000, "queues", "queues")]
+    clock_back = [not_filtering(10), Record(5, "clock", step_ms=-9000), Record(6, "start", clean=False)]
+    assert gathered(clock_back).outages == [(10, 0, "queues", "queues")]
+
+
 def test_nothing_that_was_asked_for_and_no_address_is_in_it(made, home):
     out = "".join(made("--format", form) for form in ("html", "json", "csv"))
     stored = b"".join(path.read_bytes() for path in home.rglob("*")
