@@ -40,19 +40,20 @@ COUNTS = ("span", "filtering", "canary_rounds", "canary_ok", "proven", "lost", "
 CAUSES = {"rules": "rules", "often": "rules", "addresses": "addresses", "queues": "queues", "shortcut": "shortcut",
           "canary": "canary", "canary of addresses": "canary"}
 # What a refusal says, and its code: the first that is found.
-REASONS = tuple((re.compile(words), code) for words, code in (
-    (r"sign(ed|er|ers|ature|atures)\b", "signature"),
+# Words of their own: a file's name, or an entry that it quotes, has them as parts of names.
+REASONS = tuple((re.compile(rf"(?<![\w.-])(?:{words})(?![\w-]|\.\w)"), code) for words, code in (
+    (r"sign(ed|er|ers|ature|atures)", "signature"),
     (r"was removed, and with it", "removal"),
     (r"were tried|does? not hold|do not hold|not blocked|in force stay$", "untrue"),
     (r"could be read, but not be kept|cannot be written|No space left", "disk"),
-    (r"allow_|widest_|max_collateral|max_guarded|public suffix|protected|shared|guard", "guard rail"),
+    (r"allow_\w+|widest_\w+|max_collateral|max_guarded|public suffix|protected|shared|guard(ed|s)?", "guard rail"),
     (r"max_growth|max_shrink|grew|shrank|fewer|more entries than", "change"),
     (r"max_unparsable|of the lines", "unparsable"),
     (r"is longer than|more than \d+ entries|too long|too slow|of processor time", "size"),
-    (r"UTF-|encoding|decode", "encoding"),
+    (r"UTF-\d+|encoding|decoded?", "encoding"),
     (r"cannot be read|cannot be opened|No such file|Permission|is no (regular )?file", "unreadable"),
-    (r"format|is no (list|JSON)|looks like", "format"),
-    (r"\.toml|locked|setting|key '", "settings"),
+    (r"formats?|is no (list|JSON)|looks like", "format"),
+    (r"[\w.-]+\.toml|locked|settings?|key '\w*'?", "settings"),
 ))
 PROBES = (("listed name passes", "canary"), ("listed address passes", "canary"), ("is blocked", "blocked"))
 

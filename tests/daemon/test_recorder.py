@@ -161,6 +161,13 @@ def test_the_digest_is_of_every_setting():
     ("court.list: cannot be read: Permission denied", "unreadable"),
     ("court.toml: unknown key 'acton'", "settings"),
     ("court.list: something that nobody has thought of", "other"),
+    ("designed.example: more than 10 entries", "size"),
+    ("signed.list: more than 10 entries", "size"),
+    ("a.list:3: 'resigned.example' and 'signed.example' are no entries", "other"),
+    ("a.list:3: 'un-shared.example' was blocked", "other"),
+    ("signed.toml:1: unknown key 'x'", "settings"),
+    ("a.list: has no signature.", "signature"),
+    ("a.list:1: shared.example is a public suffix", "guard rail"),
 ])
 def test_a_refusal_has_a_code(said, code):
     assert code_of(said) == code and code in CODES
