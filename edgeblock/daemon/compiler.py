@@ -17,6 +17,7 @@ import json
 import mmap
 import os
 import pickle
+import re
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -380,6 +381,7 @@ ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_fo
                    "order": str, "uid": (int, type(None)), "owner": (str, type(None))}
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,
              "again": bool, "content": str, "slow": list, "base": str, "trial": dict}
+ROOT = re.compile("[0-9a-f]{64}|")      # what a list's entries are committed to, or nothing
 ABOUT_A_TRIAL = {"lists": dict, "problem": str, "fault": str, "refused": bool}
 
 
@@ -421,9 +423,11 @@ def verified(said: Any) -> dict[str, Any]:
     told = checked(said, ABOUT_ALL)
     told["trial"] = verified_trial(told["trial"])
     told["lists"] = [checked(one, ABOUT_A_LIST) for one in told["lists"]]
+    if not all(ROOT.fullmatch(one["root"]) for one in told["lists"]):
+        raise ListError("the process that compiles the lists has said what it never says")
     told["refused"] = {printable(name): refusal(one) for name, one in told["refused"].items()}
     told["warnings"] = [printable(str(one)) for one in told["warnings"]]
-    plain = (str, int, float, type(None))
+    plain = (str, int, type(None))
     for change in told["changes"]:
         if not isinstance(change, dict) or not {"change", "list"} <= change.keys() or not all(
                 isinstance(value, plain) for value in change.values()):

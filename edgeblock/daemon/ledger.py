@@ -24,7 +24,7 @@ from edgeblock.ledger.heads import Signed
 from edgeblock.ledger.heads import told as head_told
 from edgeblock.ledger.place import directory_of
 from edgeblock.ledger.prove import table_root
-from edgeblock.ledger.records import canonical, moment
+from edgeblock.ledger.records import LINE_MAX, canonical, moment
 from edgeblock.ledger.writer import LAST_WORDS, Ledger
 
 PULSE = 600.0           # seconds between two records that say that the daemon is there
@@ -34,6 +34,7 @@ PATIENCE = 15.0         # seconds after which rules that not every worker has ar
 HANDING_OVER = 0.3      # seconds that the end of the ledger may take while packets wait for the next daemon
 CHANGED_MAX = 1000      # lists that one record of rules in force names, and files that one look records
 TABLE_MAX = 2000        # lists that one record of all names
+BYTES_MAX = LINE_MAX // 2       # of the lists that one record names
 COUNTS = ("span", "filtering", "canary_rounds", "canary_ok", "proven", "lost", "full")
 
 # By whom a cause of not filtering is seen (vigil.State), and its code.
@@ -267,6 +268,9 @@ class Recorder:
             self._record("day", day=self._day, sums=sums_of(self._today))
             self._tell_table()
             self._day, self._today = day, dict.fromkeys(COUNTS, 0.0)
+        if self.ledger.fault and not self.fault:
+            self.fault = self.ledger.fault
+            self._log.error("ledger has a fault", problem=self.fault)
         if self.ledger.problem != self._said:
             self._said = self.ledger.problem
             if self._said:
@@ -289,19 +293,19 @@ class Recorder:
         came = {name: self._came(name, lists[name]["file"]) for name in one.changed if name in lists}
         changed = [{"list": name, "delay_ms": None if at is None else max(0, round(now * 1000) - at // 1000)}
                    for name, at in came.items()]
+        named = pieces_of(changed, CHANGED_MAX)[0]
         self._in_force += 1
         self._table = [[name, each["root"]] for name, each in sorted(lists.items())]
         self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content,
                      table=table_root(self._table),
                      lists=len(lists), entries=loaded.entries, workers=workers, kernel=bool(kernel),
-                     compiled=moment(round(one.compiled * 1_000_000)), changed=changed[:CHANGED_MAX],
-                     more=max(0, len(changed) - CHANGED_MAX))
+                     compiled=moment(round(one.compiled * 1_000_000)), changed=named, more=len(changed) - len(named))
         self._waiting = None if everywhere else one._replace(told=True)
         if self._in_force == 1:
             self._tell_table()
 
     def _tell_table(self) -> None:
-        pieces = [self._table[at:at + TABLE_MAX] for at in range(0, len(self._table), TABLE_MAX)] or [[]]
+        pieces = pieces_of(self._table, TABLE_MAX)
         for part, some in enumerate(pieces, 1):
             self._record("lists", part=part, of=len(pieces), lists=some)
 
@@ -370,6 +374,19 @@ def sums_of(counts: dict[str, float]) -> dict[str, int]:
     times = ("span", "filtering", "proven")
     return {f"{name}_ms" if name in times else name: round(count * 1000) if name in times else int(count)
             for name, count in counts.items()}
+
+
+def pieces_of(some: list[Any], most: int) -> list[list[Any]]:
+    """The same in pieces of so many at most, none longer than BYTES_MAX as it is spelt; one that is empty for none."""
+    made: list[list[Any]] = [[]]
+    size = 0
+    for one in some:
+        size += len(canonical(one)) + 1
+        if made[-1] and (len(made[-1]) >= most or size > BYTES_MAX):
+            made.append([])
+            size = len(canonical(one)) + 1
+        made[-1].append(one)
+    return made
 
 
 def clock() -> float:

@@ -196,6 +196,7 @@ CODES = {
     "blocked": "a name that is not listed is blocked",
     "silent": "no answer came",
     "full": "the disk is full",
+    "fault": "a fault of edgeblock's own: what was no record is lost; the log has the words",
     "backlog": "more records than are kept while the disk takes none",
 }
 

@@ -47,6 +47,7 @@ class Ledger:
     def __init__(self, book: Book, tell: Callable[[Signed], None] = lambda head: None,
                  now: Callable[[], float] = time.time) -> None:
         self.problem = ""           # why nothing can be written; "" while it can
+        self.fault = ""             # of ours, the last: a record that is none, which is lost
         self.since = 0.0            # when that began, Unix seconds
         self.late = self.lost = 0   # records, since the start
         self.written = 0
@@ -55,6 +56,7 @@ class Ledger:
         self._waiting: deque[Waiting] = deque()
         self._gap: list[int] = []   # first and last moment of what could not be written at once, late, lost
         self._code = ""
+        self._dropped = False       # whether some of those lost were no records
         self._open = self._ending = False
         self._signed_at = self._told_at = -TELLING
         self._idle = threading.Event()
@@ -85,8 +87,10 @@ class Ledger:
 
     def status(self) -> dict[str, Any]:
         """For `status` and the metrics."""
-        book, head = self._book, self._book.head
-        return {"state": "failed" if self.problem else "ok", "problem": self.problem, "records": book.seq,
+        book, head, problem = self._book, self._book.head, self.problem or self.fault
+        if self._thread.ident is not None and not self._thread.is_alive() and not self._ending:
+            problem = problem or "the thread that writes has ended"
+        return {"state": "failed" if problem else "ok", "problem": problem, "records": book.seq,
                 "last": book.last_at // 1_000_000, "waiting": len(self._waiting), "late": self.late,
                 "lost": self.lost, "head": {} if head is None else {
                     "segment": head.head.segment, "day": head.head.day, "records": head.head.records,
@@ -99,9 +103,9 @@ class Ledger:
             self._take(AGAIN if self.problem else self._until_signing())
             try:
                 self._write_all()
-            except (OSError, SystemProblem) as problem:
+            except Exception as problem:        # whatever it is, the next record may be another
                 self._fail(problem)
-        with suppress(OSError, SystemProblem):
+        with suppress(Exception):
             self._write_all()
             self._sign(last=True)
         self._book.close()
@@ -135,18 +139,31 @@ class Ledger:
         if failed:
             self._put(Waiting(self._at(), "gap", {
                 "from": moment(failed[0]), "to": moment(failed[1]), "late": len(self._waiting), "lost": failed[2],
-                "code": "backlog" if failed[2] else self._code}))
+                "code": "fault" if self._dropped else "backlog" if failed[2] else self._code}))
             self.late += len(self._waiting)
-            self._gap = []
+            self._gap, self._dropped = [], False
         while self._waiting:
-            self._put(self._waiting[0])
+            try:
+                self._put(self._waiting[0])
+            except (ValueError, TypeError, RecursionError) as fault:
+                self._drop(self._waiting[0], fault)
             self._waiting.popleft()
+        if self._gap:
+            self._write_all()
+            return
         self._book.sync()
         self.problem = ""
         if self._is_unsigned and time.monotonic() >= self._signed_at + SIGNING:
             self._sign()
         if self._arriving.empty():
             self._idle.set()
+
+    def _drop(self, one: Waiting, fault: Exception) -> None:
+        """What is no record would stay the first that waits for ever."""
+        self.fault = f"a fault of edgeblock's own: {one.kind}: {type(fault).__name__}: {fault}"
+        self.lost += 1
+        self._dropped = True
+        self._note(one.at, lost=True)
 
     def _put(self, one: Waiting) -> None:
         before = self._book.head
@@ -171,7 +188,10 @@ class Ledger:
 
     def _say(self, head: Signed) -> None:
         self._told_at = time.monotonic()
-        self._tell(head)
+        try:
+            self._tell(head)
+        except Exception as fault:          # the record is written, whoever hears of its head
+            self.fault = f"a fault of edgeblock's own: {type(fault).__name__}: {fault}"
 
     def _at(self) -> int:
         return round(self._now() * 1_000_000)
@@ -187,6 +207,9 @@ class Ledger:
             self.since = self._now()
         self._code = "full" if getattr(problem, "errno", None) in FULL else "disk"
         self.problem = f"{self._book.directory}: {getattr(problem, 'strerror', None) or problem}"
+        if not isinstance(problem, OSError | SystemProblem):
+            self.problem = f"a fault of edgeblock's own: {type(problem).__name__}: {problem}"
+            self._book.close()          # nobody knows how far it came: it takes up what is on the disk
         for one in self._waiting:
             self._note(one.at)
         if not self._book.is_open:      # half a record was written and could not be taken back, or it was never open

@@ -7,8 +7,10 @@ import pytest
 
 from edgeblock.config import Canary, Config, Ledger, Rules
 from edgeblock.daemon import ledger as module
+from edgeblock.daemon.compiler import verified
 from edgeblock.daemon.ledger import Recorder, Sources, code_of, digest_of
 from edgeblock.daemon.windows import Turn
+from edgeblock.errors import ListError
 from edgeblock.ledger import read
 from edgeblock.ledger.kinds import CODES, KINDS, SUMS, why_wrong
 from edgeblock.ledger.place import directory_of
@@ -132,6 +134,29 @@ def test_a_fault_of_the_ledger_s_is_told_and_stops_nothing(parts):
     assert [event for event, _ in parts.log.said].count("ledger has a fault") == 1
     status = parts.recorder.status()
     assert status["state"] == "failed" and "fault of edgeblock's own" in status["problem"]
+
+
+def test_lists_with_long_names_are_told_in_as_many_records_as_they_need(parts):
+    names = sorted(f"{number:04}" + "ж" * 100 for number in range(2000))
+    parts.recorder._table = [[name, "0" * 64] for name in names]
+    parts.recorder._tell_table()
+    made = parts.of("lists")
+    assert len(made) > 1 and [one["part"] for one in made] == list(range(1, made[0]["of"] + 1))
+    assert [name for one in made for name, _ in one["lists"]] == names
+
+
+@pytest.mark.parametrize("told", [
+    {"changes": [{"change": "taken", "list": "x", "file": "f", "entries": 1.5}]},
+    {"lists": [{"name": "x", "file": "f", "action": "block", "entries": 1, "duplicates": 0, "unusable": 0, "guarded": 0,
+                "exceptions_lost": 0, "expires": None, "expired": False, "origin": "", "clients": "",
+                "clients_count": 0, "root": "a name.example", "leaves": 0}]}])
+def test_what_a_process_that_reads_lists_says_can_be_recorded(told):
+    plain = {"digest": "", "lists": [], "changes": [], "refused": {}, "warnings": [], "problem": "", "again": False,
+             "content": "", "slow": [], "base": "",
+             "trial": {"lists": {}, "problem": "", "fault": "", "refused": False}}
+    assert verified(dict(plain)) == plain
+    with pytest.raises(ListError, match="never says"):
+        verified(plain | told)
 
 
 def test_a_ledger_that_is_off_does_nothing(tmp_path):

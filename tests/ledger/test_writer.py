@@ -175,6 +175,48 @@ def test_what_does_not_fit_is_counted(tmp_path):
     holds(directory)
 
 
+@pytest.mark.parametrize("bad", [{"list": 1.5}, {"list": "ж" * 200_000}, {"list": {1, 2}}])
+def test_what_is_no_record_is_lost_alone_and_that_is_told(tmp_path, bad):
+    """Once it was the end of the ledger: the thread was dead, and the state `ok`."""
+    ledger = Ledger(Book(tmp_path / "ledger"))
+    ledger.start()
+    for fields in ({"list": "before"}, bad, {"list": "after"}):
+        ledger.append("withdrawn", **fields)
+    assert ledger.flush(5)
+    status = ledger.status()
+    assert (status["state"], status["lost"]) == ("failed", 1) and "fault" in status["problem"]
+    ledger.append("withdrawn", list="last")
+    ledger.close()
+    made = list(read(tmp_path / "ledger"))
+    assert [one.fields["list"] for one in made if one.kind == "withdrawn"] == ["before", "after", "last"]
+    [gap] = [one.fields for one in made if one.kind == "gap"]
+    assert (gap["lost"], gap["code"]) == (1, "fault")
+    holds(tmp_path / "ledger")
+
+
+def test_a_fault_in_the_thread_is_told_and_tried_again(tmp_path, monkeypatch):
+    ledger = Ledger(book := Book(tmp_path / "ledger"))
+    monkeypatch.setattr("edgeblock.ledger.writer.AGAIN", 0.05)
+    monkeypatch.setattr(book, "sync", lambda: 1 / 0)
+    ledger.start()
+    ledger.append("withdrawn", list="first")
+    assert not ledger.flush(0.3)
+    assert ledger.status()["state"] == "failed" and "ZeroDivisionError" in ledger.status()["problem"]
+    monkeypatch.undo()
+    assert ledger.flush(5) and ledger.status()["state"] == "ok"
+    ledger.close()
+    holds(tmp_path / "ledger")
+
+
+def test_a_thread_that_has_ended_is_told(tmp_path, monkeypatch):
+    ledger = Ledger(Book(tmp_path / "ledger"))
+    monkeypatch.setattr(ledger, "_work", lambda: None)
+    ledger._thread = threading.Thread(target=ledger._work)
+    ledger.start()
+    ledger._thread.join(5)
+    assert ledger.status()["state"] == "failed" and "has ended" in ledger.status()["problem"]
+
+
 def test_two_do_not_write_one_ledger(tmp_path):
     with Closing(tmp_path), pytest.raises(OSError), Closing(tmp_path):
         pass
