@@ -285,7 +285,7 @@ class Recorder:
 
     def _settle(self, one: Waiting) -> None:
         workers, kernel = self._ask.have_rules(), self._ask.in_kernel()
-        everywhere = workers and kernel is not None
+        everywhere = workers and kernel is True
         if not everywhere and (one.told or time.monotonic() < one.began + PATIENCE):
             return
         now, loaded = time.time(), one.loaded

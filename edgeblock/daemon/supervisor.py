@@ -144,7 +144,6 @@ class Supervisor:
                           {"check": self.in_force.check}, config.daemon.control_group)
         stack.push_async_callback(control.close)
         stack.push_async_callback(give_up, self.tasks.go_on(self._look_after_workers()))
-        stack.push_async_callback(give_up, self.tasks.go_on(self._keep_record()))
         stack.push_async_callback(give_up, self.tasks.go_on(self.impact.keep()))
         stack.push_async_callback(give_up, self.tasks.go_on(self.counts.keep(self.status.seen)))
         await workers.await_bound()
@@ -157,6 +156,7 @@ class Supervisor:
             await server.open()
         if config.ruleset.install:
             await self._install(stack)
+        stack.push_async_callback(give_up, self.tasks.go_on(self._keep_record()))   # before that nothing is in force
         self.status.vigil = vigil = Vigil(config, self.log, self.state, kernel.call, kernel.stage, kernel.backend,
                                           workers.unworked, kernel.addresses.look)
         await vigil.begin()

@@ -15,6 +15,7 @@ from edgeblock.blocklist.committed import CHUNK, root_of
 from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.config import Config, Ledger, Rules
+from edgeblock.daemon import ledger as module
 from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.ledger import Recorder, Sources
 from edgeblock.errors import ConfigError
@@ -45,8 +46,9 @@ class Box:
         self.config = Config(Rules(self.rules, key=place / "state" / "key"),
                              ledger=Ledger(directory=place / "ledger"))
         self.log = Log()
+        self.workers, self.kernel = True, True
         self.recorder = Recorder(self.config, self.log, Sources(
-            lambda: True, lambda: True, dict, lambda: (0, {}), list, dict, lambda: (0, 0), lambda file: None))
+            lambda: self.workers, lambda: self.kernel, dict, lambda: (0, {}), list, dict, lambda: (0, 0), lambda file: None))
         self.recorder.begin()
         self.now = 1_790_000_000
 
@@ -188,6 +190,32 @@ def test_a_restart_is_between_two_spans(tmp_path):
     second.end()
     shown = second.check(second.proof("host7.example.com"))
     assert len(shown) == 2 and shown[0][3] < shown[1][2]
+
+
+@pytest.mark.parametrize("kernel", [False, None])
+def test_rules_are_in_force_when_the_kernel_has_them_too(tmp_path, monkeypatch, kernel):
+    box = Box(tmp_path)
+    box.kernel = kernel
+    box.load(court=COURT)
+    box.recorder.look()
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    box.recorder.look()
+    box.recorder.look()
+    box.kernel = True
+    box.recorder.look()
+    box.recorder.look()
+    box.end()
+    made = [one.fields for one in read(box.ledger) if one.kind == "in force"]
+    assert [(one["workers"], one["kernel"], len(one["changed"])) for one in made] == [(True, False, 1), (True, True, 1)]
+
+
+def test_nothing_is_recorded_in_force_while_it_may_still_come(tmp_path):
+    box = Box(tmp_path)
+    box.kernel = False
+    box.load(court=COURT)
+    box.recorder.look()
+    box.end()
+    assert not [one for one in read(box.ledger) if one.kind == "in force"]
 
 
 def test_spans_are_those_asked_for(box):
