@@ -11,7 +11,7 @@ from typing import Any
 from edgeblock.blocklist.commitments import SIZE
 from edgeblock.blocklist.fingerprint import Kind
 from edgeblock.blocklist.formats import key_text
-from edgeblock.blocklist.terms import ALWAYS, NEVER, Terms
+from edgeblock.blocklist.terms import ALWAYS, NEVER, Terms, Window, parse_weeklies
 from edgeblock.ledger.merkle import Tree
 
 CHUNK = 64                  # commitments that make a leaf
@@ -36,8 +36,7 @@ def hashed_text(kind: int, mark: bytes, exception: bool) -> bytes:
     return b"hashed " + (PASSES if exception else BLOCKS)[kind] + mark.hex().encode()
 
 
-def terms_text(terms: Terms) -> bytes:
-    window = terms.window
+def window_said(window: Window) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if window.begins != ALWAYS:
         said["from"] = window.begins
@@ -45,6 +44,22 @@ def terms_text(terms: Terms) -> bytes:
         said["until"] = window.ends
     if window.weekly:
         said["weekly"] = list(map(str, window.weekly))
+    return said
+
+
+def window_text(window: Window) -> str:
+    """When a list holds, as the ledger has it; "" for always."""
+    return json.dumps(window_said(window), sort_keys=True, separators=(",", ":")) if window else ""
+
+
+def window_of(text: str) -> Window:
+    """And back. ValueError, BadTerm where it is none."""
+    said = json.loads(text) if text else {}
+    return Window(said.get("from", ALWAYS), said.get("until", NEVER), parse_weeklies(said.get("weekly", [])))
+
+
+def terms_text(terms: Terms) -> bytes:
+    said = window_said(terms.window)
     if terms.ech:
         said["ech"] = "only"
     if terms.order:

@@ -25,6 +25,7 @@ from edgeblock import config
 from edgeblock.blocklist import canary
 from edgeblock.blocklist.answers import OVERRIDE, Answers, to_bytes
 from edgeblock.blocklist.clients import ClientFiles, give
+from edgeblock.blocklist.committed import window_text
 from edgeblock.blocklist.compiler import is_little, lay_over, merge, table_of
 from edgeblock.blocklist.directory import (
     LISTS_MAX,
@@ -895,6 +896,7 @@ def whom(record: ListRecord) -> dict[str, Any]:
 
 
 def told_of(record: ListRecord) -> dict[str, Any]:
-    return {name: getattr(record, name)
+    told = {name: getattr(record, name)
             for name in ("name", "file", "action", "entries", "duplicates", "unusable", "guarded", "exceptions_lost",
                          "expires", "expired", "origin", "clients", "clients_count", "root", "leaves")}
+    return told | {"window": window_text(record.window)}

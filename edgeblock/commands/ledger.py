@@ -10,6 +10,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from edgeblock import config
 from edgeblock.blocklist.terms import BadTerm, parse_time
@@ -88,10 +89,19 @@ def prove_entry(chosen: argparse.Namespace) -> int:
                   seconds(chosen.end, "--to"))
     print(json.dumps(proof, indent=1))
     for period in proof["periods"]:
-        print(f"edgeblock: {period['list']}: in force from {period['from']} to {period['to']}", file=sys.stderr)
+        print(f"edgeblock: {period['list']}: {what_of(period)} from {period['from']} to {period['to']}",
+              file=sys.stderr)
     for note in proof["notes"]:
         print(f"edgeblock: note: {note}", file=sys.stderr)
-    return 0 if proof["periods"] else 1
+    return 0 if any(period["action"] != "observe" for period in proof["periods"]) else 1
+
+
+def what_of(period: dict[str, Any]) -> str:
+    """What became of an entry in a span of time."""
+    said = "observed, not blocked," if period["action"] == "observe" else "in force"
+    if period["window"]:
+        said += f" within {period['window']}"
+    return said + {"": "", "only": " for some clients only", "except": " but for some clients"}[period["clients"]]
 
 
 def write_export(chosen: argparse.Namespace) -> int:

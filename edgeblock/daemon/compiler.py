@@ -376,7 +376,8 @@ def processor_time(process: int) -> float | None:
 
 ABOUT_A_LIST = {"name": str, "file": str, "action": str, "entries": int, "duplicates": int, "unusable": int,
                 "guarded": int, "exceptions_lost": int, "expires": (int, float, type(None)), "expired": bool,
-                "origin": str, "clients": str, "clients_count": int, "root": str, "leaves": int}
+                "origin": str, "clients": str, "clients_count": int, "root": str, "leaves": int,
+                "window": str}
 ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_force": bool, "sha256": str,
                    "order": str, "uid": (int, type(None)), "owner": (str, type(None))}
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,

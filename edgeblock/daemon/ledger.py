@@ -23,7 +23,7 @@ from edgeblock.ledger.book import Book
 from edgeblock.ledger.heads import Signed
 from edgeblock.ledger.heads import told as head_told
 from edgeblock.ledger.place import directory_of
-from edgeblock.ledger.prove import table_root
+from edgeblock.ledger.prove import Row, row_of, table_root
 from edgeblock.ledger.records import LINE_MAX, canonical, moment
 from edgeblock.ledger.writer import LAST_WORDS, Ledger
 
@@ -120,7 +120,8 @@ class Recorder:
         self._refused: dict[str, dict[str, Any]] = {}
         self._problem = self._said = ""
         self._run, self._in_force = secrets.token_hex(4), 0     # how many `in force` records this daemon has made
-        self._table: list[list[str]] = []       # name and root of each list in force
+        self._table: list[Row] = []             # of each list in force
+        self._followed: dict[str, Row] = {}     # the same as who reads the records knows it
         self._causes: dict[str, tuple[str, float]] = {}
         self._results: dict[tuple[int, str], str] = {}
         self._bypasses: dict[str, int] = {}
@@ -208,12 +209,19 @@ class Recorder:
     def _change(self, change: dict[str, Any], one: dict[str, Any]) -> None:
         name, what = change["list"], change["change"]
         if what == "taken":
+            row = row_of(name, one)
+            self._followed[name] = row
             known = {field: change.get(field) for field in (
                 "file", "entries", "entries_before", "duplicates", "unusable", "guarded", "exceptions_lost", "signed",
                 "digest", "action")}
-            self._record("taken", list=name, root=one.get("root", ""), leaves=one.get("leaves", 0),
-                         renamed=self._renamed(name, change["file"]), **known)
+            if row.window:
+                known["window"] = row.window
+            if row.clients:
+                known["clients"] = row.clients
+            self._record("taken", list=name, root=row.root, leaves=one.get("leaves", 0),
+                         renamed=self._renamed(name, change["file"]), **known | {"action": row.action})
         elif what in ("removed", "expired"):
+            self._followed.pop(name, None)
             self._record("removed", list=name, why=what, entries_before=change["entries_before"])
         elif what == "clients":
             self._record("clients", list=name, prefixes=change["prefixes"])
@@ -295,16 +303,17 @@ class Recorder:
                    for name, at in came.items()]
         named = pieces_of(changed, CHANGED_MAX)[0]
         self._in_force += 1
-        self._table = [[name, each["root"]] for name, each in sorted(lists.items())]
+        self._table = [row_of(name, each) for name, each in sorted(lists.items())]
         self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content,
                      table=table_root(self._table),
                      lists=len(lists), entries=loaded.entries, workers=workers, kernel=bool(kernel),
                      compiled=moment(round(one.compiled * 1_000_000)), changed=named, more=len(changed) - len(named))
         self._waiting = None if everywhere else one._replace(told=True)
-        if self._in_force == 1:
-            self._tell_table()
+        if self._in_force == 1 or self._followed != {row.name: row for row in self._table}:
+            self._tell_table()      # what came of a list's settings, or of its age, is in no record of it
 
     def _tell_table(self) -> None:
+        self._followed = {row.name: row for row in self._table}
         pieces = pieces_of(self._table, TABLE_MAX)
         for part, some in enumerate(pieces, 1):
             self._record("lists", part=part, of=len(pieces), lists=some)

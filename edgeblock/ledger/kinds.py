@@ -49,6 +49,8 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "leaves": "how many are in that",
         "digest": "keyed digest of the file",
         "action": "of the list",
+        "window?": "when the whole list holds, as JSON, where that is not always",
+        "clients?": "only or except, where the list is not for every subscriber",
         "entries_before": "of the version before, or null",
         "duplicates": "entries that are there twice",
         "unusable": "lines left out",
@@ -83,7 +85,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "lists": ("what lists are in force, all of them: at the first `in force` of a run, and each day", {
         "part": "1, 2 ...",
         "of": "how many such records belong together",
-        "lists": "each as its name and its root",
+        "lists": "each as its name, root, action, window and clients, as in `taken`, \"\" where missing",
     }),
     "in force": ("every worker, and the kernel, have the rules; where that takes long, once before, with false", {
         "run": "as of `start`",

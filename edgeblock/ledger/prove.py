@@ -8,17 +8,17 @@ another entry, or its salt.
 
 import io
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeblock.blocklist.commitments import SIZE, Commitments
-from edgeblock.blocklist.committed import CHUNK, hashed_text, leaves_of, text_of
+from edgeblock.blocklist.committed import CHUNK, hashed_text, leaves_of, text_of, window_of
 from edgeblock.blocklist.fingerprint import fingerprint
 from edgeblock.blocklist.formats import Entry, Problem, read_domains
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.store import PROOFS, read_key
-from edgeblock.blocklist.terms import read_terms
+from edgeblock.blocklist.terms import BadTerm, read_terms
 from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.ledger.heads import Signed
@@ -28,6 +28,28 @@ from edgeblock.ledger.segments import Segment, lines, segments
 
 FORMAT = 1
 PERIODS_MAX = 10_000        # spans of time in one document
+
+
+class Row(NamedTuple):
+    """What is in force of a list: what its entries are committed to, what becomes of what it has, when it holds as a
+    whole (JSON, "" for always) and for whom: "only" or "except" where that is not everybody."""
+
+    name: str
+    root: str
+    action: str
+    window: str
+    clients: str
+
+    @property
+    def leaf(self) -> bytes:
+        """What stands for it in the table of an `in force` record."""
+        return canonical({"list": self.name, "root": self.root, "action": self.action, "window": self.window,
+                          "clients": self.clients})
+
+
+def row_of(name: str, said: Mapping[str, Any]) -> Row:
+    """Of what the compiler, or a `taken` record, says of a list."""
+    return Row(name, *(said.get(field, "") for field in Row._fields[1:]))
 
 
 class Opening(NamedTuple):
@@ -49,22 +71,16 @@ class Found(NamedTuple):
 class Span(NamedTuple):
     """A list had the entry in rules that were in force from one record on, and still were when another was made."""
 
-    name: str
-    root: str
+    row: Row
     opening: Opening
-    table: list[list[str]]
+    table: list[Row]
     begin: Found
     end: Found
 
 
-def leaf_of(name: str, root: str) -> bytes:
-    """What stands for a list in the table of an `in force` record."""
-    return canonical({"list": name, "root": root})
-
-
-def table_root(table: Iterable[Iterable[str]]) -> str:
-    """What lists with these names and roots come to: a leaf for each, sorted."""
-    return Tree(sorted(leaf_of(name, root) for name, root in table)).root().hex()
+def table_root(table: Iterable[Row]) -> str:
+    """What these lists come to: a leaf for each, sorted."""
+    return Tree(sorted(row.leaf for row in table)).root().hex()
 
 
 def openings(key: Key, entry: str) -> list[Opening]:
@@ -150,23 +166,24 @@ class Replay:
     def __init__(self, proofs: Proofs) -> None:
         self.proofs = proofs
         self.notes: list[str] = []
-        self._table: dict[str, str] = {}
+        self._table: dict[str, Row] = {}
         self._begun: Found | None = None        # the `in force` record that holds
         self._held: Found | None = None         # the last record that shows that it does
-        self._having: list[tuple[str, str, Opening]] = []
+        self._having: list[tuple[Row, Opening]] = []
+        self._shown: list[Row] = []
 
     def spans(self, found: Iterable[Found]) -> Iterator[Span]:
         """Each span of time in which rules with the entry were in force."""
         for one in found:
             kind, fields = one.record.kind, one.record.fields
             if kind == "taken":
-                self._table[fields["list"]] = fields["root"]
+                self._table[fields["list"]] = row_of(fields["list"], fields)
             elif kind == "removed":
                 self._table.pop(fields["list"], None)
             elif kind == "lists":
                 if fields["part"] == 1:
                     self._table = {}
-                self._table.update(fields["lists"])
+                self._table.update((name, Row(name, *more)) for name, *more in fields["lists"])
                 if fields["part"] == fields["of"]:
                     self._learn()
             elif kind == "start":
@@ -177,8 +194,9 @@ class Replay:
                 if self._is_of(fields, "number", 1):
                     self._held = one
                 yield from self._end()
-                self._begun = one
-                self._learn()
+                if fields["workers"] and fields["kernel"]:      # else nobody knows who has which
+                    self._begun = one
+                    self._learn()
         yield from self._end()
 
     def _is_of(self, fields: dict[str, Any], name: str, after: int) -> bool:
@@ -189,17 +207,26 @@ class Replay:
         """Which lists of the rules in force have the entry, once the table is known."""
         if self._begun is None or self._having:
             return
-        if table_root(self._table.items()) == self._begun.record.fields["table"]:
-            self._shown = [[name, root] for name, root in self._table.items()]
-            self._having = [(name, root, opening) for name, root in sorted(self._table.items())
-                            if (opening := self.proofs.opening(root))]
+        if table_root(self._table.values()) == self._begun.record.fields["table"]:
+            self._shown = sorted(self._table.values())
+            self._having = [(row, opening) for row in self._shown if (opening := self.proofs.opening(row.root))]
 
     def _end(self) -> Iterator[Span]:
         if self._begun is not None and self._held is not None:
-            for name, root, opening in self._having:
-                yield Span(name, root, opening, self._shown, self._begun, self._held)
+            since, until = self._begun.record.at, self._held.record.at
+            for row, opening in self._having:
+                if is_open(row.window, since // 1_000_000, until // 1_000_000 + 1):
+                    yield Span(row, opening, self._shown, self._begun, self._held)
         self._begun = self._held = None
         self._having = []
+
+
+def is_open(window: str, since: int, until: int) -> bool:
+    """Whether a list's own window is open somewhere in [since, until), Unix seconds."""
+    try:
+        return any(window_of(window).spans(since, until))
+    except (ValueError, TypeError, AttributeError, BadTerm):
+        return False                # of no list that this program has taken
 
 
 class Shown:
@@ -251,11 +278,13 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
         if len(periods) >= PERIODS_MAX:
             raise SystemProblem(f"{entry}: was in more than {PERIODS_MAX} rules one after the other; ask for "
                                 "less time")
-        if span.root not in opened:
-            opened[span.root] = proofs.shown(span.root, span.opening)
-        leaves = sorted(leaf_of(name, root) for name, root in span.table)
-        at = leaves.index(leaf_of(span.name, span.root))
-        periods.append({"list": span.name, "root": span.root, "from": moment(span.begin.record.at),
+        row = span.row
+        if row.root not in opened:
+            opened[row.root] = proofs.shown(row.root, span.opening)
+        leaves = sorted(one.leaf for one in span.table)
+        at = leaves.index(row.leaf)
+        periods.append({"list": row.name, "root": row.root, "action": row.action, "window": row.window,
+                        "clients": row.clients, "from": moment(span.begin.record.at),
                         "to": moment(span.end.record.at), "begin": begin, "end": until,
                         "table": {"index": at, "size": len(leaves), "path": hexed(Paths(leaves).of(at))}})
     notes = list(replay.notes)

@@ -14,6 +14,7 @@ from edgeblock.errors import ListError
 from edgeblock.ledger import read
 from edgeblock.ledger.kinds import CODES, KINDS, SUMS, why_wrong
 from edgeblock.ledger.place import directory_of
+from edgeblock.ledger.prove import Row
 
 
 class Log:
@@ -138,18 +139,18 @@ def test_a_fault_of_the_ledger_s_is_told_and_stops_nothing(parts):
 
 def test_lists_with_long_names_are_told_in_as_many_records_as_they_need(parts):
     names = sorted(f"{number:04}" + "ж" * 100 for number in range(2000))
-    parts.recorder._table = [[name, "0" * 64] for name in names]
+    parts.recorder._table = [Row(name, "0" * 64, "reset", "", "") for name in names]
     parts.recorder._tell_table()
     made = parts.of("lists")
     assert len(made) > 1 and [one["part"] for one in made] == list(range(1, made[0]["of"] + 1))
-    assert [name for one in made for name, _ in one["lists"]] == names
+    assert [name for one in made for name, *_ in one["lists"]] == names
 
 
 @pytest.mark.parametrize("told", [
     {"changes": [{"change": "taken", "list": "x", "file": "f", "entries": 1.5}]},
     {"lists": [{"name": "x", "file": "f", "action": "block", "entries": 1, "duplicates": 0, "unusable": 0, "guarded": 0,
                 "exceptions_lost": 0, "expires": None, "expired": False, "origin": "", "clients": "",
-                "clients_count": 0, "root": "a name.example", "leaves": 0}]}])
+                "clients_count": 0, "root": "a name.example", "leaves": 0, "window": ""}]}])
 def test_what_a_process_that_reads_lists_says_can_be_recorded(told):
     plain = {"digest": "", "lists": [], "changes": [], "refused": {}, "warnings": [], "problem": "", "again": False,
              "content": "", "slow": [], "base": "",

@@ -31,7 +31,7 @@ def heads_of(public, texts):            # signed by the box: (segment, records) 
         yield ((head := json.loads(line))["segment"], head["records"]), head["root"]
 
 def check(proof, public, texts):
-    """What the proof shows: (list, entry, from, to) each. An error of any kind where it is none."""
+    """What the proof shows: (list, entry, from, to, (action, window, clients)) each. An error of any kind where it is none."""
     said, heads, entries = json.loads(proof), dict(heads_of(public, texts)), {}
     for one in said["entries"]:
         leaf, at = bytes.fromhex(one["leaf"]), 20 * one["place"]
@@ -43,8 +43,11 @@ def check(proof, public, texts):
             root = heads[of["segment"], of["size"]]
             assert climb(of["record"].encode(), of["index"], of["size"], of["path"]) == root
         begin, end = (json.loads(period[which]["record"]) for which in ("begin", "end"))
-        leaf = json.dumps({"list": period["list"], "root": period["root"]}, sort_keys=True, separators=(",", ":"))
+        row = {name: period[name] for name in ("list", "root", "action", "window", "clients")}
+        leaf = json.dumps(row, sort_keys=True, separators=(",", ":"))
         assert climb(leaf.encode(), **period["table"]) == begin["fields"]["table"] and begin["kind"] == "in force"
+        assert begin["fields"]["workers"] is True and begin["fields"]["kernel"] is True
         after = end["fields"]["number"] - 1 if end["kind"] == "in force" else end["fields"]["in_force"]
         assert end["fields"]["run"] == begin["fields"]["run"] and after == begin["fields"]["number"]
-        yield period["list"], entries[period["root"]], begin["time"], end["time"]
+        terms = row["action"], row["window"], row["clients"]        # whether it blocks; when as a whole; whom
+        yield row["list"], entries[row["root"]], begin["time"], end["time"], terms

@@ -96,7 +96,7 @@ def box(tmp_path):
 
 def test_the_checker_is_short_and_imports_nothing_of_ours():
     text = Path(checker.__file__).read_text()
-    assert len(text.splitlines()) <= 50
+    assert len(text.splitlines()) <= 60
     names = {alias.name.split(".")[0] for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import)
              for alias in node.names} | {(node.module or "").split(".")[0] for node in ast.walk(ast.parse(text))
                                          if isinstance(node, ast.ImportFrom)}
@@ -154,12 +154,17 @@ def changed(said, way):
         period["end"]["path"][0] = "11" * 32
     elif way == "end":
         period["end"] = said["periods"][-1]["end"]
+    elif way in ("action", "window", "clients"):
+        period[way] = "observe" if way == "action" else ""
+        if way != "action":
+            period[way] = "x"
     elif way == "kind":
         period["begin"] = period["end"]
     return json.dumps(said)
 
 
-@pytest.mark.parametrize("way", ["entry", "salt", "leaf", "list", "root", "time", "path", "end", "kind"])
+@pytest.mark.parametrize("way", ["entry", "salt", "leaf", "list", "root", "time", "path", "end", "kind", "action",
+                                 "window", "clients"])
 def test_a_proof_that_was_altered_is_none(box, way):
     said = json.loads(box.proof("host7.example.com"))
     assert len(box.check(json.dumps(said))) == 4
@@ -207,6 +212,35 @@ def test_rules_are_in_force_when_the_kernel_has_them_too(tmp_path, monkeypatch, 
     box.end()
     made = [one.fields for one in read(box.ledger) if one.kind == "in force"]
     assert [(one["workers"], one["kernel"], len(one["changed"])) for one in made] == [(True, False, 1), (True, True, 1)]
+
+
+def test_rules_that_the_kernel_has_not_prove_nothing(tmp_path, monkeypatch):
+    box = Box(tmp_path)
+    box.kernel = False
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    box.load(court=COURT)
+    box.recorder._pulsed = -module.PULSE
+    box.recorder.look()
+    box.end()
+    assert json.loads(box.proof("host7.example.com"))["periods"] == []
+
+
+@pytest.mark.parametrize(("settings", "terms"), [
+    ("from = 2030-01-01\n", None),
+    ("until = 2999-01-01\n", ("reset", '{"until":32472144000}', "")),
+    ('action = "observe"\n', ("observe", "", "")),
+    ('clients = ["198.51.100.0/24"]\n', ("reset", "", "only")),
+])
+def test_a_proof_says_what_a_list_is_for(tmp_path, settings, terms):
+    """A list may hold at times only, for some only, or only be watched: a proof says so, or shows nothing."""
+    box = Box(tmp_path)
+    (box.rules / "court.toml").write_text(settings)
+    box.load(court=COURT)
+    (box.rules / "court.toml").unlink()
+    box.load()
+    box.end()
+    shown = [one[4] for one in box.check(box.proof("host7.example.com"))]
+    assert shown == [terms] * (terms is not None) + [("reset", "", "")]
 
 
 def test_nothing_is_recorded_in_force_while_it_may_still_come(tmp_path):
