@@ -8,6 +8,9 @@ from nacl.encoding import Base64Encoder
 from nacl.signing import VerifyKey
 
 
+WORDS = {"exception", "hashed", "host", "host-only", "subdomains", "url-with-query", "url", "directory", "address",
+         "endpoint", "host-at", "host-only-at", "subdomains-at"}
+
 def digest(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
@@ -35,6 +38,7 @@ def check(proof, public, texts):
     said, heads, entries = json.loads(proof), dict(heads_of(public, texts)), {}
     for one in said["entries"]:
         leaf, at = bytes.fromhex(one["leaf"]), 20 * one["place"]
+        assert len(bytes.fromhex(one["salt"])) == 16 and 0 <= at < len(leaf) and one["text"].split(" ")[0] in WORDS
         assert leaf[at:at + 20] == digest(bytes.fromhex(one["salt"]), one["text"].encode())[:20]
         assert climb(leaf, one["index"], one["size"], one["path"]) == one["root"]
         entries[one["root"]] = one["text"]

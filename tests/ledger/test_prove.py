@@ -1,4 +1,4 @@
-"""Proofs: made by the box, checked by fifty lines that share nothing with it. In: lists that come and go. Out: what
+"""Proofs: made by the box, checked by sixty lines that share nothing with it. In: lists that come and go. Out: what
 is shown, to whom, and what is not."""
 
 import ast
@@ -142,6 +142,13 @@ def changed(said, way):
         one["text"] = one["text"].replace("host7", "host8")
     elif way == "salt":
         one["salt"] = "00" * 16
+    elif way == "two texts":            # what salt and text have together is the same
+        one["salt"] += one["text"][:5].encode().hex()
+        one["text"] = one["text"][5:]
+    elif way == "word":
+        one["text"] = "x" + one["text"]
+    elif way == "place":
+        one["place"] -= len(one["leaf"]) // 40
     elif way == "leaf":
         one["leaf"] = "00" * (len(one["leaf"]) // 2)
     elif way == "list":
@@ -163,13 +170,23 @@ def changed(said, way):
     return json.dumps(said)
 
 
-@pytest.mark.parametrize("way", ["entry", "salt", "leaf", "list", "root", "time", "path", "end", "kind", "action",
+@pytest.mark.parametrize("way", ["entry", "salt", "two texts", "word", "place", "leaf", "list", "root", "time", "path", "end", "kind", "action",
                                  "window", "clients"])
 def test_a_proof_that_was_altered_is_none(box, way):
     said = json.loads(box.proof("host7.example.com"))
     assert len(box.check(json.dumps(said))) == 4
     with pytest.raises((AssertionError, KeyError)):
         box.check(changed(said, way))
+
+
+def test_an_exception_is_not_shown_as_an_entry_that_blocks(box):
+    said = json.loads(box.proof("@@fine.host1.example.com"))
+    assert box.check(json.dumps(said))
+    one = said["entries"][0]
+    one["salt"] += b"exception ".hex()
+    one["text"] = one["text"].removeprefix("exception ")
+    with pytest.raises(AssertionError):
+        box.check(json.dumps(said))
 
 
 def test_a_proof_is_none_under_heads_of_another_box(box, tmp_path):
