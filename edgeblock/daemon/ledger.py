@@ -120,6 +120,7 @@ class Recorder:
         self._refused: dict[str, dict[str, Any]] = {}
         self._problem = self._said = ""
         self._run, self._in_force = secrets.token_hex(4), 0     # how many `in force` records this daemon has made
+        self._told: dict[str, Any] = {}         # of the rules in force, as the last such record has it
         self._table: list[Row] = []             # of each list in force
         self._followed: dict[str, Row] = {}     # the same as who reads the records knows it
         self._causes: dict[str, tuple[str, float]] = {}
@@ -301,16 +302,20 @@ class Recorder:
         came = {name: self._came(name, lists[name]["file"]) for name in one.changed if name in lists}
         changed = [{"list": name, "delay_ms": None if at is None else max(0, round(now * 1000) - at // 1000)}
                    for name, at in came.items()]
-        named = pieces_of(changed, CHANGED_MAX)[0]
-        self._in_force += 1
         self._table = [row_of(name, each) for name, each in sorted(lists.items())]
-        self._record("in force", now, run=self._run, number=self._in_force, content=loaded.content,
-                     table=table_root(self._table),
-                     lists=len(lists), entries=loaded.entries, workers=workers, kernel=bool(kernel),
-                     compiled=moment(round(one.compiled * 1_000_000)), changed=named, more=len(changed) - len(named))
+        self._told = {"content": loaded.content, "table": table_root(self._table), "lists": len(lists),
+                      "entries": loaded.entries, "workers": workers, "kernel": bool(kernel),
+                      "compiled": moment(round(one.compiled * 1_000_000))}
+        self._tell_in_force(now, changed)
         self._waiting = None if everywhere else one._replace(told=True)
         if self._in_force == 1 or self._followed != {row.name: row for row in self._table}:
             self._tell_table()      # what came of a list's settings, or of its age, is in no record of it
+
+    def _tell_in_force(self, now: float, changed: list[dict[str, Any]]) -> None:
+        named = pieces_of(changed, CHANGED_MAX)[0]
+        self._in_force += 1
+        self._record("in force", now, run=self._run, number=self._in_force, changed=named,
+                     more=len(changed) - len(named), **self._told)
 
     def _tell_table(self) -> None:
         self._followed = {row.name: row for row in self._table}
@@ -322,7 +327,9 @@ class Recorder:
         offset = clock()
         if abs(offset - self._offset) > STEP:
             self._record("clock", step_ms=round((offset - self._offset) * 1000))
-        self._offset = offset
+            self._offset = offset       # only now: many small steps come to one
+            if self._told and self._waiting is None:
+                self._tell_in_force(time.time(), [])    # from here on they hold by the new clock
 
     def _look_at_state(self, now: float) -> None:
         causes = self._ask.causes()

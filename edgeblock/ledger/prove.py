@@ -186,7 +186,7 @@ class Replay:
                 self._table.update((name, Row(name, *more)) for name, *more in fields["lists"])
                 if fields["part"] == fields["of"]:
                     self._learn()
-            elif kind == "start":
+            elif kind in ("start", "clock"):        # behind a `clock` record they are told anew
                 yield from self._end()
             elif kind in ("pulse", "stop") and self._is_of(fields, "in_force", 0):
                 self._held = one

@@ -110,6 +110,17 @@ def test_a_clock_that_is_set_and_a_day_that_ends(parts, monkeypatch):
     assert day["sums"].keys() == SUMS.keys() and len(day["day"]) == 10
 
 
+def test_a_clock_that_is_set_in_small_steps_is_recorded(parts, monkeypatch):
+    by = [module.clock()]
+    monkeypatch.setattr(module, "clock", lambda: by[0])
+    parts.recorder._offset = by[0]
+    for _ in range(200):
+        by[0] += 0.3
+        parts.recorder.look()
+    steps = [one["step_ms"] for one in parts.of("clock")]
+    assert sum(steps) == 60_000 and len(steps) == 100
+
+
 def test_a_pulse_comes_by_itself(parts, monkeypatch):
     monkeypatch.setattr(module, "PULSE", 0.0)
     parts.recorder.look()

@@ -5,6 +5,7 @@ import ast
 import base64
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,23 @@ def test_a_proof_says_what_a_list_is_for(tmp_path, settings, terms):
     box.end()
     shown = [one[4] for one in box.check(box.proof("host7.example.com"))]
     assert shown == [terms] * (terms is not None) + [("reset", "", "")]
+
+
+@pytest.mark.parametrize("step", [200 * 86_400, -3600])
+def test_no_span_is_across_a_clock_that_was_set(tmp_path, monkeypatch, step):
+    box, by, real = Box(tmp_path), [0], time.time
+    monkeypatch.setattr(time, "time", lambda: real() + by[0])
+    monkeypatch.setattr(box.recorder.ledger, "_now", time.time)
+    box.load(court=COURT)
+    for by[0] in (0, step):
+        box.recorder.look()
+        box.recorder._pulsed = -module.PULSE
+        box.recorder.look()
+    box.end()
+    shown = [[module.datetime.fromisoformat(one[which]).timestamp() for which in (2, 3)]
+             for one in box.check(box.proof("host7.example.com"))]
+    assert len(shown) == 2 and all(0 <= until - since < 60 for since, until in shown)
+    assert abs(shown[1][0] - shown[0][1] - step) < 60
 
 
 def test_nothing_is_recorded_in_force_while_it_may_still_come(tmp_path):
