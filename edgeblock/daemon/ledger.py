@@ -9,6 +9,7 @@ a subscriber, or the words of a refusal, which may have some: a code for each.
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 import edgeblock
+from edgeblock.blocklist.formats import find_format
 from edgeblock.config import Config
 from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.windows import Turn
@@ -32,11 +34,12 @@ STEP = 0.5              # seconds by which a clock has to be set to be recorded
 MINUTE = 60.0           # between two records of packets that went by unread
 PATIENCE = 15.0         # seconds after which rules that not every worker has are recorded so
 HANDING_OVER = 0.3      # seconds that the end of the ledger may take while packets wait for the next daemon
-CHANGED_MAX = 1000      # lists that one record of rules in force names, and files that one look records
+CHANGED_MAX = 1000      # lists that one record of rules in force names
+DAILY_MAX = 2000        # records of files, and of refusals, in a day: who may write lists is not to fill the ledger
 TABLE_MAX = 2000        # lists that one record of all names
 BYTES_MAX = LINE_MAX // 2       # of the lists that one record names
 COUNTS = ("span", "filtering", "canary_rounds", "canary_ok", "proven", "lost", "full")
-
+BESIDE = (".toml", ".minisig", ".clients")      # of a file that belongs to a list
 # By whom a cause of not filtering is seen (vigil.State), and its code.
 CAUSES = {"rules": "rules", "often": "rules", "addresses": "addresses", "queues": "queues", "shortcut": "shortcut",
           "canary": "canary", "canary of addresses": "canary"}
@@ -131,6 +134,8 @@ class Recorder:
         self._offset = 0.0
         self._looked = self._pulsed = self._unread_told = 0.0
         self._day = ""
+        self._some: Counter[str] = Counter()    # records of today
+        self._more: Counter[str] = Counter()    # and those that were not made
         self._counts, self._today = dict.fromkeys(COUNTS, 0.0), dict.fromkeys(COUNTS, 0.0)
         self._unread = self._unread_said = (0, 0)
 
@@ -153,6 +158,7 @@ class Recorder:
         if self.ledger is None:
             return
         self._count(time.monotonic())
+        self._tell_more()
         self._record("stop", handing_over=handing_over, run=self._run, in_force=self._in_force,
                      sums=sums_of(self._counts))
         self.ledger.close(HANDING_OVER if handing_over else LAST_WORDS)
@@ -179,8 +185,22 @@ class Recorder:
     def see(self, files: Mapping[str, tuple[int, ...] | None]) -> None:
         """These files in the rules directory have changed, and are about to be read: inode, size and times in
         nanoseconds; None where one has gone."""
-        for name, state in sorted(files.items())[:CHANGED_MAX]:
-            self._record("seen", file=name, renamed=state and moment(state[3] // 1000), size=state and state[1])
+        for name, state in sorted(files.items()):
+            if find_format(name) is not None or name.endswith(BESIDE):
+                self._record_some("seen", file=name, renamed=state and moment(state[3] // 1000), size=state and state[1])
+
+    def _record_some(self, kind: str, **fields: Any) -> None:
+        """Of what anybody who may write lists can have made as often as he likes."""
+        self._some[kind] += 1
+        if self._some[kind] > DAILY_MAX:
+            self._more[kind] += 1
+        else:
+            self._record(kind, **fields)
+
+    def _tell_more(self) -> None:
+        for kind, count in self._more.items():
+            self._record("unrecorded", kind=kind, count=count)
+        self._more.clear()
 
     def take(self, loaded: Loaded) -> None:
         """These rules are given to kernel and workers, or what is refused has changed."""
@@ -193,8 +213,9 @@ class Recorder:
             self._change(change, lists.get(change["list"], {}))
         for name, one in loaded.refused.items():
             if self._refused.get(name) != one:
-                self._record("refused", list=name, file=one["file"], code=code_of(one["told"]),
-                             in_force=one["in_force"], digest=one["sha256"], renamed=self._renamed(name, one["file"]))
+                self._record_some("refused", list=name, file=one["file"], code=code_of(one["told"]),
+                                  in_force=one["in_force"], digest=one["sha256"],
+                                  renamed=self._renamed(name, one["file"]))
         self._refused = loaded.refused
         self.keep(loaded.problem)
         if loaded.fd >= 0:
@@ -273,9 +294,12 @@ class Recorder:
             self._record("pulse", run=self._run, in_force=self._in_force, filtering=not self._causes,
                          sums=sums_of(self._counts))
             self._counts = dict.fromkeys(COUNTS, 0.0)
+            self._tell_more()
         if (day := day_of(time.time())) != self._day:
             self._record("day", day=self._day, sums=sums_of(self._today))
             self._tell_table()
+            self._tell_more()
+            self._some.clear()
             self._day, self._today = day, dict.fromkeys(COUNTS, 0.0)
         if self.ledger.fault and not self.fault:
             self.fault = self.ledger.fault

@@ -108,6 +108,10 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "closed": "entries",
         "whole": "1: the list's own has opened, -1: closed",
     }),
+    "unrecorded": ("there were more of such records than are made of a day", {
+        "kind": "seen or refused",
+        "count": "how many more, since the last such record",
+    }),
     # ---- whether the box filters
     "not filtering": ("the box does not filter, wholly or in part", {
         "who": "what has seen it",

@@ -32,6 +32,7 @@ class Verified:
     heads: int = 0              # of those that somebody has kept, how many fit
     first: str = ""             # moments of the first and last record
     last: str = ""
+    aged: int = 0               # times that segments went for their age
     more: int = 0               # problems that are not told one by one
     dropped: int = 0            # the last segment whose records were removed as the settings say
 
@@ -85,6 +86,9 @@ def verify(directory: Path, keys: Sequence[PublicKey], kept: Iterable[Signed] = 
         made.say(f"segment {gone[0]}: its records are missing" if len(gone) == 1 else
                  f"segments {gone[0]} to {gone[-1]}: their records are missing, and no record says that they were "
                  "dropped")
+    if made.aged:
+        made.notes.append(f"segments went for their age, as the settings say: {made.aged} times, up to segment "
+                          f"{made.dropped}")
     last = there[-1].number
     for some in outside.values():
         if not whole and not there[0].number <= some[0].head.segment <= last:
@@ -188,7 +192,9 @@ class Reading:
         for record in good:
             if record.kind == "dropped" and type(record.fields.get("last")) is int:
                 self.made.dropped = max(self.made.dropped, record.fields["last"])
-            if record.kind in ("recovered", "gap"):
+            if record.kind == "dropped" and record.fields.get("code") != "size":
+                self.made.aged += 1
+            elif record.kind in ("recovered", "gap", "clock", "dropped", "unrecorded"):
                 said = " ".join(f"{name}={value}" for name, value in record.fields.items())
                 self.made.notes.append(f"record {record.seq} of {record.time}: {record.kind}: {said}")
         told = [line for line, _ in found]

@@ -139,6 +139,15 @@ def test_windows_and_files(parts):
         {"file": "gone.list", "renamed": None, "size": None}]
 
 
+def test_who_writes_lists_does_not_fill_the_ledger(parts):
+    for number in range(30):
+        parts.recorder.see({f"{number}.{index}.list": (7, 1, 5, 1_790_000_000_123_456_789) for index in range(100)})
+        parts.recorder.see({f"{number}.{index}.x": (7, 1, 5, 1_790_000_000_123_456_789) for index in range(100)})
+    made = parts.records()
+    assert sum(one.kind == "seen" for one in made) == module.DAILY_MAX
+    assert [one.fields for one in made if one.kind == "unrecorded"] == [{"kind": "seen", "count": 1000}]
+
+
 def test_a_fault_of_the_ledger_s_is_told_and_stops_nothing(parts):
     parts.bypasses = None
     parts.recorder.look()
