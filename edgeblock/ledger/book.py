@@ -7,6 +7,7 @@ call, and the call can be made again. One thread at a time. Never here: a clock,
 
 import fcntl
 import os
+from collections import Counter
 from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -17,8 +18,6 @@ from edgeblock.ledger.heads import FIRST, BoxKey, Head, Signed, parse_signed, re
 from edgeblock.ledger.merkle import Tree
 from edgeblock.ledger.records import NOTHING, BadRecord, Record, moment, parse, spell
 from edgeblock.ledger.segments import SEGMENT_MAX, Segment, name_of, segments
-
-DAY = 86_400_000_000        # microseconds
 
 
 class Scan(NamedTuple):
@@ -62,7 +61,7 @@ class Book:
     """`open`, then `write`, `sync` and `sign`, then `close`.
 
     Args:
-        keep_days: segments whose day is longer ago are removed.
+        keep_days: so many days are kept before the one that is being written, of those that there are.
         max_bytes: of all records; where there are more, the oldest segments are removed.
     """
 
@@ -235,16 +234,19 @@ class Book:
         self._unsynced = self._unsigned = self._complete = False
 
     def _drop_old(self, at: int) -> None:
-        """The records of segments that are too old, or too much together; their heads stay."""
+        """The records of segments that are too old, or too much together; their heads stay. Old are those with more
+        days after them than are kept, of those that are there: what a clock says that was set wrong is no age."""
         kept = [one for one in segments(self.directory) if one.records is not None and one.head is not None]
         sizes = {one.number: one.records.stat().st_size for one in kept if one.records}
-        total, oldest = sum(sizes.values()), moment(max(at - self.keep_days * DAY, 0))[:10]
+        total, days = sum(sizes.values()), Counter(one.day for one in kept if one.day != self._day)
         gone, code = [], "age"
         for one in kept:
             too_much = total > self.max_bytes - SEGMENT_MAX
-            if one.day >= oldest and not too_much:
+            too_old = len(days) > self.keep_days
+            if not too_old and not too_much:
                 break
-            code = code if one.day < oldest else "size"
+            code = code if too_old else "size"
+            days = days - Counter([one.day])
             total -= sizes[one.number]
             gone.append(one)
         if gone:
