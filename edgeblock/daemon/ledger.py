@@ -103,7 +103,7 @@ class Waiting(NamedTuple):
     """Rules that workers and kernel are given: what is to be said when they have them."""
 
     loaded: Loaded
-    compiled: float
+    given: float            # Unix seconds
     changed: list[str]
     began: float            # monotonic seconds
     told: bool = False      # that not everybody has them
@@ -123,8 +123,10 @@ class Recorder:
         self._refused: dict[str, dict[str, Any]] = {}
         self._problem = self._said = ""
         self._run, self._in_force = secrets.token_hex(4), 0     # how many `in force` records this daemon has made
+        self._holding = 0           # the number of the one that holds; 0 where nobody can say
         self._told: dict[str, Any] = {}         # of the rules in force, as the last such record has it
         self._table: list[Row] = []             # of each list in force
+        self._is_tabled = False                 # whether these were told, since the start
         self._followed: dict[str, Row] = {}     # the same as who reads the records knows it
         self._causes: dict[str, tuple[str, float]] = {}
         self._results: dict[tuple[int, str], str] = {}
@@ -159,7 +161,7 @@ class Recorder:
             return
         self._count(time.monotonic())
         self._tell_more()
-        self._record("stop", handing_over=handing_over, run=self._run, in_force=self._in_force,
+        self._record("stop", handing_over=handing_over, run=self._run, in_force=self._holding,
                      sums=sums_of(self._counts))
         self.ledger.close(HANDING_OVER if handing_over else LAST_WORDS)
 
@@ -202,13 +204,19 @@ class Recorder:
             self._record("unrecorded", kind=kind, count=count)
         self._more.clear()
 
-    def take(self, loaded: Loaded) -> None:
-        """These rules are given to kernel and workers, or what is refused has changed."""
-        if self.ledger is not None:
-            self._safely(self._take, loaded)
+    def take(self, loaded: Loaded, given: float) -> None:
+        """These rules are given to kernel and workers, the first of these at that moment (Unix seconds), or what is
+        refused has changed."""
+        if self.ledger is None:
+            return
+        if loaded.fd >= 0:
+            self._holding = 0
+        if not self._safely(self._take, loaded, given) and loaded.fd >= 0:
+            self._waiting = None
+            self._in_force += 1             # whose record nobody has: nothing is shown across it
 
-    def _take(self, loaded: Loaded) -> None:
-        now, lists = time.time(), {one["name"]: one for one in loaded.lists}
+    def _take(self, loaded: Loaded, given: float) -> None:
+        lists = {one["name"]: one for one in loaded.lists}
         for change in loaded.changes:
             self._change(change, lists.get(change["list"], {}))
         for name, one in loaded.refused.items():
@@ -220,7 +228,10 @@ class Recorder:
         self.keep(loaded.problem)
         if loaded.fd >= 0:
             changed = [change["list"] for change in loaded.changes if change["change"] in ("taken", "clients")]
-            self._waiting = Waiting(loaded, now, changed, time.monotonic())
+            if (before := self._waiting) is not None:       # no worker need have had those yet
+                changed = list(dict.fromkeys((*before.changed, *changed)))
+                given = min(given, before.given)
+            self._waiting = Waiting(loaded, given, changed, time.monotonic())
 
     def keep(self, problem: str) -> None:
         """Why the lists could not be looked at, or no rules be made of them; "" where they could."""
@@ -271,14 +282,16 @@ class Recorder:
         if self.ledger is not None:
             self._safely(self._look)
 
-    def _safely(self, work: Callable[..., None], *arguments: Any) -> None:
-        """A fault of the ledger's is told, and stops no filter."""
+    def _safely(self, work: Callable[..., None], *arguments: Any) -> bool:
+        """A fault of the ledger's is told, and stops no filter. Whether there was none."""
         try:
             work(*arguments)
+            return True
         except Exception as fault:      # whatever it is
             if not self.fault:
                 self._log.error("ledger has a fault", problem=f"{type(fault).__name__}: {fault}")
             self.fault = f"a fault of edgeblock's own: {type(fault).__name__}: {fault}"
+            return False
 
     def _look(self) -> None:
         assert self.ledger is not None
@@ -291,7 +304,7 @@ class Recorder:
         self._look_at_others(now)
         if now >= self._pulsed + PULSE:
             self._pulsed = now
-            self._record("pulse", run=self._run, in_force=self._in_force, filtering=not self._causes,
+            self._record("pulse", run=self._run, in_force=self._holding, filtering=not self._causes,
                          sums=sums_of(self._counts))
             self._counts = dict.fromkeys(COUNTS, 0.0)
             self._tell_more()
@@ -324,15 +337,16 @@ class Recorder:
         now, loaded = time.time(), one.loaded
         lists = {each["name"]: each for each in loaded.lists if not each["expired"]}
         came = {name: self._came(name, lists[name]["file"]) for name in one.changed if name in lists}
-        changed = [{"list": name, "delay_ms": None if at is None else max(0, round(now * 1000) - at // 1000)}
+        changed = [{"list": name, "delay_ms": None if at is None or at > now * 1_000_000 else round(now * 1000) - at // 1000}
                    for name, at in came.items()]
         self._table = [row_of(name, each) for name, each in sorted(lists.items())]
         self._told = {"content": loaded.content, "table": table_root(self._table), "lists": len(lists),
                       "entries": loaded.entries, "workers": workers, "kernel": bool(kernel),
-                      "compiled": moment(round(one.compiled * 1_000_000))}
+                      "compiled": moment(round(one.given * 1_000_000))}
         self._tell_in_force(now, changed)
         self._waiting = None if everywhere else one._replace(told=True)
-        if self._in_force == 1 or self._followed != {row.name: row for row in self._table}:
+        self._holding = self._in_force if everywhere else 0
+        if not self._is_tabled or self._followed != {row.name: row for row in self._table}:
             self._tell_table()      # what came of a list's settings, or of its age, is in no record of it
 
     def _tell_in_force(self, now: float, changed: list[dict[str, Any]]) -> None:
@@ -342,7 +356,7 @@ class Recorder:
                      more=len(changed) - len(named), **self._told)
 
     def _tell_table(self) -> None:
-        self._followed = {row.name: row for row in self._table}
+        self._followed, self._is_tabled = {row.name: row for row in self._table}, True
         pieces = pieces_of(self._table, TABLE_MAX)
         for part, some in enumerate(pieces, 1):
             self._record("lists", part=part, of=len(pieces), lists=some)
@@ -354,6 +368,7 @@ class Recorder:
             self._offset = offset       # only now: many small steps come to one
             if self._told and self._waiting is None:
                 self._tell_in_force(time.time(), [])    # from here on they hold by the new clock
+                self._holding = self._in_force
 
     def _look_at_state(self, now: float) -> None:
         causes = self._ask.causes()

@@ -102,6 +102,7 @@ class Reload:
 
         OSError where there is no memory for them, and nothing has changed.
         """
+        given = time.time()
         await self._kernel.stage_rules(loaded, self._in_force.base_file)
         files = self._in_force.take(loaded)
         self.proof.take(loaded.trial, loaded.lists, {
@@ -114,7 +115,7 @@ class Reload:
             self._workers.give_rules(files)
             self._tasks.go_on(self._hear_proof())
         self._outcomes.take(loaded)
-        self._recorder.take(loaded)
+        self._recorder.take(loaded, given)
         if files:
             await self._keep_time(loaded)
         self._lane.line_up(loaded)

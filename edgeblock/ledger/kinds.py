@@ -27,7 +27,8 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "pulse": ("the daemon is there: every ten minutes, so that a daemon that was killed is missed", {
         "run": "as of `start`",
-        "in_force": "`number` of the `in force` record of this run that still holds; 0 where there was none yet",
+        "in_force": "`number` of the `in force` record of this run that still holds; 0 where there was none yet, or "
+                    "others were given and not everybody has them",
         "filtering": "whether the box filters",
         "sums": "what was counted since the pulse before, or the start: see SUMS",
     }),
@@ -97,7 +98,8 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "entries": "of all",
         "workers": "whether every worker has them",
         "kernel": "whether the kernel has every address that it is to have",
-        "compiled": "when the rules were compiled",
+        "compiled": "when they were compiled, and kernel and workers began to be given them: until then those before "
+                    "held",
         "changed": "lists that are new in it: each {list, delay_ms from the rename of its file, or null}; at most "
                    "1000",
         "more": "how many are left out there",

@@ -23,7 +23,7 @@ from edgeblock.config import Config
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.ledger.heads import Signed
 from edgeblock.ledger.merkle import Paths, Tree
-from edgeblock.ledger.records import BadRecord, Record, canonical, moment, parse
+from edgeblock.ledger.records import BadRecord, Record, canonical, microseconds, moment, parse
 from edgeblock.ledger.segments import Segment, lines, segments
 
 FORMAT = 1
@@ -213,12 +213,18 @@ class Replay:
 
     def _end(self) -> Iterator[Span]:
         if self._begun is not None and self._held is not None:
-            since, until = self._begun.record.at, self._held.record.at
+            since, until = self._begun.record.at, until_of(self._held.record)
             for row, opening in self._having:
-                if is_open(row.window, since // 1_000_000, until // 1_000_000 + 1):
+                if since <= until and is_open(row.window, since // 1_000_000, until // 1_000_000 + 1):
                     yield Span(row, opening, self._shown, self._begun, self._held)
         self._begun = self._held = None
         self._having = []
+
+
+def until_of(record: Record) -> int:
+    """Until when, by a record, the rules before it held: the next were given to the first worker before all had
+    them."""
+    return microseconds(record.fields["compiled"]) if record.kind == "in force" else record.at
 
 
 def is_open(window: str, since: int, until: int) -> bool:
@@ -269,7 +275,8 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
     opened: dict[str, dict[str, Any]] = {}
     unsigned = 0
     for span in replay.spans(records_of(directory)):
-        if span.end.record.at < first or span.begin.record.at >= last:
+        until_at = until_of(span.end.record)
+        if until_at < first or span.begin.record.at >= last:
             continue
         begin, until = shown.show(span.begin), shown.show(span.end)
         if begin is None or until is None:
@@ -285,7 +292,7 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
         at = leaves.index(row.leaf)
         periods.append({"list": row.name, "root": row.root, "action": row.action, "window": row.window,
                         "clients": row.clients, "from": moment(span.begin.record.at),
-                        "to": moment(span.end.record.at), "begin": begin, "end": until,
+                        "to": moment(until_at), "begin": begin, "end": until,
                         "table": {"index": at, "size": len(leaves), "path": hexed(Paths(leaves).of(at))}})
     notes = list(replay.notes)
     if unsigned:

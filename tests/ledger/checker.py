@@ -53,6 +53,7 @@ def check(proof, public, texts):
         assert begin["fields"]["workers"] is True and begin["fields"]["kernel"] is True
         after = end["fields"]["number"] - 1 if end["kind"] == "in force" else end["fields"]["in_force"]
         assert end["fields"]["run"] == begin["fields"]["run"] and after == begin["fields"]["number"]
-        assert begin["time"] <= end["time"]
+        until = end["fields"]["compiled"] if end["kind"] == "in force" else end["time"]
+        assert begin["time"] <= until
         terms = row["action"], row["window"], row["clients"]        # whether it blocks; when as a whole; whom
-        yield row["list"], entries[row["root"]], begin["time"], end["time"], terms
+        yield row["list"], entries[row["root"]], begin["time"], until, terms

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ class Box:
         said = refresh(self.config.rules, Store(self.config.rules.key.parent, key, commits=True), self.now)
         assert not said.problem
         self.recorder.take(Loaded(0, "", said.lists, said.changes, said.refused, [], "", False, said.content, key,
-                                  -1))
+                                  -1), time.time())
         self.recorder.look()
 
     def end(self) -> None:
@@ -115,7 +116,8 @@ def test_the_checker_is_short_and_imports_nothing_of_ours():
 def test_what_was_in_force_is_proved(box, entry, text, periods, name):
     shown = box.check(box.proof(entry))
     assert [(one[0], one[1]) for one in shown] == [(name, text)] * periods
-    assert all(begin[3] == end[2] for begin, end in zip(shown, shown[1:], strict=False))      # without a gap
+    times = [datetime.fromisoformat(at).timestamp() for one in shown for at in one[2:4]]
+    assert times == sorted(times) and all(0 < begin - end < 5 for end, begin in zip(times[1::2], times[2::2], strict=False))
 
 
 @pytest.mark.parametrize("entry", ["never.example.com", "more.example.com", "example.com", "192.0.2.0/25",
@@ -272,10 +274,48 @@ def test_no_span_is_across_a_clock_that_was_set(tmp_path, monkeypatch, step):
         box.recorder._pulsed = -module.PULSE
         box.recorder.look()
     box.end()
-    shown = [[module.datetime.fromisoformat(one[which]).timestamp() for which in (2, 3)]
+    shown = [[datetime.fromisoformat(one[which]).timestamp() for which in (2, 3)]
              for one in box.check(box.proof("host7.example.com"))]
     assert len(shown) == 2 and all(0 <= until - since < 60 for since, until in shown)
     assert abs(shown[1][0] - shown[0][1] - step) < 60
+
+
+def test_rules_that_come_before_the_last_have_settled_are_told_with_them(tmp_path):
+    box = Box(tmp_path)
+    box.load(court=COURT)
+    box.workers = False
+    box.load(court=COURT + "one.example.com\n")
+    box.recorder._pulsed = -module.PULSE
+    box.recorder.look()                     # who would say that the first still hold everywhere?
+    box.load(other="two.example.com\n")
+    box.workers = True
+    box.recorder.look()
+    box.end()
+    made = list(read(box.ledger))
+    first, last = (one for one in made if one.kind == "in force")
+    assert [one["list"] for one in last.fields["changed"]] == ["court", "other"]
+    assert [one.fields["in_force"] for one in made if one.kind in ("pulse", "stop")] == [0, 2]
+    [taken] = [one.time for one in made if one.kind == "taken" and one.fields["list"] == "other"]
+    shown = box.check(box.proof("host7.example.com"))
+    assert [one[2] for one in shown] == [first.time, last.time]
+    assert first.time < shown[0][3] == last.fields["compiled"] < taken < last.time
+
+
+def test_a_fault_of_ours_ends_a_span(tmp_path):
+    box = Box(tmp_path)
+    box.load(court=COURT)
+    box.recorder._ask, ask = None, box.recorder._ask
+    box.load(court=COURT + "one.example.com\n")
+    box.recorder._ask = ask
+    box.recorder._pulsed = -module.PULSE
+    box.recorder.look()
+    box.load(court=COURT)
+    box.recorder.end(False)
+    assert box.recorder.fault
+    made = list(read(box.ledger))
+    assert [one.fields["number"] for one in made if one.kind == "in force"] == [1, 3]
+    assert [one.fields["in_force"] for one in made if one.kind in ("pulse", "stop")] == [0, 3]
+    assert len(box.check(box.proof("host7.example.com"))) == 1
 
 
 def test_nothing_is_recorded_in_force_while_it_may_still_come(tmp_path):
@@ -289,7 +329,8 @@ def test_nothing_is_recorded_in_force_while_it_may_still_come(tmp_path):
 
 def test_spans_are_those_asked_for(box):
     times = [record.at / 1e6 for record in read(box.ledger) if record.kind == "in force"]
-    assert len(json.loads(box.proof("host7.example.com", times[2], times[3]))["periods"]) in (2, 3)
+    assert len(json.loads(box.proof("host7.example.com", times[2], times[3]))["periods"]) == 1
+    assert len(json.loads(box.proof("host7.example.com", times[2], times[3] + 1))["periods"]) == 2
     assert json.loads(box.proof("host7.example.com", times[-1] + 3600))["periods"] == []
 
 
