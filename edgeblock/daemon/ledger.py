@@ -169,7 +169,7 @@ class Recorder:
         """For `status` and the metrics."""
         if self.ledger is None:
             return {"state": "off", "problem": "", "head": {},
-                    **dict.fromkeys(("records", "last", "waiting", "late", "lost"), 0)}
+                    **dict.fromkeys(("records", "last", "waiting", "oldest", "late", "lost"), 0)}
         told = self.ledger.status()
         if self.fault and not told["problem"]:
             told |= {"state": "failed", "problem": self.fault}

@@ -21,7 +21,9 @@ from edgeblock.ledger.heads import Signed
 from edgeblock.ledger.kinds import why_wrong
 from edgeblock.ledger.records import moment
 
-BACKLOG = 10_000            # records that wait for a disk: some megabytes
+BACKLOG = 10_000            # records that wait while the disk takes none: some megabytes
+BATCH = 1000                # that are taken before they are written
+ARRIVING = 100_000          # that wait for the thread: some tens of megabytes, of a box with that many lists
 AGAIN = 1.0                 # seconds until a disk that took none is tried again
 SIGNING = 10.0              # seconds between two heads while there are new records
 TELLING = 3600.0            # seconds between two heads that are told of
@@ -53,6 +55,7 @@ class Ledger:
         self.written = 0
         self._book, self._tell, self._now = book, tell, now
         self._arriving: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._turn = threading.Lock()   # for what is noted of what is lost
         self._waiting: deque[Waiting] = deque()
         self._gap: list[int] = []   # first and last moment of what could not be written at once, late, lost
         self._code = ""
@@ -74,7 +77,13 @@ class Ledger:
         if why := why_wrong(kind, fields):
             raise ValueError(why)
         self._idle.clear()
-        self._arriving.put(Waiting(round((self._now() if at is None else at) * 1_000_000), kind, fields))
+        one = Waiting(round((self._now() if at is None else at) * 1_000_000), kind, fields)
+        if self._arriving.qsize() < ARRIVING:
+            self._arriving.put(one)
+        else:
+            with self._turn:
+                self.lost += 1
+                self._note(one.at, lost=True)
 
     def flush(self, seconds: float) -> bool:
         """Waits until all there is was written; whether it was."""
@@ -91,10 +100,18 @@ class Ledger:
         if self._thread.ident is not None and not self._thread.is_alive() and not self._ending:
             problem = problem or "the thread that writes has ended"
         return {"state": "failed" if problem else "ok", "problem": problem, "records": book.seq,
-                "last": book.last_at // 1_000_000, "waiting": len(self._waiting), "late": self.late,
+                "last": book.last_at // 1_000_000, "waiting": len(self._waiting) + self._arriving.qsize(),
+                "oldest": self._oldest(), "late": self.late,
                 "lost": self.lost, "head": {} if head is None else {
                     "segment": head.head.segment, "day": head.head.day, "records": head.head.records,
                     "time": head.head.time}}
+
+    def _oldest(self) -> float:
+        """For how many seconds the first of those that wait has done so."""
+        try:
+            return max(0.0, round(self._now() - self._waiting[0].at / 1_000_000, 1))
+        except IndexError:
+            return 0.0
 
     # ---- in the thread
 
@@ -117,7 +134,7 @@ class Ledger:
     def _take(self, patience: float | None) -> None:
         """What has arrived, after waiting for it."""
         more = True
-        while more:
+        while more and (self.problem or len(self._waiting) < BATCH):    # that the disk takes is not to be lost
             try:
                 one = self._arriving.get(timeout=patience)
             except queue.Empty:
@@ -128,20 +145,26 @@ class Ledger:
             elif len(self._waiting) < BACKLOG:
                 self._waiting.append(one)
             else:
-                self.lost += 1
-                self._note(one.at, lost=True)
+                with self._turn:
+                    self.lost += 1
+                    self._note(one.at, lost=True)
 
     def _write_all(self) -> None:
         if not self._open:
             self._book.open()
             self._open = True
-        failed = self._gap[:]
+        with self._turn:
+            failed, self._gap = self._gap, []
+            dropped, self._dropped = self._dropped, False
         if failed:
-            self._put(Waiting(self._at(), "gap", {
-                "from": moment(failed[0]), "to": moment(failed[1]), "late": len(self._waiting), "lost": failed[2],
-                "code": "fault" if self._dropped else "backlog" if failed[2] else self._code}))
+            try:
+                self._tell_gap(failed, dropped)
+            except Exception:
+                with self._turn:
+                    more = self._gap or [failed[1], failed[1], 0]      # of what was lost meanwhile
+                    self._gap, self._dropped = [failed[0], more[1], failed[2] + more[2]], dropped
+                raise
             self.late += len(self._waiting)
-            self._gap, self._dropped = [], False
         while self._waiting:
             try:
                 self._put(self._waiting[0])
@@ -158,12 +181,18 @@ class Ledger:
         if self._arriving.empty():
             self._idle.set()
 
+    def _tell_gap(self, failed: list[int], dropped: bool) -> None:
+        self._put(Waiting(self._at(), "gap", {
+            "from": moment(failed[0]), "to": moment(failed[1]), "late": len(self._waiting), "lost": failed[2],
+            "code": "fault" if dropped else "backlog" if failed[2] else self._code}))
+
     def _drop(self, one: Waiting, fault: Exception) -> None:
         """What is no record would stay the first that waits for ever."""
         self.fault = f"a fault of edgeblock's own: {one.kind}: {type(fault).__name__}: {fault}"
-        self.lost += 1
-        self._dropped = True
-        self._note(one.at, lost=True)
+        with self._turn:
+            self.lost += 1
+            self._dropped = True
+            self._note(one.at, lost=True)
 
     def _put(self, one: Waiting) -> None:
         before = self._book.head
@@ -210,7 +239,8 @@ class Ledger:
         if not isinstance(problem, OSError | SystemProblem):
             self.problem = f"a fault of edgeblock's own: {type(problem).__name__}: {problem}"
             self._book.close()          # nobody knows how far it came: it takes up what is on the disk
-        for one in self._waiting:
-            self._note(one.at)
+        with self._turn:
+            for one in self._waiting:
+                self._note(one.at)
         if not self._book.is_open:      # half a record was written and could not be taken back, or it was never open
             self._open = False

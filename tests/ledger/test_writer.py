@@ -217,6 +217,39 @@ def test_a_thread_that_has_ended_is_told(tmp_path, monkeypatch):
     assert ledger.status()["state"] == "failed" and "has ended" in ledger.status()["problem"]
 
 
+def test_a_disk_that_is_well_loses_nothing_however_much_comes_at_once(tmp_path):
+    """As when 13 000 lists go at once: once 3000 of them were not recorded."""
+    ledger = Ledger(Book(tmp_path / "ledger"))
+    ledger.start()
+    for number in range(BACKLOG + 3000):
+        ledger.append("withdrawn", list=str(number))
+    assert ledger.flush(60) and ledger.lost == ledger.late == 0
+    ledger.close()
+    made = [one.fields["list"] for one in read(tmp_path / "ledger") if one.kind == "withdrawn"]
+    assert made == [str(number) for number in range(BACKLOG + 3000)]
+
+
+def test_what_waits_for_a_thread_that_stands_still_is_bounded(tmp_path, monkeypatch):
+    still = threading.Event()
+    monkeypatch.setattr("edgeblock.ledger.writer.ARRIVING", 50)
+    ledger = Ledger(book := Book(tmp_path / "ledger"))
+    monkeypatch.setattr(book, "sync", lambda: still.wait(10))
+    ledger.start()
+    ledger.append("withdrawn", list="the first")
+    while ledger._arriving.qsize():
+        wait(0.01)
+    for number in range(80):
+        ledger.append("withdrawn", list=str(number))
+    status = ledger.status()
+    assert status["lost"] > 0 and status["waiting"] <= 51
+    monkeypatch.undo()
+    still.set()
+    assert ledger.flush(5)
+    ledger.close()
+    [gap] = [one.fields for one in read(tmp_path / "ledger") if one.kind == "gap"]
+    assert (gap["lost"], gap["code"]) == (status["lost"], "backlog")
+
+
 def test_two_do_not_write_one_ledger(tmp_path):
     with Closing(tmp_path), pytest.raises(OSError), Closing(tmp_path):
         pass
