@@ -7,13 +7,16 @@ another entry, or its salt.
 """
 
 import io
+import os
+import re
+import stat
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeblock.blocklist.commitments import SIZE, Commitments
-from edgeblock.blocklist.committed import CHUNK, hashed_text, leaves_of, text_of, window_of
+from edgeblock.blocklist.committed import CHUNK, hashed_text, leaves_of, root_of, text_of, window_of
 from edgeblock.blocklist.fingerprint import fingerprint
 from edgeblock.blocklist.formats import Entry, Problem, read_domains
 from edgeblock.blocklist.keys import Key
@@ -27,6 +30,8 @@ from edgeblock.ledger.records import BadRecord, Record, canonical, microseconds,
 from edgeblock.ledger.segments import Segment, lines, segments
 
 FORMAT = 1
+VIEW_MAX = 2 << 30          # bytes of commitments: a hundred million entries of one list
+ROOT = re.compile("[0-9a-f]{64}")
 PERIODS_MAX = 10_000        # spans of time in one document
 
 
@@ -111,7 +116,7 @@ class Proofs:
 
     def __init__(self, directory: Path, wanted: list[Opening]) -> None:
         self.directory, self.wanted = directory, wanted
-        self.lacking: set[str] = set()          # roots of which they are not there any more
+        self.lacking: set[str] = set()          # roots of which they are not there any more, or are others
         self._known: dict[str, Opening | None] = {}
 
     def opening(self, root: str) -> Opening | None:
@@ -123,17 +128,33 @@ class Proofs:
         return self._known[root]
 
     def read(self, root: str) -> bytes | None:
+        """The process that reads lists may write there: what is no file, or does not come to its root, is none."""
+        if root == Tree().root().hex():
+            return None
         try:
-            return (self.directory / root).read_bytes()
+            if ROOT.fullmatch(root) is None:
+                raise OSError(f"{root!r} is no root")
+            fd = os.open(self.directory / root, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                told = os.fstat(fd)
+                if not stat.S_ISREG(told.st_mode) or told.st_size > VIEW_MAX:
+                    raise OSError("is no file of commitments")
+                with open(fd, "rb", closefd=False) as file:
+                    view = file.read(VIEW_MAX)
+            finally:
+                os.close(fd)
+            if root_of(view) != root:
+                raise OSError("is another")
+            return view
         except OSError:
-            if root and root != Tree().root().hex():
-                self.lacking.add(root)
+            self.lacking.add(root)
             return None
 
     def shown(self, root: str, opening: Opening) -> dict[str, Any]:
         """That it is among them, for the document."""
         view = self.read(root)
-        assert view is not None
+        if view is None:
+            raise SystemProblem(f"{self.directory / root}: was changed while it was read; ask again")
         index, leaves = find(view, opening.commitment), leaves_of(view)
         paths = Paths(leaves)
         return {"root": root, "text": opening.text.decode(), "salt": opening.salt.hex(), "place": index % CHUNK,

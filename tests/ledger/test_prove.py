@@ -4,6 +4,7 @@ is shown, to whom, and what is not."""
 import ast
 import base64
 import json
+import os
 import shutil
 import time
 from datetime import datetime
@@ -336,6 +337,26 @@ def test_spans_are_those_asked_for(box):
 
 def test_versions_that_are_not_kept_are_said_to_be_missing(box):
     shutil.rmtree(box.config.rules.key.parent / "proofs")
+    said = json.loads(box.proof("host7.example.com"))
+    assert said["periods"] == [] and "not kept any more" in said["notes"][0]
+
+
+@pytest.mark.parametrize("what", ["fifo", "link", "directory", "empty", "longer", "other"])
+def test_commitments_that_others_have_written_are_none(box, what):
+    """The process that reads lists may write where they are: no file there stops or misleads who proves."""
+    proofs = box.config.rules.key.parent / "proofs"
+    for number, path in enumerate(sorted(proofs.iterdir())):
+        data = path.read_bytes()
+        path.unlink()
+        if what == "fifo":
+            os.mkfifo(path)
+        elif what == "link":
+            (proofs.parent / str(number)).write_bytes(data)
+            path.symlink_to(proofs.parent / str(number))
+        elif what == "directory":
+            path.mkdir()
+        else:
+            path.write_bytes({"empty": b"", "longer": data + b"\xff" * 20, "other": data[20:]}[what])
     said = json.loads(box.proof("host7.example.com"))
     assert said["periods"] == [] and "not kept any more" in said["notes"][0]
 
