@@ -8,6 +8,7 @@ box's key could have written anew. Never here: anything written, or a secret key
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from edgeblock.blocklist.signature import PublicKey
@@ -158,10 +159,14 @@ class Reading:
         if not self.may_be_gone:
             self.made.say(f"{self.where}: its records are missing")
         for one in self.kept:
-            if signed is None or one.head.complete and one.head != signed.head:
+            if signed is not None and one.head == signed.head:
+                self.made.heads += 1
+            elif signed is None or one.head.complete or one.head.records > signed.head.records or \
+                    (one.head.first, one.head.previous) != (signed.head.first, signed.head.previous):
                 self.made.say(f"{self.where}: its head is not the one of {one.head.time} that was kept")
             else:
-                self.made.heads += 1
+                self.made.notes.append(f"{self.where}: the head of {one.head.time} that was kept, with "
+                                       f"{one.head.records} records, cannot be compared: the records were dropped")
         if signed is None:
             self.chain.seq, self.chain.digest = None, ""
             return
@@ -258,6 +263,9 @@ class Reading:
         return f"{where}: is there twice, or of another ledger: record {wanted} should stand here"
 
     def _fits(self, head: Head, told: list[bytes], what: str, exactly: bool, after: int = 0) -> bool:
+        if head.records < 1:
+            self.made.say(f"{self.where}: {what} is of no record")
+            return False
         if len(told) < head.records:
             self.made.say(f"{self.where}: {what} says that there are {head.records} records, and there are "
                           f"{len(told)}: the end was cut off, or an older ledger was put in its place")
@@ -268,11 +276,24 @@ class Reading:
                               f"{head.first + head.records - 1} is another than when it was signed")
             self.damaged = True
             return False
+        same = {"day": head.day == self.segment.day, "first": head.first == seq_of(told[0]),
+                "last": head.last == sha256(told[head.records - 1]).hexdigest(),
+                "previous": what == "its head" or self.chain.previous in ("", head.previous)}
+        if wrong := [name for name, is_same in same.items() if not is_same]:
+            self.made.say(f"{self.where}: {what} says another `{wrong[0]}` than there is: one of the two was replaced")
+            return False
         if exactly and len(told) > head.records:
             self.made.say(f"{self.where}: {what} says that it is complete with {head.records} records, and there are "
                           f"{len(told)}: something was added")
             return False
         return True
+
+
+def seq_of(line: bytes) -> int:
+    try:
+        return parse(line).seq
+    except BadRecord:
+        return 0
 
 
 # What somebody has kept --------------------------------------------------------------------------------------------

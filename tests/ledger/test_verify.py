@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeblock.errors import SystemProblem
 from edgeblock.ledger.book import Book
-from edgeblock.ledger.heads import parse_signed
+from edgeblock.ledger.heads import parse_signed, read_key
 from edgeblock.ledger.verify import heads_in, kept_heads, public_keys, verify
 from tests.ledger.books import DAYS, PER_DAY, fill, moment_of
 
@@ -191,6 +191,32 @@ def test_old_segments_that_were_dropped_are_no_fault(tmp_path):
     assert problems(directory, kept_heads([directory])) == []
     files(directory, "records")[0].unlink()            # which the settings have not done
     assert problems(directory) == ["segment 4: its records are missing"]
+
+
+def test_a_head_that_cannot_be_compared_is_not_said_to_fit(tmp_path):
+    """Of a segment whose records were dropped a head from the middle of the day says nothing any more."""
+    directory, kept = tmp_path / "ledger", []
+    book = Book(directory, keep_days=1)
+    book.open()
+    for day in range(4):
+        for second in range(2):
+            book.write(moment_of(day, second), "withdrawn", {"list": "a"})
+            kept.append(book.sign(moment_of(day, second)))
+    book.close()
+    [key], _ = public_keys(directory, ())
+    made = verify(directory, [key], kept)
+    assert made.problems == [] and made.heads == 6 - 2
+    assert sum("cannot be compared" in note for note in made.notes) == 4
+
+
+@pytest.mark.parametrize("field", ["previous", "first", "last", "day"])
+def test_a_head_that_says_another_past_does_not_fit(written, field):
+    """Whoever has the key can sign the same records behind another past."""
+    signed = parse_signed(files(written, "head")[1].read_bytes())
+    box, _ = read_key(written)
+    other = {"previous": "ab" * 32, "first": 7, "last": "ab" * 32, "day": "2020-01-01"}[field]
+    said = problems(written, [box.sign(signed.head._replace(**{field: other}), 1)])
+    assert len(said) == 1 and f"another `{field}`" in said[0]
 
 
 def test_heads_are_read_from_a_log(written, tmp_path):
