@@ -85,15 +85,19 @@ def prove_entry(chosen: argparse.Namespace) -> int:
     from edgeblock.ledger.prove import prove
 
     settings = config.load(chosen.config)
-    proof = prove(settings, directory_of(settings), chosen.entry, seconds(chosen.begin, "--from"),
-                  seconds(chosen.end, "--to"))
+    begin, end = seconds(chosen.begin, "--from"), seconds(chosen.end, "--to")
+    if begin is not None and end is not None and begin >= end:
+        raise ConfigError(f"--from {chosen.begin} is not before --to {chosen.end}; change one of them")
+    proof = prove(settings, directory_of(settings), chosen.entry, begin, end)
     print(json.dumps(proof, indent=1))
     for period in proof["periods"]:
         print(f"edgeblock: {period['list']}: {what_of(period)} from {period['from']} to {period['to']}",
               file=sys.stderr)
     for note in proof["notes"]:
         print(f"edgeblock: note: {note}", file=sys.stderr)
-    return 0 if any(period["action"] != "observe" for period in proof["periods"]) else 1
+    if any(period["action"] != "observe" for period in proof["periods"]):
+        return 0
+    return 2 if proof["notes"] else 1       # what is not known may be a time in which it was in force
 
 
 def what_of(period: dict[str, Any]) -> str:

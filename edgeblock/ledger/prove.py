@@ -184,14 +184,13 @@ def records_of(directory: Path) -> Iterator[Found]:
 class Replay:
     """The ledger from its beginning: which rules held from when to when."""
 
-    def __init__(self, proofs: Proofs) -> None:
-        self.proofs = proofs
-        self.notes: list[str] = []
+    def __init__(self, proofs: Proofs, first: int, last: int) -> None:
+        self.proofs, self._first, self._last = proofs, first, last      # what is asked for, Unix microseconds
+        self.unknown = 0                        # `in force` records of which nobody knows the lists
         self._table: dict[str, Row] = {}
         self._begun: Found | None = None        # the `in force` record that holds
         self._held: Found | None = None         # the last record that shows that it does
-        self._having: list[tuple[Row, Opening]] = []
-        self._shown: list[Row] = []
+        self._shown: list[Row] | None = None    # what lists the one that holds is of; None while that is not known
 
     def spans(self, found: Iterable[Found]) -> Iterator[Span]:
         """Each span of time in which rules with the entry were in force."""
@@ -225,21 +224,22 @@ class Replay:
             fields[name] == self._begun.record.fields["number"] + after
 
     def _learn(self) -> None:
-        """Which lists of the rules in force have the entry, once the table is known."""
-        if self._begun is None or self._having:
+        """What lists are in force, once they come to what the record says."""
+        if self._begun is None or self._shown is not None:
             return
         if table_root(self._table.values()) == self._begun.record.fields["table"]:
             self._shown = sorted(self._table.values())
-            self._having = [(row, opening) for row in self._shown if (opening := self.proofs.opening(row.root))]
 
     def _end(self) -> Iterator[Span]:
         if self._begun is not None and self._held is not None:
             since, until = self._begun.record.at, until_of(self._held.record)
-            for row, opening in self._having:
-                if since <= until and is_open(row.window, since // 1_000_000, until // 1_000_000 + 1):
-                    yield Span(row, opening, self._shown, self._begun, self._held)
-        self._begun = self._held = None
-        self._having = []
+            if since <= until and self._first <= until and since < self._last:
+                self.unknown += self._shown is None
+                for row in self._shown or ():
+                    if is_open(row.window, since // 1_000_000, until // 1_000_000 + 1) and \
+                            (opening := self.proofs.opening(row.root)):
+                        yield Span(row, opening, self._shown or [], self._begun, self._held)
+        self._begun = self._held = self._shown = None
 
 
 def until_of(record: Record) -> int:
@@ -291,14 +291,11 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
     proofs = Proofs(settings.rules.key.parent / PROOFS, openings(key, entry))
     first = -1 if start is None else round(start * 1_000_000)
     last = 1 << 62 if end is None else round(end * 1_000_000)
-    shown, replay = Shown(), Replay(proofs)
+    shown, replay = Shown(), Replay(proofs, first, last)
     periods: list[dict[str, Any]] = []
     opened: dict[str, dict[str, Any]] = {}
     unsigned = 0
     for span in replay.spans(records_of(directory)):
-        until_at = until_of(span.end.record)
-        if until_at < first or span.begin.record.at >= last:
-            continue
         begin, until = shown.show(span.begin), shown.show(span.end)
         if begin is None or until is None:
             unsigned += 1
@@ -313,9 +310,11 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
         at = leaves.index(row.leaf)
         periods.append({"list": row.name, "root": row.root, "action": row.action, "window": row.window,
                         "clients": row.clients, "from": moment(span.begin.record.at),
-                        "to": moment(until_at), "begin": begin, "end": until,
+                        "to": moment(until_of(span.end.record)), "begin": begin, "end": until,
                         "table": {"index": at, "size": len(leaves), "path": hexed(Paths(leaves).of(at))}})
-    notes = list(replay.notes)
+    notes = []
+    if replay.unknown:
+        notes.append(f"of {replay.unknown} spans of time nobody knows which lists were in force: records are missing")
     if unsigned:
         notes.append(f"{unsigned} spans of time end after what is signed; ask again in some seconds")
     if proofs.lacking:

@@ -7,6 +7,7 @@ import pytest
 
 from edgeblock.cli import main
 from tests.ledger.books import DAYS, PER_DAY, fill
+from tests.ledger.test_prove import Box
 
 
 @pytest.fixture
@@ -55,6 +56,41 @@ def test_what_cannot_be_told(place, capsys):
         assert run(*words) == 2
         said = capsys.readouterr()
         assert said.out == "" and said.err.startswith("edgeblock: ") and said.err.count("\n") == 1, words
+
+
+@pytest.fixture
+def box(tmp_path):
+    one = Box(tmp_path)
+    one.load(court="example.com\n")
+    one.end()
+    (tmp_path / "edgeblock.toml").write_text(f'[rules]\ndirectory = "{one.rules}"\nkey = "{tmp_path}/state/key"\n'
+                                             f'[ledger]\ndirectory = "{one.ledger}"\n')
+    return tmp_path
+
+
+def test_what_cannot_be_proved_is_not_said_to_be_untrue(box, capsys):
+    prove = ("prove", "example.com", "--config", box / "edgeblock.toml")
+    assert run(*prove) == 0 and run("prove", "never.example.com", *prove[2:]) == 1
+    capsys.readouterr()
+    assert run(*prove, "--from", "2028-01-01", "--to", "2020-01-01") == 2
+    assert "is not before" in capsys.readouterr().err
+    [path] = (box / "state" / "proofs").iterdir()
+    path.write_bytes(b"")
+    assert run(*prove) == 2 and "not kept any more" in capsys.readouterr().err
+    assert run(*prove, "--from", "2090-01-01") == 1         # nothing is missing of that time
+    path.unlink()
+    assert run(*prove) == 2
+
+
+def test_a_list_that_only_observes_is_not_said_to_block(tmp_path, capsys):
+    one = Box(tmp_path)
+    (one.rules / "court.toml").write_text('action = "observe"\n')
+    one.load(court="example.com\n")
+    one.end()
+    (tmp_path / "edgeblock.toml").write_text(f'[rules]\ndirectory = "{one.rules}"\nkey = "{tmp_path}/state/key"\n'
+                                             f'[ledger]\ndirectory = "{one.ledger}"\n')
+    assert run("prove", "example.com", "--config", tmp_path / "edgeblock.toml") == 1
+    assert "court: observed, not blocked, from" in capsys.readouterr().err
 
 
 def test_an_export_is_verified_alone_and_is_always_the_same(place, capsys):
