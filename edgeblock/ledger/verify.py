@@ -134,6 +134,9 @@ class Reading:
         if self.segment.head is None:
             if not self.is_newest and not self.damaged:
                 self.made.say(f"{self.where}: its head is missing")
+            if self.is_newest:
+                self.made.notes.append(f"{self.where}: has no head: none was signed yet, or somebody has removed it, "
+                                       "which heads that were kept elsewhere find")
             return None
         try:
             signed = parse_signed(self.segment.head.read_bytes()[:HEAD_MAX + 1])

@@ -147,6 +147,18 @@ def test_what_is_missing_is_found(copy):
     assert problems(copy) == ["segment 2 is missing"]
 
 
+def test_the_newest_head_is_missed_by_who_has_it_alone(copy, written):
+    head, records = files(copy, "head")[-1], files(copy, "records")[-1]
+    head.unlink()
+    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:3]))
+    keys, _ = public_keys(copy, ())
+    made = verify(copy, keys)
+    assert made.problems == [] and [note for note in made.notes if records.stem in note and "has no head" in note]
+    assert verify(written, keys).notes == []
+    [said] = problems(copy, kept_heads([written]))
+    assert "says that there are 12 records, and there are 3" in said
+
+
 def test_last_week_s_ledger_is_found_by_a_head_that_was_kept(written, tmp_path):
     """Root can put back last week's disk, which is whole: only who has a later head can tell."""
     old = tmp_path / "old"

@@ -25,7 +25,7 @@ def holds(directory: Path) -> list[str]:
     keys, _ = public_keys(directory, ())
     made = verify(directory, keys)
     assert made.problems == [], made.problems
-    return made.notes
+    return [note for note in made.notes if "has no head: none was signed yet" not in note]
 
 
 def test_a_thousand_kills_at_any_moment_leave_a_ledger_that_verifies(tmp_path):
