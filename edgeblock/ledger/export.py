@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from edgeblock.errors import SystemProblem
-from edgeblock.ledger.records import canonical
-from edgeblock.ledger.segments import Segment, lines, segments
+from edgeblock.ledger.records import LINE_MAX, canonical
+from edgeblock.ledger.segments import NAME, Segment, lines, segments
 
 FORMAT = 1
 
@@ -67,11 +67,11 @@ def unpack(path: Path, directory: Path) -> None:
             if head.get("edgeblock") != "ledger export" or head.get("version") != FORMAT:
                 raise wrong
             (directory / "key.pub").write_text(f"untrusted comment: of an export\n{head['public']}\n")
-            for line in file:
+            while line := file.readline(LINE_MAX + 2):
                 if line.startswith(b'{"day":'):
                     said = json.loads(line)
                     name = f"{int(said['segment']):08}.{said['day']}"
-                    if "/" in name:
+                    if NAME.fullmatch(f"{name}.head") is None:
                         raise wrong
                     if said["signed"]:
                         (directory / f"{name}.head").write_text(said["signed"])
@@ -85,5 +85,5 @@ def unpack(path: Path, directory: Path) -> None:
                     raise wrong
     except OSError as problem:
         raise SystemProblem(f"{path}: cannot be read: {problem.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise wrong from None

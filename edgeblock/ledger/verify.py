@@ -19,6 +19,7 @@ from edgeblock.ledger.records import NOTHING, BadRecord, Record, parse
 from edgeblock.ledger.segments import Segment, lines, segments
 
 PROBLEMS_MAX = 50           # that are told one by one
+PUBLIC_MAX = 4096           # bytes of a file with a public key
 KEPT_MAX = 64 << 20         # bytes of a file with heads, such as a log
 
 
@@ -341,6 +342,18 @@ def heads_in(path: Path) -> Iterator[Signed]:
             continue
 
 
+def text_at(named: str) -> str:
+    """What is in the file of that name; the name itself where there is none."""
+    try:
+        with open(named, "rb") as file:
+            return file.read(PUBLIC_MAX).decode("ascii", "replace")
+    except FileNotFoundError:
+        return named
+    except (OSError, ValueError) as problem:
+        raise SystemProblem(f"--public {named}: cannot be read: {getattr(problem, 'strerror', None) or problem}; name "
+                            "a .pub file, or its 56 characters") from None
+
+
 def public_keys(directory: Path, named: Sequence[str]) -> tuple[list[PublicKey], str]:
     """The public keys that are named, each as a file or as its 56 characters; without any, the ledger's own. And what
     is to be said of that.
@@ -349,7 +362,7 @@ def public_keys(directory: Path, named: Sequence[str]) -> tuple[list[PublicKey],
         EdgeblockError: one is none, or cannot be read.
     """
     if named:
-        return [read_public(Path(one).read_text() if Path(one).exists() else one, "--public") for one in named], ""
+        return [read_public(text_at(one), "--public") for one in named], ""
     own = directory / "key.pub"
     try:
         text = own.read_text()

@@ -58,6 +58,26 @@ def test_what_cannot_be_told(place, capsys):
         assert said.out == "" and said.err.startswith("edgeblock: ") and said.err.count("\n") == 1, words
 
 
+HEAD = b'{"edgeblock":"ledger export","version":1,"public":"x"}\n'
+
+
+@pytest.mark.parametrize("text", [
+    b"[" * 60_000 + b"\n", HEAD + b'{"day":' + b"[" * 100_000 + b"\n", HEAD + b"x" * (3 << 20), b"\xff\xfe", b"",
+    HEAD + b'{"day":"2026-01-01/../x","records":true,"segment":1,"signed":""}\n',
+    HEAD + b'{"day":"2026-01-01","records":true,"segment":1e999,"signed":""}\n'])
+def test_what_is_no_export_is_said(place, capsys, text):
+    (place / "x").write_bytes(text)
+    assert run("verify", place / "x", "--public", public(place)) == 2
+    assert capsys.readouterr().err == f"edgeblock: {place / 'x'}: is no export of a ledger\n"
+
+
+@pytest.mark.parametrize("named", ["/", "/bin/true", "\0", "x" * 5000])
+def test_what_is_no_public_key_is_said(place, capsys, named):
+    assert run("verify", place / "ledger", "--public", named) == 2
+    said = capsys.readouterr().err
+    assert "--public" in said and said.count("\n") == 1
+
+
 @pytest.fixture
 def box(tmp_path):
     one = Box(tmp_path)
