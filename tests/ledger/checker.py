@@ -25,17 +25,19 @@ def climb(leaf, index, size, path):     # RFC 9162, 2.1.3.2
     assert last == 0
     return made.hex()
 
-def heads_of(public, texts):            # signed by the box: (segment, records) -> root
-    key = Base64Encoder.decode(public)
+def heads_of(public, texts):            # signed by the box: (segment, records) -> root, of which there is one
+    heads, key = {}, Base64Encoder.decode(public)
     for line, _, signature, _, _ in (text.encode().split(b"\n")[:5] for text in texts):
         made = Base64Encoder.decode(signature)
         assert made[:2] == b"ED" and made[2:10] == key[2:10]
         VerifyKey(key[10:]).verify(hashlib.blake2b(line + b"\n", digest_size=64).digest(), made[10:])
-        yield ((head := json.loads(line))["segment"], head["records"]), head["root"]
+        head = json.loads(line)
+        assert heads.setdefault((head["segment"], head["records"]), head["root"]) == head["root"]
+    return heads
 
 def check(proof, public, texts):
     """What the proof shows: (list, entry, from, to, (action, window, clients)) each. An error of any kind where it is none."""
-    said, heads, entries = json.loads(proof), dict(heads_of(public, texts)), {}
+    said, heads, entries = json.loads(proof), heads_of(public, texts), {}
     for one in said["entries"]:
         leaf, at = bytes.fromhex(one["leaf"]), 20 * one["place"]
         assert len(bytes.fromhex(one["salt"])) == 16 and 0 <= at < len(leaf) and one["text"].split(" ")[0] in WORDS
@@ -53,7 +55,6 @@ def check(proof, public, texts):
         assert begin["fields"]["workers"] is True and begin["fields"]["kernel"] is True
         after = end["fields"]["number"] - 1 if end["kind"] == "in force" else end["fields"]["in_force"]
         assert end["fields"]["run"] == begin["fields"]["run"] and after == begin["fields"]["number"]
-        until = end["fields"]["compiled"] if end["kind"] == "in force" else end["time"]
-        assert begin["time"] <= until
+        assert begin["time"] <= (until := end["fields"]["compiled"] if end["kind"] == "in force" else end["time"])
         terms = row["action"], row["window"], row["clients"]        # whether it blocks; when as a whole; whom
         yield row["list"], entries[row["root"]], begin["time"], until, terms

@@ -23,6 +23,8 @@ from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.ledger import Recorder, Sources
 from edgeblock.errors import ConfigError
 from edgeblock.ledger import read
+from edgeblock.ledger.heads import parse_signed
+from edgeblock.ledger.heads import read_key as read_box_key
 from edgeblock.ledger.prove import prove
 from edgeblock.ledger.verify import public_keys, verify
 from tests.ledger import checker
@@ -204,6 +206,19 @@ def test_a_proof_is_none_under_heads_of_another_box(box, tmp_path):
     heads = [path.read_text() for path in second.ledger.glob("*.head")]
     with pytest.raises((AssertionError, BadSignatureError)):
         list(checker.check(proof, (box.ledger / "key.pub").read_text().split()[-1], heads))
+
+
+def test_two_heads_that_contradict_each_other_prove_nothing(box):
+    """The box has signed both: one of them is of a ledger that was written anew."""
+    key, _ = read_box_key(box.ledger)
+    texts = [path.read_text() for path in box.ledger.glob("*.head")]
+    head = parse_signed(texts[0].encode()).head
+    other = key.sign(head._replace(root="ab" * 32), 1).text.decode()
+    proof, public = box.proof("host7.example.com"), key.text
+    assert list(checker.check(proof, public, [*texts, *texts]))
+    for both in ([other, *texts], [*texts, other]):
+        with pytest.raises(AssertionError):
+            list(checker.check(proof, public, both))
 
 
 def test_a_restart_is_between_two_spans(tmp_path):
