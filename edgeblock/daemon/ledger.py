@@ -109,6 +109,31 @@ class Waiting(NamedTuple):
     told: bool = False      # that not everybody has them
 
 
+class Ration:
+    """Of what anybody who may write lists can have made as often as he likes: so many records a day."""
+
+    def __init__(self, record: Callable[..., None]) -> None:
+        self._record = record
+        self._made: Counter[str] = Counter()    # records of today
+        self._more: Counter[str] = Counter()    # and those that were not made
+
+    def record(self, kind: str, **fields: Any) -> None:
+        self._made[kind] += 1
+        if self._made[kind] > DAILY_MAX:
+            self._more[kind] += 1
+        else:
+            self._record(kind, **fields)
+
+    def tell(self) -> None:
+        """How many more there were."""
+        for kind, count in self._more.items():
+            self._record("unrecorded", kind=kind, count=count)
+        self._more.clear()
+
+    def begin_day(self) -> None:
+        self._made.clear()
+
+
 class Recorder:
     """Everything happens in the event loop's thread. Without a ledger (`[ledger] enabled = false`) nothing does."""
 
@@ -136,8 +161,7 @@ class Recorder:
         self._offset = 0.0
         self._looked = self._pulsed = self._unread_told = 0.0
         self._day = ""
-        self._some: Counter[str] = Counter()    # records of today
-        self._more: Counter[str] = Counter()    # and those that were not made
+        self._ration = Ration(self._record)
         self._counts, self._today = dict.fromkeys(COUNTS, 0.0), dict.fromkeys(COUNTS, 0.0)
         self._unread = self._unread_said = (0, 0)
 
@@ -160,7 +184,7 @@ class Recorder:
         if self.ledger is None:
             return
         self._count(time.monotonic())
-        self._tell_more()
+        self._ration.tell()
         self._record("stop", handing_over=handing_over, run=self._run, in_force=self._holding,
                      sums=sums_of(self._counts))
         self.ledger.close(HANDING_OVER if handing_over else LAST_WORDS)
@@ -189,20 +213,8 @@ class Recorder:
         nanoseconds; None where one has gone."""
         for name, state in sorted(files.items()):
             if find_format(name) is not None or name.endswith(BESIDE):
-                self._record_some("seen", file=name, renamed=state and moment(state[3] // 1000), size=state and state[1])
-
-    def _record_some(self, kind: str, **fields: Any) -> None:
-        """Of what anybody who may write lists can have made as often as he likes."""
-        self._some[kind] += 1
-        if self._some[kind] > DAILY_MAX:
-            self._more[kind] += 1
-        else:
-            self._record(kind, **fields)
-
-    def _tell_more(self) -> None:
-        for kind, count in self._more.items():
-            self._record("unrecorded", kind=kind, count=count)
-        self._more.clear()
+                self._ration.record("seen", file=name, renamed=state and moment(state[3] // 1000),
+                                    size=state and state[1])
 
     def take(self, loaded: Loaded, given: float) -> None:
         """These rules are given to kernel and workers, the first of these at that moment (Unix seconds), or what is
@@ -221,9 +233,9 @@ class Recorder:
             self._change(change, lists.get(change["list"], {}))
         for name, one in loaded.refused.items():
             if self._refused.get(name) != one:
-                self._record_some("refused", list=name, file=one["file"], code=code_of(one["told"]),
-                                  in_force=one["in_force"], digest=one["sha256"],
-                                  renamed=self._renamed(name, one["file"]))
+                self._ration.record("refused", list=name, file=one["file"], code=code_of(one["told"]),
+                                    in_force=one["in_force"], digest=one["sha256"],
+                                    renamed=moment_of(self._came(name, one["file"])))
         self._refused = loaded.refused
         self.keep(loaded.problem)
         if loaded.fd >= 0:
@@ -252,7 +264,7 @@ class Recorder:
             if row.clients:
                 known["clients"] = row.clients
             self._record("taken", list=name, root=row.root, leaves=one.get("leaves", 0),
-                         renamed=self._renamed(name, change["file"]), **known | {"action": row.action})
+                         renamed=moment_of(self._came(name, change["file"])), **known | {"action": row.action})
         elif what in ("removed", "expired"):
             self._followed.pop(name, None)
             self._record("removed", list=name, why=what, entries_before=change["entries_before"])
@@ -261,12 +273,8 @@ class Recorder:
         elif what == "withdrawn":
             self._record("withdrawn", list=name)
 
-    def _renamed(self, name: str, file: str) -> str | None:
-        """When the last of a list's files came there: a new NAME.toml is a new version, too."""
-        at = self._came(name, file)
-        return None if at is None else moment(at)
-
     def _came(self, name: str, file: str) -> int | None:
+        """When the last of a list's files came there: a new NAME.toml is a new version, too."""
         times = [self._ask.renamed(one) for one in (file, f"{name}.toml", f"{file}.minisig")]
         return max((at for at in times if at is not None), default=None)
 
@@ -307,12 +315,12 @@ class Recorder:
             self._record("pulse", run=self._run, in_force=self._holding, filtering=not self._causes,
                          sums=sums_of(self._counts))
             self._counts = dict.fromkeys(COUNTS, 0.0)
-            self._tell_more()
+            self._ration.tell()
         if (day := day_of(time.time())) != self._day:
             self._record("day", day=self._day, sums=sums_of(self._today))
             self._tell_table()
-            self._tell_more()
-            self._some.clear()
+            self._ration.tell()
+            self._ration.begin_day()
             self._day, self._today = day, dict.fromkeys(COUNTS, 0.0)
         if self.ledger.fault and not self.fault:
             self.fault = self.ledger.fault
@@ -337,8 +345,8 @@ class Recorder:
         now, loaded = time.time(), one.loaded
         lists = {each["name"]: each for each in loaded.lists if not each["expired"]}
         came = {name: self._came(name, lists[name]["file"]) for name in one.changed if name in lists}
-        changed = [{"list": name, "delay_ms": None if at is None or at > now * 1_000_000 else round(now * 1000) - at // 1000}
-                   for name, at in came.items()]
+        changed = [{"list": name, "delay_ms": None if at is None or at > now * 1_000_000 else
+                    round(now * 1000) - at // 1000} for name, at in came.items()]
         self._table = [row_of(name, each) for name, each in sorted(lists.items())]
         self._told = {"content": loaded.content, "table": table_root(self._table), "lists": len(lists),
                       "entries": loaded.entries, "workers": workers, "kernel": bool(kernel),
@@ -431,8 +439,12 @@ def sums_of(counts: dict[str, float]) -> dict[str, int]:
             for name, count in counts.items()}
 
 
+def moment_of(at: int | None) -> str | None:
+    return None if at is None else moment(at)
+
+
 def pieces_of(some: list[Any], most: int) -> list[list[Any]]:
-    """The same in pieces of so many at most, none longer than BYTES_MAX as it is spelt; one that is empty for none."""
+    """The same in pieces of so many at most, none longer than BYTES_MAX as it is spelt; an empty one for none."""
     made: list[list[Any]] = [[]]
     size = 0
     for one in some:

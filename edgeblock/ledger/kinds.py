@@ -88,8 +88,8 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "of": "how many such records belong together",
         "lists": "each as its name, root, action, window and clients, as in `taken`, \"\" where missing",
     }),
-    "in force": ("every worker, and the kernel, have the rules; where that takes long, once before, with false; again "
-                 "behind a `clock` record", {
+    "in force": ("every worker, and the kernel, have the rules; where that takes long, once before, with false; "
+                 "again behind a `clock` record", {
         "run": "as of `start`",
         "number": "of these records in this run: 1, 2 ...; each holds until the next",
         "content": "digest of what is listed, to compare boxes",

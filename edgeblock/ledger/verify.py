@@ -284,7 +284,7 @@ class Reading:
                 "last": head.last == sha256(told[head.records - 1]).hexdigest(),
                 "previous": what == "its head" or self.chain.previous in ("", head.previous)}
         if wrong := [name for name, is_same in same.items() if not is_same]:
-            self.made.say(f"{self.where}: {what} says another `{wrong[0]}` than there is: one of the two was replaced")
+            self.made.say(f"{self.where}: {what} says another `{wrong[0]}` than there is: one was replaced")
             return False
         if exactly and len(told) > head.records:
             self.made.say(f"{self.where}: {what} says that it is complete with {head.records} records, and there are "
@@ -350,8 +350,8 @@ def text_at(named: str) -> str:
     except FileNotFoundError:
         return named
     except (OSError, ValueError) as problem:
-        raise SystemProblem(f"--public {named}: cannot be read: {getattr(problem, 'strerror', None) or problem}; name "
-                            "a .pub file, or its 56 characters") from None
+        raise SystemProblem(f"--public {named}: cannot be read: {getattr(problem, 'strerror', None) or problem}; "
+                            "name a .pub file, or its 56 characters") from None
 
 
 def public_keys(directory: Path, named: Sequence[str]) -> tuple[list[PublicKey], str]:

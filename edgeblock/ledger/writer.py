@@ -159,7 +159,7 @@ class Ledger:
         if failed:
             try:
                 self._tell_gap(failed, dropped)
-            except Exception:
+            except Exception:       # whatever it is: the gap is still to be told
                 with self._turn:
                     more = self._gap or [failed[1], failed[1], 0]      # of what was lost meanwhile
                     self._gap, self._dropped = [failed[0], more[1], failed[2] + more[2]], dropped

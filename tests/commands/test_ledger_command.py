@@ -65,7 +65,7 @@ HEAD = b'{"edgeblock":"ledger export","version":1,"public":"x"}\n'
     b"[" * 60_000 + b"\n", HEAD + b'{"day":' + b"[" * 100_000 + b"\n", HEAD + b"x" * (3 << 20), b"\xff\xfe", b"",
     HEAD + b'{"day":"2026-01-01/../x","records":true,"segment":1,"signed":""}\n',
     HEAD + b'{"day":"2026-01-01","records":true,"segment":1e999,"signed":""}\n'])
-def test_what_is_no_export_is_said(place, capsys, text):
+def test_garbage_is_said_to_be_no_export(place, capsys, text):
     (place / "x").write_bytes(text)
     assert run("verify", place / "x", "--public", public(place)) == 2
     assert capsys.readouterr().err == f"edgeblock: {place / 'x'}: is no export of a ledger\n"

@@ -168,8 +168,8 @@ def test_lists_with_long_names_are_told_in_as_many_records_as_they_need(parts):
 
 @pytest.mark.parametrize("told", [
     {"changes": [{"change": "taken", "list": "x", "file": "f", "entries": 1.5}]},
-    {"lists": [{"name": "x", "file": "f", "action": "block", "entries": 1, "duplicates": 0, "unusable": 0, "guarded": 0,
-                "exceptions_lost": 0, "expires": None, "expired": False, "origin": "", "clients": "",
+    {"lists": [{"name": "x", "file": "f", "action": "block", "entries": 1, "duplicates": 0, "unusable": 0,
+                "guarded": 0, "exceptions_lost": 0, "expires": None, "expired": False, "origin": "", "clients": "",
                 "clients_count": 0, "root": "a name.example", "leaves": 0, "window": ""}]}])
 def test_what_a_process_that_reads_lists_says_can_be_recorded(told):
     plain = {"digest": "", "lists": [], "changes": [], "refused": {}, "warnings": [], "problem": "", "again": False,

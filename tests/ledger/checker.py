@@ -7,7 +7,6 @@ import json
 from nacl.encoding import Base64Encoder
 from nacl.signing import VerifyKey
 
-
 WORDS = {"exception", "hashed", "host", "host-only", "subdomains", "url-with-query", "url", "directory", "address",
          "endpoint", "host-at", "host-only-at", "subdomains-at"}
 
@@ -35,13 +34,13 @@ def heads_of(public, texts):            # signed by the box: (segment, records) 
         assert heads.setdefault((head["segment"], head["records"]), head["root"]) == head["root"]
     return heads
 
-def check(proof, public, texts):
-    """What the proof shows: (list, entry, from, to, (action, window, clients)) each. An error of any kind where it is none."""
+def check(proof, public, texts):        # an error of any kind where it is no proof
+    """What the proof shows: (list, entry, from, to, (action, window, clients)) each."""
     said, heads, entries = json.loads(proof), heads_of(public, texts), {}
     for one in said["entries"]:
         leaf, at = bytes.fromhex(one["leaf"]), 20 * one["place"]
-        assert len(bytes.fromhex(one["salt"])) == 16 and 0 <= at < len(leaf) and one["text"].split(" ")[0] in WORDS
-        assert leaf[at:at + 20] == digest(bytes.fromhex(one["salt"]), one["text"].encode())[:20]
+        assert len(salt := bytes.fromhex(one["salt"])) == 16 and 0 <= at < len(leaf)
+        assert leaf[at:at + 20] == digest(salt, one["text"].encode())[:20] and one["text"].split(" ")[0] in WORDS
         assert climb(leaf, one["index"], one["size"], one["path"]) == one["root"]
         entries[one["root"]] = one["text"]
     for period in said["periods"]:

@@ -53,7 +53,8 @@ class Box:
         self.log = Log()
         self.workers, self.kernel = True, True
         self.recorder = Recorder(self.config, self.log, Sources(
-            lambda: self.workers, lambda: self.kernel, dict, lambda: (0, {}), list, dict, lambda: (0, 0), lambda file: None))
+            lambda: self.workers, lambda: self.kernel, dict, lambda: (0, {}), list, dict, lambda: (0, 0),
+            lambda file: None))
         self.recorder.begin()
         self.now = 1_790_000_000
 
@@ -120,7 +121,8 @@ def test_what_was_in_force_is_proved(box, entry, text, periods, name):
     shown = box.check(box.proof(entry))
     assert [(one[0], one[1]) for one in shown] == [(name, text)] * periods
     times = [datetime.fromisoformat(at).timestamp() for one in shown for at in one[2:4]]
-    assert times == sorted(times) and all(0 < begin - end < 5 for end, begin in zip(times[1::2], times[2::2], strict=False))
+    assert times == sorted(times) and all(
+        0 < begin - end < 5 for end, begin in zip(times[1::2], times[2::2], strict=False))
 
 
 @pytest.mark.parametrize("entry", ["never.example.com", "more.example.com", "example.com", "192.0.2.0/25",
@@ -176,8 +178,8 @@ def changed(said, way):
     return json.dumps(said)
 
 
-@pytest.mark.parametrize("way", ["entry", "salt", "two texts", "word", "place", "leaf", "list", "root", "time", "path", "end", "kind", "action",
-                                 "window", "clients"])
+@pytest.mark.parametrize("way", ["entry", "salt", "two texts", "word", "place", "leaf", "list", "root", "time",
+                                 "path", "end", "kind", "action", "window", "clients"])
 def test_a_proof_that_was_altered_is_none(box, way):
     said = json.loads(box.proof("host7.example.com"))
     assert len(box.check(json.dumps(said))) == 4
@@ -247,7 +249,8 @@ def test_rules_are_in_force_when_the_kernel_has_them_too(tmp_path, monkeypatch, 
     box.recorder.look()
     box.end()
     made = [one.fields for one in read(box.ledger) if one.kind == "in force"]
-    assert [(one["workers"], one["kernel"], len(one["changed"])) for one in made] == [(True, False, 1), (True, True, 1)]
+    assert [(one["workers"], one["kernel"], len(one["changed"])) for one in made] == [
+        (True, False, 1), (True, True, 1)]
 
 
 def test_rules_that_the_kernel_has_not_prove_nothing(tmp_path, monkeypatch):
