@@ -6,6 +6,7 @@ that is wrong; a JSON document; a file. Never here: how that is found out (edgeb
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -118,7 +119,7 @@ def write_export(chosen: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
         return 0
     try:
-        with open(chosen.output, "xb") as file:
+        with open(chosen.output, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(first)
             file.writelines(made)
     except FileExistsError:

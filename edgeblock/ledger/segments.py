@@ -17,7 +17,7 @@ from typing import NamedTuple
 from edgeblock.errors import SystemProblem
 from edgeblock.ledger.records import LINE_MAX
 
-NAME = re.compile(r"(\d{8})\.(\d{4}-\d\d-\d\d)\.(records|head)")
+NAME = re.compile(r"(\d{8})\.(\d{4}-\d\d-\d\d)\.(records|head)", re.ASCII)
 SEGMENT_MAX = 32 << 20      # bytes of records from which on a new segment begins
 
 

@@ -118,6 +118,7 @@ def test_an_export_is_verified_alone_and_is_always_the_same(place, capsys):
     for name in ("a", "b"):
         assert run("export", "--config", place / "edgeblock.toml", "--output", place / name) == 0
         made.append((place / name).read_bytes())
+    assert (place / "a").stat().st_mode & 0o777 == 0o600         # for who reads the ledger itself
     assert made[0] == made[1] and json.loads(made[0].split(b"\n")[0])["edgeblock"] == "ledger export"
     assert (place / "ledger" / "key").read_bytes() not in made[0]
     assert run("verify", place / "a", "--public", public(place), "--heads", place / "ledger") == 0

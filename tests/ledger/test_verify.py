@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeblock.errors import SystemProblem
 from edgeblock.ledger.book import Book
 from edgeblock.ledger.heads import parse_signed, read_key
+from edgeblock.ledger.segments import segments
 from edgeblock.ledger.verify import heads_in, kept_heads, public_keys, verify
 from tests.ledger.books import DAYS, PER_DAY, fill, moment_of
 
@@ -229,6 +230,11 @@ def test_a_head_that_says_another_past_does_not_fit(written, field):
     other = {"previous": "ab" * 32, "first": 7, "last": "ab" * 32, "day": "2020-01-01"}[field]
     said = problems(written, [box.sign(signed.head._replace(**{field: other}), 1)])
     assert len(said) == 1 and f"another `{field}`" in said[0]
+
+
+def test_a_number_in_other_digits_is_no_segment(copy):
+    (copy / "٠٠٠٠٠٠٠٩.2026-09-21.records").write_text("x")
+    assert problems(copy) == [] and len(segments(copy)) == DAYS
 
 
 def test_heads_are_read_from_a_log(written, tmp_path):
