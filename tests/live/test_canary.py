@@ -84,6 +84,7 @@ def test_it_counts_for_no_list_and_logs_no_block(box: Running):
     asked(box)
     status = asked(box, "status")
     assert status["matched"] == {} and ".invalid" not in str(status) + box.daemon.log.read_text()
+    status["ledger"].pop("directory")        # which has this test's name in it
     assert "/canary" not in str(status)
     assert status["rules"]["lists"] == 5
 
