@@ -78,7 +78,7 @@ def test_no_line_is_taken_for_a_request_of_roff(pages):
 
 @pytest.mark.parametrize(("typed", "offered"), [
     (["st"], {"status"}),
-    (["r"], {"run", "replay", "ruleset"}),
+    (["r"], {"run", "replay", "report", "review", "ruleset"}),
     (["ruleset", ""], {"print", "apply", "remove", "--config", "--backend", "--force", "--help"}),
     (["ruleset", "print", "--backend", ""], {"nft", "iptables"}),
     (["replay", "--checksums", "v"], {"verify"}),
