@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 from running import HOP_SHORTCUT, UNTRACKED, Running, start, track_nothing
 
+from edgeblock.disguises import packets
+from edgeblock.errors import SystemProblem
 from edgeblock.lab import CLIENT, SERVER, Lab, page, until
 
 pytestmark = pytest.mark.live
@@ -28,7 +30,6 @@ pytestmark = pytest.mark.live
 SOON = 20.0
 FIRST = 2000            # of the ports in poison.c; each fourth of them ends the worker in the same way
 CRASH, ABORT, SPIN, STUCK = range(4)
-INITIAL = b"\xc3\0\0\0\1\x08" + bytes(8) + bytes(1200)
 MODES = {"queue": '[ruleset]\nkernel = "off"\n', "stage1": '[ruleset]\nkernel = "judge"\n',
          "untracked": UNTRACKED, "shortcut": HOP_SHORTCUT}
 
@@ -56,10 +57,10 @@ def poisoned(home: Path, fault: Path, mode: str, absent: str = "open", more: str
 
 
 def send(lab: Lab, port: int) -> None:
-    """A datagram that ends the worker, whatever the kernel keeps from the queue otherwise."""
-    with lab.entered("client"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.bind(("", port))
-        sender.sendto(INITIAL, (SERVER[4], 443))
+    """A SYN with data, which ends the worker: the kernel's first stage keeps none of these from the queue."""
+    packet = packets.tcp(1000, b"data", packets.SYN, source=CLIENT[4], destination=SERVER[4], sport=port, ack=0)
+    with lab.entered("client"), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        sender.sendto(packet, (SERVER[4], 0))
 
 
 def deaths(running: Running) -> int:
@@ -68,6 +69,12 @@ def deaths(running: Running) -> int:
 
 def serves(running: Running) -> bool:
     return running.lab.fetch("http://pages.example/").status == 451
+
+
+def filters(running: Running) -> bool:
+    with suppress(SystemProblem):
+        return bool(running.lab.counters(running.daemon))
+    return False
 
 
 @dataclass
@@ -145,6 +152,7 @@ def test_a_flow_that_ended_a_worker_ends_no_other(tmp_path: Path, fault: Path):
             send(running.lab, FIRST + STUCK)
             assert until(lambda: serves(running), SOON)
         assert deaths(running) == 5
+        assert until(lambda: filters(running), SOON)    # it says so a moment after it does
         counted = running.lab.counters(running.daemon)
         assert (counted["queue.condemned"], counted["workers.0.hangs"]) == (4, 3)
         assert counted["queue.condemned_packets"] == 4 + 4 + 4 + 3
