@@ -7,6 +7,7 @@ import ctypes
 import json
 import random
 import struct
+import time
 
 import pytest
 
@@ -21,7 +22,7 @@ from tests.core import samples as s
 from tests.core.playing import engine
 from tests.fuzz import requests as kept
 from tests.netfilter.test_bytecode import ANSWERS, run
-from tests.source.test_pieces import pieces
+from tests.source.test_pieces import header, pieces
 from tests.staging import PASSED, Box, Tracking, is_bare
 
 pytestmark = pytest.mark.live
@@ -49,7 +50,7 @@ class Ground:
             for version in (4, 6):
                 to = (CLIENT if other == "client" else SERVER)[version]
                 lab.run_in("box", ["ip", "neigh", "replace", to, "lladdr", beyond, "dev", side, "nud", "permanent"])
-        self.stage = Stage(4096, 120.0, hellos=1024, marks=4096, shortcut=True)
+        self.stage = Stage(4096, 120.0, hellos=1024, marks=4096, shortcut=True, held=3600.0)
 
 
 def interface(lab: Lab, place: str, device: str) -> dict:
@@ -91,6 +92,9 @@ class Flow:
         ends = {"source": self.client, "destination": self.server, "sport": self.port, "dport": 443, **settings}
         return s.tcp(self.isn + 1 + at, data, flags, ack=self.heard if ack is None else ack, **ends)
 
+    def syn(self):
+        return self.send(flags=s.SYN, at=-1, ack=0)
+
     def data(self, at, data, flags=s.ACK):      # as disguises.streams.Path
         return self.send(data, flags, at)
 
@@ -100,17 +104,20 @@ class Flow:
 
     def comes(self, packet, side=None, padding=b""):
         """`carried`, or what became of it on the usual way: `passed`, `queued`, `dropped`."""
-        source = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
-        back = source == s.address(self.server)
-        side = side or ("to-server" if back else "to-client")
-        device = self.ground.index[side]
+        side = side or side_of(packet)
+        if self.enters(packet, side, padding) == REDIRECT:
+            return "carried"
+        kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
+        back = side_of(packet) == "to-server"
+        return self.stack(packet, bytes(12) + kind + packet, self.ground.index[side], back)
+
+    def enters(self, packet, side, padding=b""):
+        """What the shortcut does with it."""
         kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
         frame = self.ground.address[side] + bytes(6) + kind + packet + padding
-        verdict = ran(self.stage.asking[SHORTCUT], frame, device, 0)
-        if verdict == REDIRECT:
-            return "carried"
-        assert verdict == LEAVE
-        return self.stack(packet, bytes(12) + kind + packet, device, back)
+        verdict = ran(self.stage.asking[SHORTCUT], frame, self.ground.index[side], 0)
+        assert verdict in (REDIRECT, LEAVE)
+        return verdict
 
     def stack(self, packet, frame, device, back):
         def asks(name):
@@ -176,6 +183,19 @@ def test_a_hello_in_pieces_is_carried_and_remembered(ground, version):
     assert flow.comes(flow.data(0, LARGE[:1400])) == "queued"
     assert flow.box.recall.recalled == 1 and flow.box.engine.counters()["hellos"] == 1
     assert flow.comes(flow.data(len(LARGE), s.hello(b"blocked.example.com"))) != "carried"
+
+
+@VERSIONS
+def test_pieces_are_kept_until_user_space_is_told(ground, version):
+    flow = Flow(ground, version).opened()
+    assert flow.comes(flow.data(0, LARGE[:1400])) == "carried"
+    kept = header(ground.stage, flow)[1]
+    odd = flow.data(5000, b"x")
+    # What is left to the stack may be dropped there, as with a wrong checksum of IP, and then nobody hears of it.
+    assert flow.enters(odd, "to-client") == LEAVE
+    assert header(ground.stage, flow)[1] == kept > time.monotonic_ns() + 3000e9
+    assert flow.comes(flow.data(1400, LARGE[1400:])) == "queued" and flow.box.recall.recalled == 1
+    assert header(ground.stage, flow)[1] < time.monotonic_ns() + 121e9
 
 
 @VERSIONS

@@ -131,8 +131,8 @@ def test_anything_else_makes_the_flow_the_engines(box, how):
     packet, what = BETWEEN[how]
     assert outcome(box, packet(path)) == what
     assert box.recall.recalled == 1
-    # Others may have the place soon, and nothing of this flow passes any more.
-    assert header(box.stage, path)[1] < time.monotonic_ns() + 11e9
+    # Others may have the place after two minutes, and nothing of this flow passes any more.
+    assert header(box.stage, path)[1] < time.monotonic_ns() + 121e9
     assert outcome(box, second) == "watched"
 
 

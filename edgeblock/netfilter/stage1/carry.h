@@ -124,7 +124,7 @@ INLINE int may_pass(struct __sk_buff *skb, struct mark *mark, const struct ends 
 	MEMORY_BARRIER();
 	struct key key = s->view.key;
 	s->now = nanoseconds();
-	what = judge_data(skb, s, &key, turn, s->now, 1);
+	what = judge_data(skb, s, &key, turn, s->now, 1, 1);
 	MEMORY_BARRIER();
 	if (s->turns != turn) {
 		struct flow *flow = look_up(&flows, &key);

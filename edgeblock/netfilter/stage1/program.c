@@ -83,7 +83,7 @@ INLINE int take_bytes(struct __sk_buff *skb, struct hello *h, __u32 at, __u32 si
 }
 
 INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const struct key *key, __u64 turn, __u64 now,
-			       int http)
+			       int http, int carries)
 {
 	const struct view *v = &s->view;
 	struct flow *flow = look_up(&flows, key);
@@ -240,7 +240,8 @@ release:
 out:
 	if (what > PASSED_REQUEST) {
 		hand_over(flow);
-		let_go(flow, now + SOON * SECOND);
+		if (!carries)    // it may yet be dropped on its way to user space, which then hears nothing
+			let_go(flow, now + SOON * SECOND);
 	}
 	unlock(flow, head);
 	return what;
@@ -267,7 +268,7 @@ INLINE int judge(struct __sk_buff *skb, int http)
 	if (s->view.flags & SYN)
 		what = judge_syn(s, &key, now);
 	else
-		what = judge_data(skb, s, &key, turn, now, http);
+		what = judge_data(skb, s, &key, turn, now, http, 0);
 	MEMORY_BARRIER();
 	if (s->turns != turn) {
 		struct flow *flow = look_up(&flows, &key);
