@@ -1,5 +1,6 @@
 """Hellos in several segments in the first stage: what passes, what hands the flow over, what the engine is told."""
 
+import ctypes
 import os
 import struct
 import time
@@ -15,6 +16,7 @@ from tests.staging import Box, forget_flow, key_of, place_of_part
 
 pytestmark = pytest.mark.live
 
+GSO_SEGS, GSO_SIZE = 164, 176           # in struct __sk_buff
 LARGE = s.sized_hello(OTHER, 1800)      # with post-quantum key shares, as browsers send it
 HEAD = 9                                # of a record and a message in it: less is no certain beginning
 
@@ -43,6 +45,18 @@ def outcome(box, packet):
     made = box.judge(packet, 1.0)
     (what,) = [name for name, count in box.stage.counters().items() if count != before[name]]
     return "blocked" if made.mark == "blocked" else what
+
+
+def merged(stage, packet, size):
+    """Whether it passes as segments of so many bytes that were made one on the way."""
+    frame = bytes(12) + (b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet
+    content, context = ctypes.create_string_buffer(frame, len(frame)), ctypes.create_string_buffer(192)
+    struct.pack_into("=I", context, GSO_SEGS, 2)
+    struct.pack_into("=I", context, GSO_SIZE, size)
+    _, answer = bpf.call(bpf.PROG_TEST_RUN, struct.pack(
+        "=IIIIQQIIIIQQ", stage.program, 0, len(frame), 0, ctypes.addressof(content), 0, 1, 0, 192, 0,
+        ctypes.addressof(context), 0))
+    return bool(struct.unpack_from("=I", answer, 4)[0])
 
 
 def pieces(path, data, *cuts):
@@ -80,6 +94,31 @@ def test_one_that_was_merged_on_the_way_passes_whole(box):
     path = Path()
     box.judge(path.syn(), 1.0)
     assert outcome(box, path.data(0, LARGE)) == "passed_hello" and box.asked == 0
+
+
+SEAMED = b"blocked.innocent.net", b"blocked.example.com."
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+def test_the_seam_of_two_that_were_merged_on_the_way_is_a_cut(box, six):
+    path, (passed, listed) = Path(six), map(s.hello, SEAMED)
+    seam = passed.index(SEAMED[0]) + len(b"blocked")
+    assert len(passed) == len(listed) <= 2 * seam
+    # The server got the first one only; then another, of which it takes what is behind the seam.
+    copy = listed[seam - 20:seam - 7] + b"another" + listed[seam:]
+    assert outcome(box, path.syn()) == "passed_syn"
+    assert merged(box.stage, path.data(0, passed), seam)
+    assert outcome(box, path.data(seam - 20, copy)) == "blocked"
+
+
+def test_of_segments_that_were_merged_on_the_way_two_from_the_beginning_on_pass(box):
+    half = (len(LARGE) + 1) // 2
+    for size, first, passes in ((half, 0, True), (half - 1, 0, False), (600, 0, False), (500, 900, False)):
+        box, path = fresh(box.stage), Path()
+        begin, rest = path.data(0, LARGE[:first]), path.data(first, LARGE[first:])
+        assert outcome(box, path.syn()) == "passed_syn"
+        assert not first or outcome(box, begin) == "passed_piece"
+        assert merged(box.stage, rest, size) == passes, (size, first)
 
 
 def test_cut_anywhere_the_verdict_is_the_same(loaded):

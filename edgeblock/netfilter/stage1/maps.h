@@ -46,8 +46,9 @@ enum {
 	IP_TCP = 6, IP_UDP = 17,
 	BEHIND = 66000,              // acknowledgements that come late, as conntrack has it (MAXACKWINCONST)
 	DTLS_FIRST = 20, DTLS_LAST = 22,    // first bytes of datagrams that may hold a ClientHello: policy.py
-	// Seconds in which user space is told what has passed of a flow that is the engine's. A queue that is full drops what
-	// would tell it; by then no common server waits for the rest of a hello (nginx and Apache end a handshake after 60 s).
+	// Seconds in which user space is told what has passed of a flow that is the engine's. A queue that is full drops
+	// what would tell it; by then no common server waits for the rest of a hello (nginx and Apache end a handshake after
+	// 60 s).
 	SOON = 120,
 	ANSWER_BYTES = 248, ANSWER_OTHER_BYTES = 768,    // policy.py has these, and why
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`

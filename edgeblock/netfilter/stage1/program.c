@@ -92,6 +92,8 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 	struct settings *set = look_up(&settings, &zero);
 	struct hello *h;
 	__u8 first[6];
+	// Segments that were merged on the way part again: a server may get one of them only.
+	__u32 seam = skb->gso_size && v->size > skb->gso_size ? skb->gso_size : 0;
 
 	if (!flow || !set)
 		return QUEUED_UNKNOWN;
@@ -164,6 +166,8 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		goto release;
 	}
 	s->have = s->from + v->size;
+	if (seam && (s->from || v->size > 2 * seam))
+		goto release;                    // two from the beginning on are all that come so
 	MEMORY_BARRIER();
 	if (s->have > HELLO_MAX || v->size > HELLO_MAX || !take_bytes(skb, h, v->at, v->size, s->from))
 		goto release;
@@ -196,6 +200,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 		h->key = *key;
 		for (int i = 0; i < PIECES - 1; i++)
 			h->cuts[i] = 0;
+		h->cuts[0] = seam;
 	} else {
 		for (int i = 0; i < PIECES - 1; i++) {
 			if (!h->cuts[i]) {
