@@ -261,6 +261,16 @@ def test_what_the_server_has_not_acknowledged_keeps_the_next_request_from_being_
     assert flow.comes(flow.data(2 * len(first), first)) == "queued" and flow.comes(flow.send()) == "carried"
 
 
+@VERSIONS
+def test_what_comes_by_the_clients_interface_acknowledges_nothing(ground, version):
+    flow, first = Flow(ground, version).opened(), s.request(NAME)
+    assert flow.comes(flow.data(0, first)) == flow.comes(flow.answer(heard=len(first))) == "carried"
+    assert flow.comes(flow.data(len(first), first)) == "carried"
+    # Not the server's, though with its address: a request that the server has not got would be forgotten.
+    assert flow.comes(flow.answer(heard=2 * len(first)), side="to-client") == "passed"
+    assert flow.comes(flow.data(2 * len(first), first)) == "queued" and flow.box.recall.recalled == 1
+
+
 @pytest.mark.parametrize("way", ["carried", "passed"])
 def test_what_has_come_by_either_way_counts_for_the_next_request(ground, way):
     flow, first = Flow(ground).opened(), s.request(NAME)

@@ -186,6 +186,10 @@ SECTION("done") int is_done(struct __sk_buff *skb)
 
 	if (!mark)
 		return 0;
+	// With the server's address, but from where the client is. Only where the shortcut sees packets is that known.
+	if (e.tcp && mark->reopened && e.from != mark->reopened && skb->ingress_ifindex &&
+	    (mark->came_by[~e.from & 1] & ~CAME_THROUGH) == skb->ingress_ifindex)
+		return has_mark(mark, &e, DONE);
 	if (e.tcp && (e.flags & (SYN | ACK)) == (SYN | ACK))
 		accept(mark, &e);
 	if (e.tcp && mark->what != DONE)
