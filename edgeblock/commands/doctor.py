@@ -244,7 +244,7 @@ def first_stage(config: Config) -> Iterator[Finding]:
 
 
 def past_the_rules(config: Config) -> Iterator[Finding]:
-    """Whether packets of done flows can go from interface to interface past the rules, and what else they go past."""
+    """Whether packets can go from interface to interface past the rules, and what else they go past."""
     if not config.ruleset.shortcut:
         return
     try:
@@ -254,13 +254,14 @@ def past_the_rules(config: Config) -> Iterator[Finding]:
     except (ConfigError, SystemProblem) as problem:
         yield Finding("shortcut", MISSING, str(problem), 'or set ruleset.kernel = "marks"')
         return
-    tracked = read("/proc/sys/net/netfilter/nf_conntrack_count").strip()
-    if tracked not in ("", "0"):
+    tracked = shortcut.tracked()
+    if tracked:
         yield Finding("shortcut", WARNING,
-                      f"{tracked} connections are tracked here, and what is carried past conntrack it does not see",
+                      f"{tracked} connections are tracked here, and what is carried past conntrack it does not see: "
+                      f"a rule that drops INVALID breaks them",
                       'track none of them (-j CT --notrack), or set ruleset.kernel = "marks"')
     else:
-        yield Finding("shortcut", OK, "packets of done flows go past the kernel rules")
+        yield Finding("shortcut", OK, "done flows, and what the rules certainly pass, go past the kernel rules")
 
 
 def defragmenting() -> Iterator[Finding]:

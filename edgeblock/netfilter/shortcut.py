@@ -1,4 +1,4 @@
-"""The shortcut at the interfaces: packets of done flows, from one to the other past the kernel's rules.
+"""The shortcut at the interfaces: packets that need no look, from one to the other past the kernel's rules.
 
 In: names of interfaces, the pinned program (netfilter/stage1/carry.h). Out: a filter where packets enter
 each interface, asked by traffic control. Filters of others stay, and are asked for whatever is left alone here.
@@ -21,6 +21,15 @@ PRIORITY, HANDLE = 60176, "0x1"
 MADE = "clsact"              # what holds filters, where nothing does yet
 BY_OURS = "edgeblock-"       # how the pinned program's name begins
 HARDWARE_ADDRESS, ETHERNET = 0x8927, 1     # SIOCGIFHWADDR (netdevice(7)), ARPHRD_ETHER
+TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+
+
+def tracked() -> int:
+    """The connections that conntrack has in this network namespace; it does not see what is carried."""
+    try:
+        return int(TRACKED.read_text())
+    except OSError:         # there is no conntrack
+        return 0
 
 
 def apply(devices: Collection[str], program: Path) -> None:

@@ -343,8 +343,8 @@ def test_the_shortcut(lists, monkeypatch):
     (one,) = doctor.past_the_rules(wanted)
     assert one.state == MISSING and "interface lo: is no Ethernet" in one.found
     monkeypatch.setattr(doctor.shortcut, "need_ethernet", lambda device: None)
-    for tracked, state in (("", OK), ("0\n", OK), ("7\n", WARNING)):
-        monkeypatch.setattr(doctor, "read", lambda path, tracked=tracked: tracked)
+    for tracked, state in ((0, OK), (7, WARNING)):
+        monkeypatch.setattr(doctor.shortcut, "tracked", lambda tracked=tracked: tracked)
         (one,) = doctor.past_the_rules(wanted)
         assert one.state == state
 

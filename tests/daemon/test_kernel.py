@@ -1,6 +1,9 @@
 """What the daemon has in the kernel, where it cannot be taken away at once."""
 
 import asyncio
+from dataclasses import replace
+
+import pytest
 
 from edgeblock.config import Config
 from edgeblock.daemon import kernel
@@ -36,3 +39,27 @@ def test_kernel_rules_that_could_not_be_removed_go_when_the_workers_have(monkeyp
     assert len(done) == 3
     [(event, more)] = log.said
     assert event == "kernel rules not removed; once more without workers" and "nft: cannot be" in more["problem"]
+
+
+@pytest.mark.parametrize(("mode", "count", "warned"), [
+    ("carry", "7\n", True), ("carry", "0\n", False), ("carry", None, False), ("marks", "7\n", False)])
+def test_where_connections_are_tracked_the_log_says_what_carrying_breaks(monkeypatch, tmp_path, mode, count, warned):
+    log, config = Log(), Config()
+    config = replace(config, ruleset=replace(config.ruleset, kernel=mode))
+    if count is not None:
+        (tmp_path / "count").write_text(count)
+    monkeypatch.setattr(kernel.shortcut, "TRACKED", tmp_path / "count")
+    monkeypatch.setattr(kernel.ruleset, "apply", lambda *_: "iptables")
+
+    async def install():
+        made = Kernel(config, log, 1, Tasks(lambda: None))
+
+        async def nothing():
+            pass
+
+        monkeypatch.setattr(made.addresses, "install", nothing)
+        assert await made.install()
+        made.close()
+
+    asyncio.run(install())
+    assert [more for event, more in log.said if "-j CT --notrack" in event] == [{"tracked": 7}] * warned
