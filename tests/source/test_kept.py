@@ -11,6 +11,7 @@ from edgeblock.netfilter.stage1 import Stage
 from tests.core import samples as s
 from tests.core.playing import LISTED, OTHER, engine
 from tests.fuzz.requests import Ends, run
+from tests.source.test_pieces import SEAMED, merged
 from tests.staging import Tracking
 
 pytestmark = pytest.mark.live
@@ -165,3 +166,16 @@ def test_the_path_of_a_listed_page(stage):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_requests_and_conversations(seed):
     assert run(60.0, 8_000, seed) == 0
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "kept"])
+def test_the_seam_of_a_request_in_two_that_were_merged_on_the_way_is_a_cut(stage, first, six):
+    connection = Kept(Tracking(stage, engine("blocked.example.com")), six) if first else kept(stage, six)
+    passed, listed = (s.request(name, b"/" + b"a" * 100) for name in SEAMED)
+    seam = passed.index(SEAMED[0]) + len(b"blocked")
+    assert len(passed) == len(listed) <= 2 * seam
+    # The server got the first segment only; then another, of which it takes what is behind the seam.
+    copy = listed[seam - 12:seam - 7] + b"another" + listed[seam:]
+    assert merged(stage, connection.path.data(0, passed), seam)
+    assert connection.judge(connection.path.data(seam - 12, copy)).mark == "blocked"
