@@ -80,7 +80,7 @@ def deaf(lab: Lab, version: int) -> Iterator[None]:
 def connect(lab: Lab, version: int, port: int) -> socket.socket:
     with lab.entered("client"):
         made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
-    made.settimeout(5.0)
+    made.settimeout(20.0)     # what is late of the connection before may cost some SYNs
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))    # it ends with a reset
     made.bind((CLIENT[version], port))
