@@ -72,7 +72,7 @@ class Box:
         try:
             yield
         finally:
-            subprocess.run([*inside, "umount", nft], check=True)
+            subprocess.run([*inside, "umount", "--lazy", nft], check=True)
 
 
 @pytest.fixture(scope="module")
