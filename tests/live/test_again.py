@@ -24,6 +24,7 @@ pytestmark = pytest.mark.live
 DELAY = 0.05
 PORTS = iter(range(41_000, 49_000))
 BULK = 2_000_000
+RANDOM = slice(11, 43)      # of a ClientHello in its record
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def deaf(lab: Lab, version: int) -> Iterator[None]:
 def connect(lab: Lab, version: int, port: int) -> socket.socket:
     with lab.entered("client"):
         made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
-    made.settimeout(20.0)     # what is late of the connection before may cost some SYNs
+    made.settimeout(5.0)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))    # it ends with a reset
     made.bind((CLIENT[version], port))
@@ -93,12 +94,19 @@ def context(lab: Lab) -> ssl.SSLContext:
 
 
 def greeting(lab: Lab, version: int, port: int) -> socket.socket:
-    """A connection whose hello the server is answering."""
+    """A connection whose hello the server is answering: a reset that came before it would not end that one."""
     one = connect(lab, version, port)
-    hello = ssl.MemoryBIO()
+    outgoing = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
-        context(lab).wrap_bio(ssl.MemoryBIO(), hello, server_hostname="open.example").do_handshake()
-    one.sendall(hello.read())
+        context(lab).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="open.example").do_handshake()
+    hello = outgoing.read()
+    with lab.entered("server"):
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))    # ETH_P_ALL
+    with wire:
+        wire.settimeout(5.0)
+        one.sendall(hello)
+        while hello[RANDOM] not in wire.recv(65536):
+            pass
     return one
 
 
