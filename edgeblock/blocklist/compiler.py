@@ -190,10 +190,10 @@ class Compiler:
         parts.bitmap = bitmap.serialize()
         parts.ipv4 = self.ipv4.serialize()
         parts.addresses = self.addresses
-        parts.rows = memoryview(self.rows)      # type: ignore[arg-type]
+        parts.rows = memoryview(self.rows)
         if self.commitments is not None:
             self.commitments.finish()
-            parts.commitments = memoryview(self.commitments)    # type: ignore[arg-type]
+            parts.commitments = memoryview(self.commitments)
             self.lists[0].root, self.lists[0].leaves = root_of(parts.commitments), len(self.commitments)
         for index, builder in self.terms.items():
             parts.terms[index] = builder.entries(self.lists[index].name, partial(self._is_plain, index))

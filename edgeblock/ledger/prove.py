@@ -107,7 +107,7 @@ def openings(key: Key, entry: str) -> list[Opening]:
     for one in (text_of(kind, text, exception, terms), hashed_text(kind, fingerprint(key, text), exception)):
         salt = maker.salt(one)
         maker.add(one)
-        made.append(Opening(one, salt, bytes(memoryview(maker)[-SIZE:])))      # type: ignore[arg-type]
+        made.append(Opening(one, salt, bytes(memoryview(maker)[-SIZE:])))
     return made
 
 
