@@ -27,8 +27,9 @@ from edgeblock.blocklist.store import Store, read_key
 from edgeblock.ledger.book import Book
 from edgeblock.ledger.records import moment
 from edgeblock.report.box import in_force
-from edgeblock.report.pending import Pending
-from edgeblock.report.store import DAY, FILE, Batch, Writer
+from edgeblock.report.pending import Batch, Pending
+from edgeblock.report.period import DAY
+from edgeblock.report.store import FILE, Writer
 
 DAYS = 31
 EACH = 1800                     # seconds of a batch

@@ -23,7 +23,7 @@ from edgeblock.errors import ListError, ReportError, printable
 from edgeblock.ledger.place import directory_of
 from edgeblock.report.box import DEAD_DAYS, counted_days
 from edgeblock.report.dead import Found, Reviewed, review
-from edgeblock.report.period import SECONDS, moment, written
+from edgeblock.report.period import DAY, moment, written
 from edgeblock.report.store import hits, opened
 
 EXAMPLES = """\
@@ -56,7 +56,7 @@ def main(chosen: argparse.Namespace) -> int:
     most = SHOWN if chosen.list is None else SHOWN_OF_ONE
     with closing(opened(directory_of(whole))) as base:
         known = counted_days(base, chosen.days, now)
-        horizon = int(now // SECONDS) - chosen.days + 1
+        horizon = int(now // DAY) - chosen.days + 1
         for source in sources(rules, chosen.list):
             met = {rule: last for rule, last, _ in hits(base, source.name)}
             try:

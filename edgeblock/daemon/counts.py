@@ -7,7 +7,6 @@ beyond is counted as lost, and said. Never here: a packet, or anything that wait
 """
 
 import asyncio
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +16,8 @@ from typing import Any
 
 from edgeblock.config import Config
 from edgeblock.ledger.place import directory_of
-from edgeblock.report.pending import Pending
-from edgeblock.report.store import DAY, Batch, Newer, Writer
+from edgeblock.report.pending import Batch, Pending
+from edgeblock.report.period import DAY
 
 SAVING = 5.0            # seconds between two savings: what a daemon loses that is killed, and the second of a worker
 HANDING_OVER = 0.3      # seconds that the last saving may take while packets wait for the next daemon
@@ -51,7 +50,11 @@ class Counts:
     def __init__(self, config: Config, log: Any) -> None:
         self._enabled = config.report.enabled
         self._log = log
-        self._writer = Writer(directory_of(config), config.report.keep_days, time.time())
+        if self._enabled:
+            from edgeblock.report.store import FAULTS, Writer  # a daemon that keeps no counts needs no SQLite
+
+            self._writer = Writer(directory_of(config), config.report.keep_days, time.time())
+            self._faults = FAULTS + (RuntimeError, MemoryError)     # there is no thread, or no memory for one
         self._batches: dict[int, Batch] = {}
         self._seen: Seen | None = None
         self._looked = 0.0
@@ -132,7 +135,7 @@ class Counts:
             now = time.time()
             try:
                 await in_thread(lambda: self._write(batches, now, clean))
-            except (OSError, sqlite3.Error, Newer, RuntimeError, MemoryError) as problem:   # RuntimeError: no thread
+            except self._faults as problem:
                 self._keep_back(batches)
                 self._say(f"{self._writer.path}: cannot be written: "
                           f"{getattr(problem, 'strerror', None) or problem or 'there is not memory enough'}")

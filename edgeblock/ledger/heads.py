@@ -14,8 +14,6 @@ from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nacl.signing import SigningKey
-
 from edgeblock.blocklist.signature import PublicKey, parse_key, verify
 from edgeblock.blocklist.store import write_file
 from edgeblock.errors import ListError, SystemProblem
@@ -95,7 +93,7 @@ def is_by(signed: Signed, keys: list[PublicKey]) -> str:
     """Why a head is not signed with one of the keys; "" where it is."""
     line, _, minisig = signed.text.partition(b"\n")
     try:
-        verify(io.BytesIO(line + b"\n"), minisig, keys, signed.head.file)      # type: ignore[arg-type]
+        verify(io.BytesIO(line + b"\n"), minisig, keys, signed.head.file)
     except ListError as problem:
         return str(problem)
     return ""
@@ -105,6 +103,8 @@ class BoxKey:
     """What signs heads."""
 
     def __init__(self, seed: bytes) -> None:
+        from nacl.signing import SigningKey  # a daemon without a ledger needs no library for signatures
+
         self._key = SigningKey(seed)
         public = bytes(self._key.verify_key)
         self.public = PublicKey(sha256(public).digest()[:8], public)
@@ -136,7 +136,7 @@ def read_key(directory: Path) -> tuple[BoxKey, bool]:
     path = directory / "key"
     made = not path.exists()
     if made:
-        seed = bytes(SigningKey.generate())
+        seed = os.urandom(SEED_SIZE)
         write_file(path, lambda file: file.write(seed), keep=True)
     with open(path, "rb") as file:
         seed, mode = file.read(SEED_SIZE + 1), os.fstat(file.fileno()).st_mode

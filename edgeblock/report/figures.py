@@ -7,14 +7,14 @@ file, a clock, a name that somebody asked for, a subscriber.
 
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import edgeblock
 from edgeblock.blocklist.parts import ListRecord
 from edgeblock.report.evidence import OUTAGES_MAX, Evidence, OfList
-from edgeblock.report.period import SECONDS, Period, moment, written
+from edgeblock.report.period import DAY, Period, moment, written
 from edgeblock.report.store import Counted
 
 VERSION = 1
@@ -59,7 +59,7 @@ def report(counted: Counted, told: Evidence, records: Sequence[ListRecord] | Non
 
 def covered(counted: Counted, period: Period, now: float) -> dict[str, Any]:
     """From when to when there are counts of the period, and how many seconds that is."""
-    begins: float = max(period.begins, counted.since * SECONDS)
+    begins: float = max(period.begins, counted.since * DAY)
     ends = min(period.ends, now)
     if counted.runs and counted.since >= period.first:
         begins = max(begins, min(began for began, _, _ in counted.runs))
@@ -96,11 +96,12 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def summed(counted: Counted) -> Counter[str]:
-    """Figures over all days."""
-    every: Counter[str] = Counter()
+def summed(counted: Counted) -> Mapping[str, float]:
+    """Figures over all days; 0 of what was never counted."""
+    every: defaultdict[str, float] = defaultdict(float)
     for day in counted.figures.values():
-        every.update(day)       # type: ignore[arg-type]
+        for what, value in day.items():
+            every[what] += value
     return every
 
 
@@ -194,7 +195,7 @@ def of_list(name: str, record: ListRecord | None, told: Evidence, rows: list[Any
         days[row[0]] += blocked(row)
     order = record.order if record else {}
     return {
-        "list": name, "in_force": bool(record) and not record.expired,      # type: ignore[union-attr]
+        "list": name, "in_force": record is not None and not record.expired,
         "category": record.category if record else "", "action": record.action if record else "",
         "authority": order.get("authority", ""), "order": order.get("order", ""),
         "received": order.get("received", ""), "approved_by": order.get("approved_by", ""),

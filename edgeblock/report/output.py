@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from edgeblock.report import plots
 from edgeblock.report.figures import ADDRESS, Report
-from edgeblock.report.period import written
+from edgeblock.report.period import DAY, written
 from edgeblock.report.store import Counted
 from edgeblock.report.views import View
 
@@ -90,7 +90,7 @@ def daily(days: list[dict[str, Any]], key: str, title: str, all_days: list[dict[
     values = {one["day"]: one[key] for one in days}
     labels = [one["day"] for one in all_days or days]
     if key.endswith("_seconds"):
-        shares = [(label, 100 * min(1.0, values.get(label, 0) / 86_400)) for label in labels]
+        shares = [(label, 100 * min(1.0, values.get(label, 0) / DAY)) for label in labels]
         return Markup(plots.bars(shares, title, " %", 100, mean=True))
     return Markup(plots.bars([(label, values.get(label, 0)) for label in labels], title,
                              low=all_days is not None))

@@ -4,6 +4,8 @@ In: blocks, by list, order, protocol and action; hits, by rule id. Out: pieces o
 takes in, and in the end the store. What finds no room is counted as that. Never here: a name, an address, a clock.
 """
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 OTHER = "(other)"       # the order of what had no room under its own
@@ -124,3 +126,31 @@ def count(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= COUNT_MAX:
         raise ValueError("is no count")
     return value
+
+
+@dataclass
+class Batch:
+    """What was counted on one day and is not written yet. `sums` are added to what there is, of `most` the larger
+    counts; `kernel` are packets by list, `canary` probes asked and held, by family and protocol."""
+
+    pending: Pending
+    sums: dict[str, float] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)
+    kernel: Counter[str] = field(default_factory=Counter)
+    canary: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+    def add(self, what: str, value: float) -> None:
+        if value:
+            self.sums[what] = self.sums.get(what, 0) + value
+
+    def merge(self, other: "Batch") -> None:
+        self.pending.merge(other.pending)
+        for what, value in other.sums.items():
+            self.add(what, value)
+        self.kernel.update(other.kernel)
+        for what, value in other.most.items():
+            self.most[what] = max(value, self.most.get(what, 0))
+        for which, (asked, held) in other.canary.items():
+            one = self.canary.setdefault(which, [0, 0])
+            one[0] += asked
+            one[1] += held

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from edgeblock.errors import ReportError
 
 DAYS = 30               # up to today, where nobody says which
-SECONDS = 86_400
+DAY = 86_400            # seconds
 EPOCH = date(1970, 1, 1).toordinal()
 WRITTEN = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -25,11 +25,11 @@ class Period(NamedTuple):
     @property
     def begins(self) -> int:
         """In Unix seconds."""
-        return self.first * SECONDS
+        return self.first * DAY
 
     @property
     def ends(self) -> int:
-        return (self.last + 1) * SECONDS
+        return (self.last + 1) * DAY
 
 
 def period_of(first: str | None, last: str | None, now: float) -> Period:
@@ -39,7 +39,7 @@ def period_of(first: str | None, last: str | None, now: float) -> Period:
     Raises:
         ReportError: one is no day, or the second is before the first, or none of it has been yet.
     """
-    today = int(now // SECONDS)
+    today = int(now // DAY)
     end = today if last is None else day_of(last, "--to")
     begin = end - DAYS + 1 if first is None else day_of(first, "--from")
     if begin > end:

@@ -10,18 +10,17 @@ plain hash of one; rules are ids, made with a key.
 
 import os
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeblock.errors import ReportError
-from edgeblock.report.pending import OTHER, Pending
+from edgeblock.report.pending import OTHER, Batch
+from edgeblock.report.period import DAY
 
 FILE = "counts.sqlite"
 DAMAGED = ".damaged"
-DAY = 86_400
 UNSET = 20_089              # 2025-01-01: a day before any that is counted is that of a clock that was not set yet
 ROWS_A_DAY = 20_000         # of blocks; beyond, orders are one
 HITS_MAX = 1_000_000        # rules with a last hit; the longest ago goes first: 20 MB
@@ -47,36 +46,11 @@ CREATE TABLE runs (began REAL PRIMARY KEY, written REAL NOT NULL, clean INTEGER 
 """,)
 
 
-@dataclass
-class Batch:
-    """What was counted on one day and is not written yet. `sums` are added to what there is, of `most` the larger
-    counts; `kernel` are packets by list, `canary` probes asked and held, by family and protocol."""
-
-    pending: Pending
-    sums: dict[str, float] = field(default_factory=dict)
-    most: dict[str, int] = field(default_factory=dict)
-    kernel: Counter[str] = field(default_factory=Counter)
-    canary: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-
-    def add(self, what: str, value: float) -> None:
-        if value:
-            self.sums[what] = self.sums.get(what, 0) + value
-
-    def merge(self, other: "Batch") -> None:
-        self.pending.merge(other.pending)
-        for what, value in other.sums.items():
-            self.add(what, value)
-        self.kernel.update(other.kernel)
-        for what, value in other.most.items():
-            self.most[what] = max(value, self.most.get(what, 0))
-        for which, (asked, held) in other.canary.items():
-            one = self.canary.setdefault(which, [0, 0])
-            one[0] += asked
-            one[1] += held
-
-
 class Newer(Exception):
     """The file is of a version of edgeblock to come."""
+
+
+FAULTS = (OSError, sqlite3.Error, Newer)    # of the disk or the file, for which nothing is written now
 
 
 class Writer:
@@ -99,7 +73,7 @@ class Writer:
         """All of them or nothing; `clean`: the daemon ends. `now` is in Unix seconds.
 
         Raises:
-            OSError, sqlite3.Error, Newer: it cannot be done now, and nothing was written.
+            one of FAULTS: it cannot be done now, and nothing was written.
         """
         try:
             base = self._opened()

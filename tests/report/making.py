@@ -10,8 +10,9 @@ from edgeblock.blocklist.store import Store, read_key
 from edgeblock.ledger.book import Book
 from edgeblock.ledger.kinds import why_wrong
 from edgeblock.ledger.records import moment
-from edgeblock.report.pending import Pending
-from edgeblock.report.store import DAY, Batch, Writer
+from edgeblock.report.pending import Batch, Pending
+from edgeblock.report.period import DAY
+from edgeblock.report.store import Writer
 
 LISTS = {
     "court.list": "listed.example\nnever.example\npast.example until=2020-01-01\n@@fine.listed.example\n",

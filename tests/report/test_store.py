@@ -13,8 +13,9 @@ import pytest
 
 from edgeblock.errors import ReportError
 from edgeblock.report import store
-from edgeblock.report.pending import OTHER, Pending
-from edgeblock.report.store import DAMAGED, DAY, FILE, Batch, Newer, Writer, bring_up, hits, kept, opened, read
+from edgeblock.report.pending import OTHER, Batch, Pending
+from edgeblock.report.period import DAY
+from edgeblock.report.store import DAMAGED, FILE, Newer, Writer, bring_up, hits, kept, opened, read
 
 TODAY = 20_800
 NOW = TODAY * DAY + 3600.0
