@@ -213,7 +213,8 @@ def test_stopping_while_it_starts_is_a_clean_stop(lab, box):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert {json.loads(line)["event"] for line in output.splitlines()} - {"ledger head"} == {"stopped"}
+    told = [json.loads(line)["event"] for line in output.splitlines()]
+    assert [event for event in told if event != "ledger head"] == ["stopped"]       # one is signed at any moment
 
 
 def test_what_cannot_be_is_one_line(lab, box):
