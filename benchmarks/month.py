@@ -137,6 +137,10 @@ def reported(state: Path, output: str, *words: str) -> dict[str, Any]:
             "memory_mb": round(used.ru_maxrss / 1024), "output_kb": round(Path(output).stat().st_size / 1024)}
 
 
+def megabytes(directory: Path, files: str) -> float:
+    return round(sum(one.stat().st_size for one in directory.glob(files)) / 1e6, 1)
+
+
 def run(state: Path, lists: int, entries: int, blocks: int) -> dict[str, Any]:
     chosen = random.Random(1)
     rules = config.Rules(directory=state / "rules", key=state / "key", max_growth=1e9)
@@ -158,8 +162,7 @@ def run(state: Path, lists: int, entries: int, blocks: int) -> dict[str, Any]:
     told = json.loads(Path(f"{state}/report.json").read_text())
     assert told["totals"]["visits"] == visits and told["counted"]["seconds"] == DAYS * DAY - 1 + 1, told["counted"]
     return {"lists": lists, "entries": entries, "visits": visits, "days": DAYS, "batch_ms": round(1000 * writing, 1),
-            "counts_mb": round((state / FILE).stat().st_size / 1e6, 1),
-            "ledger_mb": round(sum(one.stat().st_size for one in ledger_of(state).iterdir()) / 1e6, 1),
+            "counts_mb": megabytes(ledger_of(state), f"{FILE}*"), "ledger_mb": megabytes(ledger_of(state), "0*"),
             "writer_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "dead": sum(one["dead"]["entries"] for one in told["lists"]), "report": made}
 
