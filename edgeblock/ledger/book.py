@@ -76,7 +76,10 @@ class Book:
         self._ended = "", 0                     # kind and moment of the last record that was there
         self._number, self._day, self._first, self._size, self._tree = 0, "", 0, 0, Tree()
         self._previous = FIRST                  # digest of the head of the segment before
-        self._unsynced = self._unsigned = self._complete = False
+        self._unsigned = self._complete = False
+        self._path = directory                  # of the segment that is written
+        self._fresh: list[bytes] = []           # its last bytes, which may not be on the disk
+        self.is_doubtful = False                # whether the kernel may have dropped them, and says so no more
 
     @property
     def key(self) -> BoxKey:
@@ -124,6 +127,7 @@ class Book:
     def _take_up(self, there: list[Segment]) -> None:
         self.seq, self.digest, self.last_at, self.last_kind = 0, NOTHING, 0, ""
         self.head, self._previous = None, FIRST
+        self._fresh, self.is_doubtful = [], False
         while there and self._is_unbegun(there[-1]):
             there.pop()
         self._number = there[-1].number if there else 0
@@ -134,8 +138,9 @@ class Book:
         self.head = heads[-1] if heads else None
         own = self.head if self.head and self.head.head.segment == newest.number else None
         before = [head for head in heads if head is not own]
+        data = b""
         if newest.records is not None:
-            found = scan(newest.records.read_bytes())
+            found = scan(data := newest.records.read_bytes())
         lacks = own is not None and own.head.records > found.tree.size
         if newest.records is None or found.last is None or found.more or lacks:
             if newest.records is not None:      # else they were dropped, or are gone, which `verify` tells apart
@@ -154,7 +159,10 @@ class Book:
         self._previous = before[-1].head.digest if before else FIRST
         self._file = os.open(newest.records, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._day, self._size, self._tree, self._first = newest.day, found.size, found.tree, found.first
-        self._unsynced, self._unsigned = True, own is None or own.head.records < found.tree.size
+        self._path = newest.records
+        # The process before may have been told that the disk has failed, and the kernel says that once.
+        self._fresh, self.is_doubtful = [data[end_of(own.head.records if own else 0, data):found.size]], True
+        self._unsigned = own is None or own.head.records < found.tree.size
         self._complete = own is not None and own.head.complete
 
     def _is_unbegun(self, segment: Segment) -> bool:
@@ -181,6 +189,8 @@ class Book:
         Raises:
             OSError: it cannot be written; nothing of it is there.
         """
+        if self.is_doubtful:
+            self.sync()                         # else what has to be written again would have no end
         day = moment(at)[:10]
         if self._file < 0 or self._complete or day != self._day or self._size >= SEGMENT_MAX:
             self._begin(day, at)
@@ -193,7 +203,7 @@ class Book:
         if not self._tree.size:
             self._first = record.seq
         self._tree.add(record.line)
-        self._unsynced = self._unsigned = True
+        self._unsigned = True
         self._follow(record)
         return record
 
@@ -211,6 +221,7 @@ class Book:
                 self.close()                    # nothing may follow half a record
             raise
         self._size += len(data)
+        self._fresh.append(data)
 
     def _begin(self, day: str, at: int) -> None:
         if self._file >= 0:
@@ -231,7 +242,7 @@ class Book:
             path.unlink()
             raise
         self._file, self._number, self._day, self._size, self._tree = file, number, day, 0, Tree()
-        self._unsynced = self._unsigned = self._complete = False
+        self._path, self._fresh, self._unsigned, self._complete = path, [], False, False
 
     def _drop_old(self, at: int) -> None:
         """The records of segments that are too old, or too much together; their heads stay. Old are those with more
@@ -259,10 +270,21 @@ class Book:
     # ---- what is certain
 
     def sync(self) -> None:
-        """All records are on the disk. OSError where they may not be."""
-        if self._unsynced and self._file >= 0:
-            os.fdatasync(self._file)
-            self._unsynced = False
+        """All records are on the disk. OSError where they may not be.
+
+        Where writing failed Linux says so once: what it could not write counts as written from then on, and the next
+        call succeeds. So the same bytes are written again, in their place: who is killed meanwhile leaves what was
+        there."""
+        if self._file < 0 or not self._fresh:
+            return
+        if self.is_doubtful:
+            data = b"".join(self._fresh)
+            with open(self._path, "r+b") as file:
+                file.seek(self._size - len(data))
+                file.write(data)
+        self.is_doubtful = True                 # until it has succeeded
+        os.fdatasync(self._file)
+        self._fresh, self.is_doubtful = [], False
 
     def sign(self, at: int, complete: bool = False) -> Signed | None:
         """The head of what there is, on the disk; None where there is nothing new. OSError where it cannot be
@@ -293,6 +315,14 @@ def read_head(segment: Segment) -> Signed | None:
         return parse_signed(segment.head.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def end_of(count: int, data: bytes) -> int:
+    """Where in a segment's bytes so many records end."""
+    at = 0
+    for _ in range(count):
+        at = data.index(b"\n", at) + 1
+    return at
 
 
 def cut(path: Path, size: int) -> None:

@@ -242,5 +242,7 @@ class Ledger:
         with self._turn:
             for one in self._waiting:
                 self._note(one.at)
+            if self._book.is_doubtful and not self._gap:    # written, but not known to be on the disk
+                self._note(self._at())
         if not self._book.is_open:      # half a record was written and could not be taken back, or it was never open
             self._open = False

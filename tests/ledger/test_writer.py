@@ -1,6 +1,7 @@
 """The ledger as it is written: killed at any moment, on a full disk, by two at a time, over midnight. In: what
 happens to who writes. Out: a ledger that verifies and says what it lacks."""
 
+import errno
 import os
 import random
 import signal
@@ -248,6 +249,82 @@ def test_what_waits_for_a_thread_that_stands_still_is_bounded(tmp_path, monkeypa
     ledger.close()
     [gap] = [one.fields for one in read(tmp_path / "ledger") if one.kind == "gap"]
     assert (gap["lost"], gap["code"]) == (status["lost"], "backlog")
+
+
+class FailingDisk:
+    """As Linux has it (fsync(2), since 4.13): a failure is said once; what could not be written is gone as soon as
+    its pages are, and the next call succeeds."""
+
+    def __init__(self, monkeypatch, failures: int) -> None:
+        self.left, self._sync, self._on_disk = failures, os.fdatasync, {}
+        monkeypatch.setattr(os, "fdatasync", self.sync)
+
+    def sync(self, fd: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        if self.left:
+            self.left -= 1
+            there = self._on_disk.get(path, 0)
+            size = path.stat().st_size
+            with open(path, "r+b") as file:
+                file.seek(there)
+                file.write(bytes(size - there))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._sync(fd)
+        self._on_disk[path] = path.stat().st_size
+
+
+@pytest.mark.parametrize("failures", [1, 4])
+def test_what_a_disk_could_not_write_is_written_again(tmp_path, monkeypatch, failures):
+    """Once a head was signed over records that were not on the disk."""
+    monkeypatch.setattr("edgeblock.ledger.writer.AGAIN", 0.05)
+    ledger = Ledger(Book(tmp_path / "ledger"))
+    disk = FailingDisk(monkeypatch, 0)
+    ledger.start()
+    ledger.append("withdrawn", list="on the disk")
+    assert ledger.flush(5)
+    disk.left = failures
+    for number in range(5):
+        ledger.append("withdrawn", list=str(number))
+    assert ledger.flush(5) and not disk.left
+    assert ledger.status()["state"] == "ok" and ledger.lost == 0
+    ledger.close()
+    made = list(read(tmp_path / "ledger"))
+    assert [one.fields["list"] for one in made if one.kind == "withdrawn"] == ["on the disk", *"01234"]
+    gaps = [one.fields for one in made if one.kind == "gap"]
+    assert gaps and all((gap["code"], gap["lost"]) == ("disk", 0) for gap in gaps)
+    holds(tmp_path / "ledger")
+
+
+def test_what_a_disk_could_not_write_waits_and_does_not_grow(tmp_path, monkeypatch):
+    with Closing(tmp_path) as book:
+        disk = FailingDisk(monkeypatch, 0)
+        book.write(NOON, "withdrawn", {"list": "first"})
+        disk.left = 3
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output"):
+                book.sync()
+        with pytest.raises(OSError, match="Input/output"):
+            book.write(NOON + 1, "withdrawn", {"list": "second"})
+        assert book.seq == 1 and book.is_doubtful
+        book.write(NOON + 1, "withdrawn", {"list": "second"})
+        assert book.seq == 2 and not book.is_doubtful
+        assert book.sign(NOON + 2).head.records == 2
+    holds(tmp_path)
+
+
+def test_what_may_not_be_on_the_disk_is_written_again_by_the_next_process(tmp_path, monkeypatch):
+    """The kernel told the one before, which ended; what is in memory goes when that is needed."""
+    with Closing(tmp_path) as book:
+        book.write(NOON, "withdrawn", {"list": "signed"})
+        book.sign(NOON)
+        for second in range(2):
+            book.write(NOON + second, "withdrawn", {"list": "not signed"})
+    [path] = tmp_path.glob("*.records")
+    data = path.read_bytes()
+    with Closing(tmp_path) as book:
+        path.write_bytes(data[:data.index(b"\n") + 1] + bytes(len(data) - data.index(b"\n") - 1))
+        book.sign(NOON + 3)
+    assert path.read_bytes() == data and holds(tmp_path) == []
 
 
 def test_two_do_not_write_one_ledger(tmp_path):
