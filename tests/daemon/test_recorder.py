@@ -1,6 +1,9 @@
 """What the daemon records: from causes, probes, counters and clocks to records. In: parts that say what a test has
 them say. Out: the ledger that is there afterwards."""
 
+import itertools
+import os
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -15,16 +18,10 @@ from edgeblock.ledger import read
 from edgeblock.ledger.kinds import CODES, KINDS, SUMS, why_wrong
 from edgeblock.ledger.place import directory_of
 from edgeblock.ledger.prove import Row
+from tests.daemon.parts import Log
+from tests.ledger.books import holds, kill
 
-
-class Log:
-    def __init__(self):
-        self.said = []
-
-    def info(self, event, **more):
-        self.said.append((event, more))
-
-    warning = error = info
+DAEMONS = 25        # that are killed, one after the other
 
 
 class Parts:
@@ -164,6 +161,33 @@ def test_lists_with_long_names_are_told_in_as_many_records_as_they_need(parts):
     made = parts.of("lists")
     assert len(made) > 1 and [one["part"] for one in made] == list(range(1, made[0]["of"] + 1))
     assert [name for one in made for name, *_ in one["lists"]] == names
+
+
+def test_daemons_that_are_killed_at_any_moment_and_start_again_have_one_ledger(tmp_path):
+    """Of everything the recorder does; whoever comes next says how the one before has ended."""
+    chance = random.Random(5)
+
+    def work(told):
+        os.fsync = os.fdatasync = lambda file: None     # what a process has written outlives it without
+        parts = Parts(tmp_path)
+        assert parts.recorder.ledger.flush(9)
+        os.write(told, b"+")
+        for number in itertools.count():
+            parts.causes = {"queues": ""} if number % 2 else {}
+            parts.rounds, parts.results = number, {(4, "tls"): "a listed name passes" * (number % 3 == 0)}
+            parts.recorder.see({f"{number}.list": (7, 1, 5, 1_790_000_000_123_456_789)})
+            parts.recorder.turn({"court": Turn(number, 1, -1)})
+            parts.recorder.look()
+            parts.recorder.ledger.flush(0.001)
+    assert all(kill(work, chance.uniform(0, 0.03)) for _ in range(DAEMONS))
+    parts = Parts(tmp_path)
+    made = parts.records()
+    starts = [one.fields for one in made if one.kind == "start"]
+    assert [one["clean"] for one in starts] == [None] + [False] * DAEMONS
+    assert len({one["run"] for one in starts}) == DAEMONS + 1
+    assert [one.seq for one in made] == list(range(1, len(made) + 1))
+    assert len(made) > 10 * DAEMONS and made[-1].kind == "stop"
+    holds(directory_of(parts.config))
 
 
 @pytest.mark.parametrize("told", [

@@ -19,7 +19,6 @@ from edgeblock.blocklist.refresh import refresh
 from edgeblock.blocklist.store import Store, read_key
 from edgeblock.config import Config, Ledger, Rules
 from edgeblock.daemon import ledger as module
-from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.ledger import Recorder, Sources
 from edgeblock.errors import ConfigError
 from edgeblock.ledger import read
@@ -27,19 +26,11 @@ from edgeblock.ledger.heads import parse_signed
 from edgeblock.ledger.heads import read_key as read_box_key
 from edgeblock.ledger.prove import prove
 from edgeblock.ledger.verify import public_keys, verify
+from tests.daemon.parts import Log
 from tests.ledger import checker
+from tests.ledger.books import loaded
 
 COURT = "\n".join(f"host{number}.example.com" for number in range(300)) + "\n"
-
-
-class Log:
-    def __init__(self):
-        self.said = []
-
-    def info(self, event, **more):
-        self.said.append((event, more))
-
-    warning = error = info
 
 
 class Box:
@@ -72,8 +63,7 @@ class Box:
         self.now += 10
         said = refresh(self.config.rules, Store(self.config.rules.key.parent, key, commits=True), self.now)
         assert not said.problem
-        self.recorder.take(Loaded(0, "", said.lists, said.changes, said.refused, [], "", False, said.content, key,
-                                  -1), time.time())
+        self.recorder.take(loaded(said, key), time.time())
         self.recorder.look()
 
     def end(self) -> None:

@@ -4,29 +4,21 @@ happens to who writes. Out: a ledger that verifies and says what it lacks."""
 import errno
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from edgeblock.ledger import read
 from edgeblock.ledger.book import Book
-from edgeblock.ledger.verify import public_keys, verify
 from edgeblock.ledger.writer import BACKLOG, Ledger
-from tests.ledger.books import NOON
+from tests.ledger.books import NOON, holds, kill, wait
 
 KILLS, ROUNDS = 1000, 20        # ends of the process, on so many ledgers
-
-
-def holds(directory: Path) -> list[str]:
-    keys, _ = public_keys(directory, ())
-    made = verify(directory, keys)
-    assert made.problems == [], made.problems
-    return [note for note in made.notes if "has no head: none was signed yet" not in note]
 
 
 def test_a_thousand_kills_at_any_moment_leave_a_ledger_that_verifies(tmp_path):
@@ -36,19 +28,7 @@ def test_a_thousand_kills_at_any_moment_leave_a_ledger_that_verifies(tmp_path):
     for number in range(ROUNDS):
         directory = tmp_path / str(number)
         for _ in range(KILLS // ROUNDS):
-            reader, writer = os.pipe()
-            process = os.fork()
-            if process == 0:
-                try:
-                    write_on(directory, writer)
-                finally:
-                    os._exit(1)
-            os.close(writer)
-            begun += os.read(reader, 1) == b"+"
-            os.close(reader)
-            wait(chance.uniform(0, 0.02))
-            os.kill(process, signal.SIGKILL)
-            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+            begun += kill(partial(write_on, directory), chance.uniform(0, 0.02))
         with Closing(directory) as book:
             recovered += any(kind == "recovered" for kind, _ in book.notes)
         recovered += sum("recovered" in note for note in holds(directory))
@@ -88,10 +68,6 @@ def write_on(directory: Path, told: int) -> None:
         number += 1
         if number % 20 == 0:
             ledger.flush(1)
-
-
-def wait(seconds: float) -> None:
-    threading.Event().wait(seconds)
 
 
 @pytest.mark.parametrize("cut", range(1, 400, 7))
