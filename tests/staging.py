@@ -24,7 +24,7 @@ class Box:
     def __init__(self, stage: Stage, engine: Engine):
         self.stage = stage
         self.engine = engine
-        self.recall = Recall(*self.stage.memory()[:2], self.stage.places)
+        self.recall = Recall(*self.stage.memory()[:2], self.stage.places, self.stage.secret)
         snapshot = engine.matcher.snapshot
         self.stage.offer(snapshot.parts, snapshot.key)
         self.stage.settle()
@@ -68,19 +68,19 @@ def forget_flow(stage: Stage, key: bytes) -> None:
     """The kernel remembers nothing of the flow any more."""
     for name in ("flows", "engine"):
         bpf.delete(stage.maps[name], key)
-    place = place_of_part(key, stage.places)
+    place = place_of_part(key, stage)
     hellos = stage.maps["hellos"]
     bpf.update(hellos, struct.pack("=I", place), bytes(bpf.describe(hellos)[0].value_size))
     bpf.update(stage.maps["parts"], struct.pack("=I", place - stage.places + (stage.places + 3) // 4), bytes(8))
 
 
-def place_of_part(key: bytes, places: int) -> int:
+def place_of_part(key: bytes, stage: Stage) -> int:
     """Where the hello of that flow is of which more is to come, as structures.h has it."""
-    number, parts = 0, (places + 3) // 4
+    number, parts = stage.secret, (stage.places + 3) // 4
     for (word,) in struct.iter_unpack("=Q", key):
         number = (number ^ word) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
         number ^= number >> 32
-    return places - parts + ((number >> 32) * parts >> 32)
+    return stage.places - parts + ((number >> 32) * parts >> 32)
 
 
 class Tracking(Box):

@@ -171,7 +171,7 @@ class Worker:
                 await self._take_rules(*files)
                 self.tell(rules=order["serial"])
             elif order["do"] == "stage1":
-                self.recall = Recall(files[0], files[1], order["places"])
+                self.recall = Recall(files[0], files[1], order["places"], order["secret"])
                 if order["sample"] is not None:
                     self.sample = order["sample"], order["secret"]
                 self.marking = Marking(files[2]) if len(files) > 2 else None

@@ -17,6 +17,7 @@ cdef struct Attributes:
 cdef class Recall:
     cdef int flows
     cdef uint32_t places
+    cdef uint64_t secret
     cdef object memory
     cdef const uint8_t* hellos
     cdef long number

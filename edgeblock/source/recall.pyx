@@ -34,6 +34,7 @@ cdef class Recall:
     Args:
         flows, hellos: the open maps, which stay the caller's.
         places: how many hellos there is room for.
+        secret: the stage's, with which the places of pieces are computed.
 
     Attributes:
         recalled: packets before which something was found.
@@ -43,13 +44,14 @@ cdef class Recall:
         SystemProblem: a map is another program's, or of another edgeblock.
     """
 
-    def __init__(self, int flows, int hellos, uint32_t places):
+    def __init__(self, int flows, int hellos, uint32_t places, uint64_t secret):
         cdef size_t size = places * sizeof(Hello)
         cdef const uint8_t[::1] view
         bpf.check_map(flows, "flows", SIZES["flows"])
         bpf.check_map(hellos, "hellos", SIZES["hellos"])
         self.flows = flows
         self.places = places
+        self.secret = secret
         self.number = bpf.call_number()
         self.memory = mmap.mmap(hellos, (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE,
                                 prot=mmap.PROT_READ)
@@ -143,7 +145,7 @@ cdef class Recall:
         cdef bint is_it
         memset(out, 0, sizeof(Remembered))
         out.count = one.after = 1
-        one.place = place_of_part(key, self.places)
+        one.place = place_of_part(key, self.secret, self.places)
         at = <const Hello*>(self.hellos + <size_t>one.place * sizeof(Hello))
         for turn in range(PATIENCE):
             one.serial = (<const volatile uint32_t*>&at.serial)[0]

@@ -165,7 +165,7 @@ class Pair:
         # Neither may run short of what all flows have together: each needs something else of it.
         self.alone, self.behind = (Engine(rules, flows=1 << 16, worker_rereading=(1 << 32) - 1) for _ in range(2))
         self.stage = stage
-        self.recall = Recall(*stage.memory(), stage.places)
+        self.recall = Recall(*stage.memory(), stage.places, stage.secret)
         stage.offer(rules.snapshot.parts, rules.snapshot.key)
         self.clock, self.executions, self.passed, self.blocked = 0.0, 0, 0, 0
         self.flow: list[bytes] = []

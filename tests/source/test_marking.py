@@ -67,4 +67,4 @@ def test_a_map_of_something_else_is_refused(stage):
     with pytest.raises(SystemProblem, match="map marks has keys of 4 and values of .* not this edgeblock's"):
         Marking(stage.maps["hellos"])
     with pytest.raises(SystemProblem, match="map flows has keys of 4 and"):
-        Recall(stage.maps["hellos"], stage.maps["hellos"], 1)
+        Recall(stage.maps["hellos"], stage.maps["hellos"], 1, 0)

@@ -266,7 +266,7 @@ def test_a_connection_that_many_syns_push_aside_is_found_again(stage):
 
 def test_nothing_is_recalled_of_flows_the_stage_has_not_seen(stage):
     box = Box(stage, engine("blocked.example.com"))
-    recall = Recall(*stage.memory(), stage.places)
+    recall = Recall(*stage.memory(), stage.places, stage.secret)
     for packet in (b"", b"\x45", s.ip_packet(17, b"12345678"), Path(True).data(0, b"x", sport=7)):
         recall.prepare(box.engine, packet, 1.0)
     assert recall.recalled == 0

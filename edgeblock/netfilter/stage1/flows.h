@@ -56,7 +56,7 @@ INLINE int has_part(const struct key *key, __u64 now)
 
 	if (!set)
 		return 1;
-	place = place_of_part(key, set->all);
+	place = place_of_part(key, set->secret, set->all);
 	if (!is_kept(place, set, now))
 		return 0;
 	h = look_up(&hellos, &place);

@@ -147,7 +147,7 @@ INLINE enum outcome judge_data(struct __sk_buff *skb, struct scratch *s, const s
 			s->kind = BEGINS;
 		place = next_place(s, set, &serial);
 		if (s->kind == BEGINS)
-			place = place_of_part(key, set->all);
+			place = place_of_part(key, set->secret, set->all);
 	}
 	MEMORY_BARRIER();
 	what = QUEUED_PIECE;

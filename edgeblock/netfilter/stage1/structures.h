@@ -62,8 +62,8 @@ struct settings {
 	__u32 places;                    // in `hellos`, for each CPU
 	__u32 queue_ech;
 	__u64 until;                     // nanoseconds of the monotonic clock, after which nothing passes; 0: no end
-	__u64 secret;                    // for which connections are learnt from (core/sketch.pyx, in_sample):
-	__u32 sample;                    // those whose number is not above this,
+	__u64 secret;                    // of what nobody else is to compute: where pieces of a hello are,
+	__u32 sample;                    // which connections are learnt from (core/sketch.pyx, in_sample), whose number is not above this,
 	__u32 learns;                    // where this is not 0
 	__u32 all;                       // places in `hellos`
 	__u32 unused;
@@ -82,11 +82,11 @@ static inline __attribute__((always_inline)) __u32 first_part(__u32 all)
 	return all - places_of_parts(all);
 }
 
-// Where the hello of a flow is of which more is to come: both sides compute it.
-static inline __attribute__((always_inline)) __u32 place_of_part(const struct key *key, __u32 all)
+// Where the hello of a flow is of which more is to come: both sides compute it, and nobody else can.
+static inline __attribute__((always_inline)) __u32 place_of_part(const struct key *key, __u64 secret, __u32 all)
 {
 	const __u64 *words = (const __u64 *)key;
-	__u64 hash = 0, parts = places_of_parts(all);
+	__u64 hash = secret, parts = places_of_parts(all);
 
 	for (int i = 0; i < (int)(sizeof(*key) / 8); i++) {
 		hash = (hash ^ words[i]) * 0x9E3779B97F4A7C15ULL;

@@ -42,7 +42,7 @@ cdef extern from "structures.h":
         uint8_t* data              # HELLO_MAX, and CHUNK
 
     const uint32_t CLAIMED
-    uint32_t place_of_part(const Key* key, uint32_t all) nogil
+    uint32_t place_of_part(const Key* key, uint64_t secret, uint32_t all) nogil
 
     struct FlowMark "mark":
         uint64_t touched
