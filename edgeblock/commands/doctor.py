@@ -258,7 +258,7 @@ def past_the_rules(config: Config) -> Iterator[Finding]:
     if tracked:
         yield Finding("shortcut", WARNING,
                       f"{tracked} connections are tracked here, and what is carried past conntrack it does not see: "
-                      f"a rule that drops INVALID breaks them",
+                      f"only done flows are, and a rule that drops INVALID may break these",
                       'track none of them (-j CT --notrack), or set ruleset.kernel = "marks"')
     else:
         yield Finding("shortcut", OK, "done flows, and what the rules certainly pass, go past the kernel rules")

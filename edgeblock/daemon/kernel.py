@@ -19,8 +19,9 @@ from edgeblock.daemon.claim import claim_namespace
 from edgeblock.daemon.compiler import Loaded
 from edgeblock.daemon.mapping import map_stacked
 from edgeblock.daemon.tasks import Tasks
+from edgeblock.daemon.vigil import spare_tracked
 from edgeblock.errors import EdgeblockError, SystemProblem
-from edgeblock.netfilter import ruleset, shortcut
+from edgeblock.netfilter import ruleset
 from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.stage1 import Stage
 
@@ -182,10 +183,8 @@ class Kernel:
             self._give_up_stage(problem)
             return False
         await self.addresses.install()
-        if self._config.ruleset.shortcut and (tracked := shortcut.tracked()):
-            self._log.warning("connections are tracked here, and conntrack does not see what is carried: a rule that "
-                              "drops INVALID breaks them; track none (-j CT --notrack), or set ruleset.kernel = "
-                              "\"marks\"", tracked=tracked)
+        if self.stage is not None and self._config.ruleset.shortcut:
+            spare_tracked(self.stage, self._log)
         return True
 
     async def counters(self) -> dict[str, dict[str, int]]:

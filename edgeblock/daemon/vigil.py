@@ -68,6 +68,17 @@ class State:
         return "NOT FILTERING: " + "; ".join(self.causes.values()) if self.causes else ""
 
 
+def spare_tracked(stage: Stage, log: Any) -> None:
+    """Once connections are tracked here, conntrack sees all of them that is not done, whatever the settings: what it
+    misses it calls INVALID, and such packets are often dropped. For good, as others may be tracked later."""
+    tracked = 0 if stage.tracked else shortcut.tracked()
+    if tracked:
+        stage.carry_undecided(False)
+        log.warning("connections are tracked here, and conntrack does not see what is carried: only done flows are "
+                    "from now on, and a rule that drops INVALID may break these; track none (-j CT --notrack), or "
+                    "set ruleset.kernel = \"marks\"", tracked=tracked)
+
+
 class Vigil:
     """Keeps what the daemon has put into the kernel.
 
@@ -272,6 +283,7 @@ class Vigil:
         devices = ruleset.shortcut_devices(self.config)
         if not devices or self.stage is None or self.stage.pinned is None:
             return
+        spare_tracked(self.stage, self.log)
         there = shortcut.present(devices)
         missing = [device for device in devices if device not in there]
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from edgeblock.daemon import kernel
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.tasks import Tasks
 from edgeblock.errors import SystemProblem
+from edgeblock.netfilter import shortcut
 from tests.daemon.parts import Log
 
 
@@ -44,15 +46,16 @@ def test_kernel_rules_that_could_not_be_removed_go_when_the_workers_have(monkeyp
 @pytest.mark.parametrize(("mode", "count", "warned"), [
     ("carry", "7\n", True), ("carry", "0\n", False), ("carry", None, False), ("marks", "7\n", False)])
 def test_where_connections_are_tracked_the_log_says_what_carrying_breaks(monkeypatch, tmp_path, mode, count, warned):
-    log, config = Log(), Config()
+    log, config, asked = Log(), Config(), []
     config = replace(config, ruleset=replace(config.ruleset, kernel=mode))
     if count is not None:
         (tmp_path / "count").write_text(count)
-    monkeypatch.setattr(kernel.shortcut, "TRACKED", tmp_path / "count")
+    monkeypatch.setattr(shortcut, "TRACKED", tmp_path / "count")
     monkeypatch.setattr(kernel.ruleset, "apply", lambda *_: "iptables")
 
     async def install():
         made = Kernel(config, log, 1, Tasks(lambda: None))
+        made.stage = SimpleNamespace(pinned=None, tracked=False, carry_undecided=asked.append)
 
         async def nothing():
             pass
@@ -63,3 +66,4 @@ def test_where_connections_are_tracked_the_log_says_what_carrying_breaks(monkeyp
 
     asyncio.run(install())
     assert [more for event, more in log.said if "-j CT --notrack" in event] == [{"tracked": 7}] * warned
+    assert asked == [False] * warned

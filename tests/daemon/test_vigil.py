@@ -260,3 +260,29 @@ def test_looks_go_on_while_others_rules_are_listed(kernel):
         ended.set()
 
     asyncio.run(look())
+
+
+def test_once_connections_are_tracked_only_done_flows_are_carried_for_good(kernel, monkeypatch, tmp_path):
+    count, asked = tmp_path / "count", []
+    monkeypatch.setattr(module.shortcut, "TRACKED", count)
+    monkeypatch.setattr(module.shortcut, "lost", lambda *_: {})
+    stage = SimpleNamespace(pinned=tmp_path / "pinned", tracked=False, program_number=lambda name: 1)
+    stage.lost = list
+
+    def carry_undecided(wanted):
+        asked.append(wanted)
+        stage.tracked = not wanted
+
+    stage.carry_undecided = carry_undecided
+    config = parse('[ruleset]\nkernel = "carry"\nclients = ["gone-a"]\nservers = ["gone-b"]\n', "x", tmp_path)
+    one = watching(kernel, config, stage)
+
+    async def look():
+        await one.begin()
+        for text, wanted in (("0\n", []), ("3\n", [False]), ("0\n", [False]), ("4\n", [False])):
+            count.write_text(text)
+            await one._look()
+            assert asked == wanted
+
+    asyncio.run(look())
+    assert [more for event, more in one.said if "-j CT --notrack" in event] == [{"tracked": 3}]

@@ -211,6 +211,23 @@ def test_a_listed_name_is_never_carried(ground, version, cut):
     assert flow.comes(flow.data(0, data)) == "queued"
 
 
+@VERSIONS
+def test_where_conntrack_is_to_see_what_is_undecided_only_done_flows_are_carried(ground, version):
+    kept, flow, first = Flow(ground, version).opened(), Flow(ground, version).opened(), s.request(NAME)
+    assert kept.comes(kept.data(0, first)) == "carried"
+    ground.stage.carry_undecided(False)
+    try:
+        ground.stage.hold(60.0)              # which has the other settings with it
+        assert kept.comes(kept.answer(ANSWER, heard=len(first))) == "passed"
+        assert kept.comes(kept.data(len(first), first)) == "passed"
+        assert [flow.comes(one) for one in (flow.send(), flow.data(0, HELLO), flow.answer(ANSWER))] == ["passed"] * 3
+        assert flow.marked() == DONE and flow.comes(flow.answer()) == flow.comes(flow.send()) == "carried"
+    finally:
+        ground.stage.hold(600.0)
+        ground.stage.carry_undecided(True)
+    assert kept.comes(kept.answer(heard=2 * len(first))) == "carried"
+
+
 def test_a_block_that_comes_while_the_server_speaks_holds(ground):
     flow = Flow(ground).opened()
     assert flow.comes(flow.answer(b"220 hello", at=0)) == "carried"

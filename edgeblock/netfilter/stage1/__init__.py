@@ -79,8 +79,10 @@ class Stage:
         self.coming = -1
         self.newest, self.size = -1, 0         # the filter offered last, and its bytes
         self.room = 0                          # how many fingerprints more it takes
-        self.secret = int.from_bytes(os.urandom(8))     # of the sample
+        self.secret = int.from_bytes(os.urandom(8))     # of the sample, and of the places of pieces
         self.sample = sample
+        self.until = 0                         # nanoseconds of the monotonic clock; see `hold`
+        self.tracked = False
         try:
             self.cpus = possible_cpus()
             self.places = max(hellos, 2 * self.cpus)
@@ -121,7 +123,7 @@ class Stage:
                     os.close(inner)
         zero = bytes(4)
         self.settings = int(idle * 1e9), int(held * 1e9), self.places * 3 // 4 // self.cpus, ech != "accept"
-        self._set(0)
+        self._set()
         bpf.update(self.maps["classes"], zero, bytes(
             ord(chr(byte).lower()) if chr(byte) in PLAIN else 0 for byte in range(256)))
         try:
@@ -208,13 +210,19 @@ class Stage:
 
     def hold(self, seconds: float) -> None:
         """Nothing passes any more so many seconds from here, unless this is called again."""
-        until = time.monotonic_ns() + int(seconds * 1e9)
-        self._set(until)
+        self.until = time.monotonic_ns() + int(seconds * 1e9)
+        self._set()
 
-    def _set(self, until: int) -> None:
+    def carry_undecided(self, wanted: bool) -> None:
+        """Whether the shortcut carries more than done flows, as it does at first: conntrack sees nothing of it."""
+        self.tracked = not wanted
+        self._set()
+
+    def _set(self) -> None:
         learns = self.sample is not None
-        bpf.update(self.maps["settings"], bytes(4), struct.pack("=QQIIQQIIII", *self.settings, until, self.secret,
-                                                                self.sample or 0, learns, self.places, 0))
+        bpf.update(self.maps["settings"], bytes(4),
+                   struct.pack("=QQIIQQIIII", *self.settings, self.until, self.secret, self.sample or 0, learns,
+                               self.places, self.tracked))
 
     # ---- in the kernel
 

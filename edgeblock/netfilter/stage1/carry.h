@@ -11,8 +11,9 @@
  * direction. Whatever is not plain takes the usual way: the beginning of a connection, options of IP, pieces, frames of
  * other kinds, what was encrypted on the way here, what is too long for the route, the last hop.
  *
- * Of done flows all is carried. Of undecided ones and HTTP what our rules (policy.py) certainly let by, by the same
- * functions that these rules ask, so that the stack would have let by the same:
+ * Of done flows all is carried. Of undecided ones and HTTP, unless conntrack is to see them (`tracked`), what our
+ * rules (policy.py) certainly let by, by the same functions that these rules ask, so that the stack would have let by
+ * the same:
  *
  *   SYN, SYN-ACK, FIN, RST and URG never: they take the usual way, and so does the first packet of the client behind
  *   the SYN-ACK. So the operator's firewall sees each connection begin and end.
@@ -140,10 +141,11 @@ SECTION("shortcut") int carry(struct __sk_buff *skb)
 {
 	struct bpf_xfrm_state decrypted;
 	struct bpf_fib_lookup route;
+	const struct settings *set;
 	struct mark *mark;
 	struct ends e;
 	__u8 first, *frame, *ip;
-	__u32 by = skb->ifindex, out, sum, size;
+	__u32 by = skb->ifindex, zero = 0, out, sum, size;
 
 	if (skb->pkt_type || skb->vlan_present)  // 0: for this host's hardware address
 		return LEAVE;
@@ -165,7 +167,8 @@ SECTION("shortcut") int carry(struct __sk_buff *skb)
 		return LEAVE;
 	out &= ~CAME_THROUGH;
 	if (!has_mark(mark, &e, DONE)) {
-		if (!is_established(mark, &e) || e.flags & (FIN | RST | URG))
+		set = look_up(&settings, &zero);
+		if (!is_established(mark, &e) || e.flags & (FIN | RST | URG) || !set || set->tracked)
 			return LEAVE;
 		if (!find_route(skb, &e, &route) || route.ifindex != out)
 			return LEAVE;

@@ -66,7 +66,7 @@ struct settings {
 	__u32 sample;                    // which connections are learnt from (core/sketch.pyx, in_sample), whose number is not above this,
 	__u32 learns;                    // where this is not 0
 	__u32 all;                       // places in `hellos`
-	__u32 unused;
+	__u32 tracked;                   // conntrack is to see what is undecided: none of it is carried
 };
 
 // Of a hello, and never its number.
@@ -126,7 +126,7 @@ struct mark {                            // of a flow, both directions
 	AT(hello, cuts), AT(hello, data),                                                                             \
 	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
 	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                     \
-	AT(settings, learns), AT(settings, all),                                                                      \
+	AT(settings, learns), AT(settings, all), AT(settings, tracked),                                               \
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
 	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
