@@ -22,6 +22,7 @@ from edgeblock.daemon.tasks import Tasks
 from edgeblock.daemon.vigil import spare_tracked
 from edgeblock.errors import EdgeblockError, SystemProblem
 from edgeblock.netfilter import ruleset
+from edgeblock.netfilter.checks import are_apart
 from edgeblock.netfilter.pins import pin_path, program_path
 from edgeblock.netfilter.stage1 import Stage
 
@@ -147,7 +148,7 @@ class Kernel:
                                marks=config.ruleset.marks if keeps_marks else 0,
                                kept=program_path(place, "marks") if keeps_marks else None,
                                shortcut=config.ruleset.shortcut, held=config.limits.hold,
-                               sample=sample_of(config))
+                               sample=sample_of(config), apart=are_apart(config.ruleset))
             self.stage.pin(place)
         except SystemProblem as problem:
             if keeps_marks:

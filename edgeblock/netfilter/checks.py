@@ -109,6 +109,14 @@ def check_shortcut(config: Config) -> None:
         raise ConfigError(f"ruleset.kernel: \"carry\" needs {wanted}")
 
 
+def are_apart(ruleset: Ruleset) -> bool:
+    """Whether the settings name the interfaces of both sides, and none can be on both."""
+    return bool(ruleset.clients and ruleset.servers) and not any(
+        one == other or one[-1] == "*" and other.rstrip("*").startswith(one[:-1])
+        or other[-1] == "*" and one.rstrip("*").startswith(other[:-1])
+        for one in ruleset.clients for other in ruleset.servers)
+
+
 def queues(config: Config) -> tuple[int, int]:
     """The first and the last queue number, one for each worker."""
     workers = config.queue.workers

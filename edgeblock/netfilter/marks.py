@@ -13,7 +13,7 @@ from edgeblock.errors import ConfigError
 # asks for a proof of address.
 PROGRAMS = ("done", "blocked", "answered", "reopened", "proven")
 
-# The same, by section: what carries packets of done flows past the kernel rules.
+# The same, by section: what carries packets past the kernel rules (carry.h).
 SHORTCUT = "shortcut"
 
 

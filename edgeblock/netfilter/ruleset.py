@@ -114,7 +114,7 @@ def standing(config: Config, backend: str, stage1: Path | None = None) -> Standi
 
 
 def shortcut_devices(config: Config) -> tuple[str, ...]:
-    """The interfaces between which packets of done flows are carried."""
+    """The interfaces between which the shortcut carries packets."""
     ruleset = config.ruleset
     return tuple(dict.fromkeys((*ruleset.clients, *ruleset.servers))) if ruleset.shortcut else ()
 

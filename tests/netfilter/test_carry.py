@@ -8,6 +8,8 @@ import json
 import random
 import struct
 import time
+from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +18,7 @@ from edgeblock.lab import CLIENT, SERVER, Lab
 from edgeblock.netfilter import bytecode
 from edgeblock.netfilter.marks import SHORTCUT
 from edgeblock.netfilter.stage1 import Stage, bpf
+from edgeblock.netfilter.stage1.structures import SIZES
 from edgeblock.source.marking import Marking
 from tests.blocklist.making import matcher
 from tests.core import samples as s
@@ -28,6 +31,7 @@ from tests.staging import PASSED, Box, Tracking, is_bare
 pytestmark = pytest.mark.live
 
 UNDECIDED, DONE, HTTP, BLOCKED = range(4)
+CLIENT4 = ip_address(CLIENT[4]).packed
 REDIRECT, LEAVE = 7, 0xFFFFFFFF
 IFINDEX, INGRESS_IFINDEX = 40, 36          # in struct __sk_buff
 NAME = b"www.innocent.example"
@@ -50,7 +54,8 @@ class Ground:
             for version in (4, 6):
                 to = (CLIENT if other == "client" else SERVER)[version]
                 lab.run_in("box", ["ip", "neigh", "replace", to, "lladdr", beyond, "dev", side, "nud", "permanent"])
-        self.stage = Stage(4096, 120.0, hellos=1024, marks=4096, shortcut=True, held=3600.0)
+        self.stage = Stage(4096, 120.0, hellos=1024, marks=4096, shortcut=True, held=3600.0,
+                           apart=True)
 
 
 def interface(lab: Lab, place: str, device: str) -> dict:
@@ -153,9 +158,9 @@ class Flow:
 
     def marked(self):
         marks = self.stage.maps["marks"]
-        for key in bpf.keys(marks, 40, 48):
+        for key in bpf.keys(marks, *SIZES["marks"]):
             if struct.pack("!H", self.port) in (key[32:34], key[34:36]):
-                return struct.unpack_from("=I", bpf.look_up(marks, key, 48), 8)[0]
+                return struct.unpack_from("=I", bpf.look_up(marks, key, SIZES["marks"][1]), 8)[0]
         return None
 
 
@@ -286,6 +291,23 @@ def test_what_comes_by_the_clients_interface_acknowledges_nothing(ground, versio
     # Not the server's, though with its address: a request that the server has not got would be forgotten.
     assert flow.comes(flow.answer(heard=2 * len(first)), side="to-client") == "passed"
     assert flow.comes(flow.data(2 * len(first), first)) == "queued" and flow.box.recall.recalled == 1
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_without_the_shortcut_the_clients_interface_is_known_where_it_is_no_servers(ground, apart):
+    with Stage(64, 120.0, hellos=8, marks=64, apart=apart) as stage:
+        flow, first = Flow(SimpleNamespace(stage=stage)), s.request(NAME)
+
+        def comes(packet, side):
+            return flow.stack(packet, bytes(12) + b"\x08\x00" + packet, ground.index[side], packet[16:20] == CLIENT4)
+
+        for packet, side in ((flow.syn(), "to-client"), (flow.answer(flags=s.SYN | s.ACK, at=-1), "to-server"),
+                             (flow.send(), "to-client"), (flow.data(0, first), "to-client"),
+                             (flow.answer(heard=len(first)), "to-server"), (flow.data(len(first), first), "to-client"),
+                             (flow.answer(heard=2 * len(first)), "to-client")):
+            assert comes(packet, side) == "passed"
+        assert comes(flow.data(2 * len(first), first), "to-client") == ("queued" if apart else "passed")
+        assert flow.box.recall.recalled == apart
 
 
 @pytest.mark.parametrize("way", ["carried", "passed"])

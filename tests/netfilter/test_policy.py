@@ -12,7 +12,7 @@ import pytest
 from edgeblock.config import Config, Queue, Ruleset
 from edgeblock.core.connections import Reader
 from edgeblock.errors import ConfigError, SystemProblem
-from edgeblock.netfilter import iptables, nft, pins, ruleset, tools
+from edgeblock.netfilter import checks, iptables, nft, pins, ruleset, tools
 from edgeblock.netfilter.policy import QUIC_VERSIONS, Do, plan
 
 DEFAULT = Config()
@@ -363,3 +363,12 @@ def test_the_rules_need_nothing_but_pythons_own_library():
     """So a machine that has no more, as in tests/vm/boot.py, can have them."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); import edgeblock.netfilter.ruleset"
     subprocess.run([sys.executable, "-S", "-I", "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("clients", "servers", "apart"), [
+    ("eth1", "eth0", True), ("eth1 ppp*", "eth0 eth2", True), ("eth1.*", "eth1", True), ("eth1.*", "eth10*", True),
+    ("eth1", "eth0 eth1", False), ("eth*", "eth0", False), ("eth0", "eth*", False), ("eth*", "eth1.*", False),
+    ("eth1.*", "eth*", False), ("*", "eth0", False), ("", "eth0", False), ("eth1", "", False), ("", "", False)])
+def test_sides_are_apart_where_no_interface_can_be_on_both(clients, servers, apart):
+    ruleset = Ruleset(clients=tuple(clients.split()), servers=tuple(servers.split()))
+    assert checks.are_apart(ruleset) is apart

@@ -4,6 +4,7 @@ import pytest
 
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.stage1 import Stage, bpf
+from edgeblock.netfilter.stage1.structures import SIZES
 from tests.blocklist.making import matcher
 from tests.core import samples as s
 from tests.fuzz.requests import BROWSERS, Ends
@@ -291,7 +292,7 @@ def test_a_flow_whose_mark_is_gone_is_queued(stage):
         if answered:
             assert connection.sends(request()) == "passed_request"
             connection.answers()
-        for key in list(bpf.keys(stage.maps["marks"], 40, 48)):
+        for key in list(bpf.keys(stage.maps["marks"], *SIZES["marks"])):
             bpf.delete(stage.maps["marks"], key)
         assert connection.sends(request()) == ("later" if answered else "other")
 

@@ -15,7 +15,7 @@ from edgeblock.errors import SystemProblem
 from edgeblock.netfilter import stage1
 from edgeblock.netfilter.marks import PROGRAMS
 from edgeblock.netfilter.stage1 import Stage, bpf, explain, sieve
-from edgeblock.netfilter.stage1.structures import LAYOUT
+from edgeblock.netfilter.stage1.structures import LAYOUT, SIZES
 from edgeblock.source.marking import Marking
 from tests.blocklist.making import KEY, matcher
 from tests.core import headers
@@ -23,6 +23,8 @@ from tests.core import samples as s
 from tests.staging import forget_flow, key_of
 
 pytestmark = pytest.mark.live
+
+MARK = SIZES["marks"][1]                # bytes of a flow's
 
 LINES = ("listed.example", "=only.example.net", "*.below.example.org", "@@fine.example.net", "top", "198.51.100.7",
          "203.0.113.128/25", "192.0.2.1:443", "2001:db8:bad::/48", "2001:db8::77", "example.com/only/a/path")
@@ -384,11 +386,11 @@ class Flow:
 
     def mark(self, what, age=0.0):
         bpf.update(self.keeper.maps["marks"], self.key(), struct.pack(
-            "=QI36x", (time.monotonic_ns() - int(age * 1e9)) % (1 << 64), what))    # older than the machine wraps
+            "=QI", (time.monotonic_ns() - int(age * 1e9)) % (1 << 64), what).ljust(MARK, b"\0"))    # older wraps
 
     def marked(self):
         """What is in the map; None where there is nothing."""
-        found = bpf.look_up(self.keeper.maps["marks"], self.key(), 48)
+        found = bpf.look_up(self.keeper.maps["marks"], self.key(), MARK)
         return None if found is None else struct.unpack_from("=I", found, 8)[0]
 
     def says(self, packet):
@@ -448,7 +450,8 @@ def test_a_flow_in_use_does_not_grow_old(keeper):
     flow = Flow(keeper)
     flow.mark(DONE, IDLE - 10)
     assert flow.says(flow.answer(b"x")) == {"done"}
-    assert time.monotonic_ns() - struct.unpack_from("=Q", bpf.look_up(keeper.maps["marks"], flow.key(), 48))[0] < 5e9
+    touched = struct.unpack_from("=Q", bpf.look_up(keeper.maps["marks"], flow.key(), MARK))[0]
+    assert time.monotonic_ns() - touched < 5e9
 
 
 def test_http_and_blocked_tcp_hold_until_a_syn_and_blocked_udp_until_it_is_idle(keeper):

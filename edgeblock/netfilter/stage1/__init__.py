@@ -59,7 +59,8 @@ class Stage:
         kept: where the map of marks is pinned, so that the next daemon finds them; taken on from there if it fits.
         sample: the greatest number of a connection that is queued to be learnt from, of 32 bits (core/sketch.pyx);
             None: none is.
-        shortcut: whether packets of done flows are to be carried past the stack; that needs marks.
+        shortcut: whether packets are to be carried past the stack; that needs marks.
+        apart: whether the interfaces of clients are certainly no servers': what comes by them is then no server's.
 
     Raises:
         SystemProblem: it cannot be loaded here, and why.
@@ -67,7 +68,7 @@ class Stage:
 
     def __init__(self, flows: int, idle: float, ech: str = "accept", hellos: int = HELLOS, marks: int = 0,
                  kept: Path | None = None, shortcut: bool = False, held: float = 0.0,
-                 sample: int | None = None) -> None:
+                 sample: int | None = None, apart: bool = False) -> None:
         self.maps: dict[str, int] = {}
         self.program = -1
         self.asking: dict[str, int] = {}       # the programs for flow marks
@@ -82,7 +83,7 @@ class Stage:
         self.secret = int.from_bytes(os.urandom(8))     # of the sample, and of the places of pieces
         self.sample = sample
         self.until = 0                         # nanoseconds of the monotonic clock; see `hold`
-        self.tracked = False
+        self.tracked, self.apart = False, apart
         try:
             self.cpus = possible_cpus()
             self.places = max(hellos, 2 * self.cpus)
@@ -221,8 +222,8 @@ class Stage:
     def _set(self) -> None:
         learns = self.sample is not None
         bpf.update(self.maps["settings"], bytes(4),
-                   struct.pack("=QQIIQQIIII", *self.settings, self.until, self.secret, self.sample or 0, learns,
-                               self.places, self.tracked))
+                   struct.pack("=QQIIQQIIIHH", *self.settings, self.until, self.secret, self.sample or 0, learns,
+                               self.places, self.tracked, self.apart))
 
     # ---- in the kernel
 

@@ -186,9 +186,8 @@ SECTION("done") int is_done(struct __sk_buff *skb)
 
 	if (!mark)
 		return 0;
-	// With the server's address, but from where the client is. Only where the shortcut sees packets is that known.
-	if (e.tcp && mark->reopened && e.from != mark->reopened && skb->ingress_ifindex &&
-	    (mark->came_by[~e.from & 1] & ~CAME_THROUGH) == skb->ingress_ifindex)
+	// With the server's address, but from where the client is: the rules that ask for interfaces come later.
+	if (e.tcp && mark->began_by && mark->began_by == skb->ingress_ifindex && e.from != mark->reopened)
 		return has_mark(mark, &e, DONE);
 	if (e.tcp && (e.flags & (SYN | ACK)) == (SYN | ACK))
 		accept(mark, &e);
@@ -259,10 +258,14 @@ SECTION("proven") int is_proven(struct __sk_buff *skb)
 SECTION("reopened") int reopen(struct __sk_buff *skb)
 {
 	struct mark *mark, fresh = {.what = UNDECIDED, .waiting = 1};
+	__u32 zero = 0;
+	const struct settings *set = look_up(&settings, &zero);
 	struct ends e;
 
 	if (!view_ends(skb, 0, &e) || !e.tcp || (e.flags & (SYN | ACK)) != SYN)
 		return 0;
+	if (set && set->apart)
+		fresh.began_by = skb->ingress_ifindex;
 	mark = look_up(&marks, &e.key);
 	if (!mark) {
 		fresh.touched = coarse_nanoseconds();
@@ -274,6 +277,7 @@ SECTION("reopened") int reopen(struct __sk_buff *skb)
 	}
 	if (!mark || (mark->what == UNDECIDED && mark->reopened == e.from && mark->isn == e.seq))
 		return 0;
+	mark->began_by = fresh.began_by;
 	if (mark->what != BLOCKED && !mark->waiting && mark->answered) {
 		mark->next_isn = e.seq;
 		mark->next_from = e.from;

@@ -66,7 +66,8 @@ struct settings {
 	__u32 sample;                    // which connections are learnt from (core/sketch.pyx, in_sample), whose number is not above this,
 	__u32 learns;                    // where this is not 0
 	__u32 all;                       // places in `hellos`
-	__u32 tracked;                   // conntrack is to see what is undecided: none of it is carried
+	__u16 tracked;                   // conntrack is to see what is undecided: none of it is carried
+	__u16 apart;                     // no interface is on both sides
 };
 
 // Of a hello, and never its number.
@@ -111,6 +112,8 @@ struct mark {                            // of a flow, both directions
 	__u32 server_end;                // how far the server has come, of what is not done,
 	__u32 acknowledged;              // and what the client has acknowledged of that
 	__u32 server_acknowledged;       // what the server has of the client's
+	__u32 began_by;                  // the interface of the newest SYN, where no server is; 0: not known
+	__u32 unused;
 };
 
 #define AT(structure, field) __builtin_offsetof(struct structure, field)
@@ -126,11 +129,11 @@ struct mark {                            // of a flow, both directions
 	AT(hello, cuts), AT(hello, data),                                                                             \
 	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
 	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                     \
-	AT(settings, learns), AT(settings, all), AT(settings, tracked),                                               \
+	AT(settings, learns), AT(settings, all), AT(settings, tracked), AT(settings, apart),                          \
 	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
 	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
 	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
 	AT(mark, next_isn), AT(mark, server_end), AT(mark, acknowledged),                                             \
-	AT(mark, server_acknowledged)
+	AT(mark, server_acknowledged), AT(mark, began_by)
 
 #endif
