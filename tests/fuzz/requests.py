@@ -9,7 +9,6 @@ a client with every trick of kept connections, whose server keeps the first or t
 yet; such a server must never read a listed request that it would not have got past an engine alone. Needs root.
 """
 
-import argparse
 import random
 import sys
 import time
@@ -395,11 +394,7 @@ def run(seconds: float, executions: int, seed: int) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument("--executions", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = options(__doc__).parse_args()
     return run(arguments.seconds, arguments.executions, arguments.seed)
 
 

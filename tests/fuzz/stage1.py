@@ -11,7 +11,6 @@ differ about tricks, and no more is asked than what a plain client sees: a liste
 SYN does not pass, whatever came before it on these ports, and an innocent connection is not dropped behind others.
 """
 
-import argparse
 import ctypes
 import os
 import random
@@ -327,10 +326,7 @@ def run(seconds: float, executions: int, seed: int, forgetful: bool = False) -> 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument("--executions", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = options(__doc__)
     parser.add_argument("--forgetful", action="store_true")
     arguments = parser.parse_args()
     return run(arguments.seconds, arguments.executions, arguments.seed, arguments.forgetful)

@@ -8,8 +8,8 @@
  * from. So a flow is carried only when packets of both directions have been seen twice, here and by the rule for done
  * flows, with the same addresses and ports and from the same interface: they came the usual way, came through, and
  * nobody translates them. Each has to come by the interface by which they came, and to leave by that of the other
- * direction. Whatever is not plain takes the usual way: the beginning of a connection, options of IP, pieces, frames of
- * other kinds, what was encrypted on the way here, what is too long for the route, the last hop.
+ * direction. Whatever is not plain takes the usual way: the beginning of a connection, options of IP, pieces, frames
+ * of other kinds, what was encrypted on the way here, what is too long for the route, the last hop.
  *
  * Of done flows all is carried. Of undecided ones and HTTP, unless conntrack is to see them (`tracked`), what our
  * rules (policy.py) certainly let by, by the same functions that these rules ask, so that the stack would have let by
@@ -25,16 +25,16 @@
  *
  *   The client's with payload that the first stage lets by (`tcp_cleared`), of a sender who has proved his address
  *   (`proven`): its own function says so and remembers them, in the same maps, whichever of the two is asked. What it
- *   does not let by makes the flow the engine's, is left alone, and comes to the queue the usual way. That question is
- *   the last: who is let by is carried, so that the stage is not asked a second time of the same bytes. Of a kept
- *   connection of HTTP that is one plain request after the other, each behind the server's acknowledgement of the last.
- *   It is seen here as the rule for done flows would see it (`follow`), for that rule sees only what is not carried: each
- *   packet is followed in one of the two, and in the order in which it comes to the box, save where packets that are
- *   carried overtake others in the stack. Then the acknowledgement comes out of order and counts for nothing, or a
- *   request comes before it, and goes to the engine.
+ *   does not let by makes the flow the engine's, is left alone, and comes to the queue the usual way. That question
+ *   is the last: who is let by is carried, so that the stage is not asked a second time of the same bytes. Of a kept
+ *   connection of HTTP that is one plain request after the other, each behind the server's acknowledgement of the
+ *   last. It is seen here as the rule for done flows would see it (`follow`), for that rule sees only what is not
+ *   carried: each packet is followed in one of the two, and in the order in which it comes to the box, save where
+ *   packets that are carried overtake others in the stack. Then the acknowledgement comes out of order and counts for
+ *   nothing, or a request comes before it, and goes to the engine.
  *
- * A mark is there only if the SYN came to the client's rules, so the ports, the interfaces and the sides are theirs. A
- * flow whose address is listed now has lost its mark (netfilter/cut.py). The first stage's flow is there only if no
+ * A mark is there only if the SYN came to the client's rules, so the ports, the interfaces and the sides are theirs.
+ * A flow whose address is listed now has lost its mark (netfilter/cut.py). The first stage's flow is there only if no
  * rule before it (`exempt_...`) let the SYN by, its destination was in no list, and the connection is in no sample.
  */
 
@@ -105,7 +105,7 @@ INLINE int is_answer(struct __sk_buff *skb, const struct ends *e)
 	return 0;
 }
 
-// Of an undecided flow or HTTP: whether our rules certainly let it by. Asked last, for what passes is remembered as passed.
+// Of an undecided flow or HTTP: whether our rules certainly let it by. Asked last, for what passes is remembered.
 INLINE int may_pass(struct __sk_buff *skb, struct mark *mark, const struct ends *e, __u32 size)
 {
 	__u32 zero = 0;

@@ -201,7 +201,8 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 	else if (is_sampled(key))
 		what = QUEUED_SAMPLE;
 	if (!flow) {
-		// What the engine holds outlives what is remembered here, so ask for it before a flow becomes the kernel's.
+		// What the engine holds outlives what is remembered here, so ask for it before a flow becomes the
+		// kernel's.
 		__u64 *touched = look_up(&engine, key);
 
 		if (what == PASSED_SYN && ((touched && !is_past_held(*touched, now, 1)) || has_part(key, now)))
@@ -224,14 +225,15 @@ INLINE enum outcome judge_syn(struct scratch *s, const struct key *key, __u64 no
 		return QUEUED_WATCHED;
 	if (is_past_held(flow->touched, now, handed | flow->part)) {
 		flow->count = flow->part = flow->http = 0;
-		__sync_val_compare_and_swap(&flow->handed, handed, 0);   // another packet may have handed it over meanwhile
+		__sync_val_compare_and_swap(&flow->handed, handed, 0);   // it may have been handed over meanwhile
 	}
 	flow->touched = now;
 	if (flow->handed)
 		what = what == PASSED_SYN ? QUEUED_WATCHED : what;
 	else if (what == PASSED_SYN) {
-		// The same SYN again is nothing new. Another is remembered too: the client may speak on either connection.
-		// More of them without a hello than the engine reads from are a crowd, which it must know of itself.
+		// The same SYN again is nothing new. Another is remembered too: the client may speak on either
+		// connection. More of them without a hello than the engine reads from are a crowd, which it must know
+		// of itself.
 		s->known = s->read = s->near = s->bare = 0;
 		n = flow->count;
 		for (__u32 i = 0; i < SYNS; i++) {

@@ -23,7 +23,7 @@ enum outcome {
 	QUEUED_ODD_NAME,     // name that is not plain: other bytes, empty labels, digits last, too many labels
 	QUEUED_NO_NAME,
 	QUEUED_ECH,          // ECH, and its policy is not "accept"
-	QUEUED_PIECE,        // not one plain ClientHello, nor the beginning of one; or there is no room for its pieces
+	QUEUED_PIECE,        // not one plain ClientHello, nor the beginning of one; or no room for its pieces
 	QUEUED_OTHER,        // not TLS, and no plain request that may pass here
 	QUEUED_LATER,        // of a flow that has had its hello, or bytes somewhere else
 	QUEUED_WATCHED,      // of a flow that is the engine's
@@ -46,12 +46,12 @@ enum {
 	IP_TCP = 6, IP_UDP = 17,
 	BEHIND = 66000,              // acknowledgements that come late, as conntrack has it (MAXACKWINCONST)
 	DTLS_FIRST = 20, DTLS_LAST = 22,    // first bytes of datagrams that may hold a ClientHello: policy.py
-	// Seconds in which user space is told what has passed of a flow that is the engine's. A queue that is full drops
-	// what would tell it; by then no common server waits for the rest of a hello (nginx and Apache end a handshake after
-	// 60 s).
+	// Seconds in which user space is told what has passed of a flow that is the engine's. A queue that is full
+	// drops what would tell it; by then no common server waits for the rest of a hello (nginx and Apache end a
+	// handshake after 60 s).
 	SOON = 120,
 	ANSWER_BYTES = 248, ANSWER_OTHER_BYTES = 768,    // policy.py has these, and why
-	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `answered`
+	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `settle`
 };
 
 // ---- maps: sizes that are 1 here are set by the loader
@@ -64,7 +64,7 @@ struct header {                          // the first element of a filter; its p
 	__u64 secret[2];
 	__u64 labels;                    // bit n: some listed host has n labels
 	__u32 blocks;
-	__u32 crowded;                   // listed addresses have more prefix lengths than there is room for: 1 IPv4, 2 IPv6
+	__u32 crowded;                   // more prefix lengths are listed than there is room for: 1 IPv4, 2 IPv6
 	__u64 unused[4];
 };
 
@@ -99,7 +99,7 @@ struct view {
 // Of one CPU. What stands here and not in variables, the verifier does not tell apart, so that it comes to an end.
 struct scratch {
 	__u64 now;
-	__u64 turns;                     // programs that have begun on this CPU: one that was interrupted by another sees it
+	__u64 turns;                     // programs begun on this CPU: one that was interrupted sees it
 	struct view view;
 	__u32 name_at, name_size, names, ech;
 	__u32 have, from;                // bytes of a hello that have come, and those before this packet
@@ -107,7 +107,7 @@ struct scratch {
 	__u32 at;                        // how far a request is read
 	__u32 request, goes_on;          // it is a request, not a hello; its connection has had others
 	__u32 mine, last;                // which of passed[] a hello is behind; the last of them
-	__u32 known, read, near, bare;   // of a SYN: whether it is in passed[], with a hello, or near one; how many have none
+	__u32 known, read, near, bare;   // of a SYN: is it in passed[], with a hello, near one; how many have none
 	__u64 next;                      // hellos that this CPU has remembered
 	__u64 dots;                      // in `name`
 	__u64 hashes[LABELS];        // of the name behind each start
@@ -136,8 +136,8 @@ static long (*load_bytes)(const void *skb, __u32 at, void *to, __u32 size) = (vo
 static __u64 (*nanoseconds)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static __u64 (*coarse_nanoseconds)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*cpu_number)(void) = (void *)BPF_FUNC_get_smp_processor_id;
-static long (*look_up_route)(void *skb, struct bpf_fib_lookup *of, int size, __u32 flags) = (void *)BPF_FUNC_fib_lookup;
-static long (*xfrm_state)(void *skb, __u32 at, void *of, __u32 size, __u64 flags) = (void *)BPF_FUNC_skb_get_xfrm_state;
+static long (*look_up_route)(void *skb, struct bpf_fib_lookup *of, int n, __u32 flags) = (void *)BPF_FUNC_fib_lookup;
+static long (*xfrm_state)(void *skb, __u32 at, void *of, __u32 n, __u64 flags) = (void *)BPF_FUNC_skb_get_xfrm_state;
 static long (*redirect)(__u32 device, __u64 flags) = (void *)BPF_FUNC_redirect;
 
 INLINE int count(enum outcome what)

@@ -1,16 +1,16 @@
 /* Flow marks, where conntrack is not to keep them (`kernel = "marks"`): five programs, a map of their own.
  *
- * Comes in: one TCP or UDP packet of either direction. Goes out: 1, what is asked is so, or has been done; 0, it is not,
- * or the packet cannot be read with certainty. A 0 never takes a client's packet past the queue.
+ * Comes in: one TCP or UDP packet of either direction. Goes out: 1, what is asked is so, or has been done; 0, it is
+ * not, or the packet cannot be read with certainty. A 0 never takes a client's packet past the queue.
  *
- * A flow is known by its two ends, whichever sends: the higher one is first in the key, so that nobody has to tell the
- * client from the server. Who is not in the map is undecided.
+ * A flow is known by its two ends, whichever sends: the higher one is first in the key, so that nobody has to tell
+ * the client from the server. Who is not in the map is undecided.
  *
  * Without conntrack nothing says which packets belong to a connection, only which ends they have. So a SYN makes the
  * flow undecided, whatever it was, and an answer ends it only if the server has acknowledged that SYN, and the answer
- * lies behind its own. Else what is still on its way of the connection before would release the new one: a client that
- * is being answered only had to reset that connection and to connect again from the same port. Flows whose SYN nobody
- * has seen, or that have been forgotten, are ended by any answer.
+ * lies behind its own. Else what is still on its way of the connection before would release the new one: a client
+ * that is being answered only had to reset that connection and to connect again from the same port. Flows whose SYN
+ * nobody has seen, or that have been forgotten, are ended by any answer.
  */
 
 struct ends {
@@ -253,8 +253,8 @@ SECTION("proven") int is_proven(struct __sk_buff *skb)
 }
 
 // A SYN: what was decided, was decided of another connection. Remembered also where nothing was, for an answer to the
-// connection before may be on its way. Anybody can send one: where the server has been heard, it counts when the server
-// answers it (`accept`), and until then what stands stands. What is blocked is the engine's to judge at once.
+// connection before may be on its way. Anybody can send one: where the server has been heard, it counts when the
+// server answers it (`accept`), and until then what stands stands. What is blocked is the engine's to judge at once.
 SECTION("reopened") int reopen(struct __sk_buff *skb)
 {
 	struct mark *mark, fresh = {.what = UNDECIDED, .waiting = 1};

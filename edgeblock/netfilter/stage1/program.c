@@ -1,4 +1,11 @@
-// What runs in the kernel for a packet: the first stage, flow marks without conntrack (marks.h), the shortcut (carry.h).
+// What the kernel runs for a packet: the first stage, flow marks without conntrack (marks.h), the shortcut (carry.h).
+//
+//   here       one packet: its place, whose turn it is, what is remembered
+//   maps.h     maps, outcomes, helpers of the kernel      structures.h   what user space reads, too
+//   packet.h   a packet's headers                         flows.h        whose a flow is; SYNs
+//   hello.h    ClientHellos, whole and in pieces          request.h      requests of HTTP
+//   sieve.h    the filter of listed names
+//
 // What follows here is about the first: which client packets of undecided TCP flows need not go to user space at all.
 //
 // Comes in: one packet, from its IP header on, that the kernel rules are about to queue (iptables, `-m bpf`).
@@ -13,18 +20,18 @@
 //   are not in the filter. All of that is remembered: the sequence numbers in `flows`, the bytes in `hellos`, and
 //   where the packets were cut.
 //
-//   Of a hello in pieces the first ones pass as soon as they are certainly the beginning of one, and what they have of
-//   a name is judged. A server can serve nothing on them: it answers a whole hello, and the piece that makes it whole
-//   passes only when the whole has been judged as one in a single packet is. Until then nothing else of the flow
-//   passes, not the same bytes again, no other SYN, no other hello: such a packet makes the flow the engine's, which
-//   is told the pieces in the packets in which they came. These bytes are not to be forgotten before the rest comes,
-//   or the engine would read the rest alone. So no other hello takes their place for as long as the engine would
-//   remember a part of a message (`held`), and where the flow is pushed out of `flows`, user space finds them by the
-//   flow's hash, and no SYN of that flow passes.
+//   Of a hello in pieces the first ones pass as soon as they are certainly the beginning of one, and what they have
+//   of a name is judged. A server can serve nothing on them: it answers a whole hello, and the piece that makes it
+//   whole passes only when the whole has been judged as one in a single packet is. Until then nothing else of the
+//   flow passes, not the same bytes again, no other SYN, no other hello: such a packet makes the flow the engine's,
+//   which is told the pieces in the packets in which they came. These bytes are not to be forgotten before the rest
+//   comes, or the engine would read the rest alone. So no other hello takes their place for as long as the engine
+//   would remember a part of a message (`held`), and where the flow is pushed out of `flows`, user space finds them
+//   by the flow's hash, and no SYN of that flow passes.
 //
-//   Where the flow marks are here (`requests`), one plain request of HTTP may be in the hello's place (request.h). Its
-//   flow is marked as HTTP at once, so no answer ends it. The next one passes where that has ended, and only when the
-//   server has acknowledged all before it. No client can forge that, and no server reads again what it has
+//   Where the flow marks are here (`requests`), one plain request of HTTP may be in the hello's place (request.h).
+//   Its flow is marked as HTTP at once, so no answer ends it. The next one passes where that has ended, and only when
+//   the server has acknowledged all before it. No client can forge that, and no server reads again what it has
 //   acknowledged; so it takes the last one's place, as if a SYN stood before it.
 //
 //   The engine's: from the first packet on that is anything else (a second packet with data, the same bytes again,
@@ -292,8 +299,8 @@ SECTION("socket") int first_stage(struct __sk_buff *skb)
 	return judge(skb, 0);
 }
 
-// The same where the flow marks are here, too: only then can a request pass, for its flow has to be marked at once, and
-// only then are the server's acknowledgements seen.
+// The same where the flow marks are here, too: only then can a request pass, for its flow has to be marked at once,
+// and only then are the server's acknowledgements seen.
 SECTION("requests") int first_stage_of_requests(struct __sk_buff *skb)
 {
 	return judge(skb, 1);

@@ -22,15 +22,15 @@ enum {
 #define EACH(byte) (0x0101010101010101ULL * (byte))
 #define TOP EACH(0x80)
 #define WORD(a, b, c, d, e, f, g, h)                                                              \
-	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | (__u64)(e) << 32 | (__u64)(f) << 40 |       \
+	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | (__u64)(e) << 32 | (__u64)(f) << 40 |  \
 	 (__u64)(g) << 48 | (__u64)(h) << 56)
 #define FIRST(word, bytes) ((word) & ((1ULL << 8 * (bytes)) - 1))
 #define LETTER(c) (1U << ((c) - 'a'))
 
 // First letters of which no field name matters: Accept, Authorization, DNT, If-..., Origin, Range, Referer, Sec-...
-#define INDIFFERENT                                                                                                   \
-	(LETTER('a') | LETTER('b') | LETTER('d') | LETTER('g') | LETTER('i') | LETTER('j') | LETTER('k') | LETTER('l') |  \
-	 LETTER('m') | LETTER('n') | LETTER('o') | LETTER('q') | LETTER('r') | LETTER('s') | LETTER('v') | LETTER('w') |  \
+#define INDIFFERENT                                                                                                  \
+	(LETTER('a') | LETTER('b') | LETTER('d') | LETTER('g') | LETTER('i') | LETTER('j') | LETTER('k') | LETTER('l') | \
+	 LETTER('m') | LETTER('n') | LETTER('o') | LETTER('q') | LETTER('r') | LETTER('s') | LETTER('v') | LETTER('w') | \
 	 LETTER('y') | LETTER('z'))
 
 INLINE __u64 word_at(const struct hello *h, __u32 at)
@@ -85,7 +85,8 @@ INLINE int is_harmless(const struct hello *h, __u32 at, __u64 name)
 	next = word_at(h, at + 16);
 	if (name == WORD('o', 'n', ':', ' ', 'k', 'e', 'e', 'p'))
 		return next == WORD('-', 'a', 'l', 'i', 'v', 'e', '\r', '\n');
-	return name == WORD('o', 'n', ':', ' ', 'c', 'l', 'o', 's') && FIRST(next, 3) == WORD('e', '\r', '\n', 0, 0, 0, 0, 0);
+	return name == WORD('o', 'n', ':', ' ', 'c', 'l', 'o', 's') &&
+	       FIRST(next, 3) == WORD('e', '\r', '\n', 0, 0, 0, 0, 0);
 }
 
 INLINE enum outcome judge_request(struct scratch *s, const struct hello *h)
@@ -200,8 +201,8 @@ INLINE int is_acknowledged(const struct mark *mark, __u8 from, __u32 seq)
 }
 
 // Whether this begins behind the last request of the connection, which the server has acknowledged as all before it.
-// If it passes it takes that one's place, for what has been acknowledged is never read again. If not, the engine is told
-// the last one first: what follows a request is read in other ways than what begins a connection.
+// If it passes it takes that one's place, for what has been acknowledged is never read again. If not, the engine is
+// told the last one first: what follows a request is read in other ways than what begins a connection.
 INLINE void go_on(struct scratch *s, const struct flow *flow, const struct key *key)
 {
 	__u32 seq = s->view.seq, last;

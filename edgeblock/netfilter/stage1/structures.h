@@ -41,7 +41,7 @@ struct flow {
 	__u64 handed;                    // 0: the kernel's; else the engine's, and how often that was said
 	struct passed passed[SYNS];
 	__u32 tail;
-	__u16 part;                      // which of passed[] has a hello that is not whole yet, counted from 1; 0: none
+	__u16 part;                      // which of passed[] has a hello not whole yet, counted from 1; 0: none
 	__u16 http;                      // the same of a request; it is the last of them
 };
 
@@ -53,18 +53,18 @@ struct hello {
 	struct key key;                  // whose it is
 	__u16 size;                      // of what has come; 0: the place of one that is not whole is free
 	__u16 cuts[PIECES - 1];          // where pieces end that others followed; 0: none
-	__u8 data[HELLO_MAX + CHUNK];    // the end is never looked at: reads and writes behind the last byte stay inside
+	__u8 data[HELLO_MAX + CHUNK];    // of the end nothing is used: what goes behind the last byte stays inside
 };
 
 struct settings {
 	__u64 idle;                      // nanoseconds, for what is the kernel's
-	__u64 held;                      // for what is the engine's: it may have part of a message so long (limits.hold)
+	__u64 held;                      // for what is the engine's, which holds part of a message so long
 	__u32 places;                    // in `hellos`, for each CPU
 	__u32 queue_ech;
 	__u64 until;                     // nanoseconds of the monotonic clock, after which nothing passes; 0: no end
 	__u64 secret;                    // of what nobody else is to compute: where pieces of a hello are,
-	__u32 sample;                    // which connections are learnt from (core/sketch.pyx, in_sample), whose number is not above this,
-	__u32 learns;                    // where this is not 0
+	__u32 sample;                    // which connections are learnt from (core/sketch.pyx, in_sample): those
+	__u32 learns;                    // whose number is not above this, where `learns` is not 0
 	__u32 all;                       // places in `hellos`
 	__u16 tracked;                   // conntrack is to see what is undecided: none of it is carried
 	__u16 apart;                     // no interface is on both sides
@@ -117,23 +117,23 @@ struct mark {                            // of a flow, both directions
 };
 
 #define AT(structure, field) __builtin_offsetof(struct structure, field)
-#define LAYOUT                                                                                                        \
-	HELLO_MAX, PIECES, CHUNK, SYNS, STARTS, NEAR, MAX_EXTENSIONS,                                                 \
-	sizeof(struct key), AT(key, source), AT(key, destination), AT(key, source_port), AT(key, destination_port),   \
-	AT(key, family),                                                                                              \
-	sizeof(struct passed), AT(passed, isn), AT(passed, serial), AT(passed, place), AT(passed, size),              \
-	AT(passed, after),                                                                                            \
-	sizeof(struct flow), AT(flow, head), AT(flow, count), AT(flow, touched), AT(flow, handed), AT(flow, passed),  \
-	AT(flow, tail), AT(flow, part), AT(flow, http),                                                               \
-	sizeof(struct hello), AT(hello, serial), AT(hello, isn), AT(hello, key), AT(hello, size),                     \
-	AT(hello, cuts), AT(hello, data),                                                                             \
-	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                        \
-	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                     \
-	AT(settings, learns), AT(settings, all), AT(settings, tracked), AT(settings, apart),                          \
-	UNDECIDED, DONE, HTTP, BLOCKED,                                                                               \
-	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                  \
-	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),             \
-	AT(mark, next_isn), AT(mark, server_end), AT(mark, acknowledged),                                             \
+#define LAYOUT                                                                                                       \
+	HELLO_MAX, PIECES, CHUNK, SYNS, STARTS, NEAR, MAX_EXTENSIONS,                                                \
+	sizeof(struct key), AT(key, source), AT(key, destination), AT(key, source_port), AT(key, destination_port),  \
+	AT(key, family),                                                                                             \
+	sizeof(struct passed), AT(passed, isn), AT(passed, serial), AT(passed, place), AT(passed, size),             \
+	AT(passed, after),                                                                                           \
+	sizeof(struct flow), AT(flow, head), AT(flow, count), AT(flow, touched), AT(flow, handed), AT(flow, passed), \
+	AT(flow, tail), AT(flow, part), AT(flow, http),                                                              \
+	sizeof(struct hello), AT(hello, serial), AT(hello, isn), AT(hello, key), AT(hello, size),                    \
+	AT(hello, cuts), AT(hello, data),                                                                            \
+	sizeof(struct settings), AT(settings, idle), AT(settings, held), AT(settings, places),                       \
+	AT(settings, queue_ech), AT(settings, until), AT(settings, secret), AT(settings, sample),                    \
+	AT(settings, learns), AT(settings, all), AT(settings, tracked), AT(settings, apart),                         \
+	UNDECIDED, DONE, HTTP, BLOCKED,                                                                              \
+	sizeof(struct mark), AT(mark, touched), AT(mark, what), AT(mark, isn), AT(mark, server_isn),                 \
+	AT(mark, reopened), AT(mark, waiting), AT(mark, next_from), AT(mark, answered), AT(mark, came_by),           \
+	AT(mark, next_isn), AT(mark, server_end), AT(mark, acknowledged),                                            \
 	AT(mark, server_acknowledged), AT(mark, began_by)
 
 #endif
