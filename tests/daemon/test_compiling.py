@@ -232,6 +232,38 @@ def test_a_spare_that_is_dying_is_an_error_and_no_more(settings, monkeypatch, tm
         uvloop.run(load_from_it())
 
 
+@pytest.mark.parametrize("state", ["asleep", "ended", "ended unheard"])
+def test_a_process_that_cannot_import_what_it_needs_says_what(settings, monkeypatch, tmp_path, state):
+    """What is on the disk is no more what the daemon was started from. What was in force before is so still."""
+    (settings.directory / "court.list").write_text("listed.example\n")
+    before = load(settings)
+    changed = tmp_path / "python"
+    changed.write_text(f"#!{sys.executable}\nimport sys\nsys.modules['edgeblock.blocklist.refresh'] = None\n"
+                       "from edgeblock.daemon.compiling import main\n"      # behind -P -m and the module's name
+                       "sys.exit(main(sys.argv[4:]))\n")
+    changed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(changed))
+
+    async def load_from_it():
+        compiler = Compiler(settings)
+        await compiler.prepare()
+        process = compiler._spare[0]
+        if state != "asleep":
+            compiler.wake()
+            await asyncio.sleep(0)          # so that it is sent
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            if state == "ended":
+                await process.wait()
+        await compiler.load(digest=before.digest)
+
+    with pytest.raises(ListError, match="^what reads lists cannot be imported .*edgeblock.blocklist.refresh.*; if "
+                                        "edgeblock was changed on the disk, restart it$") as told:
+        uvloop.run(load_from_it())
+    assert type(told.value) is ListError            # not Ended: no list has made it end
+    assert matcher(settings, before).look_up("tls", b"listed.example").list == "court"
+    os.close(before.fd)
+
+
 def test_a_process_that_stands_still_is_an_error_and_no_more(settings, monkeypatch, tmp_path):
     """It is stopped, or its disk does not answer: lists that come later are not to wait for it."""
     stopped = tmp_path / "python"
