@@ -173,7 +173,7 @@ def in_force(size: int) -> dict[str, Any]:
         client.connect((SERVER[4], 5000))
         client.settimeout(0.01)
         (rules / "all.list").write_text(every)
-        daemon = lab.start_daemon(f'[rules]\ndirectory = "{rules}"\nkey = "{lab.home}/key"\n', within=60)
+        daemon = lab.start_daemon(f'[rules]\ndirectory = "{rules}"\nkey = "{lab.home}/state/key"\n', within=60)
         until(lambda: lab.counters(daemon).get("addresses.in_kernel", 0) >= size, 60)
         for where, name, before in (("beside", "one.list", None), ("inside", "all.list", every)):
             shut, opened = [], []

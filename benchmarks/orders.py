@@ -28,7 +28,7 @@ DEADLINE = 1800.0
 CONFIG = """
 [rules]
 directory = "{home}/rules"
-key = "{home}/key"
+key = "{home}/state/key"
 max_growth = 1000
 [queue]
 workers = 2

@@ -21,7 +21,7 @@ from tests.memory import family, processor_time, proportional, told
 
 MIB = 1 << 20
 WAITING = 10 * MIB      # a process that waits for lists takes less, one that tries them more
-CONFIG = '[rules]\ndirectory = "{home}/rules"\nkey = "{home}/key"\n'
+CONFIG = '[rules]\ndirectory = "{home}/rules"\nkey = "{home}/state/key"\n'
 
 
 def settled(daemon: Daemon) -> bool:

@@ -169,7 +169,9 @@ def box_of(mode: str, more: str = "", period: float = PERIOD, limits: str = "") 
         add_sources(lab)
         if mode in ("untracked", "shortcut"):
             track_nothing(lab)
-        box = Box(lab, Path(home), mode, period, more, limits)
+        inside = Path(home, "box")         # the ledger stands beside it
+        inside.mkdir()
+        box = Box(lab, inside, mode, period, more, limits)
         try:
             box.start()
             yield box
