@@ -213,10 +213,7 @@ class Asker:
         self.own = slices.Clocks(place.inside("box"))
 
     def answer(self) -> Any:
-        line = self.process.stdout.readline()
-        if not line:
-            raise harness.Problem(f"{self.load.name}, {self.place.name}: the client ended with {self.process.wait()}")
-        return json.loads(line)
+        return harness.answer(self.process, f"{self.load.name}, {self.place.name}: the client")
 
     def order(self, count: int) -> Any:
         self.process.stdin.write(b"%d\n" % count)

@@ -48,6 +48,15 @@ def main(work: Callable[[], None]) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
 
 
+def answer(process: subprocess.Popen[Any], who: str) -> Any:
+    """The next line of JSON that a process says. Problem where it has ended."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise Problem(f"{who} ended with {process.wait()}")
+    return json.loads(line)
+
+
 class Run:
     """One run of one benchmark."""
 

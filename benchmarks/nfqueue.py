@@ -110,10 +110,7 @@ class Reader:
         assert self.answer() == "ready"
 
     def answer(self) -> Any:
-        line = self.process.stdout.readline()
-        if not line:
-            raise harness.Problem(f"the reader ended with {self.process.wait()}")
-        return json.loads(line)
+        return harness.answer(self.process, "the reader")
 
     def order(self, what: str) -> None:
         self.process.stdin.write(what + "\n")
