@@ -272,12 +272,11 @@ def settings(home: Path, sections: Mapping[str, Mapping[str, Any]], workers: int
                    for name, keys in base.items())
 
 
-UNTRACKED = {"stage1": "on", "tracking": "stage1"}
 EDGEBLOCK: dict[str, dict[str, dict[str, Any]]] = {
-    "queue": {"ruleset": {"stage1": "off"}},
-    "both stages": {"ruleset": {"stage1": "on"}},
-    "untracked": {"ruleset": UNTRACKED},
-    "shortcut": {"ruleset": UNTRACKED | {"shortcut": True, "clients": ["to-client"], "servers": ["to-server"]}},
+    "queue": {"ruleset": {"kernel": "off"}},
+    "both stages": {"ruleset": {"kernel": "judge"}},
+    "untracked": {"ruleset": {"kernel": "marks"}},
+    "shortcut": {"ruleset": {"kernel": "carry", "clients": ["to-client"], "servers": ["to-server"]}},
 }
 
 
