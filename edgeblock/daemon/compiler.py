@@ -383,6 +383,7 @@ ABOUT_A_REFUSAL = {"file": str, "told": str, "origin": str, "where": str, "in_fo
 ABOUT_ALL = {"digest": str, "lists": list, "changes": list, "refused": dict, "warnings": list, "problem": str,
              "again": bool, "content": str, "slow": list, "base": str, "trial": dict}
 ROOT = re.compile("[0-9a-f]{64}|")      # what a list's entries are committed to, or nothing
+SHARES = {"subscribers_share"}          # of a change: parts of one; everything else is counted, or a text
 ABOUT_A_TRIAL = {"lists": dict, "problem": str, "fault": str, "refused": bool}
 
 
@@ -431,7 +432,8 @@ def verified(said: Any) -> dict[str, Any]:
     plain = (str, int, type(None))
     for change in told["changes"]:
         if not isinstance(change, dict) or not {"change", "list"} <= change.keys() or not all(
-                isinstance(value, plain) for value in change.values()):
+                isinstance(value, plain) or key in SHARES and type(value) is float and 0 <= value <= 1
+                for key, value in change.items()):
             raise ListError("the process that compiles the lists has said what it never says")
     told["changes"] = [{printable(key): printable(value) if isinstance(value, str) else value
                         for key, value in change.items()} for change in told["changes"]]

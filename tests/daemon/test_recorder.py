@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgeblock.blocklist.parts import ListRecord
+from edgeblock.blocklist.refresh import behind
 from edgeblock.config import Canary, Config, Ledger, Rules
 from edgeblock.daemon import ledger as module
 from edgeblock.daemon.compiler import verified
@@ -192,6 +194,8 @@ def test_daemons_that_are_killed_at_any_moment_and_start_again_have_one_ledger(t
 
 @pytest.mark.parametrize("told", [
     {"changes": [{"change": "taken", "list": "x", "file": "f", "entries": 1.5}]},
+    {"changes": [{"change": "taken", "list": "x", "file": "f", "subscribers_share": 1.5}]},
+    {"changes": [{"change": "taken", "list": "x", "file": "f", "subscribers_share": float("nan")}]},
     {"lists": [{"name": "x", "file": "f", "action": "block", "entries": 1, "duplicates": 0, "unusable": 0,
                 "guarded": 0, "exceptions_lost": 0, "expires": None, "expired": False, "origin": "", "clients": "",
                 "clients_count": 0, "root": "a name.example", "leaves": 0, "window": ""}]}])
@@ -202,6 +206,18 @@ def test_what_a_process_that_reads_lists_says_can_be_recorded(told):
     assert verified(dict(plain)) == plain
     with pytest.raises(ListError, match="never says"):
         verified(plain | told)
+
+
+def test_every_figure_of_a_list_of_addresses_can_be_recorded():
+    """What the box had seen behind its addresses is told with it, a share of its subscribers among that."""
+    record = ListRecord("seized", "block", file="seized.list", entries=2, address_entries=2, names_behind=3,
+                        names_shared=1, flows_behind=120, subscribers_share=0.0667)
+    change = {"change": "taken", "list": "seized", "file": "seized.list", "entries": 2, **behind(record)}
+    assert change["subscribers_share"] == 0.0667
+    plain = {"digest": "", "lists": [], "changes": [change], "refused": {}, "warnings": [], "problem": "",
+             "again": False, "content": "", "slow": [], "base": "",
+             "trial": {"lists": {}, "problem": "", "fault": "", "refused": False}}
+    assert verified(dict(plain)) == plain
 
 
 def test_a_ledger_that_is_off_does_nothing(tmp_path):

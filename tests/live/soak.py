@@ -407,7 +407,8 @@ def week(reloads: int, restarts: int, flushes: int, mode: str, limit: float,
          more: str = "") -> dict[str, Any]:
     """Reloads and flushes of one daemon, then restarts; measured at the start, after a tenth and at the end."""
     told: dict[str, Any] = {"mode": mode, "wanted": {"reloads": reloads, "restarts": restarts, "flushes": flushes}}
-    with box_of(mode, more, limits=f"[limits]\nflows = {FEW_FLOWS}\n") as box:
+    # Commitments to versions before those in force are kept up to a bound that nothing here would reach: none.
+    with box_of(mode, more, limits=f"[limits]\nflows = {FEW_FLOWS}\n[ledger]\nproof_megabytes = 0\n") as box:
         began = time.monotonic()
         for number in range(LISTS_CHANGED):
             box.drop(f"more{number}.list", "host.example\nother.example\n")
