@@ -140,9 +140,9 @@ def do(job: bytes, files: list[int]) -> int:
     if not name and said["digest"] != digest:
         if not digest:
             give_way()
+        if config.ledger.enabled:       # now, for with the last word this process is ended
+            drop_proofs(rules, config.ledger.proof_megabytes * 1_000_000)
         trial.rest()
         print(json.dumps(trial.told()), flush=True)
-        if config.ledger.enabled:
-            drop_proofs(rules, config.ledger.proof_megabytes * 1_000_000)
     return 0
 

@@ -411,7 +411,7 @@ def week(reloads: int, restarts: int, flushes: int, mode: str, limit: float,
     with box_of(mode, more, limits=f"[limits]\nflows = {FEW_FLOWS}\n[ledger]\nproof_megabytes = 0\n") as box:
         began = time.monotonic()
         for number in range(LISTS_CHANGED):
-            box.drop(f"more{number}.list", "host.example\nother.example\n")
+            box.drop(f"more{number}.list", f"host.example\nother{number}.example\n")    # one proof each, as later
         reload_once(box)
         marks = {"reloads": [box.at_rest()]}
         done = flushed = 0
