@@ -63,6 +63,8 @@ LAYERS = (
     ("ledger",),
     ("report.pending",),
     ("report",),
+    ("fleet.source",),
+    ("fleet",),
     ("daemon",),
     ("lab",),
     ("commands",),
