@@ -1,7 +1,7 @@
 """The seam: what a source of lists is, whatever it speaks.
 
 In: what was known of it after the last fetch. Out: files for the drop directory, or that nothing has changed; what is
-known now. Never here: a file in the drop directory (landing.py puts them there), a wait between two fetches (fetch.py),
+known now. Never here: a file in the drop directory (landing.py puts them there), a wait between two (fetch.py),
 or a protocol.
 """
 
@@ -50,7 +50,7 @@ class Source(Protocol):
     kind: str
 
     async def fetch(self, known: dict[str, Any], folder: Path) -> Fetched:
-        """Asks once. `known` is that of the last fetch whose files landed, {} at first; `folder` is empty and its own.
+        """Asks once. `known` is that of the last fetch whose files landed, {} at first; `folder` is empty, for it.
 
         Raises:
             SourceError: it failed; the caller waits longer each time, with jitter.

@@ -303,7 +303,8 @@ def test_without_the_shortcut_the_clients_interface_is_known_where_it_is_no_serv
 
         for packet, side in ((flow.syn(), "to-client"), (flow.answer(flags=s.SYN | s.ACK, at=-1), "to-server"),
                              (flow.send(), "to-client"), (flow.data(0, first), "to-client"),
-                             (flow.answer(heard=len(first)), "to-server"), (flow.data(len(first), first), "to-client"),
+                             (flow.answer(heard=len(first)), "to-server"),
+                             (flow.data(len(first), first), "to-client"),
                              (flow.answer(heard=2 * len(first)), "to-client")):
             assert comes(packet, side) == "passed"
         assert comes(flow.data(2 * len(first), first), "to-client") == ("queued" if apart else "passed")
