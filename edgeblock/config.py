@@ -8,14 +8,28 @@ edgeblock.toml beside this file is the same, for people: a test compares the two
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ConfigError
+from edgeblock.toml import (
+    choice,
+    flag,
+    nearest,
+    number,
+    path,
+    read_table,
+    readers,
+    seconds,
+    setting,
+    shown,
+    text,
+    whole,
+    why_no_toml,
+    words,
+)
 
 DEFAULT_FILE = Path("/etc/edgeblock/edgeblock.toml")
 NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)    # RFC 6052, 2.2
@@ -30,28 +44,7 @@ LANGUAGES_MAX = 16                          # that one list speaks
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,2}")      # RFC 5646, those that pages are written in
 
 
-# What a key may hold: each returns a function that makes the record's value of a TOML value, or raises ValueError
-# with what is allowed, to follow "must be".
-
-def _setting(default: Any, read: Callable[[Any], Any]) -> Any:
-    return field(default=default, metadata={"read": read})
-
-
-def _choice(default: str, *allowed: str) -> Any:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError("one of " + ", ".join(f'"{word}"' for word in allowed))
-        return value
-    return _setting(default, read)
-
-
-def _whole(default: int, low: int, high: int) -> Any:
-    def read(value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"a whole number from {low} to {high}" if low < high else str(low))
-        return value
-    return _setting(default, read)
-
+# What a key may hold besides what toml.py has.
 
 def _workers(default: int) -> Any:
     def read(value: Any) -> int | str:
@@ -60,7 +53,7 @@ def _workers(default: int) -> Any:
         if type(value) is not int or not 1 <= value <= 1024:
             raise ValueError('a whole number from 1 to 1024, or "auto"')
         return value
-    return _setting(default, read)
+    return setting(default, read)
 
 
 def _listen() -> Any:
@@ -79,7 +72,7 @@ def _listen() -> Any:
             raise ValueError('an address and a port, such as "127.0.0.1:9477" or "[::1]:9477", an absolute path of a '
                              'socket, or ""') from None
         return value
-    return _setting("", read)
+    return setting("", read)
 
 
 def _mark(default: int) -> Any:
@@ -87,41 +80,7 @@ def _mark(default: int) -> Any:
         if type(value) is not int or not 0 < value <= 0xFFFFFFFF:
             raise ValueError(f"bits of 32, such as {default:#x}")
         return value
-    return _setting(default, read)
-
-
-def _seconds(default: float, low: float, high: float) -> Any:
-    def read(value: Any) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise ValueError(f"seconds, from {low:g} to {high:g}")
-        return float(value)
-    return _setting(default, read)
-
-
-def _flag(default: bool) -> Any:
-    def read(value: Any) -> bool:
-        if type(value) is not bool:
-            raise ValueError("true or false")
-        return value
-    return _setting(default, read)
-
-
-def _text(default: str = "") -> Any:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or not (value.isprintable()):
-            raise ValueError("one line of text in quotes")
-        return value
-    return _setting(default, read)
-
-
-def _path(default: str | None) -> Any:
-    def read(value: Any) -> Path | None:
-        if value == "" and default is None:
-            return None
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise ValueError("a path in quotes")
-        return Path(value)
-    return _setting(None if default is None else Path(default), read)
+    return setting(default, read)
 
 
 def _several(default: tuple[str, ...], *allowed: str) -> Any:
@@ -129,15 +88,7 @@ def _several(default: tuple[str, ...], *allowed: str) -> Any:
         if not isinstance(value, list) or not value or any(word not in allowed for word in value):
             raise ValueError("a list of " + ", ".join(f'"{word}"' for word in allowed))
         return tuple(dict.fromkeys(value))
-    return _setting(default, read)
-
-
-def _number(default: float, low: float, high: float) -> Any:
-    def read(value: Any) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return float(value)
-    return _setting(default, read)
+    return setting(default, read)
 
 
 def _allowed() -> Any:
@@ -148,16 +99,7 @@ def _allowed() -> Any:
                                               for word in value):
             raise ValueError("true, false, or a list of what is allowed, each in quotes")
         return tuple(dict.fromkeys(value))
-    return _setting(False, read)
-
-
-def _words() -> Any:
-    def read(value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list) or any(not isinstance(word, str) or not word.isprintable() or not word
-                                              for word in value):
-            raise ValueError("a list of texts in quotes")
-        return tuple(dict.fromkeys(value))
-    return _setting((), read)
+    return setting(False, read)
 
 
 def read_language(value: str) -> str:
@@ -205,7 +147,7 @@ def read_page_name(value: Any) -> str:
 
 
 def _texts() -> Any:
-    return _setting((), read_texts)
+    return setting((), read_texts)
 
 
 def _links() -> Any:
@@ -216,7 +158,7 @@ def _links() -> Any:
                 for pair in value):
             raise ValueError('a list of ["what it is", "where it is"] pairs')
         return tuple((text, where) for text, where in value)
-    return _setting((), read)
+    return setting((), read)
 
 
 def _ports(default: tuple[int, ...]) -> Any:
@@ -226,7 +168,7 @@ def _ports(default: tuple[int, ...]) -> Any:
         if not isinstance(value, list) or any(type(port) is not int or not 0 < port < 65536 for port in value):
             raise ValueError('a list of ports from 1 to 65535, or "all"')
         return tuple(dict.fromkeys(value))
-    return _setting(default, read)
+    return setting(default, read)
 
 
 def _interfaces() -> Any:
@@ -235,7 +177,7 @@ def _interfaces() -> Any:
                                               for name in value):
             raise ValueError('a list of interfaces, such as ["eth1", "ppp*"]')
         return tuple(dict.fromkeys(value))
-    return _setting((), read)
+    return setting((), read)
 
 
 def _networks() -> Any:
@@ -250,7 +192,7 @@ def _networks() -> Any:
         merged = [*ipaddress.collapse_addresses(one for one in found if isinstance(one, ipaddress.IPv4Network)),
                   *ipaddress.collapse_addresses(one for one in found if isinstance(one, ipaddress.IPv6Network))]
         return tuple(map(str, merged))
-    return _setting((), read)
+    return setting((), read)
 
 
 def _network(default: str, family: int) -> Any:
@@ -264,7 +206,7 @@ def _network(default: str, family: int) -> Any:
         if found is None or found.version != family or found.num_addresses < 8:
             raise ValueError(f'a network of 8 addresses or more, such as "{default}", or ""')
         return str(found)
-    return _setting(default, read)
+    return setting(default, read)
 
 
 def _nat64() -> Any:
@@ -285,7 +227,7 @@ def _nat64() -> Any:
         if not isinstance(value, list) or len(value) > NAT64_MAX:
             raise ValueError(f'{what}, such as ["2001:db8:64::/96"]')
         return tuple(dict.fromkeys(map(network, value)))
-    return _setting((), read)
+    return setting((), read)
 
 
 # What a NAME.toml may say, now or in a version to come, and [rules] locked may keep for the operator. (`from` is
@@ -304,7 +246,7 @@ def _locks() -> Any:
         if not isinstance(value, list) or any(word not in LOCKABLE for word in value):
             raise ValueError("a list of settings of lists: " + ", ".join(LOCKABLE))
         return tuple(dict.fromkeys(value))
-    return _setting((), read)
+    return setting((), read)
 
 
 def _exceptions() -> Any:
@@ -314,37 +256,37 @@ def _exceptions() -> Any:
                 or "=" in word and word.rpartition("=")[2] not in LOCKABLE for word in value):
             raise ValueError('a list of "NAME" or "NAME=SETTING", such as "court=mandatory"')
         return tuple(dict.fromkeys(value))
-    return _setting((), read)
+    return setting((), read)
 
 
 @dataclass(frozen=True)
 class Rules:
     """[rules]: where lists are, who may sign them, and what holds for a list that does not say otherwise."""
 
-    directory: Path = _path("/etc/edgeblock/rules")
-    action: str = _choice("reset", *LIST_ACTIONS)
-    https: str = _choice("ignore", "ignore", "host")   # what a URL rule does on TLS and QUIC
-    key: Path = _path("/var/lib/edgeblock/key")
-    protected: Path | None = _path(None)               # the operator's own protected names, besides the shipped ones
-    shared: Path | None = _path(None)                  # the operator's own shared networks, over the shipped ones
-    require_signatures: bool = _flag(False)            # every list needs the signature of one of `signers`
-    signers: tuple[str, ...] = _words()                # minisign keys: "KEY" for all lists, "NAME=KEY" for that list
+    directory: Path = path("/etc/edgeblock/rules")
+    action: str = choice("reset", *LIST_ACTIONS)
+    https: str = choice("ignore", "ignore", "host")   # what a URL rule does on TLS and QUIC
+    key: Path = path("/var/lib/edgeblock/key")
+    protected: Path | None = path(None)               # the operator's own protected names, besides the shipped ones
+    shared: Path | None = path(None)                  # the operator's own shared networks, over the shipped ones
+    require_signatures: bool = flag(False)            # every list needs the signature of one of `signers`
+    signers: tuple[str, ...] = words()                # minisign keys: "KEY" for all lists, "NAME=KEY" for that list
     allow_public_suffixes: bool | tuple[str, ...] = _allowed()
     allow_protected: bool | tuple[str, ...] = _allowed()
     allow_addresses: bool | tuple[str, ...] = _allowed()    # loopback, multicast and such
     allow_shared: bool | tuple[str, ...] = _allowed()  # addresses that serve many sites
     allow_collateral: bool | tuple[str, ...] = _allowed()   # addresses with more names behind them than this:
-    max_collateral: int = _whole(100, 0, 1_000_000_000)     # that several subscribers ask for; docs/impact.md
-    widest_ipv4: int = _whole(20, 0, 32)               # prefix length of the widest range that a list may have
-    widest_ipv6: int = _whole(32, 0, 128)
-    max_growth: float = _number(3.0, 1, 1e9)           # times the entries of the last accepted version
-    max_shrink: float = _number(0.5, 0, 1)             # share of the last accepted version's entries that may go
-    max_unparsable: float = _number(0.05, 0, 1)        # share of the lines that may be unusable
-    guarded: str = _choice("refuse", "refuse", "skip")  # a list with entries that a guard rail refuses, or these
-    max_guarded: float = _number(0.9, 0, 1)            # share of the entries that may be left out so
+    max_collateral: int = whole(100, 0, 1_000_000_000)     # that several subscribers ask for; docs/impact.md
+    widest_ipv4: int = whole(20, 0, 32)               # prefix length of the widest range that a list may have
+    widest_ipv6: int = whole(32, 0, 128)
+    max_growth: float = number(3.0, 1, 1e9)           # times the entries of the last accepted version
+    max_shrink: float = number(0.5, 0, 1)             # share of the last accepted version's entries that may go
+    max_unparsable: float = number(0.05, 0, 1)        # share of the lines that may be unusable
+    guarded: str = choice("refuse", "refuse", "skip")  # a list with entries that a guard rail refuses, or these
+    max_guarded: float = number(0.9, 0, 1)            # share of the entries that may be left out so
     nat64: tuple[str, ...] = _nat64()                  # prefixes of NAT64 here, besides 64:ff9b::/96
     locked: tuple[str, ...] = _locks()                 # settings that no NAME.toml may change
-    self_check: float = _seconds(1.0, 0, 600)          # new rules are tried for so long before they are in force
+    self_check: float = seconds(1.0, 0, 600)          # new rules are tried for so long before they are in force
     unlocked: tuple[str, ...] = _exceptions()          # "NAME" or "NAME=SETTING": those lists' may, all or this one
 
 
@@ -352,22 +294,22 @@ class Rules:
 class Queue:
     """[queue]: the NFQUEUE that packets arrive on."""
 
-    number: int = _whole(0, 0, 65535)
+    number: int = whole(0, 0, 65535)
     workers: int | str = _workers(1)          # processes, each with a queue and a CPU of its own; "auto": one a CPU
-    length: int = _whole(8192, 1, 1_000_000)                         # packets the kernel holds for us, when closed
-    buffer: int = _whole(8 * 1024 * 1024, 65536, 1024 * 1024 * 1024)    # bytes of socket receive buffer
-    overload: str = _choice("open", "open", "closed")                # full queue: pass packets unseen, or drop them
+    length: int = whole(8192, 1, 1_000_000)                         # packets the kernel holds for us, when closed
+    buffer: int = whole(8 * 1024 * 1024, 65536, 1024 * 1024 * 1024)    # bytes of socket receive buffer
+    overload: str = choice("open", "open", "closed")                # full queue: pass packets unseen, or drop them
 
 
 @dataclass(frozen=True)
 class Ruleset:
     """[ruleset]: which packets the kernel queues."""
 
-    install: bool = _flag(True)               # `run` applies it at start and removes it at stop
-    backend: str = _choice("auto", "auto", "nft", "iptables")
-    kernel: str = _choice("auto", "auto", "off", "judge", "marks", "carry")    # what it does itself; docs/stage1.md
-    marks: int = _whole(1_048_576, 1024, 100_000_000)      # flows whose marks our programs keep
-    addresses: bool = _flag(True)             # address entries are rules too, for every port; docs/addresses.md
+    install: bool = flag(True)               # `run` applies it at start and removes it at stop
+    backend: str = choice("auto", "auto", "nft", "iptables")
+    kernel: str = choice("auto", "auto", "off", "judge", "marks", "carry")    # what it does itself; docs/stage1.md
+    marks: int = whole(1_048_576, 1024, 100_000_000)      # flows whose marks our programs keep
+    addresses: bool = flag(True)             # address entries are rules too, for every port; docs/addresses.md
     hooks: tuple[str, ...] = _several(("forward",), "forward", "input", "output")
     clients: tuple[str, ...] = _interfaces()  # towards the clients; () is any
     servers: tuple[str, ...] = _interfaces()  # towards the servers; () is any
@@ -378,7 +320,7 @@ class Ruleset:
     mark_mask: int = _mark(0x30000000)        # two adjacent bits of the conntrack mark
     inject_mark: int = _mark(0x40000000)      # packet mark of our own replies, so that they are never queued
     proof_mark: int = _mark(0x80000000)       # packet mark, from rule to queue: who sends has proved his address
-    absent: str = _choice("open", "open", "closed")    # no daemon on the queue: packets pass, or are dropped
+    absent: str = choice("open", "open", "closed")    # no daemon on the queue: packets pass, or are dropped
 
     @property
     def stage1(self) -> str:
@@ -397,56 +339,56 @@ class Ruleset:
 
 
 # What `kernel` was before it was one key. Files that say it so are still read.
-OLDER = {"stage1": _choice("auto", "auto", "on", "off"), "tracking": _choice("conntrack", "conntrack", "stage1"),
-         "shortcut": _flag(False)}
+OLDER = {"stage1": choice("auto", "auto", "on", "off"), "tracking": choice("conntrack", "conntrack", "stage1"),
+         "shortcut": flag(False)}
 
 
 @dataclass(frozen=True)
 class Limits:
     """[limits]: what a worker may remember. See docs/limits.md for each limit, its policy and its counter."""
 
-    flows: int = _whole(262_144, 16, 100_000_000)      # flows remembered by one worker
-    memory: int = _whole(256 * 1024 * 1024, 1024 * 1024, 1 << 40)    # bytes of stream window in one worker
-    flow_bytes: int = _whole(160 * 1024, 4096, 64 * 1024 * 1024)     # bytes of stream window in one flow
-    idle: float = _seconds(120.0, 1, 86_400)   # without a packet for so long, a flow is forgotten
-    hold: float = _seconds(7440.0, 1, 604_800)  # the same for one in the middle of a message
-    settle_packets: int = _whole(512, 0, 1_000_000)    # one-way routing: client packets after which a flow is done
-    quic_connections: int = _whole(8, 1, 1000)         # QUIC connections whose keys are tried on any foreign packet
-    quic_derivations: int = _whole(16, 1, 1_000_000)   # QUIC keys derived for one datagram
-    quic_failures: int = _whole(100_000, 1, 100_000_000)   # tries of more connections' keys, of a worker in 1 s
-    quic_worker_derivations: int = _whole(1_000_000, 1, 100_000_000)     # QUIC keys derived by a worker in 1 s
-    worker_rereading: int = _whole(1 << 25, 65_536, 1 << 31)     # bytes read again in 1 s, where copies conflict
+    flows: int = whole(262_144, 16, 100_000_000)      # flows remembered by one worker
+    memory: int = whole(256 * 1024 * 1024, 1024 * 1024, 1 << 40)    # bytes of stream window in one worker
+    flow_bytes: int = whole(160 * 1024, 4096, 64 * 1024 * 1024)     # bytes of stream window in one flow
+    idle: float = seconds(120.0, 1, 86_400)   # without a packet for so long, a flow is forgotten
+    hold: float = seconds(7440.0, 1, 604_800)  # the same for one in the middle of a message
+    settle_packets: int = whole(512, 0, 1_000_000)    # one-way routing: client packets after which a flow is done
+    quic_connections: int = whole(8, 1, 1000)         # QUIC connections whose keys are tried on any foreign packet
+    quic_derivations: int = whole(16, 1, 1_000_000)   # QUIC keys derived for one datagram
+    quic_failures: int = whole(100_000, 1, 100_000_000)   # tries of more connections' keys, of a worker in 1 s
+    quic_worker_derivations: int = whole(1_000_000, 1, 100_000_000)     # QUIC keys derived by a worker in 1 s
+    worker_rereading: int = whole(1 << 25, 65_536, 1 << 31)     # bytes read again in 1 s, where copies conflict
 
 
 @dataclass(frozen=True)
 class Policies:
     """[policies]: pass or drop, for what cannot be read."""
 
-    unparsable: str = _choice("pass", "pass", "drop")  # the stream is no protocol we know
-    midstream: str = _choice("pass", "pass", "drop")   # the flow was first seen after its start, inside a message
-    memory: str = _choice("pass", "pass", "drop")      # a limit was reached without conflicting bytes
-    conflict: str = _choice("drop", "pass", "drop")    # a limit was reached and the bytes conflict: somebody hides
-    work: str = _choice("drop", "pass", "drop")        # a packet costs too much: it alone, and it is sent again
-    no_sni: str = _choice("pass", "pass", "drop")      # a hello without a name
-    crash: str = _choice("drop", "pass", "drop")       # its packet has ended a worker, or its beginning went with one
-    ech: str = _choice("accept", "accept", "block", "block-listed-addresses")
+    unparsable: str = choice("pass", "pass", "drop")  # the stream is no protocol we know
+    midstream: str = choice("pass", "pass", "drop")   # the flow was first seen after its start, inside a message
+    memory: str = choice("pass", "pass", "drop")      # a limit was reached without conflicting bytes
+    conflict: str = choice("drop", "pass", "drop")    # a limit was reached and the bytes conflict: somebody hides
+    work: str = choice("drop", "pass", "drop")        # a packet costs too much: it alone, and it is sent again
+    no_sni: str = choice("pass", "pass", "drop")      # a hello without a name
+    crash: str = choice("drop", "pass", "drop")       # its packet has ended a worker, or its beginning went with one
+    ech: str = choice("accept", "accept", "block", "block-listed-addresses")
 
 
 @dataclass(frozen=True)
 class Reply:
     """[reply]: what a blocked client receives."""
 
-    tls: str = _choice("alert", "alert", "rst")        # alert: fatal alert and FIN; rst: a bare RST
-    unproven: str = _choice("drop", "drop", "answer")  # who has not acknowledged a SYN-ACK that the box has seen
-    status: int = _setting(451, lambda value: read_status(value))    # of the block page
-    blocked_by: str = _text()                          # URL of who blocks, sent with 451 (RFC 7725, 4)
-    language: str = _choice("en", *SHIPPED_LANGUAGES)  # where the client asks for none that there is
-    page: Path | None = _path(None)                    # an HTML file; None is the page that ships
-    contact: str = _text()                             # how to complain about a wrong block
-    provider: str = _text()                            # who blocks
+    tls: str = choice("alert", "alert", "rst")        # alert: fatal alert and FIN; rst: a bare RST
+    unproven: str = choice("drop", "drop", "answer")  # who has not acknowledged a SYN-ACK that the box has seen
+    status: int = setting(451, lambda value: read_status(value))    # of the block page
+    blocked_by: str = text()                          # URL of who blocks, sent with 451 (RFC 7725, 4)
+    language: str = choice("en", *SHIPPED_LANGUAGES)  # where the client asks for none that there is
+    page: Path | None = path(None)                    # an HTML file; None is the page that ships
+    contact: str = text()                             # how to complain about a wrong block
+    provider: str = text()                            # who blocks
     reason: tuple[tuple[str, str], ...] = _texts()     # why, by language; () is the wording of the page that ships
     help: tuple[tuple[str, str], ...] = _links()       # where to get help, on the page that ships; () is its own
-    redirect: str = _text()                            # the URL of a redirect
+    redirect: str = text()                            # the URL of a redirect
 
 
 def read_status(value: Any) -> int:
@@ -460,27 +402,27 @@ def read_status(value: Any) -> int:
 class Privacy:
     """[privacy]: off by default; on, log lines name the plain name or the subscriber."""
 
-    names: bool = _flag(False)
-    clients: bool = _flag(False)
+    names: bool = flag(False)
+    clients: bool = flag(False)
 
 
 @dataclass(frozen=True)
 class Daemon:
     """[daemon]: how it is watched."""
 
-    control: Path = _path("/run/edgeblock/control.sock")     # where `edgeblock status` asks
-    control_group: str = _text("edgeblock-lists")           # whose members may ask `status` and `check` there
-    log_blocks: int = _whole(20, 0, 100_000)   # log lines a second about blocks; the rest are counted in one line
-    log_megabytes: int = _whole(100, 0, 1_000_000)     # of lines about blocks in a day (UTC); the same
-    hang: float = _seconds(0.7, 0.2, 60)       # a worker whose packet path is silent for so long is replaced
+    control: Path = path("/run/edgeblock/control.sock")     # where `edgeblock status` asks
+    control_group: str = text("edgeblock-lists")           # whose members may ask `status` and `check` there
+    log_blocks: int = whole(20, 0, 100_000)   # log lines a second about blocks; the rest are counted in one line
+    log_megabytes: int = whole(100, 0, 1_000_000)     # of lines about blocks in a day (UTC); the same
+    hang: float = seconds(0.7, 0.2, 60)       # a worker whose packet path is silent for so long is replaced
 
 
 @dataclass(frozen=True)
 class Canary:
     """[canary]: the daemon asks its own box for a listed name and for another."""
 
-    enabled: bool = _flag(True)
-    period: float = _seconds(10.0, 1, 3600)    # between two rounds
+    enabled: bool = flag(True)
+    period: float = seconds(10.0, 1, 3600)    # between two rounds
     ipv4: str = _network("198.18.0.0/29", 4)   # of the two interfaces that it asks by; "": not over IPv4
     ipv6: str = _network("2001:2::/125", 6)
 
@@ -489,28 +431,28 @@ class Canary:
 class Impact:
     """[impact]: what is kept of who would be hit by address entries. docs/impact.md."""
 
-    enabled: bool = _flag(True)
-    destinations: int = _whole(262_144, 256, 1 << 26)  # addresses that a worker remembers; rounded up to a power of 2
-    sample: float = _number(0.01, 0, 1)        # share of connections that the first stage queues to learn from
+    enabled: bool = flag(True)
+    destinations: int = whole(262_144, 256, 1 << 26)  # addresses that a worker remembers; rounded up to a power of 2
+    sample: float = number(0.01, 0, 1)        # share of connections that the first stage queues to learn from
 
 
 @dataclass(frozen=True)
 class Ledger:
     """[ledger]: a record that shows afterwards what was in force, and when. docs/ledger.md."""
 
-    enabled: bool = _flag(True)
-    directory: Path | None = _path(None)       # None: beside that of [rules] key, with -ledger behind its name
-    keep_days: int = _whole(400, 1, 36_500)    # records of days before are removed; what was signed of them stays
-    max_megabytes: int = _whole(256, 64, 1_000_000)     # of records; the oldest go first
-    proof_megabytes: int = _whole(1024, 0, 1_000_000)   # of what proves entries of versions of lists before; the same
+    enabled: bool = flag(True)
+    directory: Path | None = path(None)       # None: beside that of [rules] key, with -ledger behind its name
+    keep_days: int = whole(400, 1, 36_500)    # records of days before are removed; what was signed of them stays
+    max_megabytes: int = whole(256, 64, 1_000_000)     # of records; the oldest go first
+    proof_megabytes: int = whole(1024, 0, 1_000_000)   # of what proves entries of versions of lists before; the same
 
 
 @dataclass(frozen=True)
 class Report:
     """[report]: counts by day that outlive the daemon. docs/report.md."""
 
-    enabled: bool = _flag(True)
-    keep_days: int = _whole(400, 1, 4000)      # days with counts that are kept; a year, and time to report on it
+    enabled: bool = flag(True)
+    keep_days: int = whole(400, 1, 4000)      # days with counts that are kept; a year, and time to report on it
 
 
 @dataclass(frozen=True)
@@ -518,10 +460,10 @@ class Metrics:
     """[metrics]: where Prometheus asks."""
 
     listen: str = _listen()                    # "127.0.0.1:9477", or the path of a UNIX socket; empty: nowhere
-    other_machines: bool = _flag(False)        # whether `listen` may be an address that others can reach
-    certificate: Path | None = _path(None)     # PEM, with its chain: then over TLS
-    certificate_key: Path | None = _path(None)
-    token_file: Path | None = _path(None)      # what a request must bring (Authorization: Bearer)
+    other_machines: bool = flag(False)        # whether `listen` may be an address that others can reach
+    certificate: Path | None = path(None)     # PEM, with its chain: then over TLS
+    certificate_key: Path | None = path(None)
+    token_file: Path | None = path(None)      # what a request must bring (Authorization: Bearer)
 
 
 @dataclass(frozen=True)
@@ -589,50 +531,21 @@ def _read_text(text: str, source: str, folder: Path) -> tuple[Config, dict[str, 
     mistakes: dict[str, str] = {}
     for name, table in tables.items():
         if name not in sections:
-            homes = [section for section, record in sections.items() if name in _keys(record)]
-            hint = f"it belongs under [{homes[0]}]" if homes else _nearest(name, sections, "[{}]")
+            homes = [section for section, record in sections.items() if name in readers(record)]
+            hint = f"it belongs under [{homes[0]}]" if homes else nearest(name, sections, "[{}]")
             mistakes[name] = f"{source}: unknown {'section' if isinstance(table, dict) else 'key'} {name!r}; {hint}"
         elif not isinstance(table, dict):
-            mistakes[name] = f"{source}: {name} = {_shown(table)} must be a section: [{name}]"
+            mistakes[name] = f"{source}: {name} = {shown(table)} must be a section: [{name}]"
         else:
             values[name] = _record(sections[name], name, table, source, folder, mistakes)
     return Config(**values), mistakes
 
 
-def why_no_toml(problem: Exception) -> str:
-    """What the parser says, on one line, and what is meant where it says that a value is none."""
-    said = " ".join(str(problem).split())
-    return said + ("; text stands in quotes, only numbers, dates, true and false without"
-                   if said.startswith("Invalid value") else "")
-
-
-def _keys(record: Any) -> dict[str, Callable[[Any], Any]]:
-    return {key.name: key.metadata["read"] for key in fields(record)}
-
-
-def _nearest(name: str, known: Any, form: str) -> str:
-    near = get_close_matches(name, known, 1, 0.5)
-    return f"did you mean {form.format(near[0])}?" if near else f"known are {', '.join(map(form.format, known))}"
-
-
 def _record(record: Any, section: str, table: dict[str, Any], source: str, folder: Path,
             mistakes: dict[str, str]) -> Any:
-    keys = _keys(record)
-    values = {}
     if record is Ruleset:
         table = _without_older(table, source, mistakes)
-    for key, value in table.items():
-        if key not in keys:
-            near = _nearest(key, keys, "{}")
-            mistakes[f"{section}.{key}"] = f"{source}: unknown key {key!r} in [{section}]; {near}"
-            continue
-        try:
-            made = keys[key](value)
-        except ValueError as allowed:
-            mistakes[f"{section}.{key}"] = f"{source}: [{section}] {key} = {_shown(value)} must be {allowed}"
-            continue
-        values[key] = folder / made if isinstance(made, Path) else made
-    return record(**values)
+    return record(**read_table(readers(record), table, source, f"[{section}]", folder, mistakes))
 
 
 def _without_older(table: dict[str, Any], source: str, mistakes: dict[str, str]) -> dict[str, Any]:
@@ -646,11 +559,11 @@ def _without_older(table: dict[str, Any], source: str, mistakes: dict[str, str])
         try:
             OLDER[key].metadata["read"](value)
         except ValueError as allowed:
-            mistakes[f"ruleset.{key}"] = f"{source}: [ruleset] {key} = {_shown(value)} must be {allowed}"
+            mistakes[f"ruleset.{key}"] = f"{source}: [ruleset] {key} = {shown(value)} must be {allowed}"
     if len(mistakes) > wrong:
         return newer
     stage1, marks, carry = older.get("stage1", "auto"), older.get("tracking") == "stage1", older.get("shortcut")
-    said = " and ".join(f"{key} = {_shown(value)}" for key, value in older.items())
+    said = " and ".join(f"{key} = {shown(value)}" for key, value in older.items())
     if "kernel" in newer:
         mistakes["ruleset.kernel"] = f"{source}: [ruleset] kernel says what {' and '.join(older)} said; take that out"
     elif carry and not marks:
@@ -662,9 +575,3 @@ def _without_older(table: dict[str, Any], source: str, mistakes: dict[str, str])
     else:
         newer["kernel"] = "carry" if carry else "marks" if marks else {"on": "judge"}.get(stage1, stage1)
     return newer
-
-
-def _shown(value: Any) -> str:
-    # As TOML spells it, near enough, on one line.
-    text = str(value).lower() if isinstance(value, bool) else f"{value!r}"
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -32,6 +32,7 @@ from edgeblock.blocklist.terms import (
 )
 from edgeblock.core.decision import LIST_ACTIONS
 from edgeblock.errors import ListError, printable
+from edgeblock.toml import why_no_toml
 
 HTTPS = ("ignore", "host")
 SHOWN_MAX = 80          # characters of a value that a message repeats
@@ -204,7 +205,7 @@ def parse_settings(text: bytes, source: str, defaults: ListSettings, formats: tu
     try:
         table = tomllib.loads(text.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ListError(f"{source}: not readable as TOML: {config.why_no_toml(error)[:SAID_MAX]}") from None
+        raise ListError(f"{source}: not readable as TOML: {why_no_toml(error)[:SAID_MAX]}") from None
     except RecursionError:
         raise ListError(f"{source}: not readable as TOML: brackets or names are nested too deeply") from None
     except ValueError:          # from int(), which says no more than that
