@@ -32,7 +32,7 @@ LAYERS = (
     ("core.connections",),
     ("core.engine",),
     ("errors", "ledger.merkle", "toml"),
-    ("config", "addresses", "wire", "progress", "disguises.packets"),
+    ("config", "addresses", "wire", "progress", "notify", "disguises.packets"),
     ("disguises.streams", "disguises.messages", "disguises"),
     ("blocklist.international", "blocklist.international_tables"),
     ("blocklist.apart", "blocklist.bitmap", "blocklist.flatten", "blocklist.leads", "blocklist.siphash",
@@ -64,12 +64,13 @@ LAYERS = (
     ("report.pending",),
     ("report",),
     ("fleet.source",),
-    ("fleet.sources", "fleet.record", "fleet.landing"),
+    ("fleet.sources", "fleet.record", "fleet.landing", "fleet.threads"),
     ("fleet",),
     ("daemon",),
     ("lab",),
     ("commands",),
     ("cli",),
+    ("fleet.cli",),
     ("__main__",),
 )
 LINE = re.compile(r"^\s*(?:from\s+(?P<base>edgeblock[\w.]*)\s+c?import\s+(?P<names>\(?[\w\s,]+)"

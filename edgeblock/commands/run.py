@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from edgeblock import config
 from edgeblock.commands import add_config, complain
-from edgeblock.daemon.notify import kept_files
 from edgeblock.errors import ConfigError, SystemProblem
+from edgeblock.notify import kept_files
 
 EXAMPLES = """\
   edgeblock run --config /etc/edgeblock/edgeblock.toml

@@ -7,7 +7,7 @@ and that the service manager is asked to keep. Never here: a packet.
 import os
 from collections.abc import Iterable
 
-from edgeblock.daemon.notify import notify
+from edgeblock.notify import notify
 from edgeblock.source.queue import losses
 
 

@@ -29,7 +29,6 @@ from edgeblock.daemon.itself import give_back
 from edgeblock.daemon.journal import Journal
 from edgeblock.daemon.kernel import Kernel
 from edgeblock.daemon.ledger import Recorder, Sources
-from edgeblock.daemon.notify import notify, watchdog_seconds
 from edgeblock.daemon.outcomes import Outcomes
 from edgeblock.daemon.reload import Reload
 from edgeblock.daemon.status import Status
@@ -39,6 +38,7 @@ from edgeblock.daemon.windows import Turn, Windows
 from edgeblock.daemon.workers import HOLDING, Workers
 from edgeblock.errors import SystemProblem
 from edgeblock.netfilter.checks import queues
+from edgeblock.notify import notify, watchdog_seconds
 
 RECORDING = 0.25        # seconds between two looks at what the ledger is to say
 ENDING = 1.0            # seconds that a daemon before us may take to end

@@ -107,8 +107,8 @@ class Landing:
 
     def land(self, files: dict[str, Path], record: Record, kept: Path, settings: bool) -> list[str]:
         """Brings the files of a source to the drop directory, and takes away those that it has there and that are not
-        among them. The record is written to `kept`, with its files; what else is in it is the caller's. The names of
-        what has changed.
+        among them. The record is written to `kept`, with its files; what else is in it is the caller's: `known` there
+        is no more than what was known before until nothing is landing. The names of what has changed.
 
         Raises:
             SourceError: a name is not allowed, a file too large, another's file in the way, or the disk full. Unless
@@ -125,6 +125,8 @@ class Landing:
                 record.write(kept)
             self._rename(ready, record)
             record.files, record.landing = ready.files, {}
+            if ready.hidden or ready.gone or not record.changed:
+                record.changed = record.asked
             record.write(kept)
         except OSError as problem:
             raise SourceError(f"{problem.filename or self.directory}: cannot be written: {problem.strerror}"

@@ -15,12 +15,14 @@ from edgeblock.errors import EdgeblockError
 class SourceError(EdgeblockError):
     """A fetch that failed, as one line that names the source and the way out; what was fetched before stays.
 
-    `grave`: what came cannot be genuine (a bad signature, an older version), so that somebody should look.
+    `grave`: what came cannot be genuine (a bad signature, an older version), so that somebody should look. `wait` is
+    the seconds until the next try where the source itself says that, else None: longer after each failure.
     """
 
-    def __init__(self, message: str, grave: bool = False) -> None:
+    def __init__(self, message: str, grave: bool = False, wait: float | None = None) -> None:
         super().__init__(message)
         self.grave = grave
+        self.wait = wait
 
 
 @dataclass(frozen=True)

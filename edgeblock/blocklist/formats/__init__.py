@@ -51,14 +51,14 @@ from edgeblock.blocklist.formats.lines import (
 )
 from edgeblock.blocklist.formats.packed import SUFFIXES, unpacked
 from edgeblock.blocklist.formats.plain import read_domains, read_urls
-from edgeblock.blocklist.formats.told import head_of, is_register, told, what_it_is
+from edgeblock.blocklist.formats.told import head_of, is_register, told, what_it_is, why_never
 from edgeblock.blocklist.settings import ListSettings
 
 __all__ = [
     "DIRECTORY_DEPTH_MAX", "EXTENSIONS", "HOPELESS", "LINE_MAX", "MARKS", "NAMES", "ORDER", "OUTCOME", "PACKED",
     "READERS", "Asked", "Entry", "HashedEntry", "Item", "Passed", "Problem", "Reader", "Remark", "attributes_text",
-    "count_lines", "find_format", "key_text", "list_name", "network_key", "network_text", "read_domains",
-    "read_hashed_list",
+    "count_lines", "find_format", "key_text", "list_name", "network_key", "network_text", "never_a_list",
+    "read_domains", "read_hashed_list",
     "reader_of", "settled", "sniffed", "stem_and_suffix",
 ]
 
@@ -196,6 +196,15 @@ def sniffed(file: BinaryIO, settings: ListSettings) -> str | None:
         return what_it_is(head_of(text_of(file, settings)))
     except BadFile:
         return None
+
+
+def never_a_list(file: BinaryIO) -> str | None:
+    """What a file is that no settings make a list of, packed or not, as the end of a sentence; None where it may be
+    one."""
+    try:
+        return why_never(head_of(unpacked(file, head_of(file))))
+    except BadFile as error:
+        return f"it {error}"
 
 
 def plain_reader_of(name: str, settings: ListSettings) -> Reader:

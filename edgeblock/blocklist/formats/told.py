@@ -83,14 +83,16 @@ FOREIGN = {
     "tpl": "a tracking protection list of a browser; drop the list that it was made of",
     "regex": "regular expressions, which are not read; list the names",
 }
-# What is no list at all, by how the file begins.
-NO_LIST: tuple[tuple[re.Pattern[bytes], str], ...] = (
+# What is no list at all, by how the file begins: text that is to be decoded first, and what never is one.
+WIDE: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\xff\xfe|\xfe\xff"), 'UTF-16; save it as UTF-8, or put encoding = "utf-16" into the settings of '
      "this list"),
     (re.compile(rb"(?:[\t\r\n -~]\0){4}"), 'UTF-16; save it as UTF-8, or put encoding = "utf-16-le" into the '
      "settings of this list"),
     (re.compile(rb"(?:\0[\t\r\n -~]){4}"), 'UTF-16; save it as UTF-8, or put encoding = "utf-16-be" into the '
      "settings of this list"),
+)
+NEVER_LIST: tuple[tuple[re.Pattern[bytes], str], ...] = (
     *((re.compile(re.escape(magic)), f"packed ({name}); unpack it, or pack it once, with gzip or zstd")
       for magic, name in PACKED if name != "zip"),
     (re.compile(rb"\s*<(?:!doctype|html|head|\?xml|svg|!--)", re.I), "an HTML or XML page, perhaps an error page of "
@@ -101,6 +103,7 @@ NO_LIST: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\xd0\xcf\x11\xe0"), "an office document; save it as CSV or plain text"),
     (re.compile(rb"\x7fELF|MZ|\x89PNG|GIF8|\xff\xd8\xff"), "a program or a picture"),
 )
+NO_LIST = (*WIDE, *NEVER_LIST)
 # What each format may have lines of without being another.
 SAME: dict[str, tuple[str, ...]] = {
     "adblock": ("adblock", "hosts", "regex"), "bind": ("bind",), "json": ("json",), "order": ("json",),
@@ -171,6 +174,11 @@ def foreign(head: bytes, stated: str) -> str | None:
     what, key, extension = WORDS[sort]
     name = f", or name the file {extension} and have no format in them" if extension else ""
     return f"the file is {what}, and is to be read as {stated!r}; put {key} into the settings of this list{name}"
+
+
+def why_never(head: bytes) -> str | None:
+    """What a file is that no settings make a list of, as the end of a sentence; None where it may be one."""
+    return next((f"it is {what}" for sign, what in NEVER_LIST if sign.match(head)), None)
 
 
 def what_it_is(head: bytes) -> str | None:

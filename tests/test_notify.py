@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from edgeblock.daemon.notify import kept_files, notify
+from edgeblock.notify import kept_files, notify
 from tests.daemon.scarce import descriptors_left
 
 
@@ -45,7 +45,7 @@ def test_a_file_goes_with_a_message(monkeypatch, tmp_path):
 
 def test_kept_files_are_taken_once_and_the_manager_lets_them_go(tmp_path):
     """In a process of its own, as the numbers of the files are fixed."""
-    code = ("import os, sys; from edgeblock.daemon.notify import kept_files\n"
+    code = ("import os, sys; from edgeblock.notify import kept_files\n"
             "files = kept_files(); print(files, kept_files(), os.get_inheritable(3), os.fstat(3).st_size)")
     (tmp_path / "kept").write_text("seven b")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
