@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -27,6 +28,7 @@ from edgeblock.fleet.source import SourceError
 
 REDIRECTS = (301, 302, 303, 307, 308)
 PIECE = 8192                # bytes read at a time: at the lowest rate less than a window
+URL_MAX = 4000              # characters of the URL of a redirect
 SHOWN_MAX = 200             # characters of a URL, or of what a library says, in a message
 AGENT = f"edgeblock-fetch/{edgeblock.__version__}"
 
@@ -59,6 +61,15 @@ class Secrets(NamedTuple):
     ca_file: Path | None = None
     certificate: Path | None = None
     certificate_key: Path | None = None
+
+
+class Answer(NamedTuple):
+    """What came of a request: `place` is whose it is, as it is told, after all redirects."""
+
+    place: str
+    status: int
+    headers: Any
+    body: urllib3.BaseHTTPResponse
 
 
 class Visit:
@@ -104,7 +115,7 @@ class Visit:
 
     # ---- in the thread
 
-    def ask(self, url: str, headers: dict[str, str], plain: bool) -> urllib3.BaseHTTPResponse:
+    def ask(self, url: str, headers: dict[str, str], plain: bool) -> Answer:
         """The answer to a GET, whatever its status is, unless that is a redirect; its body is still to be read.
         `plain`: it need not be over TLS.
 
@@ -115,11 +126,11 @@ class Visit:
         for _ in range(self.bounds.redirects + 1):
             response = self._ask_once(url, headers)
             if response.status not in REDIRECTS:
-                return response
+                return Answer(place_of(url), response.status, response.headers, response)
             where = response.headers.get("Location", "")
             response.close()
-            before, url = url, urljoin(url, where)
-            if not where or not url.isascii() or not url.isprintable() or " " in url or len(url) > 4000:
+            before, url = url, joined(url, where)
+            if not url:
                 raise SourceError(f"{place_of(before)}: is redirected to what is no URL")
             scheme = urlsplit(url).scheme
             if scheme != "https" and (scheme != "http" or urlsplit(before).scheme == "https" or not plain):
@@ -127,17 +138,17 @@ class Visit:
                                   "that is not followed")
         raise SourceError(f"{place_of(first)}: is redirected more than {self.bounds.redirects} times")
 
-    def read(self, response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+    def read(self, answer: Answer, limit: int) -> bytes:
         """A body of so many bytes at most. Raises SourceError."""
         made = bytearray()
-        for piece in self._pieces(response, limit):
+        for piece in self._pieces(answer, limit):
             made += piece
         return bytes(made)
 
-    def save(self, response: urllib3.BaseHTTPResponse, file: BinaryIO, limit: int) -> str:
+    def save(self, answer: Answer, file: BinaryIO, limit: int) -> str:
         """Writes a body to a file; its SHA-256. Raises SourceError, and OSError where the disk is full."""
         digest = hashlib.sha256()
-        for piece in self._pieces(response, limit):
+        for piece in self._pieces(answer, limit):
             digest.update(piece)
             file.write(piece)
         return digest.hexdigest()
@@ -152,8 +163,8 @@ class Visit:
                 one.close()
             self._held.clear()
 
-    def _pieces(self, response: urllib3.BaseHTTPResponse, limit: int) -> Any:
-        place = place_of(response.geturl() or response.url or "")
+    def _pieces(self, answer: Answer, limit: int) -> Iterator[bytes]:
+        place, response = answer.place, answer.body
         size = 0
         self._reading = True
         try:
@@ -242,13 +253,21 @@ def context_of(secrets: Secrets, own: bool) -> ssl.SSLContext:
     return made
 
 
+def joined(url: str, where: str) -> str:
+    """Where a redirect leads; "" where that is no URL."""
+    try:
+        made = urljoin(url, where)
+        parts = urlsplit(made)
+        fine = parts.port != 0 and made.isascii() and made.isprintable() and " " not in made and len(made) <= URL_MAX
+    except ValueError:
+        return ""
+    return made if where and fine else ""
+
+
 def origin(url: str) -> str:
     """Scheme, host and port of a URL."""
     parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        return ""
+    port = parts.port
     return f"{parts.scheme}://{parts.hostname}:{port or {'http': 80, 'https': 443}.get(parts.scheme, 0)}"
 
 

@@ -24,7 +24,7 @@ from edgeblock.fleet.landing import why_not
 from edgeblock.fleet.source import Fetched, SourceError
 from edgeblock.fleet.sources import FetchSettings
 from edgeblock.fleet.threads import in_thread
-from edgeblock.fleet.visit import BOUNDS, Bounds, Secrets, Visit, origin, place_of
+from edgeblock.fleet.visit import BOUNDS, Answer, Bounds, Secrets, Visit, origin, place_of
 from edgeblock.toml import setting, whole
 
 CHECKSUMS_MAX = 1 << 20         # bytes of a file of checksums: of ten thousand files
@@ -242,20 +242,20 @@ class Fetching:
             return Fetched(None, known, str(known.get("version", "")), self._visit.got, told=self._told(url))
         asked = {header: known[key] for key, header in (("etag", "If-None-Match"), ("modified", "If-Modified-Since"))
                  if known.get(key)} if same and recent else {}
-        response = self._visit.ask(url, asked, settings.plain)
-        place = place_of(url)
-        if response.status == 304 and asked:
+        answer = self._visit.ask(url, asked, settings.plain)
+        place = answer.place
+        if answer.status == 304 and asked:
             return Fetched(None, known, str(known.get("version", "")), self._visit.got, told=self._told(url))
-        if response.status != 200:
-            raise refused(place, response.status, response.headers.get("Retry-After", ""))
-        self._check_type(place, response.headers)
+        if answer.status != 200:
+            raise refused(answer)
+        self._check_type(place, answer.headers)
         target = self._folder / settings.file
         with open(target, "xb") as file:
-            digest = self._visit.save(response, file, self._max_bytes)
+            digest = self._visit.save(answer, file, self._max_bytes)
         self._check(place, target, digest, wanted)
         made = {"url": url, "digest": digest, "signature": signed_as, "full": time.time(),
-                "etag": word(response.headers.get("ETag", "")),
-                "modified": word(response.headers.get("Last-Modified", ""))}
+                "etag": word(answer.headers.get("ETag", "")),
+                "modified": word(answer.headers.get("Last-Modified", ""))}
         made["version"] = made["etag"] or made["modified"] or digest[:16]
         files = {settings.file: target}
         if signature:
@@ -270,10 +270,10 @@ class Fetching:
 
     def _small(self, url: str, limit: int) -> bytes:
         """What a small file beside the list holds."""
-        response = self._visit.ask(url, {}, url.startswith("http:") and self._settings.plain)
-        if response.status != 200:
-            raise refused(place_of(url), response.status, response.headers.get("Retry-After", ""))
-        return self._visit.read(response, limit)
+        answer = self._visit.ask(url, {}, url.startswith("http:") and self._settings.plain)
+        if answer.status != 200:
+            raise refused(answer)
+        return self._visit.read(answer, limit)
 
     def _checksum(self, url: str) -> str:
         """The SHA-256 that the file of checksums has for the list."""
@@ -330,12 +330,14 @@ class Fetching:
         return signed.timestamp
 
 
-def refused(place: str, status: int, retry: str) -> SourceError:
+def refused(answer: Answer) -> SourceError:
     """What is said of a status that is neither 200 nor an answer to what was asked."""
+    place, status = answer.place, answer.status
     if status == 304:
         return SourceError(f"{place}: the server says that it has not changed, though it was asked for all of it")
     why = WHY.get(status) or ("cannot be had now, says the server" if status >= 500 else "cannot be had")
-    return SourceError(f"{place}: {why} (HTTP {status})", wait=RETRY_MOST if status == 410 else wait_of(retry))
+    return SourceError(f"{place}: {why} (HTTP {status})", wait=RETRY_MOST if status == 410 else
+                       wait_of(answer.headers.get("Retry-After", "")))
 
 
 def wait_of(retry: str) -> float | None:
