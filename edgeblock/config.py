@@ -456,6 +456,14 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """[fetch]: what edgeblock-fetch says of the sources of lists. docs/fetch.md."""
+
+    status: Path = path("/run/edgeblock-fetch/status.json")    # where it says so
+    required: bool = flag(False)               # whether it is a fault that nobody fetches
+
+
+@dataclass(frozen=True)
 class Metrics:
     """[metrics]: where Prometheus asks."""
 
@@ -480,6 +488,7 @@ class Config:
     impact: Impact = field(default_factory=Impact)
     ledger: Ledger = field(default_factory=Ledger)
     report: Report = field(default_factory=Report)
+    fetch: Fetch = field(default_factory=Fetch)
     metrics: Metrics = field(default_factory=Metrics)
 
 

@@ -6,6 +6,7 @@ Never here: a figure that the daemon did not give.
 
 import argparse
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -85,6 +86,7 @@ def summary(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "canary", told(answer["canary"])
     yield "selfcheck", tried(answer["selfcheck"])
     yield from recorded(answer.get("ledger", {}))
+    yield from sourced(answer.get("fetch", {}), time.time())
     lost = sum(one["lost"] + one["full"] for one in workers)
     yield "packets", (f"{queue['packets']:,} read, {queue['passed']:,} passed, {queue['dropped']:,} dropped, "
                       f"{lost:,} lost unread, {queue['waiting']:,} waiting")
@@ -144,6 +146,22 @@ def recorded(ledger: dict[str, Any]) -> Iterator[tuple[str, str]]:
         head = ledger["head"]
         yield "ledger", f"{ledger['records']:,} records; " + (
             f"signed to record {head['records']:,} of {head['day']}" if head else "nothing signed yet")
+
+
+def sourced(fetch: dict[str, Any], now: float) -> Iterator[tuple[str, str]]:
+    """Lines on the sources of lists, where anybody fetches, or should."""
+    if fetch.get("state", "none") == "none":
+        return
+    if fetch["state"] == "gone":
+        yield "sources", f"NOBODY FETCHES: {printable(fetch['problem'])}"
+    rows = fetch["sources"]
+    failing = {name: one for name, one in rows.items() if one["failures"]}
+    asked = min((one["checked"] or one["began"] for one in rows.values()), default=now)
+    fine = f"; each has answered in the last {spell(now - asked)}" if rows and not failing else ""
+    yield "sources", f"{len(rows)}, {len(failing)} failing{fine}"
+    yield from few("source", [f"{name} {'NOT GENUINE' if one['grave'] else 'FAILS'} since "
+                              f"{spell(max(0, now - one['since']))}: {printable(one['error'])}"
+                              for name, one in failing.items()])
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -102,6 +102,11 @@ def picture(now: dict[str, Any], before: dict[str, Any], seconds: float, width: 
         head.append(f"  {now['rules_digest'][:12]}  overload {now['overload']}, absent {now['absent']}")
     causes = now.get("vigil", {}).get("causes", [])
     state = Text("NOT FILTERING: " + "; ".join(causes), "bold red") if causes else Text("filtering", "green")
+    fetch = now.get("fetch", {})
+    if failing := sum(one["failures"] > 0 for one in fetch.get("sources", {}).values()):
+        state.append(f"  {failing} of {len(fetch['sources'])} sources of lists fail", "yellow")
+    if fetch.get("state") == "gone":
+        state.append("  nobody fetches lists", "bold red")
     for line in (head, state):
         line.no_wrap, line.overflow = True, "ellipsis"
     tables = [workers(now, before, seconds, width >= WIDE), verdicts(now, before, seconds), latency(now),

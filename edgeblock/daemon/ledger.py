@@ -20,6 +20,7 @@ import edgeblock
 from edgeblock.blocklist.formats import find_format
 from edgeblock.config import Config
 from edgeblock.daemon.compiler import Loaded
+from edgeblock.daemon.fetcher import Changes
 from edgeblock.daemon.windows import Turn
 from edgeblock.ledger.book import Book
 from edgeblock.ledger.heads import Signed
@@ -97,6 +98,7 @@ class Sources(NamedTuple):
     restarts: Callable[[], dict[int, int]]
     unread: Callable[[], tuple[int, int]]
     renamed: Callable[[str], int | None]
+    fetch: Callable[[], dict[str, Any]] = lambda: {"state": "none", "sources": {}}
 
 
 class Waiting(NamedTuple):
@@ -117,7 +119,7 @@ class Ration:
         self._made: Counter[str] = Counter()    # records of today
         self._more: Counter[str] = Counter()    # and those that were not made
 
-    def record(self, kind: str, **fields: Any) -> None:
+    def record(self, kind: str, /, **fields: Any) -> None:
         self._made[kind] += 1
         if self._made[kind] > DAILY_MAX:
             self._more[kind] += 1
@@ -157,6 +159,7 @@ class Recorder:
         self._results: dict[tuple[int, str], str] = {}
         self._bypasses: dict[str, int] = {}
         self._restarts: dict[int, int] = {}
+        self._fetched = Changes()
         self._rounds, self._round_at = 0, 0.0
         self._offset = 0.0
         self._looked = self._pulsed = self._unread_told = 0.0
@@ -310,6 +313,8 @@ class Recorder:
         self._look_at_state(now)
         self._look_at_canary(now)
         self._look_at_others(now)
+        for fields in self._fetched.since(self._ask.fetch()):
+            self._ration.record("source", **fields)
         if now >= self._pulsed + PULSE:
             self._pulsed = now
             self._record("pulse", run=self._run, in_force=self._holding, filtering=not self._causes,

@@ -7,6 +7,7 @@ number of series is bounded by the number of lists, workers and counters. Never 
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +64,18 @@ HISTOGRAMS = {
                                              "(of batches with a timed packet)."),
 }
 
+# Of each source of lists: metric, help, and what it is of a row of edgeblock-fetch's status, now.
+SOURCE_GAUGES: tuple[tuple[str, str, Callable[[dict[str, Any], float], float]], ...] = (
+    ("age_seconds", "Seconds since a source has answered last; since it is asked, where it never has.",
+     lambda one, now: max(0.0, now - (one["checked"] or one["began"]))),
+    ("interval_seconds", "Seconds after which it is asked again, where all is well.", lambda one, _: one["every"]),
+    ("success_timestamp_seconds", "When it has answered last; 0 is never.", lambda one, _: one["checked"]),
+    ("changed_timestamp_seconds", "When something of it landed last; 0 is never.", lambda one, _: one["changed"]),
+    ("failures", "Times that it has failed since it answered.", lambda one, _: one["failures"]),
+    ("forged", "1 while what it sends cannot be genuine.", lambda one, _: int(one["grave"])),
+    ("bytes", "Bytes of its files in the rules directory.", lambda one, _: one["bytes"]),
+)
+
 
 class Exposition:
     """One answer, as a collector of prometheus_client."""
@@ -87,6 +100,7 @@ class Exposition:
         yield from self._canary(status.get("canary", {}))
         yield from self._selfcheck(status.get("selfcheck", {}))
         yield from self._ledger(status.get("ledger", {}))
+        yield from self._sources(status.get("fetch", {}))
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
         yield GaugeMetricFamily("edgeblock_rules_age_seconds", "Seconds since the rules in force were loaded.",
                                 status["rules_age"])
@@ -249,6 +263,24 @@ class Exposition:
             yield CounterMetricFamily(f"edgeblock_ledger_{name}", text, ledger.get(name, 0))
         yield GaugeMetricFamily("edgeblock_ledger_waiting", "Records that wait for the disk.",
                                 ledger.get("waiting", 0))
+
+    def _sources(self, fetch: dict[str, Any]) -> Iterator[Metric]:
+        up = GaugeMetricFamily("edgeblock_fetch_up", "1 while edgeblock-fetch runs, 0 where it has gone, or has to "
+                               "be there and is not.")
+        if fetch.get("state", "none") != "none":
+            up.add_metric([], fetch["state"] == "running")
+        yield up
+        now, sources = time.time(), fetch.get("sources", {})
+        info = InfoMetricFamily("edgeblock_source", "The version of what a source of lists has brought.",
+                                labels=["source"])
+        for name, one in sources.items():
+            info.add_metric([name], {"kind": one["kind"], "version": one["version"]})
+        yield info
+        for metric, text, value in SOURCE_GAUGES:
+            family = GaugeMetricFamily(f"edgeblock_source_{metric}", text, labels=["source"])
+            for name, one in sources.items():
+                family.add_metric([name], value(one, now))
+            yield family
 
     def _lists(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])

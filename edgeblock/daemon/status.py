@@ -15,6 +15,7 @@ from edgeblock.daemon.addresses import COUNT_MAX
 from edgeblock.daemon.board import Board
 from edgeblock.daemon.canary import Canary
 from edgeblock.daemon.counts import Counts, Seen
+from edgeblock.daemon.fetcher import Fetcher
 from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.journal import Journal
@@ -35,12 +36,13 @@ class Status:
 
     def __init__(self, config: Config, journal: Journal, board: Board, workers: Workers, kernel: Kernel,
                  in_force: InForce, state: State, canary: Canary, proof: Proof, impact: Impact,
-                 outcomes: Outcomes, recorder: Recorder, counts: Counts) -> None:
+                 outcomes: Outcomes, recorder: Recorder, counts: Counts, fetcher: Fetcher) -> None:
         self.vigil: Vigil | None = None
         self._config, self._journal, self._board = config, journal, board
         self._workers, self._kernel, self._in_force = workers, kernel, in_force
         self._state, self._canary, self._proof, self._impact = state, canary, proof, impact
         self._outcomes, self._recorder, self._counts = outcomes, recorder, counts
+        self._fetcher = fetcher
         self._started = time.monotonic()
         self._unlogged_told = 0
         self._summary_due = 0.0
@@ -74,6 +76,7 @@ class Status:
                 "addresses": self._kernel.addresses.status(),
                 "impact": self._impact.status(), "orders": self._outcomes.status(), "capacity": self.capacity(),
                 "selfcheck": self._proof.status(), "ledger": self._recorder.status(), "counts": self._counts.status(),
+                "fetch": self._fetcher.status(),
                 **self.counters(),
                 "workers": self._workers.status(), "kernel_rules": kernel_rules,
                 "latency": {name: self._board.histogram(name) for name in ("judge", "lookup", "verdict")}}

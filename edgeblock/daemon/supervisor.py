@@ -23,6 +23,7 @@ from edgeblock.daemon.claim import greet
 from edgeblock.daemon.compiler import Compiler
 from edgeblock.daemon.control import Control
 from edgeblock.daemon.counts import Counts
+from edgeblock.daemon.fetcher import Fetcher
 from edgeblock.daemon.impact import Impact
 from edgeblock.daemon.in_force import InForce
 from edgeblock.daemon.itself import give_back
@@ -65,17 +66,19 @@ class Supervisor:
                                  left_by(config))
         self.windows = Windows(self.log, time.time())
         self.state = State(self.log, self._tell_state)
+        self.fetcher = Fetcher(config.fetch)
         self.recorder = Recorder(config, self.log, Sources(
             lambda: self.workers.have_rules, lambda: self.kernel.addresses.are_kept, lambda: self.state.causes,
             lambda: (self.canary.rounds, self.canary.results), self._bypasses,
             lambda: {slot.queue: slot.restarts for slot in self.workers.slots}, board.unread,
-            lambda file: self.reload.renamed(file)))
+            lambda file: self.reload.renamed(file), self.fetcher.status))
         self.reload = Reload(config, compiler, self.log, self.tasks, self.in_force, self.kernel, self.workers,
                              self.outcomes, self.windows, self.recorder)
         self.canary = Canary(config, self.log, self.state, self.kernel.call, lambda: self.in_force.key,
                              lambda: self.kernel.addresses.are_probed)
         self.status = Status(config, journal, board, self.workers, self.kernel, self.in_force, self.state,
-                             self.canary, self.reload.proof, self.impact, self.outcomes, self.recorder, self.counts)
+                             self.canary, self.reload.proof, self.impact, self.outcomes, self.recorder, self.counts,
+                             self.fetcher)
         self.task: asyncio.Task[int] | None = None
         self.ready = False
         self.stopping = False

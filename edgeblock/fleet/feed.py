@@ -75,6 +75,7 @@ class Feed:
         self.failures = 0
         self._began = self._since = time.time()
         self._next = 0.0
+        self._every = settings.every        # as the source itself wants it
 
     @property
     def record(self) -> Record:
@@ -128,7 +129,7 @@ class Feed:
         return {"name": self.settings.name, "kind": self.settings.kind, "version": record.version,
                 "bytes": sum(mark.size for mark in record.files.values()),
                 "files": sorted(record.files)[:FILES_TOLD], "count": len(record.files),
-                "every": self.settings.every, "checked": int(record.asked), "changed": int(record.changed),
+                "every": self._every, "checked": int(record.asked), "changed": int(record.changed),
                 "error": self.error, "grave": self.grave, "since": int(self._since), "began": int(self._began),
                 "failures": self.failures, "next": int(self._next), "told": self._told}
 
@@ -194,6 +195,7 @@ class Feed:
         self.error, self.grave, self.failures = "", False, 0
         self._told = {str(name)[:40]: plain(value) for name, value in list(fetched.told.items())[:TOLD_MAX]}
         wait = self.settings.every if fetched.wait is None else fetched.wait
+        self._every = wait
         return wait * (1 + random.uniform(0, self.settings.jitter))
 
     def _fail(self, error: str, grave: bool, wait: float | None) -> float:

@@ -30,9 +30,23 @@ KINDS = {
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SOURCES_MAX = 1000          # of one file: each is a task, and a folder of state
 TEXT_MAX = 1 << 20          # bytes of the file
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError("a whole number")
+    return value
+
+
+def _real(value: Any) -> float:
+    if type(value) not in (int, float) or not abs(value) < 1e18:
+        raise ValueError("a number")
+    return float(value)
+
+
 TYPES: dict[Any, Callable[[Any], Any]] = {
     str: text().metadata["read"], bool: flag(False).metadata["read"], Path: path(".").metadata["read"],
-    int: whole(0, 0, 1 << 62).metadata["read"], float: number(0, 0, 1e18).metadata["read"],
+    int: _integer, float: _real,
     Path | None: path(None).metadata["read"], tuple[str, ...]: toml.words().metadata["read"],
 }
 

@@ -110,8 +110,16 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "closed": "entries",
         "whole": "1: the list's own has opened, -1: closed",
     }),
+    "source": ("how a source of lists is has changed, or it has brought a version, as edgeblock-fetch says", {
+        "source": "its name; \"\" for edgeblock-fetch itself",
+        "kind": "https, zone, tuf, or \"\"",
+        "code": "see CODES; \"\" where it answers",
+        "files": "how many it has in the rules directory",
+        "bytes": "of them",
+        "changed": "when its last version landed; null for never",
+    }),
     "unrecorded": ("there were more of such records than are made of a day", {
-        "kind": "seen or refused",
+        "kind": "seen, refused or source",
         "count": "how many more, since the last such record",
     }),
     # ---- whether the box filters
@@ -182,7 +190,7 @@ SUMS = {
     "full": "packets that met a full queue, the same",
 }
 
-# Why: of `refused`, `rules kept`, `not filtering`, `canary`, `gap`.
+# Why: of `refused`, `rules kept`, `not filtering`, `canary`, `gap`, `source`.
 CODES = {
     "signature": "it is missing, wrong, of another or an older one",
     "settings": "NAME.toml, or who may set what",
@@ -204,6 +212,9 @@ CODES = {
     "canary": "a listed name or address passes",
     "blocked": "a name that is not listed is blocked",
     "silent": "no answer came",
+    "fetch": "it could not be had; what came before stays",
+    "forged": "what came cannot be genuine; what came before stays",
+    "gone": "it is not asked any more",
     "full": "the disk is full",
     "fault": "a fault of edgeblock's own: what was no record is lost; the log has the words",
     "backlog": "more records than are kept while the disk takes none",

@@ -32,7 +32,7 @@ from edgeblock.source.counters import BOARD, BOARD_NAMES
 FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
 FUNCTIONS = {"sum", "min", "avg_over_time", "by", "rate", "increase", "count", "histogram_quantile", "up", "le",
              "instance", "list", "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
-             "protocol", "result", "refused", "edgeblock", "or", "what", "state"}
+             "protocol", "result", "refused", "edgeblock", "or", "what", "state", "source"}
 
 
 def made(matches=1):
@@ -58,6 +58,9 @@ def made(matches=1):
               "addresses": {"ranges": 3, "in_kernel": 2, "packets": {"court": 6}},
               "impact": {"addresses": 70, "subscribers": 12, "replaced": 3, "lacking": 1, "saved": 99.5},
               "ledger": {"state": "failed", "records": 40, "waiting": 3, "late": 2, "lost": 1},
+              "fetch": {"state": "running", "problem": "", "sources": {"court": {
+                  "kind": "https", "version": '"1"', "bytes": 7, "every": 3600, "checked": 5, "began": 4,
+                  "changed": 3, "failures": 2, "grave": True}}},
               "orders": {"orders": 2, "items": {"taken": 0, "in force": 5}, "problem": ""},
               "capacity": {"entries": {"used": 9, "most": 10}, "addresses": {"used": 3, "most": 250_000}},
               "stage1": {"passed_hello": 8, "name": 2},
@@ -96,6 +99,8 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_bypasses", "rule"] == 1 and values["edgeblock_bypasses", "flowtable"] == 0
     assert values["edgeblock_kernel_rule_bytes_total", "tcp_syn"] == 240
     assert values["edgeblock_rules_info", "ab" * 32] == 1
+    assert values["edgeblock_fetch_up", ] == values["edgeblock_source_forged", "court"] == 1
+    assert values["edgeblock_source_age_seconds", "court"] > 1e9 and values["edgeblock_source_failures", "court"] == 2
     assert values["edgeblock_list_entries", "court"] == 5 and values["edgeblock_list_refused", "court"] == 1
     assert values["edgeblock_list_refused", "pages"] == values["edgeblock_rules_unreadable", ] == 0
 

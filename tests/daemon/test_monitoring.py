@@ -89,9 +89,16 @@ RINGING = [
     ('edgeblock_worker_up{queue="0"}', "1 0 0 0", 2, "EdgeblockWorkerDown"),
     ('edgeblock_orders_unanswered', "0 1 1 1", 3, "EdgeblockOrdersUnanswered"),
     ('edgeblock_ledger_ok', "1 0 0 0", 3, "EdgeblockLedgerNotWritten"),
+    ('edgeblock_fetch_up', "1 0 0 0", 2, ""),
+    ('edgeblock_fetch_up', "1 0 0 0", 3, "EdgeblockFetcherGone"),
+    ('edgeblock_fetch_up', "1 0 0 0 1", 4, ""),
+    ('edgeblock_source_forged{source="court"}', "0 1 0", 1, "EdgeblockSourceForged"),
     ('edgeblock_counts_unwritten', "0 1 1 1 1 1 1", 4, ""),
     ('edgeblock_counts_unwritten', "0 1 1 1 1 1 1", 6, "EdgeblockCountsUnwritten"),
 ]
+# A web server that is down, asked once an hour: how old what came is, and when to look.
+SOURCES = [("0 3600 7200 10800 11700 11700", 4, ""), ("0 3600 7200 10800 11701", 4, "EdgeblockSourceStale"),
+           ("0 86400 86400", 1, "EdgeblockSourceStale"), ("0 86400 0", 2, "")]
 CAPACITY = [("79 80 80", 2, ""), ("79 81 81 81", 3, "EdgeblockCapacity"), ("79 81 81 81 70", 4, "")]
 ADDRESSES = [       # listed, in the kernel
     ("5 5 5 5", "5 5 5 5", 3, ""), ("5 7 7 7", "5 5 7 7", 3, ""),
@@ -104,6 +111,9 @@ def test_alerts_ring_when_they_should_and_end(tmp_path: Path):
     played = [({name: values}, minute, alert) for name, values, minute, alert in RINGING] + [
         ({"edgeblock_address_ranges": listed, "edgeblock_address_ranges_in_kernel": there}, minute, alert)
         for listed, there, minute, alert in ADDRESSES] + [
+        ({'edgeblock_source_age_seconds{source="court"}': age,
+          'edgeblock_source_interval_seconds{source="court"}': "3600x9"}, minute, alert)
+        for age, minute, alert in SOURCES] + [
         ({'edgeblock_capacity_used{what="entries"}': used, 'edgeblock_capacity_most{what="entries"}': "100x9"},
          minute, alert) for used, minute, alert in CAPACITY]
     rules = (FILES / "alerts.yml").read_text()

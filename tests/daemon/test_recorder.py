@@ -32,11 +32,13 @@ class Parts:
     def __init__(self, place):
         self.causes, self.rounds, self.results = {}, 0, {}
         self.bypasses, self.workers, self.counts = [], {0: 0}, (0, 0)
+        self.fetched = {"state": "none", "sources": {}}
         self.config = Config(Rules(key=place / "state" / "key"))
         self.log = Log()
         self.recorder = Recorder(self.config, self.log, Sources(
             lambda: True, lambda: True, lambda: self.causes, lambda: (self.rounds, self.results),
-            lambda: self.bypasses, lambda: self.workers, lambda: self.counts, lambda file: None))
+            lambda: self.bypasses, lambda: self.workers, lambda: self.counts, lambda file: None,
+            lambda: self.fetched))
         self.recorder.begin()
 
     def records(self):
@@ -66,6 +68,17 @@ def test_times_without_filtering_have_begin_end_and_cause(parts):
     assert said[:2] == [{"who": "queues", "code": "queues"}, {"who": "canary of addresses", "code": "canary"}]
     assert [one["who"] for one in said[2:]] == ["queues", "canary of addresses"] or len(said) == 4
     assert all(one["after_ms"] >= 0 for one in said[2:])
+
+
+def test_sources_are_recorded_when_they_change_and_so_often_a_day(parts):
+    row = {"kind": "https", "count": 1, "bytes": 10, "changed": 0, "failures": 0, "grave": False}
+    for number in range(module.DAILY_MAX + 100):
+        parts.fetched = {"state": "running", "sources": {"court": {**row, "failures": number % 2}}}
+        parts.recorder.look()
+    made = parts.records()
+    said = [one.fields for one in made if one.kind == "source"]
+    assert [one["code"] for one in said] == ["", "fetch"] * (module.DAILY_MAX // 2)
+    assert [one.fields for one in made if one.kind == "unrecorded"] == [{"kind": "source", "count": 100}]
 
 
 def test_probes_are_recorded_when_they_change_and_counted_always(parts):

@@ -1,6 +1,6 @@
 """Lists over HTTPS: what an honest server's answers become, and that no other server gets more than a bounded time,
-bounded bytes and one line. In: a server on loopback that does anything. Out: what lies in the drop directory, and what
-is said.
+bounded bytes and one line. In: a server on loopback that does anything. Out: what lies in the drop directory, and
+what is said.
 """
 
 import asyncio
@@ -196,8 +196,10 @@ HOSTILE = {
     "a page by its type": (typed, "is sent as a web page (text/html)"),
     "a packed page": (lambda one: one.answer(200, gzip.compress(b"<html>" + b" " * 99), Content_Encoding="gzip"),
                       "is no list: it is an HTML or XML page"),
-    "a packing that is not read": (lambda one: one.answer(200, GOOD, Content_Encoding="br"), "is sent packed as 'br'"),
-    "what is called packed twice": (lambda one: one.answer(200, GOOD, Content_Encoding="gzip, gzip"), "is sent packed"),
+    "a packing that is not read": (lambda one: one.answer(200, GOOD, Content_Encoding="br"),
+                                   "is sent packed as 'br'"),
+    "what is called packed twice": (lambda one: one.answer(200, GOOD, Content_Encoding="gzip, gzip"),
+                                    "is sent packed"),
     "a PDF": (lambda one: one.answer(200, b"%PDF-1.7 x"), "is no list: it is a PDF"),
     "an empty body": (lambda one: one.answer(200), "is empty"),
     "not changed, unasked": (lambda one: one.answer(304), "HTTP 304|says that it has not changed, though"),
