@@ -95,6 +95,8 @@ lint-house:
 lint-unit:
 	@report=$$(systemd-analyze security --offline=true --threshold=20 systemd/edgeblock.service 2>&1) || \
 		{ echo "$$report"; echo 'systemd/edgeblock.service: exposure above 2.0' >&2; exit 1; }
+	@report=$$(systemd-analyze security --offline=true --threshold=11 systemd/edgeblock-fetch.service 2>&1) || \
+		{ echo "$$report"; echo 'systemd/edgeblock-fetch.service: exposure above 1.1' >&2; exit 1; }
 
 build: ## .venv/bin/edgeblock with the compiled core
 	@.ci/setup

@@ -1,6 +1,8 @@
-"""Makes what a package has besides the program: edgeblock(8), edgeblock.toml(5), edgeblock.lists(5), completions.
+"""Makes what a package has besides the programs: edgeblock(8), edgeblock-fetch(8), edgeblock.toml(5),
+edgeblock.sources(5), edgeblock.lists(5), completions.
 
-In: the arguments as cli.py declares them, the settings as edgeblock.toml explains them, docs/lists.md. Out: files
+In: the arguments as the two cli.py declare them, the settings as edgeblock.toml and sources.toml explain them,
+docs/lists.md. Out: files
 below a folder. Nothing is said here that is not said there.
 
     packaging/pages.py FOLDER
@@ -9,14 +11,14 @@ below a folder. Nothing is said here that is not said there.
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import edgeblock
-from edgeblock.cli import make_parser
 
 # Beside this file: it is run as a program, from a checkout.
 sys.path.insert(0, str(Path(__file__).parent))
-from completions import arguments, bash, commands, fish, zsh
+from completions import PROGRAMS, arguments, bash, commands, fish, zsh
 from markdown import escaped, to_roff
 
 FILES = (
@@ -25,6 +27,16 @@ FILES = (
     ("/run/edgeblock/control.sock", "where edgeblock status asks"),
     ("/var/lib/edgeblock", "what the daemon keeps: the key of its fingerprints, and the last good lists"),
     ("/var/lib/edgeblock-ledger", "the record of what was in force, the key that signs it, and the counts"),
+)
+FETCH_FILES = (
+    ("/etc/edgeblock/sources.toml", "where lists come from, see edgeblock.sources(5)"),
+    ("/etc/edgeblock/rules", "where they land"),
+    ("/run/edgeblock-fetch/status.json", "how the sources are"),
+    ("/var/lib/edgeblock-fetch", "what is known of each source"),
+)
+FETCH_SIGNALS = (
+    ("SIGHUP", "edgeblock-fetch run reads the file of sources again"),
+    ("SIGTERM, SIGINT", "it ends; what has landed stays"),
 )
 SIGNALS = (
     ("SIGHUP", "the daemon loads the lists anew"),
@@ -47,37 +59,46 @@ def usage(action: argparse.Action) -> str:
     return f"[{words}]" if action.option_strings and not action.required or action.nargs == "*" else words
 
 
-def manual() -> str:
-    """edgeblock(8)."""
-    lines = [*head("edgeblock", 8, "an inline blocklist filter for Linux NFQUEUE"), ".SH SYNOPSIS"]
-    every = list(commands())
+FILTER = ("an inline blocklist filter for Linux NFQUEUE",
+          "It reads the name that a connection asks for (TLS, QUIC, HTTP), looks it up in the operator's lists, and "
+          "lets the connection pass or drops, resets, redirects it or answers with a page.", FILES, SIGNALS,
+          (".BR edgeblock.toml (5),", ".BR edgeblock.lists (5),", ".BR edgeblock-fetch (8),", ".BR nft (8),",
+           ".BR iptables (8)"))
+FETCH = ("fetches lists for edgeblock",
+         "Each source is asked at its own times, and what it has lands in the rules directory of edgeblock, whole or "
+         "not at all. What a source has brought stays while it fails.", FETCH_FILES, FETCH_SIGNALS,
+         (".BR edgeblock (8),", ".BR edgeblock.sources (5),", ".BR edgeblock.lists (5)"))
+
+
+def manual(program: str = "edgeblock") -> str:
+    """edgeblock(8), or edgeblock-fetch(8)."""
+    summary, text, files, signals, more = FILTER if program == "edgeblock" else FETCH
+    lines = [*head(program, 8, summary), ".SH SYNOPSIS"]
+    every = list(commands(program))
     for name, _, parser in every:
-        lines += [f".B edgeblock {name}", *(escaped(usage(one)) for one in arguments(parser)), ".br"]
-    lines += [".SH DESCRIPTION", escaped(make_parser().description or ""),
-              escaped("It reads the name that a connection asks for (TLS, QUIC, HTTP), looks it up in the operator's "
-                      "lists, and lets the connection pass or drops, resets, redirects it or answers with a page."),
-              ".SH COMMANDS"]
-    for name, summary, parser in every:
-        lines += [f".SS {name}", escaped(summary[0].upper() + summary[1:] + ".")]
+        lines += [f".B {escaped(program)} {name}", *(escaped(usage(one)) for one in arguments(parser)), ".br"]
+    lines += [".SH DESCRIPTION", escaped(PROGRAMS[program]().description or ""), escaped(text), ".SH COMMANDS"]
+    for name, what, parser in every:
+        lines += [f".SS {name}", escaped(what[0].upper() + what[1:] + ".")]
         for one in arguments(parser):
             lines += [".TP", f"\\fB{escaped(usage(one).strip('[]'))}\\fR", escaped(one.help or "")]
         lines += [".PP", ".nf", escaped((parser.epilog or "").strip("\n")), ".fi"]
-    for title, table in (("FILES", FILES), ("SIGNALS", SIGNALS)):
+    for title, table in (("FILES", files), ("SIGNALS", signals)):
         lines += [f".SH {title}"]
-        for word, text in table:
-            lines += [".TP", f"\\fB{escaped(word)}\\fR", escaped(text)]
+        for word, what in table:
+            lines += [".TP", f"\\fB{escaped(word)}\\fR", escaped(what)]
     lines += [".SH EXIT STATUS",
               escaped("0, or as said above; 2 after a mistake, which one line on standard error names."),
-              ".SH SEE ALSO", ".BR edgeblock.toml (5),", ".BR edgeblock.lists (5),", ".BR nft (8),",
-              ".BR iptables (8)",
+              ".SH SEE ALSO", *more,
               ".PP", escaped("The guides are in /usr/share/doc/edgeblock.")]
     return "\n".join(lines) + "\n"
 
 
-def settings() -> str:
-    """edgeblock.toml(5), from the comments of the file itself."""
-    text = (Path(edgeblock.__file__).parent / "edgeblock.toml").read_text()
-    lines = [*head("edgeblock.toml", 5, "the configuration of edgeblock"), ".SH DESCRIPTION"]
+def settings(file: str = "edgeblock.toml", page: str = "edgeblock.toml",
+             summary: str = "the configuration of edgeblock", program: str = "edgeblock") -> str:
+    """edgeblock.toml(5), or edgeblock.sources(5), from the comments of the file itself."""
+    text = (Path(edgeblock.__file__).parent / file).read_text()
+    lines = [*head(page, 5, summary), ".SH DESCRIPTION"]
     said: list[str] = []
     keys: list[str] = []
 
@@ -89,9 +110,9 @@ def settings() -> str:
         keys.clear()
 
     for line in text.splitlines():
-        if found := re.fullmatch(r"#?\[(\w+)\]", line):
+        if found := re.fullmatch(r"#?(\[+\w+\]+)", line):
             flush()
-            lines.append(f".SH [{found[1]}]")
+            lines.append(f".SH {found[1]}")
         elif found := re.fullmatch(r"#?([a-z_0-9]+) = (.*)", line):
             keys.append(f"\\fB{escaped(f'{found[1]} = {found[2]}')}\\fR")
         elif line.startswith("#"):
@@ -101,7 +122,12 @@ def settings() -> str:
         elif not keys:
             flush()
     flush()
-    return "\n".join([*lines, ".SH SEE ALSO", ".BR edgeblock (8),", ".BR edgeblock.lists (5)"]) + "\n"
+    return "\n".join([*lines, ".SH SEE ALSO", f".BR {escaped(program)} (8),", ".BR edgeblock.lists (5)"]) + "\n"
+
+
+def sources() -> str:
+    """edgeblock.sources(5)."""
+    return settings("sources.toml", "edgeblock.sources", "where edgeblock-fetch has lists from", "edgeblock-fetch")
 
 
 def paragraph(said: list[str], begin: str = ".PP") -> list[str]:
@@ -120,6 +146,11 @@ FILES_MADE = {
     "share/man/man8/edgeblock.8": manual,
     "share/man/man5/edgeblock.toml.5": settings,
     "share/man/man5/edgeblock.lists.5": lists,
+    "share/man/man8/edgeblock-fetch.8": partial(manual, "edgeblock-fetch"),
+    "share/man/man5/edgeblock.sources.5": sources,
+    "share/bash-completion/completions/edgeblock-fetch": partial(bash, "edgeblock-fetch"),
+    "share/zsh/vendor-completions/_edgeblock-fetch": partial(zsh, "edgeblock-fetch"),
+    "share/fish/vendor_completions.d/edgeblock-fetch.fish": partial(fish, "edgeblock-fetch"),
     "share/bash-completion/completions/edgeblock": bash,
     "share/zsh/vendor-completions/_edgeblock": zsh,
     "share/fish/vendor_completions.d/edgeblock.fish": fish,

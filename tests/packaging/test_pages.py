@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeblock.config import Config
+from edgeblock.fleet.sources import FetchSettings, SourceSettings
+from edgeblock.fleet.web import Settings
 
 SOURCE = Path(__file__).parent.parent.parent / "packaging" / "pages.py"
 
@@ -61,6 +63,18 @@ def test_the_manual_has_every_setting_with_what_it_is_for(pages):
     assert not re.search(r"^\.TP\n.*\n\.TP", text, re.MULTILINE)      # none without a word
 
 
+def test_the_program_that_fetches_has_its_own(pages):
+    text = plain(pages.manual("edgeblock-fetch"))
+    for name, _, parser in pages.commands("edgeblock-fetch"):
+        part = text.split(f".SS {name}\n")[1].split("\n.S")[0]
+        assert (parser.epilog or "").strip() in part and "--config FILE" in part
+    text = plain(pages.sources())
+    assert "\n.SH [fetch]\n" in text and "\n.SH [[source]]\n" in text
+    for record in (FetchSettings, SourceSettings, Settings):
+        for key in fields(record):
+            assert key.name == "own" or re.search(rf"^\.T[PQ]\n{key.name} = ", text, re.MULTILINE), key.name
+
+
 def test_the_manual_of_lists_has_every_row_and_every_sentence_of_the_page(pages):
     page = (SOURCE.parent.parent / "docs" / "lists.md").read_text()
     words = set(re.findall(r"[a-z0-9_]+", plain(pages.lists()).lower()))
@@ -71,7 +85,7 @@ def test_the_manual_of_lists_has_every_row_and_every_sentence_of_the_page(pages)
 
 def test_no_line_is_taken_for_a_request_of_roff(pages):
     requests = r"(TH|SH|SS|TP|TQ|PP|IP|nf|fi|br|B|BR)( |$)"
-    for text in (pages.manual(), pages.settings(), pages.lists()):
+    for text in (pages.manual(), pages.settings(), pages.lists(), pages.manual("edgeblock-fetch"), pages.sources()):
         for line in text.splitlines():
             assert not line.startswith("'") and (not line.startswith(".") or re.match(requests, line[1:])), line
 
@@ -116,4 +130,15 @@ def test_they_go_where_a_system_looks_for_them(pages, tmp_path):
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
         "share/man/man8/edgeblock.8", "share/man/man5/edgeblock.toml.5", "share/man/man5/edgeblock.lists.5",
         "share/bash-completion/completions/edgeblock", "share/zsh/vendor-completions/_edgeblock",
-        "share/fish/vendor_completions.d/edgeblock.fish"}
+        "share/fish/vendor_completions.d/edgeblock.fish",
+        "share/man/man8/edgeblock-fetch.8", "share/man/man5/edgeblock.sources.5",
+        "share/bash-completion/completions/edgeblock-fetch", "share/zsh/vendor-completions/_edgeblock-fetch",
+        "share/fish/vendor_completions.d/edgeblock-fetch.fish"}
+
+
+def test_bash_offers_the_commands_of_the_program_that_fetches(pages, tmp_path):
+    (tmp_path / "completion").write_text(pages.bash("edgeblock-fetch"))
+    done = subprocess.run(["bash", "-c", "source ./completion; COMP_WORDS=(edgeblock-fetch ''); COMP_CWORD=1; "
+                           '_edgeblock_fetch; printf "%s\\n" "${COMPREPLY[@]}"'],
+                          cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["run", "once", "check", "status"], "")
