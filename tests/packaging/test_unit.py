@@ -48,3 +48,33 @@ def test_each_row_that_the_unit_leaves_open_is_explained():
                             f"--threshold={int(level.replace('.', '')) - 1}", UNIT], capture_output=True, check=False)
     assert lower.returncode != 0            # no more is said than is so
     assert f"--threshold={level.replace('.', '')}" in (ROOT / "Makefile").read_text()
+
+
+def test_the_unit_that_fetches_leaves_open_what_is_said_and_nothing_else():
+    unit = ROOT / "systemd" / "edgeblock-fetch.service"
+    text = unit.read_text()
+    assert re.search(r"(?m)^CapabilityBoundingSet=$", text) and re.search(r"(?m)^User=edgeblock-fetch$", text)
+    assert re.findall(r"(?m)^ReadWritePaths=(.*)$", text) == ["-/etc/edgeblock/rules"]
+    assert "/var/lib/edgeblock " in re.search(r"(?m)^InaccessiblePaths=(.*)$", text)[1]
+    if shutil.which("systemd-analyze") is None:
+        return                              # as above
+    said = subprocess.run(["systemd-analyze", "security", "--offline=true", "--json=short", "--no-pager", unit],
+                          capture_output=True, text=True, check=False).stdout
+    part = SECURITY.split("The unit of `edgeblock-fetch`")[1].split("\n\n")[0]
+    for row in (row for row in json.loads(said) if float(row["exposure"] or 0) > 0):
+        word = re.search(r"AF_\(?(\w+)|^([A-Za-z]+)=", row["name"])
+        assert (word[1] or word[2]) in part, row["name"]
+    for threshold, fine in (("11", True), ("10", False)):
+        done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager",
+                               f"--threshold={threshold}", unit], capture_output=True, check=False)
+        assert (done.returncode == 0) is fine
+    assert "--threshold=11 systemd/edgeblock-fetch.service" in (ROOT / "Makefile").read_text()
+    assert "is at 1.1" in part
+
+
+def test_who_fetches_may_write_where_lists_land_and_replace_nothing_of_others():
+    files = (ROOT / "systemd" / "edgeblock.tmpfiles").read_text()
+    assert re.search(r"(?m)^d /etc/edgeblock/rules 3770 root edgeblock-lists ", files)     # sticky and setgid
+    assert re.search(r"(?m)^d /etc/edgeblock +0755 root root ", files)
+    users = (ROOT / "systemd" / "edgeblock.sysusers").read_text()
+    assert "m edgeblock-fetch edgeblock-lists" in users and "m edgeblock-fetch edgeblock\n" not in users
