@@ -130,7 +130,7 @@ def test_check_live_asks_the_daemon(capsys, monkeypatch, rules):
         asked.append(question)
         return {**explain_alone(matcher, json.loads(question.removeprefix("check "))).as_dict(), "snapshot": "0f"}
 
-    monkeypatch.setattr("edgeblock.daemon.control.ask", ask)
+    monkeypatch.setattr("edgeblock.asking.ask", ask)
     status, out, err = run(capsys, "check", "--live", "www.listed.example", "b\u00fccher.test")
     assert (status, err) == (1, "")
     assert asked == ['check "www.listed.example"', 'check "b\\u00fccher.test"']
@@ -138,7 +138,7 @@ def test_check_live_asks_the_daemon(capsys, monkeypatch, rules):
     record = json.loads(run(capsys, "check", "--live", "--json", "www.listed.example")[1])
     assert record["blocked"] and record["verdicts"][0]["list"] == "court"
     assert run(capsys, "check", "--live", "a..b")[0] == 2
-    monkeypatch.setattr("edgeblock.daemon.control.ask", lambda path, question: {"error": "no lists are loaded yet"})
+    monkeypatch.setattr("edgeblock.asking.ask", lambda path, question: {"error": "no lists are loaded yet"})
     assert one_line(capsys, "check", "--live", "a.example") == (
         "edgeblock: the running daemon says: no lists are loaded yet\n")
     assert "not allowed with argument" in one_line(capsys, "check", "--live", "--rules", rules, "a.example")
@@ -520,7 +520,7 @@ STATUS = {
 @pytest.fixture
 def answer(monkeypatch):
     said = copy.deepcopy(STATUS)
-    monkeypatch.setattr("edgeblock.daemon.control.ask", lambda path, question: said)
+    monkeypatch.setattr("edgeblock.asking.ask", lambda path, question: said)
     return said
 
 

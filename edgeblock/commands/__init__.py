@@ -21,6 +21,7 @@ COMMANDS = {
     "hash-list": "make a list without plain text of one, for boxes with the same key",
     "impact": "show what the addresses of a list would take down with them",
     "guard": "show or renew the networks that many sites share, which lists may not block",
+    "publish": "make and keep a signed repository of lists for many boxes",
     "ruleset": "show, apply or remove the kernel rules that queue packets",
     "ledger": "verify, prove or export the record of what was in force, and when",
     "report": "make a page of what was blocked, how fast, and whether the box filtered",

@@ -5,9 +5,8 @@ In: the daemon's answer. Out: a line for each family and protocol. Never here: a
 
 import argparse
 
-from edgeblock import config
+from edgeblock import asking, config
 from edgeblock.commands import add_config
-from edgeblock.daemon import control
 
 SECONDS = 20.0          # that a round of probes may take: two, where one is under way already
 
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> int:
-    answer = control.have_answered(config.load(chosen.config).daemon.control, "canary", patience=SECONDS)
+    answer = asking.have_answered(config.load(chosen.config).daemon.control, "canary", patience=SECONDS)
     if not chosen.quiet:
         for one in answer["probes"]:
             print(f"{one['family']} {one['protocol']:5} {'ok' if not one['wrong'] else 'FAILED: ' + one['wrong']}")

@@ -14,13 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from edgeblock import config
+from edgeblock import asking, config
 from edgeblock.blocklist.directory import REFUSED, Finding
 from edgeblock.blocklist.explain import explain, find_rule, record_of, without_redirect
 from edgeblock.blocklist.load import load
 from edgeblock.blocklist.store import readable_key
 from edgeblock.commands import add_config, moment_of
-from edgeblock.daemon import control
 from edgeblock.enforce.reference import EXAMPLE, code_of, date_of, day_of, read_code
 from edgeblock.errors import ConfigError
 
@@ -69,7 +68,7 @@ def main(chosen: argparse.Namespace) -> int:
     names, at, client = asked_names(chosen), moment_of(chosen.at), asked_client(chosen.client)
     if chosen.live:
         path = whole.daemon.control
-        records = [record_of(control.have_answered(path, f"check {json.dumps(question(name, at, client))}"))
+        records = [record_of(asking.have_answered(path, f"check {json.dumps(question(name, at, client))}"))
                    for name in names]
     else:
         key = readable_key(settings.key)

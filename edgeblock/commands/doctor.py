@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar
 
 from edgeblock import config as configuration
+from edgeblock.asking import ask
 from edgeblock.blocklist.shared import in_force, old_data
 from edgeblock.commands import add_config
 from edgeblock.config import Config
 from edgeblock.daemon import claim
-from edgeblock.daemon.control import ask
 from edgeblock.errors import ConfigError, ListError, SystemProblem
 from edgeblock.netfilter import addresses, bypass, bytecode, iptables, netlink, nft, ruleset, shortcut, tools
 from edgeblock.netfilter.checks import check_shortcut, check_tracking, queues

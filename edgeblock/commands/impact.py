@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgeblock import config
+from edgeblock import asking, config
 from edgeblock.addresses import Translated, translated
 from edgeblock.blocklist.canonical import canonical_host, why_not_host
 from edgeblock.blocklist.directory import ListFile, find_lists, read_items, single_list
@@ -25,7 +25,6 @@ from edgeblock.blocklist.impact import FILE, Figures, Impact, Summing, network_o
 from edgeblock.blocklist.intake import Terms, make_terms
 from edgeblock.blocklist.ranges import last_of
 from edgeblock.commands import add_config
-from edgeblock.daemon import control
 from edgeblock.errors import ConfigError, ListError, SystemProblem
 
 EXAMPLES = """\
@@ -118,7 +117,7 @@ def figures_at(state: str | None, control_socket: Path) -> Path:
     """
     if state is None:
         try:
-            return Path(control.have_answered(control_socket, "impact", patience=PATIENCE)["file"])
+            return Path(asking.have_answered(control_socket, "impact", patience=PATIENCE)["file"])
         except SystemProblem as problem:
             raise SystemProblem(f"{problem}; or read the figures that a daemon has left, with --state DIR") from None
     if not Path(state).is_dir():

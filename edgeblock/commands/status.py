@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from edgeblock import config
+from edgeblock import asking, config
 from edgeblock.commands import add_config, spell
-from edgeblock.daemon import control
 from edgeblock.errors import SystemProblem, printable
 
 EXAMPLES = """\
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> int:
-    answer = control.ask(config.load(chosen.config).daemon.control, "status")
+    answer = asking.ask(config.load(chosen.config).daemon.control, "status")
     if "error" in answer:
         raise SystemProblem(f"the running daemon says: {answer['error']}")
     vigil = answer.get("vigil", {})

@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeblock import config
+from edgeblock.asking import ask
 from edgeblock.commands import add_config, spell
-from edgeblock.daemon.control import ask
 from edgeblock.source.counters import BUCKET_SECONDS
 
 EXAMPLES = """\

@@ -6,33 +6,27 @@ so that they can never keep an operator from asking. Never here: a name or an ad
 """
 
 import asyncio
-import errno
 import grp
 import inspect
 import json
 import os
 import socket
 import struct
-import time
 from array import array
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edgeblock.asking import PATIENCE, QUESTION_MAX
 from edgeblock.errors import SystemProblem
 
-QUESTION_MAX = 1 << 16  # bytes of a question: a URL that a list can hold, with every byte escaped
-PATIENCE = 5.0          # seconds for the other side to ask, or to answer
 ASKING_MAX = 32         # connections at a time; who comes after them is let go at once
 OTHERS_MAX = 8          # of these, of the group's members: list writers, whom nobody has to trust
 OTHERS_WORDS = {"status", "check"}
 SHARED = 1.0            # seconds for which all of them have one answer: of 10 000 lists it takes 0.25 to make
-NOT_PERMITTED = ("{}: not permitted; ask as root, as the daemon's own user, or as a member of the group that "
-                 "[daemon] control_group names")
 CREDENTIALS = struct.Struct("=iII")     # struct ucred of socket(7): process, user, group
 SO_PEERGROUPS = 59                      # of asm-generic/socket.h: the other groups of who connected
-PATIENT = struct.Struct("@ll")          # struct timeval
 GROUPS_MAX = 256                        # what Python's getsockopt has room for
 
 
@@ -174,61 +168,3 @@ def _is_answered(path: Path) -> bool:
         except (TimeoutError, BlockingIOError):     # somebody has it, and is busy
             return True
         return True
-
-
-def _connected(path: Path, patience: float) -> socket.socket:
-    """A connection, waited for in line with others. Raises OSError, BlockingIOError after so many seconds."""
-    end = time.monotonic() + patience
-    while True:
-        daemon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # Not by settimeout: then it would fail at once where a crowd is waiting to be let in.
-            daemon.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO,
-                              PATIENT.pack(int(patience), int(patience % 1 * 1e6)))
-            daemon.connect(str(path))
-            daemon.getpeername()
-        except OSError as problem:
-            daemon.close()
-            # Python takes a wait that a signal has ended for a connection.
-            if problem.errno != errno.ENOTCONN or time.monotonic() > end:
-                raise
-        else:
-            return daemon
-
-
-def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
-    """What the daemon behind the socket answers, within so many seconds.
-
-    SystemProblem where none does, or for a question too long.
-    """
-    if len(question) >= QUESTION_MAX:
-        raise SystemProblem(f"the question is longer than {QUESTION_MAX} bytes; a list has no name of that length")
-    with ExitStack() as stack:
-        try:
-            daemon = stack.enter_context(_connected(path, patience))
-            daemon.settimeout(patience)
-            daemon.sendall(question.encode() + b"\n")
-            answer = b"".join(iter(lambda: daemon.recv(65536), b""))
-            if not answer and os.geteuid() != 0:
-                raise SystemProblem(NOT_PERMITTED.format(path))
-            return json.loads(answer)
-        except ConnectionResetError:
-            raise SystemProblem(NOT_PERMITTED.format(path) if os.geteuid() else f"{path}: no answer: too many ask at "
-                                "a time; try again") from None
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise SystemProblem(f"{path}: no edgeblock is running here; start it with `edgeblock run`, or name its "
-                                "configuration with --config") from None
-        except PermissionError:
-            raise SystemProblem(NOT_PERMITTED.format(path)) from None
-        except (TimeoutError, BlockingIOError):
-            raise SystemProblem(f"{path}: no answer within {patience:.0f} s") from None
-        except (OSError, ValueError) as problem:
-            raise SystemProblem(f"{path}: no answer: {problem}") from None
-
-
-def have_answered(path: Path, question: str, **more: float) -> Any:
-    """As `ask`. SystemProblem, too, where the daemon has a complaint in place of an answer."""
-    answer = ask(path, question, **more)
-    if "error" in answer:
-        raise SystemProblem(f"the running daemon says: {answer['error']}")
-    return answer

@@ -41,6 +41,6 @@ def test_the_daemon_is_told_who_asks(capsys, monkeypatch):
         asked.append(json.loads(question.removeprefix("check ")))
         raise SystemProblem("enough")
 
-    monkeypatch.setattr("edgeblock.daemon.control.ask", ask)
+    monkeypatch.setattr("edgeblock.asking.ask", ask)
     run(capsys, "check", "--live", "--client", "192.0.2.7", "a.example")
     assert asked == [{"name": "a.example", "client": "192.0.2.7"}]

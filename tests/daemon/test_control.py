@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from edgeblock.asking import ask
 from edgeblock.daemon import control
-from edgeblock.daemon.control import Control, ask
+from edgeblock.daemon.control import Control
 from edgeblock.errors import SystemProblem
 from edgeblock.lab import until
 

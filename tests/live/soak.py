@@ -29,7 +29,7 @@ from load import AtWork, Load, add_sources
 from manager import Manager
 from running import CONFIG, CONTACT, HOP_SHORTCUT, LISTS, REDIRECT, UNTRACKED, children, track_nothing
 
-from edgeblock.daemon.control import ask
+from edgeblock.asking import ask
 from edgeblock.errors import SystemProblem
 from edgeblock.lab import Lab, page, until
 

@@ -20,7 +20,7 @@ import pytest
 from echoing import BESIDE, FAMILY, echoing
 from running import SHORTCUT, UNTRACKED, start, track_nothing
 
-from edgeblock.daemon.control import ask
+from edgeblock.asking import ask
 from edgeblock.lab import SERVER, Lab, until
 
 pytestmark = pytest.mark.live

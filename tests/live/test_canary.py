@@ -14,7 +14,7 @@ import pytest
 from running import HOP_SHORTCUT, UNTRACKED, Running, children, start, track_nothing
 from soak import EVENTS, soak, week, wrong_with
 
-from edgeblock.daemon.control import ask
+from edgeblock.asking import ask
 from edgeblock.lab import Lab, until
 
 pytestmark = pytest.mark.live

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from running import Running, start
 
-from edgeblock.daemon.control import ask
+from edgeblock.asking import ask
 from edgeblock.lab import Lab, call, page, until
 
 pytestmark = pytest.mark.live

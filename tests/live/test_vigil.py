@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from running import HOP_SHORTCUT, UNTRACKED, Running, start, track_nothing
 
-from edgeblock.daemon.control import ask
+from edgeblock.asking import ask
 from edgeblock.lab import Lab, until
 
 pytestmark = pytest.mark.live

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edgeblock.daemon.control import ask
+from edgeblock.asking import ask
 from edgeblock.lab import until
 from tests.live.running import settings_file
 
