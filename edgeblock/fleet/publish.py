@@ -14,8 +14,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -148,10 +150,12 @@ class Publisher:
     def role(self, name: str) -> Targets:
         """What a role has, with what has been changed. PublishError where there is none of that name."""
         known = self._changed.get(name) or self.roles.get(name)
-        if known is None:
+        if known is not None:
+            return known.signed
+        if name not in self.authorities():
             raise PublishError(f"{name}: there is no such authority; known are {', '.join(self.authorities())}; "
                                f"`edgeblock publish delegate {self.place} {name}` makes one")
-        return known.signed
+        return Targets(1, expires=self.expiry(name))        # its own key has signed nothing yet
 
     def authorities(self) -> list[str]:
         """Who has releases, the operator first."""
@@ -159,7 +163,7 @@ class Publisher:
 
     def table(self, authority: str) -> Table:
         """The releases of an authority."""
-        target = self.role(authority).targets.get(path_of(authority, TABLE)) if authority in self.roles else None
+        target = self.role(authority).targets.get(path_of(authority, TABLE))
         return Table() if target is None else self._parsed(read_table, target)
 
     def held(self) -> Held:
@@ -197,8 +201,8 @@ class Publisher:
         """A role's next version, to be changed."""
         if role not in self._changed:
             before = self.role(role)
-            signed = Targets.from_dict(before.to_dict())
-            signed.version += 1
+            signed = deepcopy(before)
+            signed.version += role in self.roles
             signed.expires = self.expiry(role)
             self._changed[role] = Metadata(signed)
         return self._changed[role].signed
@@ -219,9 +223,6 @@ class Publisher:
     def release(self, authority: str, folder: Path, files: dict[str, Content],
                 rings: dict[str, tuple[float, float]]) -> int:
         """A new release of an authority: the files of `folder`, which stay there until `commit`; its version."""
-        if self.snapshot.signed.meta.get(f"{authority}.json") is None:
-            raise PublishError(f"{authority}: there is no such authority; `edgeblock publish delegate {self.place} "
-                               f"{authority}` makes one")
         table = self.table(authority)
         now = int(self.now())
         signed = self.change(authority)
@@ -339,7 +340,7 @@ class Publisher:
         snapshot = self.snapshot.signed
         half = timedelta(days=self.days("snapshot")) / 2
         if done or more.get("snapshot") or snapshot.expires - datetime.fromtimestamp(self.now(), UTC) < half:
-            signed = Snapshot.from_dict(snapshot.to_dict())
+            signed = deepcopy(snapshot)
             signed.version += 1
             signed.expires = self.expiry("snapshot")
             for role, metadata in done.items():
@@ -349,7 +350,7 @@ class Publisher:
             self.sign("snapshot", self.snapshot, more.get("snapshot", ()))
             writes.append(Write(self.metadata / f"{signed.version}.snapshot.json", self.snapshot.to_bytes()))
             self.roles.update(done)
-        stamp = Timestamp.from_dict(self.timestamp.signed.to_dict())
+        stamp = deepcopy(self.timestamp.signed)
         stamp.version += 1
         stamp.expires = self.expiry("timestamp")
         stamp.snapshot_meta = MetaFile.from_data(self.snapshot.signed.version, self.snapshot.to_bytes(), ["sha256"])
@@ -419,7 +420,7 @@ class Publisher:
 def write_out(write: Write) -> None:
     try:
         write.path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(write.path, lambda file: copy(write.content, file), mode=0o644)
+        write_file(write.path, partial(copy, write.content), mode=0o644)
     except OSError as problem:
         raise PublishError(f"{write.path}: cannot be written: {problem.strerror}; boxes have what they had, and the "
                            "same command goes on from here") from None
@@ -549,7 +550,7 @@ def rotate_top(publisher: Publisher, role: str, threshold: int | None) -> tuple[
         raise PublishError(f"{role}: another key needs the signatures of the root, and too few of its keys are in "
                            f"{publisher.keys.directory}; bring them from the safe")
     old = publisher.root.signed
-    root = Root.from_dict(old.to_dict())
+    root = deepcopy(old)
     root.version += 1
     root.expires = publisher.expiry("root")
     gone = old.roles[role].keyids[-1:] if role == "root" else list(old.roles[role].keyids)

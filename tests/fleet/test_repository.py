@@ -233,7 +233,7 @@ def test_an_authority_publishes_beside_the_operator(site, box, tmp_path):
     (court / "orders.list").write_text("seized.example\n")
     assert site.run(site.site, "--role", "court", "--from", court, "--rings", "all=0") == 0
     fetched = box.once()
-    assert fetched.version == "targets 3, court 2"
+    assert fetched.version == "targets 2, court 2"
     assert box.has() == {"ads.list": "ads.example\n=one.example\n", "ads.toml": 'action = "drop"\n',
                          "orders.list": "seized.example\n"}
 
