@@ -220,8 +220,8 @@ def update(publisher: Publisher, _: list[str], chosen: argparse.Namespace) -> in
             for line in change.shown:
                 print(printable(f"  {line}"))
         if report.errors and not chosen.force:
-            print(f"edgeblock: {len(report.errors)} errors: boxes would refuse these lists, and nothing is published; "
-                  "fix them, or publish all the same with --force", file=sys.stderr)
+            print(f"edgeblock: {len(report.errors)} errors: boxes would refuse this, and nothing is published; fix them, "
+                  "or publish all the same with --force", file=sys.stderr)
             return 1
         if before is not None and dict(before.files) == files:
             print(f"{role}: nothing has changed since release {before.version}")

@@ -67,7 +67,7 @@ class Settings:
 
     metadata: tuple[str, ...]
     targets: tuple[str, ...] = ()
-    root: Path = Path("/etc/edgeblock/root.json")               # the root of trust, as the operator has handed it over
+    root: Path = Path("/etc/edgeblock/root.json")               # the root of trust, as the operator handed it over
     soak: float = 600.0                                         # seconds that a new release is watched
     daemon: bool = True                                         # False: there is none here, and nobody is asked
     control: Path = Path("/run/edgeblock/control.sock")         # where it answers
@@ -171,8 +171,15 @@ class Repository:
         health = await self._health()
         self._judge(state, landed, health, now)
         client = Client(self.settings, self.bounds, self.place)
+        try:
+            return await self._fetch(state, client, landed, health, folder, now)
+        finally:
+            client.close()
+
+    async def _fetch(self, state: State, client: "Client", landed: dict[str, int], health: Health, folder: Path,
+                     now: float) -> Fetched:
         problem: SourceError | None = None
-        if time.monotonic() >= self._asked_again:
+        if time.monotonic() >= self._asked_again - 0.01:      # a timer may be early by its resolution
             problem = await self._refresh(client, state)
         choices = self._choose(state, health, now)
         if not client.is_ready and problem is None and self._is_newer(state, choices):
@@ -210,21 +217,27 @@ class Repository:
         self._look_again(state, choices, now)
         tidy(self.place / "content", state)
         write_state(self.place / "state.json", state)
-        problems = self._problems | ({"repository": str(problem)} if problem else {})
-        told = {"box": self.box, "ring": self.ring, "repository": state.seen, "problems": problems,
-                "health": health.why_not, "authorities": self._told(state, choices, now)}
+        told = self._told(state, choices, health, problem)
         return Fetched({name: folder / name for name in files} if brought else None, {"taken": wanted},
                        ", ".join(f"{one} {version}" for one, version in wanted.items()), client.size, None, told)
 
-    def _told(self, state: State, choices: dict[str, Choice], now: float) -> dict[str, dict[str, Any]]:
-        told = {}
-        for authority, choice in choices.items():
-            taken = state.taken.get(authority)
-            told[authority] = choice.told(taken.version if taken else 0) | {
-                "watched_until": taken.since + self.settings.soak if taken and not taken.good else 0.0,
-                "since": taken.since if taken else 0.0,
-                "reasons": {str(version): why for version, why in choice.bad.items()}}
-        return told
+    def _told(self, state: State, choices: dict[str, Choice], health: Health,
+              problem: SourceError | None) -> dict[str, Any]:
+        """What the status shows, flat: of the operator's own releases what they are waiting for, of all authorities
+        in a word each. Times are Unix seconds, 0 for none; `bad` and `held` are pairs AUTHORITY:VERSION."""
+        problems = self._problems | ({"repository": str(problem)} if problem else {})
+        own = choices.get(OWN, Choice(None))
+        watched = [taken.since + self.settings.soak for taken in state.taken.values() if not taken.good]
+        here = versions(state, choices)
+        return {"box": self.box, "ring": self.ring, "repository": state.seen, "wanted": own.wanted,
+                "taken": here.get(OWN, 0), "since": int(state.taken[OWN].since) if OWN in state.taken else 0,
+                "waiting": own.waiting, "until": int(own.until), "why": own.why,
+                "watched_until": int(max(watched, default=0)),
+                "held": " ".join(f"{one}:{choice.wanted}" for one, choice in choices.items() if choice.held),
+                "bad": " ".join(f"{one}:{version}" for one, choice in choices.items() for version in choice.bad),
+                "authorities": ", ".join(f"{one} {here.get(one, 0)} of {choice.wanted}" for one, choice in
+                                         choices.items()),
+                "health": health.why_not, "problems": "; ".join(f"{one}: {why}" for one, why in problems.items())}
 
     def _choose(self, state: State, health: Health, now: float) -> dict[str, Choice]:
         box = Box(self.box, self.ring, health.why_not)
@@ -325,8 +338,8 @@ class Repository:
         most = self.bounds.max_bytes
         for name, (authority, content) in files.items():
             if content.length > most:
-                raise SourceError(f"{authority}: {name} has {content.length} bytes, and [fetch] file_megabytes allows "
-                                  f"{most >> 20}")
+                raise SourceError(f"{authority}: {name} has {content.length} bytes, and [fetch] file_megabytes "
+                                  f"allows {most >> 20} MiB")
         if sum(content.length for _, content in files.values()) > TOTAL * most:
             raise SourceError(f"a release has more than {TOTAL} times the bytes that [fetch] file_megabytes allows "
                               "one file")
@@ -345,8 +358,11 @@ class Client:
 
     def __init__(self, settings: Settings, fetch: FetchSettings, place: Path) -> None:
         self.mirrors, self.place = settings.mirrors, place
-        self._fetcher = Bounded(fetch.proxy, time.monotonic() + fetch.total_seconds)
+        self._fetcher = Bounded(fetch.proxy, fetch.total_seconds)
         self._updater: Updater | None = None
+
+    def close(self) -> None:
+        self._fetcher.close()
 
     @property
     def is_ready(self) -> bool:
@@ -468,8 +484,8 @@ def explained(problem: Exception) -> str:
 
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.ExpiredMetadataError, "refused: too old to be fresh, so newer releases may be kept from this box; "
-                                      "run `edgeblock publish refresh` where the repository is made, and look whether "
-                                      "the web server serves what is there"),
+                                      "run `edgeblock publish refresh` where the repository is made, and see that the "
+                                      "web server serves what is there"),
     (exceptions.BadVersionNumberError, "refused: older than what this box has seen already; somebody has put back an "
                                        "old copy of the repository"),
     (exceptions.UnsignedMetadataError, "refused: not signed by as many keys as the root of trust asks for"),
@@ -559,7 +575,7 @@ def read_state(path: Path) -> State:
     try:
         with open(path, "rb") as file:
             told = json.loads(file.read(STATE_MAX))
-        taken = {one: Taken(**{**kept, "files": {name: Content(**content) for name, content in kept["files"].items()}})
+        taken = {one: Taken(**{**kept, "files": {name: Content(**said) for name, said in kept["files"].items()}})
                  for one, kept in told["taken"].items()}
         return State({one: read_table(text.encode()) for one, text in told["tables"].items()},
                      read_held(told["held"].encode()), taken,

@@ -51,11 +51,6 @@ class Choice:
     held: bool = False
     bad: Mapping[int, str] = field(default_factory=dict)
 
-    def told(self, taken: int) -> dict[str, Any]:
-        return {"wanted": self.wanted, "taken": self.release.version if self.release else taken,
-                "waiting": self.waiting, "why": self.why, "until": self.until, "held": self.held,
-                "bad": sorted(self.bad)}
-
 
 def choose(authority: str, table: Table, held: Mapping[int, str], taken: int, bad: Mapping[int, str], box: Box,
            now: float) -> Choice:

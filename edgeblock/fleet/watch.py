@@ -25,9 +25,10 @@ Bad = dict[tuple[str, int], set[str]]       # authority and version: the boxes t
 
 def from_prometheus(url: str) -> Bad:
     """Raises PublishError where it does not answer so."""
+    fetcher = Bounded()
     asked = f"{url.rstrip('/')}/api/v1/query?query={quote(METRIC + ' == 1')}"
     try:
-        told = json.loads(Bounded().download_bytes(asked, ANSWER_MAX))
+        told = json.loads(fetcher.download_bytes(asked, ANSWER_MAX))
         if told["status"] != "success":
             raise ValueError(told.get("error", "no success"))
         return gathered((one["metric"], 1.0) for one in told["data"]["result"])
@@ -35,6 +36,8 @@ def from_prometheus(url: str) -> Bad:
         raise PublishError(f"{url}: cannot be asked: {problem}; nothing is held") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise PublishError(f"{url}: is no answer of a Prometheus: {problem}; nothing is held") from None
+    finally:
+        fetcher.close()
 
 
 def from_file(path: Path) -> Bad:

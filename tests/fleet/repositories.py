@@ -130,4 +130,4 @@ class Box:
 
     @property
     def taken(self):
-        return self.told["authorities"]["targets"]["taken"]
+        return self.told["taken"]

@@ -247,7 +247,7 @@ def test_an_authority_cannot_bring_a_list_of_the_operator_or_settings_for_one(si
     assert site.run(site.site, "--role", "court", "--from", court, "--rings", "all=0") == 0
     box.once()
     assert box.has()["ads.toml"] == 'action = "drop"\n' and "orders.list" in box.has()
-    assert "ads.toml: left out" in box.told["problems"]["court"]
+    assert "ads.toml: left out" in box.told["problems"]
 
 
 def test_a_role_that_lists_what_is_not_in_its_paths_is_not_heard_about_it(site, box):
@@ -264,8 +264,8 @@ def test_a_role_that_lists_what_is_not_in_its_paths_is_not_heard_about_it(site, 
     publisher.put("court", "court/deeper/releases.json", b"{}")
     publisher.commit()
     fetched = box.once()
-    assert fetched.files is None and box.told["problems"] == {}
-    assert not box.told["authorities"]["targets"]["held"]
+    assert fetched.files is None and box.told["problems"] == ""
+    assert not box.told["held"]
     assert "ads.list" in box.has()
 
 
@@ -283,7 +283,7 @@ def test_an_authority_s_fault_stops_no_other(site, box, tmp_path):
     (site.site / "metadata" / "3.court.json").write_text("<html>nothing here</html>")
     box.once()
     assert box.has()["ads.list"] == "other.example\n" and box.has()["orders.list"] == "seized.example\n"
-    assert "not the file that is signed for" in box.told["problems"]["court"]
+    assert "not the file that is signed for" in box.told["problems"]
 
 
 # Servers -------------------------------------------------------------------------------------------------------
@@ -333,9 +333,11 @@ def test_a_server_that_sends_a_byte_now_and_then_is_cut_off(site, box, monkeypat
     site.server.ended = threading.Event()
     site.server.instead["timestamp.json"] = trickle
     before, began = box.has(), time.monotonic()
-    with pytest.raises(SourceError, match="no answer in time|too slowly"):
-        box.once()
-    site.server.ended.set()
+    try:
+        with pytest.raises(SourceError, match=r"has not come within 0\.\d s"):
+            box.once()
+    finally:
+        site.server.ended.set()
     assert time.monotonic() - began < 5 and box.has() == before
 
 
@@ -344,9 +346,9 @@ def test_a_server_that_is_down_for_a_day_changes_nothing_and_another_mirror_is_a
     before = box.has()
     box.settings = repository.Settings(("http://127.0.0.1:9/metadata/",), root=box.own_root, trial=0.0)
     box.start()
-    for _ in range(24):
+    for _ in range(6):
         with pytest.raises(SourceError, match=r"127\.0\.0\.1:9") as raised:
-            box.once(3600)
+            box.once(4 * 3600)
         assert not raised.value.grave
     assert box.has() == before
     box.settings = repository.Settings(("http://127.0.0.1:9/metadata/", f"{site.url}/metadata/"), root=box.own_root,
@@ -356,7 +358,7 @@ def test_a_server_that_is_down_for_a_day_changes_nothing_and_another_mirror_is_a
     assert site.publish() == 0
     box.once()
     assert box.has()["ads.list"] == "other.example\n"
-    assert list(box.told["problems"]) == ["http://127.0.0.1:9/metadata/"]
+    assert box.told["problems"].startswith("http://127.0.0.1:9/metadata/: ")
 
 
 def test_an_error_page_in_place_of_metadata_is_no_metadata(site, box):
@@ -379,10 +381,10 @@ def test_redirects_are_few_and_never_lead_elsewhere_than_the_web(site, box):
         return answer
 
     site.server.instead["timestamp.json"] = to("/metadata/timestamp.json")
-    with pytest.raises(SourceError, match="more than 3 redirects"):
+    with pytest.raises(SourceError, match="redirected more than 5 times"):
         box.once()
     site.server.instead["timestamp.json"] = to("file:///etc/passwd")
-    with pytest.raises(SourceError, match="not followed"):
+    with pytest.raises(SourceError, match="not followed|no URL"):
         box.once()
     shutil.copyfile(site.site / "metadata" / "timestamp.json", site.site / "metadata" / "elsewhere")
     site.server.instead["timestamp.json"] = to("/metadata/elsewhere")
