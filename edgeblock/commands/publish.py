@@ -220,8 +220,8 @@ def update(publisher: Publisher, _: list[str], chosen: argparse.Namespace) -> in
             for line in change.shown:
                 print(printable(f"  {line}"))
         if report.errors and not chosen.force:
-            print(f"edgeblock: {len(report.errors)} errors: boxes would refuse this, and nothing is published; fix them, "
-                  "or publish all the same with --force", file=sys.stderr)
+            print(f"edgeblock: {len(report.errors)} errors: boxes would refuse this, and nothing is published; fix "
+                  "them, or publish all the same with --force", file=sys.stderr)
             return 1
         if before is not None and dict(before.files) == files:
             print(f"{role}: nothing has changed since release {before.version}")
@@ -233,7 +233,7 @@ def update(publisher: Publisher, _: list[str], chosen: argparse.Namespace) -> in
             return 0
         version = publisher.release(role, new, files, rings)
         publisher.commit()
-    publisher.tidy()
+    publish.tidy(publisher)
     print(f"{role}: release {version} is published, for {chosen.rings}")
     return 0
 
@@ -243,7 +243,7 @@ def refresh(publisher: Publisher, _: list[str], chosen: argparse.Namespace) -> i
         print("\n".join(f"{role}: waits" for role in publisher.pending()) or "a new timestamp")
         return 0
     changed = publisher.refresh()
-    publisher.tidy()
+    publish.tidy(publisher)
     print(f"timestamp {publisher.timestamp.signed.version}" + (f", with {', '.join(changed)}" if changed else ""))
     return 0
 

@@ -395,27 +395,6 @@ class Publisher:
         self._changed = self.pending()
         return list(self._changed)
 
-    # ---- what is old
-
-    def tidy(self) -> None:
-        """Takes away metadata that nobody asks for any more, and files that nothing lists. What cannot go stays."""
-        newest = {role: metadata.signed.version for role, metadata in self.roles.items()}
-        newest["snapshot"] = self.snapshot.signed.version
-        for name in names(self.metadata):
-            if (found := re.fullmatch(r"(\d+)\.(.+)\.json", name)) and found[2] in newest \
-                    and int(found[1]) <= newest[found[2]] - VERSIONS_KEPT:
-                with suppress(OSError):
-                    (self.metadata / name).unlink()
-        listed = {self.file_of(target.path, target.hashes["sha256"])
-                  for metadata in self.roles.values() for target in metadata.signed.targets.values()}
-        for authority in self.authorities():
-            listed |= {self.file_of(path_of(authority, name), content.sha256)
-                       for release in self.table(authority).releases for name, content in release.files.items()}
-        for path in self.files.rglob("*"):
-            with suppress(OSError):
-                if path.is_file() and path not in listed and path.stat().st_mtime < time.time() - FILES_KEPT:
-                    path.unlink()
-
 
 def write_out(write: Write) -> None:
     try:
@@ -450,6 +429,28 @@ def add_role(targets: Targets, name: str, keys: list[SSlibKey], threshold: int) 
     targets.delegations.roles[name] = DelegatedRole(name, [], threshold, False, [f"{name}/*"])
     for key in keys:
         targets.add_key(key, name)
+
+
+# What is old ---------------------------------------------------------------------------------------------------
+
+def tidy(publisher: Publisher) -> None:
+    """Takes away metadata that nobody asks for any more, and files that nothing lists. What cannot go stays."""
+    newest = {role: metadata.signed.version for role, metadata in publisher.roles.items()}
+    newest["snapshot"] = publisher.snapshot.signed.version
+    for name in names(publisher.metadata):
+        if (found := re.fullmatch(r"(\d+)\.(.+)\.json", name)) and found[2] in newest \
+                and int(found[1]) <= newest[found[2]] - VERSIONS_KEPT:
+            with suppress(OSError):
+                (publisher.metadata / name).unlink()
+    listed = {publisher.file_of(target.path, target.hashes["sha256"])
+              for metadata in publisher.roles.values() for target in metadata.signed.targets.values()}
+    for authority in publisher.authorities():
+        listed |= {publisher.file_of(path_of(authority, name), content.sha256)
+                   for release in publisher.table(authority).releases for name, content in release.files.items()}
+    for path in publisher.files.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and path not in listed and path.stat().st_mtime < time.time() - FILES_KEPT:
+                path.unlink()
 
 
 # A new one -----------------------------------------------------------------------------------------------------

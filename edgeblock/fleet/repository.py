@@ -484,8 +484,8 @@ def explained(problem: Exception) -> str:
 
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.ExpiredMetadataError, "refused: too old to be fresh, so newer releases may be kept from this box; "
-                                      "run `edgeblock publish refresh` where the repository is made, and see that the "
-                                      "web server serves what is there"),
+                                      "run `edgeblock publish refresh` where the repository is made, and see that "
+                                      "the web server serves what is there"),
     (exceptions.BadVersionNumberError, "refused: older than what this box has seen already; somebody has put back an "
                                        "old copy of the repository"),
     (exceptions.UnsignedMetadataError, "refused: not signed by as many keys as the root of trust asks for"),
