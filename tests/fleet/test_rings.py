@@ -302,19 +302,17 @@ def test_a_poisoned_release_stops_in_the_first_ring(place, tmp_path, sort):
         for box in boxes if box.told for version in re.findall(r"targets:(\d+)", says(box)["bad"])) + "\n")
     assert place.run("watch", place.site, "--metrics", metrics) == 0
     for box in others:
-        box.once(2 * HOUR)
+        if box.source.ring == "early":
+            box.once(2 * HOUR)
         box.once(12 * HOUR)
         assert box.has() == {"ads.list": "ads.example\n"} and says(box)["waiting"] == "hold", box.folder
         assert says(box)["why"] == "bad on box-0"
+    if sort != "turns the canary red":
+        return
     place.write("ads.list", "good.example")
-    for path in place.rules.glob("*.minisig"):
-        path.unlink()
     place.now = time.time()
     assert place.publish() == 0
-    for box in boxes:
-        box.settings = box.settings.__class__(**{**vars(box.settings), "config": None, "trial": 0.0})
-        box.health = Health()
-        box.start()
+    canary.health = Health()
 
     async def all_ask():
         await asyncio.gather(*(box.ask() for box in boxes))
