@@ -7,11 +7,11 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 
 import pytest
 
+from edgeblock.cli import main
 from edgeblock.commands import publish as command
 from edgeblock.fleet.releases import TableError, owner_name, read_held, read_table
 from edgeblock.fleet.signing import KeyProblem, open_key, read_public
@@ -266,20 +266,25 @@ def test_an_authority_that_has_its_own_key_publishes_with_that_alone(place, tmp_
     assert place.run("delegate", place.site, "No/Name") == 2
 
 
-KILLED = """
-import os, signal, sys
-from edgeblock.blocklist import store
-from edgeblock.cli import main
-left, rename = int(sys.argv[1]), os.rename
-def killing(*paths):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(*paths)
-store.os.rename = killing
-sys.exit(main(sys.argv[2:]))
-"""
+def killed_at(renames, *words):
+    """The exit status of a command that is killed before so many of its files have their names."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left, rename, code = renames, os.rename, 99
+
+    def killing(*paths):
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(*paths)
+
+    try:
+        os.rename = killing
+        code = main([str(word) for word in words])
+    finally:
+        os._exit(code)
 
 
 def test_what_is_killed_at_any_moment_leaves_a_repository_that_boxes_accept(place, tmp_path):
@@ -294,14 +299,12 @@ def test_what_is_killed_at_any_moment_leaves_a_repository_that_boxes_accept(plac
         whole = tmp_path / "whole"
         shutil.copytree(place.site, whole)
         for writes in range(1, 20):
-            done = subprocess.run([sys.executable, "-c", KILLED, str(writes), "publish", str(place.site), "--from",
-                                   str(place.rules), "--rings", "all=0", "--keys", str(place.keys)],
-                                  capture_output=True, check=False)
-            if done.returncode == 0:
+            code = killed_at(writes, "publish", place.site, "--from", place.rules, "--rings", "all=0", "--keys",
+                             place.keys)
+            if code == 0:
                 break
-            assert done.returncode == -signal.SIGKILL, done.stderr
+            assert code == -signal.SIGKILL
             killed += 1
-            box.now = time.time() + 60
             box.once()
             assert box.has() == before
             if killed < 6:      # two lists, the table, targets, the snapshot, the timestamp
@@ -321,12 +324,11 @@ def test_a_rotation_that_is_killed_leaves_a_repository_that_boxes_accept(place, 
         box.now = time.time()
         box.once()
         for writes in range(1, 20):
-            done = subprocess.run([sys.executable, "-c", KILLED, str(writes), "publish", "rotate", str(place.site),
-                                   role, "--keys", str(place.keys)], capture_output=True, check=False)
+            code = killed_at(writes, "publish", "rotate", place.site, role, "--keys", place.keys)
             assert box.once().files is None
-            if done.returncode == 0:
+            if code == 0:
                 break
-            assert done.returncode == -signal.SIGKILL, done.stderr
+            assert code == -signal.SIGKILL
         assert 2 < writes < 10
 
 

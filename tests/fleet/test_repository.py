@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from edgeblock.fleet import download, repository
+from edgeblock.errors import ConfigError
+from edgeblock.fleet import download, repository, sources
 from edgeblock.fleet.source import SourceError
 
 from .repositories import DAY, Box, Place, serving
@@ -221,6 +222,33 @@ def test_a_box_without_a_root_of_trust_says_what_to_do(box):
     box.own_root.unlink()
     with pytest.raises(SourceError, match=r"root of trust cannot be read.*copy"):
         box.once()
+
+
+def test_the_settings_are_read_from_the_file_of_sources_and_mistakes_are_said(tmp_path):
+    base = '[[source]]\nname = "own"\nkind = "tuf"\n'
+    one = sources.parse(base + 'metadata = ["http://a.example/lists/metadata"]\nroot = "root.json"\nsoak = 60\n'
+                        'config = "edgeblock.toml"\ndaemon = false\n', "sources.toml", tmp_path).sources[0].own
+    assert one.mirrors == [("http://a.example/lists/metadata/", "http://a.example/lists/targets/")]
+    assert (one.root, one.config, one.soak, one.daemon) == (tmp_path / "root.json", tmp_path / "edgeblock.toml", 60,
+                                                            False)
+    with pytest.raises(ConfigError, match="has no metadata"):
+        sources.parse(base, "sources.toml", tmp_path)
+    for line, said in (("metadata = []", "names no URL"), ('metadata = ["ftp://a"]', "is no URL of HTTP"),
+                       ('metadata = ["http://a"]\nsoak = 1e9', "must be 0 to 604800 seconds"),
+                       ('metadata = ["http://a"]\ntargets = ["http://a", "http://b"]', "each mirror has one of both")):
+        with pytest.raises(ConfigError, match=said):
+            sources.parse(base + line, "sources.toml", tmp_path)
+
+
+def test_what_is_lost_of_the_state_is_found_again(site, box):
+    box.once()
+    site.write("ads.list", "other.example")
+    assert site.publish() == 0
+    for path in (box.fetch.state / "own.tuf" / "state.json", box.fetch.state / "own.tuf" / "metadata" / "targets.json"):
+        path.write_text("[")
+    box.start()
+    box.once()
+    assert box.has()["ads.list"] == "other.example\n"
 
 
 # Authorities ---------------------------------------------------------------------------------------------------
