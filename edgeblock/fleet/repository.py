@@ -300,15 +300,16 @@ class Repository:
             return {}
         try:
             errors = await trial.tried(folder, self.settings.config, self.settings.trial)
-        except TimeoutError:
-            return dict.fromkeys(newer, f"takes more than {self.settings.trial:g} s to be tried (trial)")
+        except TimeoutError:        # the box may be busy: no reason to have the release held for all others
+            raise SourceError(f"a release takes more than {self.settings.trial:g} s to be tried (trial); nothing new "
+                              "is taken") from None
         except OSError as problem:
-            raise SourceError(f"a release cannot be tried: {problem.strerror}; nothing new is taken") from None
+            raise SourceError(f"a release cannot be tried: {problem.strerror or problem}; nothing new is taken"
+                              ) from None
         refused: dict[str, str] = {}
         for file, why in errors:
-            for authority in {changed[owner_name(file)]} if owner_name(file) in changed else \
-                    newer if not file else ():
-                refused.setdefault(authority, f"would be refused here: {f'{file}: ' if file else ''}{why}")
+            if (authority := changed.get(owner_name(file))) is not None:
+                refused.setdefault(authority, f"would be refused here: {file}: {why}")
         return refused
 
     def _look_again(self, state: State, choices: dict[str, Choice], now: float) -> None:

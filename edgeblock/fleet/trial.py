@@ -20,24 +20,24 @@ from edgeblock.errors import EdgeblockError
 
 MEMORY = 4 << 30            # bytes of address space; ten million entries take one
 ERRORS_MAX = 100            # that are told
-ANSWER_MAX = 1 << 16        # bytes of an answer
+ANSWER_MAX = 1 << 20        # bytes of an answer, which is one line
 
 
 async def tried(folder: Path, configuration: Path | None, seconds: float) -> list[tuple[str, str]]:
-    """What this box would refuse: files with the reason, without a word of a list; [] is nothing. A reason without a
-    file is about all of them.
+    """What this box would refuse: files with the reason, without a word of a list; [] is nothing.
 
     Raises:
         TimeoutError: it takes longer.
-        OSError: no process can be started.
+        OSError: no process can be started, or it has no answer, for want of memory or by this box's configuration.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, str(folder), str(configuration or ""), str(int(seconds) + 1),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        limit=ANSWER_MAX)
     assert process.stdout is not None
     try:
         async with asyncio.timeout(seconds):
-            said = await process.stdout.read(ANSWER_MAX)
+            said = await process.stdout.readline()
             await process.wait()
     finally:
         if process.returncode is None:
@@ -45,9 +45,12 @@ async def tried(folder: Path, configuration: Path | None, seconds: float) -> lis
                 process.kill()
             await process.wait()
     try:
-        return [(str(file), str(why)) for file, why in json.loads(said)]
+        told = json.loads(said)
+        if isinstance(told, str):
+            raise ChildProcessError(told)
+        return [(str(file), str(why)) for file, why in told]
     except (ValueError, TypeError):
-        return [("", f"could not be tried: the process that did ended with {process.returncode}")]
+        raise ChildProcessError(f"the process that does so ended with status {process.returncode}") from None
 
 
 def main(folder: str, configuration: str, seconds: str) -> None:
@@ -60,7 +63,8 @@ def main(folder: str, configuration: str, seconds: str) -> None:
         report = lint.lint(folder, whole.rules, key=readable_key(whole.rules.key), redirect=whole.reply.redirect)
         errors = [(finding.file, harmless(finding, "`edgeblock lint`")) for finding in report.errors]
     except EdgeblockError as problem:
-        errors = [("", str(problem))]
+        print(json.dumps(str(problem)))         # of this box, and no fault of the lists
+        return
     print(json.dumps(errors[:ERRORS_MAX]))
 
 

@@ -235,7 +235,7 @@ def test_the_settings_are_read_from_the_file_of_sources_and_mistakes_are_said(tm
         sources.parse(base, "sources.toml", tmp_path)
     for line, said in (("metadata = []", "names no URL"), ('metadata = ["ftp://a"]', "is no URL of HTTP"),
                        ('metadata = ["http://a"]\nsoak = 1e9', "must be 0 to 604800 seconds"),
-                       ('metadata = ["http://a"]\ntargets = ["http://a", "http://b"]', "each mirror has one of both")):
+                       ('metadata = ["http://a"]\ntargets = ["http://a", "http://b"]', "each mirror has one")):
         with pytest.raises(ConfigError, match=said):
             sources.parse(base + line, "sources.toml", tmp_path)
 
@@ -244,8 +244,8 @@ def test_what_is_lost_of_the_state_is_found_again(site, box):
     box.once()
     site.write("ads.list", "other.example")
     assert site.publish() == 0
-    for path in (box.fetch.state / "own.tuf" / "state.json", box.fetch.state / "own.tuf" / "metadata" / "targets.json"):
-        path.write_text("[")
+    for name in ("state.json", "metadata/targets.json"):
+        (box.fetch.state / "own.tuf" / name).write_text("[")
     box.start()
     box.once()
     assert box.has()["ads.list"] == "other.example\n"

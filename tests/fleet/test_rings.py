@@ -8,11 +8,13 @@ from collections import Counter
 
 import pytest
 
+from edgeblock.fleet import trial
 from edgeblock.fleet.health import Health, health_of
 from edgeblock.fleet.releases import Release, Table, TableError, read_rings
 from edgeblock.fleet.repository import GRACE
 from edgeblock.fleet.rings import Box as RingBox
 from edgeblock.fleet.rings import choose, due, share_of
+from edgeblock.fleet.source import SourceError
 
 from .repositories import Box, Place, serving
 
@@ -248,6 +250,35 @@ def test_hold_withdraw_and_roll_back_are_one_publish_each(place, box):
     assert place.run("withdraw", place.site, says(box)["taken"], "--why", "wrong list") == 0
     box.once(2)
     assert says(box)["taken"] == 2
+
+
+@pytest.mark.parametrize("problem", [TimeoutError(), ChildProcessError("it ended with status -9")])
+def test_a_release_that_cannot_be_tried_is_neither_taken_nor_given_up(place, box, monkeypatch, problem):
+    async def failing(*_):
+        raise problem
+
+    box.settings = box.settings.__class__(**{**vars(box.settings), "trial": 60.0})
+    box.start()
+    place.write("ads.list", "good.example")
+    assert place.publish() == 0
+    with monkeypatch.context() as patched, pytest.raises(SourceError, match="to be tried|cannot be tried"):
+        patched.setattr(trial, "tried", failing)
+        box.once()
+    assert box.has() == {"ads.list": "ads.example\n"}
+    box.once()
+    assert box.has() == {"ads.list": "good.example\n"} and says(box)["bad"] == ""
+
+
+def test_the_trial_ends_in_time_and_says_when_it_could_not_be_made(tmp_path):
+    (tmp_path / "ads.list").write_text("google.com\n")
+    with pytest.raises(TimeoutError):
+        asyncio.run(trial.tried(tmp_path, None, 0.01))
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[moon]\n")
+    with pytest.raises(OSError, match="moon"):
+        asyncio.run(trial.tried(tmp_path, bad, 60))
+    [(file, why)] = asyncio.run(trial.tried(tmp_path, None, 60))
+    assert file == "ads.list" and "google" not in why and "allow_protected" in why
 
 
 def poisoned(place, sort, tmp_path):
