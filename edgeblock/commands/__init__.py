@@ -19,6 +19,7 @@ COMMANDS = {
     "lint": "find everything wrong with a directory of lists",
     "compile": "make one snapshot file of a directory of lists",
     "hash-list": "make a list without plain text of one, for boxes with the same key",
+    "export": "write what the lists block in the form of a resolver or a router",
     "impact": "show what the addresses of a list would take down with them",
     "guard": "show or renew the networks that many sites share, which lists may not block",
     "publish": "make and keep a signed repository of lists for many boxes",

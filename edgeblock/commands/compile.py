@@ -19,10 +19,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from edgeblock import config
-from edgeblock.blocklist.clients import ClientFiles, give
+from edgeblock.blocklist import taking
 from edgeblock.blocklist.compiler import merge
-from edgeblock.blocklist.directory import Finding, ListFile, fault_of, find_lists
-from edgeblock.blocklist.intake import Refused, Terms, make_terms, take
+from edgeblock.blocklist.directory import Finding, ListFile, find_lists
+from edgeblock.blocklist.intake import Terms, make_terms
 from edgeblock.blocklist.parts import Compiled
 from edgeblock.blocklist.snapshot import write
 from edgeblock.blocklist.store import open_file, read_key, write_file
@@ -87,34 +87,16 @@ def run(rules: config.Rules, output: Path, out: TextIO, err: TextIO, redirects: 
 
 def take_all(files: list[ListFile], terms: Terms, now: float,
              console: Console) -> tuple[list[Compiled], list[Finding]]:
-    """The parts of all lists that can be taken, by name, and why the others cannot."""
-    parts: list[Compiled] = []
-    whom = ClientFiles(terms.rules.directory, terms.key, {})
-    whom.look({source.settings.clients_file for source in files} - {""})
-    refused = [finding for finding, _ in whom.refused.values() if finding and finding.line]
+    """As `taking.take_all`, with a bar."""
     bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
                    console=console, transient=True, disable=not console.is_terminal)
     with bar:
         task = bar.add_task("", total=sum(source.state.st_size for source in files if source.state))
-        for source in files:
-            bar.update(task, description=escape(source.path.name))
-            try:
-                if why := whom.why_without(source.settings):
-                    raise Refused([Finding(source.path.name, 0, why)])
-                made = take(source, terms, None, now, lambda size: bar.advance(task, size))
-            except Refused as problem:
-                refused += problem.findings
-            except ListError as problem:
-                refused.append(Finding(source.path.name, 0, str(problem).removeprefix(f"{source.path.name}: ")))
-            except Exception as fault:          # one list's fault is one list's
-                refused.append(Finding(source.path.name, 0, fault_of(fault)))
-            else:
-                made.lists = [replace(made.lists[0], expired=source.expired(now))]
-                if (one := whom.of(source.settings.clients_file)) is not None:
-                    give(made.lists[0], one)
-                    made.client_sets = [one]
-                parts.append(made)
-    return parts, refused
+
+        def tell(name: str, size: int) -> None:
+            bar.update(task, description=escape(name), advance=size)
+
+        return taking.take_all(files, terms, now, tell)
 
 
 def show(parts: list[Compiled], output: Path, seconds: float, digest: str, console: Console) -> None:
