@@ -15,8 +15,9 @@ def write(sources: Sources, options: Options) -> Iterator[str]:
     """The lines of the file, each with its end."""
     yield f"# {sources.about}\n"
     for family, prefixes in routes(sources, options):
-        name = f"edgeblock{family}"
-        yield f"ipv{family} table {name};\nprotocol static {name} {{\n    ipv{family} {{\n        table {name};\n"
+        table = f"edgeblock_routes{family}"
+        yield (f"ipv{family} table {table};\nprotocol static edgeblock{family} {{\n    ipv{family} {{\n"
+               f"        table {table};\n")
         yield "        import filter {\n"
         for high, low in options.communities:
             yield f"            bgp_community.add(({high},{low}));\n"

@@ -9,12 +9,14 @@ a format, a last good version of a list (the daemon has those).
 """
 
 import os
+import re
 import secrets
 import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +46,7 @@ HOSTS = (Kind.HOST, Kind.HOST_ONLY, Kind.SUBDOMAINS)
 URLS = (Kind.URL, Kind.URL_WITH_QUERY, Kind.DIRECTORY)
 PLACES = {Kind.HOST_AT: Kind.HOST, Kind.HOST_ONLY_AT: Kind.HOST_ONLY, Kind.SUBDOMAINS_AT: Kind.SUBDOMAINS}
 HOST_MAX = 253          # characters of a name in DNS (RFC 1035, 2.3.4), without the final dot
-LABEL_MAX = 63
+DNS_NAME = re.compile(rb"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 FRESH_SIZE = 8          # hex digits of the label that no list has
 SIZE_OF_PRINT = 16
 
@@ -57,7 +59,7 @@ ECH = "only for hellos with an Encrypted ClientHello"
 HASHED = "as fingerprints, which have no text"
 LIFTED = "that an exception lifts, or a guard rail leaves out"
 NO_NAME = "that are no names of DNS"
-SPARED = "with an exception for a URL, an address or ECH, which would be blocked too"
+SPARED = "with an exception for a URL or at an address, which would be blocked too"
 URL = "URLs (a path is seen by the box alone)"
 AT = "names at an address (the box sees both together)"
 NAMES = "names (a router knows no names)"
@@ -139,6 +141,7 @@ class Sources:
         rows = memoryview(self.parts.rows).cast("B")          # type: ignore[arg-type]
         count = len(rows) // ROW_SIZE
         seen = bytearray(count // 8 + 1)
+        around = lru_cache(1 << 12)(self._below)        # most names have few parents
         for source, entry in self.entries():
             host = host_said(entry)
             blocks = entry.kind in HOSTS and not entry.exception and self.blocking(source)
@@ -158,11 +161,16 @@ class Sources:
                 self.left[self._why(host, entry)] += 1
             if known:
                 continue
-            inherited = self._below(host.partition(b".")[2])
+            inherited = around(host.partition(b".")[2])
             if own or below or inherited:
                 said = own or below
                 yield Node(name, bool(own), bool(below), bool(inherited), said.list if said else "",
                            said.action if said else "")
+
+    def said(self, name: str) -> Node:
+        """What is done with a name, whether or not a list has it."""
+        host = name.encode()
+        return Node(name, bool(self.look(host)), bool(self._below(host)), bool(self._below(host.partition(b".")[2])))
 
     def _below(self, host: bytes) -> Found | None:
         """What a name below this one gets that no list has."""
@@ -366,8 +374,6 @@ def spared_host(entry: formats.Entry) -> tuple[Kind, bytes] | None:
         return Kind.HOST_ONLY, entry.key.partition(b"/")[0]
     if entry.kind in PLACES:
         return PLACES[entry.kind], entry.key.partition(b"\0")[0]
-    if entry.kind in HOSTS and entry.terms and entry.terms.ech:
-        return entry.kind, entry.key
     return None
 
 
@@ -439,13 +445,7 @@ def check_unchanged(source: ListFile) -> None:
 
 def name_of(host: bytes) -> str | None:
     """A host as a name in DNS, without the final dot; None where it is none."""
-    text = host.decode("ascii", "replace")
-    labels = text.split(".")
-    if len(text) > HOST_MAX or not all(0 < len(one) <= LABEL_MAX for one in labels):
-        return None
-    if not text.replace("-", "").replace("_", "").replace(".", "").isalnum() or not text.isascii():
-        return None
-    return text
+    return host.decode() if len(host) <= HOST_MAX and DNS_NAME.fullmatch(host) else None
 
 
 def place_of(rows: memoryview, count: int, print: bytes) -> int:

@@ -1,7 +1,7 @@
 """A response policy zone (draft-vixie-dnsop-dns-rpz): BIND, Unbound, PowerDNS Recursor, Knot Resolver.
 
 In: nodes. Out: a zone file: QNAME triggers alone. Of the triggers that match, resolvers take the exact name before the
-closest wildcard, so each node stands there with what is other than around it. Never here: a trigger for addresses in
+closest wildcard; BIND and Unbound as DNS has wildcards, so that around an exception more has to be said. Never here: a trigger for addresses in
 answers, which would block a name with one listed address among several.
 """
 
@@ -24,11 +24,25 @@ def write(sources: Sources, options: Options) -> Iterator[str]:
     yield f"; {sources.about}\n$ORIGIN {options.zone}.\n$TTL {TTL}\n"
     yield f"@ SOA localhost. nobody.invalid. {options.serial} {REFRESH} {RETRY} {EXPIRE} {TTL}\n"
     yield "@ NS localhost.\n"
+    told: set[str] = set()
     for node in sources.nodes():
+        if node.own and node.below and node.inherited:
+            continue
         if len(node.name) > room:
             sources.left[NO_NAME] += 1
-            continue
-        if node.own != node.inherited:
-            yield f"{node.name} {block if node.own else PASS}\n"
-        if node.below != node.inherited:
-            yield f"*.{node.name} {block if node.below else PASS}\n"
+        elif node.inherited:
+            yield from excepted(sources, node.name, told, block)
+        else:
+            if node.own:
+                yield f"{node.name} {block}\n"
+            if node.below:
+                yield f"*.{node.name} {block}\n"
+
+
+def excepted(sources: Sources, name: str, told: set[str], block: str) -> Iterator[str]:
+    """A name in the midst of what is blocked, and those on the way to it: a wildcard does not cover what is below a
+    name that the zone has, be it only for another below that (RFC 4592, 2.2.2 and 3.3.1)."""
+    while name not in told and (said := sources.said(name)).inherited:
+        told.add(name)
+        yield f"{name} {block if said.own else PASS}\n*.{name} {block if said.below else PASS}\n"
+        name = name.partition(".")[2]
