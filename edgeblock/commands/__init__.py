@@ -29,6 +29,7 @@ COMMANDS = {
     "review": "find entries that nobody met, or whose time is over",
     "status": "show what the running daemon has counted",
     "canary": "have the running daemon ask its own box for a listed name, now",
+    "health": "have routes lead to this box while it filters, and not when it does not",
     "top": "watch the running daemon: rates, queues, verdicts, latency, workers",
     "doctor": "say what this machine has and lacks, and how to fix it",
     "demo": "filter between a client and a server in namespaces of their own, and show it",
