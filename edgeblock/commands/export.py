@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,8 +33,8 @@ EXAMPLES = """\
   edgeblock export --check --format unbound --output /etc/unbound/edgeblock.conf
 The file is written only if it would be another than the one there. Standard error tells how many entries are left
 out, and why: a resolver cannot block a URL.
-Exit status: 0; with --check 1 if the file is not what would be written now; 2 if a list is refused or something cannot
-be read or written, and then the file that is there stays."""
+Exit status: 0; with --check 1 if the file is not what would be written now; 2 if a list is refused or something
+cannot be read or written, and then the file that is there stays."""
 
 SERIAL = re.compile(rb"^@ SOA \S+ \S+ (\d+) ", re.MULTILINE)
 HEAD_MAX = 4096         # bytes at the front of a zone file in which its SOA stands
@@ -114,7 +114,7 @@ def options_of(chosen: argparse.Namespace, head: bytes) -> Options:
             raise ConfigError(f"--{name.replace('_', '-')} is nothing of --format {chosen.format}; leave it out")
     divert = chosen.route != "blackhole"
     usual = (NO_EXPORT,) if divert else (BLACKHOLE, NO_EXPORT)
-    hops = {4: None, 6: None}
+    hops: dict[int, IPv4Address | IPv6Address] = {}
     for text in chosen.next_hop:
         try:
             address = ip_address(text.strip("[]"))
@@ -122,7 +122,7 @@ def options_of(chosen: argparse.Namespace, head: bytes) -> Options:
             raise ConfigError(f"--next-hop {text}: is no address; give one, such as 192.0.2.1") from None
         hops[address.version] = address
     return Options(named("zone", chosen.zone or ZONE), named("page", chosen.page) if chosen.page else "",
-                   serial_of(head, chosen.serial == "count"), divert, hops[4], hops[6],
+                   serial_of(head, chosen.serial == "count"), divert, hops.get(4), hops.get(6),
                    tuple(map(community, chosen.community)) or usual)
 
 

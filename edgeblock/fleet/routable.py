@@ -1,8 +1,8 @@
 """Whether traffic may be led to this box, for who does that: what the daemon says of itself, damped.
 
-In: the daemon's status, again and again, or why it gave none. Out: up or down, and what has to be done then: commands,
-a file that is there while the box is up, lines for ExaBGP. Down is what is not known to be up: no daemon, no answer, a
-canary that is off or late. Never here: a route, a socket, a clock.
+In: the daemon's status, again and again, or why it gave none. Out: up or down, and what has to be done then:
+commands, a file that is there while the box is up, lines for ExaBGP. Down is what is not known to be up: no daemon,
+no answer, a canary that is off or late. Never here: a route, a socket, a clock.
 """
 
 import shlex
@@ -18,7 +18,7 @@ from edgeblock.fleet.export.exabgp import ANNOUNCE
 ROUND = 10.0            # seconds that a round of the canary may take where something is wrong, and more
 LATE = 3                # periods without a new round after which the last one says nothing any more
 SECONDS = 10.0          # that a command may take
-AGAIN = 10.0            # seconds after which all of it is done again: a routing daemon that was restarted has forgotten
+AGAIN = 10.0            # seconds after which all of it is done again: a routing daemon may have been restarted
 WITHDRAW = "withdraw route "
 
 

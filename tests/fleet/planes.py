@@ -23,7 +23,8 @@ from edgeblock.lab import search_path, until
 
 HOST = "127.0.0.1"
 ADDRESS = {"A": "198.18.0.1", "AAAA": "2001:2::1"}
-HTTPS = '1 . alpn="h3,h2" ech="AEX+DQBBpQAgACAfTs0D0gSTnUBv2aXZ/2wlTuJfVJ5vCPxvAGhBY6uvHQAEAAEAAQASY292ZXIuZXhhbXBsZS5jb20AAA=="'
+ECH = "AEX+DQBBpQAgACAfTs0D0gSTnUBv2aXZ/2wlTuJfVJ5vCPxvAGhBY6uvHQAEAAEAAQASY292ZXIuZXhhbXBsZS5jb20AAA=="
+HTTPS = f'1 . alpn="h3,h2" ipv4hint="198.18.0.1" ech="{ECH}"'
 BATCH = 40              # questions on their way at a time
 
 
@@ -129,7 +130,8 @@ def bind(home: Path, zone: Path, behind: int) -> tuple[list[str], int]:
     (home / "named.conf").write_text(f'''
 options {{
     directory "{home}"; pid-file none; session-keyfile none; listen-on port {port} {{ {HOST}; }};
-    listen-on-v6 {{ none; }}; recursion yes; allow-query {{ any; }}; dnssec-validation no; managed-keys-directory "{home}";
+    listen-on-v6 {{ none; }}; recursion yes; allow-query {{ any; }}; dnssec-validation no;
+    managed-keys-directory "{home}";
     forward only; forwarders {{ {HOST} port {behind}; }};
     response-policy {{ zone "rpz.example"; }} qname-wait-recurse no;
 }};

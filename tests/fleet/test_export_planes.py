@@ -1,5 +1,7 @@
-"""Every plane is asked about the same names and addresses, and says what `edgeblock check` says, or docs/export.md says
-why not: its table of differences is what this test allows, and each of them has to be seen."""
+"""Every plane is asked about the same names and addresses, and says what `edgeblock check` says.
+
+Or docs/export.md says why not: its table of differences is what this test allows, and each of them has to be seen.
+"""
 
 import ipaddress
 import json
@@ -109,7 +111,8 @@ class Asked(NamedTuple):
 def differences() -> dict[str, dict[str, str]]:
     """The table in the docs: of each row what each plane does."""
     text = DOCS.read_text().partition("## Where a plane differs")[2]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+            if line.startswith("|")]
     head = rows[0]
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows[2:]}
 
@@ -234,6 +237,7 @@ def questions(box: Path) -> tuple[list[Asked], list[bool]]:
     return asked, blocked_by_check(box, asked)
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("plane", [one for one in NAMES if one != "JSON"])
 def test_resolvers_say_what_check_says(plane: str, box: Path, questions: tuple[list[Asked], list[bool]],
                                        tmp_path: Path):
@@ -316,7 +320,8 @@ def test_json_says_what_check_says_of_addresses(box: Path, places: tuple[list[As
     def blocks(one: Asked) -> bool:
         address = ipaddress.ip_address(one.name)
         action = ports.get((address, one.port)) or next(
-            (what for first, last, what in spans if first.version == address.version and first <= address <= last), "")
+            (what for first, last, what in spans
+             if first.version == address.version and first <= address <= last), "")
         return action in ("drop", "reset")
 
     compare("JSON", asked, check, [blocks(one) for one in asked])
@@ -370,13 +375,15 @@ def birdc(socket: Path, *commands: str) -> str:
                           text=True, check=True, env={"PATH": search_path()}).stdout
 
 
+@pytest.mark.live
 def test_bird_says_what_check_says(box: Path, places: tuple[list[Asked], list[bool]], tmp_path: Path):
     asked, check = places
     routes = exported(box, "bird", "--route", "blackhole")
     settings, socket = tmp_path / "bird.conf", tmp_path / "bird.ctl"
     settings.write_text(f'router id 192.0.2.1;\ninclude "{routes}";\n')
     subprocess.run(["bird", "-p", "-c", str(settings)], check=True, env={"PATH": search_path()})
-    with planes.running(["bird", "-f", "-c", str(settings), "-s", str(socket), "-P", str(tmp_path / "pid")], tmp_path):
+    command = ["bird", "-f", "-c", str(settings), "-s", str(socket), "-P", str(tmp_path / "pid")]
+    with planes.running(command, tmp_path):
         assert until(socket.exists, 10)
         told = birdc(socket, *(f"show route for {one.name} table edgeblock_routes{6 if ':' in one.name else 4}"
                                for one in asked))

@@ -1,11 +1,11 @@
 """What another plane is to block: the lists as the daemon takes them, and each answer from the box's own matcher.
 
 In: a rules directory, a moment. Out: nodes (a name, with what the box does with it and with what is below it),
-addresses as ranges, addresses with ports, and for whoever can use them URLs and names at an address. The lists are read
-with the same readers, guard rails and terms as the daemon's, and every name is then asked of the matcher, so that an
-exported one is one that this box blocks, for every client and at every address. A list that `edgeblock compile` would
-refuse refuses the export. Memory holds what a snapshot does, 40 bytes an entry at most, and no text of one. Never here:
-a format, a last good version of a list (the daemon has those).
+addresses as ranges, addresses with ports, and for whoever can use them URLs and names at an address. The lists are
+read with the same readers, guard rails and terms as the daemon's, and every name is then asked of the matcher, so
+that an exported one is one that this box blocks, for every client and at every address. A list that `edgeblock
+compile` would refuse refuses the export. Memory holds what a snapshot does, 40 bytes an entry at most, and no text of
+one. Never here: a format, a last good version of a list (the daemon has those).
 """
 
 import os
@@ -93,7 +93,8 @@ class Special(NamedTuple):
 @dataclass
 class Sources:
     """The lists as they were taken: what is asked and what is read again. `left` counts what is not exported, by why;
-    `kinds` the entries that some plane can have, by sort. `until` is the first moment (Unix seconds) from which the export would be another, by the lists' windows."""
+    `kinds` the entries that some plane can have, by sort. `until` is the first moment (Unix seconds) from which the
+    export would be another, by the lists' windows."""
 
     matcher: ListMatcher
     parts: Compiled

@@ -13,7 +13,7 @@ from edgeblock.fleet.export.options import Options
 from edgeblock.fleet.export.prefixes import address_text, blocked, ports, prefixes
 
 FAMILIES = {4: "inet", 6: "inet6"}
-MOST = 1 << 22          # elements; always the same, as a set that is there with another bound is not taken for this one
+MOST = 1 << 22          # elements; always the same, as a set that is there with another bound is another set
 PROTOCOLS = ("tcp", "udp")
 
 

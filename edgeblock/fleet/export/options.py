@@ -20,8 +20,8 @@ class Options:
     page: str = ""
     serial: int = 1
     divert: bool = True
-    next_hop4: IPv4Address | None = None
-    next_hop6: IPv6Address | None = None
+    next_hop4: IPv4Address | IPv6Address | None = None
+    next_hop6: IPv4Address | IPv6Address | None = None
     communities: tuple[tuple[int, int], ...] = (NO_EXPORT,)
 
     def next_hop(self, family: int) -> IPv4Address | IPv6Address | None:

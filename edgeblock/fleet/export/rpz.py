@@ -1,8 +1,8 @@
 """A response policy zone (draft-vixie-dnsop-dns-rpz): BIND, Unbound, PowerDNS Recursor, Knot Resolver.
 
-In: nodes. Out: a zone file: QNAME triggers alone. Of the triggers that match, resolvers take the exact name before the
-closest wildcard; BIND and Unbound as DNS has wildcards, so that around an exception more has to be said. Never here: a trigger for addresses in
-answers, which would block a name with one listed address among several.
+In: nodes. Out: a zone file: QNAME triggers alone. Of the triggers that match, resolvers take the exact name before
+the closest wildcard; BIND and Unbound as DNS has wildcards, so that around an exception more has to be said. Never
+here: a trigger for addresses in answers, which would block a name with one listed address among several.
 """
 
 from collections.abc import Iterator
