@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,8 +24,10 @@ from edgeblock.lab import search_path, until
 
 HOST = "127.0.0.1"
 ADDRESS = {"A": "198.18.0.1", "AAAA": "2001:2::1"}
-ECH = "AEX+DQBBpQAgACAfTs0D0gSTnUBv2aXZ/2wlTuJfVJ5vCPxvAGhBY6uvHQAEAAEAAQASY292ZXIuZXhhbXBsZS5jb20AAA=="
-HTTPS = f'1 . alpn="h3,h2" ipv4hint="198.18.0.1" ech="{ECH}"'
+# An ECHConfigList (RFC 9849, 4) of one configuration: X25519, HKDF-SHA256, AES-128-GCM, a public name.
+CONTENTS = b"\x01\x00\x20\x00\x20" + bytes(range(32)) + b"\x00\x04\x00\x01\x00\x01\x00\x11cover.example.com\x00\x00"
+ECH = (len(CONTENTS) + 4).to_bytes(2) + b"\xfe\x0d" + len(CONTENTS).to_bytes(2) + CONTENTS
+HTTPS = f'1 . alpn="h3,h2" ipv4hint="198.18.0.1" ech="{b64encode(ECH).decode()}"'
 BATCH = 40              # questions on their way at a time
 
 
