@@ -231,7 +231,8 @@ def test_a_hashed_list_is_left_out_and_one_with_exceptions_refused(home: Home, c
 
 
 @pytest.mark.parametrize("words", [
-    ("rpz", "--route", "divert"), ("nft", "--zone", "x"), ("rpz", "--zone", "a b"), ("bird", "--community", "1:65536"),
+    ("rpz", "--route", "divert"), ("nft", "--zone", "x"), ("rpz", "--zone", "a b"),
+    ("bird", "--community", "1:65536"),
     ("bird", "--community", "1"), ("bird", "--next-hop", "example.com"), ("unbound", "--serial", "time"),
     ("rpz", "--at", "soon")])
 def test_options_that_cannot_be_are_told(words: tuple[str, ...], home: Home, capsys: pytest.CaptureFixture[str]):
@@ -307,7 +308,8 @@ def said(nodes: dict, name: str) -> bool:
     return False
 
 
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 6)), max_size=5), st.sets(st.integers(0, 70), max_size=6))
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 6)), max_size=5),
+       st.sets(st.integers(0, 70), max_size=6))
 def test_addresses_with_a_port_that_passes_are_left_out_where_there_are_no_ports(ranges, holes):
     apart = joined((first, first + size) for first, size in ranges)
     spans = tuple(Span(first, last, What.DROP, "a") for first, last in apart)

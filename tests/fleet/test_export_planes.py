@@ -110,7 +110,7 @@ class Asked(NamedTuple):
 
 def differences() -> dict[str, dict[str, str]]:
     """The table in the docs: of each row what each plane does."""
-    text = DOCS.read_text().partition("## Where a plane differs")[2]
+    text = DOCS.read_text().partition("## Where a plane differs")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
             if line.startswith("|")]
     head = rows[0]

@@ -97,8 +97,8 @@ def test_routes_are_announced_withdrawn_and_followed(tmp_path: Path):
         return out.getvalue().splitlines()
 
     assert "No such file" in effects.apply(True, 0.0)[0]
-    routes.write_text("# head\nannounce route 192.0.2.0/24 next-hop self\nannounce route 192.0.2.9/32 next-hop self\n")
     both = ["announce route 192.0.2.0/24 next-hop self", "announce route 192.0.2.9/32 next-hop self"]
+    routes.write_text("\n".join(("# head", *both)) + "\n")
     assert told(True) == both and told(True) == []
     new = tmp_path / "new"
     new.write_text("announce route 192.0.2.0/24 next-hop self\nannounce route 198.51.100.0/24 next-hop self\n")
@@ -107,7 +107,8 @@ def test_routes_are_announced_withdrawn_and_followed(tmp_path: Path):
     routes.rename(new)
     assert told(True) == []             # gone: what is announced stays, and that is said
     new.rename(routes)
-    assert told(False) == ["withdraw route 192.0.2.0/24 next-hop self", "withdraw route 198.51.100.0/24 next-hop self"]
+    assert told(False) == ["withdraw route 192.0.2.0/24 next-hop self",
+                           "withdraw route 198.51.100.0/24 next-hop self"]
     assert told(False) == [] and len(told(True)) == 2
 
 
