@@ -84,6 +84,7 @@ class Effects:
     at: float = 0.0         # when that was, by a steady clock
     announced: set[str] = field(default_factory=set)
     read: tuple[int, int, int] | None = None
+    begun: bool = False
 
     def apply(self, up: bool, now: float) -> list[str]:
         """Does what is not done yet; what went wrong. `now` is of a steady clock, in seconds."""
@@ -110,7 +111,7 @@ class Effects:
             return
         state = None
         wanted: set[str] = set()
-        if up:
+        if up or not self.begun:
             try:
                 seen = self.routes.stat()
                 state = seen.st_ino, seen.st_size, seen.st_mtime_ns
@@ -121,6 +122,9 @@ class Effects:
             except OSError as problem:          # what is announced stays: the box filters
                 yield f"{self.routes}: {problem.strerror}"
                 return
+        if not up and not self.begun:           # of one before this, which was killed, ExaBGP still has them
+            self.announced, wanted, state = wanted, set(), None
+        self.begun = True
         for line in sorted(self.announced - wanted):
             self.out.write(WITHDRAW + line.removeprefix(ANNOUNCE) + "\n")
         for line in sorted(wanted - self.announced):

@@ -112,6 +112,15 @@ def test_routes_are_announced_withdrawn_and_followed(tmp_path: Path):
     assert told(False) == [] and len(told(True)) == 2
 
 
+def test_what_one_before_has_announced_is_withdrawn(tmp_path: Path):
+    out, routes = io.StringIO(), tmp_path / "routes"
+    routes.write_text("announce route 192.0.2.0/24 next-hop self\n")
+    effects = Effects(routes=routes, out=out)
+    assert effects.apply(False, 0.0) == [] and effects.apply(False, 1.0) == []
+    assert out.getvalue() == "withdraw route 192.0.2.0/24 next-hop self\n"
+    assert effects.apply(True, 2.0) == [] and out.getvalue().endswith("announce route 192.0.2.0/24 next-hop self\n")
+
+
 # The command --------------------------------------------------------------------------------------------------
 
 class Told(threading.Thread):
