@@ -8,7 +8,7 @@ import pytest
 
 import edgeblock
 from edgeblock.errors import ConfigError
-from edgeblock.fleet import sources, web
+from edgeblock.fleet import sources, web, zone
 from edgeblock.fleet.sources import FetchSettings, Sources, load, make, parse
 from tests.fleet import fakes
 
@@ -122,7 +122,7 @@ def test_no_kind_has_a_key_that_all_sources_have():
         assert getattr(found, name).kind == kind
 
 
-def test_the_file_that_ships_is_one_and_has_every_key_of_fetch_and_of_https():
+def test_the_file_that_ships_is_one_and_has_every_key_of_fetch_and_of_each_kind():
     text = SHIPPED.read_text()
     assert parse(text, "sources.toml", Path("/etc")) == Sources()        # all of it is commented
     said = "\n".join(line.removeprefix("#") for line in text.splitlines()
@@ -130,6 +130,6 @@ def test_the_file_that_ships_is_one_and_has_every_key_of_fetch_and_of_https():
     made = parse(said, "sources.toml", Path("/etc"))
     assert made.fetch == FetchSettings()        # what it says are the defaults
     known = {key for key in said.replace(" ", "").split("\n")}
-    for record in (FetchSettings, web.Settings):
+    for record in (FetchSettings, web.Settings, zone.Settings):
         for one in fields(record):
             assert any(line.startswith(f"{one.name}=") for line in known), one.name

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeblock.config import Config
+from edgeblock.fleet import zone
 from edgeblock.fleet.sources import FetchSettings, SourceSettings
 from edgeblock.fleet.web import Settings
 
@@ -70,7 +71,7 @@ def test_the_program_that_fetches_has_its_own(pages):
         assert (parser.epilog or "").strip() in part and "--config FILE" in part
     text = plain(pages.sources())
     assert "\n.SH [fetch]\n" in text and "\n.SH [[source]]\n" in text
-    for record in (FetchSettings, SourceSettings, Settings):
+    for record in (FetchSettings, SourceSettings, Settings, zone.Settings):
         for key in fields(record):
             assert key.name == "own" or re.search(rf"^\.T[PQ]\n{key.name} = ", text, re.MULTILINE), key.name
 
