@@ -271,6 +271,7 @@ class Rules:
     shared: Path | None = path(None)                  # the operator's own shared networks, over the shipped ones
     require_signatures: bool = flag(False)            # every list needs the signature of one of `signers`
     signers: tuple[str, ...] = words()                # minisign keys: "KEY" for all lists, "NAME=KEY" for that list
+    compiled_signers: tuple[str, ...] = words()       # and who may sign what was compiled elsewhere; () takes none
     allow_public_suffixes: bool | tuple[str, ...] = _allowed()
     allow_protected: bool | tuple[str, ...] = _allowed()
     allow_addresses: bool | tuple[str, ...] = _allowed()    # loopback, multicast and such

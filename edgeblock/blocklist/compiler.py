@@ -234,6 +234,14 @@ def is_little(every: Sequence[Compiled], base: Compiled) -> bool:
     return there >= LAYERED_FROM and new + there - kept <= there // LAYERED_SHARE
 
 
+def largest(every: Sequence[Compiled]) -> int:
+    """The index of a list beside which all others are little, so that its part is what they can lie over; -1 where
+    there is none."""
+    sizes = [0 if parts.lists[0].expired else rows_in(parts) for parts in every]
+    index = max(range(len(every)), key=sizes.__getitem__, default=-1)
+    return index if index >= 0 and is_little(every, every[index]) else -1
+
+
 def rows_in(parts: Compiled) -> int:
     return memoryview(parts.rows).nbytes // ROW_SIZE        # type: ignore[arg-type]
 

@@ -39,7 +39,8 @@ OWNER_LISTS_MAX = 5_000     # of one user: nobody takes the room of all others
 ERRORS_MAX = LISTS_MAX      # files that cannot be used of which is said why; the rest are counted
 WARNINGS_MAX = 100          # about files that are no lists; the rest are counted
 REFUSED = "the daemon refuses this list"        # how a warning ends of what is an error there
-BESIDE = (".toml", ".rejected", ".skipped", ".minisig", CLIENTS)     # what stands beside a list and is none
+COMPILED, COMMITMENTS = ".compiled", ".commitments"     # of a list that was compiled elsewhere: precompiled.py
+BESIDE = (".toml", ".rejected", ".skipped", ".minisig", COMPILED, COMMITMENTS, CLIENTS)     # what stands beside a list and is none
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    # of editors and transfers; hidden too
 
 

@@ -69,6 +69,17 @@ def fingerprint(const uint8_t[::1] key not None, bytes text not None):
     return out[:PRINT_SIZE]
 
 
+cdef object first_bits(const uint8_t* rows, size_t count):
+    numbers = array("I", bytes(4 * count))
+    cdef uint32_t[::1] out = numbers
+    cdef size_t i
+    cdef const uint8_t* row
+    for i in range(count):
+        row = rows + i * ROW_SIZE
+        out[i] = <uint32_t>row[0] << 24 | <uint32_t>row[1] << 16 | <uint32_t>row[2] << 8 | row[3]
+    return numbers
+
+
 cdef inline void put_value(uint8_t* row, uint32_t value) noexcept nogil:
     row[16] = <uint8_t>value
     row[17] = <uint8_t>(value >> 8)
@@ -145,14 +156,7 @@ cdef class Rows:
 
     def prefixes(self):
         """The first 32 bits of each fingerprint as an array of unsigned 32-bit numbers, ascending."""
-        numbers = array("I", bytes(4 * self.count))
-        cdef uint32_t[::1] out = numbers
-        cdef size_t i
-        cdef const uint8_t* row
-        for i in range(self.count):
-            row = self.rows + i * ROW_SIZE
-            out[i] = <uint32_t>row[0] << 24 | <uint32_t>row[1] << 16 | <uint32_t>row[2] << 8 | row[3]
-        return numbers
+        return first_bits(self.rows, self.count)
 
     def entries(self, Py_ssize_t lists):
         """How many distinct entries each of `lists` lists has: rows that are rules of their own. One that is there
@@ -194,6 +198,85 @@ cdef class Rows:
                 return True
         return False
 
+
+# ---- rows that somebody else has made: of one list, whose index is 0
+
+cdef inline const uint8_t* start_of(const uint8_t[::1] rows) noexcept:
+    return &rows[0] if rows.shape[0] else NULL
+
+
+cdef size_t find_row(const uint8_t* rows, size_t count, const uint8_t* wanted, size_t size) noexcept nogil:
+    # The first that is not below; all of a row, or only its fingerprint, is asked for.
+    cdef size_t low = 0, high = count, middle
+    cdef int order
+    while low < high:
+        middle = low + (high - low) // 2
+        order = (compare(rows + middle * ROW_SIZE, wanted) if size == ROW_SIZE
+                 else memcmp(rows + middle * ROW_SIZE, wanted, size))
+        if order < 0:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def look_through(const uint8_t[::1] rows not None):
+    """How many entries there are, and how many of these are for addresses.
+
+    Raises:
+        ValueError: they are not what `Rows` makes of one list without terms: sorted, one of each, of known kinds.
+    """
+    cdef size_t i, count = rows.shape[0] // ROW_SIZE, entries = 0, addresses = 0
+    cdef const uint8_t* at = start_of(rows)
+    cdef uint32_t value, kind
+    cdef bint good = rows.shape[0] % ROW_SIZE == 0
+    with nogil:
+        for i in range(count):
+            value = load_u32(at + i * ROW_SIZE + PRINT_SIZE)
+            kind = value & 0xFF
+            if value & ~<uint32_t>(EXCEPTION | 0xFF) or not HOST <= kind <= AT_MARK or (
+                    i and compare(at + (i - 1) * ROW_SIZE, at + i * ROW_SIZE) >= 0):
+                good = False
+                break
+            entries += kind != HOST_OF_URL and kind != URL_MARK and kind != AT_MARK
+            addresses += kind == NETWORK or kind == ENDPOINT
+    if not good:
+        raise ValueError("are no rows of one list")
+    return entries, addresses
+
+
+def prefixes_of(const uint8_t[::1] rows not None):
+    """As `Rows.prefixes`."""
+    return first_bits(start_of(rows), rows.shape[0] // ROW_SIZE)
+
+
+def has_all(const uint8_t[::1] rows not None, const uint8_t[::1] some not None):
+    """Whether each row of `some` is in the sorted `rows`."""
+    cdef size_t i, place, count = rows.shape[0] // ROW_SIZE
+    cdef const uint8_t* at = start_of(rows)
+    cdef const uint8_t* asked = start_of(some)
+    for i in range(<size_t>some.shape[0] // ROW_SIZE):
+        place = find_row(at, count, asked + i * ROW_SIZE, ROW_SIZE)
+        if place == count or memcmp(at + place * ROW_SIZE, asked + i * ROW_SIZE, ROW_SIZE) != 0:
+            return False
+    return True
+
+
+def values_of(const uint8_t[::1] rows not None, bytes print not None):
+    """The values of the rows that have this fingerprint."""
+    cdef size_t count = rows.shape[0] // ROW_SIZE, place
+    cdef const uint8_t* at = start_of(rows)
+    if len(print) != PRINT_SIZE:
+        raise ValueError("a fingerprint is 16 bytes")
+    found = []
+    place = find_row(at, count, <const uint8_t*>print, PRINT_SIZE)
+    while place < count and memcmp(at + place * ROW_SIZE, <const uint8_t*>print, PRINT_SIZE) == 0:
+        found.append(load_u32(at + place * ROW_SIZE + PRINT_SIZE))
+        place += 1
+    return found
+
+
+# ---- several tables made one
 
 cdef size_t record_size = 0     # of what is sorted: qsort hands on nothing of ours, and one sorts at a time
 

@@ -246,6 +246,13 @@ def near_networks(protected: Protected, ways: tuple[Translated, ...]) -> Ranges[
                         (range_of(one.prefix, None) for one in ways)))
 
 
+@lru_cache(maxsize=2)
+def prints_of(protected: Protected, key: Key) -> dict[bytes, bytes]:
+    """The fingerprint of each name that is looked at closely, and of its front page -> that text."""
+    names = near_names(protected).close | {b"www." + tree for tree in protected.trees}
+    return {fingerprint(key, text): text for name in names for text in (name, name + b"/")}
+
+
 # The guard ---------------------------------------------------------------------------------------------------
 
 class Seen(NamedTuple):
@@ -348,7 +355,7 @@ class Guard:
     def _refuses_hashed(self, entry: HashedEntry) -> str | None:
         # Only what can be hashed here can be known: suffixes, protected names and what is above one; the name and the
         # "www." below it of a whole protected tree, not all that is below.
-        text = self._known_prints.get(entry.print)
+        text = self.known_prints.get(entry.print)
         if text is None:
             return None
         if entry.kind == Kind.URL_MARK:
@@ -357,13 +364,11 @@ class Guard:
         return self.refuses(Entry(entry.line, HOST if entry.kind == Kind.AT_MARK else entry.kind, text,
                                   entry.exception))
 
-    @cached_property
-    def _known_prints(self) -> dict[bytes, bytes]:
-        # What a hashed list has for each name that is looked at closely, and for its front page and every page of it.
-        if self._key is None:
-            return {}
-        names = self._close | {b"www." + tree for tree in self._trees}
-        return {fingerprint(self._key, text): text for name in names for text in (name, name + b"/")}
+    @property
+    def known_prints(self) -> dict[bytes, bytes]:
+        """What a hashed list has for each name that is looked at closely, and for its front page and every page of
+        it."""
+        return {} if self._key is None else prints_of(self._all, self._key)
 
     def _refuses_host(self, entry: Entry, key: bytes) -> str | None:
         shown = repr(text_of(key))

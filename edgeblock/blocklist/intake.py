@@ -35,7 +35,7 @@ from edgeblock.blocklist.guard import (
 from edgeblock.blocklist.impact import FILE, Impact
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.notice import read_notice
-from edgeblock.blocklist.parts import Compiled, ListRecord
+from edgeblock.blocklist.parts import Compiled, ListRecord, Notice
 from edgeblock.blocklist.sample import Sample
 from edgeblock.blocklist.settings import ListSettings, default_settings
 from edgeblock.blocklist.shared import read_shared
@@ -86,6 +86,7 @@ class Terms:
     defaults: ListSettings
     mark: str
     commit: bool = False        # to what each list has, for the ledger
+    own: str = ""               # stands for the operator's protected names and shared networks
 
 
 def make_terms(rules: config.Rules, key: Key, commit: bool = False) -> Terms:
@@ -124,7 +125,7 @@ def make_terms(rules: config.Rules, key: Key, commit: bool = False) -> Terms:
     mark = repr((edgeblock.__version__, snapshot.VERSION, os.stat(PSLFILE).st_size, sha256(own).digest(),
                  sha256(networks).digest(), rules.nat64, rules.signers, rules.require_signatures,
                  *(["commit"] * commit)))
-    return Terms(key, rules, protected, defaults, mark, commit)
+    return Terms(key, rules, protected, defaults, mark, commit, sha256(sha256(own).digest() + networks).hexdigest())
 
 
 def signature_of(path: Path) -> Path:
@@ -257,6 +258,21 @@ class Gathering:
             self.left_out.append(Finding(self.file, line, why))
 
 
+@dataclass(frozen=True)
+class Read:
+    """What came with the entries of a list: what the kernel said of the file, its origin, the notice, the signature
+    that holds, the SHA-256, the guard that has seen the entries; how many it left out, and how many were taken."""
+
+    state: os.stat_result
+    origin: str
+    notice: Notice
+    signed: Signed | None
+    sha256: str
+    guard: Guard
+    guarded: int = 0
+    total: int = 0
+
+
 def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float,
          progress: Progress | None = None, signed_before: int | None = None,
          left_out: list[Finding] | None = None, sample: Sample | None = None,
@@ -309,38 +325,50 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         why = str(error).removeprefix(f"{name}: ").removeprefix(f"{source.name}: ")
         raise Refused([Finding(name, 0, why)], order=gathering.order) from None
     [record] = compiled.lists
-    seen = Seen(gathering.lines, record.entries, gathering.unusable)
-    times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]
-    refused = (signed and refuses_replay(signed, max(times, default=None), now)) or \
-        gathering.guard.refuses_list(seen, before_of(previous), now) or \
-        guarded_entries(source.settings, gathering.guarded, gathering.total)
-    if refused:
-        findings = [Finding(name, 0, refused), *gathering.problems]
-        raise Refused(findings, gathering.unusable - len(gathering.problems), gathering.order)
-    settings = source.settings
-    record.file, record.https = name, settings.https
-    record.max_shrink = settings.max_shrink
-    record.expires = settings.expires.timestamp() if settings.expires else None
+    read = Read(before, origin, notice, signed, watched.hash.hexdigest(), gathering.guard, gathering.guarded,
+                gathering.total)
     record.duplicates, record.unusable = gathering.total - record.entries, gathering.unusable
     record.guarded, record.exceptions_lost = gathering.guarded, gathering.exceptions_lost
-    record.address_entries, record.notice = gathering.guard.addresses, notice
     record.past = gathering.past
-    if gathering.guard.behind and gathering.guard.behind.entries:
-        behind = gathering.guard.behind.figures()
-        record.names_behind, record.names_shared = behind.names, behind.shared
-        record.flows_behind, record.subscribers_share = behind.flows, round(behind.share, 4)
+    if refused := settle(compiled, source, terms, read, Seen(gathering.lines, record.entries, gathering.unusable),
+                         previous, signed_before, now):
+        findings = [Finding(name, 0, refused), *gathering.problems]
+        raise Refused(findings, gathering.unusable - len(gathering.problems), gathering.order)
     if left_out is not None:
         left_out += gathering.left_out
+    if answers is not None and gathering.answers:
+        answers.append(gathering.answers.finish(name, record.sha256, record.origin, record.window))
+    return compiled
+
+
+def settle(compiled: Compiled, source: ListFile, terms: Terms, read: Read, seen: Seen, previous: ListRecord | None,
+           signed_before: int | None, now: float) -> str | None:
+    """Judges a list as a whole, against its version before, and completes its record; why it is refused, or None."""
+    [record] = compiled.lists
+    signed, settings = read.signed, source.settings
+    times = [at for at in (signed_before, previous.signed if previous else None) if at is not None]
+    refused = (signed and refuses_replay(signed, max(times, default=None), now)) or \
+        read.guard.refuses_list(seen, before_of(previous), now) or \
+        guarded_entries(settings, read.guarded, read.total)
+    if refused:
+        return refused
+    record.file, record.https = source.path.name, settings.https
+    record.max_shrink = settings.max_shrink
+    record.expires = settings.expires.timestamp() if settings.expires else None
+    record.address_entries, record.notice = read.guard.addresses, read.notice
+    if read.guard.behind and read.guard.behind.entries:
+        behind = read.guard.behind.figures()
+        record.names_behind, record.names_shared = behind.names, behind.shared
+        record.flows_behind, record.subscribers_share = behind.flows, round(behind.share, 4)
     clients.mark(record, settings)
     if (stated := clients.stated_set(settings, terms.key)) is not None:
         clients.give(record, stated)
         compiled.client_sets = [stated]
-    record.signed = signed.timestamp if isinstance(signed, Signed) else None
-    record.sha256, record.origin = watched.hash.hexdigest(), origin
-    if answers is not None and gathering.answers:
-        answers.append(gathering.answers.finish(name, record.sha256, record.origin, record.window))
-    record.uid, record.settings_uid = before.st_uid, source.settings_state.st_uid if source.settings_state else None
-    return compiled
+    record.signed = signed.timestamp if signed else None
+    record.sha256, record.origin = read.sha256, read.origin
+    record.uid = read.state.st_uid
+    record.settings_uid = source.settings_state.st_uid if source.settings_state else None
+    return None
 
 
 def before_of(previous: ListRecord | None) -> Before | None:

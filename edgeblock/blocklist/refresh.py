@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeblock import config
-from edgeblock.blocklist import canary
+from edgeblock.blocklist import canary, precompiled
 from edgeblock.blocklist.answers import OVERRIDE, Answers, to_bytes
 from edgeblock.blocklist.clients import ClientFiles, give
 from edgeblock.blocklist.committed import window_text
-from edgeblock.blocklist.compiler import is_little, lay_over, merge, table_of
+from edgeblock.blocklist.compiler import is_little, largest, lay_over, merge, table_of
 from edgeblock.blocklist.directory import (
+    COMPILED,
     LISTS_MAX,
     SETTINGS_SECONDS,
     Finding,
@@ -197,6 +198,8 @@ class Round:
         self.outcome = Outcome()
         self.top = store.in_force(held)         # what is in force, to which what changes is compared
         self.base = self.top and (self.top.base or self.top)
+        for record in self.base.parts.lists if self.base else ():
+            record.part = record.part or self.base.digest       # where it is the part of one list (put_below)
         there = {record.part for record in self.base.parts.lists} if self.base and self.base.digest == held else ()
         self.held = there                       # digests of the parts that are in memory, and not verified here
         self.parts, self.outcome.warnings = store.parts(there)
@@ -247,6 +250,8 @@ class Round:
         if self.untold:
             self.outcome.warnings.append(f"{self.rules.directory}: {self.untold} more lists are refused")
         for name, part in self.parts.items():
+            if part.parts.lists[0].doubt:
+                self.outcome.warnings.append(printable(str(part.parts.lists[0].doubt)))
             if has_lost_addresses(part.parts):
                 self.outcome.warnings.append(
                     f"{name}: the version in force is of an older edgeblock, so its addresses are enforced on the "
@@ -359,11 +364,14 @@ class Round:
         known = self.parts.get(name)
         sample = Sample(terms.key, [known.parts] if known else []) if self.samples is not None else None
         try:
-            with limited(seconds):
-                left_out: list[Finding] = []
-                answers: list[Answers] = []
-                compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name),
-                                left_out, sample, answers)
+            left_out: list[Finding] = []
+            answers: list[Answers] = []
+            compiled, doubt = self._take_compiled(source, terms, seconds, suspect)
+            if compiled is None:
+                with limited(seconds):
+                    compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name),
+                                    left_out, sample, answers)
+                compiled.lists[0].doubt = doubt
             self.room.take(compiled.lists[0])
         except Refused as refused:
             self._refuse(name, refused, source.state, origin)
@@ -390,7 +398,7 @@ class Round:
                 self.parts[name] = self.store.keep(compiled, self.now, self.together)
                 self.store.keep_answers(name, to_bytes(answers[0]) if answers else b"")
                 self.replaced[name] = source, before, said
-                if self.samples is not None and sample:
+                if self.samples is not None and sample and not compiled.lists[0].compiled_by:
                     self.samples[name] = sample.entries(room(len(self.samples)))
                 self._write_skipped(source, compiled.lists[0], left_out)
             except OSError as error:
@@ -401,6 +409,29 @@ class Round:
                     if len(self.unsettled) >= TOGETHER_MAX:
                         self._settle()
         return True
+
+    def _take_compiled(self, source: ListFile, terms: Terms, seconds: float,
+                       suspect: bool) -> tuple[Compiled | None, str]:
+        """What was compiled elsewhere, where it can be taken instead of reading the list; or why it is not taken,
+        "" where there is nothing. It has as many seconds as the list, and whatever it raises is no reason to refuse
+        that. TooSlow where there is more time elsewhere."""
+        file = f"{source.name}{COMPILED}"
+        if suspect and self.deaths:
+            return None, f"{file}: is not taken, as the process before has ended with this list"
+        try:
+            with limited(seconds):
+                return precompiled.take(source, terms, self.before.get(source.name), self.now, self.store.aside,
+                                        self.store.signed(source.name)), ""
+        except Unsettled:
+            raise
+        except precompiled.Doubt as why:
+            return None, f"{file}: is not taken, and the list is read: {why}"
+        except TooSlow:
+            if seconds < seconds_for(size_of(source)):
+                raise
+            return None, f"{file}: is not taken, and the list is read: it takes more than {seconds:.0f} s to verify"
+        except Exception as error:
+            return None, f"{file}: is not taken, and the list is read: {fault_of(error)}"
 
     def _refuse_unkept(self, source: ListFile, error: OSError) -> None:
         self.outcome.again = True
@@ -507,7 +538,12 @@ class Round:
                 if self.base and is_little(in_force, self.base.parts):
                     return lay_over(in_force, self.base.digest, self.base.parts, nat64)
                 self._forget_spoilt()
-                return merge(self._in_force(), nat64)
+                every = self._in_force()
+                below = self.parts.get(every[at].lists[0].name) if (at := largest(every)) >= 0 else None
+                if below and self.store.put_below(below):
+                    self.base = below
+                    return lay_over(every, below.digest, below.parts, nat64)
+                return merge(every, nat64)
 
             merged = made()
             now = now if merged.base else merged.lists
@@ -615,6 +651,7 @@ class Round:
                                 "guarded": new.guarded, "exceptions_lost": new.exceptions_lost,
                                 **behind(new), **whom(new),
                                 "signed": new.signed, "digest": digest, "action": new.action,
+                                **({"compiled_by": new.compiled_by} if new.compiled_by else {}),
                                 **owner_of(new.uid), **owner_of(new.settings_uid, "settings_")})
             elif old.clients_sum != new.clients_sum:
                 changes.append({"change": "clients", "list": name, "file": new.clients_file, "clients": new.clients,
@@ -703,12 +740,15 @@ class Round:
         count = record.guarded + record.unusable + record.exceptions_lost
         mine = read_ours(where, len(SKIPPED)) == SKIPPED
         try:
-            if not left_out:
+            if not left_out and not (count and record.compiled_by):
                 if mine:
                     where.unlink()
                 return
             lines = [f"{SKIPPED.decode()}; the rest of it is in force.", *map(str, left_out)]
-            if count > len(left_out):
+            if not left_out:
+                lines.append(f"{count} entries or lines; it was compiled elsewhere, and `edgeblock lint "
+                             f"{self.rules.directory}` names them")
+            elif count > len(left_out):
                 lines.append(f"and {count - len(left_out)} more; `edgeblock lint {self.rules.directory}` has them")
             text = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
             mode = source.state.st_mode & 0o664 | 0o600 if source.state else 0o640

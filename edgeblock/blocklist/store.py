@@ -161,6 +161,8 @@ class Store:
         self.orders = directory / ORDERS
         self.snapshot = directory / "rules.snapshot"
         self.overlay = directory / OVERLAY
+        self._below = ""            # the digest of the part that is ready to be the snapshot,
+        self._aside = directory / f".rules.snapshot.{os.getpid()}.part{self._suffix}"      # and its second name
 
     def prepare(self) -> None:
         """Makes what is missing, and removes what a process that was killed has left half-written.
@@ -206,12 +208,21 @@ class Store:
         record = compiled.lists[0]
         path = self.lists / f"{record.name}.part"
         self.remember(record.name, record.signed)
+        record.part = ""        # that of its file is what its digest will be
         where = path.with_name(f".{path.name}.{os.getpid()}{self._suffix}") if together else path
         self._write(where, lambda file: write(file, compiled, self.key, int(now)), sync=not together)
         if together:
             self._unsettled.append((where, path))
         self._keep_proof(record, compiled.commitments)
         return open_file(where, self.key)
+
+    def aside(self) -> BinaryIO:
+        """A new file that has no name, for what somebody else has made and nobody has verified. OSError where there
+        can be none."""
+        path = self.lists / f".aside.{os.getpid()}{self._suffix}"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        path.unlink()
+        return open(handle, "w+b")
 
     def _write(self, path: Path, fill: Callable[[BinaryIO], Any], sync: bool = True) -> None:
         """As `write_file`; where the disk is full commitments give way: those to versions before, and then all.
@@ -371,8 +382,8 @@ class Store:
         return top.parts.lists if top else None
 
     def publish(self, merged: Compiled, now: float, look: Callable[[Snapshot], None] | None = None) -> None:
-        """A new snapshot in force, or what lies over the one that is, unless `look` raises for it. OSError where it
-        cannot be written; rows of a Merge are spent then."""
+        """A new snapshot in force, or what lies over the one that is, or over the part that was put aside for that,
+        unless `look` raises for it. OSError where it cannot be written; rows of a Merge are spent then."""
         place = self.overlay if merged.base else self.snapshot
 
         def fill(file: BinaryIO) -> None:
@@ -382,10 +393,36 @@ class Store:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 look(open_snapshot(memoryview(mapped), self.key, verify=HEAD))
 
-        write_file(place, fill)
-        if not merged.base:
-            with suppress(OSError):     # it lies over nothing any more
-                self.overlay.unlink(missing_ok=True)
+        below, self._below = self._below, ""
+        try:
+            write_file(place, fill)
+            if not merged.base:
+                with suppress(OSError):     # it lies over nothing any more
+                    self.overlay.unlink(missing_ok=True)
+            elif merged.base == below:
+                # In this order: between the two the snapshot before is there, without what lay over that.
+                os.rename(self._aside, self.snapshot)
+                sync_directory(self.directory)
+        finally:
+            if below:
+                self._aside.unlink(missing_ok=True)
+
+    def put_below(self, part: Snapshot) -> bool:
+        """Has the last good version of a list ready to be the snapshot that others lie over, once `publish` is called
+        for them: the file gets a second name, and nothing is copied. False where that cannot be, or it is another by
+        now."""
+        name = part.parts.lists[0].name
+        self._below = ""
+        try:
+            self._aside.unlink(missing_ok=True)
+            os.link(self.lists / f"{name}.part", self._aside)
+            if open_file(self._aside, self.key, HEAD).digest == part.digest:
+                self._below = part.digest
+            else:
+                self._aside.unlink()
+        except (OSError, ListError):
+            pass
+        return bool(self._below)
 
     def digests(self) -> tuple[str, str]:
         """Of what was published last, and of the snapshot that it lies over, "" where it lies over none."""
@@ -467,6 +504,9 @@ class MemoryStore(Store):
         if look is not None:
             look(open_snapshot(packed, self.key))
         self._packed = packed
+
+    def put_below(self, part: Snapshot) -> bool:
+        return False
 
     def digests(self) -> tuple[str, str]:
         return open_snapshot(self._packed, self.key).digest, ""

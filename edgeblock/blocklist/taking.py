@@ -16,10 +16,10 @@ from edgeblock.errors import ListError
 
 
 def take_all(files: list[ListFile], terms: Terms, now: float,
-             tell: Callable[[str, int], None] | None = None) -> tuple[list[Compiled], list[Finding]]:
-    """The parts of all lists that can be taken, by name, and why the others cannot. `tell` hears of which file how
+             tell: Callable[[str, int], None] | None = None) -> tuple[list[tuple[ListFile, Compiled]], list[Finding]]:
+    """All lists that can be taken with the parts of each, by name, and why the others cannot. `tell` hears of which file how
     many bytes more have been read."""
-    parts: list[Compiled] = []
+    taken: list[tuple[ListFile, Compiled]] = []
     whom = ClientFiles(terms.rules.directory, terms.key, {})
     whom.look({source.settings.clients_file for source in files} - {""})
     refused = [finding for finding, _ in whom.refused.values() if finding and finding.line]
@@ -42,5 +42,5 @@ def take_all(files: list[ListFile], terms: Terms, now: float,
             if (one := whom.of(source.settings.clients_file)) is not None:
                 give(made.lists[0], one)
                 made.client_sets = [one]
-            parts.append(made)
-    return parts, refused
+            taken.append((source, made))
+    return taken, refused

@@ -399,14 +399,15 @@ def gather(rules: config.Rules, chosen: Iterable[str] = (), at: float | None = N
     if absent := sorted(set(chosen) - names - {Path(error.file).stem for error in errors}):
         raise ListError(*(f"--list {one}: {rules.directory} has no such list; it has "
                           f"{', '.join(sorted(names)) or 'none'}" for one in absent))
-    parts, refused = take_all(files, terms, now)
+    taken, refused = take_all(files, terms, now)
     if errors or refused:
         raise ListError(*map(str, (*errors, *refused)), f"{rules.directory}: nothing is exported while a list is "
                         "refused, and what was exported before stays; of such a list the daemon has its last good "
                         "version in force, which has no text to export")
     wanted = frozenset(chosen) or frozenset(names)
+    parts = [part for _, part in taken]
     records = {part.lists[0].name: part.lists[0] for part in parts}
-    for source, part in zip(files, parts, strict=True):
+    for source, part in taken:
         part.lists[0] = replace(part.lists[0], expired=source.expired(at))
     diverted = merge([with_record(part, mandatory=True, clients="") for part in parts
                       if part.lists[0].name in wanted], rules.nat64) if divert else None
