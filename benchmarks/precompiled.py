@@ -1,12 +1,12 @@
 """A long list from its rename to being in force: read here, or taken from the part that was compiled elsewhere.
 
-    python -m benchmarks.precompiled [SIZE] [--repeats N] [--only WHAT]      SIZE: domains; 10000000 if none is given
+    python -m benchmarks.precompiled [SIZE] [--repeats N] [--only WHAT] [--made DIR]      SIZE: domains; 10000000 if none is given
 
-In: a size. Out: a JSON object a line on standard output: `read`, and `compiled`, each with seconds by wall clock from
+In: a size. Out: a JSON object a line on standard output: `read` and `compiled`, each with seconds by wall clock from
 the rename of the list until a matcher answers by it, seconds of processor time of all processes, and the greatest
 memory (PSS, in MiB, looked at 20 times a second) of the processes that compile, and of all with the supervisor's.
 
-What is in force before are 20 short lists, and the process that compiles waits, as in a daemon. Each turn has a box of
+Before are 20 short lists in force, and the process that compiles waits, as in a daemon. Each turn has a box of
 its own. What the daemon waits for the end of a burst of files (0.05 s) is not in it, nor the workers' switch.
 """
 
@@ -128,31 +128,32 @@ def main(words: list[str]) -> None:
     parser.add_argument("size", type=int, nargs="?", default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=("read", "compiled"))
-    parser.add_argument("--folder", help="where all of it is written")
-    parser.add_argument("--list", help="the list, made before")
+    parser.add_argument("--made", help="a directory for the list and what comes of it, to be used again")
     chosen = parser.parse_args(words)
     secret = SigningKey(bytes(range(32)))
     signer = base64.b64encode(b"Ed" + bytes(8) + bytes(secret.verify_key)).decode()
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        made = home / "made"
-        made.mkdir()
-        read_key(home / "key", create=True)
-        if chosen.list:
-            shutil.copy(chosen.list, made / "all.list")
-        else:
+        made = Path(chosen.made or home / "made")
+        made.mkdir(exist_ok=True)
+        key = made / "key"
+        read_key(key, create=True)
+        if not (made / "all.list").exists():
             with open(made / "all.list", "w") as file:
                 file.writelines(lines(chosen.size, False))
-        if chosen.only != "read":
-            subprocess.run([sys.executable, "-m", "edgeblock", "compile", "--rules", str(made), "--key",
-                            str(home / "key"), "--parts", str(made)], check=True, stdout=subprocess.DEVNULL)
+        if not (made / "all.compiled").exists():
+            rules = home / "rules"
+            rules.mkdir()
+            shutil.copy(made / "all.list", rules)
+            subprocess.run([sys.executable, "-m", "edgeblock", "compile", "--rules", str(rules), "--key", str(key),
+                            "--parts", str(made)], check=True, stdout=subprocess.DEVNULL)
             sign(made / "all.compiled", secret)
         for what in [chosen.only] if chosen.only else ["read", "compiled"]:
             rows = []
             for number in range(chosen.repeats):
                 place = home / f"{what}{number}"
                 place.mkdir()
-                rows.append(asyncio.run(turn(place, made, home / "key", chosen.size, signer * (what == "compiled"))))
+                rows.append(asyncio.run(turn(place, made, key, chosen.size, signer * (what == "compiled"))))
                 shutil.rmtree(place)
             told(what, chosen.size, rows)
 

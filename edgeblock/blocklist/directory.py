@@ -40,7 +40,8 @@ ERRORS_MAX = LISTS_MAX      # files that cannot be used of which is said why; th
 WARNINGS_MAX = 100          # about files that are no lists; the rest are counted
 REFUSED = "the daemon refuses this list"        # how a warning ends of what is an error there
 COMPILED, COMMITMENTS = ".compiled", ".commitments"     # of a list that was compiled elsewhere: precompiled.py
-BESIDE = (".toml", ".rejected", ".skipped", ".minisig", COMPILED, COMMITMENTS, CLIENTS)     # what stands beside a list and is none
+# What stands beside a list and is none.
+BESIDE = (".toml", ".rejected", ".skipped", ".minisig", COMPILED, COMMITMENTS, CLIENTS)
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".swp", ".swx", "~")    # of editors and transfers; hidden too
 
 

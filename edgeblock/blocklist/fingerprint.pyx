@@ -201,7 +201,7 @@ cdef class Rows:
 
 # ---- rows that somebody else has made: of one list, whose index is 0
 
-cdef inline const uint8_t* start_of(const uint8_t[::1] rows) noexcept:
+cdef inline const uint8_t* start_of(const uint8_t[::1] rows) noexcept nogil:
     return &rows[0] if rows.shape[0] else NULL
 
 

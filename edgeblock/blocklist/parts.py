@@ -49,9 +49,9 @@ class ListRecord:
     where the list applies to the clients alone that are in the set with the sum `clients_sum`, or to all but these;
     "" for all. The set is of `clients_file`, or of the settings where that is "", and of `clients_count` prefixes.
     `notice` is what it tells those whom it blocks, where that is not what [reply] says (notice.py). `root` is what
-    its entries are committed to and `leaves` how many these are (committed.py); "" where they are not. Of a list that
-    was compiled elsewhere `made_of` stands for what it was made of there, and `compiled_by` is the key that has signed
-    it; `doubt` is why it was read after all (precompiled.py).
+    its entries are committed to and `leaves` how many these are (committed.py); "" where they are not. Of a list
+    that was compiled elsewhere `made_of` stands for what it was made of there, and `compiled_by` is the key that has
+    signed it; `doubt` is what stood against taking that (precompiled.py).
     """
 
     name: str

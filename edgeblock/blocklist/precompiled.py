@@ -1,12 +1,12 @@
 """A list that was compiled elsewhere: what stands beside it as NAME.compiled, taken in place of reading the list.
 
-In: that file with its signature, the list, and everything that a list is judged by here. Out: what `intake.take` would
-have made of the list; or a Doubt, and whoever asked reads the list as if the file were not there. It is the part of
-the list as a state directory with the same key keeps it (snapshot.py). Copied before it is looked at, as who may write
-it may change it meanwhile; the rows are all that is used of it, with bounds and counts. What can be found out here is
-found out here: that it is of this very list, by its SHA-256, that its rows are in order and have all that the list's
-first lines say, every guard rail that holds for fingerprints and addresses. What is left is believed of the signer:
-docs/compiled.md. Never here: a list refused, or one in force that is not there.
+In: that file with its signature, the list, and everything that a list is judged by here. Out: what `intake.take`
+would have made of the list; or a Doubt, and whoever asked reads the list as if the file were not there. It is the
+part of the list as a state directory with the same key keeps it (snapshot.py). It is copied before it is looked at,
+as who may write it may change it meanwhile, and only rows, bounds and counts of it are used. What can be found out
+here is found out here: that it is of this very list, by its SHA-256, that its rows are in order and have all that the
+list's first lines say, every guard rail that holds for fingerprints and addresses. What is left is believed of the
+signer: docs/compiled.md. Never here: a list refused, or one in force that is not there.
 """
 
 import io
@@ -34,8 +34,8 @@ from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.directory import COMMITMENTS, COMPILED, ListFile, open_regular
 from edgeblock.blocklist.fingerprint import Kind, has_all, look_through, prefixes_of, values_of
 from edgeblock.blocklist.formats import Entry, HashedEntry, network_key
-from edgeblock.blocklist.formats.packed import SUFFIXES
 from edgeblock.blocklist.formats.hashed import HashedHead
+from edgeblock.blocklist.formats.packed import SUFFIXES
 from edgeblock.blocklist.guard import Guard, Seen
 from edgeblock.blocklist.intake import (
     BUFFER,
@@ -150,12 +150,14 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
         part = read_part(path, source, terms, now, aside)
         compiler, entries = rows_of(part.parts, source, terms)
         guard = Guard(source.settings, terms.protected, terms.key)
-        judge_entries(guard, part.parts, compiler)
+        bitmap = BitMap(prefixes_of(part.parts.rows))       # type: ignore[arg-type]
+        judge_entries(guard, part.parts, bitmap, compiler)
     except ListError as error:
         raise Doubt(printable(str(error).removeprefix(f"{path.name}: "))) from None
     except OSError as error:
         raise Doubt(f"cannot be read or copied: {error.strerror}") from None
-    made = complete(part, compiler, entries, terms)
+    bitmap.run_optimize()
+    made = complete(part, compiler, bitmap, entries, terms)
     read, first = read_list(source, terms, made)
     if part.record.made_of != made_of(source, terms, read.sha256):
         raise Doubt("is not of this list, these settings, these guard rails and this version of edgeblock")
@@ -277,12 +279,12 @@ def address_entries(parts: Compiled) -> list[Entry]:
                 address[size:]) or int.from_bytes(address[:size]) & (1 << 8 * size - length) - 1 or (
                 port and length != 8 * size):
             raise ValueError
-        made.append(Entry(0, Kind.ENDPOINT if port else Kind.NETWORK, network_key(address[:size], length, port or None),
-                          bool(flags & IS_EXCEPTION)))
+        key = network_key(address[:size], length, port or None)
+        made.append(Entry(0, Kind.ENDPOINT if port else Kind.NETWORK, key, bool(flags & IS_EXCEPTION)))
     return made
 
 
-def judge_entries(guard: Guard, parts: Compiled, compiler: Compiler) -> None:
+def judge_entries(guard: Guard, parts: Compiled, bitmap: BitMap, compiler: Compiler) -> None:
     """The guard rails of this box, as for a list of fingerprints (guard.py), and in full for addresses.
 
     Raises:
@@ -291,11 +293,9 @@ def judge_entries(guard: Guard, parts: Compiled, compiler: Compiler) -> None:
     for entry in address_entries(parts):
         if guard.refuses(entry) is not None:
             raise Doubt("a guard rail of this box refuses one of its addresses")
-    known = guard.known_prints
-    there = BitMap(prefixes_of(parts.rows))                 # type: ignore[arg-type]
     head = HashedHead(compiler.key_id, 0, 0, 0, 0)
-    for mark in known:
-        if int.from_bytes(mark[:4]) in there:
+    for mark in guard.known_prints:
+        if int.from_bytes(mark[:4]) in bitmap:
             for value in values_of(parts.rows, mark):       # type: ignore[arg-type]
                 kind = Kind(value & 0xFF)
                 if kind != Kind.HOST_OF_URL and guard.refuses(
@@ -303,7 +303,7 @@ def judge_entries(guard: Guard, parts: Compiled, compiler: Compiler) -> None:
                     raise Doubt("a guard rail of this box refuses one of its entries")
 
 
-def complete(part: Part, compiler: Compiler, entries: int, terms: Terms) -> Compiled:
+def complete(part: Part, compiler: Compiler, bitmap: BitMap, entries: int, terms: Terms) -> Compiled:
     """What `intake.take` would have compiled: of the file are the rows, the bounds and the counts alone.
 
     Raises:
@@ -311,8 +311,6 @@ def complete(part: Part, compiler: Compiler, entries: int, terms: Terms) -> Comp
     """
     made, told, parts = compiler.compiled, part.record, part.parts
     [record] = made.lists
-    bitmap = BitMap(prefixes_of(parts.rows))                # type: ignore[arg-type]
-    bitmap.run_optimize()
     made.bitmap, made.rows = bitmap.serialize(), parts.rows
     for name in ("labels", "depths", "url_max", "directory_max", "at_ipv4", "at_ipv6"):
         setattr(made, name, getattr(parts, name))
@@ -368,7 +366,8 @@ def read_list(source: ListFile, terms: Terms, made: Compiled) -> tuple[Read, Com
 
 def judge_first(first: Compiled, made: Compiled) -> None:
     """Raises Doubt where what the first items of the list come to is not all there."""
-    bits = all(getattr(first, name) & ~getattr(made, name) == 0 for name in ("labels", "depths", "at_ipv4", "at_ipv6"))
+    bits = all(getattr(first, name) & ~getattr(made, name) == 0
+               for name in ("labels", "depths", "at_ipv4", "at_ipv6"))
     if not bits or first.url_max > made.url_max or first.directory_max > made.directory_max or not has_all(
             made.rows, memoryview(first.rows)):             # type: ignore[arg-type]
         raise Doubt("lacks what the first lines of the list say")

@@ -59,7 +59,7 @@ from edgeblock.blocklist.parts import Compiled, ListRecord
 from edgeblock.blocklist.sample import Handed, Sample, Trial, room, sample_of
 from edgeblock.blocklist.settings import CLIENTS, ListSettings, locked_for, why_locked
 from edgeblock.blocklist.snapshot import Snapshot, check_whole, stack
-from edgeblock.blocklist.store import FULL, Store, write_file
+from edgeblock.blocklist.store import FULL, Store, nameless, write_file
 from edgeblock.errors import ListError, printable
 
 MARK = b"edgeblock has refused this "   # how a .rejected of ours begins; another's is left alone
@@ -198,9 +198,11 @@ class Round:
         self.outcome = Outcome()
         self.top = store.in_force(held)         # what is in force, to which what changes is compared
         self.base = self.top and (self.top.base or self.top)
-        for record in self.base.parts.lists if self.base else ():
-            record.part = record.part or self.base.digest       # where it is the part of one list (put_below)
+        if self.base:
+            for record in self.base.parts.lists:
+                record.part = record.part or self.base.digest       # where it is the part of one list (store.Below)
         there = {record.part for record in self.base.parts.lists} if self.base and self.base.digest == held else ()
+        self.below: Snapshot | None = None      # what would lie below what is to be published
         self.held = there                       # digests of the parts that are in memory, and not verified here
         self.parts, self.outcome.warnings = store.parts(there)
         sets, damaged = store.client_sets()
@@ -366,7 +368,7 @@ class Round:
         try:
             left_out: list[Finding] = []
             answers: list[Answers] = []
-            compiled, doubt = self._take_compiled(source, terms, seconds, suspect)
+            compiled, doubt = take_compiled(self, source, terms, seconds, suspect)
             if compiled is None:
                 with limited(seconds):
                     compiled = take(source, terms, self.before.get(name), self.now, None, self.store.signed(name),
@@ -409,29 +411,6 @@ class Round:
                     if len(self.unsettled) >= TOGETHER_MAX:
                         self._settle()
         return True
-
-    def _take_compiled(self, source: ListFile, terms: Terms, seconds: float,
-                       suspect: bool) -> tuple[Compiled | None, str]:
-        """What was compiled elsewhere, where it can be taken instead of reading the list; or why it is not taken,
-        "" where there is nothing. It has as many seconds as the list, and whatever it raises is no reason to refuse
-        that. TooSlow where there is more time elsewhere."""
-        file = f"{source.name}{COMPILED}"
-        if suspect and self.deaths:
-            return None, f"{file}: is not taken, as the process before has ended with this list"
-        try:
-            with limited(seconds):
-                return precompiled.take(source, terms, self.before.get(source.name), self.now, self.store.aside,
-                                        self.store.signed(source.name)), ""
-        except Unsettled:
-            raise
-        except precompiled.Doubt as why:
-            return None, f"{file}: is not taken, and the list is read: {why}"
-        except TooSlow:
-            if seconds < seconds_for(size_of(source)):
-                raise
-            return None, f"{file}: is not taken, and the list is read: it takes more than {seconds:.0f} s to verify"
-        except Exception as error:
-            return None, f"{file}: is not taken, and the list is read: {fault_of(error)}"
 
     def _refuse_unkept(self, source: ListFile, error: OSError) -> None:
         self.outcome.again = True
@@ -535,14 +514,15 @@ class Round:
         nat64 = self.rules.nat64
         if was != now or self.top and self.top.parts.nat64 != nat64:
             def made() -> Compiled:
+                self.below = self.base
                 if self.base and is_little(in_force, self.base.parts):
                     return lay_over(in_force, self.base.digest, self.base.parts, nat64)
                 self._forget_spoilt()
                 every = self._in_force()
-                below = self.parts.get(every[at].lists[0].name) if (at := largest(every)) >= 0 else None
-                if below and self.store.put_below(below):
-                    self.base = below
-                    return lay_over(every, below.digest, below.parts, nat64)
+                part = self.parts.get(every[at].lists[0].name) if (at := largest(every)) >= 0 else None
+                if part and self.store.below.put(part):
+                    self.below = part
+                    return lay_over(every, part.digest, part.parts, nat64)
                 return merge(every, nat64)
 
             merged = made()
@@ -581,8 +561,8 @@ class Round:
     def _try_out(self, nothing: bool, snapshot: Snapshot) -> None:
         """Raises Untrue where the snapshot does not do what its lists say, unless nothing better is in force."""
         assert self.trial is not None
-        if snapshot.parts.base and self.base:
-            snapshot = stack(snapshot, self.base)
+        if snapshot.parts.base and self.below:
+            snapshot = stack(snapshot, self.below)
         if nothing or has_same_rows(self.top, snapshot):
             self.trial.hold(snapshot)
             return
@@ -803,6 +783,32 @@ def digest_of(path: Path | None) -> str:
     except (ListError, OSError):
         return ""
     return sha256(text).hexdigest() if len(text) <= ORDER_MAX else ""
+
+
+# What was compiled elsewhere ---------------------------------------------------------------------------------
+
+def take_compiled(one: Round, source: ListFile, terms: Terms, seconds: float,
+                  suspect: bool) -> tuple[Compiled | None, str]:
+    """What was compiled elsewhere, where it can be taken instead of reading the list; or why it is not taken,
+    "" where there is nothing. It has as many seconds as the list, and whatever it raises is no reason to refuse
+    that. TooSlow where there is more time elsewhere."""
+    file = f"{source.name}{COMPILED}"
+    if suspect and one.deaths:
+        return None, f"{file}: is not taken, as the process before has ended with this list"
+    try:
+        with limited(seconds):
+            return precompiled.take(source, terms, one.before.get(source.name), one.now,
+                                    partial(nameless, one.store.lists), one.store.signed(source.name)), ""
+    except Unsettled:
+        raise
+    except precompiled.Doubt as why:
+        return None, f"{file}: is not taken, and the list is read: {why}"
+    except TooSlow:
+        if seconds < seconds_for(size_of(source)):
+            raise
+        return None, f"{file}: is not taken, and the list is read: it takes more than {seconds:.0f} s to verify"
+    except Exception as error:      # a fault of one list's, and not even of that
+        return None, f"{file}: is not taken, and the list is read: {fault_of(error)}"
 
 
 # Whom lists are for ------------------------------------------------------------------------------------------

@@ -142,6 +142,49 @@ def sync_all(path: Path) -> None:
         os.close(handle)
 
 
+def nameless(folder: Path) -> BinaryIO:
+    """A new file that has no name, for what somebody else has made and nobody has verified. OSError where there can
+    be none."""
+    path = folder / f".aside.{os.getpid()}.tmp"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    path.unlink(missing_ok=True)
+    return open(handle, "w+b")
+
+
+class Below:
+    """The last good version of a list, on its way to be the snapshot that all others lie over: `digest` is its, ""
+    where there is none, and `path` a second name of its file, so that nothing is copied; it goes at the end of a
+    `with`."""
+
+    def __init__(self, lists: Path, path: Path, key: Key) -> None:
+        self.digest, self.path, self.usable = "", path, True
+        self._lists, self._key = lists, key
+
+    def put(self, part: Snapshot) -> bool:
+        """Has it ready for the next `publish`. False where that cannot be, or its file is another by now."""
+        self.digest = ""
+        if not self.usable:
+            return False
+        try:
+            self.path.unlink(missing_ok=True)
+            os.link(self._lists / f"{part.parts.lists[0].name}.part", self.path)
+            if open_file(self.path, self._key, HEAD).digest == part.digest:
+                self.digest = part.digest
+            else:
+                self.path.unlink()
+        except (OSError, ListError):
+            return False
+        return bool(self.digest)
+
+    def __enter__(self) -> "Below":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.digest:
+            self.digest = ""
+            self.path.unlink(missing_ok=True)
+
+
 class Store:
     """The state directory beside the key file. One process at a time writes to it, and one more, `slow`, that only
     keeps a list. `commits`: each list that is taken is to be committed to."""
@@ -161,8 +204,7 @@ class Store:
         self.orders = directory / ORDERS
         self.snapshot = directory / "rules.snapshot"
         self.overlay = directory / OVERLAY
-        self._below = ""            # the digest of the part that is ready to be the snapshot,
-        self._aside = directory / f".rules.snapshot.{os.getpid()}.part{self._suffix}"      # and its second name
+        self.below = Below(self.lists, directory / f".rules.snapshot.{os.getpid()}.part{self._suffix}", key)
 
     def prepare(self) -> None:
         """Makes what is missing, and removes what a process that was killed has left half-written.
@@ -215,14 +257,6 @@ class Store:
             self._unsettled.append((where, path))
         self._keep_proof(record, compiled.commitments)
         return open_file(where, self.key)
-
-    def aside(self) -> BinaryIO:
-        """A new file that has no name, for what somebody else has made and nobody has verified. OSError where there
-        can be none."""
-        path = self.lists / f".aside.{os.getpid()}{self._suffix}"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        path.unlink()
-        return open(handle, "w+b")
 
     def _write(self, path: Path, fill: Callable[[BinaryIO], Any], sync: bool = True) -> None:
         """As `write_file`; where the disk is full commitments give way: those to versions before, and then all.
@@ -393,36 +427,15 @@ class Store:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 look(open_snapshot(memoryview(mapped), self.key, verify=HEAD))
 
-        below, self._below = self._below, ""
-        try:
+        with self.below as below:
             write_file(place, fill)
             if not merged.base:
                 with suppress(OSError):     # it lies over nothing any more
                     self.overlay.unlink(missing_ok=True)
-            elif merged.base == below:
+            elif merged.base == below.digest:
                 # In this order: between the two the snapshot before is there, without what lay over that.
-                os.rename(self._aside, self.snapshot)
+                os.rename(below.path, self.snapshot)
                 sync_directory(self.directory)
-        finally:
-            if below:
-                self._aside.unlink(missing_ok=True)
-
-    def put_below(self, part: Snapshot) -> bool:
-        """Has the last good version of a list ready to be the snapshot that others lie over, once `publish` is called
-        for them: the file gets a second name, and nothing is copied. False where that cannot be, or it is another by
-        now."""
-        name = part.parts.lists[0].name
-        self._below = ""
-        try:
-            self._aside.unlink(missing_ok=True)
-            os.link(self.lists / f"{name}.part", self._aside)
-            if open_file(self._aside, self.key, HEAD).digest == part.digest:
-                self._below = part.digest
-            else:
-                self._aside.unlink()
-        except (OSError, ListError):
-            pass
-        return bool(self._below)
 
     def digests(self) -> tuple[str, str]:
         """Of what was published last, and of the snapshot that it lies over, "" where it lies over none."""
@@ -455,6 +468,7 @@ class MemoryStore(Store):
 
     def __init__(self, directory: Path, key: Key, commits: bool = False) -> None:
         super().__init__(directory, key, commits=commits)
+        self.below.usable = False
         self._packed = b""
 
     def prepare(self) -> None:
@@ -504,9 +518,6 @@ class MemoryStore(Store):
         if look is not None:
             look(open_snapshot(packed, self.key))
         self._packed = packed
-
-    def put_below(self, part: Snapshot) -> bool:
-        return False
 
     def digests(self) -> tuple[str, str]:
         return open_snapshot(self._packed, self.key).digest, ""

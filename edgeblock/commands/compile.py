@@ -1,8 +1,9 @@
-"""`edgeblock compile`: a rules directory into one snapshot file, or each list by itself, with a table of what is in it.
+"""`edgeblock compile`: a rules directory into one snapshot file, or into a file of each list, with a table of them.
 
-In: the [rules] settings, a directory, where the files shall be. Out: each file, whole or not at all, and a table; while
-it works a progress bar, where somebody looks at a terminal. A list that is refused leaves no file: who asked for a
-snapshot of all lists is not given one of some. Never here: a rule of its own; the daemon takes lists the same way.
+In: the [rules] settings, a directory, where the files shall be. Out: each file, whole or not at all, and a table;
+while it works a progress bar, where somebody looks at a terminal. A list that is refused leaves no file: who asked
+for a snapshot of all lists is not given one of some. Never here: a rule of its own; the daemon takes lists the same
+way.
 """
 
 import argparse
@@ -37,7 +38,8 @@ EXAMPLES = """\
   edgeblock check --rules rules.snapshot www.example.com
   edgeblock compile --rules lists --parts lists && minisign -S -m lists/*.compiled
 With --parts each list is a file of its own, NAME.compiled, which boxes with the same key take instead of reading it
-(docs/compiled.md). The key is that of the configuration; it is made where there is none. Lists are taken or refused as the daemon would.
+(docs/compiled.md). The key is that of the configuration; it is made where there is none. Lists are taken or refused
+as the daemon would.
 Exit status: 0; 2 if a list is refused or something cannot be read or written, and then no file is made."""
 
 WIDTH = 160             # columns where no terminal says how many it has

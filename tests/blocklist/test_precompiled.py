@@ -5,13 +5,13 @@ import os
 import random
 import sys
 from dataclasses import replace
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeblock import config
 from edgeblock.blocklist import compiler, intake, precompiled, refresh
 from edgeblock.blocklist.commitments import SIZE
 from edgeblock.blocklist.committed import root_of
@@ -23,7 +23,7 @@ from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.intake import make_terms
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.snapshot import open_snapshot, pack, write
-from edgeblock.blocklist.store import Store
+from edgeblock.blocklist.store import Store, nameless
 from edgeblock.commands import compile
 
 from .making import KEY
@@ -251,9 +251,9 @@ def test_a_signature_of_something_else_or_none(box):
 
 def spoilt(data, chance):
     """Each region cut and with a bit turned: header, table, bitmap, rows, sums, and places by chance."""
-    view = open_snapshot(data, KEY)
+    parts = open_snapshot(data, KEY).parts
     for at in (0, 8, 10, 12, 20, 40, 100, 200, 250, 280, 300, data.index(b'"court"'), len(data) - 40, len(data) - 1,
-               *(data.index(bytes(section[:8])) for section in (view.parts.rows, view.parts.bitmap, view.parts.addresses)),
+               *(data.index(bytes(section[:8])) for section in (parts.rows, parts.bitmap, parts.addresses)),
                *(chance.randrange(len(data)) for _ in range(30))):
         yield data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1:]
         yield data[:at]
@@ -267,12 +267,12 @@ def test_whoever_may_sign_what_is_damaged_is_still_not_believed(box):
     path = box.folder / "court.compiled"
     terms = make_terms(box.rules, KEY)
     [source], _, _ = find_lists(box.folder, terms.defaults)
-    assert precompiled.take(source, terms, None, NOW, box.store.aside)
+    assert precompiled.take(source, terms, None, NOW, partial(nameless, box.store.lists))
     for data in spoilt(path.read_bytes(), random.Random(5)):
         path.write_bytes(data)
         box.sign()
         with pytest.raises(precompiled.Doubt):
-            precompiled.take(source, terms, None, NOW, box.store.aside)
+            precompiled.take(source, terms, None, NOW, partial(nameless, box.store.lists))
     assert box.doubt()
 
 
@@ -331,7 +331,7 @@ def test_who_may_sign_cannot_have_what_can_be_found_out_here(box, change):
 
 
 def test_guard_rails_of_fingerprints_and_addresses_hold_whoever_has_signed(box):
-    """A protected name, a public suffix and an address that nobody may list, in a part that says it is of this list."""
+    """A protected name, a public suffix and an address that nobody may list, in a part that says it is of it."""
     for entry in (Entry(1, Kind.HOST, b"co.uk", False), Entry(1, Kind.HOST, b"time.windows.com", False),
                   Entry(1, Kind.NETWORK, b"\0\x08\x7f\0\0\0", False)):
         box.offer()
@@ -601,3 +601,25 @@ def test_where_it_cannot_be_linked_all_are_merged(box, monkeypatch, fault):
     top = box.store.in_force()
     assert top.base is None and len(top.parts.rows) == 1501 * 20
     assert sys.getrefcount(top) and ListMatcher(top).look_up("tls", b"h8.example").list == "court"
+
+
+def test_where_what_is_new_does_not_hold_it_lies_over_nothing_that_is_not_there(box, monkeypatch):
+    """The part of the long list is put below once more for the rest, and for nothing else."""
+    monkeypatch.setattr(compiler, "LAYERED_FROM", 1000)
+    box.write(z_list="z.example\n")
+    box.refresh()
+    box.write(z_list="y.example\n", court_list="".join(f"h{number}.example\n" for number in range(1500)))
+    trial = Mock(samples={}, unsure=set(), culprit="z")
+    trial.try_out.side_effect = ["lets y.example through", ""]
+    box.refresh(trial=trial)
+    assert list(box.outcome.refused) == ["z"] and box.changes() == [("taken", "court")]
+    matcher = ListMatcher(box.store.in_force())
+    assert [bool(matcher.look_up("tls", name)) for name in (b"h8.example", b"z.example", b"y.example")] == [
+        True, True, False]
+    trial.try_out.side_effect = ["lets h8.example through"] * 9
+    trial.culprit = ""
+    box.write(court_list="".join(f"i{number}.example\n" for number in range(1500)))
+    box.refresh(trial=trial)
+    assert "the rules in force stay" in box.outcome.problem
+    assert ListMatcher(box.store.in_force()).look_up("tls", b"h8.example").list == "court"
+    assert not list(box.store.directory.glob(".rules*"))

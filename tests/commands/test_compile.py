@@ -91,3 +91,38 @@ def test_the_command(rules, tmp_path, capsys):
     assert main([*given, str(tmp_path / "absent")]) == 2
     assert capsys.readouterr().err == (
         f"edgeblock: {tmp_path}/absent: there is no such rules directory; make it, or name another\n")
+
+
+def parts(rules, folder, commits=False):
+    out, err = io.StringIO(), io.StringIO()
+    return compile.run_parts(rules, folder, commits, out, err), out.getvalue(), err.getvalue()
+
+
+def test_each_list_is_a_file_of_its_own_and_what_cannot_be_is_named(rules, tmp_path):
+    (rules.directory / "timed.list").write_text("c.example until=2030-01-01\n")
+    status, table, said = parts(rules, tmp_path / "out" / "parts", commits=True)
+    assert status == 0 and said.startswith("timed.list: note: is left to each box: it has entries with windows")
+    assert sorted(os.listdir(tmp_path / "out" / "parts")) == [
+        "a.commitments", "a.compiled", "old.commitments", "old.compiled"]
+    assert "minisign -S -m" in table and " 2 entries, " in table
+    part = open_file(tmp_path / "out" / "parts" / "a.compiled", read_key(rules.key))
+    [record] = part.parts.lists
+    assert (record.name, record.entries, record.duplicates) == ("a", 2, 1) and len(record.made_of) == 64
+    assert record.uid is None and record.origin == ""           # nothing of where it was made
+    assert stat.S_IMODE((tmp_path / "out" / "parts" / "a.compiled").stat().st_mode) == 0o640
+    (tmp_path / "out" / "parts" / "a.compiled").unlink()
+    (rules.directory / "bad.list").write_text("co.uk\n")
+    status, _, said = parts(rules, tmp_path / "out" / "parts")
+    assert status == 2 and "1 of 4 lists refused" in said and not (tmp_path / "out" / "parts" / "a.compiled").exists()
+
+
+def test_parts_by_the_command(rules, tmp_path, capsys):
+    folder = str(tmp_path / "parts")
+    command = ["compile", "--rules", str(rules.directory), "--key", str(rules.key)]
+    assert main([*command, "--parts", folder]) == 0
+    assert sorted(os.listdir(folder))[:2] == ["a.commitments", "a.compiled"]    # the ledger is on where nobody says
+    with pytest.raises(SystemExit):
+        main([*command, "--parts", folder, "--output", folder])
+    (tmp_path / "file").write_text("")
+    assert main([*command, "--parts", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
