@@ -1,8 +1,8 @@
 """A long list from its rename to being in force: read here, or taken from the part that was compiled elsewhere.
 
-    python -m benchmarks.precompiled [SIZE] [--repeats N] [--only WHAT] [--made DIR]      SIZE: domains; 10000000 if none is given
+    python -m benchmarks.precompiled [SIZE] [--repeats N] [--only WHAT] [--made DIR]
 
-In: a size. Out: a JSON object a line on standard output: `read` and `compiled`, each with seconds by wall clock from
+In: how many domains; 10000000 if none is given. Out: a JSON object a line on standard output: `read` and `compiled`, each with seconds by wall clock from
 the rename of the list until a matcher answers by it, seconds of processor time of all processes, and the greatest
 memory (PSS, in MiB, looked at 20 times a second) of the processes that compile, and of all with the supervisor's.
 
