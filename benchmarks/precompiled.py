@@ -2,12 +2,13 @@
 
     python -m benchmarks.precompiled [SIZE] [--repeats N] [--only WHAT] [--made DIR]
 
-In: how many domains; 10000000 if none is given. Out: a JSON object a line on standard output: `read` and `compiled`, each with seconds by wall clock from
-the rename of the list until a matcher answers by it, seconds of processor time of all processes, and the greatest
-memory (PSS, in MiB, looked at 20 times a second) of the processes that compile, and of all with the supervisor's.
+In: how many domains; 10000000 if none is given. Out: a JSON object a line on standard output, `read` and `compiled`,
+each with seconds by wall clock from the rename of the list until a matcher answers by it, seconds of processor time
+of all processes, and the greatest memory (PSS, in MiB, looked at 20 times a second) of the processes that compile,
+and of all with the supervisor's. What was made is kept in DIR, and used again.
 
-Before are 20 short lists in force, and the process that compiles waits, as in a daemon. Each turn has a box of
-its own. What the daemon waits for the end of a burst of files (0.05 s) is not in it, nor the workers' switch.
+Before, 20 short lists are in force, and the process that compiles waits, as in a daemon. Each turn has a box of its
+own. What the daemon waits for the end of a burst of files (0.05 s) is not in it, nor the workers' switch.
 """
 
 import argparse
