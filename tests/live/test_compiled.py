@@ -15,7 +15,7 @@ from tests.blocklist.test_signature import Signer
 pytestmark = pytest.mark.live
 
 SIGNER, OTHER = Signer(7), Signer(8)
-SOON = 20.0
+SOON = 60.0
 
 
 def audit(running: Running, name: str) -> list[dict]:
@@ -47,10 +47,10 @@ def compiled(running: Running, folder: Path, name: str, text: str, signer: Signe
 def test_a_name_is_blocked_from_a_list_that_was_compiled_elsewhere(tmp_path):
     with Lab() as lab:
         running = start(lab, tmp_path, rules=f'compiled_signers = ["{SIGNER.public}"]\n')
-        assert lab.fetch("https://far.example/").body == page("far.example")
+        assert lab.fetch("https://open.example/").body == page("open.example")
         long = "".join(f"n{number}.example\n" for number in range(300_000))     # read by a process of its own
-        compiled(running, tmp_path / "made", "far", f"far.example\n{long}", SIGNER)
-        assert until(lambda: is_reset(lab, "far.example"), SOON), running.daemon.last_words()
+        compiled(running, tmp_path / "made", "far", f"open.example\n{long}", SIGNER)
+        assert until(lambda: is_reset(lab, "open.example"), SOON), running.daemon.last_words()
         assert until(lambda: audit(running, "far"), SOON)
         [taken] = audit(running, "far")
         assert (taken["change"], taken["entries"], taken["compiled_by"]) == ("taken", 300_001, str(SIGNER.key))
@@ -59,8 +59,8 @@ def test_a_name_is_blocked_from_a_list_that_was_compiled_elsewhere(tmp_path):
         assert is_reset(lab, "listed.example")
         assert "is not taken" not in running.daemon.log.read_text()
 
-        compiled(running, tmp_path / "other", "near", "near.example\n", OTHER)
-        assert until(lambda: is_reset(lab, "near.example"), SOON), running.daemon.last_words()
+        compiled(running, tmp_path / "other", "near", "notexample.com\n", OTHER)
+        assert until(lambda: is_reset(lab, "notexample.com"), SOON), running.daemon.last_words()
         [taken] = audit(running, "near")
         assert "compiled_by" not in taken
         assert until(lambda: "near.compiled: is not taken, and the list is read: is signed with the key"
