@@ -204,9 +204,10 @@ def read_part(path: Path, source: ListFile, terms: Terms, now: float, aside: Cal
         ListError, Doubt: it is not.
         OSError: it cannot be copied.
     """
-    if not terms.rules.compiled_signers:
-        raise Doubt("[rules] compiled_signers names no key")
-    keys = keys_for(source.name, "", terms.rules.compiled_signers, True)
+    signers = [word for word in terms.rules.compiled_signers if word.rpartition("=")[0] in ("", source.name)]
+    if not signers:
+        raise Doubt("[rules] compiled_signers names no key for this list")
+    keys = keys_for(source.name, "", signers, True)
     assert keys is not None
     beside = signature_of(path)
     if not os.path.lexists(beside):

@@ -152,11 +152,12 @@ def default_settings(rules: config.Rules) -> ListSettings:
         ListError: an allowance names what is neither a host nor an address, or a signer is no key.
     """
     found: list[str] = []
-    for word in rules.signers:
-        try:
-            parse_key(word.rpartition("=")[2], "[rules] signers")
-        except ListError as problem:
-            found += problem.args
+    for setting in ("signers", "compiled_signers"):
+        for word in getattr(rules, setting):
+            try:
+                parse_key(word.rpartition("=")[2], f"[rules] {setting}")
+            except ListError as problem:
+                found += problem.args
     guards: dict[str, Any] = {}
     for key in GUARD_KEYS:
         try:

@@ -215,8 +215,16 @@ def test_without_commitments_it_is_read_where_there_is_a_ledger(box):
 
 def test_without_a_key_that_may_sign_none_is_taken(box):
     box.offer()
-    box.rules = replace(box.rules, compiled_signers=())
-    assert box.doubt() == "[rules] compiled_signers names no key"
+    for signers in ((), (f"other={SIGNER.public}",)):
+        box.rules = replace(box.rules, compiled_signers=signers)
+        box.write(court_list=TEXT)
+        assert box.doubt() == "[rules] compiled_signers names no key for this list"
+
+
+def test_a_key_that_is_none_is_a_mistake_of_the_configuration(box):
+    box.offer()
+    box.rules = replace(box.rules, compiled_signers=("RWxyz",))
+    assert "[rules] compiled_signers = 'RWxyz' is no minisign public key" in box.refresh().problem
 
 
 def test_only_who_may_sign_for_that_list_is_believed(box):
