@@ -194,6 +194,7 @@ class Store:
         self.proofs = directory / PROOFS
         self.directory, self.key = directory, key
         self._suffix = ".slow" if slow else ".tmp"
+        self._reads = TABLE if slow else ALL        # the next round verifies what it did not keep itself
         self._taking = directory / ("taking.slow" if slow else "taking")
         self._note = -1
         self._unsettled: list[tuple[Path, Path]] = []
@@ -256,7 +257,7 @@ class Store:
         if together:
             self._unsettled.append((where, path))
         self._keep_proof(record, compiled.commitments)
-        return open_file(where, self.key)
+        return open_file(where, self.key, self._reads)
 
     def _write(self, path: Path, fill: Callable[[BinaryIO], Any], sync: bool = True) -> None:
         """As `write_file`; where the disk is full commitments give way: those to versions before, and then all.
