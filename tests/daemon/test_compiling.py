@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import gc
+import io
 import mmap
 import os
 import sys
@@ -15,9 +16,10 @@ import uvloop
 
 from edgeblock.blocklist.matcher import ListMatcher
 from edgeblock.blocklist.store import read_key
+from edgeblock.commands import compile
 from edgeblock.config import Rules
 from edgeblock.daemon.compiler import Compiler, close_files, verified_trial
-from edgeblock.daemon.mapping import map_snapshot
+from edgeblock.daemon.mapping import map_snapshot, map_stacked
 from edgeblock.errors import ListError
 from tests.blocklist.test_signature import Signer
 
@@ -363,6 +365,39 @@ def test_a_list_that_is_read_alone_is_tried_by_the_next_load(settings):
     told = asyncio.run(beside())
     tried, blocked, beside, over_blocked = told["lists"]["long"]
     assert tried == blocked > 0 and beside > 0 and (over_blocked, told["problem"], told["fault"]) == (0, "", "")
+
+
+def test_a_list_that_was_compiled_elsewhere_is_taken_by_who_has_given_everything_up(settings):
+    """It is copied, verified, tried, and put below the others by a second name of its part."""
+    signer, folder = Signer(7), settings.directory
+    (folder / "long.list").write_text("".join(f"host{number}.example\n" for number in range(300_000)))
+    settings = replace(settings, self_check=0.5, compiled_signers=(signer.public,))
+    assert compile.run_parts(settings, folder, True, io.StringIO(), io.StringIO()) == 0
+    part = (folder / "long.compiled").read_bytes()
+    (folder / "long.compiled.minisig").write_bytes(signer.sign(part, "timestamp:1\tfile:long.compiled\thashed"))
+    (folder / "long.list").rename(folder / ".long.list")
+    (folder / "court.list").write_text("listed.example\n")
+
+    async def beside():
+        compiler = Compiler(settings)
+        first = await compiler.load()
+        (folder / ".long.list").rename(folder / "long.list")
+        slow = await compiler.load(digest=first.digest, held=first.whole)
+        assert [name for name, _, _ in slow.slow] == ["long"] and await compiler.load_one("long") == {}
+        loaded = await compiler.load(digest=first.digest, held=first.whole)
+        await compiler.close()
+        return first, loaded
+
+    first, loaded = asyncio.run(beside())
+    assert loaded.warnings == [] and [change["compiled_by"] for change in loaded.changes] == [str(signer.key)]
+    assert loaded.trial["lists"]["long"][0] > 0
+    matcher = ListMatcher(map_stacked(loaded.fd, loaded.base_fd, loaded.key))
+    assert matcher.look_up("tls", b"www.host7.example").list == "long"
+    assert matcher.look_up("tls", b"listed.example").list == "court"
+    state = settings.key.parent
+    assert (state / "rules.snapshot").samefile(state / "lists" / "long.part")
+    assert len(list((state / "proofs").iterdir())) == 2
+    close_files(first.fd, loaded.fd, loaded.base_fd)
 
 
 def test_samples_that_nobody_tries_are_let_go(settings, monkeypatch):
