@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from edgeblock.blocklist.compiler import rule_number
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Asked, Entry
 from edgeblock.blocklist.keys import Key, keyed_sum
+from edgeblock.blocklist.parts import rule_number
 from edgeblock.blocklist.settings import GUARD_KEYS
 from edgeblock.blocklist.terms import OPEN, BadTerm, Window, parse_weekly
 from edgeblock.errors import ListError

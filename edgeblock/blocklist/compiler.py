@@ -203,11 +203,6 @@ class Compiler:
         return parts
 
 
-def rule_number(mark: bytes, kind: Kind) -> int:
-    """The id of a rule as the matcher makes it (`rule_id` in fingerprint.pxd)."""
-    return int.from_bytes(mark[12:16], "big") ^ kind * 0x9E3779B1 & 0xFFFFFFFF
-
-
 def merge(every: Sequence[Compiled], nat64: tuple[str, ...] = ()) -> Compiled:
     """One of many: each of `every` has one list; an expired one leaves its place in the table and no entry.
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from edgeblock.addresses import embedded
 from edgeblock.blocklist import formats
 from edgeblock.blocklist.canonical import host_address
-from edgeblock.blocklist.compiler import rule_number
 from edgeblock.blocklist.directory import Finding, read_list
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats.entries import host_of, refuse_punctuation, url_of
@@ -23,7 +22,7 @@ from edgeblock.blocklist.formats.lines import BadEntry
 from edgeblock.blocklist.keys import Key
 from edgeblock.blocklist.load import ListInfo, Rules
 from edgeblock.blocklist.matcher import Candidate, Found, ListMatcher, Row
-from edgeblock.blocklist.parts import EXCEPTION, TERMS, ListRecord
+from edgeblock.blocklist.parts import EXCEPTION, TERMS, ListRecord, rule_number
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.blocklist.terms import OPEN, Window, shown_time
 from edgeblock.blocklist.timetable import Held, Table

@@ -20,7 +20,6 @@ import edgeblock
 from edgeblock import config
 from edgeblock.blocklist import clients, formats, snapshot
 from edgeblock.blocklist.answers import Answers, Gathered
-from edgeblock.blocklist.compiler import Compiler
 from edgeblock.blocklist.directory import Finding, ListFile, folded, open_regular
 from edgeblock.blocklist.guard import (
     Before,
@@ -184,6 +183,8 @@ class Gathering:
 
     def __init__(self, source: ListFile, terms: Terms, now: float, sample: Sample | None = None) -> None:
         self.sample = sample
+        from edgeblock.blocklist.compiler import Compiler  # who only asks for terms has no list to read
+
         self.compiler = Compiler(terms.key, terms.commit)
         self.compiler.add_list(source.name, source.settings)
         self.guard = Guard(source.settings, terms.protected, terms.key)

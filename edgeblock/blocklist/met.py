@@ -13,7 +13,7 @@ from edgeblock.blocklist.snapshot import Snapshot
 
 WORDS = ROW_SIZE // 4       # of a row: its fingerprint is four, the last has its list and what it is
 CHUNK = 1 << 16             # rows at a time
-SPREAD = 0x9E3779B1         # compiler.rule_number
+SPREAD = 0x9E3779B1         # parts.rule_number
 
 
 def still_listed(snapshot: Snapshot, met: Mapping[str, Set[int]]) -> dict[str, set[int]]:

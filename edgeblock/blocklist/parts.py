@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from edgeblock.blocklist.fingerprint import Merge
+from edgeblock.blocklist.fingerprint import Kind, Merge
 from edgeblock.blocklist.terms import ALWAYS, NEVER, Window
 from edgeblock.blocklist.timetable import Blob, known_weekly
 
@@ -157,3 +157,8 @@ class Compiled:
     windows: dict[int, Blob] = field(default_factory=dict)
     client_sets: list[ClientSet] = field(default_factory=list)
     commitments: bytes | memoryview = b""
+
+
+def rule_number(mark: bytes, kind: Kind) -> int:
+    """The id of a rule as the matcher makes it (`rule_id` in fingerprint.pxd)."""
+    return int.from_bytes(mark[12:16], "big") ^ kind * 0x9E3779B1 & 0xFFFFFFFF

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from edgeblock.blocklist import canary
-from edgeblock.blocklist.compiler import rule_number
 from edgeblock.blocklist.directory import fault_of
 from edgeblock.blocklist.fingerprint import Kind, fingerprint
 from edgeblock.blocklist.formats import Entry
 from edgeblock.blocklist.matcher import ListMatcher
+from edgeblock.blocklist.parts import rule_number
 from edgeblock.blocklist.rows import Rows, Verdict
 from edgeblock.blocklist.snapshot import Snapshot
 from edgeblock.config import Config, Limits, Policies

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edgeblock.blocklist import formats
-from edgeblock.blocklist.compiler import rule_number
 from edgeblock.blocklist.directory import Finding, ListFile, read_list
 from edgeblock.blocklist.explain import marks_of
 from edgeblock.blocklist.keys import Key
+from edgeblock.blocklist.parts import rule_number
 
 
 class Found(NamedTuple):

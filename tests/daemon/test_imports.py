@@ -19,8 +19,9 @@ def imported(module: str, then: str = "") -> set[str]:
 @pytest.mark.parametrize(("module", "never"), [
     ("edgeblock.daemon.worker", (*NOBODY, *READERS, "nacl", "prometheus_client", "argparse", "pyseccomp")),
     ("edgeblock.daemon.begin", (*NOBODY, *READERS, "nacl", "prometheus_client", "edgeblock.netfilter")),
-    ("edgeblock.daemon.supervisor", (*NOBODY, "nacl", "sqlite3", "ijson", "prometheus_client", "pyseccomp",
-                                     "edgeblock.daemon.job", "edgeblock.daemon.selfcheck",
+    ("edgeblock.daemon.supervisor", (*NOBODY, "nacl", "sqlite3", "pyroaring", "zstandard", "ijson",
+                                     "prometheus_client", "pyseccomp", "edgeblock.daemon.job",
+                                     "edgeblock.daemon.selfcheck", "edgeblock.blocklist.compiler",
                                      "edgeblock.blocklist.refresh")),
     ("edgeblock.daemon.compiling", (*NOBODY, *READERS, "asyncio", "edgeblock.config", "json", "pickle")),
     ("edgeblock.daemon.job", (*NOBODY, "nacl", "ijson", "asyncio", "structlog", "prometheus_client")),

@@ -12,8 +12,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import zstandard
-
 from edgeblock.blocklist.formats.lines import BadFile
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -114,6 +112,8 @@ def gunzip(file: Counted) -> Iterator[bytes]:
 
 def unzstd(file: Counted) -> Iterator[bytes]:
     """Pieces of a zstd file (RFC 8878): one frame after the other."""
+    import zstandard  # which few lists need
+
     tool = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
     inside = tool.decompressobj()
     data = file.read(ZSTD_READ)
