@@ -4,8 +4,8 @@ Hypothesis has two profiles, neither with a deadline: `fast`, the usual one, whi
 so that what it says is about the change; and `deep`, which looks fifty times as long and always elsewhere
 (`--hypothesis-profile deep`, or HYPOTHESIS_PROFILE in the environment).
 
-What tests start, daemons by the hundred, is compiled once: into build/bytecode, also where Python is told to write none.
-Without it the processes of a daemon compile 2.5 s each time.
+What tests start, daemons by the hundred, is compiled once, into build/bytecode, also where Python is told to write
+none. Without it the processes of a daemon compile 2.5 s each time.
 """
 
 import os
