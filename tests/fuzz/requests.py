@@ -21,6 +21,7 @@ from edgeblock.disguises import messages
 from edgeblock.netfilter.stage1 import Stage
 from tests.blocklist.making import matcher
 from tests.core import samples as s
+from tests.fuzz.stage1 import options
 from tests.staging import Tracking, is_bare
 
 LISTS = ("blocked.example.com", "=only.example.net", "*.below.example.org", "pages.example/a/b", "dirs.example/d/*",

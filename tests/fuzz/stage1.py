@@ -11,6 +11,7 @@ differ about tricks, and no more is asked than what a plain client sees: a liste
 SYN does not pass, whatever came before it on these ports, and an innocent connection is not dropped behind others.
 """
 
+import argparse
 import ctypes
 import os
 import random
@@ -323,6 +324,15 @@ def run(seconds: float, executions: int, seed: int, forgetful: bool = False) -> 
           f"in the kernel, {pair.blocked:,} blocked, {told[0]:,} recalled, {told[1]:,} forgotten; no disagreement "
           f"(seed {seed})")
     return 0
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """What the fuzzers of the first stage are told."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--executions", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
 
 
 def main() -> int:
