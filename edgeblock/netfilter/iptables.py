@@ -41,7 +41,7 @@ NAMED = re.compile(r"named (\w+) (\d+)-(\d+) (\w+)")     # chain, rules counted 
 MADE = "made "
 
 # What nearly every packet comes to.
-UNNAMED = frozenset({Do.RETURN, Do.TCP_CLIENT, Do.TCP_SERVER, Do.UDP_CLIENT, Do.UDP_SERVER})
+UNNAMED = frozenset({Do.RETURN, Do.TCP_BLOCKED, Do.TCP_CLIENT, Do.TCP_SERVER, Do.UDP_CLIENT, Do.UDP_SERVER})
 
 
 class Installed(NamedTuple):
@@ -187,6 +187,7 @@ def conditions(config: Config, family: int, stage1: Path | None = None) -> dict[
         Is.BLOCKED: marked(bits.blocked, "blocked"),
         Is.SYN: ("-p tcp -m tcp --tcp-flags SYN,ACK SYN",),
         Is.NO_SYN: ("-m tcp ! --tcp-flags SYN SYN",),
+        Is.NO_OPENING: ("-m tcp ! --tcp-flags SYN,ACK SYN",),
         Is.SYN_ACK: ("-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK",),
         Is.BARE: program(bytecode.bare(family)),
         Is.ANSWER: program(bytecode.answer(family)),

@@ -136,6 +136,7 @@ def conditions(config: Config) -> dict[Is, tuple[str, ...]]:
         Is.BLOCKED: marked(bits.blocked),
         Is.SYN: ("tcp flags & (syn | ack) == syn",),
         Is.NO_SYN: ("tcp flags & syn == 0",),
+        Is.NO_OPENING: ("tcp flags & (syn | ack) != syn",),
         Is.SYN_ACK: ("tcp flags & (syn | ack) == (syn | ack)",),
         Is.BARE: ("tcp flags & urg == 0 ip hdrlength . ip length . tcp doff @bare4",
                   "tcp flags & urg == 0 ip6 nexthdr tcp ip6 length . tcp doff @bare6"),

@@ -81,6 +81,7 @@ class Is(Enum):
     BLOCKED = auto()
     SYN = auto()              # SYN without ACK, whatever other flags say
     NO_SYN = auto()           # of TCP: no SYN at all, with or without ACK
+    NO_OPENING = auto()       # of TCP: no SYN without ACK
     SYN_ACK = auto()
     BARE = auto()             # TCP, certainly without payload and without an urgent pointer
     ANSWER = auto()           # TCP, certainly with payload, and what a server says to a name; see ANSWER_BYTES
@@ -104,6 +105,7 @@ class Do(Enum):
     MARK_UNDECIDED = auto()
     MARK_PROVEN = auto()      # the packet, not the flow: `ruleset.proof_mark`
     TCP_CLIENT = auto()       # continue in that chain, and do not come back
+    TCP_BLOCKED = auto()
     TCP_SERVER = auto()
     UDP_CLIENT = auto()
     UDP_SERVER = auto()
@@ -132,19 +134,26 @@ EXEMPT = (
 
 # First of all and for both directions, since this is nearly all that a box forwards: it is compared with no port.
 TCP_DONE = Rule("tcp_done", (Is.TCP, Is.DONE, Is.NO_SYN), Do.RETURN)
+# Where programs keep the marks, the one for done flows says no to every SYN, but has to see the server's.
+TCP_DONE_BY_PROGRAM = Rule("tcp_done", (Is.TCP, Is.NO_OPENING, Is.DONE), Do.RETURN)
 UDP_DONE = Rule("udp_done", (Is.UDP, Is.DONE, Is.SHORT), Do.RETURN)
+
+# The client's packets of a blocked flow, which every other packet is asked about once.
+TCP_BLOCKED = (
+    # A SYN on the entry of a blocked connection: whether that begins a new one is the engine's to say. The packet's
+    # mark tells it what the entry says, so that what it lets by does not wait for an entry of its own.
+    Rule("tcp_blocked_syn", (Is.SYN,), Do.MARK_PROVEN),
+    Rule("tcp_blocked_bare", (Is.TCP, Is.NO_SYN, Is.BARE), Do.DROP),
+    Rule("tcp_blocked_proven", (Is.PROVEN,), Do.MARK_PROVEN),
+    Rule("tcp_blocked_data", (), Do.QUEUE_OR_DROP),
+)
 
 TCP_CLIENT = (
     # A SYN may open a new connection on the entry of an old one (conntrack keeps the entry, and its mark, when it
     # missed the old one's end), so "done" does not outlive it. Where the server is heard its answer says that it does
     # (tcp_accepted), for anybody can send a SYN.
     Rule("tcp_reopened", (Is.SYN, Is.DONE, Is.NOT_ASSURED), Do.MARK_UNDECIDED),
-    # A SYN on the entry of a blocked connection: whether that begins a new one is the engine's to say. The packet's
-    # mark tells it what the entry says, so that what it lets by does not wait for an entry of its own.
-    Rule("tcp_blocked_syn", (Is.SYN, Is.BLOCKED), Do.MARK_PROVEN),
-    Rule("tcp_blocked_bare", (Is.TCP, Is.BLOCKED, Is.NO_SYN, Is.BARE), Do.DROP),
-    Rule("tcp_blocked_proven", (Is.BLOCKED, Is.PROVEN), Do.MARK_PROVEN),
-    Rule("tcp_blocked_data", (Is.BLOCKED,), Do.QUEUE_OR_DROP),
+    Rule("tcp_blocked", (Is.BLOCKED,), Do.TCP_BLOCKED),
     *EXEMPT,
     Rule("tcp_syn", (Is.SYN,), Do.QUEUE),
     Rule("tcp_bare", (Is.BARE,), Do.RETURN),
@@ -159,7 +168,8 @@ TCP_CLIENT_STAGE1 = tuple(one for rule in TCP_CLIENT for one in (CLEARED.get(rul
 
 TCP_SERVER = (
     Rule("tcp_server_blocked", (Is.BLOCKED,), Do.DROP),
-    # In a connection that lives, a server answers a SYN without one of its own.
+    # In a connection that lives, a server answers a SYN without one of its own. Programs that keep the marks see to
+    # that in the rule for done flows.
     Rule("tcp_accepted", (Is.SYN_ACK, Is.DONE), Do.MARK_UNDECIDED),
     # Behind a SYN conntrack counts what is still on its way of the connection before on the same ports as the new
     # one's. So an answer counts only when the handshake is over.
@@ -204,14 +214,16 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
     clients = set(ruleset.hooks)
     servers = {ANSWERS[hook] for hook in ruleset.hooks}
     tcp, udp = bool(ruleset.tcp_ports), bool(ruleset.udp_ports)
-    chains = [DEFRAGMENT] if ruleset.tracking == "stage1" else []
+    programs = ruleset.tracking == "stage1"
+    chains = [DEFRAGMENT] if programs else []
     if tcp:
         client = TCP_CLIENT_STAGE1 if stage1 else TCP_CLIENT
         if config.reply.unproven == "answer":      # nobody can prove anything
             client = tuple(rule._replace(when=tuple(one for one in rule.when if one is not Is.PROVEN))
                            if rule.name == "tcp_cleared" else rule for rule in client)
-        chains += [Chain("tcp_client", None, named(config, client)),
-                   Chain("tcp_server", None, TCP_SERVER)]
+        server = tuple(rule for rule in TCP_SERVER if not (programs and rule.name == "tcp_accepted"))
+        chains += [Chain("tcp_blocked", None, TCP_BLOCKED), Chain("tcp_client", None, named(config, client)),
+                   Chain("tcp_server", None, server)]
     if udp:
         every = ruleset.udp_ports == "all"
         chains += [Chain("udp_client", None, named(config, UDP_CLIENT_ALL if every else UDP_CLIENT)),
@@ -226,7 +238,7 @@ def plan(config: Config, stage1: bool = False) -> tuple[Chain, ...]:
             rules.append(Rule("ours", (Is.OURS,), Do.RETURN))
         elif hook == "input":
             rules.append(Rule("ours", (Is.OURS_LOOPED,), Do.RETURN))
-        rules += [TCP_DONE] if tcp else []
+        rules += [TCP_DONE_BY_PROGRAM if programs else TCP_DONE] if tcp else []
         rules += [UDP_DONE] if udp and ruleset.udp_ports != "all" else []
         if hook in clients:
             way = interfaces(config, (Is.FROM_CLIENTS, hook != "output"), (Is.TO_SERVERS, hook != "input"))

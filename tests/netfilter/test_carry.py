@@ -130,7 +130,8 @@ class Flow:
 
         family = packet[0] >> 4
         flags = packet[33 if family == 4 else 53]
-        if asks("done") and not flags & s.SYN:
+        opening = flags & (s.SYN | s.ACK) == s.SYN
+        if not opening and asks("done"):
             return "passed"
         if back:
             if asks("blocked"):
@@ -138,7 +139,6 @@ class Flow:
             if run(bytecode.answer(family), packet):
                 asks("answered")
             return "passed"
-        opening = flags & (s.SYN | s.ACK) == s.SYN
         if opening:
             asks("reopened")
         if asks("blocked"):

@@ -199,7 +199,7 @@ SECTION("done") int is_done(struct __sk_buff *skb)
 	// To the interfaces it came as it comes here.
 	if (mark->came_by[e.from & 1] == skb->ingress_ifindex && skb->ingress_ifindex)
 		mark->came_by[e.from & 1] |= CAME_THROUGH;
-	return done;
+	return done && !(e.flags & SYN);         // what a SYN may pass is other rules' to say
 }
 
 SECTION("blocked") int is_blocked(struct __sk_buff *skb)
