@@ -152,8 +152,8 @@ class Flow:
 
     def opened(self):
         """Behind the handshake."""
-        assert [self.comes(one) for one in (self.send(flags=s.SYN, at=-1, ack=0),
-                                            self.answer(flags=s.SYN | s.ACK, at=-1), self.send())] == ["passed"] * 3
+        assert [self.comes(one) for one in (self.syn(), self.answer(flags=s.SYN | s.ACK, at=-1), self.send())] == [
+            "passed", "passed", "carried"]
         return self
 
     def marked(self):
@@ -357,10 +357,47 @@ def test_before_both_directions_have_come_through_nothing_is_carried(ground):
     assert flow.comes(flow.send(flags=s.SYN, at=-1, ack=0)) == "passed"
     assert flow.comes(flow.send()) == flow.comes(flow.answer()) == "passed"       # not answered yet
     assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == "passed"
-    assert flow.comes(flow.answer()) == "passed"
+    # Its SYN was seen at the interface and by the rules, and so was the SYN-ACK.
+    assert flow.comes(flow.answer()) == flow.comes(flow.data(0, HELLO)) == "carried"
+    assert flow.comes(flow.answer()) == flow.comes(flow.send(at=len(HELLO))) == "carried"
+
+
+@VERSIONS
+@pytest.mark.parametrize("other", ["port", "number", "interface", "none"])
+def test_a_syn_that_the_rules_see_otherwise_than_the_interface_lets_nothing_be_carried(ground, other, version):
+    """As where somebody translates addresses: the rule has not seen what the interface has."""
+    flow, side = Flow(ground, version), "to-client"
+    syn = flow.syn()
+    was = {"port": flow.send(flags=s.SYN, at=-1, ack=0, sport=19_999), "number": flow.send(flags=s.SYN, at=15, ack=0),
+           "interface": syn, "none": None}[other]
+    if was is not None:
+        assert flow.enters(was, "to-server" if other == "interface" else side) == LEAVE
+    kind = b"\x08\x00" if version == 4 else b"\x86\xdd"
+    assert flow.stack(syn, bytes(12) + kind + syn, ground.index[side], False) == "passed"
+    assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == flow.comes(flow.answer()) == "passed"
     # The client's first goes up, whatever it is; the rules see that nobody translates it.
     assert flow.comes(flow.data(0, HELLO)) == "passed"
     assert flow.comes(flow.answer()) == flow.comes(flow.send(at=len(HELLO))) == "carried"
+
+
+def test_a_syn_counts_once(ground):
+    flow, side = Flow(ground), "to-client"
+    syn = flow.syn()
+    assert flow.comes(syn) == "passed"
+    ground.stage.forget(lambda key: True)
+    assert flow.stack(syn, bytes(12) + b"\x08\x00" + syn, ground.index[side], False) != "carried"
+    assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == flow.comes(flow.send()) == "passed"
+
+
+def test_another_syn_meanwhile_has_to_be_seen_itself(ground):
+    """A stranger's, from another interface, on the way to a flow's: what that came by is not his."""
+    flow = Flow(ground)
+    assert flow.comes(flow.syn()) == "passed"
+    flow.isn += 1 << 28
+    syn = flow.syn()
+    assert flow.stack(syn, bytes(12) + b"\x08\x00" + syn, ground.index["to-client"], False) != "carried"
+    assert flow.comes(flow.answer(flags=s.SYN | s.ACK, at=-1)) == flow.comes(flow.send()) == "passed"
+    assert flow.comes(flow.send()) == "carried"
 
 
 def test_nothing_comes_by_another_interface(ground):

@@ -6,8 +6,8 @@
  *
  * What it goes past are the operator's rules, address translation, and the kernel's checks of where a packet may come
  * from. So a flow is carried only when packets of both directions have been seen twice, here and by the rule for done
- * flows, with the same addresses and ports and from the same interface: they came the usual way, came through, and
- * nobody translates them. Each has to come by the interface by which they came, and to leave by that of the other
+ * flows (a SYN by the one for SYNs), with the same addresses and ports and from the same interface: they came the usual
+ * way, came through, and nobody translates them. Each has to come by the interface by which they came, and to leave by that of the other
  * direction. Whatever is not plain takes the usual way: the beginning of a connection, options of IP, pieces, frames
  * of other kinds, what was encrypted on the way here, what is too long for the route, the last hop.
  *
@@ -15,8 +15,8 @@
  * rules (policy.py) certainly let by, by the same functions that these rules ask, so that the stack would have let by
  * the same:
  *
- *   SYN, SYN-ACK, FIN, RST and URG never: they take the usual way, and so does the first packet of the client behind
- *   the SYN-ACK. So the operator's firewall sees each connection begin and end.
+ *   SYN, SYN-ACK, FIN, RST and URG never: they take the usual way, and the first two are what is seen twice. So the
+ *   operator's firewall sees each connection begin and end.
  *
  *   The server's packets: rules drop them of blocked flows alone, and queue none. What an answer does to the flow
  *   (`tcp_answered`) it does here, where the packet is carried; else the rule will do it. HTTP is ended by none.
@@ -137,6 +137,20 @@ INLINE int may_pass(struct __sk_buff *skb, struct mark *mark, const struct ends 
 	return what <= PASSED_REQUEST && count(what);
 }
 
+// A SYN goes up. The rule for SYNs, which sees it with the addresses that it has behind the routes, looks here for it.
+INLINE int note_opening(struct __sk_buff *skb, const struct ends *e)
+{
+	struct opening *one = place_of_opening(e->seq);
+	struct bpf_xfrm_state decrypted;
+
+	if (one && xfrm_state(skb, 0, &decrypted, sizeof(decrypted), 0) < 0) {
+		one->key = e->key;
+		one->seq = e->seq;
+		one->by = skb->ifindex;
+	}
+	return LEAVE;
+}
+
 SECTION("shortcut") int carry(struct __sk_buff *skb)
 {
 	struct bpf_xfrm_state decrypted;
@@ -151,8 +165,10 @@ SECTION("shortcut") int carry(struct __sk_buff *skb)
 		return LEAVE;
 	if (!view_ends(skb, ETHERNET, &e))
 		return LEAVE;
-	if (e.tcp ? (e.flags & (SYN | ACK)) == SYN : load_bytes(skb, e.at, &first, 1) < 0 || first >= 0x80 ||
-						      (first >= DTLS_FIRST && first <= DTLS_LAST))
+	if (e.tcp && (e.flags & (SYN | ACK)) == SYN)
+		return note_opening(skb, &e);
+	if (!e.tcp && (load_bytes(skb, e.at, &first, 1) < 0 || first >= 0x80 ||
+		       (first >= DTLS_FIRST && first <= DTLS_LAST)))
 		return LEAVE;
 	mark = look_up(&marks, &e.key);
 	if (!mark)

@@ -3,6 +3,13 @@
  * Never here: a payload. program.c has the argument.
  */
 
+INLINE int is_same(const struct key *one, const struct key *other)
+{
+	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]));
+}
+
 INLINE void note_engine(const struct key *key, __u64 now)
 {
 	__u64 *touched = look_up(&engine, key);
@@ -62,8 +69,7 @@ INLINE int has_part(const struct key *key, __u64 now)
 	h = look_up(&hellos, &place);
 	if (!h)
 		return 0;
-	const __u64 *a = (const __u64 *)key, *b = (const __u64 *)&h->key;
-	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]));
+	return is_same(key, &h->key);
 }
 
 INLINE void hand_over(struct flow *flow)

@@ -51,6 +51,7 @@ enum {
 	// handshake after 60 s).
 	SOON = 120,
 	ANSWER_BYTES = 248, ANSWER_OTHER_BYTES = 768,    // policy.py has these, and why
+	OPENINGS = 16,              // that a CPU may have on their way from an interface to the rules
 	ANSWER_WITHIN = 1 << 16,    // of the server's first byte: a new connection's first large answer; see `settle`
 };
 
@@ -96,6 +97,12 @@ struct view {
 	__u8 odd;                        // nothing is passed that is not as plain as can be
 };
 
+struct opening {                         // a SYN where it enters the box, for the rule that sees it behind the routes
+	struct key key;                  // as in `marks`
+	__u32 seq;
+	__u32 by;                        // the interface; 0: nothing is here
+};
+
 // Of one CPU. What stands here and not in variables, the verifier does not tell apart, so that it comes to an end.
 struct scratch {
 	__u64 now;
@@ -114,6 +121,7 @@ struct scratch {
 	__u64 starts[LABELS];        // of labels in `name`, last label first
 	__u8 name[NAME_MAX + 9];
 	struct key ends;                 // as in `marks`
+	struct opening openings[OPENINGS];
 	struct flow fresh;               // what begins with a SYN; but for its number and the time all zero
 };
 

@@ -252,6 +252,26 @@ SECTION("proven") int is_proven(struct __sk_buff *skb)
 	return mark && e.tcp && acknowledges(mark, &e);
 }
 
+INLINE struct opening *place_of_opening(__u32 seq)
+{
+	__u32 zero = 0;
+	struct scratch *s = look_up(&scratches, &zero);
+
+	return s ? &s->openings[seq & (OPENINGS - 1)] : 0;
+}
+
+// By which interface this SYN came, where the shortcut has seen it there as it is here; else 0.
+INLINE __u32 came_through(struct __sk_buff *skb, const struct ends *e)
+{
+	struct opening *one = place_of_opening(e->seq);
+	__u32 by = skb->ingress_ifindex;
+
+	if (!one || !by || one->by != by || one->seq != e->seq || !is_same(&one->key, &e->key))
+		return 0;
+	one->by = 0;
+	return by | CAME_THROUGH;
+}
+
 // A SYN: what was decided, was decided of another connection. Remembered also where nothing was, for an answer to the
 // connection before may be on its way. Anybody can send one: where the server has been heard, it counts when the
 // server answers it (`accept`), and until then what stands stands. What is blocked is the engine's to judge at once.
@@ -261,16 +281,20 @@ SECTION("reopened") int reopen(struct __sk_buff *skb)
 	__u32 zero = 0;
 	const struct settings *set = look_up(&settings, &zero);
 	struct ends e;
+	__u32 by;
 
 	if (!view_ends(skb, 0, &e) || !e.tcp || (e.flags & (SYN | ACK)) != SYN)
 		return 0;
 	if (set && set->apart)
 		fresh.began_by = skb->ingress_ifindex;
+	by = came_through(skb, &e);
 	mark = look_up(&marks, &e.key);
 	if (!mark) {
 		fresh.touched = coarse_nanoseconds();
 		fresh.isn = e.seq;
 		fresh.reopened = e.from;
+		fresh.came_by[0] = e.from & 1 ? 0 : by;
+		fresh.came_by[1] = e.from & 1 ? by : 0;
 		if (update(&marks, &e.key, &fresh, BPF_NOEXIST) == 0)
 			return 1;
 		mark = look_up(&marks, &e.key);  // another CPU was first
@@ -288,7 +312,8 @@ SECTION("reopened") int reopen(struct __sk_buff *skb)
 	mark->isn = e.seq;
 	mark->reopened = e.from;
 	mark->waiting = 1;
-	mark->came_by[0] = mark->came_by[1] = 0;
+	mark->came_by[e.from & 1] = by;
+	mark->came_by[~e.from & 1] = 0;
 	__sync_lock_test_and_set(&mark->what, UNDECIDED);
 	return 1;
 }
