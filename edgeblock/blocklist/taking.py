@@ -16,9 +16,10 @@ from edgeblock.errors import ListError
 
 
 def take_all(files: list[ListFile], terms: Terms, now: float,
-             tell: Callable[[str, int], None] | None = None) -> tuple[list[tuple[ListFile, Compiled]], list[Finding]]:
-    """All lists that can be taken with the parts of each, by name, and why the others cannot. `tell` hears of which file how
-    many bytes more have been read."""
+             tell: Callable[[str, int], None] | None = None
+             ) -> tuple[list[tuple[ListFile, Compiled]], list[Finding]]:
+    """All lists that can be taken, by name, with the parts of each, and why the others cannot. `tell` hears of which
+    file how many bytes more have been read."""
     taken: list[tuple[ListFile, Compiled]] = []
     whom = ClientFiles(terms.rules.directory, terms.key, {})
     whom.look({source.settings.clients_file for source in files} - {""})

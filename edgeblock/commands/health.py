@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeblock import config
+from edgeblock.asking import ask as ask_daemon
 from edgeblock.commands import add_config
-from edgeblock.daemon import control
 from edgeblock.errors import ConfigError, printable
 from edgeblock.fleet.routable import Damper, Effects, Watch, look
 
@@ -55,7 +55,7 @@ def main(chosen: argparse.Namespace) -> int:
     watch = Watch(whole.canary.period)
 
     def ask() -> dict[str, Any]:
-        answer: dict[str, Any] = control.ask(whole.daemon.control, "status", PATIENCE)
+        answer: dict[str, Any] = ask_daemon(whole.daemon.control, "status", PATIENCE)
         return answer
 
     if chosen.once:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from running import Running, start
 
-from edgeblock.daemon.control import ask
+from edgeblock.asking import ask
 from edgeblock.lab import Lab, until
 
 pytestmark = pytest.mark.live
