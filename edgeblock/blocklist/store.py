@@ -217,7 +217,7 @@ class Store:
             for folder in (self.directory, self.lists, self.rejected, self.stamps, self.clients, self.orders,
                            self.proofs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ours = ("rules.snapshot", OVERLAY, "refused.json", "key")
+            ours = ("rules.snapshot", OVERLAY, "rules.since", "refused.json", "key")
             for left in (*self.lists.glob(f".*{self._suffix}"), *self.rejected.glob(f".*{self._suffix}"),
                          *self.stamps.glob(f".*{self._suffix}"), *self.clients.glob(f".*{self._suffix}"),
                          *self.orders.glob(f".*.json.*{self._suffix}"), *self.proofs.glob(f".*{self._suffix}"),

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from edgeblock.blocklist.keys import Key
@@ -19,20 +20,22 @@ from edgeblock.daemon.board import Board
 from edgeblock.daemon.compiler import Loaded, close_files
 from edgeblock.daemon.mapping import map_stacked
 from edgeblock.daemon.memory import memory_file, write_all
+from edgeblock.daemon.since import since
 from edgeblock.errors import ListError
 
 REFUSALS_SAID = 100     # of one load that the log says line by line
 
 
 class InForce:
-    """`since` is when they came into force, in Unix seconds; `problem` why the lists could not be looked at."""
+    """`since` is when they were loaded, in Unix seconds, `kept` when what is listed came into force, which a restart
+    with the same lists does not change (`state` is where that is kept); `problem` why they could not be looked at."""
 
-    def __init__(self, board: Board, log: Any) -> None:
-        self.since = time.time()
+    def __init__(self, board: Board, log: Any, state: Path) -> None:
+        self.since = self.kept = time.time()
         self.problem = ""
         self.loads = Counter(loaded=0, refused=0)
         self.places: dict[str, int] = {}                # of each list on the board
-        self._board, self._log = board, log
+        self._board, self._log, self._state = board, log, state
         self._loaded: Loaded | None = None
         self._refused: dict[str, dict[str, Any]] = {}
         self._files: tuple[int, ...] = ()               # the snapshot, notes for who reads it, what it lies over
@@ -60,6 +63,8 @@ class InForce:
                 let_go(loaded)
                 raise
         self._audit(loaded)
+        if loaded.content != self.content:
+            self.kept = since(self._state, loaded.content, time.time())
         files: tuple[int, ...] = (loaded.fd, self._notes)
         if loaded.base:
             files += (loaded.base_fd if loaded.base_fd >= 0 else self.base_file,)

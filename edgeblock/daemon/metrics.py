@@ -104,6 +104,8 @@ class Exposition:
         yield GaugeMetricFamily("edgeblock_uptime_seconds", "Seconds since the daemon started.", status["uptime"])
         yield GaugeMetricFamily("edgeblock_rules_age_seconds", "Seconds since the rules in force were loaded.",
                                 status["rules_age"])
+        yield GaugeMetricFamily("edgeblock_rules_since_timestamp_seconds", "When the rules came into force on the "
+                                "box; a restart with the same ones does not change it.", status["rules_since"])
         yield GaugeMetricFamily("edgeblock_rules_lists", "Lists in force.", rules["lists"])
         yield GaugeMetricFamily("edgeblock_rules_entries", "Entries in force.", rules["entries"])
         loads = CounterMetricFamily("edgeblock_rules_loads", "Loads of the lists, by how they ended.",

@@ -71,6 +71,7 @@ class Status:
                 "overload": config.queue.overload, "absent": config.ruleset.absent,
                 "tracking": config.ruleset.tracking,
                 "rules_digest": rules.content, "rules_age": int(time.time() - rules.since),
+                "rules_since": rules.kept,
                 "rules_problem": rules.problem, "lists": rules.lists(),
                 "vigil": self.vigil.status() if self.vigil else {}, "canary": self._canary.status(),
                 "addresses": self._kernel.addresses.status(),

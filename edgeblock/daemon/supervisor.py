@@ -60,7 +60,7 @@ class Supervisor:
         self.workers = Workers(config, journal, board, self.tasks, kept, self.counts.take)
         self.kernel = Kernel(config, self.log, last - first + 1, self.tasks)
         self.impact = Impact(config, self.log, last - first + 1, self.workers)
-        self.in_force = InForce(board, self.log)
+        self.in_force = InForce(board, self.log, config.rules.key.parent)
         self.outcomes = Outcomes(config.rules, self.log, lambda: self.workers.have_rules,
                                  lambda: self.kernel.addresses.are_kept, lambda: self.status.capacity(),
                                  left_by(config))

@@ -19,13 +19,13 @@ from edgeblock.daemon.memory import memory_file, write_all
 from tests.daemon.parts import Log
 
 
-def test_without_memory_for_new_rules_those_in_force_stay(monkeypatch):
+def test_without_memory_for_new_rules_those_in_force_stay(monkeypatch, tmp_path):
     def no_memory(*_):
         raise OSError(28, "No space left on device")
 
     fds = os.dup(0), os.dup(0)
     first, second = (Loaded(fd, f"digest {fd}", [], [], {}, [], "", False, "content", bytes(16), -1) for fd in fds)
-    rules = InForce(Board(1), Log())
+    rules = InForce(Board(1), Log(), tmp_path)
     rules.prepare()
     assert rules.take(first)[0] == fds[0]
     rules.prepare()
@@ -50,7 +50,7 @@ def test_a_name_is_checked_as_at_another_time(tmp_path):
     (tmp_path / "a.list").write_text("a.example until=2026-01-01\n")
     loaded = load(tmp_path)
     snapshot = loaded.matcher.snapshot
-    rules = InForce(Board(1), Log())
+    rules = InForce(Board(1), Log(), tmp_path)
     rules._loaded = Mock(digest="d", key=snapshot.key)
     rules._asked = "d", loaded.matcher, loaded.matcher
     for question, blocked in (('{"name": "a.example", "at": 0}', True), ('{"name": "a.example", "at": 1.8e9}', False),
@@ -67,7 +67,7 @@ def test_a_name_is_checked_for_one_client(tmp_path):
     (tmp_path / "a.list").write_text("a.example until=2026-01-01\n")
     (tmp_path / "a.toml").write_text('clients = ["192.0.2.0/24", "2001:db8::/32"]\n')
     loaded = load(tmp_path)
-    rules = InForce(Board(1), Log())
+    rules = InForce(Board(1), Log(), tmp_path)
     rules._loaded = Mock(digest="d", key=loaded.matcher.snapshot.key)
     rules._asked = "d", loaded.matcher, loaded.matcher
     for client, at, blocked in (("192.0.2.7", 0, True), ("2001:db8::7", 0, True), ("198.51.100.7", 0, False),
@@ -85,7 +85,7 @@ def test_a_list_that_expires_blocks_nothing_from_then_on(tmp_path):
     (tmp_path / "b.list").write_text("b.example\n")
     now, before, after = (parse_time(text) for text in ("2026-12-01", "2029-12-31T23:59:59Z", "2030-01-01"))
     snapshot = load(tmp_path, now=now).matcher.snapshot
-    rules = InForce(Board(1), Log())
+    rules = InForce(Board(1), Log(), tmp_path)
     rules._loaded = Mock(digest="d", key=snapshot.key)
     rules._asked = "d", ListMatcher(snapshot), ListMatcher(ending(snapshot))
     for moment, blocked in ((before, True), (after, False)):
@@ -98,8 +98,8 @@ def test_a_list_that_expires_blocks_nothing_from_then_on(tmp_path):
     assert rule["changes"] == here.changes == "2030-01-01T00:00:00Z"
 
 
-def test_the_longest_list_is_what_comes_near_the_most_of_a_list():
-    rules = InForce(Board(1), Log())
+def test_the_longest_list_is_what_comes_near_the_most_of_a_list(tmp_path):
+    rules = InForce(Board(1), Log(), tmp_path)
     assert rules.longest == 0
     rules._loaded = Mock(lists=[])
     assert rules.longest == 0

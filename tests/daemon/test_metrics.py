@@ -46,7 +46,8 @@ def made(matches=1):
     worker = dict.fromkeys(("packets", "passed", "dropped", "lost", "full", "restarts", "hangs", "waiting",
                             "kernel_dropped", "user_dropped", "flows", "bytes"), 3)
     worker |= {"state": "running", "beat": 0.01, "pid": 7, "cpu": 0}
-    status = {"version": "1", "rules_digest": "ab" * 32, "uptime": 5, "rules_age": 4, "overload": "open",
+    status = {"version": "1", "rules_digest": "ab" * 32, "uptime": 5, "rules_age": 4, "rules_since": 1e9,
+              "overload": "open",
               "absent": "closed", "rules": {"lists": 2, "entries": 9, "loaded": 1, "refused": 0},
               "kernel_rules": {"tcp_syn": {"packets": 4, "bytes": 240}},
               "lists": {"court": {"entries": 5, "refused": "court.list: is a directory, not a file"},
@@ -101,6 +102,7 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_rules_info", "ab" * 32] == 1
     assert values["edgeblock_fetch_up", ] == values["edgeblock_source_forged", "court"] == 1
     assert values["edgeblock_source_age_seconds", "court"] > 1e9 and values["edgeblock_source_failures", "court"] == 2
+    assert values["edgeblock_rules_since_timestamp_seconds", ] == 1e9
     assert values["edgeblock_list_entries", "court"] == 5 and values["edgeblock_list_refused", "court"] == 1
     assert values["edgeblock_list_refused", "pages"] == values["edgeblock_rules_unreadable", ] == 0
 
