@@ -43,10 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items if program is None else ():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=f"no {marker.title()} here: apt-get install {package}"))
-    if shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
-        for item in items:
-            if item.get_closest_marker("promtool"):
-                item.add_marker(pytest.mark.skip(reason="no promtool here: apt-get install prometheus"))
+    for program in ("promtool", "prometheus"):
+        if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+            for item in items:
+                if item.get_closest_marker(program):
+                    item.add_marker(pytest.mark.skip(reason=f"no {program} here: apt-get install prometheus"))
     live = [item for item in items if item.get_closest_marker("live")]
     problem = lab.obstacle() if live else None
     if problem and os.geteuid() != 0 and not os.environ.get("CI"):

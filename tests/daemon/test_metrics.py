@@ -32,7 +32,8 @@ from edgeblock.source.counters import BOARD, BOARD_NAMES
 FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
 FUNCTIONS = {"sum", "min", "avg_over_time", "by", "rate", "increase", "count", "histogram_quantile", "up", "le",
              "instance", "list", "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
-             "protocol", "result", "refused", "edgeblock", "or", "what", "state", "source"}
+             "protocol", "result", "refused", "edgeblock", "or", "what", "state", "max", "topk", "on", "group_left",
+             "label_replace", "unless", "and", "absent", "last_over_time", "rules", "version", "vector", "source"}
 
 
 def made(matches=1):
@@ -147,22 +148,31 @@ def test_lists_beyond_all_places_share_one():
     assert len(set(places.values())) == len(places)
 
 
+RULES = ("alerts.yml", "fleet-rules.yml")
+DASHBOARDS = ("dashboard.json", "fleet.json")
+
+
 def asked():
-    dashboard = json.loads((FILES / "dashboard.json").read_text())
-    for panel in dashboard["panels"]:
-        assert panel["title"] and panel["targets"] and panel["gridPos"]
-        yield from (target["expr"] for target in panel["targets"])
-    yield from re.findall(r"^ +expr: (.+)$", (FILES / "alerts.yml").read_text(), re.MULTILINE)
+    for name in DASHBOARDS:
+        for panel in json.loads((FILES / name).read_text())["panels"]:
+            assert panel["title"] and panel["targets"] and panel["gridPos"]
+            yield from (target["expr"] for target in panel["targets"])
+    for name in RULES:
+        yield from re.findall(r"^ +expr: (.+)$", (FILES / name).read_text(), re.MULTILINE)
 
 
-def test_dashboard_and_alerts_ask_for_what_there_is():
+def test_dashboards_and_rules_ask_for_what_there_is():
     board, status, places = made()
     board.rows[0][boards.VISITS + places["court"]] = 1
     there = {sample.name for sample in samples(exposition(status, board, places))}
+    recorded = set(re.findall(r"- record: (\S+)", (FILES / "fleet-rules.yml").read_text()))
     expressions = list(asked())
-    assert len(expressions) >= 15
+    assert len(expressions) >= 60
+    used = {name for expression in expressions for name in re.findall(r"edgeblock:[\w:]+", expression)}
+    assert used == recorded
     for expression in expressions:
-        names = set(re.findall(r"[a-z_]{2,}", re.sub(r'"[^"]*"', "", expression)))
+        plain = re.sub(r"edgeblock:[\w:]+", "", re.sub(r'"[^"]*"', "", expression))
+        names = set(re.findall(r"[a-z_]{2,}", plain))
         assert names - FUNCTIONS - there == set(), expression
         assert expression.count("(") == expression.count(")")
 
@@ -180,8 +190,9 @@ def test_prometheus_own_checker_has_nothing_to_say(tmp_path):
 
     board, status, places = made()
     assert check("metrics", input=exposition(status, board, places).decode()) == ""
-    alerts = (FILES / "alerts.yml").read_text().count("- alert: ")
-    assert f"SUCCESS: {alerts} rules found" in check("rules", FILES / "alerts.yml")
+    for name in RULES:
+        count = len(re.findall("- (?:alert|record): ", (FILES / name).read_text()))
+        assert f"SUCCESS: {count} rules found" in check("rules", FILES / name)
     expressions = [one for one in asked() if "$__" not in one]
     rules = "".join(f"      - record: asked:{number}\n        expr: {json.dumps(one)}\n"
                     for number, one in enumerate(expressions))

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import dashboard, prometheus, stat, timeseries, units
+from grafana_foundation_sdk.models import dashboard, prometheus, stat, table, timeseries, units
 
-from tests.daemon.test_metrics import FILES, PROMTOOL, exposition, made, samples
+from tests.daemon.test_metrics import DASHBOARDS, FILES, PROMTOOL, exposition, made, samples
 
-DASHBOARD = json.loads((FILES / "dashboard.json").read_text())
-PANELS = DASHBOARD["panels"]
-KINDS = {"stat": stat, "timeseries": timeseries}
+KINDS = {"stat": stat, "timeseries": timeseries, "table": table}
+FLEET = {"rules"}               # labels that fleet-rules.yml makes
+ALL = pytest.mark.parametrize("board", [json.loads((FILES / name).read_text()) for name in DASHBOARDS],
+                              ids=DASHBOARDS)
 COLUMNS = 24        # of Grafana's grid
 
 
@@ -37,28 +38,31 @@ def lost(schema: Any, ours: dict[str, Any]) -> list[str]:
     return list(differing(ours, read, ""))
 
 
-def test_the_schema_of_grafana_knows_every_key():
-    assert lost(dashboard.Dashboard, DASHBOARD) == []
-    for panel in PANELS:
+@ALL
+def test_the_schema_of_grafana_knows_every_key(board: dict[str, Any]):
+    assert lost(dashboard.Dashboard, board) == []
+    for panel in board["panels"]:
         kind = KINDS[panel["type"]]
         assert lost(kind.Options, panel["options"]) == []
         assert lost(timeseries.FieldConfig, panel["fieldConfig"]["defaults"].get("custom", {})) == []
         for target in panel["targets"]:
             assert lost(prometheus.Dataquery, target) == []
-    assert lost(dashboard.Dashboard, {**DASHBOARD, "panles": []}) != []
+    assert lost(dashboard.Dashboard, {**board, "panles": []}) != []
 
 
-def test_every_panel_has_a_unit_that_grafana_knows_and_a_legend_of_labels_that_there_are():
+@ALL
+def test_every_panel_has_a_unit_that_grafana_knows_and_a_legend_of_labels_that_there_are(board: dict[str, Any]):
     known = {value for value in vars(units).values() if isinstance(value, str)}
-    labels = {label for sample in samples(exposition(*reordered())) for label in sample.labels} | {"instance"}
-    for panel in PANELS:
+    labels = {label for sample in samples(exposition(*reordered())) for label in sample.labels} | {"instance"} | FLEET
+    panels = board["panels"]
+    for panel in panels:
         assert panel["fieldConfig"]["defaults"]["unit"] in known, panel["title"]
         for target in panel["targets"]:
             named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-            assert named and named <= labels
+            assert target["legendFormat"] and named <= labels
             if by := re.search(r"by \(([\w, ]+)\)", target["expr"]):
                 assert named <= set(by[1].split(", "))
-    assert len({panel["title"] for panel in PANELS}) == len({panel["id"] for panel in PANELS}) == len(PANELS)
+    assert len({panel["title"] for panel in panels}) == len({panel["id"] for panel in panels}) == len(panels)
 
 
 def reordered() -> tuple[Any, Any, Any]:
@@ -66,9 +70,10 @@ def reordered() -> tuple[Any, Any, Any]:
     return status, board, places
 
 
-def test_no_panel_lies_on_another_and_none_is_left_out_of_the_grid():
+@ALL
+def test_no_panel_lies_on_another_and_none_is_left_out_of_the_grid(board: dict[str, Any]):
     taken: set[tuple[int, int]] = set()
-    for panel in PANELS:
+    for panel in board["panels"]:
         place = panel["gridPos"]
         cells = {(x, y) for x in range(place["x"], place["x"] + place["w"])
                  for y in range(place["y"], place["y"] + place["h"])}
