@@ -20,7 +20,7 @@ PROGRAMS = {"mmdebstrap": "mmdebstrap", "qemu-system-x86_64": "qemu-system-x86",
             "modprobe": "kmod", "cpio": "cpio", "busybox": "busybox-static", "systemd-nspawn": "systemd-container"}
 PACKAGES = ("linux-image-cloud-amd64", "systemd", "systemd-sysv", "python3", "iproute2", "iptables", "nftables",
             "kmod", "procps", "conntrack", "libnetfilter-queue1", "libsodium23", "libssl3", "man-db",
-            "bash-completion")
+            "bash-completion", "cloud-init", "python3-apt")
 MODULES = ("virtio_pci", "virtio_blk", "ext4")          # what the kernel needs to mount its disk
 IMAGE_MEGABYTES = 1800
 
