@@ -61,6 +61,11 @@ class Box:
         self.status["canary"] = {"probes": [{"family": "ipv4", "protocol": "tls", "wrong": wrong,
                                              "succeeded": time.time()}]}
 
+    def source(self, version: str, landed: float, checked: float) -> None:
+        self.status["fetch"] = {"state": "running", "problem": "", "sources": {"court": {
+            "kind": "https", "version": version, "bytes": 7, "every": 60, "checked": checked, "began": landed,
+            "changed": landed, "failures": int(time.time() - checked > 60), "grave": False}}}
+
     def filters(self, well: bool) -> None:
         self.status["vigil"] = {"filtering": well}
 
@@ -77,6 +82,7 @@ class Fleet:
         self.boxes = [Box(f"box{number}", status | plain, port) for number, port in enumerate(ports)]
         for box in self.boxes:
             box.canary("")
+            box.source("v1", time.time() - 5000, time.time())
         self._board, self._places = board, places
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
@@ -187,6 +193,22 @@ def test_twenty_boxes(fleet: Fleet):
     fleet.boxes[3].canary("")
     fleet.rings("EdgeblockFleetNewRulesRed", 0)
 
+    # A source: its newest version first on some boxes, then on all; then it no longer answers one box, then two.
+    court = {"source": "court"}
+    fleet.becomes("edgeblock:source_newest_boxes:ratio", (court | {"version": "v1"}, 1))
+    for number, box in enumerate(fleet.boxes[:5]):
+        box.source("v2", now - 100 + number, time.time())
+    fleet.becomes("edgeblock:source_newest_boxes:ratio", (court | {"version": "v2"}, 0.25))
+    fleet.becomes("edgeblock:source_convergence:seconds")
+    for number, box in enumerate(fleet.boxes[5:], 5):
+        box.source("v2", now - 100 + number, time.time())
+    fleet.becomes("round(edgeblock:source_convergence:seconds, 0.001)", (court | {"version": "v2"}, 19))
+    for number, count in ((11, 0), (12, 1)):
+        fleet.boxes[number].source("v2", now - 100, now - 3 * 60 - 901)
+        fleet.rings("EdgeblockSourceStale", instance=f"box{number}", source="court")
+        fleet.rings("EdgeblockFleetSourceStale", count)
+    fleet.becomes("edgeblock:source_boxes_failing:count", (court, 2))
+
     # One list is refused by one box, then by two.
     for number, count in ((4, 0), (5, 1)):
         fleet.boxes[number].status["lists"] = {"court": {"entries": 5, "refused": "court.list:1: is no host"}}
@@ -253,6 +275,9 @@ PLAYED = [
     ({f'edgeblock_list_refused{{instance="{name}", list="court"}}': "0 1 1 1" for name in "ab"} | WATCHED, 2,
      "EdgeblockFleetListRefused"),
     ({'edgeblock_list_refused{instance="a", list="court"}': "0 1 1 1"} | WATCHED, 3, ""),
+    *(({f'edgeblock_source_age_seconds{{instance="{name}", source="court"}}': "0 4000 11700 11701 5" for name in "ab"}
+      | {f'edgeblock_source_interval_seconds{{instance="{name}", source="court"}}': "3600x9" for name in "ab"}
+      | WATCHED, minute, alert) for minute, alert in ((2, ""), (3, "EdgeblockFleetSourceStale"), (4, ""))),
     ({'up{job="edgeblock", instance="a"}': "1x90", 'up{job="edgeblock", instance="b"}': "1 1 stale"}, 4, ""),
     ({'up{job="edgeblock", instance="a"}': "1x90", 'up{job="edgeblock", instance="b"}': "1 1 stale"}, 7,
      "EdgeblockFleetBoxGone"),

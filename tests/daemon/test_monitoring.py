@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models import dashboard, prometheus, stat, table, ti
 from tests.daemon.test_metrics import DASHBOARDS, FILES, PROMTOOL, exposition, made, samples
 
 KINDS = {"stat": stat, "timeseries": timeseries, "table": table}
-FLEET = {"rules"}               # labels that fleet-rules.yml makes
+FLEET = {"rules", "source", "version"}               # labels that fleet-rules.yml makes
 ALL = pytest.mark.parametrize("board", [json.loads((FILES / name).read_text()) for name in DASHBOARDS],
                               ids=DASHBOARDS)
 COLUMNS = 24        # of Grafana's grid
