@@ -36,7 +36,7 @@ test-vm: ## the package under systemd in a container, and nftables on Debian's k
 	@packaging/build-deb
 	@packaging/reproduce
 	@$(PY) tests/vm/image.py
-	@$(PY) -m pytest -q tests/vm/service.py
+	@$(PY) -m pytest -q tests/vm/service.py tests/vm/fleet.py
 	@$(PY) tests/vm/boot.py
 
 test-releases: ## the package on Debian 12, 13, the next, and over release upgrades; the core on arm64; an hour (root)
