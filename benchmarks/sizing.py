@@ -1,6 +1,6 @@
 """How many cores and how much memory the filter takes at a rate, from what was measured: arithmetic, nothing is run.
 
-    python3 benchmarks/sizing.py [--gbit 10 100 400] [--kilobytes 100] [--kernel judge|carry] [--headroom 2] [--cores 32]
+    python3 benchmarks/sizing.py [--gbit N...] [--kilobytes N] [--kernel judge|carry] [--headroom N] [--cores N]
 
 In: a rate, what traffic is assumed to be (MIX, and the bytes that a watched connection carries), costs from the JSON
 files beside report.md, and those of docs/benchmarks.md that no file has (each with the row that it is from). Out: the
@@ -72,7 +72,8 @@ def samples(name: str) -> dict[str, dict[str, list[float]]]:
 def costs(kernel: str) -> Costs:
     """From the files and tables, for `kernel` as [ruleset] has it."""
     box, case = samples("box-by-rate"), CASES[kernel]
-    bare = {"TLS, hello in one segment": "connections, no filter", "TLS, hello in two segments": "connections, no filter",
+    connection = "connections, no filter"
+    bare = {"TLS, hello in one segment": connection, "TLS, hello in two segments": connection,
             "request": "requests, no filter"}
     each = {what: 1000 * statistics.median(box[row]["cpu_ms_each"]) * (1 / SHARE[kernel][what] - 1)
             for what, row in bare.items()}
@@ -97,7 +98,7 @@ def need(gbit: float, kilobytes: float, found: Costs) -> Need:
 
 
 def stage_megabytes(workers: int, kernel: str, flows: float) -> float:
-    """What the first stage takes of the kernel's memory on one box, if more flows take what a further worker's take."""
+    """What the first stage takes of the kernel's memory on a box, if more flows take what a further worker's take."""
     marks = math.ceil(flows / MARKS) * MARKS_MB if kernel == "carry" else 0
     return STAGE_MB + (max(workers, math.ceil(flows / STAGE_FLOWS)) - 1) * STAGE_MORE_MB + marks
 
@@ -113,7 +114,7 @@ def said(value: float) -> str:
 def table(rates: list[float], kilobytes: float, kernel: str, headroom: float, cores: int) -> str:
     """All of it as Markdown."""
     found = costs(kernel)
-    lines = [f"| `kernel = \"{kernel}\"` | µs of a core beside forwarding | of it the daemon's own |", "|---|---|---|"]
+    lines = [f'| `kernel = "{kernel}"` | µs of a core beside forwarding | of it the daemon\'s own |', "|---|---|---|"]
     lines += [f"| {what} | {said(found.each[what])} | {said(found.own[what])} |" for what in found.each]
     lines += [f"| a connection of the mix | {said(per_connection(found.each))} | {said(per_connection(found.own))} |",
               f"| a GB of 1500-byte segments | {said(found.gigabyte * 1e6)} ({said(found.gigabyte_least * 1e6)} to "
@@ -128,8 +129,8 @@ def table(rates: list[float], kilobytes: float, kernel: str, headroom: float, co
         on_each = math.ceil(workers / boxes)
         stage = boxes * stage_megabytes(on_each, kernel, one.flows / boxes)
         lines.append(f"| {gbit:g} | {said(one.connections)} | {said(one.names_cores)} | {said(one.packets_cores)} | "
-                     f"{said(one.cores * headroom)} | {workers} | {said(one.flows)} | {said(one.flow_megabytes / 1e3)} | "
-                     f"{said(stage / 1e3)} | {boxes} + 1 |")
+                     f"{said(one.cores * headroom)} | {workers} | {said(one.flows)} | "
+                     f"{said(one.flow_megabytes / 1e3)} | {said(stage / 1e3)} | {boxes} + 1 |")
     return "\n".join(lines)
 
 

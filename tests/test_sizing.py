@@ -56,7 +56,8 @@ def test_costs_are_those_of_the_files(sizing: ModuleType):
 def test_the_tables_that_it_was_copied_from_are_there(sizing: ModuleType):
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     rows = {line.split("|")[1].strip(): [part.strip() for part in line.split("|")[2:-1]]
-            for line in page.partition("## The box today")[2].partition("\n## ")[0].splitlines() if line.startswith("|")}
+            for line in page.partition("## The box today")[2].partition("\n## ")[0].splitlines()
+            if line.startswith("|")}
     for case, column in (("judge", 2), ("carry", 3)):
         for what, row in (("TLS, hello in one segment", "new TLS connections"),
                           ("TLS, hello in two segments", "the same, hello in two segments"),

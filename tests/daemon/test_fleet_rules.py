@@ -1,7 +1,7 @@
 """What a Prometheus says of twenty boxes: who has which rules, how long a version took, and which alert rings when.
 
-The boxes are twenty of edgeblock's own exporters on loopback, each with a status that the test changes; promtool plays
-the times that nobody waits for.
+The boxes are twenty of edgeblock's own exporters on loopback, each with a status that the test changes; promtool
+plays the times that nobody waits for.
 """
 
 import asyncio
@@ -99,8 +99,9 @@ class Fleet:
         self.watch(self.boxes)
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [str(PROMETHEUS), f"--config.file={self.folder}/prometheus.yml", f"--storage.tsdb.path={self.folder}/db",
-                 f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log)
+                [str(PROMETHEUS), f"--config.file={self.folder}/prometheus.yml",
+                 f"--storage.tsdb.path={self.folder}/db", f"--web.listen-address=127.0.0.1:{self.port}"],
+                stdout=log, stderr=log)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -131,8 +132,8 @@ class Fleet:
 
     def ask(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """What Prometheus answers by HTTP: labels and value of each series."""
-        with suppress(OSError), urlopen(f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': expression})}",
-                                        timeout=10) as said:
+        url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': expression})}"
+        with suppress(OSError), urlopen(url, timeout=10) as said:
             return [(one["metric"], float(one["value"][1])) for one in json.load(said)["data"]["result"]]
         return []
 
@@ -305,4 +306,4 @@ def test_alerts_ring_when_they_should_and_end(tmp_path: Path):
     done = subprocess.run([str(PROMTOOL), "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {alert for _, _, alert in PLAYED} - {""} == set(names) - {"EdgeblockFleetVersionsDiffer"}    # it takes a day
+    assert {alert for _, _, alert in PLAYED} - {""} == set(names) - {"EdgeblockFleetVersionsDiffer"}

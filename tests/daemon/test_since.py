@@ -29,8 +29,9 @@ def test_a_time_ahead_of_the_clock_is_none(tmp_path: Path):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"content": "one"}', '{"content": "one", "since": "1"}',
                                   '{"content": "one", "since": true}', '{"content": "one", "since": NaN}',
-                                  '{"content": "one", "since": -1e999}', "[" * 1000, '{"since": 1, "content": "one" ' +
-                                  " " * 2000 + "}", '{"content": ["one"], "since": 1}', "\x00\xff"])
+                                  '{"content": "one", "since": -1e999}', "[" * 1000,
+                                  '{"since": 1, "content": "one" ' + " " * 2000 + "}",
+                                  '{"content": ["one"], "since": 1}', "\x00\xff"])
 def test_whatever_the_file_says_there_is_an_answer(tmp_path: Path, text: str):
     (tmp_path / FILE).write_text(text)
     assert since(tmp_path, "one", 100.0) == 100.0
