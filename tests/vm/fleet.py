@@ -78,7 +78,7 @@ def play(container: Container, tmp_path: Path, package: Path) -> Path:
     (folder / "ssh").write_text(SSH.format(leader=container.leader))
     (folder / "ssh").chmod(0o755)
     (folder / "inventory.ini").write_text(
-        "[edgeblock]\nbox7 ansible_python_interpreter=/usr/bin/python3 edgeblock_ring=early\n")
+        "[edgeblock]\nbox7 ansible_user=root ansible_python_interpreter=/usr/bin/python3 edgeblock_ring=early\n")
     return folder
 
 
@@ -87,8 +87,7 @@ def run_play(folder: Path) -> tuple[int, int]:
     done = subprocess.run(
         [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory.ini", "box.yml"], cwd=folder,
         env=os.environ | {"ANSIBLE_SSH_EXECUTABLE": str(folder / "ssh"), "ANSIBLE_SSH_TRANSFER_METHOD": "piped",
-                          "ANSIBLE_PIPELINING": "true", "ANSIBLE_HOME": str(folder / "home"), "LC_ALL": "C.UTF-8",
-                          "ANSIBLE_BECOME_ALLOW_SAME_USER": "false"},
+                          "ANSIBLE_PIPELINING": "true", "ANSIBLE_HOME": str(folder / "home"), "LC_ALL": "C.UTF-8"},
         capture_output=True, text=True, check=False, timeout=200)
     counted = RECAP.search(done.stdout)
     assert done.returncode == 0 and counted, f"{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
