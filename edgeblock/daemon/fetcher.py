@@ -7,6 +7,7 @@ list, a wait for somebody, or a word that was not checked.
 
 import json
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -28,6 +29,11 @@ NUMBERS = {"bytes": 1 << 50, "count": 1 << 20, "every": 1 << 32, "checked": CLOC
            "began": CLOCK_MAX, "since": CLOCK_MAX, "next": CLOCK_MAX, "failures": 1 << 31}
 WORDS = {"kind": 16, "version": 100, "error": 400}
 KINDS = ("https", "zone", "tuf")
+# Of releases of a repository: why the newest is not there, and what may name a ring, or a release of an authority.
+WAITING = ("ring", "hold", "health", "bad")
+RING = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+RELEASE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63}):([0-9]{1,15})")
+RELEASES_MAX = 16       # that are bad or held, of one source
 OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -111,8 +117,31 @@ def rows_of(text: bytes) -> dict[str, dict[str, Any]]:
             if not isinstance(value, str):
                 raise ValueError
             row[key] = printable(value[:longest])
+        if row["kind"] == "tuf" and isinstance(one.get("told"), dict):
+            row["release"] = release_of(one["told"])
         rows[name] = row
     return rows
+
+
+def release_of(told: dict[str, Any]) -> dict[str, Any]:
+    """What a repository says of its releases: `ring`, `wanted` and `taken` (versions of the operator's own, 0 for
+    none), `waiting` ("" for nothing), `bad` and `held` as pairs of authority and version. What is no such word is
+    left out."""
+    def whole(value: Any) -> int:
+        return value if type(value) is int and 0 <= value < 10 ** 15 else 0
+
+    def pairs(value: Any) -> list[tuple[str, str]]:
+        words = value.split() if isinstance(value, str) else []
+        if words and len(value) >= WORDS["version"]:
+            words.pop()             # it was cut there, perhaps within a number
+        found = [RELEASE.fullmatch(word) for word in words[:RELEASES_MAX]]
+        return [(one[1], one[2]) for one in found if one]
+
+    ring, waiting = told.get("ring"), told.get("waiting")
+    return {"ring": ring if isinstance(ring, str) and RING.fullmatch(ring) else "",
+            "wanted": whole(told.get("wanted")), "taken": whole(told.get("taken")),
+            "waiting": waiting if waiting in WAITING else "",
+            "bad": pairs(told.get("bad")), "held": pairs(told.get("held"))}
 
 
 class Changes:

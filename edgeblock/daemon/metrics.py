@@ -283,6 +283,30 @@ class Exposition:
             for name, one in sources.items():
                 family.add_metric([name], value(one, now))
             yield family
+        yield from self._releases({name: one["release"] for name, one in sources.items() if "release" in one})
+
+    def _releases(self, sources: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+        for what, text in (("taken", "The operator's own release that is here; 0 is none."),
+                           ("wanted", "The newest that is not withdrawn; 0 where there is none.")):
+            family = GaugeMetricFamily(f"edgeblock_fetch_release_{what}", text, labels=["source", "ring"])
+            for name, one in sources.items():
+                family.add_metric([name, one["ring"]], one[what])
+            yield family
+        waiting = GaugeMetricFamily("edgeblock_fetch_release_waiting", "1 for why the newest release is not here: "
+                                    "its ring is not due, it is held, the box is not well, it is bad.",
+                                    labels=["source", "why"])
+        for name, one in sources.items():
+            if one["waiting"]:
+                waiting.add_metric([name, one["waiting"]], 1)
+        yield waiting
+        for what, text in (("bad", "1 for each release that this box has given up."),
+                           ("held", "1 for each release that its publisher holds.")):
+            family = GaugeMetricFamily(f"edgeblock_fetch_release_{what}", text,
+                                       labels=["source", "authority", "version"])
+            for name, one in sources.items():
+                for authority, version in one[what]:
+                    family.add_metric([name, authority, version], 1)
+            yield family
 
     def _lists(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("edgeblock_list_entries", "Entries in force, by list.", labels=["list"])

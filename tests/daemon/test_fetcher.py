@@ -150,3 +150,22 @@ def test_the_ledger_has_codes_and_times_and_nobody_s_words():
     assert "secret" not in repr(everything)
     assert everything[0] == {"source": "court", "kind": "https", "code": "", "files": 1, "bytes": 10,
                              "changed": "1970-01-01T00:00:50.000000Z"}
+
+
+@pytest.mark.parametrize("told, release", [
+    ({"ring": "early", "wanted": 17, "taken": 16, "waiting": "ring", "bad": "targets:15", "held": "a:1 b-c:2"},
+     {"ring": "early", "wanted": 17, "taken": 16, "waiting": "ring", "bad": [("targets", "15")],
+      "held": [("a", "1"), ("b-c", "2")]}),
+    ({}, {"ring": "", "wanted": 0, "taken": 0, "waiting": "", "bad": [], "held": []}),
+    ({"ring": "a b", "wanted": "17", "taken": True, "waiting": ["ring"], "bad": 'x"y:1 z:1' + "0" * 20, "held": 5},
+     {"ring": "", "wanted": 0, "taken": 0, "waiting": "", "bad": [], "held": []}),
+    ({"wanted": -1, "taken": 10 ** 15, "bad": "a:1 " * 50},
+     {"ring": "", "wanted": 0, "taken": 0, "waiting": "", "bad": [("a", "1")] * 16, "held": []}),
+    # The status cuts words at a hundred characters: the last of these was a longer number.
+    ({"bad": ("authority:1 " * 9)[:99] + "1"},
+     {"ring": "", "wanted": 0, "taken": 0, "waiting": "", "bad": [("authority", "1")] * 8, "held": []})])
+def test_what_a_repository_says_of_its_releases(place, told, release):
+    write(place, {"kind": "tuf", "told": told})
+    assert fetcher(place).status()["sources"]["court"]["release"] == release
+    write(place, {"kind": "tuf", "told": "words"}, {"name": "other", "told": told})
+    assert all("release" not in one for one in fetcher(place).status()["sources"].values())

@@ -66,6 +66,11 @@ class Box:
             "kind": "https", "version": version, "bytes": 7, "every": 60, "checked": checked, "began": landed,
             "changed": landed, "failures": int(time.time() - checked > 60), "grave": False}}}
 
+    def release(self, ring: str, taken: int, waiting: str = "", bad: str = "") -> None:
+        self.status["fetch"]["sources"]["court"]["release"] = {
+            "ring": ring, "wanted": 17, "taken": taken, "waiting": waiting, "held": [("targets", "17")],
+            "bad": [("targets", bad)] if bad else []}
+
     def filters(self, well: bool) -> None:
         self.status["vigil"] = {"filtering": well}
 
@@ -210,6 +215,16 @@ def test_twenty_boxes(fleet: Fleet):
         fleet.rings("EdgeblockFleetSourceStale", count)
     fleet.becomes("edgeblock:source_boxes_failing:count", (court, 2))
 
+    # A release that is bad on the box of the first ring, and held for the others.
+    fleet.boxes[0].release("canary", 16, "bad", "17")
+    for box in fleet.boxes[1:4]:
+        box.release("all", 16, "hold")
+    fleet.becomes("edgeblock:release_boxes:count", (court | {"ring": "canary", "version": "16"}, 1),
+                  (court | {"ring": "all", "version": "16"}, 3))
+    fleet.becomes("edgeblock:release_waiting_boxes:count", (court | {"why": "bad"}, 1), (court | {"why": "hold"}, 3))
+    fleet.becomes("edgeblock:release_held_boxes:count", ({"authority": "targets", "version": "17"}, 4))
+    fleet.rings("EdgeblockFleetReleaseBad", authority="targets", version="17")
+
     # One list is refused by one box, then by two.
     for number, count in ((4, 0), (5, 1)):
         fleet.boxes[number].status["lists"] = {"court": {"entries": 5, "refused": "court.list:1: is no host"}}
@@ -273,6 +288,9 @@ PLAYED = [
     ({'edgeblock_filtering{instance="a"}': "1x9", 'edgeblock_filtering{instance="b"}': "1 0 0 0 1"} | WATCHED, 2,
      "EdgeblockFleetNotFiltering"),
     ({'edgeblock_filtering{instance="a"}': "1x9", 'edgeblock_filtering{instance="b"}': "1 0 0 0 1"} | WATCHED, 4, ""),
+    ({'edgeblock_fetch_release_bad{instance="a", authority="targets", version="17"}': "_ 1 stale"} | WATCHED, 1,
+     "EdgeblockFleetReleaseBad"),
+    ({'edgeblock_fetch_release_bad{instance="a", authority="targets", version="17"}': "_ 1 stale"} | WATCHED, 2, ""),
     ({f'edgeblock_list_refused{{instance="{name}", list="court"}}': "0 1 1 1" for name in "ab"} | WATCHED, 2,
      "EdgeblockFleetListRefused"),
     ({'edgeblock_list_refused{instance="a", list="court"}': "0 1 1 1"} | WATCHED, 3, ""),

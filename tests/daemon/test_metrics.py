@@ -33,7 +33,8 @@ FILES = Path(__file__).parent.parent.parent / "docs" / "monitoring"
 FUNCTIONS = {"sum", "min", "avg_over_time", "by", "rate", "increase", "count", "histogram_quantile", "up", "le",
              "instance", "list", "verdict", "queue", "digest", "event", "m", "h", "job", "time", "family",
              "protocol", "result", "refused", "edgeblock", "or", "what", "state", "max", "topk", "on", "group_left",
-             "label_replace", "unless", "and", "absent", "last_over_time", "rules", "version", "vector", "source"}
+             "label_replace", "unless", "and", "absent", "last_over_time", "rules", "version", "vector", "source",
+             "ring", "why", "authority", "count_values"}
 
 
 def made(matches=1):
@@ -62,7 +63,9 @@ def made(matches=1):
               "ledger": {"state": "failed", "records": 40, "waiting": 3, "late": 2, "lost": 1},
               "fetch": {"state": "running", "problem": "", "sources": {"court": {
                   "kind": "https", "version": '"1"', "bytes": 7, "every": 3600, "checked": 5, "began": 4,
-                  "changed": 3, "failures": 2, "grave": True}}},
+                  "changed": 3, "failures": 2, "grave": True, "release": {
+                      "ring": "early", "wanted": 17, "taken": 16, "waiting": "ring", "bad": [("targets", "15")],
+                      "held": [("court", "3")]}}}},
               "orders": {"orders": 2, "items": {"taken": 0, "in force": 5}, "problem": ""},
               "capacity": {"entries": {"used": 9, "most": 10}, "addresses": {"used": 3, "most": 250_000}},
               "stage1": {"passed_hello": 8, "name": 2},
@@ -104,6 +107,11 @@ def test_the_exposition_is_as_the_conventions_say():
     assert values["edgeblock_fetch_up", ] == values["edgeblock_source_forged", "court"] == 1
     assert values["edgeblock_source_age_seconds", "court"] > 1e9 and values["edgeblock_source_failures", "court"] == 2
     assert values["edgeblock_rules_since_timestamp_seconds", ] == 1e9
+    assert values["edgeblock_fetch_release_wanted", "early", "court"] == 17
+    assert values["edgeblock_fetch_release_taken", "early", "court"] == 16
+    assert values["edgeblock_fetch_release_waiting", "court", "ring"] == 1
+    assert values["edgeblock_fetch_release_bad", "targets", "court", "15"] == 1
+    assert values["edgeblock_fetch_release_held", "court", "court", "3"] == 1
     assert values["edgeblock_list_entries", "court"] == 5 and values["edgeblock_list_refused", "court"] == 1
     assert values["edgeblock_list_refused", "pages"] == values["edgeblock_rules_unreadable", ] == 0
 
