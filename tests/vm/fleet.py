@@ -51,6 +51,7 @@ def lab(package: Path) -> Iterator[Lab]:
 def container(lab: Lab, tmp_path: Path) -> Iterator[Container]:
     (tmp_path / "ca.pem").write_bytes((lab.home / "ca.pem").read_bytes())
     with Container(lab, tmp_path) as container:
+        container.run("mount", "-o", "remount,bind,rw", "/proc/sys")      # of its network: that is the lab's box
         container.shell("mkdir -p /etc/ssl/certs && cp /srv/ca.pem /etc/ssl/certs/ca-certificates.crt && "
                         f"cp /srv/ca.pem /usr/lib/ssl/cert.pem && echo '{SERVER[4]} {' '.join(HOSTS)}' >>/etc/hosts")
         yield container
@@ -148,7 +149,7 @@ def test_cloud_init_makes_a_box_that_filters(container: Container, lab: Lab, tmp
     seed = "/var/lib/cloud/seed/nocloud"
     container.shell(f"mkdir -p {seed} && cp /srv/user-data {seed}/ && echo instance-id: box7 >{seed}/meta-data && "
                     "printf '%s\\n' 'datasource_list: [NoCloud]' 'network: {config: disabled}' "
-                    "'apt_preserve_sources_list: true' >/etc/cloud/cloud.cfg.d/99-here.cfg")
+                    "'apt: {preserve_sources_list: true}' 'locale: false' >/etc/cloud/cloud.cfg.d/99-here.cfg")
     for step in ("init --local", "init", "modules --mode=config", "modules --mode=final"):
         container.run("cloud-init", *shlex.split(step))
     said = container.run("cat", "/var/log/cloud-init-output.log", check=False)
