@@ -181,7 +181,7 @@ def recursor(home: Path, behind: int, *, zone: Path | None = None,
     (home / "recursor.conf").write_text(f'''
 local-address={HOST}
 local-port={port}
-socket-dir={home}
+socket-dir=.
 dnssec=off
 forward-zones-recurse=.={HOST}:{behind}
 lua-config-file={home}/rpz.lua

@@ -6,11 +6,11 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
-import planes
 import pytest
 
 from edgeblock.cli import main
 from edgeblock.lab import search_path
+from tests.fleet import planes
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 ROUTING = EXAMPLES / "routing"

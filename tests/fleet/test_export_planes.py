@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import planes
 import pytest
 
 from edgeblock import config
@@ -21,6 +20,7 @@ from edgeblock.blocklist.explain import explain
 from edgeblock.blocklist.load import load
 from edgeblock.cli import main
 from edgeblock.lab import search_path, until
+from tests.fleet import planes
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 NAMES = ("BIND", "Unbound RPZ", "PowerDNS", "Unbound", "dnsdist", "JSON")
