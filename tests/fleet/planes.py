@@ -4,6 +4,7 @@ In: an exported file. Out: of each name whether the plane lets it through: an an
 behind it gives for everything. Never here: a service of this machine.
 """
 
+import itertools
 import os
 import shutil
 import socket
@@ -23,6 +24,9 @@ import dns.rrset
 from edgeblock.lab import search_path, until
 
 HOST = "127.0.0.1"
+# Resolvers share a port with others that reuse it, and whoever is asked then is chance: each process that runs tests
+# has a thousand of its own, none of which the kernel gives to anybody, and takes one after the other.
+PORTS = itertools.count(20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
 ADDRESS = {"A": "198.18.0.1", "AAAA": "2001:2::1"}
 # An ECHConfigList (RFC 9849, 4) of one configuration: X25519, HKDF-SHA256, AES-128-GCM, a public name.
 CONTENTS = b"\x01\x00\x20\x00\x20" + bytes(range(32)) + b"\x00\x04\x00\x01\x00\x01\x00\x11cover.example.com\x00\x00"
@@ -63,12 +67,12 @@ class Everything(threading.Thread):
 
 def free_port() -> int:
     """One that nobody has, for UDP and TCP."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as other:
-            one.bind((HOST, 0))
-            with suppress(OSError):
-                other.bind(one.getsockname())
-                return int(one.getsockname()[1])
+    for port in PORTS:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as other, suppress(OSError):
+            one.bind((HOST, port))
+            other.bind((HOST, port))
+            return port
+    raise AssertionError
 
 
 def ask(port: int, names: Sequence[str], kind: str = "A") -> dict[str, dns.message.Message]:
@@ -107,7 +111,10 @@ def running(argv: Sequence[str], home: Path, port: int = 0) -> Iterator[subproce
                                    env=os.environ | {"PATH": search_path()})
     try:
         if port:
-            assert until(lambda: process.poll() is not None or answers(port), 20), log.read_text()[-2000:]
+            # BIND answers before it has read its policy zones.
+            loaded = "reload done: success" if argv[0] == "named" else ""
+            assert until(lambda: process.poll() is not None or answers(port) and loaded in log.read_text(), 20), \
+                log.read_text()[-2000:]
             assert process.poll() is None, log.read_text()[-2000:]
         yield process
     finally:
