@@ -250,6 +250,7 @@ class Fetching:
             raise refused(answer)
         self._check_type(place, answer.headers)
         target = self._folder / settings.file
+        target.unlink(missing_ok=True)      # what another mirror has sent before
         with open(target, "xb") as file:
             digest = self._visit.save(answer, file, self._max_bytes)
         self._check(place, target, digest, wanted)

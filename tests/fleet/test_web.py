@@ -440,6 +440,17 @@ def test_a_mirror_is_asked_where_the_first_has_it_not_and_a_forgery_is_told_of(p
     assert place.ask(feed) == 120.0 and "(and 1 mirrors failed, too)" in feed.error
 
 
+def test_a_mirror_is_asked_where_what_the_first_sends_is_no_list_or_breaks_off(place):
+    place.server.answers["/mirror/court.list"] = lambda one: one.answer(200, GOOD)
+    feed = place.feed(mirrors=(place.server.url("/mirror/court.list"),))
+    for number, bad in enumerate((page, lambda one: one.answer(200, b"half", Content_Length="99"))):
+        place.server.answers[PATH] = bad
+        place.ask(feed)
+        assert not feed.failures, feed.error
+        assert place.there() == {"court.list": GOOD}
+        assert len(place.server.asked) == 2 * number + 2
+
+
 def test_a_password_goes_to_its_server_and_is_nowhere_else(place):
     (place.home / "secret").write_text("hush-hush\n")
     with serving(place.home) as other:
