@@ -20,6 +20,9 @@ from typing import BinaryIO
 from edgeblock.fleet.zone_wire import Soa, type_text
 
 RUN = 100_000               # lines that are sorted in memory: about 15 MB
+RUN_BYTES = 32 << 20        # and the most bytes of them, whatever they are
+BATCH = 1 << 20             # bytes of lines that are written at once
+OWNER_MAX = 16 << 20        # bytes of the records of one owner in the old file, which are in memory
 BLOCK = 1 << 20             # bytes of the old file in memory
 HEAD_MAX = 4096             # bytes of a line of the head: two names and five numbers
 
@@ -71,14 +74,18 @@ class Whole:
         self.soa = soa
         self.lines: list[bytes] = []
         self.runs: list[BinaryIO] = []
+        self.size = 0               # bytes of all lines
+        self._spilt = 0             # of those that are on disk
 
     def add(self, owner: bytes, ttl: int, kind: int, data: bytes) -> None:
-        self.lines.append(line_of(owner, ttl, kind, data, self.soa.ttl))
+        line = line_of(owner, ttl, kind, data, self.soa.ttl)
+        self.lines.append(line)
+        self.size += len(line)
 
     @property
     def is_full(self) -> bool:
         """A run is to be sorted and spilt."""
-        return len(self.lines) >= RUN
+        return len(self.lines) >= RUN or self.size - self._spilt >= RUN_BYTES
 
     def spill(self) -> None:
         self.lines.sort()
@@ -88,6 +95,7 @@ class Whole:
         path.unlink()               # nobody else needs its name, and nothing is left when this process ends
         file.writelines(self.lines)
         self.lines.clear()
+        self._spilt = self.size
         file.seek(0)
 
     def write(self, path: Path, zone: bytes) -> Written:
@@ -97,14 +105,17 @@ class Whole:
         with path.open("xb") as file:
             output = Output(file, zone, self.soa)
             batch: list[bytes] = []
+            waiting = 0
             for line in merged:
                 if line != last:    # a set has each record once (RFC 2181, 5)
                     batch.append(line)
                     last = line
-                    if len(batch) == 10_000:
+                    waiting += len(line)
+                    if waiting >= BATCH:
                         records += len(batch)
                         output.write(b"".join(batch))
                         batch.clear()
+                        waiting = 0
             output.write(b"".join(batch))
         self.close()
         return output.written(records + len(batch))
@@ -181,6 +192,8 @@ def blocks(source: BinaryIO, seen: "hashlib._Hash") -> Iterator[bytes]:
         if cut:
             yield block[:cut]
         tail = block[cut:]
+        if len(tail) > OWNER_MAX:
+            raise Unfit(f"the records of one name have more than {OWNER_MAX >> 20} MiB")
     if tail[-1:] not in (b"", b"\n"):
         raise Unfit("the file ends in the middle of a line")
     if tail:

@@ -27,6 +27,7 @@ from edgeblock.fleet.zone_store import Change, Unfit, Whole
 from edgeblock.fleet.zone_wire import AXFR, IXFR, SOA, BadMessage, Message, Record, Soa, is_newer, zone_text
 
 CHANGES_MAX = 200_000       # records of an increment, which are in memory (about 60 MB); above, the whole zone comes
+CHANGES_BYTES = 64 << 20    # and the most bytes of their names and data as text
 READ = 64 * 1024
 QUIET = 30.0                # seconds without a byte; a primary may have to look an increment up first
 GRACE = 10.0                # seconds before the rate of a transfer is looked at
@@ -117,6 +118,7 @@ class Inbound:
     records: int = 0
     outside: int = 0
     _at: int = 0                # of an increment: the serial up to which it has come
+    _size: int = 0              # of an increment: bytes of names and data
     _comes: bool = True         # of an increment: additions, and not what goes
     _changes: dict[bytes, list[Change]] = field(default_factory=lambda: defaultdict(list))
 
@@ -140,9 +142,12 @@ class Inbound:
             self.whole = Whole(self.folder, self.first)         # RFC 1995, 4: no SOA second is the whole zone
         if self.whole is not None:
             self.whole.add(record.owner, record.ttl, record.type, record.data)
+            if self.whole.size > self.bounds.bytes:     # a message may say little of a long name
+                raise Failed(f"the zone has more than {self.bounds.bytes} bytes as text ([fetch] file_megabytes)")
         else:
-            if self.records > CHANGES_MAX:
-                raise Unfit(f"the increment has more than {CHANGES_MAX} records")
+            self._size += len(record.owner) + len(record.data)
+            if self.records > CHANGES_MAX or self._size > CHANGES_BYTES:
+                raise Unfit(f"the increment has more than {CHANGES_MAX} records, or {CHANGES_BYTES >> 20} MiB of them")
             self._changes[record.owner].append((self._comes, record.ttl, record.type, record.data))
 
     def _take_soa(self, soa: Soa) -> None:

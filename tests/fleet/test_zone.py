@@ -789,6 +789,56 @@ def test_a_whole_zone_is_sorted_on_disk(tmp_path: Path, monkeypatch: pytest.Monk
     asyncio.run(run())
 
 
+@alone
+async def test_long_records_are_sorted_on_disk_before_they_fill_the_memory(tmp_path: Path,
+                                                                           monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(zone_store, "RUN_BYTES", 5000)
+    monkeypatch.setattr(zone_store, "BATCH", 2000)
+    most = []
+    spill = zone_store.Whole.spill
+    monkeypatch.setattr(zone_store.Whole, "spill", lambda one: (most.append(sum(map(len, one.lines))), spill(one)))
+    long = [f'n{number:03}.example 300 TXT "{"x" * 200}"' for number in range(300)]
+    async with Primary({1: long}, per_message=5).running() as primary:
+        box = Box(tmp_path, primary)
+        await box.fetch()
+    assert len(most) > 10 and max(most) < 7000
+    assert len(box.content().splitlines()) == 303 == 3 + box.known["records"]
+
+
+@alone
+async def test_a_zone_that_is_small_on_the_wire_and_large_on_the_disk_is_refused(tmp_path: Path):
+    """Of a name that was there before a message has two bytes, and a line all of it."""
+    name = ".".join(["x" * 60] * 3)
+    long = [f"{name}.example 300 MX {number} {name}.{name[:40]}." for number in range(4000)]
+    async with Primary({1: long}, per_message=200).running() as primary:
+        await Box(tmp_path, primary, megabytes=1).refuses("more than 1048576 bytes as text")
+
+
+@alone
+async def test_an_increment_of_long_records_becomes_the_whole_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(zone_transfer, "CHANGES_BYTES", 1000)
+    async with Primary(FIRST).running() as primary:
+        box = Box(tmp_path, primary)
+        await box.fetch()
+        primary.versions[2] = [*LINES, *(f'n{number}.example 300 TXT "{"x" * 200}"' for number in range(10))]
+        fetched = await box.fetch()
+        assert fetched.told["transfer"] == "whole zone" and "the increment has more than" in fetched.told["problems"]
+
+
+@alone
+async def test_an_increment_into_a_name_with_very_many_records_becomes_the_whole_zone(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(zone_store, "BLOCK", 256)
+    monkeypatch.setattr(zone_store, "OWNER_MAX", 2000)
+    many = [f'n.example 300 TXT "{number}"' for number in range(300)]
+    async with Primary({1: many}).running() as primary:
+        box = Box(tmp_path, primary)
+        await box.fetch()
+        primary.versions[2] = [*many, "more.example 300 CNAME ."]
+        fetched = await box.fetch()
+        assert fetched.told["transfer"] == "whole zone" and "records of one name" in fetched.told["problems"]
+
+
 # NOTIFY -----------------------------------------------------------------------------------------------------------
 
 def notify(zone: str = ZONE, signed: dns.tsig.Key | None = None, kind: str = "SOA") -> bytes:
