@@ -29,6 +29,14 @@ class Bounded(FetcherInterface):
         self.size = 0
         self._until = time.monotonic() + total
         self._visit: Visit | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """Cuts what a thread may still wait for, and lets it begin nothing more."""
+        self._ended = True
+        if (visit := self._visit) is not None:
+            visit.cut("it was ended")
+            visit.close()
 
     def close(self) -> None:
         """Lets go of connections."""
@@ -55,6 +63,8 @@ class Bounded(FetcherInterface):
         visit = self._visit = self._visit or Visit(Bounds(total=left), self.proxy)
         before = visit.got
         try:
+            if self._ended:         # looked at when the visit is there to be cut
+                raise SourceError(f"{url}: it was ended")
             with watched(visit, seconds):
                 answer = visit.ask(url, {}, plain=True)
                 if answer.status != 200:

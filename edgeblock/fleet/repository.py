@@ -8,14 +8,17 @@ in the drop directory (landing.py), a lower version believed, an authority's fau
 """
 
 import asyncio
+import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -50,11 +53,13 @@ from edgeblock.fleet.releases import (
 from edgeblock.fleet.rings import Box, Choice, choose
 from edgeblock.fleet.source import Fetched, SourceError
 from edgeblock.fleet.sources import FetchSettings
+from edgeblock.fleet.threads import in_thread
+from edgeblock.fleet.visit import place_of
 
 GRACE = 60.0            # seconds after landing in which the daemon may still say what it said before
 WATCHED = 15.0          # seconds between two looks at the daemon while a release is watched
 UNUSED = 86_400.0       # seconds that a file stays which no release has, such as the tables themselves
-STATE_MAX = 16 << 20    # bytes of what is kept
+STATE_MAX = 512 << 20   # bytes of what is kept: as many tables as there may be authorities, as long as they may be
 TOTAL = 4               # times the most bytes of one file that a release may have
 BOUNDS = UpdaterConfig(max_root_rotations=64, max_delegations=32, root_max_length=512_000,
                        timestamp_max_length=16_384, snapshot_max_length=2_000_000, targets_max_length=5_000_000)
@@ -79,8 +84,7 @@ class Settings:
         if not self.metadata:
             wrong.append('metadata: names no URL; write such as metadata = ["https://lists.example.net/metadata/"]')
         for key, urls in (("metadata", self.metadata), ("targets", self.targets)):
-            wrong += [f"{key}: {url!r} is no URL of HTTP or HTTPS" for url in urls
-                      if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname]
+            wrong += [f"{key}: {why}" for url in urls if (why := why_no_base(url))]
         if self.targets and len(self.targets) != len(self.metadata):
             wrong.append(f"targets: has {len(self.targets)} URLs, and metadata {len(self.metadata)}; each mirror has "
                          "one of both")
@@ -196,6 +200,7 @@ class Repository:
             files = dict(self._files(state, choices))
             if versions(state, choices) == landed or not files:
                 break
+            self._miss(state, choices, landed, now)
             await self._bring(client, files, folder)
             refused = await self._try(state, choices, files, folder)
             if not refused:
@@ -206,6 +211,14 @@ class Repository:
                 state.bad.setdefault(authority, {})[release.version] = why
             choices = self._choose(state, health, now)
         return self._fetched(state, choices, landed, files, folder, health, client, problem, now)
+
+    def _miss(self, state: State, choices: dict[str, Choice], landed: Mapping[str, int], now: float) -> None:
+        """Raises SourceError where files would go of which nobody knows any more what they are."""
+        lost = [one for one in landed if one in choices and choices[one].release is None and one not in state.taken]
+        if lost:
+            self._look_again(state, choices, now)
+            raise SourceError(f"what is here of {', '.join(lost)} is not known any more ({self.place}/state.json was "
+                              "lost), and none of the releases is to be taken now; what is there stays until one is")
 
     def _fetched(self, state: State, choices: dict[str, Choice], landed: dict[str, int],
                  files: dict[str, tuple[str, Content]], folder: Path, health: Health, client: "Client",
@@ -329,9 +342,11 @@ class Repository:
             return SourceError(f"{self.settings.root}: the root of trust cannot be read: {problem.strerror}; copy "
                                "1.root.json of the repository there")
         try:
-            self._problems = await asyncio.to_thread(client.ask, root, state)
+            self._problems = await in_thread(partial(client.ask, root, state), f"ask {self.name}")
         except SourceError as problem:
             return problem
+        except OSError as problem:
+            return SourceError(str(problem))
         return None
 
     async def _bring(self, client: "Client", files: dict[str, tuple[str, Content]], folder: Path) -> None:
@@ -345,17 +360,18 @@ class Repository:
             raise SourceError(f"a release has more than {TOTAL} times the bytes that [fetch] file_megabytes allows "
                               "one file")
         try:
-            await asyncio.to_thread(client.bring, files)
+            await in_thread(partial(client.bring, files), f"bring {self.name}")
             for path in folder.iterdir():
                 path.unlink()
             for name, (_, content) in files.items():
                 lay(client.path_of(content), folder / name)
         except OSError as problem:
-            raise SourceError(f"{problem.filename or self.place}: cannot be written: {problem.strerror}") from None
+            raise SourceError(f"{problem.filename or self.place}: cannot be written: {problem.strerror or problem}"
+                              ) from None
 
 
 class Client:
-    """python-tuf, with bounds, for one fetch. Its calls wait for the network: each is made in a thread."""
+    """python-tuf, with bounds, for one fetch. Its calls wait for the network: each is made in a thread of its own."""
 
     def __init__(self, settings: Settings, fetch: FetchSettings, place: Path) -> None:
         self.mirrors, self.place = settings.mirrors, place
@@ -363,7 +379,8 @@ class Client:
         self._updater: Updater | None = None
 
     def close(self) -> None:
-        self._fetcher.close()
+        """Lets a thread that is still at work end soon, too."""
+        self._fetcher.end()
 
     @property
     def is_ready(self) -> bool:
@@ -449,7 +466,7 @@ class Client:
     def _have(self, target: str, content: Content) -> None:
         """Downloads a file that is not here yet, from the first mirror that has it."""
         path = self.path_of(content)
-        if path.exists():
+        if is_whole(path, content):
             return
         if self._updater is None:
             raise exceptions.DownloadError("is not here, and the repository cannot be asked")
@@ -469,6 +486,31 @@ class Client:
 
 
 # Small things ---------------------------------------------------------------------------------------------------
+
+def why_no_base(url: str) -> str:
+    """Why this is no URL that names of files can be put behind; "" where it is. The URL is told in logs."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or not re.fullmatch("[!-~]+", url):
+        return f"{url!r} is no URL of HTTP or HTTPS"
+    if "@" in parts.netloc:
+        return f"{place_of(url)} has a user or a password in it; a repository is signed, and needs none"
+    return f"{place_of(url)} has a query or a fragment, and names of files are put behind it" \
+        if parts.query or parts.fragment else ""
+
+
+def is_whole(path: Path, content: Content) -> bool:
+    """Whether a file is here as it was signed for: a machine that lost its power may have left a part of it."""
+    try:
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_size == content.length and \
+                hashlib.file_digest(file, "sha256").hexdigest() == content.sha256
+    except OSError:
+        return False
+
 
 def signed_version(path: Path) -> int:
     return int(json.loads(path.read_bytes())["signed"]["version"])

@@ -1,8 +1,11 @@
 """A box and a repository: what it takes, and every attack that it refuses, with the files as they were."""
 
+import asyncio
 import json
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -234,6 +237,10 @@ def test_the_settings_are_read_from_the_file_of_sources_and_mistakes_are_said(tm
     with pytest.raises(ConfigError, match="has no metadata"):
         sources.parse(base, "sources.toml", tmp_path)
     for line, said in (("metadata = []", "names no URL"), ('metadata = ["ftp://a"]', "is no URL of HTTP"),
+                       ('metadata = ["http://[a"]', "is no URL of HTTP"),
+                       ('metadata = ["http://a:99999/"]', "is no URL of HTTP"),
+                       ('metadata = ["https://me:secret@a/lists/"]', "metadata: https://a/lists/ has a user or a pass"),
+                       ('metadata = ["https://a/?key=secret"]', "metadata: https://a/ has a query"),
                        ('metadata = ["http://a"]\nsoak = 1e9', "must be 0 to 604800 seconds"),
                        ('metadata = ["http://a"]\ntargets = ["http://a", "http://b"]', "each mirror has one")):
         with pytest.raises(ConfigError, match=said):
@@ -249,6 +256,72 @@ def test_what_is_lost_of_the_state_is_found_again(site, box):
     box.start()
     box.once()
     assert box.has()["ads.list"] == "other.example\n"
+
+
+def test_what_nobody_knows_any_more_stays_while_no_release_of_it_is_due(site, box, tmp_path):
+    assert site.run("delegate", site.site, "court") == 0
+    court = tmp_path / "court"
+    court.mkdir()
+    (court / "orders.list").write_text("seized.example\n")
+    assert site.run(site.site, "--role", "court", "--from", court, "--rings", "all=0") == 0
+    box.once()
+    assert box.has().keys() == {"ads.list", "ads.toml", "orders.list"}
+    assert site.run("hold", site.site, "2") == 0
+    (box.fetch.state / "own.tuf" / "state.json").write_text("[")
+    box.start()
+    before = box.has()
+    with pytest.raises(SourceError, match="what is here of targets is not known any more"):
+        box.once()
+    assert box.has() == before
+    site.write("ads.list", "other.example")
+    assert site.publish() == 0
+    box.once()
+    assert box.has() == {"ads.list": "other.example\n", "ads.toml": before["ads.toml"],
+                         "orders.list": before["orders.list"]}
+
+
+@pytest.mark.parametrize("left", ["", "ads.example\n=two.example\n"])
+def test_a_download_that_a_power_cut_has_left_in_part_is_brought_again(site, box, left):
+    box.once()
+    site.write("ads.list", "other.example")
+    assert site.publish() == 0
+    for path in (box.fetch.state / "own.tuf" / "content").iterdir():
+        path.write_text(left)
+    box.once()
+    assert box.has()["ads.list"] == "other.example\n"
+    site.write("ads.list", "ads.example", "=one.example")       # a file that is here already, by its digest
+    assert site.publish() == 0
+    box.once()
+    assert box.has()["ads.list"] == "ads.example\n=one.example\n"
+
+
+def test_a_repository_that_is_waited_for_keeps_no_other_work_waiting_nor_the_end(site, box):
+    stop, asked = threading.Event(), threading.Event()
+
+    def silent(handler):
+        asked.set()
+        stop.wait(30)
+
+    site.server.instead["timestamp.json"] = silent
+
+    async def run():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        task = asyncio.ensure_future(box.ask())
+        async with asyncio.timeout(10):
+            while not asked.is_set():
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(lambda: "landed") == "landed"
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    began = time.monotonic()
+    try:
+        asyncio.run(run())
+        assert time.monotonic() - began < 10
+        assert not [one for one in threading.enumerate() if one.name == "ask own" and (one.join(10) or one.is_alive())]
+    finally:
+        stop.set()
 
 
 # Authorities ---------------------------------------------------------------------------------------------------
@@ -355,8 +428,6 @@ def test_a_server_that_sends_a_byte_now_and_then_is_cut_off(site, box, monkeypat
                 handler.wfile.flush()
         except OSError:
             pass
-
-    import threading
 
     site.server.ended = threading.Event()
     site.server.instead["timestamp.json"] = trickle
