@@ -147,7 +147,7 @@ class Inbound:
         else:
             self._size += len(record.owner) + len(record.data)
             if self.records > CHANGES_MAX or self._size > CHANGES_BYTES:
-                raise Unfit(f"the increment has more than {CHANGES_MAX} records, or {CHANGES_BYTES >> 20} MiB of them")
+                raise Unfit(f"the increment has more than {CHANGES_MAX} records or {CHANGES_BYTES >> 20} MiB")
             self._changes[record.owner].append((self._comes, record.ttl, record.type, record.data))
 
     def _take_soa(self, soa: Soa) -> None:
