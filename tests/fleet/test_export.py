@@ -164,6 +164,24 @@ def test_a_name_that_is_too_long_for_the_zone_is_left_out(home: Home, capsys: py
     assert any(long in line for line in home.lines("unbound"))
 
 
+def test_an_exception_that_is_too_long_for_the_zone_is_an_error(home: Home, capsys: pytest.CaptureFixture[str]):
+    long = ".".join(["a" * 60] * 4)
+    home.drop("a.list", f"{long.partition('.')[2]}\n@@{long}\n")
+    assert home.export("rpz") == 2 and not home.output.exists()
+    assert "has no room for the exception" in capsys.readouterr().err
+    assert home.export("rpz", "--zone", "x") == 0
+
+
+@pytest.mark.parametrize("trigger", ["rpz-ip", "rpz-client-ip", "rpz-nsip", "rpz-nsdname"])
+def test_a_name_that_would_be_another_trigger_is_left_out(trigger: str, home: Home,
+                                                         capsys: pytest.CaptureFixture[str]):
+    home.drop("a.list", f"1.0.0.0.0.{trigger}\nrpz-ip.example\n@@=b.a.{trigger}\na.{trigger}\n")
+    assert not any(trigger in line.split()[0].split(".") for line in home.lines("rpz")
+                   if not line.startswith(("rpz-ip.example", "*.rpz-ip.example")))
+    assert "rpz-ip.example CNAME ." in home.output.read_text()
+    assert "that are no names of DNS" in capsys.readouterr().err
+
+
 def test_one_list_with_the_exceptions_of_all(home: Home, capsys: pytest.CaptureFixture[str]):
     home.drop("a.list", "example.com\nexample.org\n")
     home.drop("b.list", "example.net\n@@www.example.com\nexample.org\n")

@@ -7,16 +7,23 @@ here: a trigger for addresses in answers, which would block a name with one list
 
 from collections.abc import Iterator
 
+from edgeblock.errors import ListError
 from edgeblock.fleet.export.gather import ADDRESSES, AT, ENDPOINTS, HOST_MAX, NO_NAME, URL, Sources
 from edgeblock.fleet.export.options import Options
 
 TTL = 60                # seconds that a resolver's clients keep an answer
 REFRESH, RETRY, EXPIRE = 300, 60, 30 * 86400    # of secondaries; longer than a primary is ever away
 PASS = "CNAME rpz-passthru."
+# What stands below these is no name to a resolver: 32.1.2.0.192.rpz-client-ip would refuse a client every answer.
+TRIGGERS = ("rpz-ip", "rpz-client-ip", "rpz-nsip", "rpz-nsdname")
 
 
 def write(sources: Sources, options: Options) -> Iterator[str]:
-    """The lines of the file, each with its end."""
+    """The lines of the file, each with its end.
+
+    Raises:
+        ListError: there is no room for an exception, so what it passes would be blocked.
+    """
     sources.refuse_hashed()
     sources.leave(URL, AT, ADDRESSES, ENDPOINTS)
     block = f"CNAME {options.page}." if options.page else "CNAME ."
@@ -28,7 +35,12 @@ def write(sources: Sources, options: Options) -> Iterator[str]:
     for node in sources.nodes():
         if node.own and node.below and node.inherited:
             continue
-        if len(node.name) > room:
+        if node.name.rpartition(".")[2] in TRIGGERS:
+            sources.left[NO_NAME] += 1
+        elif len(node.name) > room and node.inherited:
+            raise ListError(f"--zone {options.zone}: has no room for the exception {node.name}, and what it passes "
+                            "would be blocked; give a shorter name")
+        elif len(node.name) > room:
             sources.left[NO_NAME] += 1
         elif node.inherited:
             yield from excepted(sources, node.name, told, block)
