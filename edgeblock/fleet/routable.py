@@ -91,6 +91,7 @@ class Effects:
         wrong = list(self._say(up))
         if self.done is up and now - self.at < AGAIN:
             return wrong
+        self.done = None        # what is done in part is done of neither
         try:
             if self.file is not None and up:
                 self.file.touch()
@@ -136,8 +137,8 @@ class Effects:
 def failed(argv: list[str]) -> str:
     """Runs a command; why it failed, "" where it did not."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
-                              check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                              errors="replace", timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return f"takes more than {SECONDS:.0f} s"
     except OSError as problem:

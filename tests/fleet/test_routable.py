@@ -86,6 +86,20 @@ def test_commands_run_once_again_where_they_fail_and_after_a_while(tmp_path: Pat
     assert "No such file" in Effects({True: ["/nowhere/at/all"]}).apply(True, 0.0)[0]
 
 
+def test_what_was_done_in_part_is_undone_at_once(tmp_path: Path):
+    up = tmp_path / "up"
+    effects = Effects({True: ["false"], False: []}, up)
+    assert effects.apply(False, 0.0) == []
+    assert effects.apply(True, 1.0) == ["false: status 1"] and up.exists()
+    assert effects.apply(False, 2.0) == [] and not up.exists()
+
+
+def test_what_a_command_says_may_be_any_bytes():
+    effects = Effects({True: [r"""sh -c "printf '\\377 no' >&2; exit 1" """]})
+    [wrong] = effects.apply(True, 0.0)
+    assert wrong.endswith("\ufffd no")
+
+
 def test_routes_are_announced_withdrawn_and_followed(tmp_path: Path):
     out, routes = io.StringIO(), tmp_path / "routes"
     effects = Effects(routes=routes, out=out)
