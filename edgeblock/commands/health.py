@@ -59,7 +59,7 @@ def main(chosen: argparse.Namespace) -> int:
         return answer
 
     if chosen.once:
-        why = look(ask, watch, time.monotonic())
+        why = look(ask, watch, time.monotonic(), time.time())
         print("up" if not why else f"down: {printable(why)}")
         return 1 if why else 0
     ended = threading.Event()
@@ -72,7 +72,7 @@ def main(chosen: argparse.Namespace) -> int:
     damper = Damper(chosen.rise, chosen.fall)
     told: list[str] = []
     while not ended.is_set():
-        why = look(ask, watch, time.monotonic())
+        why = look(ask, watch, time.monotonic(), time.time())
         if damper.take(not why):
             say("up" if damper.up else f"down: {why}")
         if damper.up is not None:

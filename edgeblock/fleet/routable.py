@@ -30,8 +30,9 @@ class Watch:
     rounds: int = -1
     since: float = 0.0
 
-    def why_not(self, answer: dict[str, Any], now: float) -> str:
-        """Why the box is not to be given traffic; "" where it is. `now` is of a steady clock, in seconds."""
+    def why_not(self, answer: dict[str, Any], now: float, wall: float) -> str:
+        """Why the box is not to be given traffic; "" where it is. `now` is of a steady clock, in seconds, and `wall`
+        Unix seconds, by which the first look tells how long ago the round was that it hears of."""
         if "error" in answer:
             return f"the running daemon says: {answer['error']}"
         vigil, canary = answer["vigil"], answer["canary"]
@@ -43,7 +44,9 @@ class Watch:
             wrong = [f"{one['family']} {one['protocol']}: {one['wrong']}" for one in canary["probes"] if one["wrong"]]
             return f"canary {canary['state']}" + (f": {wrong[0]}" if wrong else "")
         if canary["rounds"] != self.rounds:
-            self.rounds, self.since = canary["rounds"], now
+            last = max((one["succeeded"] for one in canary["probes"]), default=wall)
+            ago = max(0.0, wall - last) if self.rounds < 0 else 0.0
+            self.rounds, self.since = canary["rounds"], now - ago
         if (late := now - self.since) > LATE * self.period + ROUND:
             return f"the canary's last round is {late:.0f} s ago"
         return ""
@@ -146,10 +149,10 @@ def failed(argv: list[str]) -> str:
     return "" if done.returncode == 0 else (done.stderr or done.stdout).strip() or f"status {done.returncode}"
 
 
-def look(ask: Callable[[], dict[str, Any]], watch: Watch, now: float) -> str:
+def look(ask: Callable[[], dict[str, Any]], watch: Watch, now: float, wall: float) -> str:
     """Why the box is not to be given traffic, asked once; an answer that nobody can read is a reason, too."""
     try:
-        return watch.why_not(ask(), now)
+        return watch.why_not(ask(), now, wall)
     except SystemProblem as problem:
         return str(problem)
     except (KeyError, TypeError) as problem:

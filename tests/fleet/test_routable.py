@@ -39,7 +39,7 @@ def status(**canary: Any) -> dict[str, Any]:
     ([], "the daemon's answer lacks"),
 ])
 def test_down_is_whatever_is_not_known_to_be_up(answer: Any, why: str):
-    said = look(lambda: answer, Watch(10.0), 1000.0)
+    said = look(lambda: answer, Watch(10.0), 1000.0, 0.0)
     assert why in said and bool(said) == bool(why)
 
 
@@ -47,15 +47,23 @@ def test_no_answer_is_down():
     def nobody() -> dict[str, Any]:
         raise SystemProblem("no edgeblock is running here")
 
-    assert look(nobody, Watch(10.0), 0.0) == "no edgeblock is running here"
+    assert look(nobody, Watch(10.0), 0.0, 0.0) == "no edgeblock is running here"
 
 
 def test_a_round_that_is_long_ago_says_nothing():
     watch = Watch(5.0)
     most = LATE * 5.0 + ROUND
-    assert watch.why_not(GOOD, 100.0) == "" and watch.why_not(GOOD, 100.0 + most) == ""
-    assert watch.why_not(GOOD, 101.0 + most) == "the canary's last round is 26 s ago"
-    assert watch.why_not(status(rounds=8), 102.0 + most) == ""
+    assert watch.why_not(GOOD, 100.0, 0.0) == "" and watch.why_not(GOOD, 100.0 + most, 0.0) == ""
+    assert watch.why_not(GOOD, 101.0 + most, 0.0) == "the canary's last round is 26 s ago"
+    assert watch.why_not(status(rounds=8), 102.0 + most, 0.0) == ""
+
+
+def test_the_first_look_hears_of_rounds_long_ago():
+    told = status(probes=[{"family": "ipv4", "protocol": "tls", "wrong": "", "succeeded": 5000.0}])
+    most = LATE * 5.0 + ROUND
+    assert look(lambda: told, Watch(5.0), 1.0, 5000.0 + most) == ""
+    assert look(lambda: told, Watch(5.0), 1.0, 5001.0 + most) == "the canary's last round is 26 s ago"
+    assert look(lambda: told, Watch(5.0), 1.0, 4000.0) == ""        # the clock was put back
 
 
 @pytest.mark.parametrize(("looks", "states"), [
