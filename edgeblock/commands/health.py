@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def main(chosen: argparse.Namespace) -> int:
         threading.Thread(target=drain, args=(ended,), daemon=True).start()
     effects = Effects({True: chosen.up, False: chosen.down}, Path(chosen.file) if chosen.file else None,
                       Path(chosen.exabgp) if chosen.exabgp else None, sys.stdout)
+    try:
+        keep(chosen, ask, watch, effects, ended)
+    finally:                        # also of what nobody has thought of
+        wrong = effects.apply(False, time.monotonic())
+    for line in ("down: nobody watches any more", *wrong):
+        say(line)
+    return 0
+
+
+def keep(chosen: argparse.Namespace, ask: Callable[[], dict[str, Any]], watch: Watch, effects: Effects,
+         ended: threading.Event) -> None:
+    """Looks and does what follows, until it is to end."""
     damper = Damper(chosen.rise, chosen.fall)
     told: list[str] = []
     while not ended.is_set():
@@ -82,10 +95,6 @@ def main(chosen: argparse.Namespace) -> int:
                     say(line)
             told = wrong
         ended.wait(chosen.interval)
-    say("down: nobody watches any more")
-    for line in effects.apply(False, time.monotonic()):
-        say(line)
-    return 0
 
 
 def check(chosen: argparse.Namespace) -> None:

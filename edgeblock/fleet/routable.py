@@ -91,7 +91,10 @@ class Effects:
 
     def apply(self, up: bool, now: float) -> list[str]:
         """Does what is not done yet; what went wrong. `now` is of a steady clock, in seconds."""
-        wrong = list(self._say(up))
+        try:
+            wrong = list(self._say(up))
+        except OSError as problem:          # nobody reads it any more; the rest is for others
+            wrong = [f"the announcements: {problem.strerror}"]
         if self.done is up and now - self.at < AGAIN:
             return wrong
         self.done = None        # what is done in part is done of neither

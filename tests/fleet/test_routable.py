@@ -143,6 +143,18 @@ def test_what_one_before_has_announced_is_withdrawn(tmp_path: Path):
     assert effects.apply(True, 2.0) == [] and out.getvalue().endswith("announce route 192.0.2.0/24 next-hop self\n")
 
 
+def test_what_nobody_reads_is_no_reason_to_leave_the_rest(tmp_path: Path):
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    routes, up = tmp_path / "routes", tmp_path / "up"
+    routes.write_text("announce route 192.0.2.0/24 next-hop self\n")
+    up.touch()
+    effects = Effects(file=up, routes=routes, out=Closed())
+    assert effects.apply(False, 0.0) == ["the announcements: Broken pipe"] and not up.exists()
+
+
 # The command --------------------------------------------------------------------------------------------------
 
 class Told(threading.Thread):
@@ -209,6 +221,15 @@ def test_a_file_is_there_while_it_is_up(daemon: Told, tmp_path: Path, watching: 
     assert process.wait(10) == 0 and not up.exists()
     assert (tmp_path / "said").read_text().splitlines() == [f"edgeblock: health: {one}" for one in (
         "up", "down: canary failed", "up", "down: nobody watches any more")]
+
+
+def test_a_fault_ends_it_with_the_box_down(daemon: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    up, looks = tmp_path / "up", iter(["", ""])
+    monkeypatch.setattr("edgeblock.commands.health.look", lambda *_: next(looks))
+    with pytest.raises(StopIteration):
+        main(["health", "--config", str(tmp_path / "edgeblock.toml"), "--interval", "0.01", "--rise", "1", "--file",
+              str(up)])
+    assert next(looks, None) is None and not up.exists()
 
 
 def test_exabgp_hears_of_routes_until_it_ends(daemon: Told, tmp_path: Path, watching: Callable[..., Any]):
