@@ -54,7 +54,7 @@ from edgeblock.blocklist.intake import (
 from edgeblock.blocklist.notice import read_notice
 from edgeblock.blocklist.parts import ADDRESS, EXCEPTION, HAS_TERMS, IS_EXCEPTION, IS_IPV6, Compiled, ListRecord
 from edgeblock.blocklist.settings import ListSettings
-from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, keys_for, refuses_replay
+from edgeblock.blocklist.signature import MINISIG_MAX, Hashed, PublicKey, keys_for, refuses_replay
 from edgeblock.errors import ListError, printable
 
 FORMAT = 1              # of what stands in such a file besides what snapshot.VERSION says
@@ -173,6 +173,17 @@ def take(source: ListFile, terms: Terms, previous: ListRecord | None, now: float
     return made
 
 
+def may_stay(record: ListRecord, terms: Terms) -> bool:
+    """Whether who has signed what was taken instead of the list, if anybody, is still believed."""
+    return not record.compiled_by or record.compiled_by in map(str, keys_of(record.name, terms))
+
+
+def keys_of(name: str, terms: Terms) -> tuple[PublicKey, ...]:
+    """Of which one has to sign what was compiled of that list; none where none is believed."""
+    signers = [word for word in terms.rules.compiled_signers if word.rpartition("=")[0] in ("", name)]
+    return keys_for(name, "", signers, True) or () if signers else ()
+
+
 def commitments_of(source: ListFile, record: ListRecord, aside: Callable[[], BinaryIO]) -> memoryview | None:
     """What proves entries of the list, where it stands beside as NAME.commitments and comes to the root that is
     signed. Without it the list is in force all the same; what is wrong with one that is there is told."""
@@ -204,11 +215,9 @@ def read_part(path: Path, source: ListFile, terms: Terms, now: float, aside: Cal
         ListError, Doubt: it is not.
         OSError: it cannot be copied.
     """
-    signers = [word for word in terms.rules.compiled_signers if word.rpartition("=")[0] in ("", source.name)]
-    if not signers:
+    keys = keys_of(source.name, terms)
+    if not keys:
         raise Doubt("[rules] compiled_signers names no key for this list")
-    keys = keys_for(source.name, "", signers, True)
-    assert keys is not None
     beside = signature_of(path)
     if not os.path.lexists(beside):
         raise Doubt(f"has no signature, and there is no {beside.name}; drop that first")

@@ -287,7 +287,8 @@ class Round:
                 else:
                     self._refuse(source.name, Refused([Finding(source.path.name, 0, why)]), source.state)
                 continue
-            if part is None or part.parts.lists[0].origin != origin or (
+            if part is None or part.parts.lists[0].origin != origin or not precompiled.may_stay(
+                    part.parts.lists[0], terms) or (
                     source.settings.format == "order" and not self.store.has_answers(source.name)):
                 changed.append((source, origin))
         ranks: Counter[int] = Counter()

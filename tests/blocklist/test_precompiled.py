@@ -221,6 +221,19 @@ def test_without_a_key_that_may_sign_none_is_taken(box):
         assert box.doubt() == "[rules] compiled_signers names no key for this list"
 
 
+@pytest.mark.parametrize("signers", ((), (f"other={SIGNER.public}",), (SIGNER.public, f"court={OTHER.public}")))
+def test_what_a_key_has_signed_goes_with_the_key(box, signers):
+    box.offer()
+    assert box.refresh().changes and box.court().lists[0].compiled_by == str(SIGNER.key)
+    box.rules = replace(box.rules, compiled_signers=(OTHER.public, SIGNER.public))
+    assert box.refresh().changes == [] and box.court().lists[0].compiled_by
+    box.rules = replace(box.rules, compiled_signers=signers)
+    box.refresh()
+    assert box.court().lists[0].compiled_by == "" and box.action("www.a.example") == "court"
+    assert box.outcome.warnings[0].startswith("court.compiled: is not taken")
+    assert box.refresh().refused == {}
+
+
 def test_a_key_that_is_none_is_a_mistake_of_the_configuration(box):
     box.offer()
     box.rules = replace(box.rules, compiled_signers=("RWxyz",))
