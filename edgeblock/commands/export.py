@@ -23,7 +23,7 @@ from edgeblock.blocklist.terms import shown_time
 from edgeblock.commands import add_config, moment_of
 from edgeblock.errors import ConfigError, SystemProblem
 from edgeblock.fleet.export import FORMATS, ROUTES
-from edgeblock.fleet.export.gather import Sources, gather, name_of
+from edgeblock.fleet.export.gather import Sources, check_in_force, gather, name_of
 from edgeblock.fleet.export.options import BLACKHOLE, NO_EXPORT, ZONE, Options
 
 EXAMPLES = """\
@@ -48,7 +48,8 @@ class Same(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
-    parser.add_argument("--rules", metavar="DIR", help="the lists (default: those of the configuration)")
+    parser.add_argument("--rules", metavar="DIR",
+                        help="these lists, whatever is in force here (default: those of the configuration)")
     parser.add_argument("--list", metavar="NAME", action="append", default=[],
                         help="only what this list blocks; may be given again. Exceptions of all lists hold")
     parser.add_argument("--at", metavar="TIME", help="as of that time, such as 2026-12-05T15:00:00Z, instead of now")
@@ -75,6 +76,8 @@ def main(chosen: argparse.Namespace) -> int:
     options = options_of(chosen, head_of(output))
     sources = gather(rules, chosen.list, moment_of(chosen.at), bool(whole.reply.redirect),
                      chosen.format in ROUTES and options.divert)
+    if not chosen.rules:
+        check_in_force(sources, rules)
     for warning in sources.warnings:
         print(f"edgeblock: warning: {warning}", file=sys.stderr)
     lines = FORMATS[chosen.format](sources, options)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from ipaddress import IPv4Network
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,8 @@ import edgeblock.fleet.export
 from edgeblock import config
 from edgeblock.addresses import Addresses, Endpoint, Span, What
 from edgeblock.blocklist.load import load
+from edgeblock.blocklist.refresh import refresh
+from edgeblock.blocklist.store import Store, read_key
 from edgeblock.cli import main
 from edgeblock.commands.export import serial_of
 from edgeblock.errors import ListError
@@ -81,6 +84,34 @@ def test_what_fails_in_the_midst_leaves_the_file_as_it_was(home: Home, monkeypat
     assert home.export("rpz") == 2
     assert home.output.read_bytes() == before
     assert [one for one in os.listdir(home.output.parent) if one.startswith(".")] == []
+
+
+def test_what_the_daemon_has_not_in_force_is_not_exported(home: Home, capsys: pytest.CaptureFixture[str]):
+    """It judges growth and loss; who knows no version before would export what no box does."""
+    rules = config.load(str(home.config)).rules
+    store = Store(rules.key.parent, read_key(rules.key, create=True))
+    store.prepare()
+    home.drop("a.list", "example.com\n")
+    home.drop("b.list", "".join(f"{one}.example.net\n" for one in range(200)))
+    home.drop("b.toml", 'until = 2040-01-01\nclients = ["198.51.100.0/24"]\nexpires = 2041-01-01\n')
+    assert home.export("rpz") == 0          # no daemon has ever run here
+    refresh(rules, store, time.time())
+    assert home.export("rpz") == 0
+    before = home.output.read_bytes()
+    capsys.readouterr()
+    home.drop("a.list", "".join(f"{one}.example.org\n" for one in range(5000)))
+    (home.rules / "b.list").unlink()
+    for taken in range(2):
+        assert home.export("rpz") == 2 and home.output.read_bytes() == before
+        told = capsys.readouterr().err
+        assert "a.list: the daemon has another version in force" in told
+        assert "b: the daemon has it in force, and there is no such list" in told
+        if not taken:
+            assert refresh(rules, store, time.time()).refused.keys() == {"a", "b"}
+    home.drop("c.list", "example.org\n")
+    assert home.export("rpz") == 2
+    assert "c.list: the daemon has no version in force" in capsys.readouterr().err
+    assert home.export("rpz", "--rules", str(home.rules)) == 0 and home.output.read_bytes() != before
 
 
 def test_a_list_that_changes_meanwhile_is_an_error(home: Home):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from edgeblock import config
 from edgeblock.addresses import BITS, Addresses, translated
-from edgeblock.blocklist import formats
+from edgeblock.blocklist import canary, formats
 from edgeblock.blocklist.addresses import Reader
 from edgeblock.blocklist.canonical import host_address
 from edgeblock.blocklist.compiler import Compiler, merge
@@ -36,7 +36,7 @@ from edgeblock.blocklist.matcher import Found, ListMatcher
 from edgeblock.blocklist.parts import ROW_SIZE, Compiled, ListRecord
 from edgeblock.blocklist.settings import ListSettings
 from edgeblock.blocklist.snapshot import open_snapshot, pack
-from edgeblock.blocklist.store import readable_key
+from edgeblock.blocklist.store import Store, readable_key
 from edgeblock.blocklist.taking import take_all
 from edgeblock.blocklist.terms import Window, shown_time
 from edgeblock.errors import ListError
@@ -424,6 +424,32 @@ def gather(rules: config.Rules, chosen: Iterable[str] = (), at: float | None = N
                       https_host=any(source.settings.https == "host" for source in files))
     sources.scan()
     return sources
+
+
+def check_in_force(sources: Sources, rules: config.Rules) -> None:
+    """Whether these are the lists that the daemon of this box has in force, where its state can be read: it judges
+    growth and loss against the version before, and keeps a list that has gone with too much.
+
+    Raises:
+        ListError: it has others.
+    """
+    if (key := readable_key(rules.key)) is None or (
+            there := Store(rules.key.parent, key).published()) is None:
+        return
+    in_force = {record.name: record for record in canary.lists_of_people(there)}
+    wrong = [f"{record.file}: the daemon has {'another version' if name in in_force else 'no version'} in force"
+             for name, record in sorted(sources.records.items())
+             if name not in in_force or content_of(in_force[name]) != content_of(record)]
+    wrong += [f"{name}: the daemon has it in force, and there is no such list"
+              for name in sorted(in_force.keys() - sources.records.keys())]
+    if wrong:
+        raise ListError(*wrong, f"{rules.directory}: nothing is exported that the box does not do; export again when "
+                        "the daemon has taken these lists, or let them go (`edgeblock status` says what it refuses), "
+                        f"or with --rules {rules.directory}, whatever it has")
+
+
+def content_of(record: ListRecord) -> tuple[object, ...]:
+    return record.sha256, record.action, record.mandatory, record.https, record.expires, record.clients
 
 
 def is_exported(record: ListRecord, chosen: frozenset[str]) -> bool:
