@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeblock.blocklist import formats
-from edgeblock.blocklist.directory import BESIDE, is_unfinished
+from edgeblock.blocklist.directory import BESIDE, COMMITMENTS, COMPILED, is_unfinished
 from edgeblock.blocklist.pages import SUFFIX as PAGE
 from edgeblock.blocklist.settings import CLIENTS
 from edgeblock.blocklist.store import sync_directory
@@ -34,14 +34,15 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 FILES_MAX = 2000                    # of one source: two files for each of a thousand lists
 MODE = 0o640                        # of a file: its group, which is that of the directory, reads it
 SETTINGS = (PAGE, CLIENTS, ".toml")     # only of a source that may bring settings, in the order in which they land
-ORDER = {suffix: rank for rank, suffix in enumerate((*SETTINGS, ".minisig"))}
+MADE = (COMMITMENTS, COMPILED)          # of a list elsewhere: each box looks for itself whether it takes that
+ORDER = {suffix: rank for rank, suffix in enumerate((*SETTINGS, *MADE, ".minisig"))}
 LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, RENAME_NOREPLACE, RENAME_EXCHANGE = -100, 1, 2        # renameat2(2)
 
 
 def why_not(name: str, settings: bool) -> str | None:
     """Why a file may not land by this name, as the end of a sentence; None where it may. `settings`: it may be more
-    than a list and its signature."""
+    than a list, what was compiled of it, and their signatures."""
     if not NAME.fullmatch(name):
         return "is no file name of letters, digits and ._+- of at most 200 characters that begins with none of .+-"
     suffix = formats.stem_and_suffix(name)[1]
@@ -50,6 +51,8 @@ def why_not(name: str, settings: bool) -> str | None:
     if suffix in SETTINGS:
         return None if settings else "is of settings, and this source has no settings = true"
     listed = name.removesuffix(".minisig")
+    if formats.stem_and_suffix(listed)[1] in MADE:
+        return None
     if formats.find_format(listed) is None:
         return f"is not the name of a list: it has to end in one of {', '.join(formats.EXTENSIONS)}"
     return None
