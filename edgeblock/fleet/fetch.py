@@ -60,6 +60,7 @@ class Fetcher:
         self._shared: Shared | None = None
         self._feeds: dict[str, Feed] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, set[asyncio.Task[None]]] = {}      # cancelled, and perhaps still landing
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._problem = ""
@@ -78,7 +79,7 @@ class Fetcher:
                 await self._keep_status()
             finally:
                 notify(STOPPING="1")
-                await self._end(self._tasks)
+                await self._end()
         self._log("info", "stopped")
 
     def _reload(self) -> None:
@@ -107,15 +108,16 @@ class Fetcher:
         else:
             ending = {name: task for name, task in self._tasks.items()
                       if wanted.get(name) != self._feeds[name].settings}
-        for name in ending:
+        for name, task in ending.items():
             del self._tasks[name], self._feeds[name]
+            task.cancel()
+            self._leaving.setdefault(name, set()).add(task)
+        self._leaving = {name: {one for one in tasks if not one.done()} for name, tasks in self._leaving.items()}
         self._sources = sources
         begin = [one for name, one in wanted.items() if name not in self._tasks]
         for one in begin:
             self._feeds[one.name] = feed = Feed(one, make(one, sources.fetch), self._shared)
-            self._tasks[one.name] = asyncio.ensure_future(self._keep(feed, ending.pop(one.name, None)))
-        for task in ending.values():
-            task.cancel()
+            self._tasks[one.name] = asyncio.ensure_future(self._keep(feed, self._leaving.get(one.name, set())))
         for name, files in orphans(self._shared, wanted):
             self._log("warning", "a source is gone from the configuration, and what it has brought stays; remove "
                       "the files if they are not to hold any more", source=name, files=files)
@@ -123,19 +125,18 @@ class Fetcher:
                   directory=str(sources.fetch.directory))
         self._changed.set()
 
-    async def _keep(self, feed: Feed, before: "asyncio.Task[None] | None") -> None:
-        """Runs a feed, once the one that it takes the place of has let go of its files."""
-        if before is not None:
-            before.cancel()
-            await asyncio.wait({before})
+    async def _keep(self, feed: Feed, before: "set[asyncio.Task[None]]") -> None:
+        """Runs a feed, once those that it takes the place of have let go of their files."""
+        if before:
+            await asyncio.wait(before)
             feed.reread()
         await feed.keep()
 
-    async def _end(self, tasks: dict[str, "asyncio.Task[None]"]) -> None:
-        for task in tasks.values():
+    async def _end(self) -> None:
+        for task in self._tasks.values():
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks.values())
+        if tasks := set(self._tasks.values()).union(*self._leaving.values()):
+            await asyncio.wait(tasks)
 
     # ---- the status
 

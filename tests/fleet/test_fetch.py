@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Running:
                 await asyncio.sleep(0.01)
 
     async def end(self) -> None:
-        await self.fetcher._end(self.fetcher._tasks)
+        await self.fetcher._end()
 
 
 def row(name: str, number: int = 0, every: float = 3600) -> str:
@@ -146,6 +147,61 @@ def test_configuration_anew_disturbs_only_what_has_changed(tmp_path):
         one.fetcher._reload()
         assert [line for line in one.said if line["event"] == "the sources stay as they were"]
         assert one.feed("a") is a and one.feed("d")
+        await one.end()
+
+    asyncio.run(play())
+
+
+def asked_by(feed: Feed) -> bool:
+    """Whether it has asked, and waits an hour now."""
+    return feed._next > time.time() + 600
+
+
+@pytest.mark.parametrize("between", ["another number", "gone", "the end"])
+def test_whoever_takes_a_source_s_place_waits_until_its_files_have_landed(tmp_path, between):
+    """Its landing cannot be stopped, and two times over the configuration is another one meanwhile."""
+    one = Running(tmp_path)
+    landing, go = threading.Event(), threading.Event()
+
+    async def play():
+        fakes.VERSIONS["a"] = {"a.list": b"1.example\n"}
+        one.write(row("a"), row("b"))
+        one.apply()
+        await one.until(lambda: asked_by(one.feed("a")))
+        shared = one.fetcher._shared
+        land = shared.landing.land
+
+        def slow(*arguments):
+            landing.set()
+            assert go.wait(SOON)
+            return land(*arguments)
+
+        shared.landing.land = slow
+        fakes.VERSIONS["a"] = {"a.list": b"2.example\n"}
+        first = one.feed("a")
+        again = asyncio.ensure_future(first.ask())
+        one.fetcher._tasks["a"].cancel()
+        one.fetcher._tasks["a"] = again
+        await one.until(landing.is_set)
+        if between != "the end":
+            one.write(*([row("a", number=1)] if between == "another number" else []), row("b"))
+            one.fetcher._reload()
+            await asyncio.sleep(0)
+        one.write(row("a", number=2), row("b"))
+        one.fetcher._reload()
+        await asyncio.sleep(0.05)
+        assert not one.feed("a")._source.asked and not again.done()
+        if between == "the end":
+            ending = asyncio.ensure_future(one.end())
+            await asyncio.sleep(0.05)
+            assert not ending.done()
+            go.set()
+            await ending
+        go.set()
+        shared.landing.land = land
+        if between != "the end":
+            await one.until(lambda: asked_by(one.feed("a")))
+        assert one.there() == {"a.list": b"2.example\n"} and again.done() and not one.feed("a").failures
         await one.end()
 
     asyncio.run(play())
