@@ -43,6 +43,14 @@ def _connected(path: Path, patience: float) -> socket.socket:
             return daemon
 
 
+def _received(daemon: socket.socket, end: float) -> bytes:
+    """More of an answer that has to be whole at `end` of the steady clock, however slowly it comes."""
+    if (left := end - time.monotonic()) <= 0:
+        raise TimeoutError
+    daemon.settimeout(left)
+    return daemon.recv(65536)
+
+
 def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
     """What the daemon behind the socket answers, within so many seconds.
 
@@ -53,9 +61,10 @@ def ask(path: Path, question: str, patience: float = PATIENCE) -> Any:
     with ExitStack() as stack:
         try:
             daemon = stack.enter_context(_connected(path, patience))
+            end = time.monotonic() + patience
             daemon.settimeout(patience)
             daemon.sendall(question.encode() + b"\n")
-            answer = b"".join(iter(lambda: daemon.recv(65536), b""))
+            answer = b"".join(iter(lambda: _received(daemon, end), b""))
             if not answer and os.geteuid() != 0:
                 raise SystemProblem(NOT_PERMITTED.format(path))
             return json.loads(answer)

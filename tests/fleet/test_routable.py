@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeblock.asking import ask
 from edgeblock.cli import main
 from edgeblock.errors import SystemProblem
 from edgeblock.fleet.routable import AGAIN, LATE, ROUND, Damper, Effects, Watch, look
@@ -207,6 +209,31 @@ def test_once_says_it_with_its_status(daemon: Told, tmp_path: Path, capsys: pyte
     assert (main(words), capsys.readouterr().out) == (0, "up\n")
     daemon.answer = status(state="failed")
     assert (main(words), capsys.readouterr().out) == (1, "down: canary failed\n")
+
+
+def test_an_answer_that_never_ends_is_none(tmp_path: Path):
+    """A byte now and then would have whoever looks wait, and the box up, for ever."""
+    heard = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            while not heard.wait(0.1):
+                connection.sendall(b" ")
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(tmp_path / "control"))
+        listening.listen()
+        thread = threading.Thread(target=trickle, daemon=True)
+        thread.start()
+        timer = threading.Timer(5.0, heard.set)
+        timer.start()
+        with pytest.raises(SystemProblem, match="no answer within 1 s"):
+            ask(tmp_path / "control", "status", 1.0)
+        assert not heard.is_set()
+        timer.cancel()
+        heard.set()
+        thread.join()
 
 
 def test_a_file_is_there_while_it_is_up(daemon: Told, tmp_path: Path, watching: Callable[..., Any]):
