@@ -83,6 +83,11 @@ async def hang(*_):
     await asyncio.Event().wait()
 
 
+def asked_by(feed: Feed) -> bool:
+    """Whether it has asked, and waits an hour now."""
+    return feed._next > time.time() + 600
+
+
 def test_a_fault_of_one_source_touches_no_other(tmp_path):
     one = Running(tmp_path)
     names = [f"bad{number}" for number in range(8)]
@@ -131,7 +136,7 @@ def test_configuration_anew_disturbs_only_what_has_changed(tmp_path):
             fakes.VERSIONS[name] = {f"{name}.list": b"x.example\n"}
         one.write(row("a"), row("b"), row("c"))
         one.apply()
-        await one.until(lambda: len(one.there()) == 3)
+        await one.until(lambda: all(asked_by(one.feed(name)) for name in "abc"))
         a, b, c = map(one.feed, "abc")
         one.write(row("a"), row("b", number=7), row("d"))
         fakes.VERSIONS["d"] = {"d.list": b"y.example\n"}
@@ -150,11 +155,6 @@ def test_configuration_anew_disturbs_only_what_has_changed(tmp_path):
         await one.end()
 
     asyncio.run(play())
-
-
-def asked_by(feed: Feed) -> bool:
-    """Whether it has asked, and waits an hour now."""
-    return feed._next > time.time() + 600
 
 
 @pytest.mark.parametrize("between", ["another number", "gone", "the end"])
