@@ -6,8 +6,10 @@ waits on one is woken. Redirects are few, never from TLS to none, and take a pas
 body means, or a body unpacked.
 """
 
+import functools
 import hashlib
 import http.client
+import os
 import socket
 import ssl
 import threading
@@ -29,6 +31,8 @@ from edgeblock.fleet.source import SourceError
 REDIRECTS = (301, 302, 303, 307, 308)
 PIECE = 8192                # bytes read at a time: at the lowest rate less than a window
 URL_MAX = 4000              # characters of the URL of a redirect
+EARLY_MAX = 16              # answers that are none yet (RFC 9110, 15.2), such as Early Hints, before one that is
+CONTEXTS_MAX = 16           # contexts of TLS that are kept: each has read all authorities, which takes 0.4 s
 SHOWN_MAX = 200             # characters of a URL, or of what a library says, in a message
 AGENT = f"edgeblock-fetch/{edgeblock.__version__}"
 
@@ -85,8 +89,8 @@ class Visit:
         self._reading = False                   # whether a body comes
         self._since, self._had = self._began, 0     # when the window began, and `got` at that moment
         self._lock = threading.Lock()
-        self._held: list[socket.socket] = []
-        self._managers: dict[bool, urllib3.PoolManager] = {}
+        self._held: list[tuple[HTTPConnection, socket.socket]] = []
+        self._managers: dict[tuple[bool, bool], urllib3.PoolManager] = {}
 
     # ---- for whoever keeps the time
 
@@ -109,7 +113,7 @@ class Visit:
         """Ends all connections, and lets none be made."""
         with self._lock:
             self.why = self.why or why
-            for one in self._held:
+            for _, one in self._held:
                 with suppress(OSError):         # it has ended
                     one.shutdown(socket.SHUT_RDWR)
 
@@ -159,7 +163,7 @@ class Visit:
             manager.clear()
         with self._lock:
             self.why = self.why or "it was ended"
-            for one in self._held:
+            for _, one in self._held:
                 one.close()
             self._held.clear()
 
@@ -188,9 +192,10 @@ class Visit:
         sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         if own and self.secrets.authorization:
             sent["Authorization"] = self.secrets.authorization
+        self._forget()
         self._asked = time.monotonic()
         try:
-            return self._manager(own).request(
+            return self._manager(own, urlsplit(url).scheme == "https").request(
                 "GET", url, headers=sent, redirect=False, retries=False, preload_content=False, decode_content=False,
                 timeout=urllib3.Timeout(connect=self.bounds.silence, read=self.bounds.silence))
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as problem:
@@ -198,35 +203,62 @@ class Visit:
         finally:
             self._asked = None
 
-    def _manager(self, own: bool) -> urllib3.PoolManager:
+    def _manager(self, own: bool, tls: bool) -> urllib3.PoolManager:
         """Who makes connections; those to the servers that are meant may have our certificate."""
-        if own not in self._managers:
-            context = context_of(self.secrets, own)
+        if (own, tls) not in self._managers:
+            context = context_of(self.secrets, own) if tls else None
             made = urllib3.ProxyManager(self.proxy, ssl_context=context) if self.proxy else \
                 urllib3.PoolManager(ssl_context=context)
             made.pool_classes_by_scheme = pools(self._hold)
-            self._managers[own] = made
-        return self._managers[own]
+            self._managers[own, tls] = made
+        return self._managers[own, tls]
 
-    def _hold(self, made: socket.socket) -> socket.socket:
+    def _hold(self, connection: HTTPConnection, made: socket.socket) -> socket.socket:
         """Keeps a second descriptor of a connection: that is there whatever TLS makes of the first."""
         with self._lock:
             if self.why:
                 made.close()
                 raise ConnectionAbortedError(self.why)
-            self._held.append(made.dup())
+            self._held.append((connection, made.dup()))
         return made
+
+    def _forget(self) -> None:
+        """Lets go of connections that are closed; between two requests, when no body comes over one any more."""
+        with self._lock:
+            for held in [one for one in self._held if one[0].sock is None]:
+                held[1].close()
+                self._held.remove(held)
+
+
+class TooManyHints(http.client.HTTPException):
+    """EARLY_MAX answers that are none yet, and no end."""
+
+
+class Final(http.client.HTTPResponse):
+    """The answer behind those that are none yet; the library passes over 100 alone, and over any number of them."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(EARLY_MAX + 1):
+            version, status, reason = super()._read_status()        # type: ignore[misc]
+            if not 100 <= status < 200 or status == 101:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise TooManyHints
 
 
 def pools(hold: Any) -> dict[str, type[HTTPConnectionPool]]:
     """Pools of connections that are held from their beginning on: a server may be silent in the TLS handshake."""
     class Plain(HTTPConnection):
+        response_class = Final
+
         def _new_conn(self) -> socket.socket:
-            return hold(super()._new_conn())        # type: ignore[no-any-return]
+            return hold(self, super()._new_conn())      # type: ignore[no-any-return]
 
     class Secure(HTTPSConnection):
+        response_class = Final
+
         def _new_conn(self) -> socket.socket:
-            return hold(super()._new_conn())        # type: ignore[no-any-return]
+            return hold(self, super()._new_conn())      # type: ignore[no-any-return]
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain                       # type: ignore[assignment]
@@ -238,14 +270,34 @@ def pools(hold: Any) -> dict[str, type[HTTPConnectionPool]]:
 
 
 def context_of(secrets: Secrets, own: bool) -> ssl.SSLContext:
-    """TLS 1.2 or later, and a server whose name its certificate has. Raises SourceError."""
-    where = secrets.ca_file
+    """TLS 1.2 or later, and a server whose name its certificate has: one for all who believe and show the same, as
+    long as the files are the same. Raises SourceError."""
+    shown = (secrets.certificate, secrets.certificate_key) if own and secrets.certificate else (None, None)
+    usual = ssl.get_default_verify_paths()
+    files = (secrets.ca_file, *shown) if secrets.ca_file else (usual.cafile, usual.capath, *shown)
+    return made_context(secrets.ca_file, *shown, tuple(stamp_of(file) for file in files))
+
+
+def stamp_of(file: Path | str | None) -> tuple[int, ...]:
+    """What changes with a file, or with what is in a directory; () where none is there."""
+    try:
+        seen = os.stat(file) if file else None
+    except OSError:
+        return ()
+    return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns) if seen else ()
+
+
+@functools.lru_cache(maxsize=CONTEXTS_MAX)
+def made_context(ca_file: Path | None, certificate: Path | None, key: Path | None,
+                 _stamps: tuple[tuple[int, ...], ...]) -> ssl.SSLContext:
+    """Raises SourceError, which is not kept."""
+    where = ca_file
     try:
         made = ssl.create_default_context(cafile=str(where) if where else None)
-        if own and secrets.certificate:
-            where = secrets.certificate
+        if certificate:
+            where = certificate
             # An encrypted key would have OpenSSL ask at a terminal.
-            made.load_cert_chain(secrets.certificate, secrets.certificate_key, password=lambda: b"")
+            made.load_cert_chain(certificate, key, password=lambda: b"")
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "reason", None) or getattr(problem, "strerror", None) or problem
         raise SourceError(f"{where}: cannot be used as a certificate in PEM: {reason}") from None

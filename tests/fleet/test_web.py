@@ -18,7 +18,7 @@ from edgeblock.errors import ConfigError
 from edgeblock.fleet.feed import Feed, Shared
 from edgeblock.fleet.source import SourceError
 from edgeblock.fleet.sources import FetchSettings, SourceSettings
-from edgeblock.fleet.visit import Bounds, place_of
+from edgeblock.fleet.visit import Bounds, Secrets, Visit, made_context, place_of
 from edgeblock.fleet.web import Settings, Web, wait_of
 from tests.blocklist.test_signature import ONE, TWO
 from tests.fleet.serving import Connection, Server, serving
@@ -176,8 +176,8 @@ HOSTILE = {
     "a length of five thousand digits": (number_of_many_digits, ""),
     "a negative length": (negative, "is no list: it is an HTML"),
     "a head that drips": (dripping_head, "does not answer within 0.5 s"),
-    "go on, without end": (go_on, "does not answer within 0.5 s"),
-    "hints without end": (early, "(HTTP 103)"),
+    "go on, without end": (go_on, "can be read (TooManyHints)"),
+    "hints without end": (early, "can be read (TooManyHints)"),
     "headers without end": (flood, "speaks no HTTP that can be read"),
     "a header without end": (long_line, "speaks no HTTP that can be read"),
     "the size of a piece without end": (long_size, ""),
@@ -352,6 +352,55 @@ def test_a_header_that_no_honest_server_sends_is_not_sent_back(place):
 
 
 SHA = hashlib.sha256(GOOD).hexdigest()
+
+
+def test_hints_before_an_answer_are_passed_over_as_long_as_they_are_few(place):
+    def hints(count, status):
+        def answer(one: Connection) -> None:
+            one.send(f"HTTP/1.1 {status} Early\r\nLink: </style.css>\r\n\r\n".encode() * count)
+            one.answer(200, GOOD)
+        return answer
+
+    feed = place.feed()
+    for status in (100, 102, 103):
+        place.server.answers[PATH] = hints(3, status)
+        place.ask(feed)
+        assert not feed.failures, feed.error
+        place.server.answers[PATH] = hints(5000, status)
+        place.ask(feed)
+        assert feed.error.endswith("the server speaks no HTTP that can be read (TooManyHints)")
+    assert place.there() == {"court.list": GOOD}
+
+
+def test_connections_that_are_over_are_let_go(place):
+    """Or a server that closes each has us have a descriptor for each file of a release."""
+    place.server.answers["/hop"] = lambda one: one.answer(302, Location=PATH)
+    visit = Visit(QUICK, "")
+    visit.secrets = Secrets(ca_file=place.home / "server.pem")
+    for path in ["/hop", PATH] * 5:
+        assert visit.read(visit.ask(place.server.url(path), {}, False), MOST) == GOOD
+        assert len(visit._held) <= 1
+    visit.close()
+
+
+def test_the_authorities_are_read_once_as_long_as_their_files_are_the_same(place, tmp_path):
+    made_context.cache_clear()
+    feed = place.feed()
+    for _ in range(3):
+        place.ask(feed)
+    assert not feed.failures and made_context.cache_info().misses == 1
+    content = (tmp_path / "server.pem").read_bytes()
+    (tmp_path / "server.pem").write_bytes(b"")
+    place.ask(feed)
+    assert "cannot be used as a certificate" in feed.error
+    (tmp_path / "server.pem").write_bytes(content)
+    place.ask(feed)
+    assert not feed.failures and made_context.cache_info().currsize == 2
+    with serving(None) as plain:
+        plain.answers[PATH] = lambda one: one.answer(200, GOOD)
+        before = made_context.cache_info()
+        place.ask(place.feed(url=plain.url(PATH), sha256=hashlib.sha256(GOOD).hexdigest()))
+        assert plain.asked and made_context.cache_info() == before
 
 
 def test_the_checksum_that_is_configured_has_to_fit(place):
