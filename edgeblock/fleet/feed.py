@@ -10,8 +10,8 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,26 @@ class Shared:
         self.landed = asyncio.Lock()
         # Those that are slow or fail wait for each other, and for nobody else.
         self.lanes = asyncio.Semaphore(fetch.at_once), asyncio.Semaphore(fetch.at_once)
+
+    @asynccontextmanager
+    async def place(self, slow: bool) -> AsyncIterator[None]:
+        """One of the places in which sources are asked; who turns out to be slow leaves his to the others."""
+        lane, has = self.lanes[slow], True
+
+        def leave() -> None:
+            nonlocal has
+            if has:
+                has = False
+                lane.release()
+
+        await lane.acquire()
+        leaving = None if slow else asyncio.get_running_loop().call_later(SLOW, leave)
+        try:
+            yield
+        finally:
+            leave()
+            if leaving is not None:
+                leaving.cancel()
 
     @property
     def records(self) -> Path:
@@ -109,7 +129,7 @@ class Feed:
 
     async def ask(self) -> float:
         """Asks once, and lands what comes; how many seconds to wait before the next time."""
-        async with self._shared.lanes[self._slow]:
+        async with self._shared.place(self._slow):
             began = time.monotonic()
             try:
                 fetched, changed = await self._fetch()

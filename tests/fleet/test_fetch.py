@@ -157,6 +157,31 @@ def test_configuration_anew_disturbs_only_what_has_changed(tmp_path):
     asyncio.run(play())
 
 
+def test_sources_that_hang_the_first_time_keep_the_others_waiting_for_a_moment_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(feed, "SLOW", 0.1)
+    monkeypatch.setattr(feed, "SPREAD", 0.0)
+    one = Running(tmp_path)
+    names = [f"bad{number}" for number in range(4)]
+    one.write(*(row(name) for name in names), row("good"), fetch="at_once = 1")
+
+    async def play():
+        fakes.DOES.update(dict.fromkeys(names, hang))
+        fakes.VERSIONS["good"] = {"good.list": b"1.example\n"}
+        one.apply()
+        await one.until(lambda: asked_by(one.feed("good")))
+        assert all(one.feed(name)._source.asked for name in names)
+        await one.end()
+        lane = one.fetcher._shared.lanes[False]
+        assert not lane.locked() and lane._value == 1
+        for _ in range(3):
+            async with one.fetcher._shared.place(False):
+                assert lane.locked()
+            assert lane._value == 1
+
+    asyncio.run(play())
+    assert one.there() == {"good.list": b"1.example\n"}
+
+
 @pytest.mark.parametrize("between", ["another number", "gone", "the end"])
 def test_whoever_takes_a_source_s_place_waits_until_its_files_have_landed(tmp_path, between):
     """Its landing cannot be stopped, and two times over the configuration is another one meanwhile."""
