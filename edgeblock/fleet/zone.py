@@ -36,7 +36,7 @@ from edgeblock.toml import choice, seconds, text, whole
 
 ASK = (2.0, 3.0)            # seconds for an answer to the question for the SOA record, on UDP, each time
 ASK_STREAM = 10.0           # the same on TCP and TLS
-PAUSE = 0.5                 # seconds between two fetches, however many NOTIFY come
+PAUSE = 0.5                 # seconds between two fetches, however many NOTIFY come; twice as many after each failure
 KEPT_SHARE = 0.05           # of the SOA's expire: what is kept of the last answer is no older
 DNS_PORT, TLS_PORT = 53, 853
 
@@ -155,6 +155,7 @@ class Zone:
         self.checked = 0.0          # when a primary last said that we have the newest; what is kept of it is older
         self.asked = 0.0            # when the last fetch ended, by the loop's clock
         self.listeners: dict[str, tuple[zone_notify.Listener, zone_notify.Audience]] = {}
+        self.failed = 0             # fetches in a row
         self.deaf = ""              # why NOTIFY is not heard
 
     # ---- fetching
@@ -169,7 +170,10 @@ class Zone:
             key = read_key(self.settings.key_file) if self.settings.key_file else None
             primaries = self._primaries(first)
             await self._listen(key)
-            return await self._ask_all(primaries, key, before, folder)
+            self.failed += 1
+            fetched = await self._ask_all(primaries, key, before, folder)
+            self.failed = 0
+            return fetched
         except ConfigError as problem:
             raise SourceError(f"{problem}") from None
         except SourceError as problem:
@@ -310,14 +314,16 @@ class Zone:
     # ---- waiting
 
     async def wait(self, seconds: float) -> None:
-        """See Source. After NOTIFY it ends at once, but for a short pause."""
+        """See Source. After NOTIFY it ends at once, but for a short pause; anybody can forge a primary's address, so
+        what fails is not asked for again and again."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
                 await self.notified.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(max(0.0, self.asked + PAUSE - loop.time()))
+        pause = min(PAUSE * 2 ** min(self.failed, 16), self.settings.min_retry)
+        await asyncio.sleep(max(0.0, self.asked + pause - loop.time()))
 
     def _heard(self, sender: str) -> None:
         self.notifies += 1

@@ -961,6 +961,30 @@ async def test_a_flood_of_notify_costs_one_refresh_at_a_time(tmp_path: Path):
 
 
 @alone
+async def test_a_flood_of_notify_does_not_take_the_wait_after_failures_away(tmp_path: Path):
+    async with Primary(FIRST, rcode=dns.rcode.REFUSED).running() as primary:
+        box = Box(tmp_path, primary, min_retry=4.0)
+        loop = asyncio.get_running_loop()
+        for wait in (1.0, 2.0, 4.0, 4.0):
+            await box.refuses("REFUSED")
+            box.zone._heard("127.0.0.1")
+            waited = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(zone_source.asyncio, "sleep", gathering(waited))
+                await box.zone.wait(600)
+            assert wait - 0.5 < waited[0] + loop.time() - box.zone.asked < wait + 0.5
+        primary.rcode = 0
+        await box.fetch()
+        assert box.zone.failed == 0
+
+
+def gathering(waited: list[float]):
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+    return sleep
+
+
+@alone
 async def test_two_zones_share_a_port_and_the_last_one_closes_it(tmp_path: Path):
     place = f"127.0.0.1:{free_port()}"
     (tmp_path / "a").mkdir()
