@@ -18,6 +18,7 @@ from edgeblock.errors import printable
 from edgeblock.ledger.records import moment
 
 LOOKING = 1.0           # seconds between two looks at the file
+SHARE = 0.05            # of the time, at most, is spent on it: four megabytes may be made to take most of a second
 DEAD = 60.0             # seconds without a sign after which nobody fetches any more; there is one every ten
 SIZE_MAX = 4 << 20      # bytes of the file: a thousand sources, each with a hundred names of files
 SOURCES_MAX = 1000
@@ -70,6 +71,7 @@ class Fetcher:
             self._miss(f"cannot be read: {problem.strerror}")
         except (ValueError, RecursionError):
             self._miss("is no status of edgeblock-fetch; is it of another version?")
+        self._looked += max(0.0, (time.monotonic() - now) / SHARE - LOOKING)
 
     def _miss(self, why: str) -> None:
         if self.state != "none" or self._config.required or not why.startswith("is not there"):
@@ -83,8 +85,8 @@ class Fetcher:
             if not stat.S_ISREG(state.st_mode) or state.st_size > SIZE_MAX:
                 raise ValueError
             seen = state.st_ino, state.st_size, state.st_mtime_ns
-            # Its time is set anew each time that there is nothing else to say.
-            if self._seen is None or seen[:2] != self._seen[:2]:
+            # Its time is set anew when there is nothing else to say, but one of the same size may have its inode.
+            if seen != self._seen:
                 self._rows = rows_of(file.read(SIZE_MAX))
             self._seen = seen
         age = time.time() - state.st_mtime

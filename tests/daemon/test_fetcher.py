@@ -59,6 +59,31 @@ def test_a_row_for_each_source_and_what_becomes_of_it(place):
     assert list(sourced(again(made), 110)) == [("sources", "1, 0 failing; each has answered in the last 1 s")]
 
 
+def test_one_of_the_same_size_in_the_same_place_is_read_as_well(place):
+    made = fetcher(place)
+    for checked in (100, 101, 102):
+        write(place, {"checked": checked})
+        assert again(made)["sources"]["court"]["checked"] == checked
+
+
+def test_one_that_takes_long_to_be_read_is_read_less_often(place, monkeypatch):
+    clock, read = [100.0], []
+
+    def slow(text):
+        read.append(clock[0])
+        clock[0] += 0.5
+        raise ValueError
+
+    monkeypatch.setattr("edgeblock.daemon.fetcher.rows_of", slow)
+    monkeypatch.setattr("edgeblock.daemon.fetcher.time.monotonic", lambda: clock[0])
+    made = fetcher(place)
+    write(place, {})
+    for _ in range(40):
+        made.status()
+        clock[0] += 1.0
+    assert read == [100.0, 110.5, 121.0, 131.5]
+
+
 def test_what_the_fetcher_writes_is_what_the_daemon_reads(tmp_path, place):
     write_status(FetchSettings(status=place), [ROW], 1.0)
     assert fetcher(place).status()["sources"].keys() == {"court"}
