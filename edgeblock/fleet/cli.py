@@ -7,6 +7,8 @@ error and status 2. Never here: work.
 import argparse
 import asyncio
 import json
+import os
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -45,6 +47,8 @@ Exit status: 0 if it can be used, 2 if not; nothing is asked.""",
 Exit status: 0 while all sources answer, 1 while one fails, 2 if there is no fetcher.""",
 }
 STATUS_MAX = 16 << 20       # bytes of the status file
+WORDS, NUMBERS = ("name", "kind", "version", "error"), ("count", "bytes", "changed", "checked", "failures", "since")
+NUMBER_MAX = 1 << 60
 DEAD = 60.0                 # seconds without a sign of it after which nobody writes the status any more
 
 
@@ -138,28 +142,39 @@ def read_status(sources: Sources) -> tuple[dict[str, Any], float]:
     none."""
     path = sources.fetch.status
     try:
-        with path.open("rb") as file:
-            said = json.loads(file.read(STATUS_MAX))
-            age = time.time() - path.stat().st_mtime
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            state = os.fstat(file.fileno())
+            said = json.loads(file.read(STATUS_MAX)) if stat.S_ISREG(state.st_mode) else None
+            age = time.time() - state.st_mtime
+            if not is_status(said):
+                raise ValueError
     except OSError as problem:
         raise SystemProblem(f"{path}: cannot be read: {problem.strerror}; is edgeblock-fetch running? (systemctl "
                             "status edgeblock-fetch)") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SystemProblem(f"{path}: is no status of edgeblock-fetch") from None
     return said, age
+
+
+def is_status(said: Any) -> bool:
+    """Whether it has what is shown; whoever asks may be root, and whoever writes it is not."""
+    rows = said.get("sources") if isinstance(said, dict) else None
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and all(isinstance(row.get(key), str) for key in WORDS)
+        and all(type(row.get(key)) in (int, float) and 0 <= row[key] < NUMBER_MAX for key in NUMBERS) for row in rows)
 
 
 def table(rows: list[dict[str, Any]], now: float) -> list[str]:
     """A line for each source, and one for each that fails, that says why."""
     lines = [("source", "kind", "files", "bytes", "changed", "asked", "version")]
-    lines += [(row["name"], row["kind"], str(row["count"]), f"{row['bytes']:,}", ago(row["changed"], now),
-               ago(row["checked"], now), row["version"] or "-") for row in rows]
+    lines += [(printable(row["name"]), printable(row["kind"]), str(row["count"]), f"{row['bytes']:,}",
+               ago(row["changed"], now), ago(row["checked"], now), printable(row["version"]) or "-") for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     made = []
     for line, row in zip(lines, [None, *rows], strict=True):
         made.append("  ".join(f"{word:{width}}" for word, width in zip(line, widths, strict=True)).rstrip())
         if row is not None and row["error"]:
-            word = "NOT GENUINE" if row["grave"] else "FAILS"
+            word = "NOT GENUINE" if row.get("grave") else "FAILS"
             made.append(f"  {word} since {spell(max(0, now - row['since']))}, {row['failures']} times: "
                         f"{printable(row['error'])}")
     return made

@@ -510,6 +510,27 @@ def test_status_says_whether_all_is_well_and_whether_anybody_is_there(home, caps
     assert command(home, "status") == 2 and "NOT RUNNING" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"sources": 1}', '{"sources": [1]}', '{"sources": [{}]}', "[" * 100_000,
+                                  "\xff", None])
+def test_a_status_that_somebody_else_has_written_is_one_line(home, capsys, text):
+    path = home / "status.json"
+    if text is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(text, encoding="latin-1")
+    assert cli.main(["status", "--config", str(home / "sources.toml")]) == 2
+    assert capsys.readouterr().err == f"edgeblock-fetch: {path}: is no status of edgeblock-fetch\n"
+
+
+def test_a_status_says_nothing_to_the_terminal(home, capsys):
+    row = {"count": 1, "bytes": 1, "changed": 1, "checked": 1, "failures": 1, "since": 1}
+    words = {name: "\x1b[2J\n" + name for name in ("name", "kind", "version", "error")}
+    (home / "status.json").write_text(json.dumps({"sources": [row | words]}))
+    assert cli.main(["status", "--config", str(home / "sources.toml")]) == 1
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and len(said.splitlines()) == 3 and "\\x1b[2J" in said
+
+
 def test_help_has_an_example_for_each_command(capsys):
     for name in cli.COMMANDS:
         with pytest.raises(SystemExit) as ended:
