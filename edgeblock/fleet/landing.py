@@ -32,6 +32,7 @@ from edgeblock.fleet.source import SourceError
 HIDDEN = ".edgeblock-fetch-"        # how the name of a file begins that is not yet there
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 FILES_MAX = 2000                    # of one source: two files for each of a thousand lists
+PIECE = 1 << 20                     # bytes that are read at a time
 MODE = 0o640                        # of a file: its group, which is that of the directory, reads it
 SETTINGS = (PAGE, CLIENTS, ".toml")     # only of a source that may bring settings, in the order in which they land
 MADE = (COMMITMENTS, COMPILED)          # of a list elsewhere: each box looks for itself whether it takes that
@@ -239,14 +240,19 @@ def state_of(path: Path) -> os.stat_result | None:
         return None
 
 
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file; "" of what cannot be read."""
+def digest_of(path: Path, size: int) -> str:
+    """The SHA-256 of a file of so many bytes; "" of what cannot be read, or has another size by now: whoever makes it
+    longer and longer keeps nobody here."""
+    digest, had = hashlib.sha256(), 0
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while had <= size and (piece := file.read(PIECE)):
+                had += len(piece)
+                digest.update(piece)
     except OSError:
         return ""
+    return digest.hexdigest() if had == size else ""
 
 
 def content_of(path: Path, state: os.stat_result, marks: list[Mark]) -> str:
@@ -257,7 +263,7 @@ def content_of(path: Path, state: os.stat_result, marks: list[Mark]) -> str:
     for mark in marks:
         if mark.fits(state):
             return mark.digest
-    return digest_of(path) if any(mark.size == state.st_size for mark in marks) else ""
+    return digest_of(path, state.st_size) if any(mark.size == state.st_size for mark in marks) else ""
 
 
 def is_own(path: Path, state: os.stat_result, marks: list[Mark]) -> bool:

@@ -5,6 +5,7 @@ In: files of a source, and what people do to a directory meanwhile. Out: what li
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from edgeblock.daemon.watch import is_ours
 from edgeblock.fleet import landing as module
-from edgeblock.fleet.landing import HIDDEN, Landing, rank, why_not
+from edgeblock.fleet.landing import HIDDEN, Landing, content_of, rank, why_not
 from edgeblock.fleet.record import Record, read_record
 from edgeblock.fleet.source import SourceError
 
@@ -157,6 +158,38 @@ def test_one_that_somebody_has_changed_is_his(box, change):
     assert f"{box.drop}/court.list: is not as" in box.refusal(NEW)
     with pytest.raises(SourceError, match="is not as this source has left it"):
         box.landing.whole(read_record(box.kept))
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "directory", "socket"])
+def test_what_is_no_file_in_its_place_is_left_alone(box, tmp_path, kind):
+    other, target = tmp_path / "other.list", box.drop / "court.list"
+    other.write_bytes(OLD["court.list"])
+    match kind:
+        case "link":
+            target.symlink_to(other)
+        case "dangling link":
+            target.symlink_to(tmp_path / "nowhere")
+        case "pipe":
+            os.mkfifo(target)
+        case "directory":
+            target.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(str(target))
+    state = target.lstat()
+    assert "is left alone" in box.refusal(OLD)
+    assert target.lstat().st_ino == state.st_ino and other.read_bytes() == OLD["court.list"]
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_file_that_grows_while_it_is_looked_at_keeps_nobody(box):
+    box.land(OLD)
+    path = box.drop / "court.list"
+    os.utime(path, (1, 1))          # so that it has to be read
+    state, marks = path.lstat(), read_record(box.kept).marks("court.list")
+    assert content_of(path, state, marks) == marks[0].digest
+    os.truncate(path, 1 << 40)
+    assert content_of(path, state, marks) == ""
 
 
 def test_one_that_somebody_has_changed_is_not_removed_either(box):
