@@ -75,7 +75,7 @@ def main(chosen: argparse.Namespace) -> int:
         raise ConfigError("--check compares with a file; name it with --output")
     options = options_of(chosen, head_of(output))
     sources = gather(rules, chosen.list, moment_of(chosen.at), bool(whole.reply.redirect),
-                     chosen.format in ROUTES and options.divert)
+                     chosen.format in ROUTES and options.divert, whole.ruleset.exempt_servers)
     if not chosen.rules:
         check_in_force(sources, rules)
     for warning in sources.warnings:

@@ -235,6 +235,18 @@ def test_another_lists_block_hides_none(home: Home):
     assert any("192.0.2.1/32" in line for line in home.lines("bird", "--route", "blackhole"))
 
 
+def test_servers_that_the_box_lets_by_are_left_out(home: Home, capsys: pytest.CaptureFixture[str]):
+    home.drop("a.list", "192.0.2.0/29\n198.51.100.1\n198.51.100.1:443\n198.51.100.2:443\n2001:db8:7::/64\n")
+    with home.config.open("a") as file:
+        file.write('[ruleset]\nexempt_servers = ["198.51.100.1", "192.0.2.4/30", "2001:db8:7:0:8000::/65"]\n')
+    assert [line.split()[2] for line in home.lines("exabgp", "--route", "blackhole")[1:]] == [
+        "192.0.2.0/30", "2001:db8:7::/65"]
+    assert "left out: 9223372036854775813 addresses of [ruleset]" in capsys.readouterr().err.replace(",", "")
+    lines = home.lines("nft")
+    assert "198.51.100.2 . 443" in lines and not any("198.51.100.1" in line for line in lines)
+    assert len(home.lines("exabgp")) > 3        # diverted, the box lets them by
+
+
 def test_windows_are_those_of_the_moment(home: Home, capsys: pytest.CaptureFixture[str]):
     home.drop("a.list", "early.example until=2030-01-01\nlate.example from=2031-01-01\n192.0.2.1 from=2031-01-01\n")
     home.drop("b.list", "listed.example\n")

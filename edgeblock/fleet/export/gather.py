@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +66,7 @@ AT = "names at an address (the box sees both together)"
 NAMES = "names (a router knows no names)"
 ADDRESSES = "addresses (nobody asks a resolver for them)"
 ENDPOINTS = "addresses with a port"
+EXEMPT = "addresses of [ruleset] exempt_servers, which the box lets by"
 LEADING = "IPv6 ranges that lead to IPv4 addresses, which are looked up as those"
 
 
@@ -104,6 +106,7 @@ class Sources:
     key: Key
     chosen: frozenset[str]
     nat64: tuple[str, ...] = ()
+    exempt: tuple[str, ...] = ()
     warnings: list[Finding] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -218,7 +221,23 @@ class Sources:
                 self.left[LEADING] += 1
             else:
                 kept.append(span)
-        return Addresses({4: made.spans[4], 6: tuple(kept)}, made.endpoints)
+        return self._without_exempt(Addresses({4: made.spans[4], 6: tuple(kept)}, made.endpoints))
+
+    def _without_exempt(self, there: Addresses) -> Addresses:
+        if not self.exempt:
+            return there
+        networks = [ip_network(one, strict=False) for one in self.exempt]
+        spans, endpoints = {}, {}
+        for family in BITS:
+            holes = joined((int(one.network_address), int(one.broadcast_address)) for one in networks
+                           if one.version == family)
+            kept = [span._replace(first=first, last=last) for span in there.spans[family]
+                    for first, last in outside(span.first, span.last, holes)]
+            ports = [one for one in there.endpoints[family] if [*outside(one.address, one.address, holes)]]
+            self.left[EXEMPT] += sum(one.last - one.first + 1 for one in there.spans[family]) - sum(
+                one.last - one.first + 1 for one in kept) + len(there.endpoints[family]) - len(ports)
+            spans[family], endpoints[family] = tuple(kept), tuple(ports)
+        return Addresses(spans, endpoints)
 
     def _count_addresses(self) -> None:
         for source, entry in self.entries():
@@ -379,13 +398,14 @@ def spared_host(entry: formats.Entry) -> tuple[Kind, bytes] | None:
 
 
 def gather(rules: config.Rules, chosen: Iterable[str] = (), at: float | None = None, redirects: bool = True,
-           divert: bool = False) -> Sources:
+           divert: bool = False, exempt: tuple[str, ...] = ()) -> Sources:
     """The lists of `rules.directory`, taken as the daemon takes them.
 
     Args:
         chosen: names of the lists whose blocks are wanted; none: all. Exceptions of the others hold.
         at: the moment, Unix seconds; None: now.
         divert: `to_divert` will be asked.
+        exempt: networks of servers that the box lets by, whatever lists say.
 
     Raises:
         ListError: a list is refused, has been changed meanwhile, or is not there.
@@ -419,7 +439,7 @@ def gather(rules: config.Rules, chosen: Iterable[str] = (), at: float | None = N
     matcher = ListMatcher(open_snapshot(pack(asked, key, int(now)), key))
     matcher.at = at
     fresh = secrets.token_hex(FRESH_SIZE // 2).encode()
-    sources = Sources(matcher, matcher.snapshot.parts, files, records, at, key, wanted, rules.nat64, warnings,
+    sources = Sources(matcher, matcher.snapshot.parts, files, records, at, key, wanted, rules.nat64, exempt, warnings,
                       diverted=diverted, fresh=fresh,
                       https_host=any(source.settings.https == "host" for source in files))
     sources.scan()
@@ -488,6 +508,18 @@ def place_of(rows: memoryview, count: int, print: bytes) -> int:
     at = bisect_left(range(count), print, low, high,
                      key=lambda row: bytes(rows[row * ROW_SIZE:row * ROW_SIZE + SIZE_OF_PRINT]))
     return at if at < count and bytes(rows[at * ROW_SIZE:at * ROW_SIZE + SIZE_OF_PRINT]) == print else -1
+
+
+def outside(first: int, last: int, holes: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What of a range lies in none of the holes, which are sorted and apart."""
+    for begins, ends in holes:
+        if begins > last:
+            break
+        if begins > first:
+            yield first, begins - 1
+        first = max(first, ends + 1)
+    if first <= last:
+        yield first, last
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
