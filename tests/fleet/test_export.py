@@ -222,6 +222,8 @@ def test_one_list_with_the_exceptions_of_all(home: Home, capsys: pytest.CaptureF
         "example.com", "*.example.com", "example.org", "*.example.org", "www.example.com", "*.www.example.com"]
     assert home.lines("exabgp", "--list", "a") == ["# made by edgeblock export; do not edit"]
     assert len(home.lines("exabgp", "--list", "a", "--list", "c")) == 2
+    home.drop("d.list", "name.example @ 192.0.2.7\nhttp://192.0.2.8/path\n")
+    assert len(home.lines("exabgp", "--list", "c")) == 2 and len(home.lines("exabgp", "--list", "d")) == 3
     assert home.export("rpz", "--list", "absent") == 2
     assert "--list absent" in capsys.readouterr().err
 

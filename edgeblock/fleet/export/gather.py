@@ -255,8 +255,8 @@ class Sources:
         ranges = {family: [span[:2] for span in made.spans[family] if span.what] for family in BITS}
         for family in BITS:
             ranges[family] += [(one.address, one.address) for one in made.endpoints[family] if one.what]
-        for _, entry in self.entries():
-            if entry.exception or not self._holds(entry):
+        for source, entry in self.entries():
+            if source.name not in self.chosen or entry.exception or not self._holds(entry):
                 continue
             if entry.kind in PLACES:
                 key = entry.key[entry.key.index(b"\0"):]
