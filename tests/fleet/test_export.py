@@ -201,6 +201,10 @@ def test_an_exception_that_is_too_long_for_the_zone_is_an_error(home: Home, caps
     assert home.export("rpz") == 2 and not home.output.exists()
     assert "has no room for the exception" in capsys.readouterr().err
     assert home.export("rpz", "--zone", "x") == 0
+    home.drop("a.list", f"{long.partition('.')[2]}\n@@*.{long}\n")
+    assert home.export("rpz") == 2
+    home.drop("a.list", f"{long.partition('.')[2]}\naa.{long}\n")
+    assert home.export("rpz") == 0          # it is blocked by the one above
 
 
 @pytest.mark.parametrize("trigger", ["rpz-ip", "rpz-client-ip", "rpz-nsip", "rpz-nsdname"])

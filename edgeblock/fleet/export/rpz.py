@@ -8,7 +8,7 @@ here: a trigger for addresses in answers, which would block a name with one list
 from collections.abc import Iterator
 
 from edgeblock.errors import ListError
-from edgeblock.fleet.export.gather import ADDRESSES, AT, ENDPOINTS, HOST_MAX, NO_NAME, URL, Sources
+from edgeblock.fleet.export.gather import ADDRESSES, AT, ENDPOINTS, FRESH_SIZE, HOST_MAX, NO_NAME, URL, Sources
 from edgeblock.fleet.export.options import Options
 
 TTL = 60                # seconds that a resolver's clients keep an answer
@@ -37,7 +37,8 @@ def write(sources: Sources, options: Options) -> Iterator[str]:
             continue
         if node.name.rpartition(".")[2] in TRIGGERS:
             sources.left[NO_NAME] += 1
-        elif len(node.name) > room and node.inherited:
+        elif len(node.name) > room and node.inherited and not (
+                node.own and (node.below or len(node.name) + FRESH_SIZE >= HOST_MAX)):
             raise ListError(f"--zone {options.zone}: has no room for the exception {node.name}, and what it passes "
                             "would be blocked; give a shorter name")
         elif len(node.name) > room:
