@@ -39,6 +39,7 @@ cannot be read or written, and then the file that is there stays."""
 SERIAL = re.compile(rb"^@ SOA \S+ \S+ (\d+) ", re.MULTILINE)
 HEAD_MAX = 4096         # bytes at the front of a zone file in which its SOA stands
 SERIALS = 1 << 32
+PATIENCE = 10.0         # seconds for the daemon to take what has just been dropped
 
 
 class Same(Exception):
@@ -77,7 +78,7 @@ def main(chosen: argparse.Namespace) -> int:
     sources = gather(rules, chosen.list, moment_of(chosen.at), bool(whole.reply.redirect),
                      chosen.format in ROUTES and options.divert, whole.ruleset.exempt_servers)
     if not chosen.rules:
-        check_in_force(sources, rules)
+        check_in_force(sources, rules, PATIENCE)
     for warning in sources.warnings:
         print(f"edgeblock: warning: {warning}", file=sys.stderr)
     lines = FORMATS[chosen.format](sources, options)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgeblock.commands.export
 import edgeblock.fleet.export
 from edgeblock import config
 from edgeblock.addresses import Addresses, Endpoint, Span, What
@@ -86,8 +87,21 @@ def test_what_fails_in_the_midst_leaves_the_file_as_it_was(home: Home, monkeypat
     assert [one for one in os.listdir(home.output.parent) if one.startswith(".")] == []
 
 
-def test_what_the_daemon_has_not_in_force_is_not_exported(home: Home, capsys: pytest.CaptureFixture[str]):
+def test_what_the_daemon_is_about_to_take_is_waited_for(home: Home, monkeypatch: pytest.MonkeyPatch):
+    rules = config.load(str(home.config)).rules
+    store = Store(rules.key.parent, read_key(rules.key, create=True))
+    store.prepare()
+    home.drop("a.list", "example.com\n")
+    refresh(rules, store, time.time())
+    home.drop("b.list", "example.net\n")
+    monkeypatch.setattr(time, "sleep", lambda _: refresh(rules, store, time.time()))
+    assert "example.net CNAME ." in home.lines("rpz")
+
+
+def test_what_the_daemon_has_not_in_force_is_not_exported(home: Home, capsys: pytest.CaptureFixture[str],
+                                                          monkeypatch: pytest.MonkeyPatch):
     """It judges growth and loss; who knows no version before would export what no box does."""
+    monkeypatch.setattr(edgeblock.commands.export, "PATIENCE", 0.0)
     rules = config.load(str(home.config)).rules
     store = Store(rules.key.parent, read_key(rules.key, create=True))
     store.prepare()

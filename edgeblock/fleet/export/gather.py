@@ -50,6 +50,7 @@ HOST_MAX = 253          # characters of a name in DNS (RFC 1035, 2.3.4), without
 DNS_NAME = re.compile(rb"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 FRESH_SIZE = 8          # hex digits of the label that no list has
 SIZE_OF_PRINT = 16
+AGAIN = 0.5             # seconds until the daemon's state is looked at again
 
 # Why entries are left out, in the order in which they are told.
 EXPIRED = "of lists that are not in force at that time"
@@ -446,26 +447,36 @@ def gather(rules: config.Rules, chosen: Iterable[str] = (), at: float | None = N
     return sources
 
 
-def check_in_force(sources: Sources, rules: config.Rules) -> None:
+def check_in_force(sources: Sources, rules: config.Rules, patience: float = 0.0) -> None:
     """Whether these are the lists that the daemon of this box has in force, where its state can be read: it judges
     growth and loss against the version before, and keeps a list that has gone with too much.
+
+    Args:
+        patience: seconds that it may take until it has them.
 
     Raises:
         ListError: it has others.
     """
+    end = time.monotonic() + patience
+    while wrong := unlike(sources, rules):
+        if time.monotonic() >= end:
+            raise ListError(*wrong, f"{rules.directory}: nothing is exported that the box does not do; export again "
+                            "when the daemon has taken these lists, or let them go (`edgeblock status` says what it "
+                            f"refuses), or with --rules {rules.directory}, whatever it has")
+        time.sleep(min(AGAIN, patience))
+
+
+def unlike(sources: Sources, rules: config.Rules) -> list[str]:
+    """What is not as in force, a line each; none where nobody can tell."""
     if (key := readable_key(rules.key)) is None or (
             there := Store(rules.key.parent, key).published()) is None:
-        return
+        return []
     in_force = {record.name: record for record in canary.lists_of_people(there)}
-    wrong = [f"{record.file}: the daemon has {'another version' if name in in_force else 'no version'} in force"
-             for name, record in sorted(sources.records.items())
-             if name not in in_force or content_of(in_force[name]) != content_of(record)]
-    wrong += [f"{name}: the daemon has it in force, and there is no such list"
-              for name in sorted(in_force.keys() - sources.records.keys())]
-    if wrong:
-        raise ListError(*wrong, f"{rules.directory}: nothing is exported that the box does not do; export again when "
-                        "the daemon has taken these lists, or let them go (`edgeblock status` says what it refuses), "
-                        f"or with --rules {rules.directory}, whatever it has")
+    return [f"{record.file}: the daemon has {'another version' if name in in_force else 'no version'} in force"
+            for name, record in sorted(sources.records.items())
+            if name not in in_force or content_of(in_force[name]) != content_of(record)] + [
+        f"{name}: the daemon has it in force, and there is no such list"
+        for name in sorted(in_force.keys() - sources.records.keys())]
 
 
 def content_of(record: ListRecord) -> tuple[object, ...]:
