@@ -232,7 +232,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.mark.alone
 def test_a_change_is_in_force_within_two_seconds_of_notify(fleet: Fleet):
-    """By IXFR, and only after NOTIFY: the SOA's refresh is an hour. On both boxes, each time, with new rules tried for
+    """By IXFR, and only after NOTIFY: the SOA's refresh is an hour. On both boxes, each time; new rules are tried for
     as long as a daemon does by itself (self_check). Both share this machine with whatever else runs: for how long the
     process that makes the rules could not run, the kernel counts; that is printed, and is not part of the promise."""
     landed, in_force, waited = [], [], []
