@@ -27,8 +27,8 @@ EXAMPLES = """\
   edgeblock health --exabgp /etc/exabgp/edgeblock.routes
   edgeblock health --file /run/edgeblock/up --rise 30
 Commands run without a shell, again at each look until they succeed, and every 10 s: a routing daemon that was
-restarted has to hear it. Down is also: no daemon, no answer, the
-canary off or late. When this ends, by SIGTERM too, the box is down.
+restarted has to hear it. Down is also: no daemon, no answer, the canary off or late. When this ends, by SIGTERM too,
+the box is down.
 Exit status with --once: 0 if the box may be given traffic, 1 if not; else 0 at its end, 2 where it cannot begin."""
 
 PATIENCE = 2.0          # seconds for the daemon to answer
