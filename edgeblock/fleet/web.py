@@ -241,7 +241,7 @@ class Fetching:
         if same and recent and wanted and wanted == known["digest"]:
             return Fetched(None, known, str(known.get("version", "")), self._visit.got, told=self._told(url))
         asked = {header: known[key] for key, header in (("etag", "If-None-Match"), ("modified", "If-Modified-Since"))
-                 if known.get(key)} if same and recent else {}
+                 if known.get(key)} if same and recent and not wanted else {}     # another is wanted than is here
         answer = self._visit.ask(url, asked, settings.plain)
         place = answer.place
         if answer.status == 304 and asked:

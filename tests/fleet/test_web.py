@@ -414,6 +414,15 @@ def test_the_checksum_that_is_configured_has_to_fit(place):
     assert "0000 is wanted" in other.error and other.grave and place.there() == {"court.list": GOOD}
 
 
+def test_not_changed_is_no_answer_where_another_checksum_is_wanted(place):
+    place.server.answers[PATH] = lambda one: one.answer(304 if "if-none-match" in one.headers else 200, GOOD,
+                                                        ETag='"1"')
+    place.ask(place.feed(sha256=SHA))
+    other = place.feed(sha256="0" * 64)
+    place.ask(other)
+    assert "0000 is wanted" in other.error and other.grave and place.there() == {"court.list": GOOD}
+
+
 @pytest.mark.parametrize("text", [f"{SHA}  court.list\n{'1' * 64}  other.list\n", f"{SHA} *court.list\n", SHA,
                                   f"SHA256 (court.list) = {SHA.upper()}\n", f"{SHA}  ./lists/court.list"])
 def test_the_checksum_of_a_url_says_whether_all_of_it_is_to_come(place, text):
