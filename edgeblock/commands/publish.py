@@ -102,13 +102,17 @@ def main(chosen: argparse.Namespace) -> int:
 
 def read_words(words: list[str]) -> tuple[str, Path, list[str]]:
     """The action, the repository, and what it is about."""
-    action = words[0] if words[0] in (*ACTIONS, "init", "watch") else ""
+    known = ("init", *ACTIONS, "watch")
+    action = words[0] if words[0] in known else ""
     rest = words[1:] if action else words
     action = action or "update"
     if not rest:
         raise ConfigError(f"publish {action}: names no directory; a repository is one that a web server serves, such "
                           "as /srv/lists")
     place, what = Path(rest[0]), rest[1:]
+    if len(words) > 1 and action == "update" and words[0] != "update":
+        raise ConfigError(f"publish {words[0]}: is no action, and only one repository is published at a time; actions "
+                          f"are {', '.join(known)}")
     wants = {"hold": 1, "rollback": 1, "delegate": 1, "rotate": 1}.get(action, 0)
     if action == "withdraw" and not what or action != "withdraw" and len(what) != wants:
         shown = {"delegate": "one authority", "rotate": "one role"}.get(action, "a version, as `status` shows them")

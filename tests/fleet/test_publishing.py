@@ -344,6 +344,7 @@ def test_two_at_a_time_do_not_mix(place, capsys):
     (("refresh",), "names no directory"), (("hold", "SITE"), "needs a version"), (("withdraw", "SITE"), "a version"),
     (("rollback", "SITE", "x"), "x: is no version"), (("SITE",), "give --from RULES"),
     (("status", "SITE", "more"), "nothing more is known"), (("delegate", "SITE"), "one authority"),
+    (("frob", "SITE"), "frob: is no action"),
     (("watch", "SITE"), "--prometheus URL or --metrics"), (("status", "RULES"), "is no repository"),
     (("status", "SITE/none"), "make a repository there"), (("rotate", "SITE", "moon"), "moon"),
     (("SITE", "--from", "KEYS", "--rings", "all"), "write such as"),
