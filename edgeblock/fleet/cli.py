@@ -165,7 +165,7 @@ def is_status(said: Any) -> bool:
 
 
 def table(rows: list[dict[str, Any]], now: float) -> list[str]:
-    """A line for each source, and one for each that fails, that says why."""
+    """A line for each source, and one for each that fails or waits, that says why."""
     lines = [("source", "kind", "files", "bytes", "changed", "asked", "version")]
     lines += [(printable(row["name"]), printable(row["kind"]), str(row["count"]), f"{row['bytes']:,}",
                ago(row["changed"], now), ago(row["checked"], now), printable(row["version"]) or "-") for row in rows]
@@ -177,6 +177,10 @@ def table(rows: list[dict[str, Any]], now: float) -> list[str]:
             word = "NOT GENUINE" if row.get("grave") else "FAILS"
             made.append(f"  {word} since {spell(max(0, now - row['since']))}, {row['failures']} times: "
                         f"{printable(row['error'])}")
+        told = (row or {}).get("told", {})
+        if told.get("waiting"):
+            due = f", due in {spell(max(0, told['until'] - now))}" if told["until"] else ""
+            made.append(f"  release {told['wanted']} waits ({told['waiting']}): {printable(told['why'])}{due}")
     return made
 
 

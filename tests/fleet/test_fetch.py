@@ -505,6 +505,13 @@ def test_status_says_whether_all_is_well_and_whether_anybody_is_there(home, caps
     assert command(home, "status") == 0 and "a       fake" in capsys.readouterr().out
     fetch.write_status(settings, [{**good, "error": "no\x1b", "failures": 3, "grave": True}], 1)
     assert command(home, "status") == 1 and "NOT GENUINE since" in capsys.readouterr().out
+    waits = {"waiting": "health", "why": "the daemon\x1b does not answer", "until": 0, "wanted": 3}
+    fetch.write_status(settings, [{**good, "told": waits}], 1)
+    assert command(home, "status") == 0
+    assert "  release 3 waits (health): the daemon\\x1b does not answer\n" in capsys.readouterr().out
+    fetch.write_status(settings, [{**good, "told": {**waits, "waiting": "ring", "until": time.time() + 7000}}], 1)
+    assert command(home, "status") == 0 and ", due in 1 h 56 m\n" in capsys.readouterr().out
+    fetch.write_status(settings, [{**good, "error": "no\x1b", "failures": 3, "grave": True}], 1)
     assert command(home, "status", "--json") == 1 and json.loads(capsys.readouterr().out)["sources"]
     os.utime(settings.status, (1, 1))
     assert command(home, "status") == 2 and "NOT RUNNING" in capsys.readouterr().out
