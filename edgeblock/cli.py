@@ -29,11 +29,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    @property
+    def options(self) -> list[str]:
+        return [word for action in self._actions for word in action.option_strings]
 
     def refuse(self, extra: list[str]) -> NoReturn:
         """Arguments that are none of this command."""
         option = next((word for word in extra if word.startswith("-")), "")
-        known = [word for action in self._actions for word in action.option_strings]
+        known = self.options
         near = get_close_matches(option.partition("=")[0], known, 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         if not option and "--config" in known and extra[0].endswith(".toml"):
@@ -92,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parsed(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """What is chosen. What no command has is refused by the one that it was said to, which knows what is meant."""
+    first = arguments[0].partition("=")[0] if arguments else ""
+    if first.startswith("-") and first not in parser.options:
+        parser.error(f"{first}: stands behind a command, such as `{parser.prog} status {first}`")
     chosen, extra = parser.parse_known_args(arguments)
     if extra:
         chosen.parser.refuse(extra)

@@ -86,6 +86,11 @@ def test_what_a_command_does_not_know_leads_to_its_own_help(capsys, arguments, s
     assert one_line(capsys, *arguments) == f"edgeblock {says}\n"
 
 
+def test_an_option_before_the_command_is_said_to_stand_behind_it(capsys):
+    assert one_line(capsys, "--config=a.toml", "status") == (
+        "edgeblock: --config: stands behind a command, such as `edgeblock status --config`; see edgeblock --help\n")
+
+
 def test_version(capsys):
     assert run(capsys, "version") == (0, f"edgeblock {edgeblock.__version__}\n", "")
 
