@@ -111,8 +111,8 @@ def read_words(words: list[str]) -> tuple[str, Path, list[str]]:
                           "as /srv/lists")
     place, what = Path(rest[0]), rest[1:]
     if len(words) > 1 and action == "update" and words[0] != "update":
-        raise ConfigError(f"publish {words[0]}: is no action, and only one repository is published at a time; actions "
-                          f"are {', '.join(known)}")
+        raise ConfigError(f"publish {words[0]}: is no action, and only one repository is published at a time; "
+                          f"actions are {', '.join(known)}")
     wants = {"hold": 1, "rollback": 1, "delegate": 1, "rotate": 1}.get(action, 0)
     if action == "withdraw" and not what or action != "withdraw" and len(what) != wants:
         shown = {"delegate": "one authority", "rotate": "one role"}.get(action, "a version, as `status` shows them")
