@@ -144,7 +144,7 @@ def read_status(sources: Sources) -> tuple[dict[str, Any], float]:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             state = os.fstat(file.fileno())
-            said = json.loads(file.read(STATUS_MAX)) if stat.S_ISREG(state.st_mode) else None
+            said: Any = json.loads(file.read(STATUS_MAX)) if stat.S_ISREG(state.st_mode) else None
             age = time.time() - state.st_mtime
             if not is_status(said):
                 raise ValueError
