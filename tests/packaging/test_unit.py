@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeblock import config
+from edgeblock.fleet.repository import Settings
+
 ROOT = Path(__file__).parent.parent.parent
 SECURITY = (ROOT / "SECURITY.md").read_text()
 THREATS = [row for row in re.findall(r"(?m)^\| .*\|$", SECURITY.split("## The key")[0])][1:]
@@ -55,7 +58,11 @@ def test_the_unit_that_fetches_leaves_open_what_is_said_and_nothing_else():
     text = unit.read_text()
     assert re.search(r"(?m)^CapabilityBoundingSet=$", text) and re.search(r"(?m)^User=edgeblock-fetch$", text)
     assert re.findall(r"(?m)^ReadWritePaths=(.*)$", text) == ["-/etc/edgeblock/rules"]
-    assert "/var/lib/edgeblock " in re.search(r"(?m)^InaccessiblePaths=(.*)$", text)[1]
+    hidden = re.search(r"(?m)^InaccessiblePaths=(.*)$", text)[1].replace("-/", "/").split()
+    assert "/var/lib/edgeblock" in hidden
+    # Who takes releases asks the daemon how it is, and takes none where it cannot.
+    asked = Settings(metadata=("https://lists.example.net/",)).control
+    assert asked == config.Daemon().control and not any(asked.is_relative_to(path) for path in hidden)
     if shutil.which("systemd-analyze") is None:
         return                              # as above
     said = subprocess.run(["systemd-analyze", "security", "--offline=true", "--json=short", "--no-pager", unit],
