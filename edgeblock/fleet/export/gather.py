@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 from edgeblock import config
@@ -67,7 +68,7 @@ AT = "names at an address (the box sees both together)"
 NAMES = "names (a router knows no names)"
 ADDRESSES = "addresses (nobody asks a resolver for them)"
 ENDPOINTS = "addresses with a port"
-EXEMPT = "addresses of [ruleset] exempt_servers, which the box lets by"
+EXEMPT = "addresses of [ruleset] exempt_servers, which the box lets through"
 LEADING = "IPv6 ranges that lead to IPv4 addresses, which are looked up as those"
 
 
@@ -406,7 +407,7 @@ def gather(rules: config.Rules, chosen: Iterable[str] = (), at: float | None = N
         chosen: names of the lists whose blocks are wanted; none: all. Exceptions of the others hold.
         at: the moment, Unix seconds; None: now.
         divert: `to_divert` will be asked.
-        exempt: networks of servers that the box lets by, whatever lists say.
+        exempt: networks of servers that the box lets through, whatever lists say.
 
     Raises:
         ListError: a list is refused, has been changed meanwhile, or is not there.
@@ -463,7 +464,7 @@ def check_in_force(sources: Sources, rules: config.Rules, patience: float = 0.0)
             raise ListError(*wrong, f"{rules.directory}: nothing is exported that the box does not do; export again "
                             "when the daemon has taken these lists, or let them go (`edgeblock status` says what it "
                             f"refuses), or with --rules {rules.directory}, whatever it has")
-        time.sleep(min(AGAIN, patience))
+        Event().wait(AGAIN)
 
 
 def unlike(sources: Sources, rules: config.Rules) -> list[str]:
