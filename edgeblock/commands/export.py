@@ -121,7 +121,7 @@ def options_of(chosen: argparse.Namespace, head: bytes) -> Options:
     hops: dict[int, IPv4Address | IPv6Address] = {}
     for text in chosen.next_hop:
         try:
-            address = ip_address(text.strip("[]"))
+            address = ip_address(text.strip("[]").replace("%", "no zone "))      # in no route
         except ValueError:
             raise ConfigError(f"--next-hop {text}: is no address; give one, such as 192.0.2.1") from None
         hops[address.version] = address

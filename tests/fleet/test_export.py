@@ -202,6 +202,14 @@ def test_names_lead_to_a_page(home: Home):
     assert "$ORIGIN rpz.example.net." in lines and "*.example.com CNAME blocked.example.net." in lines
 
 
+def test_names_lead_to_no_page_that_is_blocked(home: Home, capsys: pytest.CaptureFixture[str]):
+    home.drop("a.list", "example.com\n")
+    assert home.export("rpz", "--page", "page.example.com") == 2
+    assert "--page page.example.com: is listed itself" in capsys.readouterr().err
+    home.drop("b.list", "@@page.example.com\n")
+    assert home.export("rpz", "--page", "page.example.com") == 0
+
+
 def test_a_name_that_is_too_long_for_the_zone_is_left_out(home: Home, capsys: pytest.CaptureFixture[str]):
     long = ".".join(["a" * 60] * 4)
     assert len(long) == 243
@@ -315,7 +323,7 @@ def test_a_hashed_list_is_left_out_and_one_with_exceptions_refused(home: Home, c
 
 @pytest.mark.parametrize("words", [
     ("rpz", "--route", "divert"), ("nft", "--zone", "x"), ("rpz", "--zone", "a b"),
-    ("bird", "--community", "1:65536"),
+    ("bird", "--next-hop", "fe80::1%x; }"), ("bird", "--community", "1:65536"),
     ("bird", "--community", "1"), ("bird", "--next-hop", "example.com"), ("unbound", "--serial", "time"),
     ("rpz", "--at", "soon")])
 def test_options_that_cannot_be_are_told(words: tuple[str, ...], home: Home, capsys: pytest.CaptureFixture[str]):

@@ -22,9 +22,13 @@ def write(sources: Sources, options: Options) -> Iterator[str]:
     """The lines of the file, each with its end.
 
     Raises:
-        ListError: there is no room for an exception, so what it passes would be blocked.
+        ListError: there is no room for an exception, so what it passes would be blocked; or names lead to one that
+            is blocked itself.
     """
     sources.refuse_hashed()
+    if options.page and sources.said(options.page).own:
+        raise ListError(f"--page {options.page}: is listed itself, so nobody would come there; take an exception "
+                        "into a list, or name another host")
     sources.leave(URL, AT, ADDRESSES, ENDPOINTS)
     block = f"CNAME {options.page}." if options.page else "CNAME ."
     room = HOST_MAX - len(options.zone) - len("*..")
