@@ -187,6 +187,7 @@ class Replay:
     def __init__(self, proofs: Proofs, first: int, last: int) -> None:
         self.proofs, self._first, self._last = proofs, first, last      # what is asked for, Unix microseconds
         self.unknown = 0                        # `in force` records of which nobody knows the lists
+        self.open = 0                           # spans with the entry that may have held then; no record shows it
         self._table: dict[str, Row] = {}
         self._begun: Found | None = None        # the `in force` record that holds
         self._held: Found | None = None         # the last record that shows that it does
@@ -207,7 +208,7 @@ class Replay:
                 if fields["part"] == fields["of"]:
                     self._learn()
             elif kind in ("start", "clock"):        # behind a `clock` record they are told anew
-                yield from self._end()
+                yield from self._end(one.record.at)
             elif kind in ("pulse", "stop") and self._is_of(fields, "in_force", 0):
                 self._held = one
             elif kind == "in force":
@@ -230,10 +231,14 @@ class Replay:
         if table_root(self._table.values()) == self._begun.record.fields["table"]:
             self._shown = sorted(self._table.values())
 
-    def _end(self) -> Iterator[Span]:
-        if self._begun is not None and self._held is not None:
-            since, until = self._begun.record.at, until_of(self._held.record)
-            if since <= until and self._first <= until and since < self._last:
+    def _end(self, begins: int = 1 << 62) -> Iterator[Span]:
+        """`begins` is when the next one may have begun."""
+        if self._begun is not None:
+            since, until = self._begun.record.at, until_of((self._held or self._begun).record)
+            if self._held is None or until < self._first and self._held.record.kind == "pulse":
+                self.open += max(since, until, self._first) < min(begins, self._last) and any(
+                    self.proofs.opening(row.root) for row in self._shown or ())
+            elif since <= until and self._first <= until and since < self._last:
                 self.unknown += self._shown is None
                 for row in self._shown or ():
                     if is_open(row.window, since // 1_000_000, until // 1_000_000 + 1) and \
@@ -317,6 +322,9 @@ def prove(settings: Config, directory: Path, entry: str, start: float | None, en
         notes.append(f"of {replay.unknown} spans of time nobody knows which lists were in force: records are missing")
     if unsigned:
         notes.append(f"{unsigned} spans of time end after what is signed; ask again in some seconds")
+    if replay.open:
+        notes.append(f"of {replay.open} spans of time with it no record shows until when: one comes each ten "
+                     "minutes; ask again then")
     if proofs.lacking:
         notes.append(f"what proves entries of {len(proofs.lacking)} versions of lists is not kept any more")
     return {"edgeblock": "proof", "version": FORMAT, "entry": entry, "entries": list(opened.values()),

@@ -21,6 +21,7 @@ from edgeblock.config import Config, Ledger, Rules
 from edgeblock.daemon import ledger as module
 from edgeblock.daemon.ledger import Recorder, Sources
 from edgeblock.errors import ConfigError
+from edgeblock.lab import until
 from edgeblock.ledger import read
 from edgeblock.ledger.heads import parse_signed
 from edgeblock.ledger.heads import read_key as read_box_key
@@ -341,6 +342,28 @@ def test_spans_are_those_asked_for(box):
     assert len(json.loads(box.proof("host7.example.com", times[2], times[3]))["periods"]) == 1
     assert len(json.loads(box.proof("host7.example.com", times[2], times[3] + 1))["periods"]) == 2
     assert json.loads(box.proof("host7.example.com", times[-1] + 3600))["periods"] == []
+
+
+def test_what_has_just_come_into_force_is_not_said_not_to_be(tmp_path):
+    box = Box(tmp_path)
+    box.load(court=COURT)
+
+    def notes(entry: str, *asked: float) -> list[str]:
+        said = json.loads(box.proof(entry, *asked))
+        assert said["periods"] == []
+        return [note for note in said["notes"] if "no record shows until when" in note]
+
+    try:
+        assert until(lambda: any(one.kind == "in force" for one in read(box.ledger)), 10)
+        assert notes("host7.example.com") and not notes("host7.example.org")
+        assert not notes("host7.example.com", 0, time.time() - 3600)        # before it began
+        box.recorder._pulsed = -module.PULSE
+        box.recorder.look()
+        assert until(lambda: any(one.kind == "pulse" for one in read(box.ledger)), 10)
+        assert notes("host7.example.com", time.time() + 1)                  # behind the pulse
+    finally:
+        box.end()
+    assert not notes("host7.example.com", time.time() + 1)                  # it has stopped
 
 
 def test_versions_that_are_not_kept_are_said_to_be_missing(box):
