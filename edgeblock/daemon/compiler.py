@@ -38,7 +38,6 @@ ENDING = 3.0            # seconds that a process may take to end once it is kill
 ANSWER_MAX = 64 << 20   # bytes that it may say: of 10 000 lists in force and as many refused it says 12 MB
 COMPLAINT_MAX = 1 << 16
 PIECE = 1 << 20
-LAST = 19               # the niceness of who runs when nobody else does
 SAMPLES_MAX = 16        # of long lists that wait to be tried: of more than that the oldest are left
 
 CPUCLOCK_SCHED = 2      # with a process's complement in the bits above, the kernel's name of its clock
@@ -152,7 +151,6 @@ class Compiler:
         assert self._spare is not None
         (process, fd, base_fd, key_fd), self._spare = self._spare, None
         given, self._given = self._given, {}
-        self._let_others_first()
         kept: set[int] = set()
         goes_on = False
         try:
@@ -197,12 +195,6 @@ class Compiler:
             return {}
         finally:
             await end(process)
-
-    def _let_others_first(self) -> None:
-        # What is in force and goes on being tried keeps nothing waiting that is to come into force.
-        if self.trying is not None and self.trying.returncode is None:
-            with suppress(OSError):     # it has ended, or a sandbox does not let us
-                os.setpriority(os.PRIO_PROCESS, self.trying.pid, LAST)
 
     async def _end_trying(self) -> None:
         if self.trying is not None:

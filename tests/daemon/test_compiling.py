@@ -436,23 +436,6 @@ def test_who_goes_on_trying_is_ended_when_other_rules_come(settings):
     asyncio.run(one_after_the_other())
 
 
-def test_who_goes_on_trying_lets_what_is_new_go_first(settings):
-    (settings.directory / "court.list").write_text("".join(f"host{number}.example\n" for number in range(200)))
-
-    async def load_again():
-        compiler = Compiler(replace(settings, self_check=60.0))
-        first = await compiler.load()
-        trying = compiler.trying
-        same = await compiler.load(digest=first.digest, held=first.whole)
-        # Nothing is new, so it still tries what is in force.
-        assert same.fd == -1 and compiler.trying is trying and trying.returncode is None
-        assert os.getpriority(os.PRIO_PROCESS, trying.pid) == 19
-        await compiler.close()
-        close_files(first.fd)
-
-    asyncio.run(load_again())
-
-
 @pytest.mark.parametrize("said", [
     {}, {"lists": [], "problem": "", "fault": "", "refused": False},
     {"lists": {"court": [1, 2, 3]}, "problem": "", "fault": "", "refused": False},
