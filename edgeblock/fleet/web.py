@@ -212,10 +212,9 @@ class Fetching:
                         break
         finally:
             self._visit.close()
-        waits = [one.wait for one in said if one.wait is not None]
         first = next((one for one in said if one.grave), said[0])
         more = f" (and {len(said) - 1} mirrors failed, too)" if len(said) > 1 else ""
-        raise SourceError(f"{first}{more}", first.grave, max(waits, default=None))
+        raise SourceError(f"{first}{more}", first.grave, said[0].wait)      # a mirror does not say when the URL is asked
 
     def _secrets(self) -> None:
         """Reads what may change at any time, so that nobody has to be told: passwords, certificates."""
@@ -237,7 +236,7 @@ class Fetching:
         wanted = settings.sha256 or (self._checksum(url) if settings.sha256_url else "")
         signed_as = hashlib.sha256(signature).hexdigest() if signature else ""
         same = known.get("url") == url and known.get("signature", "") == signed_as and bool(known.get("digest"))
-        recent = time.time() - float(known.get("full", 0)) < UNASKED
+        recent = 0 <= time.time() - float(known.get("full", 0)) < UNASKED       # the clock may have been put back
         if same and recent and wanted and wanted == known["digest"]:
             return Fetched(None, known, str(known.get("version", "")), self._visit.got, told=self._told(url))
         asked = {header: known[key] for key, header in (("etag", "If-None-Match"), ("modified", "If-Modified-Since"))

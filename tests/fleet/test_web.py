@@ -322,9 +322,12 @@ def test_not_changed_is_believed_for_a_week(place):
                                                         ETag='"1"')
     feed = place.feed()
     place.ask(feed)
-    feed.record.known["full"] -= 8 * 86400
+    for number, when in ((1, time.time() - 8 * 86400), (2, time.time() + 86400)):
+        feed.record.known["full"] = when
+        place.ask(feed)
+        assert "if-none-match" not in place.server.asked[number].headers and feed.error == ""
     place.ask(feed)
-    assert "if-none-match" not in place.server.asked[1].headers and feed.error == ""
+    assert "if-none-match" in place.server.asked[3].headers and feed.error == ""
 
 
 def test_a_list_that_somebody_has_taken_away_is_asked_for_as_a_whole(place):
@@ -496,6 +499,10 @@ def test_a_mirror_is_asked_where_the_first_has_it_not_and_a_forgery_is_told_of(p
     place.server.answers["/mirror/court.list"] = lambda one: one.answer(404)
     feed.record.known.clear()
     assert place.ask(feed) == 120.0 and "(and 1 mirrors failed, too)" in feed.error
+    place.server.answers["/mirror/court.list"] = lambda one: one.answer(410)        # it does not say when we ask
+    assert place.ask(feed) == 120.0
+    place.server.answers[PATH] = lambda one: one.answer(500)
+    assert place.ask(feed) < 1000
 
 
 def test_a_mirror_is_asked_where_what_the_first_sends_is_no_list_or_breaks_off(place):
