@@ -162,6 +162,12 @@ def parse(content: str, source: str, folder: Path) -> Sources:
         if one is not None and one.name in seen:
             mistakes[f"twice.{one.name}"] = f"{source}: [[source]] {one.name} is there twice; give one another name"
         seen |= {one.name} if one is not None else set()
+    owners: dict[str, str] = {}
+    for one in made:
+        file = getattr(one.own, "file", "") if one is not None else ""
+        if one is not None and file and (other := owners.setdefault(file, one.name)) != one.name:
+            mistakes[f"file.{one.name}"] = (f"{source}: [[source]] {one.name} file = {file!r} is that of {other}, "
+                                            "too; give it another name")
     if mistakes:
         raise ConfigError(*mistakes.values())
     return Sources(fetch, tuple(one for one in made if one is not None))

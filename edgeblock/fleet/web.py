@@ -214,7 +214,8 @@ class Fetching:
             self._visit.close()
         first = next((one for one in said if one.grave), said[0])
         more = f" (and {len(said) - 1} mirrors failed, too)" if len(said) > 1 else ""
-        raise SourceError(f"{first}{more}", first.grave, said[0].wait)      # a mirror does not say when the URL is asked
+        # A mirror does not say when the URL is asked.
+        raise SourceError(f"{first}{more}", first.grave, said[0].wait)
 
     def _secrets(self) -> None:
         """Reads what may change at any time, so that nobody has to be told: passwords, certificates."""

@@ -518,8 +518,7 @@ def test_status_says_whether_all_is_well_and_whether_anybody_is_there(home, caps
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"sources": 1}', '{"sources": [1]}', '{"sources": [{}]}',
-                                  "[" * 100_000,
-                                  "\xff", None])
+                                  "[" * 100_000, "\xff", None])
 def test_a_status_that_somebody_else_has_written_is_one_line(home, capsys, text):
     path = home / "status.json"
     if text is None:

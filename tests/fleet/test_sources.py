@@ -97,6 +97,8 @@ def test_all_mistakes_are_told_at_once():
     ("source = [3]", "source = 3 must be a section"), ("x", "not TOML"), ("x = " + "[" * 9999, "not TOML"),
     ("x = " + "9" * 9999, "not TOML"),
     ("[[source]]\nname='a'\nkind='fake'\nnumber=1\n" * 2, "[[source]] a is there twice"),
+    ("".join(f"[[source]]\nname='{name}'\nkind='https'\nurl='https://a.example/{name}'\nfile='court.list'\n"
+             for name in "ab"), "[[source]] b file = 'court.list' is that of a, too; give it another name"),
     ("[[source]]\nname='a'\nkind='https'\nurl='https://u:p@a.example/'", "a password is not for this file"),
     ("[fetch]\nproxy='http://u:p@proxy:1'", "without a password"),
     ("[[source]]\nname='a'\nkind='fake'\nnumber=1\n" * 1001, "1000 are the most")])
