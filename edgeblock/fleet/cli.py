@@ -146,7 +146,7 @@ def read_status(sources: Sources) -> tuple[dict[str, Any], float]:
             state = os.fstat(file.fileno())
             said: Any = json.loads(file.read(STATUS_MAX)) if stat.S_ISREG(state.st_mode) else None
             age = time.time() - state.st_mtime
-            if not is_status(said):
+            if not isinstance(said, dict) or not is_status(said):
                 raise ValueError
     except OSError as problem:
         raise SystemProblem(f"{path}: cannot be read: {problem.strerror}; is edgeblock-fetch running? (systemctl "
@@ -156,9 +156,9 @@ def read_status(sources: Sources) -> tuple[dict[str, Any], float]:
     return said, age
 
 
-def is_status(said: Any) -> bool:
+def is_status(said: dict[str, Any]) -> bool:
     """Whether it has what is shown; whoever asks may be root, and whoever writes it is not."""
-    rows = said.get("sources") if isinstance(said, dict) else None
+    rows = said.get("sources")
     return isinstance(rows, list) and all(
         isinstance(row, dict) and all(isinstance(row.get(key), str) for key in WORDS)
         and all(type(row.get(key)) in (int, float) and 0 <= row[key] < NUMBER_MAX for key in NUMBERS) for row in rows)
