@@ -4,6 +4,7 @@ In: a table as tomllib has it, and a dataclass whose fields say how their values
 for each key that is unknown or wrong, with the way out. Never here: a file opened, or a key of anybody's.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import field, fields
 from difflib import get_close_matches
@@ -97,8 +98,8 @@ def nearest(name: str, known: Any, form: str) -> str:
 
 
 def shown(value: Any) -> str:
-    # As TOML spells it, near enough, on one line.
-    text = str(value).lower() if isinstance(value, bool) else f"{value!r}"
+    # As TOML spells it, near enough, on one line; without a password in a URL, as mistakes go to logs.
+    text = str(value).lower() if isinstance(value, bool) else re.sub(r"(?<=://)[^/@\s]*@", "...@", f"{value!r}")
     return text if len(text) <= 60 else text[:57] + "..."
 
 

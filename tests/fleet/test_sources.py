@@ -106,6 +106,17 @@ def test_a_mistake_is_a_line(text, words):
     assert any(words in line for line in mistakes(text))
 
 
+@pytest.mark.parametrize("text", ["[fetch]\nproxy='http://me:secret@proxy:1'",
+                                  "[[source]]\nname='a'\nkind='https'\nurl='https://me:secret@a.example/'",
+                                  "[[source]]\nname='a'\nkind='https'\nmirrors=['https://me:secret@a.example/']",
+                                  "[[source]]\nname='a'\nkind='tuf'\nmetadata=['https://me:secret@a.example/']"])
+def test_a_mistake_shows_no_password(text):
+    """It goes to the journal where the file is read again."""
+    said = "\n".join(mistakes(text))
+    assert "a.example" in said or "proxy:1" in said
+    assert "me:" not in said and "secret" not in said
+
+
 def test_a_file_that_cannot_be_read_is_a_line(tmp_path):
     (tmp_path / "long.toml").write_bytes(b"#" * (2 << 20))
     (tmp_path / "wide.toml").write_bytes(b"x = '\xff'")
