@@ -196,13 +196,22 @@ class Repository:
             self._look_again(state, choices, now)
             write_state(self.place / "state.json", state)
             raise problem
+        alone: Iterator[dict[str, Choice]] | None = None
         while True:
             files = dict(self._files(state, choices))
             if versions(state, choices) == landed or not files:
                 break
             self._miss(state, choices, landed, now)
             await self._bring(client, files, folder)
-            refused = await self._try(state, choices, files, folder)
+            try:
+                refused = await self._try(state, choices, files, folder)
+            except SourceError as fault:        # one of several may be too much, and the others are not to wait for it
+                alone = alone or self._each_alone(state, choices)
+                if (narrower := next(alone, None)) is None:
+                    raise
+                self._problems["trial"] = str(fault)
+                choices = narrower
+                continue
             if not refused:
                 break
             for authority, why in refused.items():
@@ -265,6 +274,13 @@ class Repository:
         """Whether something is to be taken that was not here before."""
         return any(choice.release.version > (state.taken[one].version if one in state.taken else 0)
                    for one, choice in choices.items() if choice.release)
+
+    def _each_alone(self, state: State, choices: dict[str, Choice]) -> Iterator[dict[str, Choice]]:
+        """Where more than one authority has something newer: the choices with that of one, one after the other."""
+        newer = [one for one, choice in choices.items() if self._is_newer(state, {one: choice})]
+        for one in newer if len(newer) > 1 else ():
+            yield {name: replace(choice, release=None, why="is tried by itself") if name in newer and name != one
+                   else choice for name, choice in choices.items()}
 
     def _files(self, state: State, choices: dict[str, Choice]) -> Iterator[tuple[str, tuple[str, Content]]]:
         """The files to have: by name, whose and what. A list belongs, with all beside it, to the first authority that

@@ -389,6 +389,42 @@ def test_an_authority_s_fault_stops_no_other(site, box, tmp_path):
     assert "not the file that is signed for" in box.told["problems"]
 
 
+@pytest.mark.parametrize("slow", ["orders.list", "ads.list"])
+def test_a_release_that_takes_too_long_to_be_tried_keeps_no_other_authority_waiting(site, box, tmp_path, monkeypatch,
+                                                                                    slow):
+    """Of two that are new at once, whichever it is."""
+    assert site.run("delegate", site.site, "court") == 0
+    court = tmp_path / "court"
+    court.mkdir()
+
+    def publish(number):
+        (court / "orders.list").write_text(f"{number}.seized.example\n")
+        assert site.run(site.site, "--role", "court", "--from", court, "--rings", "all=0") == 0
+        site.write("ads.list", f"{number}.ads.example")
+        assert site.publish() == 0
+
+    async def tried(folder, configuration, seconds):
+        if (folder / slow).read_text().startswith("2."):
+            raise TimeoutError
+        return []
+
+    publish(1)
+    box.settings = repository.Settings((f"{site.url}/metadata/",), root=box.own_root, trial=9.0)
+    monkeypatch.setattr(repository.trial, "tried", tried)
+    box.start()
+    box.once()
+    publish(2)
+    box.once()
+    has = {name: text[:2] for name, text in box.has().items() if name != "ads.toml"}
+    assert has == {"orders.list": "2.", "ads.list": "2."} | {slow: "1."}
+    assert "takes more than 9 s to be tried" in box.told["problems"]
+    with pytest.raises(SourceError, match="takes more than 9 s to be tried"):
+        box.once()
+    publish(3)
+    box.once()
+    assert {text[:2] for name, text in box.has().items() if name != "ads.toml"} == {"3."}
+
+
 # Servers -------------------------------------------------------------------------------------------------------
 
 def endless(handler):
