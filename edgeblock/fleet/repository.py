@@ -205,7 +205,7 @@ class Repository:
             await self._bring(client, files, folder)
             try:
                 refused = await self._try(state, choices, files, folder)
-            except SourceError as fault:        # one of several may be too much, and the others are not to wait for it
+            except SourceError as fault:        # one of several may be too much, and the others do not wait for it
                 alone = alone or self._each_alone(state, choices)
                 if (narrower := next(alone, None)) is None:
                     raise
