@@ -202,14 +202,14 @@ class Repository:
             if versions(state, choices) == landed or not files:
                 break
             self._miss(state, choices, landed, now)
-            await self._bring(client, files, folder)
             try:
+                await self._bring(client, files, folder)
                 refused = await self._try(state, choices, files, folder)
-            except SourceError as fault:        # one of several may be too much, and the others do not wait for it
+            except SourceError as fault:        # of one of several perhaps, and the others are not to wait for it
                 alone = alone or self._each_alone(state, choices)
                 if (narrower := next(alone, None)) is None:
                     raise
-                self._problems["trial"] = str(fault)
+                self._problems["release"] = str(fault)
                 choices = narrower
                 continue
             if not refused:

@@ -425,6 +425,19 @@ def test_a_release_that_takes_too_long_to_be_tried_keeps_no_other_authority_wait
     assert {text[:2] for name, text in box.has().items() if name != "ads.toml"} == {"3."}
 
 
+def test_a_release_of_which_a_file_cannot_be_had_keeps_no_other_authority_waiting(site, box, tmp_path):
+    assert site.run("delegate", site.site, "court") == 0
+    court = tmp_path / "court"
+    court.mkdir()
+    (court / "orders.list").write_text("seized.example\n")
+    assert site.run(site.site, "--role", "court", "--from", court, "--rings", "all=0") == 0
+    for path in (site.site / "targets" / "court").glob("*.orders.list"):
+        path.write_text("other.example\n")
+    box.once()
+    assert box.has().keys() == {"ads.list", "ads.toml"} and "orders.list" in box.told["problems"]
+    refused(box, "orders.list", "not the file that is signed for")
+
+
 # Servers -------------------------------------------------------------------------------------------------------
 
 def endless(handler):
