@@ -9,6 +9,7 @@ Never here: the lists themselves, kernel rules, a packet that waits for a file, 
 """
 
 import asyncio
+import errno
 import gc
 import json
 import mmap
@@ -151,6 +152,12 @@ class Worker:
         try:
             message, files, flags, _ = socket.recv_fds(self.supervisor, MESSAGE_MAX, 4)
         except BlockingIOError:
+            return
+        except MemoryError:         # there is not even room for the order, which stays unread: another has to have it
+            self.loop.remove_reader(self.supervisor.fileno())
+            self.tell(refused=os.strerror(errno.ENOMEM))
+            if not self.ended.done():
+                self.ended.set_result(2)
             return
         except OSError:
             message, files, flags = b"", [], 0

@@ -10,6 +10,7 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import uvloop
@@ -331,6 +332,17 @@ def test_a_processor_that_was_taken_away_is_no_reason_to_leave_a_queue_alone(mad
     absent = os.sysconf("SC_NPROCESSORS_CONF")
     order = {"row": 0, "queue": 0, "cpu": absent, "counts": (0, 0), "blame": "nothing"}
     assert made.worker._take_queue(order, []) is reader
+
+
+def test_a_worker_without_room_for_an_order_ends_with_a_line(made, monkeypatch):
+    """It asked again without end, and went on with the rules that it had."""
+    monkeypatch.setattr(worker.socket, "recv_fds", Mock(side_effect=MemoryError))
+    removed = []
+    made.worker.loop = SimpleNamespace(remove_reader=removed.append)
+    made.worker.ended = SimpleNamespace(done=lambda: False, set_result=removed.append)
+    made.worker._hear(asyncio.Queue())
+    assert removed == [made.worker.supervisor.fileno(), 2]
+    assert json.loads(made.heard.recv(1000)) == {"refused": "Cannot allocate memory"}
 
 
 @pytest.mark.parametrize("problem, told", [

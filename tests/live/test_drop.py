@@ -335,13 +335,16 @@ def test_no_plain_text_anywhere_but_in_the_list(tmp_path: Path):
 
 # A little beside much --------------------------------------------------------------------------------------------
 
-def snapshots(daemon: int) -> list[set[str]]:
-    """The snapshots in memory that each worker has mapped, by inode."""
+def snapshots(daemon: int) -> list[dict[str, int]]:
+    """The snapshots in memory that each worker has mapped: bytes by inode, the longest first."""
     found = []
     for pid in children(daemon, "edgeblock.daemon.worker"):
         with suppress(OSError):
-            found.append({line.split()[4] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
-                          if "memfd:edgeblock-rules" in line})
+            lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+                     if "memfd:edgeblock-rules" in line]
+            sizes = {line[4]: int(line[0].partition("-")[2], 16) - int(line[0].partition("-")[0], 16)
+                     for line in lines}
+            found.append(dict(sorted(sizes.items(), key=lambda one: -one[1])))
     return found
 
 
@@ -352,13 +355,13 @@ def test_a_line_and_an_exception_beside_many_come_into_force_by_themselves(fresh
     assert until(lambda: any(line["list"] == "long" for line in said(fresh, "rules audit")), 3 * SOON)
     state = fresh.rules.parent / "rules.snapshot"
     assert until(lambda: state.stat().st_size > 4_000_000, SOON) and is_reset(fresh.lab, "listed.example")
-    assert until(lambda: all(map(bool, snapshots(daemon))), SOON)
-    [before], base = snapshots(daemon)[:1], state.stat().st_mtime_ns
+    assert until(lambda: all(next(iter(mapped.values()), 0) > 4_000_000 for mapped in snapshots(daemon)), SOON)
+    (long, *small), base = snapshots(daemon)[0], state.stat().st_mtime_ns
     fresh.drop("urgent.list", "www.open.example\n@@listed.example\n")
     assert until(lambda: is_reset(fresh.lab, "www.open.example"), SOON), fresh.daemon.last_words()
     assert passes(fresh.lab, "listed.example") and passes(fresh.lab, "open.example")
-    assert until(lambda: all(len(mapped) == 2 and before < mapped for mapped in snapshots(daemon)), SOON), \
-        fresh.daemon.last_words()
+    assert until(lambda: all(len(mapped) == 2 and next(iter(mapped)) == long and not mapped.keys() & {*small}
+                             for mapped in snapshots(daemon)), SOON), fresh.daemon.last_words()
     fresh.drop("urgent.list", "open.example\n")
     assert until(lambda: is_reset(fresh.lab, "open.example"), SOON), fresh.daemon.last_words()
     assert is_reset(fresh.lab, "listed.example")
