@@ -36,7 +36,7 @@ store = Store(rules.key.parent, key)
 refresh(rules, store, time.time())
 matcher = ListMatcher(beside.submit(open_file, store.snapshot, key).result())
 assert matcher.look_up("tls", b"listed.example").list == "court"
-assert Guard(ListSettings(), shipped_protected(), key)._known_prints
+assert Guard(ListSettings(), shipped_protected(), key).known_prints
 print(len(key_id(key)), flush=True)
 sys.stdin.read()
 """
